@@ -1,0 +1,46 @@
+# The whole set-up: `make demo` and `make test` need Python 3.11 or newer and make, nothing else.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.PHONY: demo test check fix starter bench clean
+
+demo: $(VENV)/.installed  ## install, then make four pictures with starter-image
+	$(BIN)/bottega make image "a red house by the sea at sunset, watercolor" --seed 7 --out demo/1.png
+	$(BIN)/bottega make image "a yellow balloon in the mountains at dawn, flat" --seed 7 --out demo/2.png
+	$(BIN)/bottega make image "a white tower in the snow at night, pixel art" --seed 7 --out demo/3.png
+	$(BIN)/bottega make image "a blue boat on the left and an orange tent on the right by the sea at noon, flat" --seed 7 --out demo/4.png
+
+test: $(VENV)/.installed-dev check  ## everything that CI runs
+	$(BIN)/python -m pytest -m slow -n auto
+
+check: $(VENV)/.installed-dev  ## lint, types, layers and the fast tests
+	$(BIN)/ruff format --check
+	$(BIN)/ruff check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python -m pytest -m "not slow" -n auto
+
+fix: $(VENV)/.installed-dev  ## format, and mend what the linter can
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+starter: $(VENV)/.installed-dev  ## train starter-image again from nothing
+	$(BIN)/python -m bottega.starter.train
+
+bench: $(VENV)/.installed-dev  ## measure speed, load time and memory as ratios
+	$(BIN)/bottega bench
+
+clean:
+	rm -rf $(VENV) build demo .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
+
+$(VENV)/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit("Bottega needs Python 3.11 or newer, this is " + sys.version.split()[0] + "; run make PYTHON=/path/to/python3.11" if sys.version_info < (3, 11) else 0)'
+	test -d $(VENV) || $(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --constraint constraints.txt --editable .
+	touch $@
+
+$(VENV)/.installed-dev: $(VENV)/.installed
+	$(BIN)/pip install --constraint constraints.txt --editable '.[dev]'
+	touch $@

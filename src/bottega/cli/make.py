@@ -1,0 +1,150 @@
+"""Make content from words: `bottega make image "a red house by the sea at sunset, watercolor"`."""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bottega.cli.progress import Progress
+from bottega.cli.terminal import print_json, printable
+from bottega.errors import FieldProblem, InvalidRecipe
+from bottega.events import Done, Made, Note, Preview, Step
+from bottega.settings import Settings
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from bottega.events import Event
+    from bottega.recipe import Recipe
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """The arguments of `bottega make`."""
+    parser.add_argument("medium", choices=("image",), help="what to make")
+    parser.add_argument("prompt", metavar="PROMPT", help="what it shall show, in A1111's prompt grammar")
+    parser.add_argument("--model", metavar="M", help="a model's name, hash or path (default: starter-image)")
+    parser.add_argument("--negative", metavar="T", default="", help="what it shall not show")
+    parser.add_argument("--steps", type=int, metavar="N", help="sampling steps")
+    parser.add_argument("--cfg", type=float, metavar="F", help="how closely to follow the prompt (guidance scale)")
+    parser.add_argument("--sampler", metavar="S", help='such as "DPM++ 2M", "Euler a", DDIM')
+    parser.add_argument("--schedule", metavar="S", help="such as Karras, Exponential, Uniform")
+    parser.add_argument("--seed", type=int, metavar="N", help="the same seed makes the same picture (-1: draw one)")
+    parser.add_argument("--size", type=size, metavar="WxH", help="pixels, multiples of 8")
+    parser.add_argument("--count", type=int, metavar="N", default=1, help="how many pictures, with seeds N, N+1, ...")
+    parser.add_argument("--init", type=Path, metavar="FILE", help="start from this picture")
+    parser.add_argument("--strength", type=float, metavar="F", help="how much of it to make anew, 0 to 1")
+    parser.add_argument("--mask", type=Path, metavar="FILE", help="repaint only where this picture is white")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="KNOB=VALUE", help="any other setting of the model"
+    )
+    parser.add_argument(
+        "--out", type=Path, metavar="FILE_OR_FOLDER", help="where to write (.png, .jpg, .webp, or a folder)"
+    )
+    parser.add_argument("--json", action="store_true", help="print one JSON document about what was made")
+    parser.add_argument("--preview", action="store_true", help="keep a rough picture of the work up to date on disk")
+
+
+def size(text: str) -> tuple[int, int]:
+    """`512x768` as (width, height)."""
+    found = re.fullmatch(r"(\d{1,6})[xX×](\d{1,6})", text)
+    if not found:
+        raise argparse.ArgumentTypeError(f"{text!r} is no size; write it as 512x768")
+    return int(found[1]), int(found[2])
+
+
+def run(args: argparse.Namespace, settings: Settings) -> int:
+    """Make what the arguments say."""
+    progress = Progress(sys.stderr)
+    progress.say("starting")
+
+    from bottega.workbench import Workbench
+
+    workbench = Workbench(settings)
+    recipe = workbench.resolve(draft(args, workbench), out=args.out)
+    events = workbench.run(recipe, out=args.out, previews=args.preview)
+    report(follow(events, progress), recipe, as_json=args.json)
+    return 0
+
+
+def draft(args: argparse.Namespace, workbench: Any) -> Recipe:
+    """The recipe as far as the arguments say it."""
+    from bottega.recipe import recipe_from
+
+    if args.mask and not args.init:
+        raise InvalidRecipe([FieldProblem("inputs", "a mask needs a picture", "give it with --init")])
+    inputs = [workbench.keep_input(path, role) for role, path in (("init", args.init), ("mask", args.mask)) if path]
+    told = {
+        "task": ("text-to-image", "image-to-image", "inpaint")[len(inputs)],
+        "model": {"name": args.model} if args.model else None,
+        "prompt": args.prompt,
+        "negative": args.negative,
+        "inputs": [media.model_dump() for media in inputs],
+        "sampling": {
+            "sampler": args.sampler,
+            "schedule": args.schedule,
+            "steps": args.steps,
+            "guidance": args.cfg,
+            "seed": args.seed,
+            "strength": args.strength,
+        },
+        "size": {"width": args.size[0], "height": args.size[1]} if args.size else None,
+        "count": args.count,
+        "knobs": knobs(args.set),
+    }
+    return recipe_from(told)
+
+
+def knobs(settings: list[str]) -> dict[str, bool | int | float | str]:
+    """`["clip_skip=2", "zero_snr=true"]` as names and typed values."""
+    told: dict[str, bool | int | float | str] = {}
+    for setting in settings:
+        name, equals, value = setting.partition("=")
+        if not equals:
+            raise InvalidRecipe([FieldProblem(f"knobs.{setting}", "has no value", "write --set NAME=VALUE")])
+        told[name.strip().replace("-", "_")] = typed(value.strip())
+    return told
+
+
+def typed(value: str) -> bool | int | float | str:
+    """A setting's value as the type it is written in."""
+    if value.lower() in ("true", "false"):
+        return value.lower() == "true"
+    for number in (int, float):
+        try:
+            return number(value)
+        except ValueError:
+            continue
+    return value
+
+
+def follow(events: Iterator[Event], progress: Progress) -> list[Made]:
+    """Show a job's events as they come; what was made."""
+    made: list[Made] = []
+    for event in events:
+        if isinstance(event, Step):
+            progress.update(event.phase, event.done, event.total)
+        elif isinstance(event, Made):
+            made.append(event)
+        elif isinstance(event, Note):
+            progress.say(event.text)
+        elif isinstance(event, Preview) and event.step == 1 and event.image == 0:
+            progress.say(f"preview: {event.path}")
+        elif isinstance(event, Done):
+            progress.finish()
+    return made
+
+
+def report(made: list[Made], recipe: Recipe, *, as_json: bool) -> None:
+    """Tell what was made: paths, one to a line, or one JSON document."""
+    if not as_json:
+        for output in made:
+            print(printable(output.path))
+        return
+    outputs = [
+        {key: value for key, value in output.to_json().items() if key not in ("event", "image")} for output in made
+    ]
+    # The first output also stands at the top, so that a script that makes one picture needs no list.
+    print_json({**outputs[0], "outputs": outputs, "recipe": recipe.model_dump(mode="json", exclude_none=True)})

@@ -1,0 +1,143 @@
+"""Text as a terminal can bear it: harmless, aligned and no wider than the window; and JSON for programs."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import unicodedata
+from collections.abc import Sequence
+from typing import Any, TextIO
+
+# Direction marks and overrides make a name look like another one; separators break a line in two.
+_UNSEEN = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
+_JOINERS = "\u200c\u200d\ufe0f"  # needed to write Persian, Indic scripts and emoji
+
+
+def printable(text: str) -> str:
+    """The text with everything escaped that could steer a terminal or hide what is written."""
+    if text.isascii() and text.isprintable():
+        return text
+    return "".join(map(_shown, text))
+
+
+def _shown(character: str) -> str:
+    if character in _JOINERS or unicodedata.category(character) not in _UNSEEN:
+        return character
+    return character.encode("unicode_escape").decode("ascii")
+
+
+def columns(text: str) -> int:
+    """How many cells of a terminal the text takes."""
+    if text.isascii():
+        return len(text)
+    return sum(_cells(character) for character in text)
+
+
+def _cells(character: str) -> int:
+    if character in _JOINERS or unicodedata.combining(character):
+        return 0
+    return 2 if unicodedata.east_asian_width(character) in "WF" else 1
+
+
+def cut(text: str, width: int, ellipsis: str = "…") -> str:
+    """The text in at most `width` cells, with an ellipsis where something is left out."""
+    if columns(text) <= width:
+        return text
+    room = max(0, width - len(ellipsis))
+    kept = ""
+    for character in text:
+        room -= _cells(character)
+        if room < 0:
+            break
+        kept += character
+    return (kept + ellipsis)[:width] if width < len(ellipsis) else kept + ellipsis
+
+
+def window(stream: TextIO) -> int | None:
+    """How many cells a line of the stream has, or None if it is no terminal (then nothing needs to fit)."""
+    if not stream.isatty():
+        return None
+    told = os.environ.get("COLUMNS", "")
+    if told.isdecimal() and int(told) > 0:
+        return int(told)
+    try:
+        return os.get_terminal_size(stream.fileno()).columns or 80
+    except OSError:
+        return 80
+
+
+def speaks(stream: TextIO, text: str) -> bool:
+    """Whether the stream's encoding has these characters."""
+    try:
+        text.encode(stream.encoding or "ascii")
+    except (UnicodeEncodeError, LookupError):
+        return False
+    return True
+
+
+def table(headers: Sequence[str], rows: Sequence[Sequence[str]], stream: TextIO, right: Sequence[int] = ()) -> str:
+    """Rows under headers in aligned columns; those numbered in `right` are aligned to the right.
+
+    On a terminal the widest columns give way until a line fits; elsewhere nothing is cut, for `grep` and its kin.
+    """
+    cells = [list(headers), *([printable(cell) for cell in row] for row in rows)]
+    widths = [max(columns(row[index]) for row in cells) for index in range(len(headers))]
+    gap = 2
+    room = window(stream)
+    while room is not None and sum(widths) + gap * (len(widths) - 1) > room and max(widths) > 8:
+        widths[widths.index(max(widths))] -= 1
+    ellipsis = "…" if speaks(stream, "…") else "..."
+    return "\n".join(_line(row, widths, gap, ellipsis, right) for row in cells)
+
+
+def _line(row: Sequence[str], widths: Sequence[int], gap: int, ellipsis: str, right: Sequence[int]) -> str:
+    padded = []
+    for index, (cell, width) in enumerate(zip(row, widths, strict=True)):
+        text = cut(cell, width, ellipsis)
+        space = " " * (width - columns(text))
+        padded.append(space + text if index in right else text + space)
+    return (" " * gap).join(padded).rstrip()
+
+
+def pairs(rows: Sequence[tuple[str, str]]) -> str:
+    """Names with what belongs to them, one to a line, aligned; a name may be empty to go on with the one above."""
+    width = max((columns(name) for name, _ in rows), default=0)
+    return "\n".join(f"{name}{' ' * (width - columns(name))}  {printable(value)}".rstrip() for name, value in rows)
+
+
+def size_text(count: float) -> str:
+    """A number of bytes as people say it."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 999.5:
+            return f"{count:.0f} {unit}" if unit == "B" or count >= 99.5 else f"{count:.3g} {unit}"
+        count /= 1000
+    return f"{count:.3g} TB"
+
+
+def count_text(count: float) -> str:
+    """A number of parameters as people say it."""
+    for unit in ("", " k", " M", " B"):
+        if count < 999.5:
+            return f"{count:.3g}{unit}"
+        count /= 1000
+    return f"{count:.3g} T"
+
+
+def time_text(seconds: float) -> str:
+    """A duration as people say it."""
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s"
+
+
+def print_json(document: Any) -> None:
+    """Write the one JSON document of a command that was given `--json`.
+
+    Escaped to ASCII: it passes every encoding, and no name in it reaches a terminal raw.
+    """
+    print(json.dumps(document, indent=2), file=sys.stdout)

@@ -1,0 +1,187 @@
+"""CLIP's byte-pair tokenizer, and how a prompt is cut into the chunks of 75 tokens that CLIP has room for.
+
+Single-file checkpoints carry no tokenizer, and Stable Diffusion 1, 2 and XL all use the one of OpenAI's CLIP. Its
+merges are `bpe_simple_vocab_16e6.txt.gz` (MIT, the notice lies beside it); the ids follow from their order.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+from tokenizers import Regex, Tokenizer, normalizers, pre_tokenizers
+from tokenizers.models import BPE
+
+from bottega.diffusion.prompt import BREAK, parse_attention, parse_composable, parse_schedule, take_extra_networks
+from bottega.errors import FormatError
+
+START = "<|startoftext|>"
+END = "<|endoftext|>"
+WORD_END = "</w>"
+
+_MERGES_FILE = "bpe_simple_vocab_16e6.txt.gz"
+_MERGES = 49_152 - 256 - 2
+"""How many lines of the file CLIP uses: as many as bring its vocabulary to 49,152 before the bytes that end a word."""
+
+_WORDS = r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|\p{L}+|\p{N}|[^\s\p{L}\p{N}]+"
+
+
+class ClipTokenizer:
+    """Text to CLIP's token ids, without the start and end tokens, which belong to a chunk and not to its text."""
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        tokenizer.no_padding()
+        tokenizer.no_truncation()
+        self._tokenizer = tokenizer
+        self.start = self._id(START)
+        self.end = self._id(END)
+        self.comma = self._id("," + WORD_END)
+
+    def _id(self, token: str) -> int:
+        number = self._tokenizer.token_to_id(token)
+        if number is None:
+            raise ValueError(f"not a tokenizer of CLIP: its vocabulary has no {token!r}")
+        return number
+
+    def encode(self, text: str) -> list[int]:
+        """The ids of a text of any length, lower-cased and with runs of whitespace as one space, as CLIP reads it."""
+        return self._tokenizer.encode(text, add_special_tokens=False).ids
+
+    @classmethod
+    def from_folder(cls, folder: Path) -> ClipTokenizer:
+        """Reads a `tokenizer` folder of a diffusers model: `vocab.json` and `merges.txt`, or `tokenizer.json`."""
+        vocab, merges, whole = folder / "vocab.json", folder / "merges.txt", folder / "tokenizer.json"
+        try:
+            if vocab.is_file() and merges.is_file():
+                return cls(_build(json.loads(vocab.read_bytes()), _read_merges(merges.read_text(encoding="utf-8"))))
+            if whole.is_file():
+                return cls(Tokenizer.from_buffer(whole.read_bytes()))
+        except Exception as error:  # the tokenizers library raises nothing more special
+            raise FormatError(folder, f"can't be read as CLIP's tokenizer: {error}") from error
+        raise FormatError(folder, "holds no tokenizer", "it needs vocab.json and merges.txt, or tokenizer.json")
+
+
+@cache
+def builtin_tokenizer() -> ClipTokenizer:
+    """The tokenizer of OpenAI's CLIP: 49,408 ids."""
+    packed = files(__package__).joinpath(_MERGES_FILE).read_bytes()
+    merges = _read_merges(gzip.decompress(packed).decode("utf-8"))[:_MERGES]
+    characters = _byte_characters()
+    tokens = [
+        *characters,
+        *(character + WORD_END for character in characters),
+        *(left + right for left, right in merges),
+        START,
+        END,
+    ]
+    return ClipTokenizer(_build({token: number for number, token in enumerate(tokens)}, merges))
+
+
+def _build(vocab: dict[str, int], merges: list[tuple[str, str]]) -> Tokenizer:
+    tokenizer = Tokenizer(BPE(vocab, merges, end_of_word_suffix=WORD_END, unk_token=END))
+    tokenizer.normalizer = normalizers.Sequence(
+        [normalizers.NFC(), normalizers.Replace(Regex(r"\s+"), " "), normalizers.Lowercase()]
+    )
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(_WORDS), behavior="removed", invert=True),
+            pre_tokenizers.ByteLevel(add_prefix_space=False),
+        ]
+    )
+    tokenizer.add_special_tokens([START, END])
+    return tokenizer
+
+
+def _read_merges(text: str) -> list[tuple[str, str]]:
+    """The pairs of a merges file, one to a line below its `#version`, the ones to merge first in front."""
+    pairs = (line.split() for line in text.split("\n")[1:])
+    return [(pair[0], pair[1]) for pair in pairs if len(pair) == 2]
+
+
+def _byte_characters() -> list[str]:
+    """The printable character for each of the 256 bytes, in the order of their ids.
+
+    Bytes that print in Latin-1 stand for themselves and come first; the others are the characters from 256 on.
+    """
+    printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
+    others = 256 - len(printable)
+    return [chr(code) for code in (*printable, *range(256, 256 + others))]
+
+
+# ------------------------------------------------------------------------------------------------------------ chunks
+
+CHUNK = 75
+"""Tokens of text in one chunk; with the start and the end token it fills CLIP's 77 positions."""
+
+COMMA_BACKTRACK = 20
+"""How far from the end of a full chunk its last comma may be for the words behind it to move to the next chunk."""
+
+Emphasis = Literal["Original", "No norm", "Ignore", "None"]
+"""What brackets do, in stable-diffusion-webui's words.
+
+`Original` multiplies the encoded tokens by their weights and then brings their mean back to what it was, `No norm`
+only multiplies, `Ignore` reads the brackets and gives them no effect, and for `None` brackets and BREAK are words.
+"""
+
+
+class Chunk(NamedTuple):
+    """At most 75 tokens, without start and end, and the weight of each."""
+
+    tokens: tuple[int, ...] = ()
+    weights: tuple[float, ...] = ()
+
+
+class TokenCount(NamedTuple):
+    """How many tokens a prompt has, and for how many there is room in the chunks that it takes."""
+
+    used: int
+    room: int
+
+
+def split_into_chunks(text: str, tokenizer: ClipTokenizer, emphasis: Emphasis = "Original") -> list[Chunk]:
+    """Cuts a prompt into one chunk or more: at each BREAK, and where a chunk is full.
+
+    A full chunk is cut behind its last comma when that is near the end, so that a phrase stays in one piece.
+    """
+    chunks: list[Chunk] = []
+    open_chunk: list[tuple[int, float]] = []
+    last_comma: int | None = None
+
+    def cut(length: int) -> None:
+        nonlocal open_chunk, last_comma
+        chunks.append(Chunk(*zip(*open_chunk[:length], strict=True)) if length else Chunk())
+        open_chunk, last_comma = open_chunk[length:], None
+
+    for words, weight in parse_attention(text) if emphasis != "None" else [(text, 1.0)]:
+        if (words, weight) == BREAK:
+            cut(len(open_chunk))
+            continue
+        for token in tokenizer.encode(words):
+            is_comma = token == tokenizer.comma
+            if len(open_chunk) == CHUNK:
+                comma_is_near = last_comma is not None and CHUNK - last_comma <= COMMA_BACKTRACK
+                cut(last_comma + 1 if comma_is_near and not is_comma else CHUNK)
+            elif is_comma:
+                last_comma = len(open_chunk)
+            open_chunk.append((token, weight))
+
+    if open_chunk or not chunks:
+        cut(len(open_chunk))
+    return chunks
+
+
+def count_tokens(text: str, tokenizer: ClipTokenizer | None = None, steps: int = 20) -> TokenCount:
+    """The tokens of the longest text that a prompt stands for at any step, as a counter beside a prompt shows them."""
+    tokenizer = tokenizer or builtin_tokenizer()
+    prompt, _ = take_extra_networks(text)
+    texts = {words for part, _ in parse_composable(prompt) for _, words in parse_schedule(part, steps)}
+    return max(_count(split_into_chunks(words, tokenizer)) for words in texts)
+
+
+def _count(chunks: list[Chunk]) -> TokenCount:
+    full = CHUNK * (len(chunks) - 1)
+    return TokenCount(full + len(chunks[-1].tokens), full + CHUNK)

@@ -1,0 +1,1 @@
+"""From a recipe to outputs: resolve, load, run, save, replay."""

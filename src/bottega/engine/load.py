@@ -1,0 +1,42 @@
+"""Loaded models, kept between runs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from bottega.events import Note, Step
+from bottega.formats import read_header
+from bottega.library import Entry
+from bottega.spec import Emit, Family
+
+
+class Loader:
+    """Loads models onto one device and keeps the last one: only a change of model or precision loads again."""
+
+    def __init__(self, device: str) -> None:
+        self.device = device
+        self._key: tuple[str, str] | None = None
+        self._pipe: Any = None
+
+    def holds(self, entry: Entry, precision: str) -> bool:
+        """Whether this model is loaded in this precision."""
+        return self._key == (entry.sha256, precision)
+
+    def load(self, entry: Entry, family: Family, precision: str, emit: Emit) -> Any:
+        """The pipe of this model in this precision."""
+        from bottega.runtime.place import choose
+
+        assert entry.sha256 is not None
+        if self.holds(entry, precision):
+            return self._pipe
+        self._key = self._pipe = None
+        emit(Step("load", 0, 1))
+        header = read_header(entry.path)
+        match = family.recognise(header)
+        assert match is not None
+        self._pipe = family.load(header, match, choose(self.device, precision))
+        for note in self._pipe.notes:
+            emit(Note(note))
+        self._key = (entry.sha256, precision)
+        emit(Step("load", 1, 1))
+        return self._pipe

@@ -1,0 +1,75 @@
+"""Where outputs go, and that they get there whole or not at all."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import tempfile
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+
+from bottega.errors import SaveError
+from bottega.formats.atomic import atomic
+from bottega.formats.media import FORMATS
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Write a file completely or not at all; SaveError with the system's reason."""
+    with atomic(path) as file:
+        file.write(content)
+
+
+@dataclass(frozen=True)
+class Destination:
+    """Where outputs go: a folder that numbers them as A1111 does (`00007-<seed>.png`), or one named file."""
+
+    folder: Path
+    name: str | None = None
+
+    def prepare(self) -> None:
+        """Make the folder and write a byte into it, so that a picture is not made in vain; SaveError if it can't be."""
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=self.folder) as file:
+                file.write(b"\0")
+        except OSError as error:
+            reason = error.strerror or str(error)
+            raise SaveError(
+                f"{self.folder}: can't be written to ({reason})", "choose another place with --out"
+            ) from None
+
+    def path(self, index: int, count: int, seed: int, suffix: str) -> Path:
+        """The place of output `index` of `count`; a name that is still free, unless the user chose it."""
+        if self.name is None:
+            return self.folder / f"{_next_number(self.folder):05d}-{seed}{suffix}"
+        if count == 1:
+            return self.folder / self.name
+        stem, ending = os.path.splitext(self.name)
+        return self.folder / f"{stem}-{index + 1}{ending}"
+
+
+def _next_number(folder: Path) -> int:
+    numbers = (re.match(r"(\d{5,})-", entry.name) for entry in os.scandir(folder))
+    return max((int(found[1]) for found in numbers if found), default=-1) + 1
+
+
+def destination(out: Path | None, outputs: Path) -> tuple[Destination, str | None]:
+    """What `--out` means: a folder, or a file whose ending also says the format (png, jpeg, webp).
+
+    Raises SaveError for a file ending that is no format of ours.
+    """
+    if out is None:
+        return Destination(outputs / date.today().isoformat()), None
+    if out.is_dir() or not out.suffix:
+        return Destination(out), None
+    try:
+        return Destination(out.parent, out.name), FORMATS[out.suffix.lower()]
+    except KeyError:
+        raise SaveError(f"{out}: no format is called {out.suffix}", f"use one of {', '.join(FORMATS)}") from None
+
+
+def sha256_of(content: bytes) -> str:
+    """SHA-256 in hex."""
+    return hashlib.sha256(content).hexdigest()

@@ -1,0 +1,89 @@
+"""The typed events of a job: what a running recipe says, from queued to done."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """Something that a job says; media are named by hash, never carried."""
+
+    def to_json(self) -> dict[str, Any]:
+        """The event as plain data, its kind under `event`."""
+        return {"event": type(self).__name__.lower(), **asdict(self)}
+
+
+@dataclass(frozen=True, slots=True)
+class Queued(Event):
+    """The job waits behind `ahead` others."""
+
+    job: str
+    ahead: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Started(Event):
+    """Work has begun on `count` outputs of the recipe with this digest."""
+
+    digest: str
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class Step(Event):
+    """`done` of `total` steps of a phase (`load`, `sample`, `decode`, `save`) are behind us."""
+
+    phase: str
+    done: int
+    total: int
+    image: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Preview(Event):
+    """A rough picture of what is being made, kept under its hash until the job ends."""
+
+    image: int
+    step: int
+    sha256: str
+    path: str
+
+
+@dataclass(frozen=True, slots=True)
+class Made(Event):
+    """An output is on disk."""
+
+    image: int
+    path: str
+    sha256: str
+    digest: str
+    seed: int
+    width: int
+    height: int
+
+
+@dataclass(frozen=True, slots=True)
+class Note(Event):
+    """Something worth knowing that stopped nothing."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Failed(Event):
+    """The job ended without its outputs."""
+
+    error: str
+    what: str
+    remedy: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Done(Event):
+    """The job ended with all its outputs."""
+
+    digest: str
+    outputs: int
+    seconds: float

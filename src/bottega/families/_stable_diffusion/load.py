@@ -1,0 +1,247 @@
+"""Makes a recognised Stable Diffusion model ready to run: networks built from dimensions, weights from a memory map."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from bottega.diffusion.clip_tokenizer import ClipTokenizer, builtin_tokenizer
+from bottega.diffusion.conditioning import PromptEncoder, TextEncoder
+from bottega.errors import UnsupportedModel
+from bottega.families._stable_diffusion import networks as build
+from bottega.families._stable_diffusion.keys import source_of, take
+from bottega.families._stable_diffusion.layout import TextShape, UnetShape, VaeShape
+from bottega.families._stable_diffusion.recognise import SIZES_OF_VARIANT
+from bottega.formats.header import Header
+from bottega.runtime.place import Place
+from bottega.runtime.weights import MappedTensors, assign
+from bottega.spec import Match
+
+if TYPE_CHECKING:
+    from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+    from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+
+
+@dataclass
+class Pipe:
+    """A Stable Diffusion model in memory, and the facts that its tasks need.
+
+    `text_encoders` are in the order in which the UNet hears them, each with how it is read; `schedule` has diffusers'
+    names.
+    """
+
+    family: str
+    variant: str
+    unet: UNet2DConditionModel
+    vae: AutoencoderKL
+    text_encoders: tuple[TextEncoder, ...]
+    prediction: str
+    zero_snr: bool
+    schedule: Mapping[str, Any]
+    scale_factor: float
+    latent_channels: int
+    size_factor: int
+    sizes: int  # how many numbers beside the text SD XL takes; 0 for the others
+    place: Place
+    notes: tuple[str, ...] = ()
+    prompts: PromptEncoder | None = None  # made when first needed, and kept with what it has encoded
+    preview_map: torch.Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Part:
+    """One network of a model: the file that it is in, under which prefix, and its dimensions."""
+
+    header: Header
+    prefix: str
+    shape: UnetShape | VaeShape | TextShape
+    scale_factor: float
+
+
+_SHAPES: dict[str, type[UnetShape | VaeShape | TextShape]] = {
+    "unet": UnetShape,
+    "vae": VaeShape,
+    "text_encoder": TextShape,
+    "text_encoder_2": TextShape,
+}
+_ENCODERS = ("text_encoder", "text_encoder_2")
+
+
+def _shape(name: str, dimensions: Mapping[str, Any]) -> UnetShape | VaeShape | TextShape:
+    """The dimensions as they were read; they may have been through JSON, which has no tuples."""
+    return _SHAPES[name](**{key: _frozen(value) for key, value in dimensions.items()})
+
+
+def _frozen(value: Any) -> Any:
+    return tuple(map(_frozen, value)) if isinstance(value, (list, tuple)) else value
+
+
+def parts_of(header: Header, match: Match) -> dict[str, Part]:
+    """The networks that a recognised file holds; a dict, so that one model's can take the place of another's."""
+    return {
+        name: Part(header, prefix, _shape(name, match.dimensions[name]), match.dimensions["scale_factor"])
+        for name, prefix in match.parts.items()
+    }
+
+
+def load(
+    header: Header, match: Match, place: Place, *, family: str, needs: tuple[str, ...], instead: Mapping[str, Part] = {}
+) -> Pipe:
+    """The model of a header on a device; the parts `instead` replace or complete its own.
+
+    Raises UnsupportedModel if a part is missing or is not what its names promise.
+    """
+    parts = {**parts_of(header, match), **instead}
+    missing = [name for name in (*needs, "vae") if name not in parts]
+    if missing:
+        remedy = f"name a model that has {'it' if len(missing) == 1 else 'them'}"
+        raise UnsupportedModel(header.path, f"has no {' and no '.join(missing)}", remedy)
+    loader = _Loader(place)
+    networks = {name: loader.load(name, parts[name]) for name in dict.fromkeys((*needs, "unet", "vae"))}
+    encoders = [name for name in _ENCODERS if name in networks]
+    vae = parts["vae"]
+    assert isinstance(vae.shape, VaeShape)
+    return Pipe(
+        family=family,
+        variant=match.variant,
+        unet=networks["unet"],
+        vae=networks["vae"],
+        text_encoders=tuple(_reader(family, name, parts[name], networks[name]) for name in encoders),
+        prediction=match.dimensions["prediction"],
+        zero_snr=match.dimensions["zero_snr"],
+        schedule=match.dimensions["schedule"],
+        scale_factor=vae.scale_factor,
+        latent_channels=vae.shape.latent_channels,
+        size_factor=vae.shape.size_factor,
+        sizes=SIZES_OF_VARIANT.get(match.variant, 6) if parts["unet"].shape.adm is not None else 0,
+        place=place,
+        notes=tuple(loader.leftovers()),
+    )
+
+
+def _reader(family: str, name: str, part: Part, model: nn.Module) -> TextEncoder:
+    """How this family reads that encoder: which layer, and what fills a chunk behind its end."""
+    tokenizer = _tokenizer(part.header, name)
+    if family == "sd1":
+        return TextEncoder(model, tokenizer, obeys_clip_skip=True)
+    if family == "sd2":  # its last block was not loaded, so the last layer is the one to read
+        return TextEncoder(model, tokenizer, pad=0)
+    if name == "text_encoder":
+        return TextEncoder(model, tokenizer, layer=2, final_norm=False)
+    return TextEncoder(model, tokenizer, layer=2, final_norm=False, pad=0, pooled=True)
+
+
+def _tokenizer(header: Header, name: str) -> ClipTokenizer:
+    """A folder's own tokenizer; a file carries none and means CLIP's."""
+    folder = header.path / name.replace("text_encoder", "tokenizer")
+    return ClipTokenizer.from_folder(folder) if folder.is_dir() else builtin_tokenizer()
+
+
+# --- one network from its file ---------------------------------------------------------------------------------------
+
+# What training and other programs leave in a checkpoint, and what no network here has a place for.
+_IGNORED = re.compile(
+    r"^(model_ema\.|loss\.|first_stage_model\.loss\.|denoiser\.|embedding_manager\.|safety_checker/|feature_extractor/)"
+    r"|(^|\.)(alphas_cumprod\w*|betas|sqrt_\w+|log_one_minus\w+|posterior_\w+|lvlb_weights|logvar|scale_factor)$"
+    r"|(^|\.)(position_ids|logit_scale|attn_mask|v_pred|ztsnr|global_step)$"
+)
+
+
+class _Loader:
+    """Builds networks and gives them their tensors, and remembers which tensors of each file were used."""
+
+    def __init__(self, place: Place) -> None:
+        self._place = place
+        self._tensors: dict[int, MappedTensors] = {}
+        self._headers: dict[int, Header] = {}
+        self._used: dict[int, set[str]] = {}
+        self._idle: dict[int, list[str]] = {}
+
+    def load(self, name: str, part: Part) -> nn.Module:
+        """One network, ready to run."""
+        shape = part.shape
+        if isinstance(shape, UnetShape):
+            module = build.unet(shape)
+        elif isinstance(shape, VaeShape):
+            module = build.vae(shape, part.scale_factor)
+        else:
+            module = build.text_encoder(shape)
+        tensors = self._gather(name, part, module)
+        return assign(module, tensors, self._place.dtype(name), self._place.torch_device)
+
+    def _gather(self, name: str, part: Part, module: nn.Module) -> dict[str, torch.Tensor]:
+        """The network's tensors as views of its file, under the network's names."""
+        header = part.header
+        self._headers[id(header)] = header
+        stored = self._tensors.setdefault(id(header), MappedTensors(header))
+        used = self._used.setdefault(id(header), set())
+        self._idle.setdefault(id(header), []).extend(_idle(part))
+        tensors: dict[str, torch.Tensor] = {}
+        missing: list[str] = []
+        find = source_of(part.shape)
+        for target, like in module.state_dict().items():
+            source = find(target)
+            place = _stored_name(header, part.prefix + source.name)
+            if place is None:
+                missing.append(part.prefix + source.name)
+                continue
+            used.add(place)
+            tensor = take(source, stored[place])
+            if tensor.shape != like.shape:
+                tensor = _reshaped(header, place, tensor, like.shape)
+            tensors[target] = tensor
+        if missing:
+            raise _incomplete(header, name, missing)
+        return tensors
+
+    def leftovers(self) -> Iterator[str]:
+        """What was in the files and went nowhere, in words."""
+        for key, header in self._headers.items():
+            used, idle = self._used[key], tuple(self._idle[key])
+            left = sorted(
+                name
+                for name in header.tensors
+                if name not in used and not name.startswith(idle) and not _IGNORED.search(name)
+            )
+            if left:
+                more = f" and {len(left) - 3} more" if len(left) > 3 else ""
+                yield f"{header.path.name}: not used: {', '.join(left[:3])}{more}"
+
+
+def _idle(part: Part) -> Iterator[str]:
+    """Beginnings of names that are in an OpenCLIP file though nothing reads them: SD 2's last block and projection."""
+    shape = part.shape
+    if isinstance(shape, TextShape) and shape.naming == "openclip" and shape.projection is None:
+        yield f"{part.prefix}transformer.resblocks.{shape.layers}."
+        yield f"{part.prefix}text_projection"
+
+
+def _stored_name(header: Header, name: str) -> str | None:
+    """The name under which a tensor is in the file; its running average's, if only that was kept."""
+    if name in header.tensors:
+        return name
+    average = "model_ema." + name.removeprefix("model.").replace(".", "")
+    return average if average in header.tensors else None
+
+
+def _reshaped(header: Header, name: str, tensor: torch.Tensor, shape: torch.Size) -> torch.Tensor:
+    """The same numbers where only axes of size one differ, as between a linear layer and a 1x1 convolution."""
+    if [size for size in tensor.shape if size != 1] != [size for size in shape if size != 1]:
+        what = f"{name} is {_times(tensor.shape)} where the rest of the network asks for {_times(shape)}"
+        raise UnsupportedModel(header.path, what, "the file is damaged, or a merge of models that do not fit")
+    return tensor.reshape(shape)
+
+
+def _times(shape: torch.Size) -> str:
+    return "x".join(map(str, shape)) or "one number"
+
+
+def _incomplete(header: Header, name: str, missing: list[str]) -> UnsupportedModel:
+    more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
+    what = f"its {name} lacks {', '.join(missing[:3])}{more}"
+    return UnsupportedModel(header.path, what, "the file is cut short, or not the model it seems to be")

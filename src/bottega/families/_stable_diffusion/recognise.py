@@ -1,0 +1,319 @@
+"""Tells Stable Diffusion 1, 2 and XL apart by the structure that a header shows, at any width."""
+
+from __future__ import annotations
+
+import re
+import struct
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass, replace
+from statistics import pstdev
+from typing import Any
+
+from bottega.families._stable_diffusion.layout import (
+    TextShape,
+    UnetShape,
+    VaeShape,
+    configured_text,
+    configured_unet,
+    configured_vae,
+    contradictions,
+    read_text,
+    read_unet,
+    read_vae,
+)
+from bottega.formats.header import Header, TensorInfo
+from bottega.spec import Match
+
+BASE, INPAINTING, PIX2PIX, REFINER, V_PREDICTION = "base", "inpainting", "instruct-pix2pix", "refiner", "v-prediction"
+VARIANT_OF_CHANNELS = {4: BASE, 9: INPAINTING, 8: PIX2PIX}
+SIZES_OF_VARIANT = {REFINER: 5}  # numbers that SD XL takes beside the text; the base takes six
+EPSILON, V = "epsilon", "v"
+
+
+@dataclass(frozen=True)
+class Design:
+    """What sets one of the three families apart."""
+
+    id: str
+    published: Mapping[str, tuple[int, int]]  # model channels and context of the published sizes
+    scale: float  # of the latents, where no config says
+    encoders: tuple[str, ...]
+    activations: tuple[str, ...]
+    size: int
+    size_of_v: int
+    fits: Callable[[UnetShape], bool]
+    signs: Callable[[UnetShape], str]
+
+
+# Other architectures that contain, or look like, such a UNet.
+_STRANGERS = {
+    "cc_projection", "control_model", "depth_model", "embedder", "image_encoder", "image_normalizer",
+    "low_scale_model", "noise_augmentor", "edm_mean", "edm_std", "edm_vpred",
+}  # fmt: skip
+_STRANGE_WORDS = re.compile(
+    r"motion_modules|temporal|time_stack|time_mix|time_conv|roberta|lora_|encoder_hid_proj|position_net|zero_convs"
+)
+_STRANGE_PIPELINES = re.compile(r"Depth2Img|Upscale|UnCLIP|ImageVariation|Marigold|GLIGEN|Video|Alt|Kandinsky|IF|LDM3D")
+
+_UNET_PREFIXES = ("model.diffusion_model.", "unet/", "", "diffusion_model.", "unet.")
+_VAE_PREFIXES = ("first_stage_model.", "vae/", "vae.")
+_TEXT_PREFIXES = {
+    "text_encoder": ("cond_stage_model.", "conditioner.embedders.0.", "text_encoder/"),
+    "text_encoder_2": ("conditioner.embedders.1.", "text_encoder_2/"),
+}
+_REFINER_PREFIXES = ("conditioner.embedders.0.", "text_encoder_2/")
+
+
+def recognise(header: Header, design: Design) -> Match | None:
+    """The match of a header with one design, its evidence in words, or None."""
+    found = _find_unet(header)
+    if found is None or _is_strange(header):
+        return None
+    prefix, unet, last_attention = found
+    variant = REFINER if is_refiner(unet) else VARIANT_OF_CHANNELS.get(unet.in_channels)
+    if variant is None or unet.out_channels != 4 or not design.fits(unet):
+        return None
+    encoders = _find_encoders(header, design, variant)
+    if encoders is None or not _is_heard(encoders, unet, design, variant):
+        return None
+    vae = _find_vae(header)
+
+    because = [f"a UNet of this design under {prefix or 'no prefix'!r}: {design.signs(unet)}"]
+    because += _words_of_variant(variant, unet)
+    because.append(_words_of_size(design, unet))
+    unet, notes = _with_config(unet, header, encoders, variant)
+    because += notes
+    for part, (where, text) in encoders.items():
+        because.append(f"{part}: CLIP, {text.layers} layers of width {text.width}, {text.naming} names under {where!r}")
+    prediction, why, guess = _prediction(header, design, variant, prefix + last_attention)
+    if why:
+        because.append(why)
+    because += _words_of_missing(design, variant, encoders, vae)
+    if variant == BASE and prediction == V:
+        variant = V_PREDICTION
+
+    dimensions: dict[str, Any] = {
+        "unet": asdict(unet),
+        "prediction": prediction,
+        "zero_snr": _zero_snr(header),
+        "scale_factor": _scale(header, design),
+        "schedule": _schedule(header),
+    }
+    parts = {"unet": prefix}
+    if vae:
+        parts["vae"], dimensions["vae"] = vae[0], asdict(vae[1])
+    for part, (where, text) in encoders.items():
+        parts[part], dimensions[part] = where, asdict(text)
+    kind = "checkpoint" if encoders or vae else "diffusion_model"
+    return Match(variant, dimensions, parts, tuple(because), guess, kind)
+
+
+def defaults(header: Header, match: Match, design: Design) -> dict[str, Any]:
+    """What a recipe for this model uses where the user says nothing."""
+    prediction = match.dimensions["prediction"]
+    side = design.size_of_v if prediction == V else design.size
+    return {
+        "sampler": "DPM++ 2M",
+        "schedule": "Karras",
+        "steps": 20,
+        "guidance": 7.0,
+        "size": _told_size(header.metadata.get("modelspec.resolution", "")) or (side, side),
+        "prediction": prediction,
+        "zero_snr": match.dimensions["zero_snr"],
+        "clip_skip": 1,
+    }
+
+
+def needs(design: Design, match: Match) -> tuple[str, ...]:
+    """The text encoders without which no picture can be made."""
+    return _encoders_of(design, match.variant)
+
+
+def is_refiner(unet: UnetShape) -> bool:
+    """The refiner's deepest level has no attention, though its middle has: SD XL's base has both."""
+    return unet.adm is not None and not any(unet.down[-1]) and unet.middle > 0
+
+
+# --- parts -----------------------------------------------------------------------------------------------------------
+
+
+def _find_unet(header: Header) -> tuple[str, UnetShape, str] | None:
+    for prefix in _UNET_PREFIXES:
+        read = read_unet(header.under(prefix))
+        if read is not None:
+            return prefix, *read
+    return None
+
+
+def _is_strange(header: Header) -> bool:
+    pipeline = header.configs.get("", {}).get("_class_name")
+    if isinstance(pipeline, str) and _STRANGE_PIPELINES.search(pipeline):
+        return True
+    return any(
+        re.split("[./]", name, maxsplit=1)[0] in _STRANGERS or _STRANGE_WORDS.search(name) for name in header.tensors
+    )
+
+
+def _find_vae(header: Header) -> tuple[str, VaeShape] | None:
+    for prefix in _VAE_PREFIXES:
+        vae = read_vae(header.under(prefix))
+        if vae is not None:
+            return prefix, configured_vae(vae, header.configs.get("vae", {}))
+    return None
+
+
+def _encoders_of(design: Design, variant: str) -> tuple[str, ...]:
+    return design.encoders[-1:] if variant == REFINER else design.encoders
+
+
+def _find_encoders(header: Header, design: Design, variant: str) -> dict[str, tuple[str, TextShape]] | None:
+    """The text encoders by part, each with its prefix; None if there is one that is no CLIP."""
+    found: dict[str, tuple[str, TextShape]] = {}
+    activations = dict(zip(design.encoders, design.activations, strict=True))
+    for part in _encoders_of(design, variant):
+        roots = _REFINER_PREFIXES if variant == REFINER else _TEXT_PREFIXES[part]
+        for root in roots:
+            whole = header.under(root)
+            if not whole:
+                continue
+            text = _read_encoder(header, root, activations[part], penultimate=design.id == "sd2")
+            if text is None:
+                return None
+            found[part] = text[0], configured_text(text[1], header.configs.get(part, {}))
+            break
+    return found
+
+
+def _read_encoder(header: Header, root: str, activation: str, *, penultimate: bool) -> tuple[str, TextShape] | None:
+    for prefix in (root + "transformer.", root + "model.", root):
+        text = read_text(header.under(prefix), activation, penultimate=penultimate)
+        if text is not None:
+            return prefix, text
+    return None
+
+
+def _is_heard(encoders: Mapping[str, tuple[str, TextShape]], unet: UnetShape, design: Design, variant: str) -> bool:
+    """Whether the UNet's cross-attention is as wide as the text encoders' output, where all of them are there."""
+    return (
+        len(encoders) < len(_encoders_of(design, variant))
+        or sum(text.width for _, text in encoders.values()) == unet.context
+    )
+
+
+def _with_config(
+    unet: UnetShape, header: Header, encoders: Mapping[str, tuple[str, TextShape]], variant: str
+) -> tuple[UnetShape, list[str]]:
+    """The UNet's shape with what no shape of its own says: a folder's config, or the text encoder's width."""
+    if unet.adm is not None:
+        sizes = SIZES_OF_VARIANT.get(variant, 6)
+        text = encoders.get("text_encoder_2")
+        pooled = (text[1].projection or text[1].width) if text else None
+        if pooled is not None and unet.adm > pooled and (unet.adm - pooled) % sizes == 0:
+            unet = replace(unet, size_width=(unet.adm - pooled) // sizes)
+        else:
+            unet = replace(unet, size_width=256)
+    config = header.configs.get("unet")
+    if not config:
+        return unet, []
+    wrong = contradictions(unet, config)
+    note = f"unet/config.json contradicts the tensors in {', '.join(wrong)}: the tensors count" if wrong else ""
+    return configured_unet(unet, config), [note or "unet/config.json agrees with the tensors"]
+
+
+# --- what shapes don't say -------------------------------------------------------------------------------------------
+
+
+def _prediction(header: Header, design: Design, variant: str, last_attention: str) -> tuple[str, str, bool]:
+    """What the UNet predicts, the evidence, and whether it is a guess."""
+    told = header.metadata.get("modelspec.prediction_type", "").lower()
+    if told:
+        return (V if told.startswith("v") else EPSILON), f"metadata says that it predicts {told}", False
+    if header.metadata.get("modelspec.architecture", "").endswith("-v"):
+        return V, f"metadata names the architecture {header.metadata['modelspec.architecture']}", False
+    scheduler = header.configs.get("scheduler", {}).get("prediction_type")
+    if isinstance(scheduler, str):
+        return (V if scheduler.startswith("v") else EPSILON), f"the scheduler's config says {scheduler}", False
+    for key in ("v_pred", "ztsnr"):
+        if key in header.tensors:
+            return V, f"a tensor named {key}", False
+    if design.id != "sd2" or variant != BASE:
+        return EPSILON, "", False
+    # Stability's v-models of this design have a clearly larger spread here than the epsilon ones (0.17 against 0.05).
+    bias = header.tensors.get(f"{last_attention}transformer_blocks.0.norm1.bias")
+    values = read_small(bias) if bias else ()
+    if not values:
+        return EPSILON, "nothing says what it predicts: taken for epsilon", True
+    spread = pstdev(values)
+    predicted = V if spread > 0.09 else EPSILON
+    return predicted, f"the last block's norm1.bias spreads by {spread:.3f}, as {predicted} models do", True
+
+
+def read_small(info: TensorInfo) -> tuple[float, ...]:
+    """The numbers of one small tensor, read by its place in the file; none if they are not there or of a rare dtype."""
+    if info.dtype not in ("F64", "F32", "F16", "BF16") or info.elements > 65_536:
+        return ()
+    with info.file.open("rb") as file:
+        file.seek(info.start)
+        data = file.read(info.end - info.start)
+    if len(data) < info.end - info.start:
+        return ()
+    count = info.elements
+    if info.dtype == "BF16":  # the upper half of a float32
+        data = b"".join(b"\0\0" + data[at : at + 2] for at in range(0, 2 * count, 2))
+    code = {"F64": "d", "F16": "e"}.get(info.dtype, "f")
+    return struct.unpack(f"<{count}{code}", data)
+
+
+def _zero_snr(header: Header) -> bool:
+    return "ztsnr" in header.tensors or header.configs.get("scheduler", {}).get("rescale_betas_zero_snr") is True
+
+
+def _scale(header: Header, design: Design) -> float:
+    """A folder's config, LDM's own `scale_factor` buffer, or the family's."""
+    told = header.configs.get("vae", {}).get("scaling_factor")
+    if isinstance(told, (int, float)):
+        return float(told)
+    buffer = header.tensors.get("scale_factor")
+    values = read_small(buffer) if buffer and buffer.elements == 1 else ()
+    return values[0] if values else design.scale
+
+
+def _schedule(header: Header) -> dict[str, Any]:
+    """The noise that the UNet was trained on: Stable Diffusion's own, unless a folder's config says otherwise."""
+    config = header.configs.get("scheduler", {})
+    own = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "num_train_timesteps": 1000}
+    return {name: config.get(name, value) for name, value in own.items()}
+
+
+def _told_size(resolution: str) -> tuple[int, int] | None:
+    parts = re.fullmatch(r"(\d{2,4})(?:\s*x\s*(\d{2,4}))?", resolution.strip().lower())
+    if not parts:
+        return None
+    width, height = int(parts[1]), int(parts[2] or parts[1])
+    return (width, height) if all(64 <= side <= 2048 and side % 8 == 0 for side in (width, height)) else None
+
+
+# --- words -----------------------------------------------------------------------------------------------------------
+
+
+def _words_of_variant(variant: str, unet: UnetShape) -> Iterable[str]:
+    if variant == INPAINTING:
+        yield "9 input channels: the picture, a mask and the masked picture, so it inpaints"
+    elif variant == PIX2PIX:
+        yield "8 input channels: the picture and the one to edit, so it follows instructions"
+    elif variant == REFINER:
+        yield f"attention in the middle but not at the deepest of {len(unet.channels)} levels: the refiner"
+
+
+def _words_of_size(design: Design, unet: UnetShape) -> str:
+    size = unet.channels[0], unet.context
+    name = next((name for name, published in design.published.items() if published == size), None)
+    words = f"{size[0]} channels, context {size[1]}"
+    return f"{words}: {name} at its published size" if name else f"{words}: this design at another size"
+
+
+def _words_of_missing(design: Design, variant: str, encoders: Mapping[str, object], vae: object) -> Iterable[str]:
+    missing = [part for part in _encoders_of(design, variant) if part not in encoders]
+    missing += [] if vae else ["vae"]
+    if missing:
+        yield f"without {' and '.join(missing)}: bring {'it' if len(missing) == 1 else 'them'} along to make pictures"

@@ -1,0 +1,197 @@
+"""Safetensors: eight bytes of length, a JSON header, then the tensors' bytes, each byte owned by exactly one tensor.
+
+https://github.com/huggingface/safetensors#format. Reading is stricter than the reference library where it lets a file
+mean two things (a key that appears twice) or nothing sensible (10,000 axes), and tells what is wrong with the file.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from bottega.errors import FormatError
+from bottega.formats import strictjson
+from bottega.formats.atomic import atomic
+from bottega.formats.header import BYTES_OF_DTYPE, Header, TensorInfo, shown
+from bottega.formats.sniff import refusal, sniff, unreadable
+
+MAX_HEADER = 32 << 20  # the largest real ones stay below 1 MiB; parsing costs some 30 times as much memory
+MAX_METADATA = 16 << 20
+MAX_TENSORS = 1_000_000
+MAX_RANK = 64
+MAX_DIMENSION = 1 << 40
+
+_BITS = {dtype: int(size * 8) for dtype, size in BYTES_OF_DTYPE.items()}
+_FIELDS = ("dtype", "shape", "data_offsets")
+_DAMAGED = "the file is damaged or was written by a broken tool: download it again"
+_CUT = "the download probably stopped halfway: download it again"
+
+
+def read_header(path: str | Path) -> Header:
+    """The header of a safetensors file. Its tensors come in the order of their bytes, which cover the file to its end.
+
+    Every other kind of file is refused by its name; what is unusual but harmless is kept in the header's notes.
+    """
+    path = Path(path)
+    kind = sniff(path)
+    if kind != "safetensors":
+        raise refusal(path, kind)
+    try:
+        with path.open("rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            length = int.from_bytes(file.read(8), "little")
+            if length > MAX_HEADER:
+                raise FormatError(path, f"its header claims {length:,} bytes, of {MAX_HEADER:,} allowed", _DAMAGED)
+            raw = file.read(length)
+    except OSError as error:
+        raise unreadable(path, error) from error
+    if len(raw) < length:
+        raise FormatError(path, f"cut short: only {len(raw):,} of its header's {length:,} bytes are there", _CUT)
+    try:
+        metadata, rows = _parse(raw)
+        _check_cover(rows)
+    except ValueError as error:
+        raise FormatError(path, f"its header is broken: {error}", _DAMAGED) from None
+    data, end = 8 + length, rows[-1][1] if rows else 0
+    if missing := max(0, data + end - size):
+        there = f"{size:,} of {data + end:,} bytes are there, {missing:,} are missing"
+        raise FormatError(path, f"cut short: {there}", _CUT)
+    if surplus := size - data - end:
+        raise FormatError(path, f"{surplus:,} bytes at its end belong to no tensor", _DAMAGED)
+    return Header(
+        path,
+        "safetensors",
+        {name: TensorInfo(dtype, shape, path, data + start, data + end) for start, end, name, dtype, shape in rows},
+        metadata,
+        notes=tuple(_notes(raw, size, rows)),
+    )
+
+
+def read_tensor(header: Header, name: str) -> bytes:
+    """The bytes of one tensor, little-endian, as they lie in its file."""
+    info = header.tensors.get(name)
+    if info is None:
+        raise FormatError(header.path, f"it has no tensor {shown(name)}", "see `bottega models show` for its tensors")
+    try:
+        with info.file.open("rb") as file:
+            file.seek(info.start)
+            raw = file.read(info.end - info.start)
+    except OSError as error:
+        raise unreadable(info.file, error) from error
+    if len(raw) < info.end - info.start:
+        raise FormatError(info.file, f"it became shorter while it was read (tensor {shown(name)})", "scan it again")
+    return raw
+
+
+def write(
+    path: str | Path,
+    tensors: Iterable[tuple[str, str, Sequence[int], bytes | bytearray | memoryview]],
+    metadata: Mapping[str, str] | None = None,
+) -> None:
+    """Write (name, dtype, shape, bytes) to a new file, complete and on disk or not at all.
+
+    Wide dtypes come first, then names in order, as the reference library does: so every tensor begins at a multiple of
+    its own element size and a memory map of the file can be used as it is. Equal input gives equal bytes.
+    """
+    path = Path(path)
+    rows = sorted(tensors, key=lambda row: (-_BITS.get(row[1], 0), row[0]))
+    entries: dict[str, object] = {"__metadata__": dict(sorted(metadata.items()))} if metadata else {}
+    position = 0
+    for name, dtype, shape, buffer in rows:
+        if name in entries or name == "__metadata__":
+            raise FormatError(path, f"two tensors are called {shown(name)}", "give each its own name")
+        end = position + memoryview(buffer).nbytes
+        entries[name] = {"dtype": dtype, "shape": list(shape), "data_offsets": [position, end]}
+        position = end
+    try:
+        raw = json.dumps(entries, ensure_ascii=False, separators=(",", ":")).encode("utf-8")
+        _parse(raw)  # never write what we would not read
+    except ValueError as error:
+        raise FormatError(path, f"this can't be written as safetensors: {error}", "change the tensors") from None
+    raw += b" " * (-len(raw) % 8)
+    with atomic(path) as file:
+        file.write(len(raw).to_bytes(8, "little"))
+        file.write(raw)
+        for _, _, _, buffer in rows:
+            file.write(buffer)
+
+
+_Row = tuple[int, int, str, str, tuple[int, ...]]  # start, end, name, dtype, shape
+
+
+def _parse(raw: bytes) -> tuple[dict[str, str], list[_Row]]:
+    """The metadata and the tensors in the order of their bytes; ValueError says what is wrong."""
+    entries = strictjson.parse(raw)
+    if not isinstance(entries, dict):
+        raise ValueError("it is no JSON object")
+    metadata = _check_metadata(entries.pop("__metadata__", {}))
+    if len(entries) > MAX_TENSORS:
+        raise ValueError(f"{len(entries):,} tensors, of {MAX_TENSORS:,} allowed")
+    rows: list[_Row] = []
+    for name, entry in entries.items():
+        try:
+            rows.append(_check_entry(name, entry))
+        except ValueError as error:
+            raise ValueError(f"tensor {shown(name)}: {error}") from None
+    rows.sort()
+    return metadata, rows
+
+
+def _check_metadata(metadata: object) -> dict[str, str]:
+    if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
+        raise ValueError("__metadata__ may only hold text")
+    if sum(len(key) + len(value) for key, value in metadata.items()) > MAX_METADATA:
+        raise ValueError(f"__metadata__ is larger than {MAX_METADATA:,} characters")
+    return metadata
+
+
+def _check_entry(name: str, entry: Any) -> _Row:
+    """One tensor's entry, whose numbers must be whole, in range and agree with each other."""
+    if type(entry) is not dict:
+        raise ValueError("it is described by no JSON object")
+    try:
+        dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
+    except KeyError as missing:
+        raise ValueError(f"{missing} is not said") from None
+    if len(entry) > len(_FIELDS):
+        strictjson.check_depth(entry)  # unknown fields mean nothing to us, but may be deep
+    bits = _BITS.get(dtype) if type(dtype) is str else None
+    if bits is None:
+        raise ValueError(f"the dtype {shown(str(dtype)[:200])} is unknown")
+    if type(shape) is not list or len(shape) > MAX_RANK:
+        raise ValueError(f"its shape must be a list of at most {MAX_RANK} sizes")
+    for size in shape:
+        if type(size) is not int or not 0 <= size <= MAX_DIMENSION:
+            raise ValueError(f"a size in its shape is no whole number from 0 to {MAX_DIMENSION:,}")
+    if type(offsets) is not list or len(offsets) != 2:
+        raise ValueError("its data_offsets must be two numbers")
+    start, end = offsets
+    if type(start) is not int or type(end) is not int or not 0 <= start <= end:
+        raise ValueError("its data_offsets must be two whole numbers, the smaller first")
+    needed = math.prod(shape) * bits
+    if needed != (end - start) * 8:
+        raise ValueError(f"{dtype} {shape} takes {needed / 8:,g} bytes, its offsets span {end - start:,}")
+    return start, end, name, dtype, tuple(shape)
+
+
+def _check_cover(rows: Sequence[_Row]) -> None:
+    """Every byte up to the last belongs to exactly one tensor: no room to hide anything, no second reading."""
+    position = 0
+    for start, end, name, _, _ in rows:
+        if start != position:
+            wrong = "shares bytes with another one" if start < position else f"leaves a gap before byte {start:,}"
+            raise ValueError(f"tensor {shown(name)} {wrong}")
+        position = end
+
+
+def _notes(raw: bytes, size: int, rows: Sequence[_Row]) -> Iterable[str]:
+    if raw[:1] != b"{":
+        yield "white space before the header, which the format does not allow"
+    if len(raw) > 1 << 20 and len(raw) * 10 > size:
+        yield f"an unusually large header: {len(raw):,} of {size:,} bytes"
+    if not rows:
+        yield "no tensors"

@@ -1,0 +1,55 @@
+"""JSON from files that nobody vouches for: no duplicate keys, no bottomless nesting, no halves of characters."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import NoReturn
+
+MAX_DEPTH = 32
+
+
+def parse(raw: bytes, *, constants: bool = False) -> object:
+    """The value that `raw` (UTF-8) spells, or ValueError with the reason.
+
+    `constants` admits NaN and Infinity, which are no JSON but which Python programs write into configs.
+    """
+    text = raw.decode("utf-8")
+    try:
+        value = json.loads(text, object_pairs_hook=_unique, parse_constant=None if constants else _refuse_constant)
+        if re.search(r"\\u[dD]", text):
+            # Python takes half of a surrogate pair for a character; nothing could ever write it down again.
+            json.dumps(value, ensure_ascii=False).encode("utf-8")
+    except RecursionError:
+        raise ValueError("it is nested without end") from None
+    except UnicodeEncodeError:
+        raise ValueError("it contains half of a surrogate pair") from None
+    return value
+
+
+def check_depth(value: object, limit: int = MAX_DEPTH) -> None:
+    """ValueError when lists and objects are nested deeper than `limit`; walks level by level, so never recurses."""
+    level = [value]
+    for _ in range(limit + 1):
+        level = [child for parent in level for child in _children(parent)]
+        if not level:
+            return
+    raise ValueError(f"it is nested more than {limit} levels deep")
+
+
+def _children(value: object) -> list[object]:
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return [child for child in inner if isinstance(child, dict | list)]
+
+
+def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    result = dict(pairs)
+    if len(result) != len(pairs):
+        seen: set[str] = set()
+        twice = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
+        raise ValueError(f"the key {ascii(twice)[:120]} appears twice")
+    return result
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is no JSON number")

@@ -1,0 +1,67 @@
+"""Models as they lie on disk: which files and folders they are, and when they are still the same without being read."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+MODEL_SUFFIXES = frozenset((".safetensors", ".sft", ".ckpt", ".pt", ".pth", ".bin", ".gguf"))
+FOLDER_MARK = "model_index.json"  # a folder that holds it is one model, in diffusers' layout
+_SIGNED = 2**63 - 1  # SQLite's integers; some file systems number their inodes beyond
+
+
+class Stamp(NamedTuple):
+    """What changes when the bytes do."""
+
+    size: int
+    mtime_ns: int
+    inode: int
+
+
+def model_name(path: Path) -> str:
+    """What people call the model at this path: the file's name without its ending, or the folder's name."""
+    return path.stem if path.suffix.lower() in MODEL_SUFFIXES else path.name
+
+
+def stamp_of(path: Path) -> Stamp:
+    """The stamp of a file, or of a folder with all that is in it. Raises OSError."""
+    status = path.stat()
+    return folder_stamp(path) if path.is_dir() else file_stamp(status)
+
+
+def file_stamp(status: os.stat_result) -> Stamp:
+    """The stamp of a file from its status."""
+    return Stamp(status.st_size, status.st_mtime_ns, status.st_ino & _SIGNED)
+
+
+def folder_stamp(folder: Path) -> Stamp:
+    """The stamp of a model folder: whichever of its files is changed, added or taken away, it changes too."""
+    size = newest = 0
+    digest = hashlib.blake2b(digest_size=8)
+    for name, path in folder_files(folder):
+        one = file_stamp(path.stat())
+        size, newest = size + one.size, max(newest, one.mtime_ns)
+        digest.update(os.fsencode(f"{name}\0{one.size} {one.mtime_ns} {one.inode}\n"))
+    return Stamp(size, newest, int.from_bytes(digest.digest(), "big") & _SIGNED)
+
+
+def folder_files(folder: Path) -> Iterator[tuple[str, Path]]:
+    """The files that make up a model folder with their names in it, sorted; hidden ones don't belong to a model.
+
+    Links to files are followed (Hugging Face's cache is made of them), links to folders are not. Raises OSError for a
+    folder that can't be read.
+    """
+
+    def fail(error: OSError) -> None:
+        raise error
+
+    names = []
+    for place, folders, files in os.walk(folder, onerror=fail):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        names += [Path(place, name).relative_to(folder).as_posix() for name in files if not name.startswith(".")]
+    for name in sorted(names):
+        if (path := folder / name).is_file():
+            yield name, path

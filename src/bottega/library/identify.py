@@ -1,0 +1,62 @@
+"""Tell what a model is: exactly one of the families that are given must recognise its header."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+
+from bottega.formats.header import Header
+from bottega.spec import Family, Match
+
+UNKNOWN = "unknown"
+
+# What is worth showing of a file's metadata, and the names under which trainers write it, the best first.
+SHOWN: Mapping[str, tuple[str, ...]] = {
+    "title": ("modelspec.title", "ss_output_name", "title", "name"),
+    "author": ("modelspec.author", "author"),
+    "licence": ("modelspec.license", "license"),
+    "description": ("modelspec.description", "description"),
+    "resolution": ("modelspec.resolution", "ss_resolution"),
+    "prediction": ("modelspec.prediction_type",),
+    "architecture": ("modelspec.architecture", "ss_base_model_version"),
+    "trigger": ("modelspec.trigger_phrase",),
+    "usage": ("modelspec.usage_hint",),
+    "date": ("modelspec.date",),
+}
+_LONGEST = 600  # metadata can hold a whole training log; nobody reads more than this in a listing
+
+
+@dataclass(frozen=True)
+class Identity:
+    """What a model is: the id of its family (empty if none knows it) and what that family found."""
+
+    family: str
+    match: Match
+
+
+def identify(header: Header, families: Sequence[Family]) -> Identity:
+    """Ask every family; a model that none recognises, or more than one, is of kind "unknown" with a word why."""
+    claims = [(family.id, match) for family in families if (match := family.recognise(header)) is not None]
+    if len(claims) == 1:
+        return Identity(*claims[0])
+    if claims:
+        return _unknown(f"{' and '.join(id for id, _ in claims)} all claim it, and it can only be one of them")
+    names = ", ".join(islice(header.tensors, 3))
+    return _unknown(
+        f"no family knows its {len(header.tensors)} tensors ({names} ...)" if names else "it has no tensors"
+    )
+
+
+def _unknown(because: str) -> Identity:
+    return Identity("", Match(variant="", because=(because,), kind=UNKNOWN, category=UNKNOWN))
+
+
+def shown_metadata(metadata: Mapping[str, str]) -> dict[str, str]:
+    """The few entries of a file's metadata that help to choose a model."""
+    told = {}
+    for name, sources in SHOWN.items():
+        value = next((metadata[source].strip() for source in sources if metadata.get(source, "").strip()), "")
+        if value:
+            told[name] = value if len(value) <= _LONGEST else value[:_LONGEST] + " ..."
+    return told

@@ -1,0 +1,1 @@
+"""Devices, number formats, memory and weights: what every network needs, whatever its family."""

@@ -1,0 +1,123 @@
+"""Where a model runs: the device, the dtype of each part on it, and how much memory it has."""
+
+from __future__ import annotations
+
+import ctypes
+import sys
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+
+from bottega.errors import BottegaError, FieldProblem, InvalidRecipe
+from bottega.runtime.plan import available_memory
+
+Precision = Literal["auto", "float32", "bfloat16", "float16"]
+PRECISIONS: tuple[Precision, ...] = ("auto", "float32", "bfloat16", "float16")
+DEVICES = ("auto", "cuda", "mps", "cpu")
+
+
+@dataclass(frozen=True)
+class Place:
+    """One device, with the dtype (by name) in which each part of a model runs there."""
+
+    device: str
+    dtypes: Mapping[str, str]
+    why: str  # the choice, in words
+
+    @property
+    def torch_device(self) -> torch.device:
+        """The device, for torch."""
+        return torch.device(self.device)
+
+    def dtype(self, part: str) -> torch.dtype:
+        """The dtype of a part (`unet`, `vae`, `text_encoder`, `text_encoder_2`), for torch."""
+        return getattr(torch, self.dtypes[part])
+
+    @property
+    def precision(self) -> str:
+        """The dtype of the network that does the work: what a recipe records."""
+        return self.dtypes["unet"]
+
+    @property
+    def memory(self) -> int:
+        """Bytes that can be taken on the device now."""
+        if self.torch_device.type == "cuda":
+            # What torch has set aside and does not use is free as well.
+            idle = torch.cuda.memory_reserved(self.torch_device) - torch.cuda.memory_allocated(self.torch_device)
+            return torch.cuda.mem_get_info(self.torch_device)[0] + idle
+        return available_memory()
+
+
+def choose(device: str = "auto", precision: str = "auto") -> Place:
+    """The place for a device and a precision; `auto` takes the best that is there.
+
+    Raises BottegaError for a device that this machine has not, InvalidRecipe for a precision that it can't compute in.
+    """
+    device = _device(device)
+    dtype, why = _precision(device, precision)
+    vae = dtype
+    if dtype == "float16":  # the autoencoder of SD XL overflows in it
+        vae = "bfloat16" if _has_bfloat16(device) else "float32"
+    return Place(device, {"unet": dtype, "text_encoder": dtype, "text_encoder_2": dtype, "vae": vae}, why)
+
+
+def _device(wanted: str) -> str:
+    kind = wanted.partition(":")[0]
+    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if wanted == "auto":
+        return next(name for name, present in there.items() if present)
+    if not there.get(kind):
+        names = ", ".join(name for name, present in there.items() if present)
+        raise BottegaError(f"there is no device {wanted!r} here", f"use one of: auto, {names}")
+    return wanted
+
+
+def _precision(device: str, wanted: str) -> tuple[str, str]:
+    if wanted not in PRECISIONS:
+        problem = FieldProblem("precision", f"{wanted!r} is none of {', '.join(PRECISIONS)}")
+        raise InvalidRecipe([problem])
+    on_cpu = device == "cpu"
+    if wanted == "float16" and on_cpu:
+        problem = FieldProblem("precision", "CPUs can't compute in float16 at a usable speed", "use auto")
+        raise InvalidRecipe([problem])
+    if wanted != "auto":
+        return wanted, "asked for"
+    if not on_cpu:  # more exact than bfloat16, and as fast
+        return "float16", "GPUs compute in float16"
+    if _has_bfloat16(device):
+        return "bfloat16", "it has instructions for bfloat16"
+    return "float32", "it has no instructions for bfloat16"
+
+
+def _has_bfloat16(device: str) -> bool:
+    """Whether the device computes in bfloat16 faster than in float32, not only correctly."""
+    if device.startswith("cuda"):
+        return torch.cuda.get_device_capability(device) >= (8, 0) or torch.version.hip is not None
+    if device == "mps":
+        return False  # slower than float16 there
+    able = torch.cpu.get_capabilities()
+    return bool(able.get("avx512_bf16") or able.get("amx_bf16"))
+
+
+def keep_memory() -> bool:
+    """Tells the C library to keep the memory that torch frees, at the start of work; whether it could be told.
+
+    Without this every large activation is taken from the kernel anew, page by page (10 to 20 % of a step on a CPU).
+    """
+    if sys.platform != "linux":
+        return False
+    trim_threshold, mmap_threshold, arena_max = -1, -3, -8
+    with suppress(OSError, AttributeError):  # another C library than glibc
+        mallopt = ctypes.CDLL(None).mallopt
+        largest = 2**31 - 1
+        # Older versions of glibc refuse more than 32 MiB.
+        told = [
+            mallopt(mmap_threshold, 1 << 30) or mallopt(mmap_threshold, 32 << 20),
+            mallopt(trim_threshold, largest),
+            mallopt(arena_max, 1),
+        ]
+        return all(told)
+    return False

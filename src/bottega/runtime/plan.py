@@ -1,0 +1,179 @@
+"""How much memory a model will need, from its header alone, and how much there is: standard library only."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import sys
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bottega.formats.header import BYTES_OF_DTYPE, Header
+from bottega.spec import Match
+
+GIB = 1 << 30
+BYTES_OF = {"float32": 4, "float16": 2, "bfloat16": 2}
+
+
+@dataclass(frozen=True)
+class MemoryPlan:
+    """Bytes that a job will take, against what the device has; `tile_vae` says that only tiles of the picture fit."""
+
+    weights: Mapping[str, int]
+    sampling: int
+    decoding: int
+    available: int
+    tile_vae: bool
+    batch: int
+    size: tuple[int, int]
+
+    @property
+    def needed(self) -> int:
+        """The peak: sampling and decoding take turns."""
+        return sum(self.weights.values()) + max(self.sampling, self.decoding)
+
+    @property
+    def fits(self) -> bool:
+        """Whether the device has that much."""
+        return self.needed <= self.available
+
+    @property
+    def words(self) -> str:
+        """The plan in one sentence, with what to change where it does not fit."""
+        width, height = self.size
+        need = f"{self.batch} x {width}x{height} needs {_gib(self.needed)} of memory"
+        if self.fits:
+            tiled = ", decoding the picture in tiles" if self.tile_vae else ""
+            return f"{need}{tiled}; {_gib(self.available)} is available"
+        advice = "close other programs, or use a smaller model"
+        if sum(self.weights.values()) < self.available:
+            advice = "make fewer pictures at once" if self.batch > 1 else "make a smaller picture"
+        return f"{need} and {_gib(self.available)} is available: {advice}"
+
+
+def _gib(count: int) -> str:
+    return f"{count / GIB:.1f} GiB"
+
+
+# Calibrated by the peaks of float32 and bfloat16 runs on a CPU, where convolutions unfold their input.
+_ATTENDED, _PLAIN = 40, 30  # live copies of a level's picture where there is attention, and where there is none
+_DECODED = 6.5  # of the last but one level's channels at full size, while the decoder works on the last
+_FIXED = 192 << 20  # what the libraries take for themselves
+_TILE = 512  # pixels along a side of the tiles that the decoder can be given
+
+
+def plan(
+    header: Header,
+    match: Match,
+    dtypes: Mapping[str, str],
+    available: int,
+    *,
+    size: tuple[int, int],
+    batch: int = 1,
+    guided: bool = True,
+) -> MemoryPlan:
+    """What a recognised latent diffusion model will take for pictures of this size, before any of it is loaded.
+
+    `dtypes` are those of the parts on their device. Guidance runs the network on twice the batch.
+    """
+    weights = {part: _weights(header, prefix, dtypes.get(part)) for part, prefix in match.parts.items()}
+    sampling = _FIXED + batch * (2 if guided else 1) * _unet_peak(match.dimensions["unet"], size, dtypes["unet"])
+    decoding = tiled = 0
+    if "vae" in match.dimensions:
+        # Pictures are decoded one by one.
+        decoding = _FIXED + _decoder_peak(match.dimensions["vae"], size, dtypes["vae"])
+        tile = min(size[0], _TILE), min(size[1], _TILE)
+        tiled = _FIXED + _decoder_peak(match.dimensions["vae"], tile, dtypes["vae"]) + _picture(size)
+    left = available - sum(weights.values())
+    tile_vae = decoding > left and tiled < decoding
+    return MemoryPlan(weights, sampling, tiled if tile_vae else decoding, available, tile_vae, batch, size)
+
+
+def _weights(header: Header, prefix: str, dtype: str | None) -> int:
+    width = BYTES_OF.get(dtype or "")
+    return sum(
+        round(info.elements * (width or BYTES_OF_DTYPE[info.dtype]))
+        for name, info in header.tensors.items()
+        if name.startswith(prefix)
+    )
+
+
+def _unet_peak(unet: Mapping[str, Any], size: tuple[int, int], dtype: str) -> int:
+    """The skips of the whole way down, and the working set of the widest level."""
+    area = size[0] * size[1] // 64
+    skips = work = 0
+    for level, (width, depths) in enumerate(zip(unet["channels"], unet["down"], strict=True)):
+        picture = width * max(area >> (2 * level), 1)
+        skips += picture * (len(depths) + 1)
+        work = max(work, picture * (_ATTENDED if any(depths) else _PLAIN))
+    return (skips + work) * BYTES_OF[dtype]
+
+
+def _decoder_peak(vae: Mapping[str, Any], size: tuple[int, int], dtype: str) -> int:
+    channels = vae["channels"]
+    widest = channels[1] if len(channels) > 1 else channels[0]
+    return round(_DECODED * widest * size[0] * size[1] * BYTES_OF[dtype])
+
+
+def _picture(size: tuple[int, int]) -> int:
+    return 2 * 3 * 4 * size[0] * size[1]
+
+
+# --- what there is ---------------------------------------------------------------------------------------------------
+
+
+def available_memory() -> int:
+    """Bytes of main memory that can be taken now, within the limit of the container if there is one."""
+    free = _linux_available() if sys.platform == "linux" else None
+    if sys.platform == "win32":
+        free = _windows_available()
+    if free is None:
+        # No standard call tells what is free on macOS: most of the whole is.
+        free = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") * 3 // 4
+    return min([free, *_container_room()])
+
+
+def _linux_available() -> int | None:
+    with suppress(OSError), open("/proc/meminfo", encoding="ascii") as lines:
+        for line in lines:
+            if line.startswith("MemAvailable:"):
+                return int(line.split()[1]) * 1024
+    return None
+
+
+def _container_room() -> list[int]:
+    """What a control group (version 2, then 1) still allows; page cache counts as free, because it is given back."""
+    for limit, used, stat in (
+        ("memory.max", "memory.current", "memory.stat"),
+        ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes", "memory/memory.stat"),
+    ):
+        with suppress(OSError, ValueError):
+            root = Path("/sys/fs/cgroup")
+            allowed, taken = int((root / limit).read_text()), int((root / used).read_text())
+            cache = dict(line.split() for line in (root / stat).read_text().splitlines())
+            return [max(allowed - taken + int(cache.get("inactive_file", 0)), 0)]
+    return []
+
+
+class _MemoryStatus(ctypes.Structure):
+    """Windows' MEMORYSTATUSEX."""
+
+    _fields_ = (
+        ("length", ctypes.c_ulong),
+        ("load", ctypes.c_ulong),
+        *(
+            (name, ctypes.c_ulonglong)
+            for name in ("total", "available", "page", "page_free", "own", "own_free", "more")
+        ),
+    )
+
+
+def _windows_available() -> int | None:
+    status = _MemoryStatus(length=ctypes.sizeof(_MemoryStatus))
+    windows = getattr(ctypes, "windll", None)
+    if windows is None or not windows.kernel32.GlobalMemoryStatusEx(ctypes.byref(status)):
+        return None
+    return int(status.available)

@@ -1,0 +1,126 @@
+"""Puts a file's tensors into a network: seen through a memory map, and copied at most once."""
+
+from __future__ import annotations
+
+import mmap
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from bottega.errors import FormatError
+from bottega.formats.header import Header, TensorInfo
+
+DTYPES: dict[str, torch.dtype] = {
+    "BOOL": torch.bool, "U8": torch.uint8, "I8": torch.int8, "I16": torch.int16, "I32": torch.int32, "I64": torch.int64,
+    "U16": torch.uint16, "U32": torch.uint32, "U64": torch.uint64,
+    "F16": torch.float16, "BF16": torch.bfloat16, "F32": torch.float32, "F64": torch.float64, "C64": torch.complex64,
+    "F8_E4M3": torch.float8_e4m3fn, "F8_E5M2": torch.float8_e5m2,
+}  # fmt: skip
+_ALIGNMENT = 64  # bytes: a cache line, and the widest vector register
+
+
+class MappedTensors(Mapping[str, torch.Tensor]):
+    """The tensors of a header as views of its memory-mapped files: the bytes are read when they are used.
+
+    The maps are private: writing into such a tensor changes memory, never the file.
+    """
+
+    def __init__(self, header: Header) -> None:
+        self._header = header
+        self._maps: dict[Path, torch.Tensor] = {}
+
+    def __getitem__(self, name: str) -> torch.Tensor:
+        info = self._header.tensors[name]
+        dtype = DTYPES.get(info.dtype)
+        if dtype is None:
+            raise FormatError(info.file, f"{name} is stored as {info.dtype}", "convert the file to float16 first")
+        if not info.elements:
+            return torch.empty(info.shape, dtype=dtype)
+        content = self._map(info).narrow(0, info.start, info.end - info.start)
+        if info.start % dtype.itemsize:
+            content = content.clone()
+        return content.view(dtype).view(info.shape)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._header.tensors)
+
+    def __len__(self) -> int:
+        return len(self._header.tensors)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._header.tensors
+
+    def _map(self, info: TensorInfo) -> torch.Tensor:
+        """The bytes of the whole file, so that tensors which are neighbours there share their storage."""
+        content = self._maps.get(info.file)
+        if content is None:
+            with info.file.open("rb") as file:
+                mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
+            content = self._maps[info.file] = torch.frombuffer(mapped, dtype=torch.uint8)
+        if info.end > len(content):
+            raise FormatError(info.file, "is shorter than its header says", "download it again")
+        return content
+
+
+def assign(
+    module: nn.Module, tensors: Mapping[str, torch.Tensor], dtype: torch.dtype, device: torch.device
+) -> nn.Module:
+    """Gives a network on the meta device its tensors, and makes it ready to run.
+
+    A tensor that already is as it should be stays the view that it is; all others are cast straight into one
+    allocation, because fresh memory costs more than the cast.
+    """
+    wanted = module.state_dict()
+    kept: dict[str, torch.Tensor] = {}
+    copied: dict[str, torch.Tensor] = {}
+    for name, like in wanted.items():
+        tensor = tensors[name]
+        if tensor.shape != like.shape:
+            raise ValueError(f"{name} is {tuple(tensor.shape)} and should be {tuple(like.shape)}")
+        as_is = tensor.dtype == dtype and tensor.device == device and tensor.is_contiguous()
+        (kept if as_is else copied)[name] = tensor
+    kept.update(_cast(copied, dtype, device))
+    module.load_state_dict(kept, assign=True)
+    return module.requires_grad_(False).eval()
+
+
+def _cast(tensors: Mapping[str, torch.Tensor], dtype: torch.dtype, device: torch.device) -> dict[str, torch.Tensor]:
+    step = _ALIGNMENT // dtype.itemsize
+    runs = [(run, -(-sum(tensors[name].numel() for name in run) // step) * step) for run in _runs(tensors)]
+    room = torch.empty(sum(size for _, size in runs), dtype=dtype, device=device)
+    cast: dict[str, torch.Tensor] = {}
+    at = 0
+    for run, size in runs:
+        source = _joined([tensors[name] for name in run])
+        # A GPU is sent the bytes as they are in the file and casts them itself.
+        room.narrow(0, at, source.numel()).view(source.shape).copy_(
+            source if device.type == "cpu" else source.to(device)
+        )
+        begin = at
+        for name in run:
+            cast[name] = room.narrow(0, begin, tensors[name].numel()).view(tensors[name].shape)
+            begin += tensors[name].numel()
+        at += size
+    return cast
+
+
+def _runs(tensors: Mapping[str, torch.Tensor]) -> list[list[str]]:
+    """Names of tensors that lie end to end in one file and are cast as one: a cast of each alone costs much more."""
+    runs: list[list[str]] = []
+    end = None
+    for name, tensor in sorted(tensors.items(), key=lambda item: item[1].data_ptr()):
+        begin = tensor.untyped_storage().data_ptr(), tensor.dtype, tensor.data_ptr()
+        if tensor.is_contiguous() and begin == end:
+            runs[-1].append(name)
+        else:
+            runs.append([name])
+        end = (*begin[:2], begin[2] + tensor.nbytes) if tensor.is_contiguous() else None
+    return runs
+
+
+def _joined(run: list[torch.Tensor]) -> torch.Tensor:
+    """Tensors that lie end to end, as the one that they are."""
+    first = run[0]
+    return first if len(run) == 1 else first.as_strided((sum(tensor.numel() for tensor in run),), (1,))

@@ -1,0 +1,102 @@
+"""The contracts between families, adapters, the library and the engine."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from math import inf
+from typing import TYPE_CHECKING, Any, Protocol
+
+from bottega.formats.header import Header
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from bottega.events import Event
+    from bottega.recipe import Recipe
+
+
+@dataclass(frozen=True)
+class Match:
+    """What a recogniser found in a header.
+
+    `dimensions` are read from shapes; `parts` maps `unet`, `vae`, `text_encoder`, ... to the prefix of its tensors;
+    `because` is the evidence in words; `guess` says that the header alone can't decide.
+    """
+
+    variant: str
+    dimensions: Mapping[str, Any] = field(default_factory=dict)
+    parts: Mapping[str, str] = field(default_factory=dict)
+    because: tuple[str, ...] = ()
+    guess: bool = False
+    kind: str = "checkpoint"
+    category: str = "base"
+
+
+@dataclass(frozen=True)
+class Knob:
+    """One setting of a family: feeds validation, the command line, the HTTP schema and the form."""
+
+    name: str
+    type: type
+    default: Any
+    help: str
+    low: float | None = None
+    high: float | None = None
+    choices: tuple[str, ...] = ()
+
+    def check(self, value: object) -> str | None:
+        """What is wrong with `value`, in words, or None."""
+        if isinstance(value, bool) != (self.type is bool) or not isinstance(value, _ACCEPTED[self.type]):
+            return f"{value!r} is not {_ARTICLE[self.type]}"
+        low = -inf if self.low is None else self.low
+        high = inf if self.high is None else self.high
+        if isinstance(value, (int, float)) and not low <= value <= high:  # NaN is in no interval
+            return f"{value!r} is not between {low:g} and {high:g}"
+        if self.choices and value not in self.choices:
+            return f"{value!r} is none of {', '.join(self.choices)}"
+        return None
+
+
+_ACCEPTED: dict[type, tuple[type, ...]] = {int: (int,), float: (int, float), bool: (bool,), str: (str,)}
+_ARTICLE = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
+
+
+class Emit(Protocol):
+    """What a task tells the engine while it works; every call raises Interrupted once the user has stopped the job."""
+
+    previews: bool
+
+    def __call__(self, event: Event) -> None:
+        """Say something."""
+
+    def preview(self, image: int, step: int, picture: Image) -> None:
+        """Show a rough picture of image `image` after `step` steps."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is made from what, under Hugging Face's name where there is one, and the function that makes it.
+
+    `run(pipe, batch, inputs, emit)` gets resolved recipes for one picture each, which differ in their seeds only, and
+    the input pictures by role; it answers with one picture for each recipe.
+    """
+
+    id: str
+    run: Callable[[Any, Sequence[Recipe], Mapping[str, Image], Emit], list[Image]]
+    needs: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Family:
+    """An architecture: how to recognise, load and run its models. A torch-free face; heavy imports inside functions."""
+
+    id: str
+    title: str
+    medium: str
+    recognise: Callable[[Header], Match | None]
+    load: Callable[..., Any]
+    tasks: Mapping[str, Task]
+    defaults: Callable[[Header, Match], Mapping[str, Any]]
+    knobs: tuple[Knob, ...]
+    toy: Callable[..., Any]

@@ -1,0 +1,197 @@
+"""The one door for every surface: finds models, resolves drafts, runs recipes, makes outputs again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from bottega import __version__
+from bottega.diffusion.names import find_sampler
+from bottega.engine.inputs import keep_input, open_inputs
+from bottega.engine.load import Loader
+from bottega.engine.replay import read_source
+from bottega.engine.resolve import Chosen, Device, resolve
+from bottega.engine.run import Work, run
+from bottega.engine.save import destination
+from bottega.errors import Different, FormatError, OutOfMemory, UnknownModel, UnsupportedModel
+from bottega.families import all_families, family
+from bottega.formats import read_header
+from bottega.library import Catalog, Entry, open_catalog
+from bottega.library.find import find
+from bottega.library.hashes import sha256_of
+from bottega.recipe import Made, Media, Output, Recipe, Ref
+from bottega.settings import Settings, read_settings
+
+if TYPE_CHECKING:
+    from bottega.events import Event
+    from bottega.formats import Header
+    from bottega.runtime.place import Place
+    from bottega.runtime.plan import MemoryPlan
+    from bottega.spec import Match
+
+BATCH = 4  # pictures made at once on a GPU; on a CPU one after the other is as fast, and gives the same bytes
+
+
+class Workbench:
+    """Models, recipes and outputs of one home. Models stay loaded between runs; not safe to share between threads."""
+
+    def __init__(self, settings: Settings | None = None) -> None:
+        self.settings = settings or read_settings()
+
+    @cached_property
+    def catalog(self) -> Catalog:
+        """What is known of every model on the shelves."""
+        return open_catalog(self.settings.catalog)
+
+    @cached_property
+    def place(self) -> Place:
+        """The device that everything runs on, and what it does best."""
+        from bottega.runtime.place import choose
+
+        return choose(self.settings.device)
+
+    @cached_property
+    def _loader(self) -> Loader:
+        return Loader(self.settings.device)
+
+    def find(self, reference: str) -> Entry:
+        """The model of that name, path or hash; raises UnknownModel with the nearest names."""
+        return find(self.catalog, reference, all_families(), self._shelves(), kind="checkpoint")
+
+    def keep_input(self, path: Path, role: str) -> Media:
+        """Take a picture in as `init` or `mask` of a recipe."""
+        return keep_input(path, role, self.settings.inputs)
+
+    def resolve(self, draft: Recipe, *, out: Path | None = None) -> Recipe:
+        """A recipe that says everything, checked; `out` may decide the file format by its ending.
+
+        Raises InvalidRecipe with all problems at once, and what `find` raises.
+        """
+        entry = self._entry(draft.model)
+        _, format = destination(out, self.settings.outputs)
+        if format is not None:
+            draft = draft.changed(output=Output.model_validate({**dict(draft.output), "format": format}))
+        header = read_header(entry.path)
+        face = family(entry.family)
+        match = face.recognise(header)
+        assert match is not None and entry.sha256 is not None
+        chosen = Chosen(entry.name, entry.sha256, face, face.defaults(header, match))
+        init = open_inputs(draft.inputs, self.settings.inputs).get("init")
+        precision = self._precision(draft)
+        device = Device(
+            precision=precision,
+            needs_tiles=lambda size: self._plan(header, match, (size.width, size.height), precision).tile_vae,
+        )
+        return resolve(draft, chosen, device, init.size if init else None)
+
+    def run(self, recipe: Recipe, *, out: Path | None = None, previews: bool = False) -> Iterator[Event]:
+        """Make what a resolved recipe says, into `out` or the home's outputs; events tell how it goes.
+
+        Closing the iterator stops the work within a step. Raises any BottegaError after a Failed event.
+        """
+        entry = self._entry(recipe.model)
+        face = family(entry.family)
+        target, _ = destination(out, self.settings.outputs)
+        plan = self.memory_plan(recipe)
+        if not plan.fits and not self._loader.holds(entry, str(recipe.knobs["precision"])):
+            raise OutOfMemory(plan.words)
+        return run(
+            Work(
+                recipe=recipe,
+                family=face,
+                inputs=open_inputs(recipe.inputs, self.settings.inputs),
+                made=Made(app=f"bottega {__version__}", versions=versions(), device=self.place.device),
+                load=lambda precision, emit: self._loader.load(entry, face, precision, emit),
+                batch=plan.batch,
+                destination=target,
+                previews=self.settings.home / "preview.png" if previews else None,
+            )
+        )
+
+    def memory_plan(self, recipe: Recipe) -> MemoryPlan:
+        """What a resolved recipe will take of the device's memory, in the largest batches that fit; reads a header."""
+        entry = self._entry(recipe.model)
+        header = read_header(entry.path)
+        match = family(entry.family).recognise(header)
+        assert match is not None and recipe.size is not None
+        size = (recipe.size.width, recipe.size.height)
+        precision = str(recipe.knobs["precision"])
+        plans = [self._plan(header, match, size, precision, batch) for batch in range(1, self._most(recipe) + 1)]
+        return next((plan for plan in reversed(plans) if plan.fits), plans[0])
+
+    def replayed(self, path: Path) -> Recipe:
+        """The resolved recipe of an output of ours, or of what A1111's text in a picture describes.
+
+        Raises Different if its model is another by now, FileError if the file carries nothing to make it again from.
+        """
+        return self.resolve(read_source(path).recipe, out=path)
+
+    def _plan(self, header: Header, match: Match, size: tuple[int, int], precision: str, batch: int = 1) -> MemoryPlan:
+        from bottega.runtime.place import choose
+        from bottega.runtime.plan import plan
+
+        place = choose(self.settings.device, precision)
+        return plan(header, match, place.dtypes, place.memory, size=size, batch=batch)
+
+    def _most(self, recipe: Recipe) -> int:
+        """How many pictures may be made at once: an adaptive sampler's steps would depend on the whole batch."""
+        sampler = find_sampler(recipe.sampling.sampler or "")
+        alone = self.place.device == "cpu" or (sampler is not None and sampler.adaptive)
+        return 1 if alone else min(recipe.count, BATCH)
+
+    def _shelves(self) -> tuple[Path, ...]:
+        return (*self.settings.all_shelves, *self.catalog.shelves())
+
+    def _entry(self, ref: Ref | None) -> Entry:
+        """The model a recipe means, hashed, and one that a family here can run."""
+        ref = ref or Ref(name=self.settings.model)
+        entry = self._pinned(ref, ref.sha256) if ref.sha256 else self._named(ref.name)
+        if entry.error:
+            raise FormatError(entry.path, entry.error)
+        if not entry.family:
+            why = "; ".join(entry.because)
+            raise UnsupportedModel(entry.path, f"is no model that this version can make pictures with ({why})")
+        return sha256_of(self.catalog, entry)
+
+    def _pinned(self, ref: Ref, sha256: str) -> Entry:
+        for known in self.catalog.with_sha256(sha256):
+            if known.path.exists() and sha256_of(self.catalog, self.find(str(known.path))).sha256 == sha256:
+                return known
+        try:
+            entry = sha256_of(self.catalog, self._named(ref.name))
+        except FormatError as error:
+            raise Different(f"the model {ref.name} was changed since: {error.what}", "put the original back") from None
+        if entry.sha256 != sha256:
+            now = str(entry.sha256)[:10]
+            raise Different(
+                f"the model {ref.name} was changed since: its SHA-256 is {now}..., the recipe says {sha256[:10]}...",
+                f"put the original back, it is not {entry.path}",
+            )
+        return entry
+
+    def _named(self, name: str) -> Entry:
+        try:
+            return self.find(name)
+        except UnknownModel:
+            if not name.endswith("]"):
+                raise
+        # A1111's `name [hash]` of a file that is called otherwise by now: it is found once all hashes are known.
+        for entry in self.catalog.entries():
+            if entry.kind == "checkpoint" and not entry.error and entry.path.exists():
+                sha256_of(self.catalog, entry)
+        return self.find(name)
+
+    def _precision(self, draft: Recipe) -> str:
+        """What the draft says, else what the settings say, else what the device runs best."""
+        told = draft.knobs.get("precision", "auto")
+        told = self.settings.precision if told == "auto" else str(told)
+        return self.place.precision if told == "auto" else told
+
+
+def versions() -> dict[str, str]:
+    """The versions of what decides the numbers of a picture."""
+    from importlib.metadata import version
+
+    return {name: version(name) for name in ("torch", "diffusers", "transformers", "pillow")}

@@ -1,0 +1,63 @@
+"""What many tests need: a home of their own, the command line, and tiny models made on the spot."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+# Two test processes on two cores are faster than one that uses both, and results don't depend on the number.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import pytest
+from PIL import Image
+
+from bottega.cli import main
+
+SHARED = Path(__file__).resolve().parents[2] / "shared"
+
+
+@dataclass(frozen=True)
+class Ran:
+    """What a command printed and how it ended."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.out)
+
+
+Command = Callable[..., Ran]
+
+
+def pixels(path: Path) -> Image.Image:
+    """A picture, with its file closed."""
+    with Image.open(path) as picture:
+        return picture.convert("RGB")
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty home, which every command of the test uses."""
+    home = tmp_path / "home"
+    monkeypatch.setenv("BOTTEGA_HOME", str(home))
+    return home
+
+
+@pytest.fixture
+def bottega(home: Path, capsys: pytest.CaptureFixture[str]) -> Command:
+    """`bottega WORDS...` in this process, on the test's own home."""
+
+    def run(*words: object) -> Ran:
+        capsys.readouterr()
+        code = main([str(word) for word in words])
+        captured = capsys.readouterr()
+        return Ran(code, captured.out, captured.err)
+
+    return run
