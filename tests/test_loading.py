@@ -155,6 +155,15 @@ def test_missing_tensors_are_named(tmp_path: Path) -> None:
         sd1.load(replace(header, tensors=tensors), match, place())
 
 
+def test_float8_with_scales_is_refused(tmp_path: Path) -> None:
+    header = read_header(toy.write_single_file(tmp_path / "toy.safetensors", "sd1", dtype="float8_e4m3fn"))
+    match = sd1.recognise(header)
+    assert match is not None
+    some = next(iter(header.tensors.values()))
+    with pytest.raises(UnsupportedModel, match="scales of their own"):
+        sd1.load(replace(header, tensors={**header.tensors, "model.diffusion_model.scaled_fp8": some}), match, place())
+
+
 def test_leftovers_are_told(tmp_path: Path) -> None:
     header = read_header(toy.write_single_file(tmp_path / "toy.safetensors", "sd1"))
     match = sd1.recognise(header)

@@ -14,7 +14,7 @@ from conftest import Command, pixels
 from PIL import Image
 
 from bottega.families._stable_diffusion.toy import write_folder, write_single_file
-from bottega.formats import media
+from bottega.formats import media, safetensors
 from bottega.recipe import read_recipe
 
 QUICK = ("--steps", 3, "--size", "64x72", "--seed", 7)
@@ -253,3 +253,19 @@ def test_ctrl_c_stops_at_once_and_leaves_nothing_behind(toy: Path, home: Path, t
     assert process.returncode == 130
     assert "Traceback" not in rest
     assert list(out.iterdir()) == []
+
+
+def test_a_picture_of_one_colour_is_tried_again_and_then_refused(bottega: Command, toy: Path, tmp_path: Path) -> None:
+    header = safetensors.read_header(toy)
+    blank = [
+        (name, info.dtype, info.shape, bytes(info.end - info.start) if "decoder.conv_out" in name else data)
+        for name, info in header.tensors.items()
+        for data in [safetensors.read_tensor(header, name)]
+    ]
+    model, out = tmp_path / "blank.safetensors", tmp_path / "out.png"
+    safetensors.write(model, blank, dict(header.metadata))
+    ran = bottega("make", "image", "a house", "--model", model, *QUICK, "--set", "precision=bfloat16", "--out", out)
+    assert ran.code == 1
+    assert "once more in float32" in ran.err
+    assert "all one colour" in one_line(ran.err)
+    assert not out.exists()

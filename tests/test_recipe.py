@@ -10,7 +10,8 @@ from bottega.errors import InvalidRecipe
 from bottega.recipe import Made, Recipe, Ref, Sampling, Size, read_recipe
 
 # A recipe as version 1 writes it. It must load for ever: never edit it, add another one for another version.
-GOLDEN = """{"version":1,"task":"text-to-image","model":{"name":"m","sha256":"%s"},"prompt":"a \u96ea house","negative":"",
+GOLDEN = """{"version":1,"task":"text-to-image","model":{"name":"m","sha256":"%s"},
+"prompt":"a \u96ea house","negative":"",
 "adapters":[],"inputs":[],"sampling":{"sampler":"Euler a","schedule":"Uniform","steps":20,"guidance":7.0,"seed":7},
 "size":{"width":512,"height":512},"count":1,"output":{"format":"png","quality":92},
 "knobs":{"clip_skip":2,"zero_snr":false,"eta":1.0,"emphasis":"Original"}}""" % ("0" * 64)

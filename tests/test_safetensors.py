@@ -340,9 +340,9 @@ def test_big_headers_are_read_fast(tmp_path: Path) -> None:
 
 
 def timed(path: Path) -> float:
-    start = time.perf_counter()
+    start = time.process_time()
     read_header(path)
-    return time.perf_counter() - start
+    return time.process_time() - start
 
 
 def test_a_header_counts_its_blocks_in_one_pass(tmp_path: Path) -> None:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from bottega.version import __version__
+
 if TYPE_CHECKING:
     from bottega.recipe import Recipe
     from bottega.workbench import Workbench
 
-__version__ = "0.1.0"
 __all__ = ["Recipe", "Workbench", "__version__"]
 
 

@@ -7,7 +7,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bottega import __version__
 from bottega.diffusion.names import find_sampler
 from bottega.engine.inputs import keep_input, open_inputs
 from bottega.engine.load import Loader
@@ -23,6 +22,7 @@ from bottega.library.find import find
 from bottega.library.hashes import sha256_of
 from bottega.recipe import Made, Media, Output, Recipe, Ref
 from bottega.settings import Settings, read_settings
+from bottega.version import __version__
 
 if TYPE_CHECKING:
     from bottega.events import Event

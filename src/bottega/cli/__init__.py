@@ -14,9 +14,9 @@ import sys
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from bottega import __version__
 from bottega.cli.terminal import printable
 from bottega.errors import BottegaError
+from bottega.version import __version__
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from bottega import __version__
 from bottega.diffusion.names import split_old_name
 from bottega.errors import FieldProblem, InvalidRecipe
 from bottega.recipe import KnobValue, Recipe, Ref, Sampling, Size
+from bottega.version import __version__
 
 
 @dataclass(frozen=True)

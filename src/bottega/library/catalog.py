@@ -13,9 +13,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from bottega import __version__
 from bottega.errors import BottegaError
 from bottega.library.disk import Stamp, model_name, stamp_of
+from bottega.version import __version__
 
 PATIENCE = 20  # seconds to wait for another process that writes
 

@@ -11,13 +11,13 @@ from queue import Empty, SimpleQueue
 from threading import Thread
 from types import TracebackType
 
-from bottega import __version__
 from bottega.errors import BottegaError
 from bottega.formats import read_header
 from bottega.library.catalog import Catalog, Entry
 from bottega.library.disk import FOLDER_MARK, MODEL_SUFFIXES, Stamp, file_stamp, folder_stamp
 from bottega.library.identify import identify, shown_metadata
 from bottega.spec import Family
+from bottega.version import __version__
 
 # Python's own folders are full of `.pt` and `.bin` files that are no models.
 NO_SHELVES = frozenset(("__pycache__", "node_modules", "site-packages", "venv", "__MACOSX"))

@@ -9,10 +9,12 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bottega.formats.header import BYTES_OF_DTYPE, Header
-from bottega.spec import Match
+
+if TYPE_CHECKING:
+    from bottega.spec import Match
 
 GIB = 1 << 30
 BYTES_OF = {"float32": 4, "float16": 2, "bfloat16": 2}

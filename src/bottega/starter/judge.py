@@ -16,12 +16,9 @@ A pencil sketch is black and white, so that colours are not asked of it.
 
 from __future__ import annotations
 
-import argparse
 import random
-import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageFilter
@@ -30,7 +27,7 @@ from bottega.starter.captions import imagine_for, usual
 from bottega.starter.scenes import COLOURS, PLACES, SHAPES, STYLES, WHEN, WHERE, Scene, Thing, draw
 
 PROPERTIES = ("time", "where", "style", "place", "colour", "shape")
-SEEDS = 6
+SEEDS = 4
 """Drawings of each alternative."""
 
 View = Callable[[Image.Image], np.ndarray]
@@ -69,17 +66,20 @@ def column(place: str) -> View:
     return lambda picture: small(picture)[3:29, max(0, middle - 6) : middle + 6]
 
 
-def drawings(scene: Scene, seeds: Iterable[int]) -> list[Image.Image]:
-    """The scene drawn once for each seed, softened as the VAE softens."""
-    return [draw(scene, seed).filter(ImageFilter.GaussianBlur(0.7)) for seed in seeds]
+@functools.lru_cache(maxsize=1024)
+def drawings(scene: Scene, count: int) -> list[Image.Image]:
+    """The scene drawn several times, softened as the VAE softens."""
+    return [draw(scene, 1000 + seed).filter(ImageFilter.GaussianBlur(0.7)) for seed in range(count)]
 
 
-def distance(picture: Image.Image, scenes: Iterable[Scene], view: View, slack: int = 0) -> float:
+def distance(
+    picture: Image.Image, scenes: Iterable[Scene], view: View, slack: int = 0, count: int = SEEDS
+) -> float:
     """To the nearest drawing of any of the scenes; `slack` small pixels sideways and up or down cost nothing."""
     seen = view(picture)
     nearest = np.inf
     for scene in scenes:
-        for drawn in map(view, drawings(scene, range(1000, 1000 + SEEDS))):
+        for drawn in map(view, drawings(scene, count)):
             for dy in range(-slack, slack + 1):
                 for dx in range(-slack, slack + 1):
                     moved = np.roll(drawn, (dy, dx), axis=(0, 1)) if slack else drawn
@@ -134,9 +134,9 @@ def _intruder(picture: Image.Image, scene: Scene, place: str) -> bool:
     strangers = [
         replace(scene, things=(*scene.things, Thing(colour, shape, place)))
         for shape in ("house", "tent", "tree")
-        for colour in ("red", "blue", "yellow", "white", "green")
+        for colour in ("red", "blue", "yellow", "white", "green", "purple")
     ]
-    return distance(picture, strangers, ground) < 0.5 * distance(picture, [scene], ground)
+    return distance(picture, strangers, ground, count=1) < 0.5 * distance(picture, [scene], ground)
 
 
 def tally(pairs: Iterable[tuple[Image.Image, Scene]]) -> dict[str, float]:

@@ -26,7 +26,7 @@ BATCH = 64
 """Over the whole crew."""
 FIRST_SCENES, ALL_SCENES = 4000, 32000
 """The training set starts small, so that training starts at once, and grows while it goes on."""
-GROWTH = 6
+GROWTH = 4
 """New scenes a step."""
 SNR_CAP = 5.0
 MUON_RATE, ADAM_RATE = 0.02, 0.002

@@ -101,6 +101,8 @@ def load(
     if missing:
         remedy = f"name a model that has {'it' if len(missing) == 1 else 'them'}"
         raise UnsupportedModel(header.path, f"has no {' and no '.join(missing)}", remedy)
+    for part in parts.values():
+        _refuse_what_would_go_wrong(part)
     loader = _Loader(place)
     networks = {name: loader.load(name, parts[name]) for name in dict.fromkeys((*needs, "unet", "vae"))}
     encoders = [name for name in _ENCODERS if name in networks]
@@ -140,6 +142,16 @@ def _tokenizer(header: Header, name: str) -> ClipTokenizer:
     """A folder's own tokenizer; a file carries none and means CLIP's."""
     folder = header.path / name.replace("text_encoder", "tokenizer")
     return ClipTokenizer.from_folder(folder) if folder.is_dir() else builtin_tokenizer()
+
+
+def _refuse_what_would_go_wrong(part: Part) -> None:
+    """What would load without a word and then compute something else."""
+    shape = part.shape
+    if any(name.endswith(("scaled_fp8", ".scale_weight")) for name in part.header.tensors):
+        raise UnsupportedModel(part.header.path, "has float8 weights with scales of their own", "get it in float16")
+    if isinstance(shape, UnetShape) and shape.middle > 0 and any(shape.down[-1]) and shape.middle != shape.down[-1][0]:
+        what = f"its middle block is {shape.middle} deep and its deepest level {shape.down[-1][0]}"
+        raise UnsupportedModel(part.header.path, what, "no published model is like that")
 
 
 # --- one network from its file ---------------------------------------------------------------------------------------

@@ -1,0 +1,125 @@
+"""Running: one retry in float32 for a broken picture, a clear end for everything else, and events that tell it all."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import pixels
+from PIL import Image
+
+from bottega.engine.run import Work, run
+from bottega.engine.save import Destination
+from bottega.errors import BrokenPicture, OutOfMemory
+from bottega.events import Done, Event, Failed, Made, Note, Started
+from bottega.formats import media
+from bottega.recipe import Made as MadeBy
+from bottega.recipe import Output, Recipe, Ref, Sampling, Size, read_recipe
+from bottega.spec import Emit, Family, Task
+
+Make = Callable[[Any, Sequence[Recipe], Mapping[str, Image.Image], Emit], list[Image.Image]]
+
+
+def work(make: Make, folder: Path, count: int = 1) -> Work:
+    """A job for a family whose one task is `make`; its pipe is the name of its precision."""
+    recipe = Recipe(
+        model=Ref(name="m", sha256="a" * 64),
+        prompt="a",
+        sampling=Sampling(sampler="Euler", schedule="Uniform", steps=1, guidance=1.0, seed=3),
+        size=Size(width=64, height=64),
+        count=count,
+        output=Output(),
+        knobs={"precision": "bfloat16"},
+    )
+    tasks = {"text-to-image": Task("text-to-image", make)}
+
+    def unused(*_: object) -> None:
+        raise AssertionError
+
+    family = Family("stand-in", "Stand-in", "image", unused, unused, tasks, lambda *_: {}, (), unused)
+    made = MadeBy(app="test", versions={}, device="cpu")
+    return Work(recipe, family, {}, made, lambda precision, emit: precision, 1, Destination(folder))
+
+
+def gradient(pipe: Any, batch: Sequence[Recipe], inputs: Mapping[str, Image.Image], emit: Emit) -> list[Image.Image]:
+    return [Image.linear_gradient("L").convert("RGB") for _ in batch]
+
+
+def kinds(events: list[Event]) -> list[type[Event]]:
+    return [type(event) for event in events]
+
+
+def test_the_events_of_a_job_that_goes_well(tmp_path: Path) -> None:
+    events = list(run(work(gradient, tmp_path, count=2)))
+    assert kinds(events) == [Started, Made, Made, Done]
+    assert [event.to_json()["event"] for event in events] == ["started", "made", "made", "done"]
+    made = [event for event in events if isinstance(event, Made)]
+    assert [event.seed for event in made] == [3, 4]
+    assert all(pixels(Path(event.path)).size == (event.width, event.height) for event in made)
+
+
+def test_a_broken_picture_is_made_once_more_in_float32_and_its_recipe_says_so(tmp_path: Path) -> None:
+    tried = []
+
+    def make(pipe: Any, batch: Any, inputs: Any, emit: Emit) -> list[Image.Image]:
+        tried.append(pipe)
+        if pipe != "float32":
+            raise BrokenPicture("not a number")
+        return gradient(pipe, batch, inputs, emit)
+
+    events = list(run(work(make, tmp_path)))
+    assert tried == ["bfloat16", "float32"]
+    assert kinds(events) == [Started, Note, Made, Done]
+    (made,) = (event for event in events if isinstance(event, Made))
+    carried = media.read(made.path)
+    assert read_recipe(str(carried.recipe)).knobs["precision"] == "float32"
+    assert read_recipe(str(carried.recipe)).digest == made.digest
+
+
+def test_a_picture_that_stays_broken_fails_and_leaves_nothing(tmp_path: Path) -> None:
+    def make(*_: Any) -> list[Image.Image]:
+        raise BrokenPicture("not a number")
+
+    events: list[Event] = []
+    with pytest.raises(BrokenPicture):
+        for event in run(work(make, tmp_path)):
+            events.append(event)  # a list() would lose what came before the error
+    assert kinds(events) == [Started, Note, Failed]
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory")])
+def test_a_full_memory_is_told_with_what_to_do(error: Exception, tmp_path: Path) -> None:
+    def make(*_: Any) -> list[Image.Image]:
+        raise error
+
+    with pytest.raises(OutOfMemory, match="make it smaller"):
+        list(run(work(make, tmp_path)))
+
+
+def test_a_bug_is_not_dressed_up_as_something_else(tmp_path: Path) -> None:
+    def make(*_: Any) -> list[Image.Image]:
+        raise RuntimeError("shapes do not fit")
+
+    with pytest.raises(RuntimeError, match="shapes do not fit"):
+        list(run(work(make, tmp_path)))
+
+
+def test_closing_the_events_stops_the_work_within_a_step(tmp_path: Path) -> None:
+    steps = []
+
+    def make(pipe: Any, batch: Any, inputs: Any, emit: Emit) -> list[Image.Image]:
+        for step in range(10_000_000):
+            steps.append(step)
+            emit(Note(str(step)))
+        raise AssertionError("was not stopped")
+
+    events = run(work(make, tmp_path))
+    next(events)
+    next(events)
+    events.close()
+    told = len(steps)
+    assert told < 10_000_000
+    assert list(tmp_path.iterdir()) == []
