@@ -8,6 +8,7 @@ import random
 import struct
 import zlib
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 from PIL import Image, PngImagePlugin
@@ -123,6 +124,12 @@ def test_a1111_finds_its_parameters_in_our_files() -> None:
             with Image.open(io.BytesIO(media.encode(picture(), format, recipe="{}", parameters=text))) as opened:
                 comment = opened.getexif().get_ifd(0x8769)[0x9286]
             assert comment[:8] == b"UNICODE\0" and comment[8:].decode("utf-16-be") == text
+
+
+def test_our_xmp_says_the_same_to_any_xml_reader() -> None:
+    text = "<a> & \r\n ]]> \"雪\""
+    packet = xmp.write({"recipe": text})
+    assert ElementTree.fromstring(packet)[0][0][0].text == text == xmp.read(packet)["recipe"]
 
 
 def test_what_can_not_be_saved_is_said() -> None:

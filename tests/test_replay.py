@@ -104,7 +104,7 @@ def test_a_picture_of_a1111_is_made_again_from_its_text(bottega: Command, toy: P
     hashed = bottega("models", "show", toy, "--json").json["sha256"]
     text = (
         "a house\nSteps: 4, Sampler: DPM++ 2M Karras, CFG scale: 7, Seed: 11, Size: 64x64, "
-        f"Model hash: {hashed[:10]}, Model: whatever-it-was-called, Version: v1.6.0"
+        f"Model hash: {hashed[:10]}, Model: whatever-it-was-called, Version: v1.10.1"
     )
     info = PngInfo()
     info.add_text("parameters", text)

@@ -126,7 +126,7 @@ class Workbench:
 
         Raises Different if its model is another by now, FileError if the file carries nothing to make it again from.
         """
-        return self.resolve(read_source(path).recipe, out=path)
+        return self.resolve(read_source(path), out=path)
 
     def _plan(self, header: Header, match: Match, size: tuple[int, int], precision: str, batch: int = 1) -> MemoryPlan:
         from bottega.runtime.place import choose

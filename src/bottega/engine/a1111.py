@@ -8,6 +8,7 @@ from typing import Any
 
 from bottega.diffusion.names import split_old_name
 from bottega.errors import FieldProblem, InvalidRecipe
+from bottega.formats import infotext
 from bottega.recipe import KnobValue, Recipe, Ref, Sampling, Size
 from bottega.version import __version__
 
@@ -41,7 +42,14 @@ SETTINGS = (
     Setting("guidance_rescale", "CFG Rescale", 0.0),
     Setting("emphasis", "Emphasis", "Original"),
 )
+# Knobs that are on or off, and what A1111 writes when they are on.
+SWITCHES = {
+    "zero_snr": ("Noise Schedule", "Zero Terminal SNR"),
+    "downcast_alphas": ("Downcast alphas_cumprod", "True"),
+    "old_prompt_editing": ("Old prompt editing timelines", "True"),
+}
 # What changes an A1111 picture and can't be made here; a replay must not pretend to be one.
+NOT_USED = ("", "False", "0", "None")
 UNSUPPORTED = (
     "Hires upscale",
     "Hires resize-1",
@@ -79,8 +87,7 @@ def fields_of(recipe: Recipe, model_sha256: str) -> dict[str, str]:
             fields[setting.field] = value
     if knobs.get("noise_source") != "GPU":
         fields["RNG"] = knobs.get("noise_source")
-    if knobs.get("zero_snr"):
-        fields["Noise Schedule"] = "Zero Terminal SNR"
+    fields |= {field: value for knob, (field, value) in SWITCHES.items() if knobs.get(knob)}
     fields["Version"] = f"Bottega {__version__}"
     return {name: _written(value) for name, value in fields.items() if value is not None}
 
@@ -89,13 +96,14 @@ def _written(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def draft_of(prompt: str, negative: str, fields: Mapping[str, str]) -> Recipe:
-    """The draft that A1111's fields describe (split as its parser splits them, sizes as `Size-1` and `Size-2`).
+def draft_of(told: infotext.Infotext) -> Recipe:
+    """The draft that a text of A1111's (or Civitai's) describes.
 
     Raises InvalidRecipe for fields that are no numbers where they should be, and for pictures that were made in a way
     that this version can't repeat.
     """
-    if repeated := [name for name in UNSUPPORTED if fields.get(name) not in (None, "", "False", "0", "None")]:
+    fields = infotext.with_defaults({infotext.PROMPT: told.prompt, infotext.NEGATIVE: told.negative, **told.fields})
+    if repeated := [name for name in UNSUPPORTED if fields.get(name, "") not in NOT_USED]:
         raise InvalidRecipe([FieldProblem(repeated[0], "was used, which this version can't repeat")])
     if "Denoising strength" in fields:
         raise InvalidRecipe(
@@ -113,9 +121,9 @@ def draft_of(prompt: str, negative: str, fields: Mapping[str, str]) -> Recipe:
     if fields.get("Schedule type", "Automatic") != "Automatic":
         schedule = fields["Schedule type"]
     draft = Recipe(
-        model=_model(fields),
-        prompt=prompt,
-        negative=negative,
+        model=_model(told),
+        prompt=fields[infotext.PROMPT],
+        negative=fields[infotext.NEGATIVE],
         sampling=Sampling(
             sampler=sampler,
             schedule=schedule,
@@ -131,11 +139,12 @@ def draft_of(prompt: str, negative: str, fields: Mapping[str, str]) -> Recipe:
     return draft
 
 
-def _model(fields: Mapping[str, str]) -> Ref | None:
-    name, short_hash = fields.get("Model"), fields.get("Model hash")
-    if name and short_hash:
-        return Ref(name=f"{name} [{short_hash}]")
-    return Ref(name=name or f"[{short_hash}]") if name or short_hash else None
+def _model(told: infotext.Infotext) -> Ref | None:
+    """The model by A1111's title, `name [hash]`, as far as the text says it; Civitai's texts name it in their list."""
+    used = (str(entry.get("modelName", "")) for entry in told.resources if entry.get("type") in ("checkpoint", "model"))
+    name, short_hash = told.fields.get("Model") or next(used, ""), told.hashes.get("model")
+    title = f"{name} [{short_hash}]" if short_hash else name
+    return Ref(name=title.strip()) if title else None
 
 
 def _knobs(fields: Mapping[str, str], read: _Reader) -> dict[str, KnobValue]:
@@ -153,8 +162,9 @@ def _knobs(fields: Mapping[str, str], read: _Reader) -> dict[str, KnobValue]:
         knobs |= {"variation_seed": read.number("Variation seed", int) or 0, "variation_strength": strength}
     if resize := read.size("Seed resize from"):
         knobs |= {"seed_resize_width": resize.width, "seed_resize_height": resize.height}
-    if fields.get("Noise Schedule") == "Zero Terminal SNR":
-        knobs["zero_snr"] = True
+    for knob, (field, value) in SWITCHES.items():
+        if fields.get(field) == value:
+            knobs[knob] = True
     return knobs
 
 

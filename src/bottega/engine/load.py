@@ -24,13 +24,14 @@ class Loader:
 
     def load(self, entry: Entry, family: Family, precision: str, emit: Emit) -> Any:
         """The pipe of this model in this precision."""
-        from bottega.runtime.place import choose
+        from bottega.runtime.place import choose, keep_memory
 
         assert entry.sha256 is not None
         if self.holds(entry, precision):
             return self._pipe
         self._key = self._pipe = None
         emit(Step("load", 0, 1))
+        keep_memory()
         header = read_header(entry.path)
         match = family.recognise(header)
         assert match is not None

@@ -15,22 +15,13 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 
-@dataclass(frozen=True)
-class Source:
-    """What a file says of how it was made: a resolved recipe of ours, or the draft that A1111's text means."""
-
-    recipe: Recipe
-    ours: bool
-
-
-def read_source(path: Path) -> Source:
-    """The recipe in a file; FileError if it carries none that can be made again."""
+def read_source(path: Path) -> Recipe:
+    """The resolved recipe in a file of ours, or the draft that A1111's text in it means; FileError without either."""
     carried = media.read(path)
     if carried.recipe is not None:
-        return Source(read_recipe(carried.recipe), ours=True)
+        return read_recipe(carried.recipe)
     if carried.parameters is not None:
-        told = infotext.parse(carried.parameters)
-        return Source(draft_of(told.prompt, told.negative, told.fields), ours=False)
+        return draft_of(infotext.parse(carried.parameters))
     raise FileError(path, "carries no recipe", "only Bottega's and stable-diffusion-webui's pictures can be made again")
 
 

@@ -37,9 +37,10 @@ class Crew:
     def share_gradients(self, weights: list[torch.nn.Parameter]) -> tuple[bool, float]:
         """Give every member the mean gradient; returns the leader's word."""
         if self.size > 1:
-            torch.cat([weight.grad.flatten() for weight in weights], out=self._gradients[self.rank])
+            count = sum(weight.numel() for weight in weights)
+            torch.cat([weight.grad.flatten() for weight in weights], out=self._gradients[self.rank, :count])
             self.wait()
-            mean = self._gradients.mean(0)
+            mean = self._gradients[:, :count].mean(0)
             word = self._word.tolist()
             self.wait()
             for weight, part in zip(weights, mean.split([w.numel() for w in weights]), strict=True):

@@ -16,6 +16,7 @@ A pencil sketch is black and white, so that colours are not asked of it.
 
 from __future__ import annotations
 
+import functools
 import random
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace

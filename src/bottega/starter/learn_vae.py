@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from diffusers import AutoencoderKL
 
 from bottega.starter import networks
+from bottega.starter.crew import Crew
 from bottega.starter.muon import Muon
 from bottega.starter.progress import Budget, load, rate, save, say
 from bottega.starter.scenes import SIZE, draw, imagine
@@ -21,6 +22,9 @@ BATCH = 16
 WHOLE_AFTER = 0.75
 """Crops at first, because they are cheaper; whole pictures from this share of the budget on."""
 KL_WEIGHT = 1e-4
+POLISH_BATCH = 8
+POLISH_NOISE = 0.05
+"""Deviation of the noise, where the latents' own deviation is one."""
 
 
 def pictures(rng: random.Random, count: int) -> torch.Tensor:
@@ -141,3 +145,52 @@ def settle(model: AutoencoderKL, device: torch.device, count: int = 256) -> Auto
     after.bias += after.weight[:, :, 0, 0] @ shift
     after.weight *= scale.view(1, -1, 1, 1)
     return model
+
+
+def polish(crew: Crew, folder: Path, minutes: float, device: torch.device) -> None:
+    """Go on training the decoder alone, on whole pictures, so that what the UNet learned to make stays valid.
+
+    A little noise in the latents teaches it to forgive the UNet's errors. Reads `folder`/vae-settled.pt; the leader
+    writes `folder`/vae-polished.pt.
+    """
+    model = networks.vae()
+    model.load_state_dict(load(folder / "vae-settled.pt"))
+    model.requires_grad_(False).to(device)
+    decoder = torch.nn.ModuleList([model.post_quant_conv, model.decoder]).requires_grad_(True)
+    weights = list(decoder.parameters())
+    average = [weight.detach().clone() for weight in weights]
+    tools = optimizers(decoder, lr=0.01)
+    rates = [group["lr"] for tool in tools for group in tool.param_groups]
+    rng = random.Random(10 + crew.rank)
+    torch.manual_seed(10 + crew.rank)
+    budget, step, over = Budget(minutes), 0, False
+    while not over:
+        crew.lead(over=budget.over, factor=rate(budget.share, step, warmup=20))
+        batch = pictures(rng, POLISH_BATCH // crew.size).to(device)
+        with torch.autocast(device.type, torch.bfloat16):
+            latents = model.encode(batch).latent_dist.mode()
+            latents = latents + torch.randn_like(latents) * (POLISH_NOISE / networks.LATENT_SCALE)
+            made = model.decode(latents).sample
+        loss = difference(made.float(), batch)
+        for weight in weights:
+            weight.grad = None
+        loss.backward()
+        over, factor = crew.share_gradients(weights)
+        for group, lr in zip((g for tool in tools for g in tool.param_groups), rates, strict=True):
+            group["lr"] = lr * factor
+        for tool in tools:
+            tool.step()
+        step += 1
+        with torch.no_grad():
+            for mean, weight in zip(average, weights, strict=True):
+                mean.lerp_(weight, 1 - min(0.98, step / (step + 10)))
+        if crew.rank == 0 and step % 20 == 0:
+            error = (made.detach().float() - batch).abs().mean().item()
+            say(f"decoder step {step} {budget.share:.0%} error {error * 127.5:.2f}/255 loss {loss.item():.4f}")
+    with torch.no_grad():
+        for mean, weight in zip(average, weights, strict=True):
+            weight.copy_(mean)
+    if crew.rank == 0:
+        save(model.state_dict(), folder / "vae-polished.pt")
+    if budget.interrupted:
+        raise KeyboardInterrupt

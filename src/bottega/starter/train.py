@@ -1,13 +1,17 @@
 """Make starter-image from nothing: `python -m bottega.starter.train [--minutes N] [--device auto|cpu|cuda] [--out DIR]`.
 
-Draws scenes, teaches the VAE, encodes scenes, teaches the UNet with the text encoder, and writes
-`starter-image.safetensors` into the folder. Progress goes to standard error. Killed at any time, the same command goes
-on where it was: the states of the stages stand beside the result, as `vae.pt` and `unet.pt`.
+Four stages share the time: the VAE learns from freshly drawn scenes; the UNet and the text encoder learn from its
+latents; its decoder is polished; `starter-image.safetensors` is written. Progress goes to standard error, and a page of
+pictures and the judge's figures appear in the folder while the UNet learns. Stopped at any time, the same command goes
+on where it was.
+
+On a CPU the last two trainings run as one process for each core; see `crew`.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import time
 from pathlib import Path
 
@@ -16,39 +20,73 @@ from diffusers import AutoencoderKL, UNet2DConditionModel
 from transformers import CLIPTextModel
 
 from bottega.starter import learn_unet, learn_vae, networks
+from bottega.starter.crew import Crew, together
 from bottega.starter.export import export
-from bottega.starter.judge import report
+from bottega.starter.judge import captions_for, held_out_scenes, tally
 from bottega.starter.progress import load, save, say
+from bottega.starter.sampling import sample, sheet
 
-VAE_SHARE = 0.20
-"""How much of the time the VAE gets; the rest is the UNet's."""
+VAE_SHARE, UNET_SHARE, POLISH_SHARE = 0.20, 0.70, 0.10
+"""How the time is divided."""
+LOOK_AT = 32
+"""Pictures made at every look."""
 WEIGHTS = "starter-image.safetensors"
 
 
-def settled_vae(folder: Path, minutes: float, device: torch.device) -> AutoencoderKL:
-    """The finished VAE: trained, and its latents brought to the usual scale."""
-    checkpoint = folder / "vae-settled.pt"
-    if checkpoint.exists():
-        model = networks.vae()
-        model.load_state_dict(load(checkpoint))
-        return model.requires_grad_(False).eval().to(device)
-    model = learn_vae.settle(learn_vae.train(folder, minutes, device), device)
-    save(model.state_dict(), checkpoint)
-    return model
+def read_vae(path: Path, device: torch.device) -> AutoencoderKL:
+    """A VAE that an earlier stage saved, ready for use."""
+    model = networks.vae()
+    model.load_state_dict(load(path))
+    return model.requires_grad_(False).eval().to(device)
+
+
+def look(vae: AutoencoderKL, unet: UNet2DConditionModel, text: CLIPTextModel, folder: Path, step: int) -> None:
+    """Export what there is, and lay out and judge some pictures of captions that training never saw."""
+    export(vae, unet, text, folder / WEIGHTS)
+    scenes = held_out_scenes(LOOK_AT)
+    pictures = sample(vae, unet, text, captions_for(scenes))
+    sheet(pictures).save(folder / f"look-{step:05d}.png")
+    figures = tally(zip(pictures, scenes, strict=True))
+    say(f"step {step}: " + ", ".join(f"{name} {share:.0%}" for name, share in figures.items()))
+
+
+def learn(crew: Crew, folder: Path, minutes: float, device: torch.device) -> None:
+    """The UNet's stage, for one member of the crew; the leader leaves `folder`/generator.pt."""
+    vae = read_vae(folder / "vae-settled.pt", device)
+
+    def see(unet: UNet2DConditionModel, text: CLIPTextModel, step: int) -> None:
+        look(vae, unet, text, folder, step)
+
+    unet, text = learn_unet.train(vae, folder, minutes, device, crew, see)
+    if crew.rank == 0:
+        save({"unet": unet.state_dict(), "text": text.state_dict()}, folder / "generator.pt")
+
+
+def finish(folder: Path) -> Path:
+    """Put the finished networks into one file."""
+    generator = load(folder / "generator.pt")
+    unet, text = networks.unet(), networks.text_encoder()
+    unet.load_state_dict(generator["unet"])
+    text.load_state_dict(generator["text"])
+    export(read_vae(folder / "vae-polished.pt", torch.device("cpu")), unet, text, folder / WEIGHTS)
+    return folder / WEIGHTS
 
 
 def train(folder: Path, minutes: float, device: torch.device) -> None:
-    """All stages; the checkpoint is written at every look and at the end."""
+    """All stages that are not done yet."""
     started = time.monotonic()
-    vae = settled_vae(folder, minutes * VAE_SHARE, device)
-
-    def look(unet: UNet2DConditionModel, text: CLIPTextModel, step: int) -> None:
-        export(vae, unet, text, folder / WEIGHTS)
-        say(f"step {step}: {report(vae, unet, text, folder / f'look-{step:05d}.png')}")
-
-    unet, text = learn_unet.train(vae, folder, minutes * (1 - VAE_SHARE), device, look)
-    export(vae, unet, text, folder / WEIGHTS)
-    say(f"done after {(time.monotonic() - started) / 60:.1f} minutes: {folder / WEIGHTS}")
+    members = (os.cpu_count() or 1) if device.type == "cpu" else 1
+    if not (folder / "vae-settled.pt").exists():
+        vae = learn_vae.settle(learn_vae.train(folder, minutes * VAE_SHARE, device), device)
+        save(vae.state_dict(), folder / "vae-settled.pt")
+    if not (folder / "generator.pt").exists():
+        count = sum(w.numel() for model in (networks.unet(), networks.text_encoder()) for w in model.parameters())
+        crew = Crew(members, learn_unet.ALL_SCENES, count)
+        together(crew, learn, folder, minutes * UNET_SHARE, device)
+    if not (folder / "vae-polished.pt").exists():
+        count = sum(w.numel() for w in networks.vae().parameters())
+        together(Crew(members, 0, count), learn_vae.polish, folder, minutes * POLISH_SHARE, device)
+    say(f"{finish(folder)} after {(time.monotonic() - started) / 60:.1f} minutes")
 
 
 def main() -> None:

@@ -129,6 +129,8 @@ def _table(pipe: Pipe, recipe: Recipe) -> SigmaTable:
         alphas = alphas_from_betas(torch.linspace(start, end, count, dtype=torch.float64))
     else:
         alphas = stable_diffusion_alphas(start, end, count)
+    if recipe.knobs["downcast_alphas"]:
+        alphas = alphas.half().float()
     return SigmaTable(rescale_zero_terminal_snr(alphas) if recipe.knobs["zero_snr"] else alphas)
 
 
@@ -186,6 +188,7 @@ def _guided(pipe: Pipe, recipe: Recipe, plan: Plan, concat: Tensor | None) -> Gu
             negative=negative,
             clip_skip=int(knobs["clip_skip"]),
             emphasis=knobs["emphasis"],
+            old_timeline=knobs["old_prompt_editing"],
             size=size,
         )
         return schedule.at
@@ -272,4 +275,3 @@ def _reporter(pipe: Pipe, recipe: Recipe, plan: Plan, emit: Emit) -> Callable[[i
 
     emit(Step("sample", 0, plan.steps))
     return step
-
