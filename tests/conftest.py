@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,6 +41,18 @@ def pixels(path: Path) -> Image.Image:
     """A picture, with its file closed."""
     with Image.open(path) as picture:
         return picture.convert("RGB")
+
+
+def growth(run: Callable[[str], object], text: str) -> float:
+    """How many times as long `run` takes for the text as for a quarter of it: 4 if linear, 16 if quadratic."""
+
+    def spent(length: int) -> float:
+        began = time.process_time()
+        run(text[:length])
+        return time.process_time() - began
+
+    # Below some milliseconds the clock says nothing; what is quadratic is far above.
+    return min(spent(len(text)) for _ in range(2)) / max(0.02, min(spent(len(text) // 4) for _ in range(2)))
 
 
 @pytest.fixture

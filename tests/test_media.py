@@ -127,7 +127,7 @@ def test_a1111_finds_its_parameters_in_our_files() -> None:
 
 
 def test_our_xmp_says_the_same_to_any_xml_reader() -> None:
-    text = "<a> & \r\n ]]> \"雪\""
+    text = '<a> & \r\n ]]> "雪"'
     packet = xmp.write({"recipe": text})
     assert ElementTree.fromstring(packet)[0][0][0].text == text == xmp.read(packet)["recipe"]
 

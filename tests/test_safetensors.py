@@ -7,13 +7,13 @@ import itertools
 import json
 import os
 import random
-import time
 from pathlib import Path
 
 import numpy
 import pytest
 import safetensors as reference
 import safetensors.numpy as safetensors_numpy
+from conftest import growth
 
 from bottega.errors import FormatError, SaveError
 from bottega.formats import header as headers
@@ -329,20 +329,16 @@ def test_limits_on_numbers_of_things(tmp_path: Path, monkeypatch: pytest.MonkeyP
             read_header(path)
 
 
-def test_big_headers_are_read_fast(tmp_path: Path) -> None:
-    """2,500 tensors (SDXL) take some 5 ms and 100,000 some 0.4 s; the bounds leave room for a busy machine."""
+def test_a_header_of_many_tensors_is_read_in_linear_time(tmp_path: Path) -> None:
     path = tmp_path / "model.safetensors"
-    for count, bound in ((2_500, 0.045), (100_000, 2.0)):
-        names = (f"model.diffusion_model.output_blocks.{index}.1.transformer_blocks.weight" for index in range(count))
-        safetensors.write(path, ((name, "F16", (2, 2), bytes(8)) for name in names))
-        best = min(timed(path) for _ in range(5 if count < 10_000 else 2))
-        assert best < bound
 
+    def read(names: str) -> None:
+        safetensors.write(
+            path, ((f"model.blocks.{index}.weight", "F16", (2, 2), bytes(8)) for index in range(len(names)))
+        )
+        read_header(path)
 
-def timed(path: Path) -> float:
-    start = time.process_time()
-    read_header(path)
-    return time.process_time() - start
+    assert growth(read, "x" * 40_000) < 10
 
 
 def test_a_header_counts_its_blocks_in_one_pass(tmp_path: Path) -> None:

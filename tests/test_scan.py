@@ -6,8 +6,8 @@ import json
 import multiprocessing
 import os
 import shutil
-import time
 from collections.abc import Iterator
+from multiprocessing.synchronize import Barrier
 from pathlib import Path
 
 import pytest
@@ -344,8 +344,8 @@ def test_an_interrupted_scan_keeps_what_it_read(catalog: Catalog, shelf: Path) -
     assert (report.headers_read, len(report.entries)) == (40 - kept, 40)
 
 
-def scan_in_a_process(home: Path, shelf: Path, begin: float) -> None:
-    time.sleep(max(0.0, begin - time.time()))
+def scan_in_a_process(home: Path, shelf: Path, together: Barrier) -> None:
+    together.wait()
     with open_catalog(home / "catalog.sqlite") as catalog:
         assert len(scan(catalog, [shelf], FAMILIES).entries) == 300
 
@@ -354,8 +354,8 @@ def test_several_processes_scan_at_once(tmp_path: Path, shelf: Path) -> None:
     for index in range(300):
         write_model(shelf / f"{index}.safetensors")
     spawn = multiprocessing.get_context("spawn")
-    begin = time.time() + 1.0
-    processes = [spawn.Process(target=scan_in_a_process, args=(tmp_path / "home", shelf, begin)) for _ in range(3)]
+    together = spawn.Barrier(3)
+    processes = [spawn.Process(target=scan_in_a_process, args=(tmp_path / "home", shelf, together)) for _ in range(3)]
     for process in processes:
         process.start()
     for process in processes:

@@ -37,9 +37,7 @@ def test_image_i_of_a_batch_is_within_2_of_the_single_image(
 
 
 @pytest.mark.parametrize("precision", ["bfloat16", "float16"])
-def test_half_precision_makes_nearly_the_picture_of_float32(
-    precision: str, bottega: Command, tmp_path: Path
-) -> None:
+def test_half_precision_makes_nearly_the_picture_of_float32(precision: str, bottega: Command, tmp_path: Path) -> None:
     made = {}
     for name in ("float32", precision):
         out = tmp_path / f"{name}.png"

@@ -20,7 +20,7 @@ from bottega.library import Catalog, Entry, open_catalog
 from bottega.settings import STARTER_SHELF, Settings
 from bottega.version import __version__
 
-LIBRARIES = ("torch", "diffusers", "transformers", "tokenizers", "torchsde", "numpy", "scipy", "pillow", "pydantic")
+LIBRARIES = ("torch", "diffusers", "transformers", "tokenizers", "numpy", "scipy", "pillow", "pydantic")
 STARTER = "starter-image"
 LITTLE_DISK = 2_000_000_000  # bytes; less holds no model, and soon no picture
 LITTLE_MEMORY = 2_000_000_000

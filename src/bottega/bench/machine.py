@@ -1,0 +1,100 @@
+"""What a machine can do at best: multiply matrices, convolve, read its memory; and what a process holds of it."""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+from bottega.bench.figures import Peaks
+
+AT_LEAST = 0.4  # seconds for which each operation is repeated; the best of them counts
+
+
+def synchronize(device: Any) -> None:
+    """Wait until the device has done what it was told: a GPU answers before it has."""
+    import torch
+
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    elif device.type == "mps":
+        torch.mps.synchronize()
+
+
+def measure_peaks(device: Any, precision: str) -> Peaks:
+    """The most floating-point operations per second in a large matrix product, and in a UNet's convolutions."""
+    import torch
+    from torch.nn.functional import conv2d
+
+    dtype = getattr(torch, precision)
+    side = 8192 if device.type == "cuda" else 2048
+    left, right = (torch.randn(side, side, device=device).to(dtype) for _ in range(2))
+    matrix = 2 * side**3 / _best(lambda: left @ right, device)
+    convolution = 0.0
+    for channels, pixels in ((320, 64), (640, 32), (1280, 16)):
+        work = 2 * 2 * channels**2 * 9 * pixels**2
+        for memory_format in (torch.contiguous_format, torch.channels_last):
+            picture = torch.randn(2, channels, pixels, pixels, device=device).to(dtype, memory_format=memory_format)
+            kernel = torch.randn(channels, channels, 3, 3, device=device).to(dtype, memory_format=memory_format)
+            seconds = _best(lambda picture=picture, kernel=kernel: conv2d(picture, kernel, padding=1), device)
+            convolution = max(convolution, work / seconds)
+    return Peaks(matrix, convolution)
+
+
+def measure_bandwidth(device: Any) -> float:
+    """The most bytes per second that are read from memory, in numbers that no cache has room for."""
+    import torch
+
+    numbers = torch.ones(128 << 20, device=device)  # 512 MiB
+    return numbers.nbytes / _best(numbers.max, device)
+
+
+def _best(call: Callable[[], object], device: Any) -> float:
+    """The least seconds that a call takes, once it is warm."""
+    import torch
+
+    best, since = float("inf"), perf_counter()
+    with torch.inference_mode():
+        call()
+        while perf_counter() - since < AT_LEAST:
+            synchronize(device)
+            began = perf_counter()
+            call()
+            synchronize(device)
+            best = min(best, perf_counter() - began)
+    return best
+
+
+def describe(device: Any) -> dict[str, str]:
+    """The machine in words."""
+    import torch
+
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else _processor()
+    threads = f"{torch.get_num_threads()} threads of {os.cpu_count()} processors"
+    return {"device": f"{device}, {name}, {threads}", "system": f"{platform.system()} {platform.release()}"}
+
+
+def _processor() -> str:
+    try:
+        for line in Path("/proc/cpuinfo").read_text(errors="replace").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass  # no Linux
+    return platform.processor() or platform.machine()
+
+
+def peak_memory() -> int | None:
+    """The most bytes that this process has held at once, mapped files included; None where no system call tells."""
+    if sys.platform == "linux":  # whose getrusage gives a child the peak of the process that started it
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM"))
+    if sys.platform == "darwin":
+        import resource
+
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return None
