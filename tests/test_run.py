@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -123,3 +124,11 @@ def test_closing_the_events_stops_the_work_within_a_step(tmp_path: Path) -> None
     told = len(steps)
     assert told < 10_000_000
     assert list(tmp_path.iterdir()) == []
+
+
+def test_jobs_that_write_into_one_folder_at_once_overwrite_nothing(tmp_path: Path) -> None:
+    jobs = [run(work(gradient, tmp_path, count=5)) for _ in range(4)]
+    with ThreadPoolExecutor(4) as pool:
+        events = [event for job in pool.map(list, jobs) for event in job]
+    paths = {event.path for event in events if isinstance(event, Made)}
+    assert len(paths) == len(list(tmp_path.iterdir())) == 20

@@ -116,8 +116,8 @@ def _make_batch(work: Work, batch: list[Recipe], first: int, emit: _Emit) -> Non
         single = single.changed(made=work.made)
         content = encode_output(picture, single)
         assert single.sampling.seed is not None
-        path = work.destination.path(index, work.recipe.count, single.sampling.seed, SUFFIX[single.output.format])
-        write_whole(path, content)
+        suffix = SUFFIX[single.output.format]
+        path = work.destination.write(content, index, work.recipe.count, single.sampling.seed, suffix)
         digest, sha256 = single.digest, sha256_of(content)
         emit(Made(index, os.path.abspath(path), sha256, digest, single.sampling.seed, picture.width, picture.height))
 

@@ -11,7 +11,7 @@ from datetime import date
 from pathlib import Path
 
 from bottega.errors import SaveError
-from bottega.formats.atomic import atomic
+from bottega.formats.atomic import atomic, settle_new
 from bottega.formats.media import FORMATS
 
 
@@ -40,14 +40,21 @@ class Destination:
                 f"{self.folder}: can't be written to ({reason})", "choose another place with --out"
             ) from None
 
-    def path(self, index: int, count: int, seed: int, suffix: str) -> Path:
-        """The place of output `index` of `count`; a name that is still free, unless the user chose it."""
-        if self.name is None:
-            return self.folder / f"{_next_number(self.folder):05d}-{seed}{suffix}"
-        if count == 1:
-            return self.folder / self.name
-        stem, ending = os.path.splitext(self.name)
-        return self.folder / f"{stem}-{index + 1}{ending}"
+    def write(self, content: bytes, index: int, count: int, seed: int, suffix: str) -> Path:
+        """Write output `index` of `count`; its path. Only a name that the user chose is ever overwritten."""
+        if self.name is not None:
+            stem, ending = os.path.splitext(self.name)
+            path = self.folder / (self.name if count == 1 else f"{stem}-{index + 1}{ending}")
+            write_whole(path, content)
+            return path
+        while True:
+            path = self.folder / f"{_next_number(self.folder):05d}-{seed}{suffix}"
+            try:
+                with atomic(path, settle_new) as file:
+                    file.write(content)
+                return path
+            except FileExistsError:
+                continue  # another process took this number meanwhile
 
 
 def _next_number(folder: Path) -> int:

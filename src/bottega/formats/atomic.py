@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
@@ -26,9 +26,10 @@ _REMEDIES = {
 
 
 @contextmanager
-def atomic(path: str | Path) -> Iterator[BinaryIO]:
+def atomic(path: str | Path, settle: Callable[[Path, Path], None] = os.replace) -> Iterator[BinaryIO]:
     """A file to write into. `path` becomes it when the block ends well; else `path` stays as it was, and no
-    temporary file is left. An OSError on the way becomes a SaveError."""
+    temporary file is left. `settle` gives the temporary file its name. An OSError on the way becomes a SaveError, but
+    for the FileExistsError of `settle_new`."""
     path = Path(path)
     temporary = path.with_name(f".bottega-{secrets.token_hex(8)}.part")
     try:
@@ -38,15 +39,30 @@ def atomic(path: str | Path) -> Iterator[BinaryIO]:
                 yield file
                 file.flush()
                 os.fsync(file.fileno())
-            os.replace(temporary, path)
+            settle(temporary, path)
         except BaseException:
             os.unlink(temporary)
             raise
         _sync_folder(path.parent)
+    except FileExistsError:
+        raise
     except OSError as error:
         reason = error.strerror or str(error)
         remedy = _REMEDIES.get(error.errno or 0, "check the disk")
         raise SaveError(f"{path}: could not be written ({reason})", remedy) from error
+
+
+def settle_new(temporary: Path, path: Path) -> None:
+    """Give a file a name that none has yet; FileExistsError if another process was quicker."""
+    try:
+        os.link(temporary, path)
+    except FileExistsError:
+        raise
+    except OSError:  # a file system without links: reserve the name, then take it
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL))
+        os.replace(temporary, path)
+    else:
+        os.unlink(temporary)
 
 
 def _sync_folder(folder: Path) -> None:
