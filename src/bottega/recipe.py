@@ -161,9 +161,13 @@ def recipe_from(told: Mapping[str, Any]) -> Recipe:
     try:
         return Recipe.model_validate_json(json.dumps(told))
     except ValidationError as error:
-        raise InvalidRecipe(
-            [FieldProblem(".".join(map(str, item["loc"])) or "recipe", item["msg"]) for item in error.errors()]
-        ) from None
+        problems = {_field(item["loc"]): item["msg"] for item in error.errors()}
+        raise InvalidRecipe([FieldProblem(field, what) for field, what in problems.items()]) from None
+
+
+def _field(place: tuple[int | str, ...]) -> str:
+    """Where in a recipe a problem is; a knob has one place, however many types its value was tried as."""
+    return ".".join(map(str, place[:2] if place[:1] == ("knobs",) else place)) or "recipe"
 
 
 # From the version that is the key to the next one; every version that was ever written loads for ever.

@@ -15,7 +15,7 @@ STARTER_SHELF = Path(__file__).parent / "starter"
 
 @dataclass(frozen=True)
 class Settings:
-    """What a user may decide about this installation; nothing in it can change a picture.
+    """What a user may decide about this installation; a recipe, once resolved, no longer depends on any of it.
 
     `shelves` are read in place; the home's own `models` folder and the starter models always belong to them.
     """
@@ -59,8 +59,8 @@ def read_settings(environment: Mapping[str, str] = os.environ) -> Settings:
     home = default_home(environment)
     path = home / "settings.toml"
     try:
-        told = tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+        told = tomllib.loads(path.read_text(encoding="utf-8-sig"))
+    except (FileNotFoundError, NotADirectoryError):
         told = {}
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise FileError(path, f"is no valid TOML ({error})", "mend it or move it away") from None

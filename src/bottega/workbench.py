@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator
+from contextlib import suppress
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,7 +12,7 @@ from typing import TYPE_CHECKING
 from bottega.diffusion.names import find_sampler
 from bottega.engine.inputs import keep_input, open_inputs
 from bottega.engine.load import Loader
-from bottega.engine.replay import read_source
+from bottega.engine.replay import Source, read_source
 from bottega.engine.resolve import Chosen, Device, resolve
 from bottega.engine.run import Work, run
 from bottega.engine.save import destination
@@ -86,7 +88,7 @@ class Workbench:
         )
         return resolve(draft, chosen, device, init.size if init else None)
 
-    def run(self, recipe: Recipe, *, out: Path | None = None, previews: bool = False) -> Iterator[Event]:
+    def run(self, recipe: Recipe, *, out: Path | None = None, previews: bool = False) -> Generator[Event]:
         """Make what a resolved recipe says, into `out` or the home's outputs; events tell how it goes.
 
         Closing the iterator stops the work within a step. Raises any BottegaError after a Failed event.
@@ -121,12 +123,15 @@ class Workbench:
         plans = [self._plan(header, match, size, precision, batch) for batch in range(1, self._most(recipe) + 1)]
         return next((plan for plan in reversed(plans) if plan.fits), plans[0])
 
-    def replayed(self, path: Path) -> Recipe:
+    def replayed(self, path: Path, *, out: Path | None = None) -> Source:
         """The resolved recipe of an output of ours, or of what A1111's text in a picture describes.
+
+        The format is that of the file, unless `out` says another one.
 
         Raises Different if its model is another by now, FileError if the file carries nothing to make it again from.
         """
-        return self.resolve(read_source(path), out=path)
+        source = read_source(path)
+        return replace(source, recipe=self.resolve(source.recipe, out=out))
 
     def _plan(self, header: Header, match: Match, size: tuple[int, int], precision: str, batch: int = 1) -> MemoryPlan:
         from bottega.runtime.place import choose
@@ -157,8 +162,11 @@ class Workbench:
 
     def _pinned(self, ref: Ref, sha256: str) -> Entry:
         for known in self.catalog.with_sha256(sha256):
-            if known.path.exists() and sha256_of(self.catalog, self.find(str(known.path))).sha256 == sha256:
-                return known
+            # A copy that was replaced or damaged since does not hide a good one.
+            with suppress(UnknownModel, FormatError):
+                entry = sha256_of(self.catalog, self.find(str(known.path)))
+                if entry.sha256 == sha256:
+                    return entry
         try:
             entry = sha256_of(self.catalog, self._named(ref.name))
         except FormatError as error:

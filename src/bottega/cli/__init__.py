@@ -56,6 +56,9 @@ class UsageError(BottegaError):
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; the exit code (0 done, 1 failed or different, 2 bad usage or refused input, 130 interrupted)."""
     words = list(sys.argv[1:] if argv is None else argv)
+    # A stream that the caller closed is None here; what is said goes nowhere then.
+    sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: SIM115  # open as long as the process is
+    sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: SIM115
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # no name of a model may break the output

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import re
 import sys
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +16,7 @@ from bottega.events import Done, Made, Note, Preview, Step
 from bottega.settings import Settings
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Generator
 
     from bottega.events import Event
     from bottega.recipe import Recipe
@@ -120,20 +121,21 @@ def typed(value: str) -> bool | int | float | str:
     return value
 
 
-def follow(events: Iterator[Event], progress: Progress) -> list[Made]:
+def follow(events: Generator[Event], progress: Progress) -> list[Made]:
     """Show a job's events as they come; what was made."""
     made: list[Made] = []
-    for event in events:
-        if isinstance(event, Step):
-            progress.update(event.phase, event.done, event.total)
-        elif isinstance(event, Made):
-            made.append(event)
-        elif isinstance(event, Note):
-            progress.say(event.text)
-        elif isinstance(event, Preview) and event.step == 1 and event.image == 0:
-            progress.say(f"preview: {event.path}")
-        elif isinstance(event, Done):
-            progress.finish()
+    with closing(events):  # an interrupt that comes between two events stops the work too
+        for event in events:
+            if isinstance(event, Step):
+                progress.update(event.phase, event.done, event.total)
+            elif isinstance(event, Made):
+                made.append(event)
+            elif isinstance(event, Note):
+                progress.say(event.text)
+            elif isinstance(event, Preview) and event.step == 1 and event.image == 0:
+                progress.say(f"preview: {event.path}")
+            elif isinstance(event, Done):
+                progress.finish()
     return made
 
 

@@ -30,7 +30,10 @@ def run(args: argparse.Namespace, settings: Settings) -> int:
     from bottega.workbench import Workbench
 
     workbench = Workbench(settings)
-    recipe = workbench.replayed(args.file)
+    source = workbench.replayed(args.file, out=args.out)
+    recipe = source.recipe
+    for note in source.notes:
+        progress.say(note)
     if not args.check:
         report(follow(workbench.run(recipe, out=args.out), progress), recipe, as_json=args.json)
         return 0

@@ -246,7 +246,7 @@ def _run(encoder: TextEncoder, layer: int, tokens: tuple[int, ...]) -> _Encoded:
     layers = len(output.hidden_states) - 1  # the first one is the embedding of the tokens
     if not 1 <= layer <= layers:
         raise InvalidRecipe(
-            [FieldProblem("clip_skip", f"{layer} is no layer of this text encoder", f"use 1 to {layers}")]
+            [FieldProblem("knobs.clip_skip", f"{layer} is no layer of this text encoder", f"use 1 to {layers}")]
         )
     context = output.hidden_states[-layer]
     if encoder.final_norm:

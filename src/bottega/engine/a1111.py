@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import isfinite, nan
 from typing import Any
 
 from bottega.diffusion.names import split_old_name
@@ -49,16 +51,11 @@ SWITCHES = {
     "old_prompt_editing": ("Old prompt editing timelines", "True"),
 }
 # What changes an A1111 picture and can't be made here; a replay must not pretend to be one.
-NOT_USED = ("", "False", "0", "None")
-UNSUPPORTED = (
-    "Hires upscale",
-    "Hires resize-1",
-    "Refiner",
-    "Face restoration",
-    "Tiling",
-    "Hypernet",
-    "Token merging ratio",
+UNSUPPORTED = re.compile(
+    r"Hires (upscale|resize-1|upscaler|checkpoint)|Refiner|Face restoration|Tiling|Hypernet|TI hashes|TI"
+    r"|Token merging ratio|ControlNet.*|ADetailer.*|AddNet.*|FreeU.*|Extra noise|(SGM n|N)oise multiplier|FP8 weight"
 )
+NOT_USED = ("", "0", "False", "None", "Disable", "Automatic", "Use same checkpoint")
 
 
 def fields_of(recipe: Recipe, model_sha256: str) -> dict[str, str]:
@@ -93,7 +90,7 @@ def fields_of(recipe: Recipe, model_sha256: str) -> dict[str, str]:
 
 
 def _written(value: Any) -> str:
-    return f"{value:g}" if isinstance(value, float) else str(value)
+    return repr(value).removesuffix(".0") if isinstance(value, float) else str(value)
 
 
 def draft_of(told: infotext.Infotext) -> Recipe:
@@ -103,9 +100,12 @@ def draft_of(told: infotext.Infotext) -> Recipe:
     that this version can't repeat.
     """
     fields = infotext.with_defaults({infotext.PROMPT: told.prompt, infotext.NEGATIVE: told.negative, **told.fields})
-    if repeated := [name for name in UNSUPPORTED if fields.get(name, "") not in NOT_USED]:
-        raise InvalidRecipe([FieldProblem(repeated[0], "was used, which this version can't repeat")])
-    if "Denoising strength" in fields:
+    used = [name for name, value in fields.items() if UNSUPPORTED.fullmatch(name) and value not in NOT_USED]
+    if used:
+        raise InvalidRecipe(
+            [FieldProblem(name, f"{fields[name]!r} can't be repeated by this version") for name in used]
+        )
+    if float_or_zero(fields.get("Denoising strength", "")):
         raise InvalidRecipe(
             [
                 FieldProblem(
@@ -157,7 +157,7 @@ def _knobs(fields: Mapping[str, str], read: _Reader) -> dict[str, KnobValue]:
         if isinstance(setting.default, str):
             knobs[setting.knob] = fields[setting.field]
         elif (number := read.number(setting.field, type(setting.default))) is not None:
-            knobs[setting.knob] = number
+            knobs[setting.knob] = max(1, number) if setting.knob == "clip_skip" else number  # 0 was 1 in old versions
     if fields.get("Variation seed strength") and (strength := read.number("Variation seed strength", float)):
         knobs |= {"variation_seed": read.number("Variation seed", int) or 0, "variation_strength": strength}
     if resize := read.size("Seed resize from"):
@@ -166,6 +166,14 @@ def _knobs(fields: Mapping[str, str], read: _Reader) -> dict[str, KnobValue]:
         if fields.get(field) == value:
             knobs[knob] = True
     return knobs
+
+
+def float_or_zero(text: str) -> float:
+    """The number that a text is, or 0."""
+    try:
+        return float(text)
+    except ValueError:
+        return 0.0
 
 
 class _Reader:
@@ -179,11 +187,14 @@ class _Reader:
         if name not in self.fields:
             return None
         try:
-            return kind(self.fields[name])
+            number = kind(self.fields[name])
         except ValueError:
-            self.problems.append(FieldProblem(name, f"{self.fields[name]!r} is no number"))
-            return None
+            number = nan
+        if isfinite(number):
+            return number
+        self.problems.append(FieldProblem(name, f"{self.fields[name]!r} is no number"))
+        return None
 
     def size(self, name: str) -> Size | None:
         width, height = self.number(f"{name}-1", int), self.number(f"{name}-2", int)
-        return Size(width=width, height=height) if width and height else None
+        return None if width is None or height is None else Size(width=width, height=height)

@@ -23,11 +23,15 @@ def keep_input(path: Path, role: str, kept: Path) -> Media:
     open_picture(path)
     content = path.read_bytes()
     sha256 = hashlib.sha256(content).hexdigest()
-    target = kept / sha256
-    if not target.exists():
+    if not _is_whole(kept / sha256):
         kept.mkdir(parents=True, exist_ok=True)
-        write_whole(target, content)
+        write_whole(kept / sha256, content)
     return Media(role=role, sha256=sha256)
+
+
+def _is_whole(kept: Path) -> bool:
+    """Whether a kept picture is there with the bytes that its name promises."""
+    return kept.is_file() and hashlib.sha256(kept.read_bytes()).hexdigest() == kept.name
 
 
 def open_inputs(inputs: tuple[Media, ...], kept: Path) -> dict[str, Image]:
@@ -35,7 +39,7 @@ def open_inputs(inputs: tuple[Media, ...], kept: Path) -> dict[str, Image]:
     pictures = {}
     for index, media in enumerate(inputs):
         path = kept / media.sha256
-        if not path.exists() or hashlib.sha256(path.read_bytes()).hexdigest() != media.sha256:
+        if not _is_whole(path):
             raise InvalidRecipe(
                 [
                     FieldProblem(
@@ -45,5 +49,15 @@ def open_inputs(inputs: tuple[Media, ...], kept: Path) -> dict[str, Image]:
                     )
                 ]
             )
-        pictures[media.role] = open_picture(path)
+        pictures[media.role] = _flat(open_picture(path))
     return pictures
+
+
+def _flat(picture: Image) -> Image:
+    """Without transparency, which A1111 fills with white; what is hidden under it must not be painted in."""
+    if picture.mode != "RGBA":
+        return picture
+    from PIL import Image as images
+
+    ground = images.new("RGBA", picture.size, "white")
+    return images.alpha_composite(ground, picture).convert("RGB")

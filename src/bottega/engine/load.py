@@ -24,7 +24,7 @@ class Loader:
 
     def load(self, entry: Entry, family: Family, precision: str, emit: Emit) -> Any:
         """The pipe of this model in this precision."""
-        from bottega.runtime.place import choose, keep_memory
+        from bottega.runtime.place import choose, keep_memory, keep_precision
 
         assert entry.sha256 is not None
         if self.holds(entry, precision):
@@ -32,6 +32,7 @@ class Loader:
         self._key = self._pipe = None
         emit(Step("load", 0, 1))
         keep_memory()
+        keep_precision()
         header = read_header(entry.path)
         match = family.recognise(header)
         assert match is not None

@@ -9,19 +9,34 @@ from typing import TYPE_CHECKING
 from bottega.engine.a1111 import draft_of
 from bottega.errors import FileError
 from bottega.formats import infotext, media
-from bottega.recipe import Recipe, read_recipe
+from bottega.recipe import Output, Recipe, read_recipe
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
 
-def read_source(path: Path) -> Recipe:
-    """The resolved recipe in a file of ours, or the draft that A1111's text in it means; FileError without either."""
+@dataclass(frozen=True)
+class Source:
+    """What to make a file again from: a resolved recipe of ours, or the draft that A1111's text means.
+
+    `notes` say what the replay will do otherwise.
+    """
+
+    recipe: Recipe
+    notes: tuple[str, ...] = ()
+
+
+def read_source(path: Path) -> Source:
+    """What a file says of how it was made; FileError if it says nothing."""
     carried = media.read(path)
     if carried.recipe is not None:
-        return read_recipe(carried.recipe)
+        return Source(read_recipe(carried.recipe))
     if carried.parameters is not None:
-        return draft_of(infotext.parse(carried.parameters))
+        output = Output.model_validate({"format": carried.format})
+        told = infotext.parse(carried.parameters)
+        vae = told.fields.get("VAE") or told.fields.get("VAE hash")
+        notes = (f"made with the VAE {vae}; the model's own is used instead",) if vae else ()
+        return Source(draft_of(told).changed(output=output), notes)
     raise FileError(path, "carries no recipe", "only Bottega's and stable-diffusion-webui's pictures can be made again")
 
 

@@ -81,8 +81,11 @@ def _knobs(draft: Recipe, model: Chosen, device: Device, size: Size) -> dict[str
     for knob in model.family.knobs:
         default = knob.default if knob.name in automatic else model.defaults.get(knob.name, knob.default)
         value = draft.knobs.get(knob.name, default)
-        knobs[knob.name] = automatic[knob.name]() if value == "auto" else value
-    return {**knobs, **draft.knobs, **{name: value for name, value in knobs.items() if draft.knobs.get(name) == "auto"}}
+        value = automatic[knob.name]() if value == "auto" else value
+        # So that 1 and 1.0, which make the same picture, make the same digest.
+        whole = knob.type is float and isinstance(value, int) and not isinstance(value, bool)
+        knobs[knob.name] = float(value) if whole else value
+    return {**draft.knobs, **knobs}
 
 
 def _size(native: tuple[int, int], picture: tuple[int, int] | None) -> Size:

@@ -6,14 +6,14 @@ import os
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bottega.engine.a1111 import fields_of
 from bottega.engine.save import Destination, sha256_of, write_whole
-from bottega.errors import BottegaError, BrokenPicture, Interrupted, OutOfMemory
+from bottega.errors import BottegaError, BrokenPicture, Interrupted, OutOfMemory, SaveError
 from bottega.events import Done, Event, Failed, Made, Note, Preview, Started
 from bottega.formats import infotext, media
 from bottega.recipe import Made as MadeBy
@@ -46,7 +46,7 @@ class Work:
     previews: Path | None = None
 
 
-def run(work: Work) -> Iterator[Event]:
+def run(work: Work) -> Generator[Event]:
     """Make every picture of a resolved recipe and write it; the events tell how it goes.
 
     Closing the generator, or an interrupt while it waits, stops the work within a step. When the work fails the last
@@ -91,7 +91,12 @@ class _Emit:
     def preview(self, image: int, step: int, picture: Image) -> None:
         assert self.preview_path is not None
         content = media.encode(picture, "png")
-        write_whole(self.preview_path, content)
+        try:
+            write_whole(self.preview_path, content)
+        except SaveError as error:
+            self.previews = False  # nobody's picture is lost for want of a preview
+            self(Note(f"no previews: {error.what}"))
+            return
         self(Preview(image, step, sha256_of(content), str(self.preview_path)))
 
 
@@ -146,7 +151,8 @@ def _guarded(make: Callable[[], list[Image]], recipe: Recipe) -> list[Image]:
         raise
     except (MemoryError, RuntimeError) as error:
         # torch has a class of its own for a full GPU, and plain RuntimeErrors for a full main memory.
-        if "memory" not in str(error).lower() and not isinstance(error, MemoryError):
+        full = ("out of memory", "can't allocate memory", "not enough memory")
+        if not isinstance(error, MemoryError) and not any(words in str(error) for words in full):
             raise
         assert recipe.size is not None
         raise OutOfMemory(

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 
-from bottega.errors import SaveError
+from bottega.errors import FileError, SaveError
 from bottega.formats.atomic import atomic, settle_new
 from bottega.formats.media import FORMATS
 
@@ -65,7 +65,7 @@ def _next_number(folder: Path) -> int:
 def destination(out: Path | None, outputs: Path) -> tuple[Destination, str | None]:
     """What `--out` means: a folder, or a file whose ending also says the format (png, jpeg, webp).
 
-    Raises SaveError for a file ending that is no format of ours.
+    Raises FileError for a file ending that is no format of ours.
     """
     if out is None:
         return Destination(outputs / date.today().isoformat()), None
@@ -74,7 +74,7 @@ def destination(out: Path | None, outputs: Path) -> tuple[Destination, str | Non
     try:
         return Destination(out.parent, out.name), FORMATS[out.suffix.lower()]
     except KeyError:
-        raise SaveError(f"{out}: no format is called {out.suffix}", f"use one of {', '.join(FORMATS)}") from None
+        raise FileError(out, f"no format is called {out.suffix}", f"use one of {', '.join(FORMATS)}") from None
 
 
 def sha256_of(content: bytes) -> str:

@@ -65,11 +65,12 @@ def choose(device: str = "auto", precision: str = "auto") -> Place:
 
 
 def _device(wanted: str) -> str:
-    kind = wanted.partition(":")[0]
+    kind, _, index = wanted.partition(":")
     there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     if wanted == "auto":
         return next(name for name, present in there.items() if present)
-    if not there.get(kind):
+    count = torch.cuda.device_count() if kind == "cuda" else 0
+    if not there.get(kind) or (":" in wanted and not (index.isdecimal() and int(index) < count)):
         names = ", ".join(name for name, present in there.items() if present)
         raise BottegaError(f"there is no device {wanted!r} here", f"use one of: auto, {names}")
     return wanted
@@ -100,6 +101,16 @@ def _has_bfloat16(device: str) -> bool:
         return False  # slower than float16 there
     able = torch.cpu.get_capabilities()
     return bool(able.get("avx512_bf16") or able.get("amx_bf16"))
+
+
+def keep_precision() -> None:
+    """Holds a GPU to the precision that the recipe names and to one algorithm, whatever the process was set to.
+
+    torch lets convolutions in float32 run in TF32, and tries algorithms out; either makes other pictures.
+    """
+    torch.backends.cudnn.allow_tf32 = False
+    torch.backends.cuda.matmul.allow_tf32 = False
+    torch.backends.cudnn.benchmark = False
 
 
 def keep_memory() -> bool:

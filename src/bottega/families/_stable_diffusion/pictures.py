@@ -33,6 +33,7 @@ def to_picture(pixels: Tensor) -> Image.Image:
 
 def encode(pipe: Pipe, pixels: Tensor) -> Tensor:
     """The latents, (B, 4, h, w) float32, of pictures (B, 3, H, W): the mean of what the VAE says, scaled."""
+    pipe.vae.use_tiling = False  # tiles would change the latents; the decoder is what needs the memory
     moments = pipe.vae.encode(pixels.to(pipe.place.torch_device, pipe.vae.dtype)).latent_dist.mode()
     return moments.float() * pipe.scale_factor
 
