@@ -9,7 +9,7 @@ import sys
 from collections.abc import Iterable, Iterator, Sequence
 from importlib import import_module
 from pathlib import Path
-from pkgutil import iter_modules
+from pkgutil import walk_packages
 
 import bottega
 from bottega import events
@@ -51,9 +51,7 @@ TRAITS = {
     "timesteps": "takes no schedule",
     "spans": "of the schedule only the ends count",
     "adaptive": "decides the number of steps itself",
-    "second_order": "about two network calls a step",
-    "brownian": "adds noise on the way",
-    "uses_ensd": "adds noise on the way",
+    "second_order": "counts two network calls a step",
 }
 
 # Where classes of errors are; the rooms beyond need torch and raise only these.
@@ -148,13 +146,19 @@ def knob_table(families: Sequence[Family]) -> str:
             code(written(knob.default)),
             allowed(knob),
             knob.help,
-            ", ".join(code(face.id) for face in families if knob in face.knobs),
+            whose(knob, families),
         )
         for knob in every
     ]
     return "Given as `--set KNOB=VALUE`. A model may bring another default.\n\n" + table(
         ("knob", "default", "values", "meaning", "families"), rows
     )
+
+
+def whose(knob: Knob, families: Sequence[Family]) -> str:
+    """The families that have a knob."""
+    having = [face for face in families if knob in face.knobs]
+    return "all" if len(having) == len(families) else ", ".join(code(face.id) for face in having)
 
 
 def written(value: object) -> str:
@@ -187,7 +191,7 @@ def sampler_table() -> str:
             ", ".join(map(code, (sampler.id, *sampler.aliases))),
             "none" if sampler.timesteps else sampler.schedule,
             ", ".join(code(knob) for knob in knobs_of(sampler)),
-            "; ".join(dict.fromkeys(words for flag, words in TRAITS.items() if getattr(sampler, flag))),
+            "; ".join(words for flag, words in TRAITS.items() if getattr(sampler, flag)),
         )
         for sampler in SAMPLERS
     ]
@@ -223,7 +227,7 @@ def setting_table() -> str:
         for field in dataclasses.fields(Settings)
         if field.name != "home"  # it is where the file is found
     ]
-    text = "In `settings.toml` in `BOTTEGA_HOME`. No setting is needed, and none can change what a recipe makes.\n\n"
+    text = "In `settings.toml` in Bottega's home. All are optional, and none changes what a resolved recipe makes.\n\n"
     return text + table(("setting", "value", "default", "meaning"), rows)
 
 
@@ -248,7 +252,7 @@ def error_table() -> str:
     """What can go wrong, and the exit code that it ends a command with."""
     for room in ROOMS:
         package = import_module(f"bottega.{room}")
-        for module in iter_modules(package.__path__, f"bottega.{room}."):
+        for module in walk_packages(package.__path__, f"bottega.{room}."):
             import_module(module.name)
     found = [
         kind

@@ -44,7 +44,7 @@ def pixels(path: Path) -> Image.Image:
 
 
 def growth(run: Callable[[str], object], text: str) -> float:
-    """How many times as long `run` takes for the text as for a quarter of it: 4 if linear, 16 if quadratic."""
+    """How many times as long `run` takes for the text as for a 16th of it: 16 if linear, 256 if quadratic."""
 
     def spent(length: int) -> float:
         began = time.process_time()
@@ -52,7 +52,7 @@ def growth(run: Callable[[str], object], text: str) -> float:
         return time.process_time() - began
 
     # Below some milliseconds the clock says nothing; what is quadratic is far above.
-    return min(spent(len(text)) for _ in range(2)) / max(0.02, min(spent(len(text) // 4) for _ in range(2)))
+    return min(spent(len(text)) for _ in range(2)) / max(0.02, min(spent(len(text) // 16) for _ in range(2)))
 
 
 @pytest.fixture

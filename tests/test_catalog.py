@@ -136,7 +136,7 @@ def look_as_nobody(path: Path) -> None:
 
 @pytest.mark.skipif(not hasattr(os, "getuid") or os.getuid() != 0, reason="needs root, to become someone else")
 def test_a_read_only_home_is_read_into_memory(tmp_path: Path) -> None:
-    for folder in (tmp_path, *tmp_path.parents[:2]):
+    for folder in (tmp_path, *tmp_path.parents[:3]):
         folder.chmod(0o755)
     path = tmp_path / "catalog.sqlite"
     with open_catalog(path) as catalog:

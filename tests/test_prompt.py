@@ -171,4 +171,4 @@ HOSTILE = {
     ids=["attention", "schedule", "composable", "networks"],
 )  # fmt: skip
 def test_long_prompts_are_no_attack(parse, text):
-    assert growth(parse, text) < 10
+    assert growth(parse, text) < 100

@@ -139,3 +139,23 @@ def test_all_wrong_fields_are_named_at_once() -> None:
 def test_a_misspelt_sampler_is_told_its_nearest() -> None:
     with pytest.raises(InvalidRecipe, match=r"DPM\+\+ 2M"):
         resolved(Recipe(prompt="a", sampling=Sampling(sampler="DPM+ 2M")))
+
+
+def test_an_old_name_says_sampler_and_schedule() -> None:
+    recipe = resolved(Recipe(prompt="a", sampling=Sampling(sampler="Euler a Karras")))
+    assert (recipe.sampling.sampler, recipe.sampling.schedule) == ("Euler a", "Karras")
+    recipe = resolved(Recipe(prompt="a", sampling=Sampling(sampler="DPM++ 2M Karras", schedule="Exponential")))
+    assert (recipe.sampling.sampler, recipe.sampling.schedule) == ("DPM++ 2M", "Exponential")
+
+
+def test_a_schedule_that_is_not_walked_makes_no_other_digest() -> None:
+    digests = {
+        resolved(Recipe(prompt="a", sampling=Sampling(sampler="DDIM", schedule=name, seed=1))).digest
+        for name in (None, "Karras", "Uniform")
+    }
+    assert len(digests) == 1
+
+
+def test_a_whole_number_is_the_same_as_its_float() -> None:
+    one, same = (resolved(Recipe(prompt="a", sampling=Sampling(seed=1), knobs={"eta": eta})) for eta in (1, 1.0))
+    assert one.digest == same.digest

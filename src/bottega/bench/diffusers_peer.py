@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Callable
+from itertools import pairwise
 from time import perf_counter
 from typing import Any
 
@@ -73,7 +75,7 @@ class DiffusersPipeline:
             picture.save(out)
         return {
             "text": marks[0] - began,
-            "steps": [after - before for before, after in zip(marks, marks[1:], strict=False)],
+            "steps": [after - before for before, after in pairwise(marks)],
             "decode": ended - sampled,
             "total": ended - began,
             "peak": peak_memory(),
@@ -82,7 +84,7 @@ class DiffusersPipeline:
 
 def _main() -> None:
     pipeline = DiffusersPipeline(*sys.argv[1:])
-    verbs = {"load": pipeline.load, "make": pipeline.make}
+    verbs: dict[str, Callable[..., dict[str, Any]]] = {"load": pipeline.load, "make": pipeline.make}
     for line in sys.stdin:
         request = json.loads(line)
         print(json.dumps(verbs[request.pop("do")](**request)), flush=True)

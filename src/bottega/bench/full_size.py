@@ -31,7 +31,7 @@ SHAPES: Mapping[str, UnetShape | VaeShape | TextShape] = {
     "vae": VaeShape("ldm", 3, 4, (128, 256, 512, 512), layers=2, quantised=True),
     "text_encoder": TextShape("transformers", 768, 12, 12, 3072, 49_408, 77, "quick_gelu"),
 }
-BYTES = 2_132_000_000  # of the file that SHAPES make
+BYTES = 2_133_000_000  # of the file that SHAPES make
 _NOISE = 1 << 26  # random numbers that are drawn, more than any tensor has: drawing all would take ten times as long
 
 
@@ -55,6 +55,8 @@ def full_size_model(folder: Path, shapes: Mapping[str, UnetShape | VaeShape | Te
 
 def _rows(shapes: Mapping[str, UnetShape | VaeShape | TextShape]) -> Iterator[tuple[str, str, tuple[int, ...], Any]]:
     """The tensors of a single file in float16, as `safetensors.write` takes them."""
+    import torch
+
     from bottega.families._stable_diffusion import networks
     from bottega.families._stable_diffusion.keys import single_file
 
@@ -63,16 +65,14 @@ def _rows(shapes: Mapping[str, UnetShape | VaeShape | TextShape]) -> Iterator[tu
         "vae": networks.vae(shapes["vae"], 0.18215),
         "text_encoder": networks.text_encoder(shapes["text_encoder"]),
     }
-    states = {part: _random(module.state_dict()) for part, module in modules.items()}
+    noise = torch.randn(_NOISE, generator=torch.Generator().manual_seed(0)).half()
+    states = {part: _random(module.state_dict(), noise) for part, module in modules.items()}
     for name, tensor in single_file("sd1", shapes, states).items():
         yield name, "F16", tuple(tensor.shape), memoryview(tensor.numpy()).cast("B")
 
 
-def _random(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+def _random(state: Mapping[str, torch.Tensor], noise: torch.Tensor) -> dict[str, torch.Tensor]:
     """Weights that keep signals at their size, so that no number overflows on its way through the network."""
-    import torch
-
-    noise = torch.randn(_NOISE, generator=torch.Generator().manual_seed(0)).half()
     made: dict[str, torch.Tensor] = {}
     for index, (name, like) in enumerate(state.items()):
         start = index * 7919 % (_NOISE - like.numel())

@@ -6,6 +6,7 @@ import os
 import platform
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -40,7 +41,7 @@ def measure_peaks(device: Any, precision: str) -> Peaks:
         for memory_format in (torch.contiguous_format, torch.channels_last):
             picture = torch.randn(2, channels, pixels, pixels, device=device).to(dtype, memory_format=memory_format)
             kernel = torch.randn(channels, channels, 3, 3, device=device).to(dtype, memory_format=memory_format)
-            seconds = _best(lambda picture=picture, kernel=kernel: conv2d(picture, kernel, padding=1), device)
+            seconds = _best(partial(conv2d, picture, kernel, padding=1), device)
             convolution = max(convolution, work / seconds)
     return Peaks(matrix, convolution)
 
@@ -50,23 +51,23 @@ def measure_bandwidth(device: Any) -> float:
     import torch
 
     numbers = torch.ones(128 << 20, device=device)  # 512 MiB
-    return numbers.nbytes / _best(numbers.max, device)
+    return float(numbers.nbytes / _best(numbers.max, device))
 
 
 def _best(call: Callable[[], object], device: Any) -> float:
     """The least seconds that a call takes, once it is warm."""
     import torch
 
-    best, since = float("inf"), perf_counter()
+    times: list[float] = []
     with torch.inference_mode():
         call()
-        while perf_counter() - since < AT_LEAST:
+        while len(times) < 3 or sum(times) < AT_LEAST:
             synchronize(device)
             began = perf_counter()
             call()
             synchronize(device)
-            best = min(best, perf_counter() - began)
-    return best
+            times.append(perf_counter() - began)
+    return min(times)
 
 
 def describe(device: Any) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""Our side of the comparison with diffusers: it gets the same file, and a process of its own that takes turns with us."""
+"""Our side of the comparison with diffusers: it gets the same file, and a process that takes turns with ours."""
 
 from __future__ import annotations
 
@@ -128,7 +128,7 @@ def write_configs(folder: Path, pipe: Any) -> Path:
             "text_encoder": ["transformers", "CLIPTextModel"],
             "tokenizer": ["transformers", "CLIPTokenizer"],
             "scheduler": ["diffusers", "EulerDiscreteScheduler"],
-            **dict.fromkeys(("safety_checker", "feature_extractor", "image_encoder"), [None, None]),
+            **{name: [None, None] for name in ("safety_checker", "feature_extractor", "image_encoder")},
             "requires_safety_checker": False,
         },
     }

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import mmap
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import pairwise
+from statistics import median
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
@@ -23,17 +26,6 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 FAMILY = family("sd1")
-
-
-def load(path: Path, place: Place) -> tuple[Any, float]:
-    """The model, and the seconds from its path to networks that are ready to run."""
-    began = perf_counter()
-    header = read_header(path)
-    match = FAMILY.recognise(header)
-    assert match is not None
-    pipe = FAMILY.load(header, match, place)
-    synchronize(place.torch_device)
-    return pipe, perf_counter() - began
 
 
 def least_load(path: Path, place: Place) -> float:
@@ -79,6 +71,11 @@ class Timing:
     decode: float
     total: float
 
+    @property
+    def rate(self) -> float:
+        """Steps per second."""
+        return 1 / median(self.steps)
+
 
 @dataclass
 class _Watch:
@@ -105,30 +102,59 @@ class _Watch:
         return sum(counts.values()) - convolved, convolved
 
 
-def make(pipe: Any, recipe: Recipe) -> tuple[Image, Timing]:
-    """A picture, made by the loaded model just as `bottega make image` makes it, and how long its phases took."""
-    watch = _Watch(pipe.place.torch_device)
-    began = perf_counter()
-    picture = _run(pipe, recipe, watch)
-    ended = perf_counter()
-    times = {mark: told[0] for mark, told in watch.marks.items()}
-    sampled = [time for (phase, _), time in times.items() if phase == "sample"]
-    steps = tuple(after - before for before, after in zip(sampled, sampled[1:], strict=False))
-    decode = times["decode", 1] - times["decode", 0]
-    return picture, Timing(sampled[0] - began, steps, decode, ended - began)
+class Ours:
+    """A model in this process, loaded and run by the same code as `bottega make image`."""
+
+    def __init__(self, path: Path, place: Place) -> None:
+        self.path, self.place = path, place
+        self.pipe: Any = None
+        self.pictures: dict[str, Image] = {}  # by the digests of their recipes
+
+    def load(self) -> float:
+        """The seconds from a path to networks that are ready to run; what was loaded before is let go first."""
+        self.pipe = None
+        gc.collect()
+        began = perf_counter()
+        header = read_header(self.path)
+        match = FAMILY.recognise(header)
+        assert match is not None
+        self.pipe = FAMILY.load(header, match, self.place)
+        synchronize(self.place.torch_device)
+        return perf_counter() - began
+
+    def make(self, recipe: Recipe) -> Timing:
+        """How long the phases of a picture took."""
+        watch = _Watch(self.place.torch_device)
+        began = perf_counter()
+        self.pictures[recipe.digest] = _run(self.pipe, recipe, watch)
+        ended = perf_counter()
+        times = {mark: told[0] for mark, told in watch.marks.items()}
+        sampled = [time for (phase, _), time in times.items() if phase == "sample"]
+        steps = tuple(after - before for before, after in pairwise(sampled))
+        return Timing(sampled[0] - began, steps, times["decode", 1] - times["decode", 0], ended - began)
+
+    @property
+    def weights(self) -> int:
+        """The bytes of the networks as they are in memory."""
+        return sum(map(_bytes, (self.pipe.unet, self.pipe.vae, self.pipe.text_encoders[0].model)))
 
 
 def _run(pipe: Any, recipe: Recipe, watch: _Watch) -> Image:
-    return FAMILY.tasks[recipe.task].run(pipe, [recipe], {}, watch)[0]
+    pictures: list[Image] = FAMILY.tasks[recipe.task].run(pipe, [recipe], {}, watch)
+    return pictures[0]
 
 
 def work_of(pipe: Any, recipe: Recipe) -> Mapping[str, Work]:
     """What the phases of this recipe's picture take: `text`, one `step`, `decode`; counted while one is made."""
     import torch
-    from torch.utils.flop_counter import FlopCounterMode, sdpa_flop
+    from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
+    def attention(query: Any, key: Any, value: Any, *_: Any, **__: Any) -> int:
+        return int(sdpa_flop_count(query, key, value))
+
+    # The one kernel that torch's counter does not know.
     fused_on_cpu = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
-    counter = FlopCounterMode(display=False, custom_mapping={fused_on_cpu: sdpa_flop})
+    counter = FlopCounterMode(display=False, custom_mapping={fused_on_cpu: attention})
     one_step = recipe.changed(sampling=recipe.sampling.model_copy(update={"steps": 1}))
     watch = _Watch(pipe.place.torch_device, counter)
     with counter:

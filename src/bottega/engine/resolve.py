@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from bottega.diffusion.names import find_sampler, find_schedule
+from bottega.diffusion.names import find_sampler, find_schedule, split_old_name
 from bottega.errors import FieldProblem, InvalidRecipe
 from bottega.recipe import KnobValue, Recipe, Ref, Sampling, Size
 from bottega.spec import Family, Knob
@@ -49,10 +49,12 @@ def resolve(draft: Recipe, model: Chosen, device: Device, input_size: tuple[int,
 
 def _filled(draft: Recipe, model: Chosen, device: Device, input_size: tuple[int, int] | None) -> Recipe:
     told, defaults = draft.sampling, model.defaults
-    sampler_name = told.sampler or defaults["sampler"]
-    sampler = find_sampler(sampler_name)
-    schedule = find_schedule(told.schedule or ("Automatic" if told.sampler else defaults["schedule"]))
-    if sampler and schedule and schedule.name == "Automatic":
+    sampler_name, implied = told.sampler or defaults["sampler"], defaults["schedule"]
+    if told.sampler:  # "DPM++ 2M Karras" names both, as A1111 up to 1.8 and Civitai do
+        sampler_name, implied = split_old_name(told.sampler) or (told.sampler, "Automatic")
+    sampler, schedule = find_sampler(sampler_name), find_schedule(told.schedule or implied)
+    if sampler and schedule and (schedule.name == "Automatic" or sampler.timesteps):
+        # Timestep samplers walk no schedule; what was asked for must not make another digest of the same picture.
         schedule = find_schedule(sampler.schedule)
     seed = told.seed
     size = draft.size or _size(defaults["size"], input_size)

@@ -263,7 +263,7 @@ def _in_memory(path: Path, why: str) -> Catalog:
     """What is on record at `path`, if that can be read, in a catalog that ends with the process."""
     connection = _connect(":memory:")
     with _explained(path):
-        if path.is_file():
+        if os.access(path, os.R_OK):
             _copy(path, connection)
         _prepare(connection, path)
     return Catalog(connection, path, note=f"the catalog is not kept: {why}")

@@ -71,7 +71,7 @@ def usual(scene: Scene, places: bool = True) -> str:
 def caption(scene: Scene, rng: random.Random) -> str:
     """A caption for training: usual in 65 of 100, otherwise reordered, reworded, shortened or padded."""
     if rng.random() < 0.65:
-        return usual(scene, places=rng.random() < 0.75)
+        return usual(scene, places=rng.random() < 0.85)
     return varied(scene, rng)
 
 

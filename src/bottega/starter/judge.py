@@ -28,7 +28,7 @@ from bottega.starter.captions import imagine_for, usual
 from bottega.starter.scenes import COLOURS, PLACES, SHAPES, STYLES, WHEN, WHERE, Scene, Thing, draw
 
 PROPERTIES = ("time", "where", "style", "place", "colour", "shape")
-SEEDS = 4
+SEEDS = 5
 """Drawings of each alternative."""
 
 View = Callable[[Image.Image], np.ndarray]
@@ -73,9 +73,7 @@ def drawings(scene: Scene, count: int) -> list[Image.Image]:
     return [draw(scene, 1000 + seed).filter(ImageFilter.GaussianBlur(0.7)) for seed in range(count)]
 
 
-def distance(
-    picture: Image.Image, scenes: Iterable[Scene], view: View, slack: int = 0, count: int = SEEDS
-) -> float:
+def distance(picture: Image.Image, scenes: Iterable[Scene], view: View, slack: int = 0, count: int = SEEDS) -> float:
     """To the nearest drawing of any of the scenes; `slack` small pixels sideways and up or down cost nothing."""
     seen = view(picture)
     nearest = np.inf

@@ -18,7 +18,7 @@ from bottega.starter.captions import EMPTY_SHARE, caption, imagine_for
 from bottega.starter.crew import Crew
 from bottega.starter.muon import Muon
 from bottega.starter.networks import LATENT_SCALE
-from bottega.starter.progress import Budget, load, rate, save, say
+from bottega.starter.progress import Budget, load, rate, resume, save, say
 from bottega.starter.scenes import Scene, draw
 from bottega.starter.tokens import tokens
 
@@ -29,6 +29,8 @@ FIRST_SCENES, ALL_SCENES = 4000, 32000
 GROWTH = 4
 """New scenes a step."""
 SNR_CAP = 5.0
+NOISE_BOOST = 4.0
+"""Noisy times count up to so many times as much: there it is decided what stands where."""
 MUON_RATE, ADAM_RATE = 0.02, 0.002
 
 
@@ -36,7 +38,11 @@ class PlainAttention:
     """Attention by two matrix products: on a CPU its backward pass is several times faster than the fused one."""
 
     def __call__(
-        self, attn: Attention, hidden_states: torch.Tensor, encoder_hidden_states: torch.Tensor | None = None, **_: object
+        self,
+        attn: Attention,
+        hidden_states: torch.Tensor,
+        encoder_hidden_states: torch.Tensor | None = None,
+        **_: object,
     ) -> torch.Tensor:
         context = hidden_states if encoder_hidden_states is None else encoder_hidden_states
         query, key, value = attn.to_q(hidden_states), attn.to_k(context), attn.to_v(context)
@@ -117,8 +123,8 @@ def train(
 ) -> tuple[UNet2DConditionModel, CLIPTextModel]:
     """Train (or go on training) for so many minutes in all; returns the averaged networks.
 
-    Every member of the crew calls this. The first keeps the state in `folder`/unet.pt and calls `look` with the
-    networks every `look_every` minutes.
+    Every member of the crew calls this. The first keeps the state in `folder`/unet.safetensors and calls `look` with
+    the networks every `look_every` minutes.
     """
     torch.manual_seed(seed)
     models = torch.nn.ModuleList([networks.unet(), networks.text_encoder()])
@@ -132,13 +138,12 @@ def train(
     tools = optimizers(*models)
     rates = [group["lr"] for tool in tools for group in tool.param_groups]
     latents = Latents(vae, device, crew)
-    checkpoint, step, spent = folder / "unet.pt", 0, 0.0
+    checkpoint, step, spent = folder / "unet.safetensors", 0, 0.0
     if checkpoint.exists():
         state = load(checkpoint)
         models.load_state_dict(state["models"])
         averages.load_state_dict(state["averages"])
-        for tool, stored in zip(tools, state["tools"], strict=True):
-            tool.load_state_dict(stored)
+        resume(tools, state["tools"])
         step, spent = state["step"], state["spent"]
         crew.latents[: len(state["latents"])] = state["latents"]
         latents.adopt(len(state["latents"]))
@@ -151,7 +156,8 @@ def train(
     budget = Budget(minutes, spent)
     alphas = networks.noise_levels().to(device)
     snr = alphas / (1 - alphas)
-    weight_of_time = snr.clamp(max=SNR_CAP) / snr
+    weight_of_time = snr.clamp(max=SNR_CAP) / snr * snr.rsqrt().clamp(1.0, NOISE_BOOST)
+    weight_of_time /= weight_of_time.mean()
     losses: list[float] = []
     saved_at = looked_at = budget.spent
 
@@ -159,7 +165,7 @@ def train(
         state = {
             "models": models.state_dict(),
             "averages": averages.state_dict(),
-            "tools": [tool.state_dict() for tool in tools],
+            "tools": [tool.state_dict()["state"] for tool in tools],
             "latents": crew.latents[: latents.count].clone(),
             "step": step,
             "spent": budget.spent,

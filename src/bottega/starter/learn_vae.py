@@ -14,7 +14,7 @@ from diffusers import AutoencoderKL
 from bottega.starter import networks
 from bottega.starter.crew import Crew
 from bottega.starter.muon import Muon
-from bottega.starter.progress import Budget, load, rate, save, say
+from bottega.starter.progress import Budget, load, rate, resume, save, say
 from bottega.starter.scenes import SIZE, draw, imagine
 
 CROP = 64
@@ -61,7 +61,7 @@ def optimizers(model: torch.nn.Module, lr: float) -> list[torch.optim.Optimizer]
 
 
 def train(folder: Path, minutes: float, device: torch.device, seed: int = 0) -> AutoencoderKL:
-    """Train (or go on training) the VAE for so many minutes in all; the result stands in `folder`/vae.pt."""
+    """Train (or go on training) the VAE for so many minutes in all; the result stands in `folder`/vae.safetensors."""
     torch.manual_seed(seed)
     model = networks.vae()
     with torch.no_grad():
@@ -70,13 +70,12 @@ def train(folder: Path, minutes: float, device: torch.device, seed: int = 0) -> 
     model.to(device)
     tools = optimizers(model, lr=0.02)
     rates = [group["lr"] for tool in tools for group in tool.param_groups]
-    checkpoint, step, budget = folder / "vae.pt", 0, Budget(minutes)
+    checkpoint, step, budget = folder / "vae.safetensors", 0, Budget(minutes)
     if checkpoint.exists():
         state = load(checkpoint)
         model.load_state_dict(state["model"])
         average.load_state_dict(state["average"])
-        for tool, saved in zip(tools, state["tools"], strict=True):
-            tool.load_state_dict(saved)
+        resume(tools, state["tools"])
         step, budget = state["step"], Budget(minutes, state["spent"])
     rng = random.Random(seed + step)
     losses: list[float] = []
@@ -87,7 +86,7 @@ def train(folder: Path, minutes: float, device: torch.device, seed: int = 0) -> 
             {
                 "model": model.state_dict(),
                 "average": average.state_dict(),
-                "tools": [tool.state_dict() for tool in tools],
+                "tools": [tool.state_dict()["state"] for tool in tools],
                 "step": step,
                 "spent": budget.spent,
             },
@@ -116,7 +115,8 @@ def train(folder: Path, minutes: float, device: torch.device, seed: int = 0) -> 
                 mean.lerp_(weight, 1 - min(0.99, step / (step + 10)))
         losses.append(F.l1_loss(made.detach().float(), batch).item())
         if step % 25 == 0:
-            say(f"vae step {step} {budget.share:.0%} error {np.mean(losses[-25:]) * 127.5:.2f}/255 loss {loss.item():.4f}")
+            error = np.mean(losses[-25:]) * 127.5
+            say(f"vae step {step} {budget.share:.0%} error {error:.2f}/255 loss {loss.item():.4f}")
         if budget.spent - saved_at > 60:
             keep()
             saved_at = budget.spent
@@ -150,11 +150,11 @@ def settle(model: AutoencoderKL, device: torch.device, count: int = 256) -> Auto
 def polish(crew: Crew, folder: Path, minutes: float, device: torch.device) -> None:
     """Go on training the decoder alone, on whole pictures, so that what the UNet learned to make stays valid.
 
-    A little noise in the latents teaches it to forgive the UNet's errors. Reads `folder`/vae-settled.pt; the leader
-    writes `folder`/vae-polished.pt.
+    A little noise in the latents teaches it to forgive the UNet's errors. Reads `folder`/vae-settled.safetensors; the
+    leader writes `folder`/vae-polished.safetensors.
     """
     model = networks.vae()
-    model.load_state_dict(load(folder / "vae-settled.pt"))
+    model.load_state_dict(load(folder / "vae-settled.safetensors"))
     model.requires_grad_(False).to(device)
     decoder = torch.nn.ModuleList([model.post_quant_conv, model.decoder]).requires_grad_(True)
     weights = list(decoder.parameters())
@@ -191,6 +191,6 @@ def polish(crew: Crew, folder: Path, minutes: float, device: torch.device) -> No
         for mean, weight in zip(average, weights, strict=True):
             weight.copy_(mean)
     if crew.rank == 0:
-        save(model.state_dict(), folder / "vae-polished.pt")
+        save(model.state_dict(), folder / "vae-polished.safetensors")
     if budget.interrupted:
         raise KeyboardInterrupt

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import signal
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
 
 
 class Budget:
@@ -42,21 +46,57 @@ class Budget:
 
 
 def rate(share: float, step: int, warmup: int = 50, floor: float = 0.02) -> float:
-    """The factor on the learning rate: a short rise, level until 30 % of the budget, then half a cosine to the floor."""
+    """The factor on the learning rate: a short rise, level for 30 % of the budget, then half a cosine to the floor."""
     fall = max(0.0, (share - 0.3) / 0.7)
     return min(1.0, (step + 1) / warmup) * (floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * fall)))
 
 
 def save(state: dict[str, Any], path: Path) -> None:
-    """Write a checkpoint so that a crash leaves the old one or the new one, never half of one."""
+    """Write a checkpoint so that a crash leaves the old one or the new one, never half of one.
+
+    Dictionaries and lists may nest; tensors go into a safetensors file under their joined names, numbers into notes.
+    """
+    tensors: dict[str, torch.Tensor] = {}
+    notes: dict[str, Any] = {}
+    for name, value in _leaves(state, ""):
+        if isinstance(value, torch.Tensor):
+            tensors[name] = value.detach().cpu().contiguous().clone()
+        else:
+            notes[name] = value
     path.parent.mkdir(parents=True, exist_ok=True)
-    torch.save(state, path.with_suffix(".partial"))
-    os.replace(path.with_suffix(".partial"), path)
+    partial = path.with_name(path.name + ".partial")
+    save_file(tensors, partial, {"notes": json.dumps(notes)})
+    os.replace(partial, path)
 
 
 def load(path: Path) -> dict[str, Any]:
-    """Read a checkpoint that `save` wrote; only tensors and plain values are accepted."""
-    return torch.load(path, map_location="cpu", weights_only=True)
+    """Read a checkpoint that `save` wrote: nested dictionaries, with a list's places as whole numbers for keys."""
+    state: dict[str, Any] = {}
+    with safe_open(path, "pt") as stored:
+        leaves = json.loads(stored.metadata()["notes"])
+        leaves.update({name: stored.get_tensor(name) for name in stored.keys()})  # noqa: SIM118
+    for name, value in leaves.items():
+        *folders, last = (int(part) if part.isdigit() else part for part in name.split("/"))
+        room = state
+        for folder in folders:
+            room = room.setdefault(folder, {})
+        room[last] = value
+    return state
+
+
+def resume(tools: list[torch.optim.Optimizer], states: dict[int, dict[int, Any]]) -> None:
+    """Give optimizers back the states that were saved, in their order."""
+    for place, tool in enumerate(tools):
+        tool.load_state_dict({"state": states[place], "param_groups": tool.state_dict()["param_groups"]})
+
+
+def _leaves(value: Any, name: str) -> Iterator[tuple[str, Any]]:
+    """Everything that is neither a dictionary nor a list, with the joined names that lead to it."""
+    if isinstance(value, (dict, list)):
+        for key, inner in value.items() if isinstance(value, dict) else enumerate(value):
+            yield from _leaves(inner, f"{name}/{key}" if name else str(key))
+    else:
+        yield name, value
 
 
 def say(text: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 
@@ -40,7 +41,7 @@ def sample(
     sigmas = karras(steps)
     log_sigmas = ((1 - noise_levels()) / noise_levels()).sqrt().log().numpy()
     x, before = noise * sigmas[0], None
-    for i, (now, after) in enumerate(zip(sigmas, sigmas[1:], strict=False)):
+    for i, (now, after) in enumerate(itertools.pairwise(sigmas)):
         when = torch.full((2 * len(captions),), float(np.interp(math.log(now), log_sigmas, range(1000))), device=device)
         seen = (x / (now**2 + 1) ** 0.5).repeat(2, 1, 1, 1)
         with torch.autocast(device.type, torch.bfloat16):

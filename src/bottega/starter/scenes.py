@@ -82,7 +82,12 @@ SKIES: dict[str, list[Colour]] = {
     "sunset": [(98, 44, 116), (168, 52, 92), (222, 88, 66), (246, 156, 72)],
     "night": [(10, 14, 44), (16, 22, 60), (24, 32, 78), (34, 46, 96)],
 }
-PENCIL_SKIES: dict[str, tuple[int, int]] = {"dawn": (196, 232), "noon": (250, 250), "sunset": (122, 176), "night": (38, 70)}
+PENCIL_SKIES: dict[str, tuple[int, int]] = {
+    "dawn": (196, 232),
+    "noon": (250, 250),
+    "sunset": (122, 176),
+    "night": (38, 70),
+}
 """Grey of a pencilled sky at the top and at the horizon."""
 LIGHT: dict[str, tuple[float, float, float]] = {
     "dawn": (1.0, 0.94, 0.96),
@@ -150,11 +155,12 @@ def land(canvas: Canvas, line: list[Point], fill: Colour) -> None:
 
 def pine(canvas: Canvas, x: float, base: float, height: float, fill: Colour, snow: Colour | None = None) -> None:
     """A fir of two stacked triangles, with a cap of snow if asked."""
-    half = height * 0.3
+    half, top = height * 0.3, base - height
     canvas.polygon([(x - half, base), (x + half, base), (x, base - height * 0.65)], fill)
-    canvas.polygon([(x - half * 0.75, base - height * 0.38), (x + half * 0.75, base - height * 0.38), (x, base - height)], fill)
-    if snow:
-        canvas.polygon([(x - half * 0.4, base - height * 0.7), (x + half * 0.4, base - height * 0.7), (x, base - height)], snow)
+    for width, rise, colour in ((0.75, 0.38, fill), (0.4, 0.7, snow)):
+        if colour:
+            y = base - height * rise
+            canvas.polygon([(x - half * width, y), (x + half * width, y), (x, top)], colour)
 
 
 # --- the sky ----------------------------------------------------------------------------------------------------
@@ -266,8 +272,9 @@ def forest(canvas: Canvas, lit: Callable[[Colour], Colour], rng: random.Random) 
 
 def snow(canvas: Canvas, lit: Callable[[Colour], Colour], rng: random.Random) -> None:
     land(canvas, ridge(rng, 72, 5, 0.7), lit((192, 208, 230)))
+    needles, cap = lit((92, 122, 134)), lit((238, 244, 250))
     for x in (4, 24, 45, 64, 83, 104, 124):
-        pine(canvas, x + rng.uniform(-4, 4), rng.uniform(80, 84), rng.uniform(18, 24), lit((92, 122, 134)), lit((238, 244, 250)))
+        pine(canvas, x + rng.uniform(-4, 4), rng.uniform(80, 84), rng.uniform(18, 24), needles, cap)
     land(canvas, ridge(rng, 84, 3, 0.6), lit((212, 224, 240)))
     land(canvas, ridge(rng, 104, 4, 0.5), lit((226, 235, 246)))
 

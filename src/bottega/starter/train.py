@@ -1,4 +1,4 @@
-"""Make starter-image from nothing: `python -m bottega.starter.train [--minutes N] [--device auto|cpu|cuda] [--out DIR]`.
+"""Make starter-image from nothing: `python -m bottega.starter.train [--minutes N] [--device D] [--out FOLDER]`.
 
 Four stages share the time: the VAE learns from freshly drawn scenes; the UNet and the text encoder learn from its
 latents; its decoder is polished; `starter-image.safetensors` is written. Progress goes to standard error, and a page of
@@ -51,24 +51,24 @@ def look(vae: AutoencoderKL, unet: UNet2DConditionModel, text: CLIPTextModel, fo
 
 
 def learn(crew: Crew, folder: Path, minutes: float, device: torch.device) -> None:
-    """The UNet's stage, for one member of the crew; the leader leaves `folder`/generator.pt."""
-    vae = read_vae(folder / "vae-settled.pt", device)
+    """The UNet's stage, for one member of the crew; the leader leaves `folder`/generator.safetensors."""
+    vae = read_vae(folder / "vae-settled.safetensors", device)
 
     def see(unet: UNet2DConditionModel, text: CLIPTextModel, step: int) -> None:
         look(vae, unet, text, folder, step)
 
     unet, text = learn_unet.train(vae, folder, minutes, device, crew, see)
     if crew.rank == 0:
-        save({"unet": unet.state_dict(), "text": text.state_dict()}, folder / "generator.pt")
+        save({"unet": unet.state_dict(), "text": text.state_dict()}, folder / "generator.safetensors")
 
 
 def finish(folder: Path) -> Path:
     """Put the finished networks into one file."""
-    generator = load(folder / "generator.pt")
+    generator = load(folder / "generator.safetensors")
     unet, text = networks.unet(), networks.text_encoder()
     unet.load_state_dict(generator["unet"])
     text.load_state_dict(generator["text"])
-    export(read_vae(folder / "vae-polished.pt", torch.device("cpu")), unet, text, folder / WEIGHTS)
+    export(read_vae(folder / "vae-polished.safetensors", torch.device("cpu")), unet, text, folder / WEIGHTS)
     return folder / WEIGHTS
 
 
@@ -76,14 +76,14 @@ def train(folder: Path, minutes: float, device: torch.device) -> None:
     """All stages that are not done yet."""
     started = time.monotonic()
     members = (os.cpu_count() or 1) if device.type == "cpu" else 1
-    if not (folder / "vae-settled.pt").exists():
+    if not (folder / "vae-settled.safetensors").exists():
         vae = learn_vae.settle(learn_vae.train(folder, minutes * VAE_SHARE, device), device)
-        save(vae.state_dict(), folder / "vae-settled.pt")
-    if not (folder / "generator.pt").exists():
+        save(vae.state_dict(), folder / "vae-settled.safetensors")
+    if not (folder / "generator.safetensors").exists():
         count = sum(w.numel() for model in (networks.unet(), networks.text_encoder()) for w in model.parameters())
         crew = Crew(members, learn_unet.ALL_SCENES, count)
         together(crew, learn, folder, minutes * UNET_SHARE, device)
-    if not (folder / "vae-polished.pt").exists():
+    if not (folder / "vae-polished.safetensors").exists():
         count = sum(w.numel() for w in networks.vae().parameters())
         together(Crew(members, 0, count), learn_vae.polish, folder, minutes * POLISH_SHARE, device)
     say(f"{finish(folder)} after {(time.monotonic() - started) / 60:.1f} minutes")
