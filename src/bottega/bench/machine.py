@@ -32,10 +32,10 @@ def measure_peaks(device: Any, precision: str) -> Peaks:
     from torch.nn.functional import conv2d
 
     dtype = getattr(torch, precision)
-    side = 8192 if device.type == "cuda" else 2048
-    left, right = (torch.randn(side, side, device=device).to(dtype) for _ in range(2))
-    matrix = 2 * side**3 / _best(lambda: left @ right, device)
-    convolution = 0.0
+    matrix = convolution = 0.0
+    for side in (8192,) if device.type == "cuda" else (1024, 2048, 3072):
+        left, right = (torch.randn(side, side, device=device).to(dtype) for _ in range(2))
+        matrix = max(matrix, 2 * side**3 / _best(partial(torch.mm, left, right), device))
     for channels, pixels in ((320, 64), (640, 32), (1280, 16)):
         work = 2 * 2 * channels**2 * 9 * pixels**2
         for memory_format in (torch.contiguous_format, torch.channels_last):
@@ -76,7 +76,10 @@ def describe(device: Any) -> dict[str, str]:
 
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else _processor()
     threads = f"{torch.get_num_threads()} threads of {os.cpu_count()} processors"
-    return {"device": f"{device}, {name}, {threads}", "system": f"{platform.system()} {platform.release()}"}
+    told = {"device": f"{device}, {name}, {threads}", "system": f"{platform.system()} {platform.release()}"}
+    if hasattr(os, "getloadavg"):  # not on Windows
+        told["busy"] = f"{os.getloadavg()[0]:.1f} processes in the minute before; more than 0.5 makes figures doubtful"
+    return told
 
 
 def _processor() -> str:

@@ -91,7 +91,7 @@ def measure(
         app=f"bottega {__version__}",
         when=when.isoformat(timespec="seconds"),
         seconds=perf_counter() - began,
-        machine=describe(bench.place.torch_device),
+        machine=bench.machine,
         versions={"python": platform.python_version(), **versions()},
         precision=bench.place.precision,
         peaks=bench.peaks,
@@ -110,6 +110,7 @@ class Bench:
         self.place = choose(settings.device, settings.precision)
         say("what the machine can do at best")
         device = self.place.torch_device
+        self.machine = describe(device)
         self.bandwidth = measure_bandwidth(device)
         self.peaks = {name: measure_peaks(device, name) for name in dict.fromkeys((self.place.precision, "float32"))}
         self.import_torch = median(fresh.import_torch() for _ in range(LOADS))
