@@ -140,3 +140,11 @@ def test_show_tells_the_recipe_and_a1111s_text(bottega: Command, toy: Path, tmp_
     assert told["a1111"]["negative"] == "rain, fog"
     assert told["a1111"]["fields"]["Sampler"] == "DPM++ 2M"
     assert "DPM++ 2M" in bottega("show", out).out
+
+
+def test_a_recipe_with_gaps_is_refused_instead_of_filled(bottega: Command, tmp_path: Path) -> None:
+    path = tmp_path / "draft.png"
+    path.write_bytes(media.encode(Image.new("RGB", (8, 8)), "png", recipe='{"version":1,"prompt":"a house"}'))
+    ran = bottega("replay", path, "--check")
+    assert ran.code == 2
+    assert "a recipe with gaps" in ran.err

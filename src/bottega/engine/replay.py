@@ -30,7 +30,11 @@ def read_source(path: Path) -> Source:
     """What a file says of how it was made; FileError if it says nothing."""
     carried = media.read(path)
     if carried.recipe is not None:
-        return Source(read_recipe(carried.recipe))
+        recipe = read_recipe(carried.recipe)
+        if recipe.model is None or recipe.model.sha256 is None or recipe.sampling.seed is None or recipe.size is None:
+            # Filled with defaults and a new seed it would be some picture, and not this one.
+            raise FileError(path, "carries a recipe with gaps", "make it with `bottega make` from what `show` tells")
+        return Source(recipe)
     if carried.parameters is not None:
         output = Output.model_validate({"format": carried.format})
         told = infotext.parse(carried.parameters)
