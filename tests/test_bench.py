@@ -73,12 +73,12 @@ def test_the_full_size_model_has_the_layout_of_a_real_one(tmp_path: Path, monkey
     monkeypatch.setattr(full_size, "_NOISE", 1 << 21)
     path = full_size.full_size_model(tmp_path, TINY)
     header = read_header(path)
-    match = sd1.recognise(header)
+    match = sd1.family.recognise(header)
     assert match is not None and set(match.parts) == {"unet", "vae", "text_encoder"}
     assert {info.dtype for info in header.tensors.values()} == {"F16"}
     tensors = MappedTensors(header)
     assert all(torch.isfinite(tensor).all() for tensor in tensors.values())
-    assert sd1.load(header, match, choose("cpu", "float32")).notes == ()
+    assert sd1.family.load(header, match, choose("cpu", "float32")).notes == ()
     written = path.stat().st_mtime_ns
     assert full_size.full_size_model(tmp_path, TINY).stat().st_mtime_ns == written
 
@@ -107,7 +107,7 @@ def test_a_quick_bench_against_diffusers(bottega: Command, tmp_path: Path, monke
     shelf, scratch = tmp_path / "shelf", tmp_path / "scratch"
     shelf.mkdir()
     scratch.mkdir()
-    sd1.toy(shelf / "starter-image.safetensors")
+    sd1.family.toy(shelf / "starter-image.safetensors")
     monkeypatch.setattr(measure, "STARTER_SHELF", shelf)
     monkeypatch.setattr(machine, "AT_LEAST", 0.01)
     monkeypatch.setattr(tempfile, "tempdir", str(scratch))

@@ -23,7 +23,7 @@ from bottega.families._stable_diffusion.load import Pipe, parts_of
 from bottega.formats import read_header
 from bottega.runtime.place import Place, choose
 
-FAMILIES = {"sd1": sd1, "sd2": sd2, "sdxl": sdxl}
+FAMILIES = {face.family.id: face.family for face in (sd1, sd2, sdxl)}
 MODELS = [
     ("sd1", "base"),
     ("sd1", "inpainting"),
@@ -127,7 +127,7 @@ def test_bare_unets_and_parts_of_other_models(tmp_path: Path) -> None:
     with pytest.raises(UnsupportedModel, match="has no text_encoder and no vae"):
         opened(bare, "sd1")
     header = read_header(toy.write_single_file(tmp_path / "whole.safetensors", "sd1", dtype="float32"))
-    match = sd1.recognise(header)
+    match = sd1.family.recognise(header)
     assert match is not None
     borrowed = {name: part for name, part in parts_of(header, match).items() if name != "unet"}
     pipe = opened(bare, "sd1", instead=borrowed)
@@ -137,39 +137,41 @@ def test_bare_unets_and_parts_of_other_models(tmp_path: Path) -> None:
 
 def test_an_average_takes_the_place_of_what_is_missing(tmp_path: Path) -> None:
     header = read_header(toy.write_single_file(tmp_path / "toy.safetensors", "sd1", dtype="float32", ema=True))
-    match = sd1.recognise(header)
+    match = sd1.family.recognise(header)
     assert match is not None
     lost = "model.diffusion_model.input_blocks.1.0.in_layers.2.bias"
     tensors = {name: info for name, info in header.tensors.items() if name != lost}
-    pipe = sd1.load(replace(header, tensors=tensors), match, place())
+    pipe = sd1.family.load(replace(header, tensors=tensors), match, place())
     want = toy.states("sd1")["unet"]["down_blocks.0.resnets.0.conv1.bias"] * 0.5
     assert torch.equal(pipe.unet.down_blocks[0].resnets[0].conv1.bias, want)
 
 
 def test_missing_tensors_are_named(tmp_path: Path) -> None:
     header = read_header(toy.write_single_file(tmp_path / "toy.safetensors", "sd1"))
-    match = sd1.recognise(header)
+    match = sd1.family.recognise(header)
     assert match is not None
     tensors = {name: info for name, info in header.tensors.items() if "middle_block.1.proj_out" not in name}
     with pytest.raises(UnsupportedModel, match=r"its unet lacks model\.diffusion_model\.middle_block\.1\.proj_out"):
-        sd1.load(replace(header, tensors=tensors), match, place())
+        sd1.family.load(replace(header, tensors=tensors), match, place())
 
 
 def test_float8_with_scales_is_refused(tmp_path: Path) -> None:
     header = read_header(toy.write_single_file(tmp_path / "toy.safetensors", "sd1", dtype="float8_e4m3fn"))
-    match = sd1.recognise(header)
+    match = sd1.family.recognise(header)
     assert match is not None
     some = next(iter(header.tensors.values()))
     with pytest.raises(UnsupportedModel, match="scales of their own"):
-        sd1.load(replace(header, tensors={**header.tensors, "model.diffusion_model.scaled_fp8": some}), match, place())
+        sd1.family.load(
+            replace(header, tensors={**header.tensors, "model.diffusion_model.scaled_fp8": some}), match, place()
+        )
 
 
 def test_leftovers_are_told(tmp_path: Path) -> None:
     header = read_header(toy.write_single_file(tmp_path / "toy.safetensors", "sd1"))
-    match = sd1.recognise(header)
+    match = sd1.family.recognise(header)
     assert match is not None
     some = next(iter(header.tensors.values()))
-    pipe = sd1.load(replace(header, tensors={**header.tensors, "stray.weight": some}), match, place())
+    pipe = sd1.family.load(replace(header, tensors={**header.tensors, "stray.weight": some}), match, place())
     assert pipe.notes == (f"{header.path.name}: not used: stray.weight",)
 
 
@@ -378,13 +380,13 @@ from bottega.families import sd1
 from bottega.formats import read_header
 from bottega.runtime.place import choose
 header = read_header(sys.argv[1])
-match = sd1.recognise(header)
-first = sd1.load(header, match, choose("cpu", sys.argv[2]))  # imports and vocabulary, before anything is counted
+match = sd1.family.recognise(header)
+first = sd1.family.load(header, match, choose("cpu", sys.argv[2]))  # imports and vocabulary, before anything is counted
 def own():
     # Memory of its own, without the mapped file.
     return next(int(l.split()[1]) for l in open("/proc/self/status") if l.startswith("RssAnon")) * 1024
 before = own()
-pipe = sd1.load(header, match, choose("cpu", sys.argv[2]))
+pipe = sd1.family.load(header, match, choose("cpu", sys.argv[2]))
 peak = own() - before
 print(peak, header.parameters)
 """

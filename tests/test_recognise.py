@@ -15,7 +15,7 @@ from bottega.families import sd1, sd2, sdxl
 from bottega.formats.header import Header, TensorInfo
 from bottega.spec import Match
 
-FAMILIES = {"sd1": sd1, "sd2": sd2, "sdxl": sdxl}
+FAMILIES = {face.family.id: face.family for face in (sd1, sd2, sdxl)}
 
 
 def recognised(header: Header) -> dict[str, Match]:
@@ -54,7 +54,7 @@ def test_the_layouts_have_the_published_numbers_of_parameters() -> None:
 
 
 def test_dimensions_of_sd1() -> None:
-    match = sd1.recognise(layouts.header(layouts.PUBLISHED["sd1"][2]))
+    match = sd1.family.recognise(layouts.header(layouts.PUBLISHED["sd1"][2]))
     assert match is not None
     unet = match.dimensions["unet"]
     assert unet["channels"] == (320, 640, 1280, 1280)
@@ -73,7 +73,7 @@ def test_dimensions_of_sd1() -> None:
 
 
 def test_dimensions_of_sdxl() -> None:
-    match = sdxl.recognise(layouts.header(layouts.PUBLISHED["sdxl"][2]))
+    match = sdxl.family.recognise(layouts.header(layouts.PUBLISHED["sdxl"][2]))
     assert match is not None
     unet = match.dimensions["unet"]
     assert unet["down"] == ((0, 0), (2, 2), (10, 10))
@@ -86,18 +86,18 @@ def test_dimensions_of_sdxl() -> None:
 def test_sd2_runs_all_but_the_last_block_unless_a_converter_dropped_it() -> None:
     for blocks in (24, 23):
         encoders = {"cond_stage_model.model.": layouts.openclip(1024, blocks)}
-        match = sd2.recognise(layouts.header(layouts.whole(layouts.sd2_unet(), encoders)))
+        match = sd2.family.recognise(layouts.header(layouts.whole(layouts.sd2_unet(), encoders)))
         assert match is not None
         assert match.dimensions["text_encoder"]["layers"] == 23
 
 
 def test_says_what_is_missing() -> None:
-    bare = sd1.recognise(layouts.header(layouts.sd1_unet()))
+    bare = sd1.family.recognise(layouts.header(layouts.sd1_unet()))
     assert bare is not None
     assert bare.kind == "diffusion_model"
     assert any("without text_encoder and vae" in words for words in bare.because)
     without_vae = {name: s for name, s in layouts.PUBLISHED["sd1"][2].items() if not name.startswith("first_stage")}
-    match = sd1.recognise(layouts.header(without_vae))
+    match = sd1.family.recognise(layouts.header(without_vae))
     assert match is not None
     assert match.kind == "checkpoint"
     assert any("without vae" in words for words in match.because)
@@ -118,13 +118,13 @@ SD2 = layouts.PUBLISHED["sd2"][2]
 )
 def test_prediction_that_is_told(metadata: dict[str, str], extra: layouts.Shapes, prediction: str) -> None:
     header = layouts.header(SD2 | extra, metadata=metadata)
-    match = sd2.recognise(header)
+    match = sd2.family.recognise(header)
     assert match is not None
     assert (match.dimensions["prediction"], match.guess) == (prediction, False)
     assert match.variant == ("v-prediction" if prediction == "v" else "base")
     assert match.dimensions["zero_snr"] is ("ztsnr" in extra)
     side = 768 if prediction == "v" else 512
-    assert sd2.defaults(header, match)["size"] == (side, side)
+    assert sd2.family.defaults(header, match)["size"] == (side, side)
 
 
 @pytest.mark.parametrize("dtype", ["F32", "F16", "BF16"])
@@ -141,7 +141,7 @@ def test_prediction_that_only_the_weights_tell(tmp_path: Path, dtype: str, sprea
     header = layouts.header(SD2, dtype)
     name = "model.diffusion_model.output_blocks.11.1.transformer_blocks.0.norm1.bias"
     tensors = {**header.tensors, name: TensorInfo(dtype, (320,), file, 10, 10 + len(packed))}
-    match = sd2.recognise(Header(file, "safetensors", tensors))
+    match = sd2.family.recognise(Header(file, "safetensors", tensors))
     # The header's other tensors are in no file: nothing else was read.
     assert match is not None
     assert (match.dimensions["prediction"], match.guess) == (prediction, True)
@@ -162,9 +162,9 @@ def test_prediction_that_only_the_weights_tell(tmp_path: Path, dtype: str, sprea
 )
 def test_size_from_metadata(told: str, size: tuple[int, int]) -> None:
     header = layouts.header(layouts.sd1_unet(), metadata={"modelspec.resolution": told})
-    match = sd1.recognise(header)
+    match = sd1.family.recognise(header)
     assert match is not None
-    assert sd1.defaults(header, match)["size"] == size
+    assert sd1.family.defaults(header, match)["size"] == size
 
 
 def test_a_pipeline_that_only_looks_alike() -> None:

@@ -59,6 +59,7 @@ def _rows(shapes: Mapping[str, UnetShape | VaeShape | TextShape]) -> Iterator[tu
 
     from bottega.families._stable_diffusion import networks
     from bottega.families._stable_diffusion.keys import single_file
+    from bottega.runtime.weights import rows
 
     modules = {
         "unet": networks.unet(shapes["unet"]),
@@ -67,8 +68,7 @@ def _rows(shapes: Mapping[str, UnetShape | VaeShape | TextShape]) -> Iterator[tu
     }
     noise = torch.randn(_NOISE, generator=torch.Generator().manual_seed(0)).half()
     states = {part: _random(module.state_dict(), noise) for part, module in modules.items()}
-    for name, tensor in single_file("sd1", shapes, states).items():
-        yield name, "F16", tuple(tensor.shape), memoryview(tensor.numpy()).cast("B")
+    yield from rows(single_file("sd1", shapes, states))
 
 
 def _random(state: Mapping[str, torch.Tensor], noise: torch.Tensor) -> dict[str, torch.Tensor]:

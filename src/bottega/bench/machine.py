@@ -12,6 +12,7 @@ from time import perf_counter
 from typing import Any
 
 from bottega.bench.figures import Peaks
+from bottega.runtime.place import device_name
 
 AT_LEAST = 0.4  # seconds for which each operation is repeated; the best of them counts
 
@@ -74,22 +75,14 @@ def describe(device: Any) -> dict[str, str]:
     """The machine in words."""
     import torch
 
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else _processor()
     threads = f"{torch.get_num_threads()} threads of {os.cpu_count()} processors"
-    told = {"device": f"{device}, {name}, {threads}", "system": f"{platform.system()} {platform.release()}"}
+    told = {
+        "device": f"{device}, {device_name(str(device))}, {threads}",
+        "system": f"{platform.system()} {platform.release()}",
+    }
     if hasattr(os, "getloadavg"):  # not on Windows
         told["busy"] = f"{os.getloadavg()[0]:.1f} processes in the minute before; more than 0.5 makes figures doubtful"
     return told
-
-
-def _processor() -> str:
-    try:
-        for line in Path("/proc/cpuinfo").read_text(errors="replace").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    except OSError:
-        pass  # no Linux
-    return platform.processor() or platform.machine()
 
 
 def peak_memory() -> int | None:

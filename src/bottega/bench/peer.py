@@ -136,5 +136,5 @@ def write_configs(folder: Path, pipe: Any) -> Path:
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(content, default=str), encoding="utf-8")
-    builtin_tokenizer()._tokenizer.save(str(folder / "tokenizer" / "tokenizer.json"))
+    builtin_tokenizer().save(folder / "tokenizer")
     return folder

@@ -120,24 +120,12 @@ def _examine_device(findings: Findings, settings: Settings) -> None:
     except BottegaError as error:
         findings.problems.append(Problem(error.what, error.remedy or "mend settings.toml", fatal=True))
         return
-    name = torch.cuda.get_device_name(chosen.device) if chosen.device.startswith("cuda") else _processor()
-    findings.facts["device"] = f"{chosen.device}, {name}"
+    findings.facts["device"] = f"{chosen.device}, {place.device_name(chosen.device)}"
     findings.facts["precision"] = f"{chosen.precision}: {chosen.why}"
     findings.facts["device memory"] = f"{size_text(chosen.memory)} free"
     if chosen.memory < LITTLE_MEMORY:
         remedy = "close other programs; starter-image and small pictures may still do"
         findings.problems.append(Problem(f"only {size_text(chosen.memory)} of memory are free", remedy))
-
-
-def _processor() -> str:
-    """What the processor calls itself."""
-    try:
-        for line in Path("/proc/cpuinfo").read_text(errors="replace").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    except OSError:
-        pass
-    return platform.processor() or platform.machine()
 
 
 def _examine_memory(findings: Findings) -> None:

@@ -51,6 +51,10 @@ class ClipTokenizer:
         """The ids of a text of any length, lower-cased and with runs of whitespace as one space, as CLIP reads it."""
         return self._tokenizer.encode(text, add_special_tokens=False).ids
 
+    def save(self, folder: Path) -> None:
+        """Writes `tokenizer.json`, as a diffusers folder has it."""
+        self._tokenizer.save(str(folder / "tokenizer.json"))
+
     @classmethod
     def from_folder(cls, folder: Path) -> ClipTokenizer:
         """Reads a `tokenizer` folder of a diffusers model: `vocab.json` and `merges.txt`, or `tokenizer.json`."""

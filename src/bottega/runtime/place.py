@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import ctypes
+import platform
 import sys
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 import torch
@@ -101,6 +103,17 @@ def _has_bfloat16(device: str) -> bool:
         return False  # slower than float16 there
     able = torch.cpu.get_capabilities()
     return bool(able.get("avx512_bf16") or able.get("amx_bf16"))
+
+
+def device_name(device: str) -> str:
+    """What the GPU or the processor calls itself."""
+    if device.startswith("cuda"):
+        return torch.cuda.get_device_name(device)
+    with suppress(OSError):  # elsewhere than on Linux
+        for line in Path("/proc/cpuinfo").read_text(errors="replace").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
 
 
 def keep_precision() -> None:

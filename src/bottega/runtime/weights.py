@@ -18,6 +18,7 @@ DTYPES: dict[str, torch.dtype] = {
     "F16": torch.float16, "BF16": torch.bfloat16, "F32": torch.float32, "F64": torch.float64, "C64": torch.complex64,
     "F8_E4M3": torch.float8_e4m3fn, "F8_E5M2": torch.float8_e5m2,
 }  # fmt: skip
+_NAMES = {dtype: name for name, dtype in DTYPES.items()}
 _ALIGNMENT = 64  # bytes: a cache line, and the widest vector register
 
 
@@ -62,6 +63,14 @@ class MappedTensors(Mapping[str, torch.Tensor]):
         if info.end > len(content):
             raise FormatError(info.file, "is shorter than its header says", "download it again")
         return content
+
+
+def rows(tensors: Mapping[str, torch.Tensor]) -> Iterator[tuple[str, str, tuple[int, ...], memoryview]]:
+    """Tensors as `safetensors.write` takes them."""
+    for name, tensor in tensors.items():
+        stored = tensor.detach().cpu().contiguous()
+        content = stored.flatten().view(torch.uint8).numpy()  # numpy knows neither bfloat16 nor float8
+        yield name, _NAMES[stored.dtype], tuple(stored.shape), memoryview(content)
 
 
 def assign(

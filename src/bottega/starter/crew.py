@@ -21,6 +21,7 @@ class Crew:
         self.rank = 0
         self.latents = torch.zeros(latents, 4, 16, 16, dtype=torch.float16).share_memory_()
         self._gradients = torch.zeros(size, weights if size > 1 else 0).share_memory_()
+        self._results = torch.zeros(weights if size > 1 else 0).share_memory_()
         self._word = torch.zeros(2, dtype=torch.float64).share_memory_()
         self._barrier = torch.multiprocessing.get_context("spawn").Barrier(size)
 
@@ -48,6 +49,21 @@ class Crew:
         else:
             word = self._word.tolist()
         return bool(word[0]), word[1]
+
+    @torch.no_grad()
+    def divide(self, work: Callable[[torch.Tensor], torch.Tensor], parts: list[torch.Tensor]) -> list[torch.Tensor]:
+        """`work` on every part, each done by one member and given to all; a result has its part's shape.
+
+        Everyone calls this with equal parts, once between two calls of `share_gradients`.
+        """
+        if self.size == 1:
+            return [work(part) for part in parts]
+        places = self._results[: sum(part.numel() for part in parts)].split([part.numel() for part in parts])
+        largest_first = sorted(range(len(parts)), key=lambda i: -parts[i].numel())
+        for i in largest_first[self.rank :: self.size]:
+            places[i].copy_(work(parts[i]).flatten())
+        self.wait()
+        return [place.view_as(part) for place, part in zip(places, parts, strict=True)]
 
 
 def _member(rank: int, crew: Crew, work: Callable[..., None], arguments: tuple[Any, ...]) -> None:

@@ -58,7 +58,7 @@ def texture(picture: Image.Image) -> np.ndarray:
     steps = np.abs(np.diff(full, axis=1)).mean((0, 2))
     on_grid = steps[3::4].mean()
     off_grid = np.delete(steps, np.s_[3::4]).mean()
-    return np.array([min(colourful * 6, 1), (edge > 0.85).mean(), min(on_grid / (off_grid + 1e-3) / 4, 1)])
+    return np.array([min(colourful * 6, 1), (edge > 0.85).mean(), min(on_grid / (off_grid + 1e-3) / 2, 1)])
 
 
 def column(place: str) -> View:

@@ -1,9 +1,10 @@
-"""Teach the UNet and the text encoder, together, to make latents of scenes from captions."""
+"""Teach the UNet to make latents of scenes from what the text encoder, which learns no more, says of their captions."""
 
 from __future__ import annotations
 
 import copy
 import random
+from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 
@@ -22,16 +23,16 @@ from bottega.starter.progress import Budget, load, rate, resume, save, say
 from bottega.starter.scenes import Scene, draw
 from bottega.starter.tokens import tokens
 
-BATCH = 64
+BATCH = 48
 """Over the whole crew."""
 FIRST_SCENES, ALL_SCENES = 4000, 32000
 """The training set starts small, so that training starts at once, and grows while it goes on."""
-GROWTH = 4
+GROWTH = 2
 """New scenes a step."""
 SNR_CAP = 5.0
 NOISE_BOOST = 4.0
 """Noisy times count up to so many times as much: there it is decided what stands where."""
-MUON_RATE, ADAM_RATE = 0.02, 0.002
+MUON_RATE, MUON_DECAY, ADAM_RATE = 0.015, 0.1, 0.001
 
 
 class PlainAttention:
@@ -101,116 +102,153 @@ class Latents:
         return self._crew.latents[chosen].float(), captions
 
 
-def optimizers(unet: UNet2DConditionModel, text: CLIPTextModel) -> list[torch.optim.Optimizer]:
-    """Muon for the weight matrices inside; Adam for embeddings, biases, norms, and the first and last convolutions."""
+def optimizers(unet: UNet2DConditionModel, crew: Crew) -> list[torch.optim.Optimizer]:
+    """Muon for the weight matrices inside; Adam for biases, norms, the first and last convolutions, queries and keys.
+
+    Muon's steps are so long that queries and keys would settle on some words before the others had a say.
+    """
     inside, rest = [], []
-    for name, weight in [*unet.named_parameters(), *text.named_parameters()]:
-        outer = name.startswith(("conv_in", "conv_out")) or "embedding.weight" in name
-        (inside if weight.ndim >= 2 and not outer else rest).append(weight)
-    adam = torch.optim.AdamW(rest, lr=ADAM_RATE, betas=(0.9, 0.98), weight_decay=0.0, fused=True)
-    return [Muon(inside, lr=MUON_RATE), adam]
+    for name, weight in unet.named_parameters():
+        adam = weight.ndim < 2 or name.startswith(("conv_in", "conv_out")) or ".to_q." in name or ".to_k." in name
+        (rest if adam else inside).append(weight)
+    return [
+        Muon(inside, MUON_RATE, MUON_DECAY, divide=crew.divide),
+        torch.optim.AdamW(rest, lr=ADAM_RATE, betas=(0.9, 0.98), weight_decay=0.0, fused=True),
+    ]
+
+
+class Apprentice:
+    """The UNet in training, its running average, and the optimizers: everything that a checkpoint keeps."""
+
+    def __init__(self, device: torch.device, crew: Crew) -> None:
+        self.unet = networks.unet()
+        self.average = copy.deepcopy(self.unet).requires_grad_(False)
+        for unet in (self.unet, self.average):
+            if device.type == "cpu":
+                unet.set_attn_processor(PlainAttention())
+            unet.to(device)
+        self.weights = list(self.unet.parameters())
+        self.tools = optimizers(self.unet, crew)
+        self._rates = [group["lr"] for tool in self.tools for group in tool.param_groups]
+        self.step = 0
+
+    def keep(self, path: Path, spent: float, latents: torch.Tensor) -> None:
+        """Write a checkpoint: the state, the seconds that were spent and the latents that were learned from."""
+        tools = [tool.state_dict()["state"] for tool in self.tools]
+        state = {"unet": self.unet.state_dict(), "average": self.average.state_dict(), "tools": tools}
+        save({**state, "step": self.step, "spent": spent, "latents": latents}, path)
+
+    def restore(self, path: Path) -> tuple[float, torch.Tensor]:
+        """Read a checkpoint; returns the seconds that were spent and the latents."""
+        state = load(path)
+        self.unet.load_state_dict(state["unet"])
+        self.average.load_state_dict(state["average"])
+        resume(self.tools, state["tools"])
+        self.step = state["step"]
+        return state["spent"], state["latents"]
+
+    def learn(self, factor: float) -> None:
+        """One step along the gradients, with the learning rates times `factor`."""
+        torch.nn.utils.clip_grad_norm_(self.weights, 1.0)
+        groups = (group for tool in self.tools for group in tool.param_groups)
+        for group, lr in zip(groups, self._rates, strict=True):
+            group["lr"] = lr * factor
+        for tool in self.tools:
+            tool.step()
+        self.step += 1
+
+    @torch.no_grad()
+    def remember(self) -> None:
+        """Bring the running average up to date; it forgets within some 300 steps."""
+        share = min(0.997, self.step / (self.step + 10))
+        for mean, weight in zip(self.average.parameters(), self.weights, strict=True):
+            mean.lerp_(weight, 1 - share)
+
+
+class Lesson:
+    """Noise to be told from pictures, with the weight that each time has in the loss."""
+
+    def __init__(self, text: CLIPTextModel, device: torch.device) -> None:
+        self._text = text
+        self._device = device
+        self._alphas = networks.noise_levels().to(device)
+        snr = self._alphas / (1 - self._alphas)
+        self._weights = snr.clamp(max=SNR_CAP) / snr * snr.rsqrt().clamp(1.0, NOISE_BOOST)
+        self._weights /= self._weights.mean()
+
+    def loss(self, unet: UNet2DConditionModel, clean: torch.Tensor, captions: list[str]) -> torch.Tensor:
+        """The weighted error of the guessed noise, at times that are spread evenly over the batch."""
+        clean = clean.to(self._device)
+        spread = (torch.randperm(len(clean)) + torch.rand(len(clean))) / len(clean)
+        times = (spread * len(self._alphas)).long().clamp(max=len(self._alphas) - 1).to(self._device)
+        noise = torch.randn(clean.shape).to(self._device)
+        level = self._alphas[times].view(-1, 1, 1, 1)
+        noisy = level.sqrt() * clean + (1 - level).sqrt() * noise
+        with torch.autocast(self._device.type, torch.bfloat16):
+            with torch.no_grad():
+                words = self._text(input_ids=tokens(captions).to(self._device)).last_hidden_state
+            guess = unet(noisy, times, words).sample
+        return ((guess.float() - noise).square().mean((1, 2, 3)) * self._weights[times]).mean()
 
 
 def train(
     vae: AutoencoderKL,
+    text: CLIPTextModel,
     folder: Path,
     minutes: float,
     device: torch.device,
     crew: Crew,
-    look: Callable[[UNet2DConditionModel, CLIPTextModel, int], None],
+    look: Callable[[UNet2DConditionModel, int], None],
     look_every: float = 12.0,
     seed: int = 0,
-) -> tuple[UNet2DConditionModel, CLIPTextModel]:
-    """Train (or go on training) for so many minutes in all; returns the averaged networks.
+) -> UNet2DConditionModel:
+    """Train (or go on training) for so many minutes in all; returns the averaged UNet.
 
     Every member of the crew calls this. The first keeps the state in `folder`/unet.safetensors and calls `look` with
-    the networks every `look_every` minutes.
+    the averaged UNet every `look_every` minutes.
     """
     torch.manual_seed(seed)
-    models = torch.nn.ModuleList([networks.unet(), networks.text_encoder()])
-    averages = copy.deepcopy(models).requires_grad_(False)
-    if device.type == "cpu":
-        for unet in (models[0], averages[0]):
-            unet.set_attn_processor(PlainAttention())
-    models.to(device)
-    averages.to(device)
-    weights = list(models.parameters())
-    tools = optimizers(*models)
-    rates = [group["lr"] for tool in tools for group in tool.param_groups]
+    apprentice = Apprentice(device, crew)
+    lesson = Lesson(text, device)
     latents = Latents(vae, device, crew)
-    checkpoint, step, spent = folder / "unet.safetensors", 0, 0.0
+    checkpoint, spent = folder / "unet.safetensors", 0.0
     if checkpoint.exists():
-        state = load(checkpoint)
-        models.load_state_dict(state["models"])
-        averages.load_state_dict(state["averages"])
-        resume(tools, state["tools"])
-        step, spent = state["step"], state["spent"]
-        crew.latents[: len(state["latents"])] = state["latents"]
-        latents.adopt(len(state["latents"]))
-    torch.manual_seed(seed + 1000 * step + crew.rank)
-    rng = random.Random(seed + 1000 * step + crew.rank)
+        spent, learned_from = apprentice.restore(checkpoint)
+        crew.latents[: len(learned_from)] = learned_from
+        latents.adopt(len(learned_from))
+    torch.manual_seed(seed + 1000 * apprentice.step + crew.rank)
+    rng = random.Random(seed + 1000 * apprentice.step + crew.rank)
     while latents.count < FIRST_SCENES:
         after = latents.encode(64)
         crew.wait()
         latents.adopt(after)
     budget = Budget(minutes, spent)
-    alphas = networks.noise_levels().to(device)
-    snr = alphas / (1 - alphas)
-    weight_of_time = snr.clamp(max=SNR_CAP) / snr * snr.rsqrt().clamp(1.0, NOISE_BOOST)
-    weight_of_time /= weight_of_time.mean()
-    losses: list[float] = []
+    recent: deque[float] = deque(maxlen=100)
     saved_at = looked_at = budget.spent
-
-    def keep() -> None:
-        state = {
-            "models": models.state_dict(),
-            "averages": averages.state_dict(),
-            "tools": [tool.state_dict()["state"] for tool in tools],
-            "latents": crew.latents[: latents.count].clone(),
-            "step": step,
-            "spent": budget.spent,
-        }
-        save(state, checkpoint)
-
-    while True:
-        crew.lead(over=budget.over, factor=rate(budget.share, step, warmup=60))
+    over = False
+    while not over:
+        crew.lead(over=budget.over, factor=rate(budget.share, apprentice.step, warmup=60))
         after = latents.encode(GROWTH)
-        clean, captions = latents.batch(rng, BATCH // crew.size)
-        clean = clean.to(device)
-        times = torch.randint(0, len(alphas), (len(clean),)).to(device)
-        noise = torch.randn(clean.shape).to(device)
-        level = alphas[times].view(-1, 1, 1, 1)
-        noisy = level.sqrt() * clean + (1 - level).sqrt() * noise
-        with torch.autocast(device.type, torch.bfloat16):
-            words = models[1](input_ids=tokens(captions).to(device)).last_hidden_state
-            guess = models[0](noisy, times, words).sample
-        loss = ((guess.float() - noise).square().mean((1, 2, 3)) * weight_of_time[times]).mean()
-        for weight in weights:
+        loss = lesson.loss(apprentice.unet, *latents.batch(rng, BATCH // crew.size))
+        for weight in apprentice.weights:
             weight.grad = None
         loss.backward()
-        over, factor = crew.share_gradients(weights)
+        over, factor = crew.share_gradients(apprentice.weights)
         latents.adopt(after)
-        torch.nn.utils.clip_grad_norm_(weights, 1.0)
-        for group, lr in zip((g for tool in tools for g in tool.param_groups), rates, strict=True):
-            group["lr"] = lr * factor
-        for tool in tools:
-            tool.step()
-        step += 1
-        if crew.rank == 0:
-            share = min(0.997, step / (step + 10))
-            for mean, weight in zip(averages.parameters(), weights, strict=True):
-                mean.lerp_(weight.detach(), 1 - share)
-            losses.append(loss.item())
-            if step % 20 == 0:
-                say(f"unet step {step} {budget.share:.1%} loss {np.mean(losses[-100:]):.4f} scenes {latents.count}")
-            if budget.spent - saved_at > 240 or over:
-                keep()
-                saved_at = budget.spent
-            if budget.spent - looked_at > look_every * 60:
-                look(averages[0], averages[1], step)
-                looked_at = budget.spent
-        if over:
-            break
+        apprentice.learn(factor)
+        if crew.rank > 0:
+            continue
+        apprentice.remember()
+        recent.append(loss.item())
+        if apprentice.step % 20 == 0:
+            mean = sum(recent) / len(recent)
+            say(f"unet step {apprentice.step} {budget.share:.1%} loss {mean:.4f} scenes {latents.count}")
+        if budget.spent - saved_at > 240 or over:
+            apprentice.keep(checkpoint, budget.spent, crew.latents[: latents.count])
+            saved_at = budget.spent
+        if budget.spent - looked_at > look_every * 60:
+            look(apprentice.average, apprentice.step)
+            looked_at = budget.spent
     if budget.interrupted:
         raise KeyboardInterrupt
-    return averages[0], averages[1]
+    return apprentice.average

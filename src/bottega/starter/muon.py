@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import torch
+
+Work = Callable[[torch.Tensor], torch.Tensor]
+Divide = Callable[[Work, list[torch.Tensor]], list[torch.Tensor]]
+"""Does the work on every tensor, shared among whoever is there; the results have the tensors' shapes."""
 
 
 def orthogonal(matrix: torch.Tensor, rounds: int = 5) -> torch.Tensor:
@@ -17,31 +21,51 @@ def orthogonal(matrix: torch.Tensor, rounds: int = 5) -> torch.Tensor:
     x = matrix.T if tall else matrix
     x = x / (x.norm() + 1e-7)
     gram = x @ x.T
-    total = one = torch.eye(len(gram), device=x.device)
+    one = torch.eye(len(gram), device=x.device)
+    total = None
     for _ in range(rounds):
         step = 3.4445 * one + (-4.7750 * gram + 2.0315 * gram @ gram)
         gram = step @ gram @ step
-        total = step @ total
+        total = step if total is None else step @ total
     x = (total.bfloat16() @ x.bfloat16()).float()
     return x.T if tall else x
 
 
-class Muon(torch.optim.Optimizer):
-    """Nesterov momentum with orthogonal steps, for weights of two or more dimensions (flattened to two)."""
+def alone(work: Work, parts: list[torch.Tensor]) -> list[torch.Tensor]:
+    """All the work in this process."""
+    return [work(part) for part in parts]
 
-    def __init__(self, parameters: Iterable[torch.nn.Parameter], lr: float, momentum: float = 0.95) -> None:
-        super().__init__(parameters, {"lr": lr, "momentum": momentum})
+
+class Muon(torch.optim.Optimizer):
+    """Nesterov momentum with orthogonal steps, for weights of two or more dimensions (flattened to two).
+
+    A step has a spectral norm of `lr`; `decay` (times `lr`, a step) keeps that of the weights below its inverse.
+    Source: Keller Jordan et al., "Muon: An optimizer for hidden layers in neural networks" (2024).
+    """
+
+    def __init__(
+        self,
+        parameters: Iterable[torch.nn.Parameter],
+        lr: float,
+        decay: float = 0.0,
+        momentum: float = 0.95,
+        divide: Divide = alone,
+    ) -> None:
+        super().__init__(parameters, {"lr": lr, "decay": decay, "momentum": momentum})
+        self._divide = divide
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:
         for group in self.param_groups:
-            for weight in group["params"]:
-                if weight.grad is None:
-                    continue
+            weights = [weight for weight in group["params"] if weight.grad is not None]
+            updates = []
+            for weight in weights:
                 state = self.state[weight]
                 if not state:
                     state["momentum"] = torch.zeros_like(weight)
                 speed = state["momentum"].lerp_(weight.grad, 1 - group["momentum"])
-                update = weight.grad.lerp(speed, group["momentum"]).flatten(1)
+                updates.append(weight.grad.lerp(speed, group["momentum"]).flatten(1))
+            for weight, update in zip(weights, self._divide(orthogonal, updates), strict=True):
                 size = max(1, update.size(0) / update.size(1)) ** 0.5
-                weight.add_(orthogonal(update).view_as(weight), alpha=-group["lr"] * size)
+                weight.mul_(1 - group["lr"] * group["decay"])
+                weight.add_(update.view_as(weight), alpha=-group["lr"] * size)

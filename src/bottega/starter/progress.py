@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import signal
 import sys
 import time
@@ -13,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
-from safetensors.torch import save_file
+
+from bottega.formats import safetensors
+from bottega.runtime.weights import MappedTensors, rows
 
 
 class Budget:
@@ -60,21 +60,19 @@ def save(state: dict[str, Any], path: Path) -> None:
     notes: dict[str, Any] = {}
     for name, value in _leaves(state, ""):
         if isinstance(value, torch.Tensor):
-            tensors[name] = value.detach().cpu().contiguous().clone()
+            tensors[name] = value
         else:
             notes[name] = value
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    save_file(tensors, partial, {"notes": json.dumps(notes)})
-    os.replace(partial, path)
+    safetensors.write(path, rows(tensors), {"notes": json.dumps(notes)})
 
 
 def load(path: Path) -> dict[str, Any]:
     """Read a checkpoint that `save` wrote: nested dictionaries, with a list's places as whole numbers for keys."""
     state: dict[str, Any] = {}
-    with safe_open(path, "pt") as stored:
-        leaves = json.loads(stored.metadata()["notes"])
-        leaves.update({name: stored.get_tensor(name) for name in stored.keys()})  # noqa: SIM118
+    header = safetensors.read_header(path)
+    leaves = json.loads(header.metadata["notes"])
+    leaves.update(MappedTensors(header))
     for name, value in leaves.items():
         *folders, last = (int(part) if part.isdigit() else part for part in name.split("/"))
         room = state

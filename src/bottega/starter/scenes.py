@@ -456,8 +456,8 @@ def draw(scene: Scene, seed: int = 0) -> Image.Image:
 
 
 def imagine(rng: random.Random) -> Scene:
-    """A scene at random: one thing in seven of ten, two in two, none in one."""
-    count = rng.choices((0, 1, 2), weights=(1, 7, 2))[0]
+    """A scene at random: one thing in half of them, two in four of ten, none in one of ten."""
+    count = rng.choices((0, 1, 2), weights=(1, 5, 4))[0]
     places = rng.sample(list(PLACES), count)
     if count == 2 and rng.random() < 0.5:
         places = ["left", "right"]

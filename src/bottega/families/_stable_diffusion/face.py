@@ -1,19 +1,23 @@
-"""The torch-free face that the Stable Diffusion families share: their tasks and their settings."""
+"""The torch-free face that the Stable Diffusion families share: their tasks, and a `Family` from each design."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from bottega.families._stable_diffusion import recognise as recognition
 from bottega.families._stable_diffusion.knobs import KNOBS
-from bottega.spec import Emit, Task
+from bottega.families._stable_diffusion.recognise import Design
+from bottega.formats.header import Header
+from bottega.spec import Emit, Family, Match, Task
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+    from bottega.families._stable_diffusion.load import Part, Pipe
     from bottega.recipe import Recipe
-
-__all__ = ["KNOBS", "TASKS"]
+    from bottega.runtime.place import Place
 
 
 def _make(pipe: Any, batch: Sequence[Recipe], inputs: Mapping[str, Image], emit: Emit) -> list[Image]:
@@ -30,3 +34,28 @@ TASKS = {
         Task("inpaint", _make, needs=("init", "mask")),
     )
 }
+
+
+def family_of(design: Design, title: str) -> Family:
+    """The family of one design, with everything that the three have in common."""
+
+    def recognise(header: Header) -> Match | None:
+        return recognition.recognise(header, design)
+
+    def defaults(header: Header, match: Match) -> dict[str, Any]:
+        return recognition.defaults(header, match, design)
+
+    def load(header: Header, match: Match, place: Place, *, instead: Mapping[str, Part] | None = None) -> Pipe:
+        """The parts `instead` replace or complete the model's own."""
+        from bottega.families._stable_diffusion.load import load
+
+        needs = recognition.needs(design, match)
+        return load(header, match, place, family=design.id, needs=needs, instead=instead or {})
+
+    def toy(path: Path, **options: Any) -> Path:
+        """A tiny random model as a single file: see `toy.write_single_file` for the options."""
+        from bottega.families._stable_diffusion.toy import write_single_file
+
+        return write_single_file(path, design.id, **options)
+
+    return Family(design.id, title, "image", recognise, load, TASKS, defaults, KNOBS, toy)

@@ -10,13 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
 from torch import nn
 
 from bottega.families._stable_diffusion import networks
 from bottega.families._stable_diffusion.keys import pack, single_file, source_of
 from bottega.families._stable_diffusion.layout import TextShape, UnetShape, VaeShape, heads_of
 from bottega.families._stable_diffusion.recognise import INPAINTING, PIX2PIX, REFINER, V_PREDICTION
+from bottega.formats import safetensors
+from bottega.runtime.weights import rows
 
 Shape = UnetShape | VaeShape | TextShape
 State = dict[str, torch.Tensor]
@@ -124,7 +125,7 @@ def write_single_file(
         tensors = {name.replace(".text_model.", "."): tensor for name, tensor in tensors.items()}
     if ema:
         tensors |= _training_leftovers(tensors)
-    save_file(_in(dtype, tensors), path, dict(metadata or {}))
+    safetensors.write(path, rows(_in(dtype, tensors)), metadata)
     return path
 
 
@@ -189,20 +190,20 @@ def _library(shape: Shape) -> str:
 
 def _write_shards(folder: Path, stem: str, tensors: State, shards: int) -> None:
     if shards == 1:
-        save_file(tensors, folder / f"{stem}.safetensors")
+        safetensors.write(folder / f"{stem}.safetensors", rows(tensors))
         return
     names = sorted(tensors)
     places: dict[str, str] = {}
     for shard in range(shards):
         file = f"{stem}-{shard + 1:05}-of-{shards:05}.safetensors"
         mine = names[shard::shards]
-        save_file({name: tensors[name] for name in mine}, folder / file)
+        safetensors.write(folder / file, rows({name: tensors[name] for name in mine}))
         places |= dict.fromkeys(mine, file)
     _write_json(folder / f"{stem}.safetensors.index.json", {"metadata": {}, "weight_map": places})
 
 
 def _in(dtype: str, tensors: State) -> State:
-    return {name: tensor.to(getattr(torch, dtype)).contiguous() for name, tensor in tensors.items()}
+    return {name: tensor.to(getattr(torch, dtype)) for name, tensor in tensors.items()}
 
 
 def _write_json(path: Path, content: Mapping[str, Any]) -> None:

@@ -1,0 +1,110 @@
+"""Teach the text encoder what captions mean, before the UNet, as CLIP had learned before Stable Diffusion did.
+
+The tokens from the caption's end on have read all of it. In turn they are asked what the scene's setting is, and what
+stands on the left, in the middle and on the right; a linear layer that is thrown away afterwards reads the answers.
+What the UNet's cross-attention finds in the tokens is therefore plain: which token to look at for a place, and in it,
+one direction for every colour and shape. A caption that leaves something open is answered by its odds.
+"""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from transformers import CLIPTextModel
+
+from bottega.starter import networks
+from bottega.starter.captions import EMPTY_SHARE, caption, imagine_for
+from bottega.starter.networks import END_TOKEN, TEXT_WIDTH
+from bottega.starter.progress import Budget, load, rate, resume, save, say
+from bottega.starter.scenes import COLOURS, PLACES, SHAPES, STYLES, WHEN, WHERE, Scene
+from bottega.starter.tokens import tokens
+
+BATCH = 64
+RATE = 0.001
+SETTING = (len(WHEN), len(WHERE), len(STYLES))
+THING = (len(COLOURS) + 1, len(SHAPES) + 1)
+QUESTIONS = (SETTING, *(THING for _ in PLACES))
+"""What is asked in turn: the sizes of the choices, the last choice of a thing being that there is none."""
+
+
+def answers(scene: Scene) -> list[int]:
+    """The choices, in the order of `QUESTIONS`."""
+    found = [WHEN.index(scene.when), WHERE.index(scene.where), STYLES.index(scene.style)]
+    here = {thing.place: thing for thing in scene.things}
+    for place in PLACES:
+        thing = here.get(place)
+        found += (
+            [list(COLOURS).index(thing.colour), SHAPES.index(thing.shape)] if thing else [len(COLOURS), len(SHAPES)]
+        )
+    return found
+
+
+def examination(
+    model: CLIPTextModel, reader: torch.nn.Linear, captions: list[str], scenes: list[Scene]
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The mean cross-entropy of all answers, and (n, 9) whether the last token that was asked was right."""
+    device = reader.weight.device
+    ids = tokens(captions).to(device)
+    with torch.autocast(device.type, torch.bfloat16):
+        said = reader(model(input_ids=ids).last_hidden_state).float()
+    wanted = torch.tensor([answers(scene) for scene in scenes], device=device)
+    ended = ids == END_TOKEN
+    turn = torch.arange(ids.shape[1], device=device) % len(QUESTIONS)
+    losses, right, column, choice = [], [], 0, 0
+    for number, sizes in enumerate(QUESTIONS):
+        asked = ended & (turn == number)
+        for size in sizes:
+            part = said[..., column : column + size]
+            target = wanted[:, choice, None].expand(ids.shape)
+            losses.append(F.cross_entropy(part[asked], target[asked]))
+            last = int(torch.nonzero(turn == number).max())
+            right.append(part[:, last].argmax(-1) == wanted[:, choice])
+            column, choice = column + size, choice + 1
+    return torch.stack(losses).mean(), torch.stack(right, dim=1)
+
+
+def train(folder: Path, minutes: float, device: torch.device, seed: int = 0) -> CLIPTextModel:
+    """Train (or go on training) the text encoder for so many minutes in all.
+
+    Its state is kept in `folder`/text.safetensors.
+    """
+    torch.manual_seed(seed)
+    model = networks.text_encoder().to(device)
+    reader = torch.nn.Linear(TEXT_WIDTH, sum(map(sum, QUESTIONS)), device=device)
+    both = torch.nn.ModuleList([model, reader])
+    tool = torch.optim.AdamW(both.parameters(), lr=RATE, betas=(0.9, 0.98), weight_decay=0.0, fused=True)
+    checkpoint, step, spent = folder / "text.safetensors", 0, 0.0
+    if checkpoint.exists():
+        state = load(checkpoint)
+        both.load_state_dict(state["models"])
+        resume([tool], state["tools"])
+        step, spent = state["step"], state["spent"]
+    rng = random.Random(seed + 1000 * step)
+    budget = Budget(minutes, spent)
+    recent: list[float] = []
+    while True:
+        over = budget.over
+        scenes = [imagine_for(rng, training=True) for _ in range(BATCH)]
+        captions = ["" if rng.random() < EMPTY_SHARE else caption(scene, rng) for scene in scenes]
+        loss, _ = examination(model, reader, captions, scenes)
+        both.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(both.parameters(), 1.0)
+        tool.param_groups[0]["lr"] = RATE * rate(budget.share, step)
+        tool.step()
+        step += 1
+        recent.append(loss.item())
+        if step % 50 == 0:
+            say(f"text step {step} {budget.share:.0%} loss {np.mean(recent[-50:]):.4f}")
+        if over or step % 500 == 0:
+            kept = {"models": both.state_dict(), "tools": [tool.state_dict()["state"]]}
+            save({**kept, "step": step, "spent": budget.spent}, checkpoint)
+        if over:
+            break
+    if budget.interrupted:
+        raise KeyboardInterrupt
+    return model.requires_grad_(False).eval()
