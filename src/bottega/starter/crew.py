@@ -7,6 +7,7 @@ times as long. Processes meet only once a step, when they average their gradient
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import torch
@@ -69,7 +70,8 @@ class Crew:
 def _member(rank: int, crew: Crew, work: Callable[..., None], arguments: tuple[Any, ...]) -> None:
     crew.rank = rank
     torch.set_num_threads(1)
-    work(crew, *arguments)
+    with suppress(KeyboardInterrupt):  # the leader tells of it
+        work(crew, *arguments)
 
 
 def together(crew: Crew, work: Callable[..., None], *arguments: object) -> None:

@@ -9,17 +9,18 @@ one direction for every colour and shape. A caption that leaves something open i
 from __future__ import annotations
 
 import random
+from collections import deque
 from pathlib import Path
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from transformers import CLIPTextModel
 
 from bottega.starter import networks
-from bottega.starter.captions import EMPTY_SHARE, caption, imagine_for
+from bottega.starter.captions import EMPTY_SHARE, caption, imagine_for, usual
 from bottega.starter.networks import END_TOKEN, TEXT_WIDTH
-from bottega.starter.progress import Budget, load, rate, resume, save, say
+from bottega.starter.optimizers import Optimizers
+from bottega.starter.progress import SAVE_EVERY, Budget, load, rate, save, say
 from bottega.starter.scenes import COLOURS, PLACES, SHAPES, STYLES, WHEN, WHERE, Scene
 from bottega.starter.tokens import tokens
 
@@ -76,17 +77,20 @@ def train(folder: Path, minutes: float, device: torch.device, seed: int = 0) -> 
     model = networks.text_encoder().to(device)
     reader = torch.nn.Linear(TEXT_WIDTH, sum(map(sum, QUESTIONS)), device=device)
     both = torch.nn.ModuleList([model, reader])
-    tool = torch.optim.AdamW(both.parameters(), lr=RATE, betas=(0.9, 0.98), weight_decay=0.0, fused=True)
+    adam = torch.optim.AdamW(both.parameters(), lr=RATE, betas=(0.9, 0.98), weight_decay=0.0, fused=True)
+    tools = Optimizers(adam)
     checkpoint, step, spent = folder / "text.safetensors", 0, 0.0
     if checkpoint.exists():
         state = load(checkpoint)
         both.load_state_dict(state["models"])
-        resume([tool], state["tools"])
+        tools.restore(state["tools"])
         step, spent = state["step"], state["spent"]
     rng = random.Random(seed + 1000 * step)
     budget = Budget(minutes, spent)
-    recent: list[float] = []
-    while True:
+    recent: deque[float] = deque(maxlen=50)
+    saved_at = budget.spent
+    over = False
+    while not over:
         over = budget.over
         scenes = [imagine_for(rng, training=True) for _ in range(BATCH)]
         captions = ["" if rng.random() < EMPTY_SHARE else caption(scene, rng) for scene in scenes]
@@ -94,17 +98,20 @@ def train(folder: Path, minutes: float, device: torch.device, seed: int = 0) -> 
         both.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(both.parameters(), 1.0)
-        tool.param_groups[0]["lr"] = RATE * rate(budget.share, step)
-        tool.step()
+        tools.step(rate(budget.share, step))
         step += 1
         recent.append(loss.item())
         if step % 50 == 0:
-            say(f"text step {step} {budget.share:.0%} loss {np.mean(recent[-50:]):.4f}")
-        if over or step % 500 == 0:
-            kept = {"models": both.state_dict(), "tools": [tool.state_dict()["state"]]}
-            save({**kept, "step": step, "spent": budget.spent}, checkpoint)
-        if over:
-            break
+            say(f"text step {step} {budget.share:.0%} loss {sum(recent) / len(recent):.4f}")
+        if over or budget.spent - saved_at > SAVE_EVERY:
+            state = {"models": both.state_dict(), "tools": tools.state(), "step": step, "spent": budget.spent}
+            save(state, checkpoint)
+            saved_at = budget.spent
     if budget.interrupted:
         raise KeyboardInterrupt
-    return model.requires_grad_(False).eval()
+    model.requires_grad_(False).eval()
+    scenes = [imagine_for(rng, training=False) for _ in range(200)]
+    with torch.no_grad():
+        _, right = examination(model, reader, [usual(scene) for scene in scenes], scenes)
+    say(f"text: {right.all(dim=1).float().mean():.1%} of captions that it never saw are understood")
+    return model

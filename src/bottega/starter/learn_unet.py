@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import random
 from collections import deque
 from collections.abc import Callable
@@ -19,7 +18,8 @@ from bottega.starter.captions import EMPTY_SHARE, caption, imagine_for
 from bottega.starter.crew import Crew
 from bottega.starter.muon import Muon
 from bottega.starter.networks import LATENT_SCALE
-from bottega.starter.progress import Budget, load, rate, resume, save, say
+from bottega.starter.optimizers import Average, Optimizers
+from bottega.starter.progress import SAVE_EVERY, Budget, load, rate, save, say
 from bottega.starter.scenes import Scene, draw
 from bottega.starter.tokens import tokens
 
@@ -77,8 +77,18 @@ class Latents:
         self.count = 0
         self.scenes: list[Scene] = []
 
-    def adopt(self, count: int) -> None:
-        """Take the first `count` latents as they stand in the shared memory."""
+    @property
+    def all(self) -> torch.Tensor:
+        """(count, 4, 16, 16), for a checkpoint."""
+        return self._crew.latents[: self.count]
+
+    def adopt(self, latents: torch.Tensor) -> None:
+        """Begin with what a checkpoint kept."""
+        self._crew.latents[: len(latents)] = latents
+        self.count_to(len(latents))
+
+    def count_to(self, count: int) -> None:
+        """Take the first `count` latents for made, by the whole crew."""
         self.scenes += [training_scene(number) for number in range(self.count, count)]
         self.count = count
 
@@ -102,7 +112,7 @@ class Latents:
         return self._crew.latents[chosen].float(), captions
 
 
-def optimizers(unet: UNet2DConditionModel, crew: Crew) -> list[torch.optim.Optimizer]:
+def optimizers(unet: UNet2DConditionModel, crew: Crew) -> Optimizers:
     """Muon for the weight matrices inside; Adam for biases, norms, the first and last convolutions, queries and keys.
 
     Muon's steps are so long that queries and keys would settle on some words before the others had a say.
@@ -111,58 +121,10 @@ def optimizers(unet: UNet2DConditionModel, crew: Crew) -> list[torch.optim.Optim
     for name, weight in unet.named_parameters():
         adam = weight.ndim < 2 or name.startswith(("conv_in", "conv_out")) or ".to_q." in name or ".to_k." in name
         (rest if adam else inside).append(weight)
-    return [
+    return Optimizers(
         Muon(inside, MUON_RATE, MUON_DECAY, divide=crew.divide),
         torch.optim.AdamW(rest, lr=ADAM_RATE, betas=(0.9, 0.98), weight_decay=0.0, fused=True),
-    ]
-
-
-class Apprentice:
-    """The UNet in training, its running average, and the optimizers: everything that a checkpoint keeps."""
-
-    def __init__(self, device: torch.device, crew: Crew) -> None:
-        self.unet = networks.unet()
-        self.average = copy.deepcopy(self.unet).requires_grad_(False)
-        for unet in (self.unet, self.average):
-            if device.type == "cpu":
-                unet.set_attn_processor(PlainAttention())
-            unet.to(device)
-        self.weights = list(self.unet.parameters())
-        self.tools = optimizers(self.unet, crew)
-        self._rates = [group["lr"] for tool in self.tools for group in tool.param_groups]
-        self.step = 0
-
-    def keep(self, path: Path, spent: float, latents: torch.Tensor) -> None:
-        """Write a checkpoint: the state, the seconds that were spent and the latents that were learned from."""
-        tools = [tool.state_dict()["state"] for tool in self.tools]
-        state = {"unet": self.unet.state_dict(), "average": self.average.state_dict(), "tools": tools}
-        save({**state, "step": self.step, "spent": spent, "latents": latents}, path)
-
-    def restore(self, path: Path) -> tuple[float, torch.Tensor]:
-        """Read a checkpoint; returns the seconds that were spent and the latents."""
-        state = load(path)
-        self.unet.load_state_dict(state["unet"])
-        self.average.load_state_dict(state["average"])
-        resume(self.tools, state["tools"])
-        self.step = state["step"]
-        return state["spent"], state["latents"]
-
-    def learn(self, factor: float) -> None:
-        """One step along the gradients, with the learning rates times `factor`."""
-        torch.nn.utils.clip_grad_norm_(self.weights, 1.0)
-        groups = (group for tool in self.tools for group in tool.param_groups)
-        for group, lr in zip(groups, self._rates, strict=True):
-            group["lr"] = lr * factor
-        for tool in self.tools:
-            tool.step()
-        self.step += 1
-
-    @torch.no_grad()
-    def remember(self) -> None:
-        """Bring the running average up to date; it forgets within some 300 steps."""
-        share = min(0.997, self.step / (self.step + 10))
-        for mean, weight in zip(self.average.parameters(), self.weights, strict=True):
-            mean.lerp_(weight, 1 - share)
+    )
 
 
 class Lesson:
@@ -208,47 +170,58 @@ def train(
     the averaged UNet every `look_every` minutes.
     """
     torch.manual_seed(seed)
-    apprentice = Apprentice(device, crew)
+    unet = networks.unet()
+    if device.type == "cpu":
+        unet.set_attn_processor(PlainAttention())
+    unet.to(device)
+    average = Average(unet, keeping=0.997)
+    weights = list(unet.parameters())
+    tools = optimizers(unet, crew)
     lesson = Lesson(text, device)
     latents = Latents(vae, device, crew)
-    checkpoint, spent = folder / "unet.safetensors", 0.0
+    checkpoint, step, spent = folder / "unet.safetensors", 0, 0.0
     if checkpoint.exists():
-        spent, learned_from = apprentice.restore(checkpoint)
-        crew.latents[: len(learned_from)] = learned_from
-        latents.adopt(len(learned_from))
-    torch.manual_seed(seed + 1000 * apprentice.step + crew.rank)
-    rng = random.Random(seed + 1000 * apprentice.step + crew.rank)
+        state = load(checkpoint)
+        unet.load_state_dict(state["unet"])
+        average.network.load_state_dict(state["average"])
+        tools.restore(state["tools"])
+        step, spent = state["step"], state["spent"]
+        latents.adopt(state["latents"])
+    torch.manual_seed(seed + 1000 * step + crew.rank)
+    rng = random.Random(seed + 1000 * step + crew.rank)
     while latents.count < FIRST_SCENES:
         after = latents.encode(64)
         crew.wait()
-        latents.adopt(after)
+        latents.count_to(after)
     budget = Budget(minutes, spent)
     recent: deque[float] = deque(maxlen=100)
     saved_at = looked_at = budget.spent
     over = False
     while not over:
-        crew.lead(over=budget.over, factor=rate(budget.share, apprentice.step, warmup=60))
+        crew.lead(over=budget.over, factor=rate(budget.share, step, warmup=60))
         after = latents.encode(GROWTH)
-        loss = lesson.loss(apprentice.unet, *latents.batch(rng, BATCH // crew.size))
-        for weight in apprentice.weights:
-            weight.grad = None
+        loss = lesson.loss(unet, *latents.batch(rng, BATCH // crew.size))
+        unet.zero_grad()
         loss.backward()
-        over, factor = crew.share_gradients(apprentice.weights)
-        latents.adopt(after)
-        apprentice.learn(factor)
+        over, factor = crew.share_gradients(weights)
+        latents.count_to(after)
+        torch.nn.utils.clip_grad_norm_(weights, 1.0)
+        tools.step(factor)
+        step += 1
         if crew.rank > 0:
             continue
-        apprentice.remember()
+        average.follow(unet, step)
         recent.append(loss.item())
-        if apprentice.step % 20 == 0:
+        if step % 20 == 0:
             mean = sum(recent) / len(recent)
-            say(f"unet step {apprentice.step} {budget.share:.1%} loss {mean:.4f} scenes {latents.count}")
-        if budget.spent - saved_at > 240 or over:
-            apprentice.keep(checkpoint, budget.spent, crew.latents[: latents.count])
+            say(f"unet step {step} {budget.share:.1%} loss {mean:.4f} scenes {latents.count}")
+        if over or budget.spent - saved_at > SAVE_EVERY:
+            state = {"unet": unet.state_dict(), "average": average.network.state_dict(), "tools": tools.state()}
+            save({**state, "latents": latents.all, "step": step, "spent": budget.spent}, checkpoint)
             saved_at = budget.spent
         if budget.spent - looked_at > look_every * 60:
-            look(apprentice.average, apprentice.step)
+            look(average.network, step)
             looked_at = budget.spent
     if budget.interrupted:
         raise KeyboardInterrupt
-    return apprentice.average
+    return average.network

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import random
+from collections import deque
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +14,9 @@ from diffusers import AutoencoderKL
 
 from bottega.starter import networks
 from bottega.starter.crew import Crew
-from bottega.starter.muon import Muon
-from bottega.starter.progress import Budget, load, rate, resume, save, say
+from bottega.starter.muon import Divide, Muon, alone
+from bottega.starter.optimizers import Average, Optimizers
+from bottega.starter.progress import SAVE_EVERY, Budget, load, rate, save, say
 from bottega.starter.scenes import SIZE, draw, imagine
 
 CROP = 64
@@ -51,13 +53,13 @@ def difference(made: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
     return error.abs().mean() + 0.5 * steps + error.square().mean()
 
 
-def optimizers(model: torch.nn.Module, lr: float) -> list[torch.optim.Optimizer]:
+def optimizers(model: torch.nn.Module, lr: float, divide: Divide = alone) -> Optimizers:
     """Muon for the weights inside, Adam for biases, norms, and the first and last convolutions."""
     inside, rest = [], []
     for name, weight in model.named_parameters():
-        if weight.requires_grad:
-            (inside if weight.ndim >= 2 and "conv_in" not in name and "conv_out" not in name else rest).append(weight)
-    return [Muon(inside, lr=lr), torch.optim.AdamW(rest, lr=lr * 0.15, betas=(0.9, 0.98), weight_decay=0.0, fused=True)]
+        (inside if weight.ndim >= 2 and "conv_in" not in name and "conv_out" not in name else rest).append(weight)
+    adam = torch.optim.AdamW(rest, lr=lr * 0.15, betas=(0.9, 0.98), weight_decay=0.0, fused=True)
+    return Optimizers(Muon(inside, lr=lr, divide=divide), adam)
 
 
 def train(folder: Path, minutes: float, device: torch.device, seed: int = 0) -> AutoencoderKL:
@@ -66,37 +68,23 @@ def train(folder: Path, minutes: float, device: torch.device, seed: int = 0) -> 
     model = networks.vae()
     with torch.no_grad():
         model.quant_conv.bias[4:] = -4.0  # start with little noise in the latents
-    average = copy.deepcopy(model).requires_grad_(False).to(device)
     model.to(device)
+    average = Average(model, keeping=0.99)
     tools = optimizers(model, lr=0.02)
-    rates = [group["lr"] for tool in tools for group in tool.param_groups]
-    checkpoint, step, budget = folder / "vae.safetensors", 0, Budget(minutes)
+    checkpoint, step, spent = folder / "vae.safetensors", 0, 0.0
     if checkpoint.exists():
         state = load(checkpoint)
         model.load_state_dict(state["model"])
-        average.load_state_dict(state["average"])
-        resume(tools, state["tools"])
-        step, budget = state["step"], Budget(minutes, state["spent"])
+        average.network.load_state_dict(state["average"])
+        tools.restore(state["tools"])
+        step, spent = state["step"], state["spent"]
     rng = random.Random(seed + step)
-    losses: list[float] = []
+    budget = Budget(minutes, spent)
+    recent: deque[float] = deque(maxlen=25)
     saved_at = budget.spent
-
-    def keep() -> None:
-        save(
-            {
-                "model": model.state_dict(),
-                "average": average.state_dict(),
-                "tools": [tool.state_dict()["state"] for tool in tools],
-                "step": step,
-                "spent": budget.spent,
-            },
-            checkpoint,
-        )
-
-    while not budget.over:
-        factor = rate(budget.share, step)
-        for group, lr in zip((g for tool in tools for g in tool.param_groups), rates, strict=True):
-            group["lr"] = lr * factor
+    over = False
+    while not over:
+        over = budget.over
         whole = budget.share > WHOLE_AFTER
         batch = pictures(rng, BATCH // (4 if whole else 2))
         batch = (batch if whole else crops(rng, batch)).to(device)
@@ -104,26 +92,22 @@ def train(folder: Path, minutes: float, device: torch.device, seed: int = 0) -> 
             latents = model.encode(batch).latent_dist
             made = model.decode(latents.sample()).sample
         loss = difference(made.float(), batch) + KL_WEIGHT * latents.kl().mean() / latents.mean[0].numel() * 4
-        for tool in tools:
-            tool.zero_grad(set_to_none=True)
+        model.zero_grad()
         loss.backward()
-        for tool in tools:
-            tool.step()
+        tools.step(rate(budget.share, step))
         step += 1
-        with torch.no_grad():
-            for mean, weight in zip(average.parameters(), model.parameters(), strict=True):
-                mean.lerp_(weight, 1 - min(0.99, step / (step + 10)))
-        losses.append(F.l1_loss(made.detach().float(), batch).item())
+        average.follow(model, step)
+        recent.append(F.l1_loss(made.detach().float(), batch).item())
         if step % 25 == 0:
-            error = np.mean(losses[-25:]) * 127.5
+            error = sum(recent) / len(recent) * 127.5
             say(f"vae step {step} {budget.share:.0%} error {error:.2f}/255 loss {loss.item():.4f}")
-        if budget.spent - saved_at > 60:
-            keep()
+        if over or budget.spent - saved_at > SAVE_EVERY:
+            state = {"model": model.state_dict(), "average": average.network.state_dict(), "tools": tools.state()}
+            save({**state, "step": step, "spent": budget.spent}, checkpoint)
             saved_at = budget.spent
-    keep()
     if budget.interrupted:
         raise KeyboardInterrupt
-    return average
+    return average.network
 
 
 @torch.no_grad()
@@ -151,19 +135,28 @@ def polish(crew: Crew, folder: Path, minutes: float, device: torch.device) -> No
     """Go on training the decoder alone, on whole pictures, so that what the UNet learned to make stays valid.
 
     A little noise in the latents teaches it to forgive the UNet's errors. Reads `folder`/vae-settled.safetensors; the
-    leader writes `folder`/vae-polished.safetensors.
+    leader keeps the state in `folder`/polish.safetensors and writes `folder`/vae-polished.safetensors.
     """
     model = networks.vae()
     model.load_state_dict(load(folder / "vae-settled.safetensors"))
     model.requires_grad_(False).to(device)
     decoder = torch.nn.ModuleList([model.post_quant_conv, model.decoder]).requires_grad_(True)
     weights = list(decoder.parameters())
-    average = [weight.detach().clone() for weight in weights]
-    tools = optimizers(decoder, lr=0.01)
-    rates = [group["lr"] for tool in tools for group in tool.param_groups]
-    rng = random.Random(10 + crew.rank)
-    torch.manual_seed(10 + crew.rank)
-    budget, step, over = Budget(minutes), 0, False
+    average = Average(decoder, keeping=0.98)
+    tools = optimizers(decoder, lr=0.01, divide=crew.divide)
+    checkpoint, step, spent = folder / "polish.safetensors", 0, 0.0
+    if checkpoint.exists():
+        state = load(checkpoint)
+        decoder.load_state_dict(state["decoder"])
+        average.network.load_state_dict(state["average"])
+        tools.restore(state["tools"])
+        step, spent = state["step"], state["spent"]
+    rng = random.Random(10 + 1000 * step + crew.rank)
+    torch.manual_seed(10 + 1000 * step + crew.rank)
+    budget = Budget(minutes, spent)
+    recent: deque[float] = deque(maxlen=20)
+    saved_at = budget.spent
+    over = False
     while not over:
         crew.lead(over=budget.over, factor=rate(budget.share, step, warmup=20))
         batch = pictures(rng, POLISH_BATCH // crew.size).to(device)
@@ -171,26 +164,24 @@ def polish(crew: Crew, folder: Path, minutes: float, device: torch.device) -> No
             latents = model.encode(batch).latent_dist.mode()
             latents = latents + torch.randn_like(latents) * (POLISH_NOISE / networks.LATENT_SCALE)
             made = model.decode(latents).sample
-        loss = difference(made.float(), batch)
-        for weight in weights:
-            weight.grad = None
-        loss.backward()
+        decoder.zero_grad()
+        difference(made.float(), batch).backward()
         over, factor = crew.share_gradients(weights)
-        for group, lr in zip((g for tool in tools for g in tool.param_groups), rates, strict=True):
-            group["lr"] = lr * factor
-        for tool in tools:
-            tool.step()
+        tools.step(factor)
         step += 1
-        with torch.no_grad():
-            for mean, weight in zip(average, weights, strict=True):
-                mean.lerp_(weight, 1 - min(0.98, step / (step + 10)))
-        if crew.rank == 0 and step % 20 == 0:
-            error = (made.detach().float() - batch).abs().mean().item()
-            say(f"decoder step {step} {budget.share:.0%} error {error * 127.5:.2f}/255 loss {loss.item():.4f}")
-    with torch.no_grad():
-        for mean, weight in zip(average, weights, strict=True):
-            weight.copy_(mean)
-    if crew.rank == 0:
-        save(model.state_dict(), folder / "vae-polished.safetensors")
+        if crew.rank > 0:
+            continue
+        average.follow(decoder, step)
+        recent.append(F.l1_loss(made.detach().float(), batch).item())
+        if step % 20 == 0:
+            error = sum(recent) / len(recent) * 127.5
+            say(f"decoder step {step} {budget.share:.0%} error {error:.2f}/255")
+        if over or budget.spent - saved_at > SAVE_EVERY:
+            state = {"decoder": decoder.state_dict(), "average": average.network.state_dict(), "tools": tools.state()}
+            save({**state, "step": step, "spent": budget.spent}, checkpoint)
+            saved_at = budget.spent
     if budget.interrupted:
         raise KeyboardInterrupt
+    if crew.rank == 0:
+        decoder.load_state_dict(average.network.state_dict())
+        save(model.state_dict(), folder / "vae-polished.safetensors")

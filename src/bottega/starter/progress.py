@@ -16,6 +16,9 @@ import torch
 from bottega.formats import safetensors
 from bottega.runtime.weights import MappedTensors, rows
 
+SAVE_EVERY = 120
+"""Seconds between two checkpoints."""
+
 
 class Budget:
     """Minutes of work, counted over all the runs that a stage took; stops early on Ctrl-C and SIGTERM."""
@@ -80,12 +83,6 @@ def load(path: Path) -> dict[str, Any]:
             room = room.setdefault(folder, {})
         room[last] = value
     return state
-
-
-def resume(tools: list[torch.optim.Optimizer], states: dict[int, dict[int, Any]]) -> None:
-    """Give optimizers back the states that were saved, in their order."""
-    for place, tool in enumerate(tools):
-        tool.load_state_dict({"state": states[place], "param_groups": tool.state_dict()["param_groups"]})
 
 
 def _leaves(value: Any, name: str) -> Iterator[tuple[str, Any]]:
