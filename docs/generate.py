@@ -33,7 +33,10 @@ This file is written by `python docs/generate.py` from the code. Don't edit it.
 
 # Settings is the one face without words of its own: its fields are plain.
 SETTINGS = {
-    "shelves": ("list of folders", "more shelves, read in place; `~` is your home folder"),
+    "shelves": (
+        "list of folders",
+        "more shelves, read in place; within `BOTTEGA_HOME` unless they begin with `/` or `~`",
+    ),
     "outputs": (
         "folder",
         "where outputs go when `--out` does not say; within `BOTTEGA_HOME` unless it begins with `/`",

@@ -81,8 +81,9 @@ def test_scan_list_show(bottega: Bottega, shelf: Path) -> None:
     assert [model["name"] for model in document(bottega("models", "list", "--kind", "unknown", "--json"))] == [
         "mystery"
     ]
-    family_names = {model["name"] for model in document(bottega("models", "list", "--family", "sd1", "--json"))}
-    assert family_names == {"toy", "starter-image"}
+    for words in (("--family", "sd1"), ("--family", "SD1", "--kind", "Checkpoint")):
+        names = {model["name"] for model in document(bottega("models", "list", *words, "--json"))}
+        assert names == {"toy", "starter-image"}
     assert document(bottega("models", "list", "--family", "nothing", "--json")) == []
 
     shown = document(bottega("models", "show", "toy", "--json"))
@@ -253,16 +254,30 @@ def test_a_full_disk_under_the_output() -> None:
     assert done.returncode == 1 and "No space left" in done.stderr and len(done.stderr.splitlines()) == 1
 
 
-def test_a_reader_that_leaves() -> None:
-    running = subprocess.Popen(
-        [sys.executable, "-m", "bottega", "--help"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+@pytest.mark.parametrize("words", ["--help", "models list", "models list --json", "doctor"])
+def test_a_reader_that_has_gone(words: str, tmp_path: Path) -> None:
+    """As `bottega ... | head -0`, with a head that is quicker."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run(
+        [sys.executable, "-m", "bottega", *words.split()],
+        env={**os.environ, "BOTTEGA_HOME": str(tmp_path / "home")},
+        stdout=writer,
+        stderr=subprocess.PIPE,
     )
-    assert running.stdout is not None
-    running.stdout.close()
-    assert running.stderr is not None
-    assert running.stderr.read() == ""
-    running.stderr.close()
-    assert running.wait(30) == 1
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (1, b"")
+
+
+@pytest.mark.parametrize("words", ["--help", "models list", "models list --json", "doctor"])
+@pytest.mark.parametrize("closed", [">&-", ">&- 2>&-"])
+def test_closed_streams(words: str, closed: str, tmp_path: Path) -> None:
+    done = subprocess.run(
+        ["bash", "-c", f"{sys.executable} -m bottega {words} {closed}"],
+        env={**os.environ, "BOTTEGA_HOME": str(tmp_path / "home")},
+        capture_output=True,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
 
 
 # --- what a terminal shows -------------------------------------------------------------------------------------------
@@ -298,7 +313,7 @@ def test_text_for_terminals() -> None:
     ]  # fmt: skip
     assert [count_text(count) for count in (12, 8_800_000, 859_520_964)] == ["12", "8.8 M", "860 M"]
     assert [time_text(seconds) for seconds in (0.04, 42, 125, 7300)] == ["0.0 s", "42 s", "2 min 05 s", "2 h 01 min"]
-    assert pairs([("a", "1"), ("", "2"), ("long", "\x1b")]) == "a     1\n      2\nlong  \\x1b"
+    assert pairs([("a", "1"), ("", "2"), ("\x1b", "\x1b")]) == "a     1\n      2\n\\x1b  \\x1b"
 
 
 def test_tables_fit_the_window(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -318,6 +333,25 @@ def test_progress_in_a_log() -> None:
             progress.update("sample", done, 100)
         progress.say("made\x1b it")
     assert stream.getvalue() == "sample 0/100\nsample 50/100, 5.0 s left\nsample 100/100\nmade\\x1b it\n"
+
+
+def test_a_log_tells_the_time_left_as_soon_as_one_slow_step_is_done() -> None:
+    stream, clock = io.StringIO(), Clock()
+    with Progress(stream, clock) as progress:
+        progress.wait("starting")  # of which a log is not told
+        for done in range(3):
+            clock.now = done * 600.0
+            progress.update("sample", done, 20)
+    assert stream.getvalue() == "sample 0/20\nsample 1/20, 3 h 10 min left\nsample 2/20, 3 h 00 min left\n"
+
+
+def test_what_comes_next_on_a_terminal_takes_the_place_of_a_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+    stream = Terminal()
+    with Progress(stream) as progress:
+        progress.wait("starting")
+        assert stream.getvalue() == "\r\x1b[2Kstarting\r"
+    assert stream.getvalue().endswith("\r\x1b[2K")
 
 
 def test_progress_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 import sys
 
 import pytest
 import torch
 from headers import stable_diffusion as layouts
 
-from bottega.errors import BottegaError, InvalidRecipe
+from bottega.errors import InvalidRecipe, InvalidSetting
 from bottega.families import sd1, sdxl
 from bottega.runtime import place as places
 from bottega.runtime.place import choose, keep_memory
@@ -62,8 +64,64 @@ def test_gpus_decode_in_a_dtype_that_does_not_overflow(
 
 
 def test_a_device_that_is_not_there() -> None:
-    with pytest.raises(BottegaError, match=r"use one of: auto, .*cpu"):
+    with pytest.raises(InvalidSetting, match=r"set BOTTEGA_DEVICE, .* to one of: auto, .*cpu"):
         choose("tpu")
+
+
+def test_what_may_change_the_last_bits_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    place = choose("cpu")
+    assert place.threads == torch.get_num_threads()
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX2")
+    assert place.capability == "AVX2"
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (9, 0))
+    assert (choose().threads, choose().capability) == (None, "9.0")
+
+
+CONVOLUTION = """
+import bottega.runtime.place
+import torch
+torch.nn.functional.conv2d(torch.ones(1, 64, 32, 32), torch.ones(64, 64, 3, 3))
+"""
+
+
+@pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="this torch has no oneDNN")
+@pytest.mark.parametrize("variable", ["ONEDNN_DEFAULT_FPMATH_MODE", "DNNL_DEFAULT_FPMATH_MODE"])
+def test_no_variable_makes_float32_less_exact(variable: str) -> None:
+    words = [sys.executable, "-c", CONVOLUTION]
+    environment = {**os.environ, "ONEDNN_VERBOSE": "1", variable: "BF16"}
+    ran = subprocess.run(words, env=environment, capture_output=True, text=True, check=True)
+    done = [line for line in ran.stdout.splitlines() if ",primitive,exec," in line]
+    assert any(",convolution," in line for line in done), ran.stdout
+    assert not any("fpmath" in line for line in done), ran.stdout
+
+
+SWITCHES = """
+import torch
+from bottega.runtime.place import keep_precision
+{}
+keep_precision()
+backends = torch.backends
+operations = backends.cuda.matmul, backends.cudnn.conv, backends.mkldnn.matmul, backends.mkldnn.conv
+print(*[operation.fp32_precision for operation in operations])
+print(torch.get_float32_matmul_precision(), backends.cuda.matmul.allow_tf32, backends.cudnn.allow_tf32)
+"""
+
+
+@pytest.mark.parametrize(
+    "before",
+    [
+        "pass",
+        "torch.set_float32_matmul_precision('medium')",
+        "torch.backends.fp32_precision = 'tf32'",
+        "torch.backends.mkldnn.fp32_precision = 'bf16'",
+        "torch.backends.cudnn.conv.fp32_precision = 'tf32'",
+    ],
+)
+def test_no_switch_makes_float32_less_exact(before: str) -> None:
+    words = [sys.executable, "-c", SWITCHES.format(before)]
+    ran = subprocess.run(words, capture_output=True, text=True, check=True)
+    assert ran.stdout.split() == [*["ieee"] * 4, "highest", "False", "False"]
 
 
 def test_memory_is_that_of_this_machine() -> None:
@@ -79,7 +137,7 @@ def test_the_allocator_can_be_told() -> None:
 
 def planned(family: str, available: float, **asked: object) -> MemoryPlan:
     header = layouts.header(layouts.PUBLISHED[family][2])
-    match = {"sd1": sd1, "sdxl": sdxl}[family].recognise(header)
+    match = {"sd1": sd1, "sdxl": sdxl}[family].family.recognise(header)
     assert match is not None
     return plan(header, match, HALF, round(available * GIB), **{"size": (512, 512), **asked})  # type: ignore[arg-type]
 
@@ -113,3 +171,12 @@ def test_decodes_in_tiles_when_the_whole_does_not_fit() -> None:
     assert large.tile_vae
     assert large.fits
     assert not planned("sdxl", 24, size=(1536, 1536)).tile_vae
+
+
+def test_reckons_with_tiles_as_the_recipe_has_them() -> None:
+    whole = planned("sdxl", 11, size=(1536, 1536), tiled=False)
+    assert not whole.fits
+    assert whole.words.endswith("decode it in tiles (vae_tiling=on)")
+    in_tiles = planned("sdxl", 24, size=(1536, 1536), tiled=True)
+    assert in_tiles.tile_vae
+    assert in_tiles.decoding == planned("sdxl", 11, size=(1536, 1536)).decoding < whole.decoding

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import subprocess
 import sys
 from pathlib import Path
@@ -58,6 +59,25 @@ def test_a_picture_from_a_picture_replays_without_the_original(bottega: Command,
     assert bottega("replay", out, "--check").code == 0
 
 
+@pytest.mark.parametrize("role", ["init", "mask"])
+@pytest.mark.parametrize("what", ["gone", "changed"])
+def test_an_input_picture_that_was_lost_is_named(
+    role: str, what: str, bottega: Command, toy: Path, home: Path, tmp_path: Path
+) -> None:
+    inputs = {"init": tmp_path / "init.png", "mask": tmp_path / "mask.png"}
+    Image.radial_gradient("L").resize((64, 64)).convert("RGB").save(inputs["init"])
+    Image.linear_gradient("L").resize((64, 64)).save(inputs["mask"])
+    out = tmp_path / "out.png"
+    make(bottega, toy, out, "--init", inputs["init"], "--mask", inputs["mask"])
+    kept = home / "inputs" / hashlib.sha256(inputs[role].read_bytes()).hexdigest()
+    kept.unlink() if what == "gone" else kept.write_bytes(b"other bytes")
+    ran = bottega("replay", out, "--check")
+    assert ran.code == 2
+    assert f"the {role} picture {kept} is {what}; copy the original to that place" in ran.err
+    kept.write_bytes(inputs[role].read_bytes())
+    assert bottega("replay", out, "--check").code == 0
+
+
 def test_a_renamed_model_is_found_by_its_hash(bottega: Command, toy: Path, tmp_path: Path) -> None:
     shelf = tmp_path / "shelf"
     shelf.mkdir()
@@ -96,6 +116,9 @@ def test_a_changed_picture_is_told(bottega: Command, toy: Path, tmp_path: Path) 
     ran = bottega("replay", out, "--check")
     assert ran.code == 1
     assert "different (PSNR" in ran.err
+    ran = bottega("replay", out, "--check", "--json")
+    assert (ran.code, ran.json["same"]) == (1, False)  # which also says that there is one document and nothing else
+    assert "different (PSNR" in ran.err
 
 
 def test_a_picture_of_a1111_is_made_again_from_its_text(bottega: Command, toy: Path, tmp_path: Path) -> None:
@@ -113,6 +136,31 @@ def test_a_picture_of_a1111_is_made_again_from_its_text(bottega: Command, toy: P
     make(bottega, toy, ours, "--sampler", "DPM++ 2M", "--set", "noise_source=NV", "--seed", 11)
     assert pixels(ours).tobytes() == pixels(again).tobytes()
     assert bottega("replay", theirs, "--check").code == 1
+
+
+@pytest.mark.parametrize(
+    ("title", "told"),
+    [
+        ("Model hash: 0123456789, Model: toy", "the hash of toy is {real}, not 0123456789; put the right one on a"),
+        ("Model hash: 01234567, Model: toy", "not 01234567 (8 digits are A1111's old kind of hash"),
+        (
+            "Model hash: 0123456789, Model: tyo",
+            "no model has the hash 0123456789, and none is called 'tyo'; did you mean",
+        ),
+        ("Model hash: 0123456789", "no model has the hash 0123456789; put it on a shelf"),
+        ("Model: no such thing", "no model is called 'no such thing'"),
+    ],
+)
+def test_it_is_told_whether_the_name_or_the_hash_of_an_a1111_picture_means_no_model(
+    title: str, told: str, bottega: Command, toy: Path, tmp_path: Path
+) -> None:
+    path, info = tmp_path / "theirs.png", PngInfo()
+    info.add_text("parameters", f"a house\nSteps: 4, Sampler: Euler, CFG scale: 7, Seed: 1, Size: 64x64, {title}")
+    Image.new("RGB", (64, 64)).save(path, pnginfo=info)
+    real = bottega("models", "show", toy, "--json").json["sha256"]
+    ran = bottega("replay", path)
+    assert (ran.code, ran.out) == (2, "")
+    assert told.format(real=real[:10]) in ran.err
 
 
 @pytest.mark.parametrize("fields", ["Hires upscale: 2, ", "Denoising strength: 0.5, ", "Seed: x, "])

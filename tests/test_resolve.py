@@ -19,7 +19,7 @@ DEFAULTS = {
     "zero_snr": False,
     "clip_skip": 1,
 }
-MODEL = Chosen("some-model", "a" * 64, family("sd1"), DEFAULTS)
+MODEL = Chosen("some-model", "a" * 64, family("sd1"), DEFAULTS, limits={"clip_skip": 12})
 DEVICE = Device("bfloat16", needs_tiles=lambda size: size.width > 1000)
 
 
@@ -112,6 +112,7 @@ def test_an_input_picture_decides_the_size(picture: tuple[int, int], size: tuple
         (Recipe(prompt="a", inputs=(Media(role="init", sha256="b" * 64),)), "inputs.0"),
         (Recipe(prompt="a", knobs={"clip_skip": 0}), "knobs.clip_skip"),
         (Recipe(prompt="a", knobs={"clip_skip": True}), "knobs.clip_skip"),
+        (Recipe(prompt="a", knobs={"clip_skip": 13}), "knobs.clip_skip"),  # 24 in other models
         (Recipe(prompt="a", knobs={"eta": "much"}), "knobs.eta"),
         (Recipe(prompt="a", knobs={"emphasis": "loud"}), "knobs.emphasis"),
         (Recipe(prompt="a", knobs={"cilp_skip": 2}), "knobs.cilp_skip"),

@@ -1,4 +1,4 @@
-"""Running: one retry in float32 for a broken picture, a clear end for everything else, and events that tell it all."""
+"""Running: float32 for what came out broken, a clear end for everything else, and events that tell it all."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
 from conftest import pixels
 from PIL import Image
 
@@ -20,10 +22,10 @@ from bottega.recipe import Made as MadeBy
 from bottega.recipe import Output, Recipe, Ref, Sampling, Size, read_recipe
 from bottega.spec import Emit, Family, Task
 
-Make = Callable[[Any, Sequence[Recipe], Mapping[str, Image.Image], Emit], list[Image.Image]]
+Make = Callable[[Any, Sequence[Recipe], Mapping[str, Image.Image], Emit], list[Image.Image | BrokenPicture]]
 
 
-def work(make: Make, folder: Path, count: int = 1) -> Work:
+def work(make: Make, folder: Path, count: int = 1, batch: int = 1) -> Work:
     """A job for a family whose one task is `make`; its pipe is the name of its precision."""
     recipe = Recipe(
         model=Ref(name="m", sha256="a" * 64),
@@ -41,11 +43,18 @@ def work(make: Make, folder: Path, count: int = 1) -> Work:
 
     family = Family("stand-in", "Stand-in", "image", unused, unused, tasks, lambda *_: {}, (), unused)
     made = MadeBy(app="test", versions={}, device="cpu")
-    return Work(recipe, family, {}, made, lambda precision, emit: precision, 1, Destination(folder))
+    return Work(recipe, family, {}, made, lambda precision, emit: precision, batch, Destination(folder))
 
 
-def gradient(pipe: Any, batch: Sequence[Recipe], inputs: Mapping[str, Image.Image], emit: Emit) -> list[Image.Image]:
+def gradient(
+    pipe: Any, batch: Sequence[Recipe], inputs: Mapping[str, Image.Image], emit: Emit
+) -> list[Image.Image | BrokenPicture]:
     return [Image.linear_gradient("L").convert("RGB") for _ in batch]
+
+
+def carried(made: Made) -> Recipe:
+    """The recipe that an output carries."""
+    return read_recipe(str(media.read(made.path).recipe))
 
 
 def kinds(events: list[Event]) -> list[type[Event]]:
@@ -64,24 +73,54 @@ def test_the_events_of_a_job_that_goes_well(tmp_path: Path) -> None:
 def test_a_broken_picture_is_made_once_more_in_float32_and_its_recipe_says_so(tmp_path: Path) -> None:
     tried = []
 
-    def make(pipe: Any, batch: Any, inputs: Any, emit: Emit) -> list[Image.Image]:
+    def make(pipe: Any, batch: Any, inputs: Any, emit: Emit) -> list[Image.Image | BrokenPicture]:
         tried.append(pipe)
-        if pipe != "float32":
-            raise BrokenPicture("not a number")
-        return gradient(pipe, batch, inputs, emit)
+        return gradient(pipe, batch, inputs, emit) if pipe == "float32" else [BrokenPicture("not a number")]
 
     events = list(run(work(make, tmp_path)))
     assert tried == ["bfloat16", "float32"]
     assert kinds(events) == [Started, Note, Made, Done]
     (made,) = (event for event in events if isinstance(event, Made))
-    carried = media.read(made.path)
-    assert read_recipe(str(carried.recipe)).knobs["precision"] == "float32"
-    assert read_recipe(str(carried.recipe)).digest == made.digest
+    assert carried(made).knobs["precision"] == "float32"
+    assert carried(made).digest == made.digest
+
+
+def test_of_a_batch_only_the_broken_picture_is_made_again_and_the_rest_of_the_job_stays_in_float32(
+    tmp_path: Path,
+) -> None:
+    ran = []
+
+    def make(pipe: Any, batch: Sequence[Recipe], inputs: Any, emit: Emit) -> list[Image.Image | BrokenPicture]:
+        ran.append((pipe, [recipe.sampling.seed for recipe in batch]))
+        made = gradient(pipe, batch, inputs, emit)
+        breaks = [pipe == "bfloat16" and recipe.sampling.seed in (4, 7) for recipe in batch]
+        return [BrokenPicture("not a number") if broken else each for broken, each in zip(breaks, made, strict=True)]
+
+    events = list(run(work(make, tmp_path, count=6, batch=3)))
+    assert ran == [("bfloat16", [3, 4, 5]), *(("float32", [seed]) for seed in (4, 6, 7, 8))]
+    assert kinds(events) == [Started, Made, Note, *[Made] * 5, Done]
+    made = [event for event in events if isinstance(event, Made)]
+    assert [(event.image, event.seed) for event in made] == [(index, 3 + index) for index in range(6)]
+    assert [carried(event).knobs["precision"] for event in made] == [
+        "bfloat16",
+        "float32",
+        "bfloat16",  # had come out well before anything was made again
+        *["float32"] * 3,
+    ]
+    assert all(carried(event).digest == event.digest for event in made)
+
+
+def test_what_holds_for_every_picture_is_said_once(tmp_path: Path) -> None:
+    def make(pipe: Any, batch: Any, inputs: Any, emit: Emit) -> list[Image.Image | BrokenPicture]:
+        emit(Note("a knob has no effect"))
+        return gradient(pipe, batch, inputs, emit)
+
+    assert kinds(list(run(work(make, tmp_path, count=3)))) == [Started, Note, Made, Made, Made, Done]
 
 
 def test_a_picture_that_stays_broken_fails_and_leaves_nothing(tmp_path: Path) -> None:
-    def make(*_: Any) -> list[Image.Image]:
-        raise BrokenPicture("not a number")
+    def make(*_: Any) -> list[Image.Image | BrokenPicture]:
+        return [BrokenPicture("not a number")]
 
     events: list[Event] = []
     with pytest.raises(BrokenPicture):
@@ -91,17 +130,33 @@ def test_a_picture_that_stays_broken_fails_and_leaves_nothing(tmp_path: Path) ->
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory")])
-def test_a_full_memory_is_told_with_what_to_do(error: Exception, tmp_path: Path) -> None:
-    def make(*_: Any) -> list[Image.Image]:
-        raise error
+def refuse(error: Exception) -> None:
+    raise error
+
+
+@pytest.mark.parametrize(
+    "fill",
+    [
+        lambda: torch.empty(1 << 50, dtype=torch.uint8),
+        lambda: np.empty(1 << 50),
+        lambda: refuse(torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB.")),
+        lambda: refuse(RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`")),
+        lambda: refuse(RuntimeError("MPS backend out of memory (MPS allocated: 9.06 GB)")),
+        lambda: refuse(RuntimeError("[enforce fail at alloc_cpu.cpp:127] DefaultCPUAllocator: not enough memory")),
+    ],
+    ids=["torch", "numpy", "CUDA", "cuBLAS", "MPS", "Windows"],
+)
+def test_a_full_memory_is_told_with_what_to_do(fill: Callable[[], object], tmp_path: Path) -> None:
+    def make(*_: Any) -> list[Image.Image | BrokenPicture]:
+        fill()
+        raise AssertionError("there was room")
 
     with pytest.raises(OutOfMemory, match="make it smaller"):
         list(run(work(make, tmp_path)))
 
 
 def test_a_bug_is_not_dressed_up_as_something_else(tmp_path: Path) -> None:
-    def make(*_: Any) -> list[Image.Image]:
+    def make(*_: Any) -> list[Image.Image | BrokenPicture]:
         raise RuntimeError("shapes do not fit")
 
     with pytest.raises(RuntimeError, match="shapes do not fit"):
@@ -111,7 +166,7 @@ def test_a_bug_is_not_dressed_up_as_something_else(tmp_path: Path) -> None:
 def test_closing_the_events_stops_the_work_within_a_step(tmp_path: Path) -> None:
     steps = []
 
-    def make(pipe: Any, batch: Any, inputs: Any, emit: Emit) -> list[Image.Image]:
+    def make(pipe: Any, batch: Any, inputs: Any, emit: Emit) -> list[Image.Image | BrokenPicture]:
         for step in range(10_000_000):
             steps.append(step)
             emit(Note(str(step)))

@@ -13,11 +13,12 @@ from pathlib import Path
 import pytest
 from small_models import BLUE, FAMILIES, RED, small_family, write_model
 
+import bottega
 from bottega.formats import read_header
 from bottega.library import Catalog, open_catalog
 from bottega.library.disk import folder_stamp
 from bottega.library.hashes import sha256_of
-from bottega.library.identify import identify, shown_metadata
+from bottega.library.identify import hash_code, identify, reader, shown_metadata
 from bottega.library.scan import Report, scan
 
 
@@ -136,6 +137,38 @@ def test_more_families_look_again(catalog: Catalog, shelf: Path) -> None:
 
 
 # --- what is found ---------------------------------------------------------------------------------------------------
+
+
+def test_other_code_looks_again_and_keeps_the_hash(
+    catalog: Catalog, shelf: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_model(shelf / "a.safetensors")
+    (entry,) = scan(catalog, [shelf], FAMILIES).entries
+    hashed = sha256_of(catalog, entry)
+    assert hashed.is_current()
+
+    monkeypatch.setattr("bottega.library.identify.hash_code", lambda package: "other")
+    reader.cache_clear()
+    try:
+        assert not hashed.is_current()
+        assert scan(catalog, [shelf], FAMILIES).headers_read == 1
+        (again,) = catalog.entries()
+        assert again.is_current()
+        assert again.sha256 == hashed.sha256
+        assert scan(catalog, [shelf], FAMILIES).headers_read == 0
+    finally:
+        reader.cache_clear()
+
+
+@pytest.mark.parametrize("room", ["families", "formats", "library"])
+def test_the_hash_of_the_code_follows_what_reads_and_recognises(room: str, tmp_path: Path) -> None:
+    package = Path(bottega.__file__).parent
+    shutil.copytree(package, tmp_path, ignore=shutil.ignore_patterns("*.safetensors"), dirs_exist_ok=True)
+    before = hash_code(tmp_path)
+    assert hash_code(tmp_path) == before
+    changed = next((tmp_path / room).rglob("*.py"))
+    changed.write_text(changed.read_text(encoding="utf-8") + "# changed\n", encoding="utf-8")
+    assert hash_code(tmp_path) != before
 
 
 def test_plain_folders(catalog: Catalog, shelf: Path) -> None:

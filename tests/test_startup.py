@@ -31,7 +31,7 @@ def imported_by(home: Path, *words: str) -> set[str]:
     return set(done.stderr.rpartition("imported:")[2].split())
 
 
-@pytest.mark.parametrize("words", [("--help",), ("--version",), (), ("models", "--help")])
+@pytest.mark.parametrize("words", [("--help",), ("--version",), (), ("models", "--help"), ("models", "list", "-h")])
 def test_help_imports_nothing_heavy(tmp_path: Path, words: tuple[str, ...]) -> None:
     modules = imported_by(tmp_path, *words)
     assert not modules.intersection(HEAVY)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
 from bottega.version import __version__
 
+# Type checkers know the name. Importing typing for it would take longer than the rest of this, and an interrupt
+# meanwhile would come before the command line is there to catch it.
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from bottega.recipe import Recipe
     from bottega.workbench import Workbench
 

@@ -76,6 +76,12 @@ class InvalidRecipe(BottegaError):
         self.problems = tuple(problems)
 
 
+class InvalidSetting(BottegaError):
+    """A setting that can't be used; it says whether it stands in `settings.toml` or in an environment variable."""
+
+    exit_code = 2
+
+
 class OutOfMemory(BottegaError):
     """The plan does not fit into the device's memory, or the device ran out of it."""
 

@@ -71,11 +71,16 @@ class Output(_Part):
 
 
 class Made(_Part):
-    """By what an output was made; outside the digest."""
+    """By what an output was made; outside the digest, though any of it may change the last bits of a picture.
+
+    `threads` (of a CPU) and `capability` (its instructions, or a GPU's generation) are unknown in older recipes.
+    """
 
     app: str
     versions: dict[str, str]
     device: str
+    threads: int | None = None
+    capability: str | None = None
 
 
 class Recipe(_Part):

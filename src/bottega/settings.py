@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import os
+import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
+from typing import Any
 
-from bottega.errors import FileError
+from bottega.errors import FileError, InvalidSetting
 
 STARTER_SHELF = Path(__file__).parent / "starter"
+PRECISIONS = ("auto", "float32", "bfloat16", "float16")
 
 
 @dataclass(frozen=True)
@@ -26,6 +29,11 @@ class Settings:
     model: str = "starter-image"
     device: str = "auto"
     precision: str = "auto"
+
+    @property
+    def file(self) -> Path:
+        """Where the user writes settings down."""
+        return self.home / "settings.toml"
 
     @property
     def catalog(self) -> Path:
@@ -52,31 +60,46 @@ def default_home(environment: Mapping[str, str]) -> Path:
 
 
 def read_settings(environment: Mapping[str, str] = os.environ) -> Settings:
-    """The settings of this home: `settings.toml` in it, over the defaults.
+    """The settings of this home: `settings.toml` in it, over the defaults. Its relative paths begin at the home.
 
-    Raises FileError for a file that is no TOML, an unknown name or a value of the wrong type.
+    Raises FileError for a file that is no TOML, InvalidSetting for an unknown name or a value that can't be used.
     """
-    home = default_home(environment)
-    path = home / "settings.toml"
+    defaults = Settings(default_home(environment))
+    home, file = defaults.home, defaults.file
     try:
-        told = tomllib.loads(path.read_text(encoding="utf-8-sig"))
+        told = tomllib.loads(file.read_text(encoding="utf-8-sig"))
     except (FileNotFoundError, NotADirectoryError):
         told = {}
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise FileError(path, f"is no valid TOML ({error})", "mend it or move it away") from None
+        raise FileError(file, f"is no valid TOML ({error})", "mend it or move it away") from None
     known = {entry.name for entry in fields(Settings)} - {"home"}
-    if unknown := sorted(set(told) - known):
-        raise FileError(path, f"has no setting called {unknown[0]!r}", f"the settings are {', '.join(sorted(known))}")
     for name, value in told.items():
-        wanted = list if name == "shelves" else str
-        if not isinstance(value, wanted) or (wanted is list and not all(isinstance(item, str) for item in value)):
-            raise FileError(path, f"{name} is {value!r}", "write a text in quotes, or a list of them for shelves")
-    shelves = tuple(Path(shelf).expanduser() for shelf in told.get("shelves", ()))
+        if name not in known:
+            raise InvalidSetting(f"{file}: {name} is no setting", f"the settings are {', '.join(sorted(known))}")
+        if remedy := _remedy(name, value):
+            raise InvalidSetting(f"{file}: {name} is {value!r}", remedy)
+    device = environment.get("BOTTEGA_DEVICE")
+    if device and (remedy := _remedy("device", device)):
+        raise InvalidSetting(f"BOTTEGA_DEVICE is {device!r}", remedy)
     return Settings(
         home=home,
-        shelves=shelves,
-        outputs=home / Path(told.get("outputs", "outputs")).expanduser(),
-        model=told.get("model", Settings.model),
-        device=environment.get("BOTTEGA_DEVICE") or told.get("device", Settings.device),
-        precision=told.get("precision", Settings.precision),
+        shelves=tuple(home / os.path.expanduser(shelf) for shelf in told.get("shelves", ())),
+        outputs=home / os.path.expanduser(told.get("outputs", defaults.outputs)),
+        model=told.get("model", defaults.model),
+        device=device or told.get("device", defaults.device),
+        precision=told.get("precision", defaults.precision),
     )
+
+
+def _remedy(name: str, value: Any) -> str:
+    """What to write instead of a value that this setting can't have; empty for one that it can."""
+    if name == "shelves":
+        is_list = isinstance(value, list) and all(isinstance(item, str) for item in value)
+        return "" if is_list else "write a list of texts in quotes"
+    if not isinstance(value, str):
+        return "write a text in quotes"
+    if name == "device" and not re.fullmatch(r"auto|cpu|mps|cuda(:[0-9]+)?", value):
+        return "use one of auto, cuda, cuda:1, mps, cpu"
+    if name == "precision" and value not in PRECISIONS:
+        return f"use one of {', '.join(PRECISIONS)}"
+    return ""

@@ -12,6 +12,7 @@ from bottega.formats.header import Header
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+    from bottega.errors import BrokenPicture
     from bottega.events import Event
     from bottega.recipe import Recipe
 
@@ -57,7 +58,25 @@ class Knob:
             return f"{value!r} is none of {', '.join(self.choices)}"
         return None
 
+    def value_of(self, text: str) -> bool | int | float | str:
+        """What a text that somebody typed means as this knob's value: `yes` and `on` are true, case does not matter.
 
+        A text that means nothing here comes back as it is, for `check` to refuse.
+        """
+        if self.type is bool:
+            return _SWITCH.get(text.casefold(), text)
+        if self.type is str:
+            return next((choice for choice in self.choices if choice.casefold() == text.casefold()), text)
+        for number in (int, float):
+            try:
+                value = number(text)
+            except ValueError:
+                continue
+            return value if -inf < value < inf else text  # no recipe can hold the others
+        return text
+
+
+_SWITCH = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
 _ACCEPTED: dict[type, tuple[type, ...]] = {int: (int,), float: (int, float), bool: (bool,), str: (str,)}
 _ARTICLE = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
 
@@ -79,17 +98,22 @@ class Task:
     """What is made from what, under Hugging Face's name where there is one, and the function that makes it.
 
     `run(pipe, batch, inputs, emit)` gets resolved recipes for one picture each, which differ in their seeds only, and
-    the input pictures by role; it answers with one picture for each recipe.
+    the input pictures by role; it answers with one picture for each recipe, or with what is wrong with that one.
     """
 
     id: str
-    run: Callable[[Any, Sequence[Recipe], Mapping[str, Image], Emit], list[Image]]
+    run: Callable[[Any, Sequence[Recipe], Mapping[str, Image], Emit], list[Image | BrokenPicture]]
     needs: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Family:
-    """An architecture: how to recognise, load and run its models. A torch-free face; heavy imports inside functions."""
+    """An architecture: how to recognise, load and run its models. A torch-free face; heavy imports inside functions.
+
+    `load(header, match, place, told)` answers with the pipe; it calls `told(done, total)` before the first part and
+    after each, and stops with whatever that raises. `limits(match)` are the highest values of those knobs that one
+    model bounds more closely than its family.
+    """
 
     id: str
     title: str
@@ -100,3 +124,4 @@ class Family:
     defaults: Callable[[Header, Match], Mapping[str, Any]]
     knobs: tuple[Knob, ...]
     toy: Callable[..., Any]
+    limits: Callable[[Match], Mapping[str, int]] = lambda match: {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Generator
 from contextlib import suppress
 from dataclasses import replace
@@ -16,7 +17,15 @@ from bottega.engine.replay import Source, read_source
 from bottega.engine.resolve import Chosen, Device, resolve
 from bottega.engine.run import Work, run
 from bottega.engine.save import destination
-from bottega.errors import Different, FormatError, OutOfMemory, UnknownModel, UnsupportedModel
+from bottega.errors import (
+    Different,
+    FormatError,
+    InvalidRecipe,
+    InvalidSetting,
+    OutOfMemory,
+    UnknownModel,
+    UnsupportedModel,
+)
 from bottega.families import all_families, family
 from bottega.formats import read_header
 from bottega.library import Catalog, Entry, open_catalog
@@ -49,10 +58,14 @@ class Workbench:
 
     @cached_property
     def place(self) -> Place:
-        """The device that everything runs on, and what it does best."""
+        """The device that everything runs on, in the precision of the settings; InvalidSetting if it has either not."""
         from bottega.runtime.place import choose
 
-        return choose(self.settings.device)
+        try:
+            return choose(self.settings.device, self.settings.precision)
+        except InvalidRecipe as error:
+            (problem,) = error.problems
+            raise InvalidSetting(f"{self.settings.file}: precision: {problem.what}", problem.remedy) from None
 
     @cached_property
     def _loader(self) -> Loader:
@@ -66,7 +79,7 @@ class Workbench:
         """Take a picture in as `init` or `mask` of a recipe."""
         return keep_input(path, role, self.settings.inputs)
 
-    def resolve(self, draft: Recipe, *, out: Path | None = None) -> Recipe:
+    def resolve(self, draft: Recipe, *, out: str | Path | None = None) -> Recipe:
         """A recipe that says everything, checked; `out` may decide the file format by its ending.
 
         Raises InvalidRecipe with all problems at once, and what `find` raises.
@@ -79,7 +92,7 @@ class Workbench:
         face = family(entry.family)
         match = face.recognise(header)
         assert match is not None and entry.sha256 is not None
-        chosen = Chosen(entry.name, entry.sha256, face, face.defaults(header, match))
+        chosen = Chosen(entry.name, entry.sha256, face, face.defaults(header, match), face.limits(match))
         init = open_inputs(draft.inputs, self.settings.inputs).get("init")
         precision = self._precision(draft)
         device = Device(
@@ -88,7 +101,7 @@ class Workbench:
         )
         return resolve(draft, chosen, device, init.size if init else None)
 
-    def run(self, recipe: Recipe, *, out: Path | None = None, previews: bool = False) -> Generator[Event]:
+    def run(self, recipe: Recipe, *, out: str | Path | None = None, previews: bool = False) -> Generator[Event]:
         """Make what a resolved recipe says, into `out` or the home's outputs; events tell how it goes.
 
         Closing the iterator stops the work within a step. Raises any BottegaError after a Failed event.
@@ -104,11 +117,12 @@ class Workbench:
                 recipe=recipe,
                 family=face,
                 inputs=open_inputs(recipe.inputs, self.settings.inputs),
-                made=Made(app=f"bottega {__version__}", versions=versions(), device=self.place.device),
+                made=self._made(),
                 load=lambda precision, emit: self._loader.load(entry, face, precision, emit),
                 batch=plan.batch,
                 destination=target,
-                previews=self.settings.home / "preview.png" if previews else None,
+                # Its own for each job: several may run in one home.
+                previews=self.settings.home / f"preview-{secrets.token_hex(4)}.png" if previews else None,
             )
         )
 
@@ -119,11 +133,12 @@ class Workbench:
         match = family(entry.family).recognise(header)
         assert match is not None and recipe.size is not None
         size = (recipe.size.width, recipe.size.height)
-        precision = str(recipe.knobs["precision"])
-        plans = [self._plan(header, match, size, precision, batch) for batch in range(1, self._most(recipe) + 1)]
+        precision, tiled = str(recipe.knobs["precision"]), recipe.knobs["vae_tiling"] == "on"
+        batches = range(1, self._most(recipe) + 1)
+        plans = [self._plan(header, match, size, precision, batch, tiled) for batch in batches]
         return next((plan for plan in reversed(plans) if plan.fits), plans[0])
 
-    def replayed(self, path: Path, *, out: Path | None = None) -> Source:
+    def replayed(self, path: Path, *, out: str | Path | None = None) -> Source:
         """The resolved recipe of an output of ours, or of what A1111's text in a picture describes.
 
         The format is that of the file, unless `out` says another one.
@@ -133,12 +148,30 @@ class Workbench:
         source = read_source(path)
         return replace(source, recipe=self.resolve(source.recipe, out=out))
 
-    def _plan(self, header: Header, match: Match, size: tuple[int, int], precision: str, batch: int = 1) -> MemoryPlan:
+    def _made(self) -> Made:
+        place = self.place
+        return Made(
+            app=f"bottega {__version__}",
+            versions=versions(),
+            device=place.device,
+            threads=place.threads,
+            capability=place.capability,
+        )
+
+    def _plan(
+        self,
+        header: Header,
+        match: Match,
+        size: tuple[int, int],
+        precision: str,
+        batch: int = 1,
+        tiled: bool | None = None,
+    ) -> MemoryPlan:
         from bottega.runtime.place import choose
         from bottega.runtime.plan import plan
 
         place = choose(self.settings.device, precision)
-        return plan(header, match, place.dtypes, place.memory, size=size, batch=batch)
+        return plan(header, match, place.dtypes, place.memory, size=size, batch=batch, tiled=tiled)
 
     def _most(self, recipe: Recipe) -> int:
         """How many pictures may be made at once: an adaptive sampler's steps would depend on the whole batch."""
@@ -193,8 +226,7 @@ class Workbench:
 
     def _precision(self, draft: Recipe) -> str:
         """What the draft says, else what the settings say, else what the device runs best."""
-        told = draft.knobs.get("precision", "auto")
-        told = self.settings.precision if told == "auto" else str(told)
+        told = str(draft.knobs.get("precision", "auto"))
         return self.place.precision if told == "auto" else told
 
 

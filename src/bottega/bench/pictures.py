@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from bottega.bench.figures import Peaks
 from bottega.bench.machine import synchronize
+from bottega.errors import BrokenPicture
 from bottega.events import Event, Step
 from bottega.families import family
 from bottega.formats import read_header
@@ -140,8 +141,11 @@ class Ours:
 
 
 def _run(pipe: Any, recipe: Recipe, watch: _Watch) -> Image:
-    pictures: list[Image] = FAMILY.tasks[recipe.task].run(pipe, [recipe], {}, watch)
-    return pictures[0]
+    picture: Image | BrokenPicture
+    (picture,) = FAMILY.tasks[recipe.task].run(pipe, [recipe], {}, watch)
+    if isinstance(picture, BrokenPicture):
+        raise picture
+    return picture
 
 
 def work_of(pipe: Any, recipe: Recipe) -> Mapping[str, Work]:

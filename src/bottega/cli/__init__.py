@@ -12,6 +12,7 @@ import io
 import os
 import sys
 from importlib import import_module
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from bottega.cli.terminal import printable
@@ -20,6 +21,7 @@ from bottega.version import __version__
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from typing import Any
 
 # Each command group with the lines that `bottega --help` shows of it; its code is in the module of the same name.
 COMMANDS: dict[str, dict[str, str]] = {
@@ -110,17 +112,25 @@ def run_command(name: str, words: list[str]) -> int:
     """Parse the words as the command group's own arguments and run it."""
     from argparse import ArgumentParser
 
+    end = words.index("--") if "--" in words else len(words)
+    free, verbatim = words[:end], words[end:]
+
     class Parser(ArgumentParser):
         """A parser whose complaints are errors like all others; subparsers are of its type too."""
 
+        def __init__(self, **options: Any) -> None:
+            # As an option of argparse's, -h would swallow every word that begins with it.
+            super().__init__(**options, allow_abbrev=False, add_help=False)
+            self.add_argument("--help", action="help", help="show this and end")
+
         def error(self, message: str) -> None:  # type: ignore[override]  # NoReturn in the base; it does not return
-            raise UsageError(message, f"see `{self.prog} --help`")
+            raise UsageError(message, remedy_for(message, free) or f"see `{self.prog} --help`")
 
     command = import_module(f"bottega.cli.{name}")
-    parser = Parser(prog=f"bottega {name}", description=command.__doc__, allow_abbrev=False)
+    parser = Parser(prog=f"bottega {name}", description=command.__doc__)
     command.configure(parser)
     try:
-        args = parser.parse_args(words)
+        args = parser.parse_args([*("--help" if word == "-h" else word for word in free), *verbatim])
     except SystemExit as stop:  # argparse printed its help
         return int(stop.code or 0)
 
@@ -149,6 +159,17 @@ def nearest_command(name: str) -> str:
 
     near = get_close_matches(name, COMMANDS, n=2)
     return f"did you mean {' or '.join(f'`bottega {each}`' for each in near)}?" if near else "see `bottega --help`"
+
+
+def remedy_for(message: str, words: Sequence[str]) -> str:
+    """What to do about a word that was taken for an option because it begins with a dash; empty if there is none."""
+    for before, word in pairwise(("", *words)):
+        # Our options are long ones, a number is a value, and what has a space in it is taken for words already.
+        if word[:1] == "-" and word[1:2].isalpha() and word != "-h" and " " not in word:
+            if message.endswith("expected one argument"):
+                return f"write {before}={word}"
+            return f"to take {word!r} as it stands, write it last, after --"
+    return ""
 
 
 def described(error: OSError) -> str:

@@ -6,27 +6,30 @@ import argparse
 import re
 import sys
 from contextlib import closing
+from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bottega.cli.progress import Progress
 from bottega.cli.terminal import print_json, printable
 from bottega.errors import FieldProblem, InvalidRecipe
-from bottega.events import Done, Made, Note, Preview, Step
+from bottega.events import Done, Made, Note, Preview, Started, Step
 from bottega.settings import Settings
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    from collections.abc import Collection, Generator
 
     from bottega.events import Event
-    from bottega.recipe import Recipe
+    from bottega.recipe import KnobValue, Recipe
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """The arguments of `bottega make`."""
     parser.add_argument("medium", choices=("image",), help="what to make")
     parser.add_argument("prompt", metavar="PROMPT", help="what it shall show, in A1111's prompt grammar")
-    parser.add_argument("--model", metavar="M", help="a model's name, hash or path (default: starter-image)")
+    parser.add_argument(
+        "--model", type=model_name, metavar="M", help="a model's name, hash or path (default: starter-image)"
+    )
     parser.add_argument("--negative", metavar="T", default="", help="what it shall not show")
     parser.add_argument("--steps", type=int, metavar="N", help="sampling steps")
     parser.add_argument("--cfg", type=float, metavar="F", help="how closely to follow the prompt (guidance scale)")
@@ -41,11 +44,16 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--set", action="append", default=[], metavar="KNOB=VALUE", help="any other setting of the model"
     )
-    parser.add_argument(
-        "--out", type=Path, metavar="FILE_OR_FOLDER", help="where to write (.png, .jpg, .webp, or a folder)"
-    )
+    parser.add_argument("--out", metavar="FILE_OR_FOLDER", help="where to write (.png, .jpg, .webp, or a folder)")
     parser.add_argument("--json", action="store_true", help="print one JSON document about what was made")
     parser.add_argument("--preview", action="store_true", help="keep a rough picture of the work up to date on disk")
+
+
+def model_name(text: str) -> str:
+    """A model's name as it is; an empty one is more likely a script's mistake than the wish for the default."""
+    if not text.strip():
+        raise argparse.ArgumentTypeError("is empty; name a model, or leave the option out")
+    return text
 
 
 def size(text: str) -> tuple[int, int]:
@@ -58,15 +66,15 @@ def size(text: str) -> tuple[int, int]:
 
 def run(args: argparse.Namespace, settings: Settings) -> int:
     """Make what the arguments say."""
-    progress = Progress(sys.stderr)
-    progress.say("starting")
+    with Progress(sys.stderr) as progress:
+        progress.wait("starting")
 
-    from bottega.workbench import Workbench
+        from bottega.workbench import Workbench
 
-    workbench = Workbench(settings)
-    recipe = workbench.resolve(draft(args, workbench), out=args.out)
-    events = workbench.run(recipe, out=args.out, previews=args.preview)
-    report(follow(events, progress), recipe, as_json=args.json)
+        workbench = Workbench(settings)
+        recipe = workbench.resolve(draft(args, workbench), out=args.out)
+        made = follow(workbench.run(recipe, out=args.out, previews=args.preview), progress)
+    report(made, recipe, as_json=args.json)
     return 0
 
 
@@ -98,36 +106,47 @@ def draft(args: argparse.Namespace, workbench: Any) -> Recipe:
     return recipe_from(told)
 
 
-def knobs(settings: list[str]) -> dict[str, bool | int | float | str]:
-    """`["clip_skip=2", "zero_snr=true"]` as names and typed values."""
-    told: dict[str, bool | int | float | str] = {}
+def knobs(settings: list[str]) -> dict[str, KnobValue]:
+    """`["clip_skip=2", "Zero-SNR=yes"]` as the knobs and values that are meant.
+
+    Raises InvalidRecipe with every setting that has no value, or a name that is no knob's.
+    """
+    from bottega.families import all_families
+
+    known = {knob.name: knob for face in all_families() for knob in face.knobs}
+    told: dict[str, KnobValue] = {}
+    problems: list[FieldProblem] = []
     for setting in settings:
-        name, equals, value = setting.partition("=")
+        written, equals, value = setting.partition("=")
+        name = written.strip().casefold().replace("-", "_")
         if not equals:
-            raise InvalidRecipe([FieldProblem(f"knobs.{setting}", "has no value", "write --set NAME=VALUE")])
-        told[name.strip().replace("-", "_")] = typed(value.strip())
+            problems.append(FieldProblem(f"knobs.{setting}", "has no value", "write --set NAME=VALUE"))
+        elif name not in known:
+            problems.append(FieldProblem(f"knobs.{name}", "is no setting of any model", nearest(name, known)))
+        else:
+            told[name] = known[name].value_of(value.strip())
+    if problems:
+        raise InvalidRecipe(problems)
     return told
 
 
-def typed(value: str) -> bool | int | float | str:
-    """A setting's value as the type it is written in."""
-    if value.lower() in ("true", "false"):
-        return value.lower() == "true"
-    for number in (int, float):
-        try:
-            return number(value)
-        except ValueError:
-            continue
-    return value
+def nearest(name: str, known: Collection[str]) -> str:
+    """The knobs that may have been meant, as a remedy; all of them if none is near."""
+    near = get_close_matches(name, known, n=3)
+    return f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(known)}"
 
 
 def follow(events: Generator[Event], progress: Progress) -> list[Made]:
     """Show a job's events as they come; what was made."""
     made: list[Made] = []
+    count = 1
     with closing(events):  # an interrupt that comes between two events stops the work too
         for event in events:
-            if isinstance(event, Step):
-                progress.update(event.phase, event.done, event.total)
+            if isinstance(event, Started):
+                count = event.count
+            elif isinstance(event, Step):
+                which = f"picture {len(made) + 1} of {count}: " if count > 1 and event.phase != "load" else ""
+                progress.update(f"{which}{event.phase}", event.done, event.total)
             elif isinstance(event, Made):
                 made.append(event)
             elif isinstance(event, Note):

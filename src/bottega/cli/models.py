@@ -11,7 +11,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bottega.cli.progress import Progress
-from bottega.cli.terminal import count_text, pairs, print_json, printable, size_text, table, time_text
+from bottega.cli.terminal import (
+    count_text,
+    labelled,
+    pairs,
+    print_json,
+    printable,
+    size_text,
+    table,
+    time_text,
+)
 from bottega.errors import FileError
 from bottega.library import Catalog, Entry, open_catalog
 from bottega.settings import STARTER_SHELF, Settings
@@ -154,7 +163,7 @@ def run_list(args: argparse.Namespace, settings: Settings, catalog: Catalog) -> 
     chosen = [
         entry
         for entry in known
-        if not entry.error and args.kind in (None, entry.kind) and args.family in (None, entry.family)
+        if not entry.error and wanted(args.kind, entry.kind) and wanted(args.family, entry.family)
     ]
     chosen.sort(key=lambda entry: (entry.kind, entry.family, entry.name.casefold(), entry.path))
     if args.json:
@@ -166,6 +175,11 @@ def run_list(args: argparse.Namespace, settings: Settings, catalog: Catalog) -> 
         print("no model of that kind or family is known; `bottega models list` lists them all", file=sys.stderr)
     if refused := sum(bool(entry.error) for entry in known):
         print(f"{plural(refused, 'file')} refused; `bottega models scan` tells why", file=sys.stderr)
+
+
+def wanted(told: str | None, real: str) -> bool:
+    """Whether a filter, if there is one, lets this through; case does not matter."""
+    return told is None or told.casefold() == real.casefold()
 
 
 def know_starter(catalog: Catalog) -> None:
@@ -286,21 +300,14 @@ def show_text(entry: Entry, header: Header, title: str, parts: Sequence[Mapping[
     return "\n\n".join(paragraphs)
 
 
-def labelled(name: str, values: Sequence[str]) -> list[tuple[str, str]]:
-    """Several values under one name, which stands at the first of them."""
-    return [("" if index else name, value) for index, value in enumerate(values)]
-
-
 def flat(values: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Nested dimensions as one line for each group: the plain ones by themselves, those of a part together."""
     lines = []
     for name, value in values.items():
         if isinstance(value, Mapping):
-            lines.append(
-                (printable(name), ", ".join(f"{key} {inner}" for key, inner in value.items() if inner is not None))
-            )
+            lines.append((name, ", ".join(f"{key} {inner}" for key, inner in value.items() if inner is not None)))
         else:
-            lines.append((printable(name), str(value)))
+            lines.append((name, str(value)))
     return lines
 
 

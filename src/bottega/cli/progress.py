@@ -57,6 +57,13 @@ class Progress:
         else:
             self._write(f"{phase} {told}{f', {left}' if left else ''}\n")
 
+    def wait(self, text: str) -> None:
+        """Tell a terminal what goes on before anything can be counted; a log, which nobody watches, is not told."""
+        if self._watched:
+            # The cursor goes back to the beginning, so that whatever is written next takes the place of it.
+            self._write(f"\r\x1b[2K{printable(text)}\r")
+            self._drawn = True
+
     def say(self, text: str) -> None:
         """Write a line that stays, above the bar if there is one."""
         self._erase()

@@ -18,31 +18,31 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """The arguments of `bottega replay`."""
     parser.add_argument("file", type=Path, metavar="FILE", help="a picture that carries its recipe")
     parser.add_argument("--check", action="store_true", help="write nothing; exit 1 if the result differs")
-    parser.add_argument("--out", type=Path, metavar="FILE_OR_FOLDER", help="where to write the new one")
+    parser.add_argument("--out", metavar="FILE_OR_FOLDER", help="where to write the new one")
     parser.add_argument("--json", action="store_true", help="print one JSON document")
 
 
 def run(args: argparse.Namespace, settings: Settings) -> int:
     """Make it again, and compare if asked."""
-    progress = Progress(sys.stderr)
-    progress.say("starting")
+    with Progress(sys.stderr) as progress:
+        progress.wait("starting")
 
-    from bottega.workbench import Workbench
+        from bottega.workbench import Workbench
 
-    workbench = Workbench(settings)
-    source = workbench.replayed(args.file, out=args.out)
-    recipe = source.recipe
-    for note in source.notes:
-        progress.say(note)
-    if not args.check:
-        report(follow(workbench.run(recipe, out=args.out), progress), recipe, as_json=args.json)
-        return 0
+        workbench = Workbench(settings)
+        source = workbench.replayed(args.file, out=args.out)
+        for note in source.notes:
+            progress.say(note)
+        if not args.check:
+            made = follow(workbench.run(source.recipe, out=args.out), progress)
+            report(made, source.recipe, as_json=args.json)
+            return 0
 
-    from bottega.engine.replay import compare
+        from bottega.engine.replay import compare
 
-    with tempfile.TemporaryDirectory(prefix="bottega-") as folder:
-        made = follow(workbench.run(recipe, out=Path(folder)), progress)
-        comparison = compare(args.file, Path(made[0].path))
+        with tempfile.TemporaryDirectory(prefix="bottega-") as folder:
+            made = follow(workbench.run(source.recipe, out=Path(folder)), progress)
+            comparison = compare(args.file, Path(made[0].path))
     if args.json:
         print_json(
             {

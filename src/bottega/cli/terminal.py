@@ -102,8 +102,14 @@ def _line(row: Sequence[str], widths: Sequence[int], gap: int, ellipsis: str, ri
 
 def pairs(rows: Sequence[tuple[str, str]]) -> str:
     """Names with what belongs to them, one to a line, aligned; a name may be empty to go on with the one above."""
-    width = max((columns(name) for name, _ in rows), default=0)
-    return "\n".join(f"{name}{' ' * (width - columns(name))}  {printable(value)}".rstrip() for name, value in rows)
+    shown = [(printable(name), printable(value)) for name, value in rows]
+    width = max((columns(name) for name, _ in shown), default=0)
+    return "\n".join(f"{name}{' ' * (width - columns(name))}  {value}".rstrip() for name, value in shown)
+
+
+def labelled(name: str, values: Sequence[str]) -> list[tuple[str, str]]:
+    """Several values under one name, which stands at the first of them."""
+    return [("" if index else name, value) for index, value in enumerate(values)]
 
 
 def size_text(count: float) -> str:

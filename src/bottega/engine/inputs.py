@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bottega.engine.save import write_whole
-from bottega.errors import FieldProblem, InvalidRecipe
+from bottega.errors import FieldProblem, InvalidRecipe, SaveError
 from bottega.formats.media import open_picture
 from bottega.recipe import Media
 
@@ -18,13 +18,17 @@ if TYPE_CHECKING:
 def keep_input(path: Path, role: str, kept: Path) -> Media:
     """Copy a picture into the folder `kept` under its SHA-256, so that recipes that name it can always run again.
 
-    Raises FileError for what is no PNG, JPEG or WebP.
+    Raises FileError for what is no PNG, JPEG or WebP, SaveError where the folder can't be written.
     """
     open_picture(path)
     content = path.read_bytes()
     sha256 = hashlib.sha256(content).hexdigest()
     if not _is_whole(kept / sha256):
-        kept.mkdir(parents=True, exist_ok=True)
+        try:
+            kept.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            reason = error.strerror or str(error)
+            raise SaveError(f"{kept}: can't be made ({reason})", "set BOTTEGA_HOME to a folder of yours") from None
         write_whole(kept / sha256, content)
     return Media(role=role, sha256=sha256)
 
@@ -44,8 +48,8 @@ def open_inputs(inputs: tuple[Media, ...], kept: Path) -> dict[str, Image]:
                 [
                     FieldProblem(
                         f"inputs.{index}",
-                        f"the picture {media.sha256[:10]} ({media.role}) is not in {kept}",
-                        "give the original again with --init or --mask",
+                        f"the {media.role} picture {path} is {'changed' if path.exists() else 'gone'}",
+                        "copy the original to that place; its name is its SHA-256",
                     )
                 ]
             )

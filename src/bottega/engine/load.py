@@ -7,9 +7,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from bottega.errors import FileError
 from bottega.events import Note, Step
 from bottega.formats import read_header
 from bottega.library import Entry
+from bottega.library.disk import stamp_of
 from bottega.spec import Emit, Family
 
 
@@ -26,26 +28,36 @@ class Loader:
         return self._key == (entry.sha256, precision)
 
     def load(self, entry: Entry, family: Family, precision: str, emit: Emit) -> Any:
-        """The pipe of this model in this precision."""
+        """The pipe of this model in this precision.
+
+        Raises FileError if the file is no longer the one that was hashed, so that no recipe names bytes that it was
+        not made with; what `emit` raises between two parts stops the loading.
+        """
         from bottega.runtime.place import choose, keep_memory, keep_precision
 
         assert entry.sha256 is not None
         if self.holds(entry, precision):
             return self._pipe
         self._key = self._pipe = None
-        emit(Step("load", 0, 1))
         keep_memory()
         keep_precision()
         header = read_header(entry.path)
         match = family.recognise(header)
+        _refuse_changed(entry)
         assert match is not None
+        place = choose(self.device, precision)
         with _uncollected():
-            self._pipe = family.load(header, match, choose(self.device, precision))
-        for note in self._pipe.notes:
+            pipe = family.load(header, match, place, lambda done, total: emit(Step("load", done, total)))
+        _refuse_changed(entry)
+        for note in pipe.notes:
             emit(Note(note))
-        self._key = (entry.sha256, precision)
-        emit(Step("load", 1, 1))
-        return self._pipe
+        self._key, self._pipe = (entry.sha256, precision), pipe
+        return pipe
+
+
+def _refuse_changed(entry: Entry) -> None:
+    if stamp_of(entry.path) != entry.stamp:
+        raise FileError(entry.path, "was changed while it was loaded", "try again when it is complete")
 
 
 @contextmanager

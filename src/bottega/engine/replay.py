@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -46,29 +47,55 @@ def read_source(path: Path) -> Source:
 
 @dataclass(frozen=True)
 class Comparison:
-    """How a picture and its replay differ: not at all in bytes, not at all in pixels, or by `psnr` decibels."""
+    """How a picture and its replay differ: not at all in bytes, not at all in pixels, or by `psnr` decibels.
+
+    `made_otherwise` says in what the ways that the two were made differ, and so what may be the cause.
+    """
 
     same_bytes: bool
     same_pixels: bool
     psnr: float
+    made_otherwise: tuple[str, ...] = ()
 
     @property
     def verdict(self) -> str:
         """The difference in words."""
         if self.same_bytes:
             return "the same to the byte"
+        what = f"different (PSNR {self.psnr:.1f} dB)"
         if self.same_pixels:
-            return "the same in every pixel (the files differ outside of them)"
-        return f"different (PSNR {self.psnr:.1f} dB)"
+            what = "the same in every pixel (the files differ outside of them)"
+        return f"{what}; it was made with {', '.join(self.made_otherwise)}" if self.made_otherwise else what
 
 
 def compare(original: Path, made: Path) -> Comparison:
-    """Compare two files by bytes, then by pixels."""
+    """Compare two files by bytes, then by pixels, then by what they say of how they were made."""
     if original.read_bytes() == made.read_bytes():
         return Comparison(same_bytes=True, same_pixels=True, psnr=float("inf"))
     first, second = media.open_picture(original).convert("RGB"), media.open_picture(made).convert("RGB")
     psnr = psnr_of(first, second)
-    return Comparison(same_bytes=False, same_pixels=psnr == float("inf"), psnr=psnr)
+    return Comparison(
+        same_bytes=False,
+        same_pixels=psnr == float("inf"),
+        psnr=psnr,
+        made_otherwise=tuple(_made_otherwise(_made(original), _made(made))),
+    )
+
+
+def _made(path: Path) -> dict[str, str | int]:
+    """By what a file was made, as far as it says it."""
+    recipe = media.read(path).recipe
+    made = read_recipe(recipe).made if recipe else None
+    if made is None:
+        return {}
+    told = made.model_dump(exclude_none=True)
+    return {**told.pop("versions"), **told}
+
+
+def _made_otherwise(before: Mapping[str, str | int], now: Mapping[str, str | int]) -> Iterator[str]:
+    for name, value in before.items():
+        if name in now and value != now[name]:
+            yield f"{name} {value} (now {now[name]})"
 
 
 def psnr_of(first: Image, second: Image) -> float:

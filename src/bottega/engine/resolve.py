@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from bottega.diffusion.names import find_sampler, find_schedule, split_old_name
@@ -19,12 +19,18 @@ MAX_SIDE = 8192
 
 @dataclass(frozen=True)
 class Chosen:
-    """The model that a recipe will run on: its name and SHA-256, its family, and what that model defaults to."""
+    """The model that a recipe will run on: its name and SHA-256, its family, its own defaults and limits of knobs."""
 
     name: str
     sha256: str
     family: Family
     defaults: Mapping[str, Any]
+    limits: Mapping[str, int]
+
+    @property
+    def knobs(self) -> tuple[Knob, ...]:
+        """The family's knobs, as far as this model goes."""
+        return tuple(replace(knob, high=self.limits.get(knob.name, knob.high)) for knob in self.family.knobs)
 
 
 @dataclass(frozen=True)
@@ -42,7 +48,7 @@ def resolve(draft: Recipe, model: Chosen, device: Device, input_size: tuple[int,
     InvalidRecipe with all problems at once, each at its field.
     """
     filled = _filled(draft, model, device, input_size)
-    if problems := list(_problems(filled, model.family)):
+    if problems := list(_problems(filled, model)):
         raise InvalidRecipe(problems)
     return filled
 
@@ -80,7 +86,7 @@ def _knobs(draft: Recipe, model: Chosen, device: Device, size: Size) -> dict[str
         "vae_tiling": lambda: "on" if device.needs_tiles(size) else "off",
     }
     knobs: dict[str, KnobValue] = {}
-    for knob in model.family.knobs:
+    for knob in model.knobs:
         default = knob.default if knob.name in automatic else model.defaults.get(knob.name, knob.default)
         value = draft.knobs.get(knob.name, default)
         value = automatic[knob.name]() if value == "auto" else value
@@ -100,8 +106,8 @@ def _size(native: tuple[int, int], picture: tuple[int, int] | None) -> Size:
     return Size(width=width, height=height)
 
 
-def _problems(recipe: Recipe, family: Family) -> Iterator[FieldProblem]:
-    yield from _task_problems(recipe, family)
+def _problems(recipe: Recipe, model: Chosen) -> Iterator[FieldProblem]:
+    yield from _task_problems(recipe, model.family)
     yield from _prompt_problems(recipe)
     yield from _sampling_problems(recipe)
     assert recipe.size is not None
@@ -114,7 +120,7 @@ def _problems(recipe: Recipe, family: Family) -> Iterator[FieldProblem]:
         yield FieldProblem("count", f"{recipe.count} is not between 1 and 1000")
     for index, use in enumerate(recipe.adapters):
         yield FieldProblem(f"adapters.{index}", f"this version attaches no {use.kind}", "leave it out")
-    yield from _knob_problems(recipe.knobs, family.knobs)
+    yield from _knob_problems(recipe.knobs, model.knobs)
 
 
 def _task_problems(recipe: Recipe, family: Family) -> Iterator[FieldProblem]:

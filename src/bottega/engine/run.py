@@ -6,14 +6,15 @@ import os
 import queue
 import threading
 import time
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bottega.engine.a1111 import fields_of
 from bottega.engine.save import Destination, sha256_of, write_whole
-from bottega.errors import BottegaError, BrokenPicture, Interrupted, OutOfMemory, SaveError
+from bottega.errors import BrokenPicture, Interrupted, OutOfMemory, SaveError
 from bottega.events import Done, Event, Failed, Made, Note, Preview, Started
 from bottega.formats import infotext, media
 from bottega.recipe import Made as MadeBy
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
     from bottega.spec import Emit
 
 SUFFIX = {"png": ".png", "jpeg": ".jpg", "webp": ".webp"}
+# How torch's RuntimeErrors tell of a full memory: a GPU's (by a class of its own, too) and its libraries', then main
+# memory's on Linux and macOS, and on Windows.
+FULL = ("out of memory", "ALLOC_FAILED", "can't allocate memory", "not enough memory")
 
 
 @dataclass(frozen=True)
@@ -68,7 +72,8 @@ def run(work: Work) -> Generator[Event]:
         stop.set()
         thread.join()
         if work.previews:
-            work.previews.unlink(missing_ok=True)
+            with suppress(OSError):  # where none could be written, none can be taken away
+                work.previews.unlink()
 
 
 @dataclass
@@ -79,6 +84,7 @@ class _Emit:
     stop: threading.Event
     preview_path: Path | None
     previews: bool = field(init=False)
+    _noted: set[Note] = field(default_factory=set, init=False)
 
     def __post_init__(self) -> None:
         self.previews = self.preview_path is not None
@@ -86,6 +92,10 @@ class _Emit:
     def __call__(self, event: Event) -> None:
         if self.stop.is_set():
             raise Interrupted("stopped", "nothing of the unfinished picture was kept")
+        if isinstance(event, Note):
+            if event in self._noted:
+                return  # what holds for every picture of a job is said once
+            self._noted.add(event)
         self.events.put(event)
 
     def preview(self, image: int, step: int, picture: Image) -> None:
@@ -105,60 +115,60 @@ def _make_all(work: Work, emit: _Emit, events: queue.SimpleQueue[Any]) -> None:
         began = time.monotonic()
         recipe = work.recipe
         emit(Started(recipe.digest, recipe.count))
-        singles = [recipe.single(index) for index in range(recipe.count)]
-        for first in range(0, recipe.count, work.batch):
-            _make_batch(work, singles[first : first + work.batch], first, emit)
+        for index, (picture, single) in enumerate(_pictures(work, emit)):
+            _save(work, index, picture, single.changed(made=work.made), emit)
         emit(Done(recipe.digest, recipe.count, round(time.monotonic() - began, 3)))
         events.put(None)
     except BaseException as error:  # handed to the generator, which raises it in the caller's thread
         events.put(error)
 
 
-def _make_batch(work: Work, batch: list[Recipe], first: int, emit: _Emit) -> None:
-    pictures, batch = make_pictures(work, batch, emit)
-    for offset, (picture, single) in enumerate(zip(pictures, batch, strict=True)):
-        index = first + offset
-        single = single.changed(made=work.made)
-        content = encode_output(picture, single)
-        assert single.sampling.seed is not None
-        suffix = SUFFIX[single.output.format]
-        path = work.destination.write(content, index, work.recipe.count, single.sampling.seed, suffix)
-        digest, sha256 = single.digest, sha256_of(content)
-        emit(Made(index, os.path.abspath(path), sha256, digest, single.sampling.seed, picture.width, picture.height))
+def _pictures(work: Work, emit: Emit) -> Iterator[tuple[Image, Recipe]]:
+    """Every picture of a job, in order, and the recipe as it was run.
 
-
-def make_pictures(work: Work, batch: list[Recipe], emit: Emit) -> tuple[list[Image], list[Recipe]]:
-    """The pictures of recipes that differ in their seeds only, and the recipes as they were run.
-
-    A picture of NaN or of one colour is made once more in float32, and its recipe then says so.
+    A picture of NaN or of one colour is made once more in float32. So is everything that was not begun then: it would
+    most likely break too. That goes one by one, as float32 takes twice the memory.
     """
-    task = work.family.tasks[batch[0].task]
-    precision = str(batch[0].knobs["precision"])
-    try:
-        return _guarded(lambda: task.run(work.load(precision, emit), batch, work.inputs, emit), batch[0]), batch
-    except BrokenPicture as broken:
-        if precision == "float32":
-            raise
-        emit(Note(f"{broken.what} in {precision}; once more in float32"))
-    batch = [single.changed(knobs={**single.knobs, "precision": "float32"}) for single in batch]
-    return _guarded(lambda: task.run(work.load("float32", emit), batch, work.inputs, emit), batch[0]), batch
+    size, waiting = work.batch, [work.recipe.single(index) for index in range(work.recipe.count)]
+    while waiting:
+        batch, waiting = waiting[:size], waiting[size:]
+        for single, picture in zip(batch, _run_batch(work, batch, emit), strict=True):
+            if isinstance(picture, BrokenPicture) and single.knobs["precision"] != "float32":
+                emit(Note(f"{picture.what} in {single.knobs['precision']}; once more in float32"))
+                size, waiting = 1, list(map(_in_float32, waiting))
+                single = _in_float32(single)
+                (picture,) = _run_batch(work, [single], emit)
+            if isinstance(picture, BrokenPicture):
+                raise picture
+            yield picture, single
 
 
-def _guarded(make: Callable[[], list[Image]], recipe: Recipe) -> list[Image]:
+def _in_float32(recipe: Recipe) -> Recipe:
+    return recipe.changed(knobs={**recipe.knobs, "precision": "float32"})
+
+
+def _run_batch(work: Work, batch: list[Recipe], emit: Emit) -> list[Image | BrokenPicture]:
+    """What the family makes of recipes that differ in their seeds only; OutOfMemory if the device can't hold it."""
+    recipe = batch[0]
+    assert recipe.size is not None
     try:
-        return make()
-    except BottegaError:
-        raise
+        pipe = work.load(str(recipe.knobs["precision"]), emit)
+        return work.family.tasks[recipe.task].run(pipe, batch, work.inputs, emit)
     except (MemoryError, RuntimeError) as error:
-        # torch has a class of its own for a full GPU, and plain RuntimeErrors for a full main memory.
-        full = ("out of memory", "can't allocate memory", "not enough memory")
-        if not isinstance(error, MemoryError) and not any(words in str(error) for words in full):
+        if not isinstance(error, MemoryError) and not any(words in str(error) for words in FULL):
             raise
-        assert recipe.size is not None
         raise OutOfMemory(
             f"the device ran out of memory at {recipe.size.width}x{recipe.size.height}",
             "make it smaller, or set vae_tiling=on",
         ) from error
+
+
+def _save(work: Work, index: int, picture: Image, recipe: Recipe, emit: Emit) -> None:
+    seed = recipe.sampling.seed
+    assert seed is not None
+    content = encode_output(picture, recipe)
+    path = work.destination.write(content, index, work.recipe.count, seed, SUFFIX[recipe.output.format])
+    emit(Made(index, os.path.abspath(path), sha256_of(content), recipe.digest, seed, picture.width, picture.height))
 
 
 def encode_output(picture: Image, recipe: Recipe) -> bytes:

@@ -14,6 +14,8 @@ from bottega.errors import FileError, SaveError
 from bottega.formats.atomic import atomic, settle_new
 from bottega.formats.media import FORMATS
 
+_ENDING = re.compile(r"\.(?=\d*[a-zA-Z])[a-zA-Z0-9]{1,5}")  # a number alone is a version's
+
 
 def write_whole(path: Path, content: bytes) -> None:
     """Write a file completely or not at all; SaveError with the system's reason."""
@@ -62,19 +64,23 @@ def _next_number(folder: Path) -> int:
     return max((int(found[1]) for found in numbers if found), default=-1) + 1
 
 
-def destination(out: Path | None, outputs: Path) -> tuple[Destination, str | None]:
+def destination(out: str | Path | None, outputs: Path) -> tuple[Destination, str | None]:
     """What `--out` means: a folder, or a file whose ending also says the format (png, jpeg, webp).
 
+    A text that ends with a slash means a folder, and so does a name without a file ending: that of `v1.5 x` is none.
     Raises FileError for a file ending that is no format of ours.
     """
     if out is None:
         return Destination(outputs / date.today().isoformat()), None
-    if out.is_dir() or not out.suffix:
-        return Destination(out), None
+    path = Path(out)
+    slashed = isinstance(out, str) and out.endswith((os.sep, os.altsep or os.sep))
+    if slashed or path.is_dir() or not _ENDING.fullmatch(path.suffix):
+        return Destination(path), None
     try:
-        return Destination(out.parent, out.name), FORMATS[out.suffix.lower()]
+        return Destination(path.parent, path.name), FORMATS[path.suffix.lower()]
     except KeyError:
-        raise FileError(out, f"no format is called {out.suffix}", f"use one of {', '.join(FORMATS)}") from None
+        remedy = f"use one of {', '.join(FORMATS)}, or end the name of a folder with a slash"
+        raise FileError(path, f"no format is called {path.suffix}", remedy) from None
 
 
 def sha256_of(content: bytes) -> str:

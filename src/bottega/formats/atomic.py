@@ -41,7 +41,7 @@ def atomic(path: str | Path, settle: Callable[[Path, Path], None] = os.replace) 
                 os.fsync(file.fileno())
             settle(temporary, path)
         except BaseException:
-            os.unlink(temporary)
+            temporary.unlink(missing_ok=True)  # an interrupt may come when it has its name already
             raise
         _sync_folder(path.parent)
     except FileExistsError:
@@ -60,7 +60,11 @@ def settle_new(temporary: Path, path: Path) -> None:
         raise
     except OSError:  # a file system without links: reserve the name, then take it
         os.close(os.open(path, os.O_CREAT | os.O_EXCL))
-        os.replace(temporary, path)
+        try:
+            os.replace(temporary, path)
+        except BaseException:
+            os.unlink(path)
+            raise
     else:
         os.unlink(temporary)
 

@@ -132,7 +132,7 @@ def with_defaults(fields: Mapping[str, str]) -> dict[str, str]:
 
 def format(prompt: str, negative: str, fields: Mapping[str, object]) -> str:
     """The text as A1111 writes it. Fields that are None are left out; `Size-1` and `Size-2` become `Size` again."""
-    told = {key: str(value) for key, value in _joined_sizes(fields).items() if value is not None}
+    told = {key: str(value) for key, value in joined_sizes(fields).items() if value is not None}
     parts = [key if key == told[key] else f"{key}: {_written(key, told[key])}" for key in sorted(told, key=_place_of)]
     lines = [prompt]
     if negative:
@@ -140,6 +140,18 @@ def format(prompt: str, negative: str, fields: Mapping[str, object]) -> str:
     if parts:
         lines.append(", ".join(parts))
     return "\n".join(lines).strip()
+
+
+def joined_sizes(fields: Mapping[str, object]) -> dict[str, object]:
+    """Fields with `Size-1` and `Size-2` as one `Size` again, and so with every pair of that kind."""
+    joined: dict[str, object] = {}
+    for key, value in fields.items():
+        stem, half = key[:-2], key[-2:]
+        if half == "-1" and f"{stem}-2" in fields:
+            joined[stem] = f"{value}x{fields[f'{stem}-2']}"
+        elif not (half == "-2" and f"{stem}-1" in fields):
+            joined[key] = value
+    return joined
 
 
 def quote(value: str) -> str:
@@ -261,17 +273,6 @@ def _what_old_versions_did(fields: Mapping[str, str]) -> dict[str, str]:
         "Refiner switch by sampling steps": version < (1, 8, 0) and bool(fields.get("Refiner")),
     }
     return {key: "True" for key, applies in gates.items() if applies}
-
-
-def _joined_sizes(fields: Mapping[str, object]) -> dict[str, object]:
-    joined: dict[str, object] = {}
-    for key, value in fields.items():
-        stem, half = key[:-2], key[-2:]
-        if half == "-1" and f"{stem}-2" in fields:
-            joined[stem] = f"{value}x{fields[f'{stem}-2']}"
-        elif not (half == "-2" and f"{stem}-1" in fields):
-            joined[key] = value
-    return joined
 
 
 def _place_of(key: str) -> int:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import math
 import re
-from typing import NoReturn
+from typing import Any, NoReturn
 
 MAX_DEPTH = 32
+_MAX_FOREIGN_DEPTH = 200  # what is deeper could not be written again
 
 
 def parse(raw: bytes, *, constants: bool = False) -> object:
@@ -27,6 +29,16 @@ def parse(raw: bytes, *, constants: bool = False) -> object:
     return value
 
 
+def object_or_none(text: str) -> dict[str, Any] | None:
+    """The object that another program's text spells, with None for NaN and its kin; None if it spells no object."""
+    try:
+        value = json.loads(text, parse_constant=lambda name: None, parse_float=_finite)
+        check_depth(value, _MAX_FOREIGN_DEPTH)
+    except (ValueError, RecursionError):
+        return None
+    return value if isinstance(value, dict) else None
+
+
 def check_depth(value: object, limit: int = MAX_DEPTH) -> None:
     """ValueError when lists and objects are nested deeper than `limit`; walks level by level, so never recurses."""
     level = [value]
@@ -35,6 +47,11 @@ def check_depth(value: object, limit: int = MAX_DEPTH) -> None:
         if not level:
             return
     raise ValueError(f"it is nested more than {limit} levels deep")
+
+
+def _finite(text: str) -> float | None:
+    number = float(text)
+    return number if math.isfinite(number) else None
 
 
 def _children(value: object) -> list[object]:

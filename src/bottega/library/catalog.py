@@ -15,7 +15,7 @@ from typing import Any
 
 from bottega.errors import BottegaError
 from bottega.library.disk import Stamp, model_name, stamp_of
-from bottega.version import __version__
+from bottega.library.identify import reader
 
 PATIENCE = 20  # seconds to wait for another process that writes
 
@@ -58,8 +58,8 @@ class CatalogError(BottegaError):
 class Entry:
     """What the catalog knows of one model.
 
-    `error` says why its header was refused; everything from `kind` on is empty then. `read_by` names the version and
-    the families that read the header: others may see more in it. `missing` models were here and may come back.
+    `error` says why its header was refused; everything from `kind` on is empty then. `read_by` names the code and the
+    families that read the header: others may see more in it. `missing` models were here and may come back.
     """
 
     path: Path
@@ -95,9 +95,9 @@ class Entry:
         return self.stamp.size
 
     def is_current(self) -> bool:
-        """Whether the file is still the one whose header was read, and this version the one that read it."""
+        """Whether the file is still the one whose header was read, and this code the one that read it."""
         try:
-            return self.stamp == stamp_of(self.path) and self.read_by.partition(" ")[0] == __version__
+            return self.stamp == stamp_of(self.path) and self.read_by.partition(" ")[0] == reader()
         except OSError:
             return False
 

@@ -32,6 +32,24 @@ class AmbiguousModel(BottegaError):
         self.candidates = tuple(candidates)
 
 
+class UnknownTitle(UnknownModel):
+    """A title as A1111 writes it, `name [hash]`, that means no model here: it says which of the two matches none."""
+
+    def __init__(self, title: re.Match[str], called: Sequence[Entry], nearest: Sequence[str]) -> None:
+        name, wanted = title["name"], title["hash"]
+        if called:
+            real = " and ".join((entry.sha256 or "unknown")[:10] for entry in called)
+            old = " (8 digits are A1111's old kind of hash, which is not compared)" if len(wanted) == 8 else ""
+            what = f"the hash of {name} is {real}, not {wanted}{old}"
+            remedy = f"put the right one on a shelf, or make a picture with this one: --model {name!r}"
+        else:
+            what = f"no model has the hash {wanted}" + (f", and none is called {name!r}" if name else "")
+            remedy = "put it on a shelf and run `bottega models scan`"
+            remedy = f"did you mean {' or '.join(nearest)}? Else {remedy}" if nearest else remedy
+        BottegaError.__init__(self, what, remedy)
+        self.name, self.nearest = title[0], tuple(nearest)
+
+
 def find(
     catalog: Catalog,
     reference: str,
@@ -51,7 +69,10 @@ def find(
         scan(catalog, shelves, families)
         candidates = _candidates(catalog, reference, families, kind)
     if not candidates:
-        raise UnknownModel(reference, _nearest(reference, catalog.entries(), kind))
+        nearest = _nearest(reference, catalog.entries(), kind)
+        if title := _TITLE.fullmatch(reference.strip()):
+            raise UnknownTitle(title, _preferred(_named(catalog.entries(), title["name"]), kind), nearest)
+        raise UnknownModel(reference, nearest)
     distinct = {entry.sha256 or entry.path for entry in candidates}
     if len(distinct) > 1:
         raise AmbiguousModel(reference, [entry.path for entry in candidates])

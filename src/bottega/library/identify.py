@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
+from hashlib import blake2b
 from itertools import islice
+from pathlib import Path
 
 from bottega.formats.header import Header
 from bottega.spec import Family, Match
+from bottega.version import __version__
 
 UNKNOWN = "unknown"
+ROOMS = ("families", "formats", "library")  # whose code decides what is made of a header
 
 # What is worth showing of a file's metadata, and the names under which trainers write it, the best first.
 SHOWN: Mapping[str, tuple[str, ...]] = {
@@ -46,6 +51,24 @@ def identify(header: Header, families: Sequence[Family]) -> Identity:
     return _unknown(
         f"no family knows its {len(header.tensors)} tensors ({names} ...)" if names else "it has no tensors"
     )
+
+
+@cache
+def reader() -> str:
+    """Who reads headers: this version, and a hash of its code that reads and recognises them.
+
+    What other code made of a header is not to be relied on, and an installation from a repository changes its code
+    without changing its version. The files are only read: a listing imports no family.
+    """
+    return f"{__version__}+{hash_code(Path(__file__).parents[1])}"
+
+
+def hash_code(package: Path) -> str:
+    """A short hash of the source of the rooms that decide what a model is."""
+    digest = blake2b(digest_size=6)
+    for path in sorted(path for room in ROOMS for path in (package / room).rglob("*.py")):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
 
 
 def _unknown(because: str) -> Identity:

@@ -15,9 +15,8 @@ from bottega.errors import BottegaError
 from bottega.formats import read_header
 from bottega.library.catalog import Catalog, Entry
 from bottega.library.disk import FOLDER_MARK, MODEL_SUFFIXES, Stamp, file_stamp, folder_stamp
-from bottega.library.identify import identify, shown_metadata
+from bottega.library.identify import identify, reader, shown_metadata
 from bottega.spec import Family
-from bottega.version import __version__
 
 # Python's own folders are full of `.pt` and `.bin` files that are no models.
 NO_SHELVES = frozenset(("__pycache__", "node_modules", "site-packages", "venv", "__MACOSX"))
@@ -58,7 +57,7 @@ def scan(
 ) -> Report:
     """Bring the catalog up to date with these shelves, or folders on them.
 
-    A header is read only where path, size, time or inode differ from what is on record, or where another version or
+    A header is read only where path, size, time or inode differ from what is on record, or where other code or
     other families read it. It can be interrupted at any moment, by Ctrl-C or by an exception from `told`: what was
     read until then is recorded, and the next scan goes on from there.
     """
@@ -68,11 +67,11 @@ def scan(
     walk = Walk(every_shelf)
     found = {path: (stamp, shelf) for shelf in map(_absolute, shelves) for path, stamp in walk.models(shelf)}
 
-    reader = signature(families)
+    read_by = signature(families)
     current, pending = {}, {}
     for path, (stamp, shelf) in found.items():
         before = known.get(path)
-        if before and before.stamp == stamp and before.read_by == reader:
+        if before and before.stamp == stamp and before.read_by == read_by:
             current[path] = replace(before, shelf=shelf, missing=False)
         else:
             pending[path] = (stamp, shelf)
@@ -125,8 +124,8 @@ def read_entry(path: Path, stamp: Stamp, shelf: Path | None, families: Sequence[
 
 
 def signature(families: Iterable[Family]) -> str:
-    """Who reads headers: what this version and these families make of one stays true until they change."""
-    return " ".join((__version__, *sorted(family.id for family in families)))
+    """Who reads headers: what this code and these families make of one stays true until they change."""
+    return " ".join((reader(), *sorted(family.id for family in families)))
 
 
 def shelf_places(shelf: Path) -> tuple[Path, ...]:
@@ -290,19 +289,19 @@ class _Readers:
 
 def _read(path: Path, stamp: Stamp, shelf: Path, families: Sequence[Family]) -> Entry:
     """What one model is; a file that is refused is recorded with the reason."""
-    reader = signature(families)
+    read_by = signature(families)
     try:
         return read_entry(path, stamp, shelf, families)
     except BottegaError as error:
         reason = str(error).removeprefix(f"{path}: ")
         if isinstance(error.__cause__, OSError):
-            reader = ""  # it may become readable without being changed: the next scan tries again
+            read_by = ""  # it may become readable without being changed: the next scan tries again
     except OSError as error:
-        reason, reader = error.strerror or str(error), ""
+        reason, read_by = error.strerror or str(error), ""
     except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
         # A strange file that a reader or a family stumbles over must not keep the others from being found.
         reason = f"Bottega stumbled over it ({type(error).__name__}: {error}); please report that as a bug"
-    return Entry(path, shelf, stamp, error=reason.encode(errors="backslashreplace").decode(), read_by=reader)
+    return Entry(path, shelf, stamp, error=reason.encode(errors="backslashreplace").decode(), read_by=read_by)
 
 
 def _moved(

@@ -13,12 +13,11 @@ from typing import Literal
 
 import torch
 
-from bottega.errors import BottegaError, FieldProblem, InvalidRecipe
+from bottega.errors import FieldProblem, InvalidRecipe, InvalidSetting
 from bottega.runtime.plan import available_memory
 
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
 PRECISIONS: tuple[Precision, ...] = ("auto", "float32", "bfloat16", "float16")
-DEVICES = ("auto", "cuda", "mps", "cpu")
 
 
 @dataclass(frozen=True)
@@ -52,11 +51,24 @@ class Place:
             return torch.cuda.mem_get_info(self.torch_device)[0] + idle
         return available_memory()
 
+    @property
+    def threads(self) -> int | None:
+        """How many threads share a CPU's work, and so in what order they add numbers up; None for a GPU."""
+        return torch.get_num_threads() if self.torch_device.type == "cpu" else None
+
+    @property
+    def capability(self) -> str | None:
+        """What the device computes with, as torch names it: `AVX512` for a CPU, `9.0` for a CUDA device."""
+        if self.torch_device.type == "cuda":
+            return ".".join(map(str, torch.cuda.get_device_capability(self.torch_device)))
+        return torch.backends.cpu.get_cpu_capability() if self.torch_device.type == "cpu" else None
+
 
 def choose(device: str = "auto", precision: str = "auto") -> Place:
     """The place for a device and a precision; `auto` takes the best that is there.
 
-    Raises BottegaError for a device that this machine has not, InvalidRecipe for a precision that it can't compute in.
+    Raises InvalidSetting for a device that this machine has not, InvalidRecipe for a precision that it can't compute
+    in.
     """
     device = _device(device)
     dtype, why = _precision(device, precision)
@@ -74,17 +86,20 @@ def _device(wanted: str) -> str:
     count = torch.cuda.device_count() if kind == "cuda" else 0
     if not there.get(kind) or (":" in wanted and not (index.isdecimal() and int(index) < count)):
         names = ", ".join(name for name, present in there.items() if present)
-        raise BottegaError(f"there is no device {wanted!r} here", f"use one of: auto, {names}")
+        raise InvalidSetting(
+            f"there is no device {wanted!r} here",
+            f"set BOTTEGA_DEVICE, or device in settings.toml, to one of: auto, {names}",
+        )
     return wanted
 
 
 def _precision(device: str, wanted: str) -> tuple[str, str]:
     if wanted not in PRECISIONS:
-        problem = FieldProblem("precision", f"{wanted!r} is none of {', '.join(PRECISIONS)}")
+        problem = FieldProblem("knobs.precision", f"{wanted!r} is none of {', '.join(PRECISIONS)}")
         raise InvalidRecipe([problem])
     on_cpu = device == "cpu"
     if wanted == "float16" and on_cpu:
-        problem = FieldProblem("precision", "CPUs can't compute in float16 at a usable speed", "use auto")
+        problem = FieldProblem("knobs.precision", "CPUs can't compute in float16 at a usable speed", "use auto")
         raise InvalidRecipe([problem])
     if wanted != "auto":
         return wanted, "asked for"
@@ -117,12 +132,16 @@ def device_name(device: str) -> str:
 
 
 def keep_precision() -> None:
-    """Holds a GPU to the precision that the recipe names and to one algorithm, whatever the process was set to.
+    """Holds the device to the precision that the recipe names and to one algorithm, whatever the process was set to.
 
-    torch lets convolutions in float32 run in TF32, and tries algorithms out; either makes other pictures.
+    torch lets float32 be computed in TF32 or bfloat16, by default or where a program asked for it, and tries
+    algorithms out; either makes other pictures.
     """
+    torch.set_float32_matmul_precision("highest")
     torch.backends.cudnn.allow_tf32 = False
-    torch.backends.cuda.matmul.allow_tf32 = False
+    # The older switches above leave out what these say; torch complains where the two kinds contradict each other.
+    for operation in (torch.backends.cudnn.conv, torch.backends.cudnn.rnn, torch.backends.mkldnn.conv):
+        operation.fp32_precision = "ieee"
     torch.backends.cudnn.benchmark = False
 
 

@@ -22,7 +22,7 @@ BYTES_OF = {"float32": 4, "float16": 2, "bfloat16": 2}
 
 @dataclass(frozen=True)
 class MemoryPlan:
-    """Bytes that a job will take, against what the device has; `tile_vae` says that only tiles of the picture fit."""
+    """Bytes that a job will take, against what the device has; `tile_vae` says that the picture is decoded in tiles."""
 
     weights: Mapping[str, int]
     sampling: int
@@ -53,6 +53,8 @@ class MemoryPlan:
         advice = "close other programs, or use a smaller model"
         if sum(self.weights.values()) < self.available:
             advice = "make fewer pictures at once" if self.batch > 1 else "make a smaller picture"
+            if self.decoding > self.sampling and not self.tile_vae and max(self.size) > _TILE:
+                advice = "decode it in tiles (vae_tiling=on)"
         return f"{need} and {_gib(self.available)} is available: {advice}"
 
 
@@ -76,22 +78,24 @@ def plan(
     size: tuple[int, int],
     batch: int = 1,
     guided: bool = True,
+    tiled: bool | None = None,
 ) -> MemoryPlan:
     """What a recognised latent diffusion model will take for pictures of this size, before any of it is loaded.
 
-    `dtypes` are those of the parts on their device. Guidance runs the network on twice the batch.
+    `dtypes` are those of the parts on their device. Guidance runs the network on twice the batch. `tiled` says whether
+    the picture is decoded in tiles; None decodes it so where the whole does not fit.
     """
     weights = {part: _weights(header, prefix, dtypes.get(part)) for part, prefix in match.parts.items()}
     sampling = _FIXED + batch * (2 if guided else 1) * _unet_peak(match.dimensions["unet"], size, dtypes["unet"])
-    decoding = tiled = 0
+    decoding = in_tiles = 0
     if "vae" in match.dimensions:
         # Pictures are decoded one by one.
         decoding = _FIXED + _decoder_peak(match.dimensions["vae"], size, dtypes["vae"])
         tile = min(size[0], _TILE), min(size[1], _TILE)
-        tiled = _FIXED + _decoder_peak(match.dimensions["vae"], tile, dtypes["vae"]) + _picture(size)
-    left = available - sum(weights.values())
-    tile_vae = decoding > left and tiled < decoding
-    return MemoryPlan(weights, sampling, tiled if tile_vae else decoding, available, tile_vae, batch, size)
+        in_tiles = _FIXED + _decoder_peak(match.dimensions["vae"], tile, dtypes["vae"]) + _picture(size)
+    if tiled is None:
+        tiled = in_tiles < decoding and decoding > available - sum(weights.values())
+    return MemoryPlan(weights, sampling, in_tiles if tiled else decoding, available, tiled, batch, size)
 
 
 def _weights(header: Header, prefix: str, dtype: str | None) -> int:

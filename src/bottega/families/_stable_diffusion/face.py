@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,12 +15,13 @@ from bottega.spec import Emit, Family, Match, Task
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+    from bottega.errors import BrokenPicture
     from bottega.families._stable_diffusion.load import Part, Pipe
     from bottega.recipe import Recipe
     from bottega.runtime.place import Place
 
 
-def _make(pipe: Any, batch: Sequence[Recipe], inputs: Mapping[str, Image], emit: Emit) -> list[Image]:
+def _make(pipe: Any, batch: Sequence[Recipe], inputs: Mapping[str, Image], emit: Emit) -> list[Image | BrokenPicture]:
     from bottega.families._stable_diffusion.tasks import make
 
     return make(pipe, batch, inputs, emit)
@@ -45,12 +46,23 @@ def family_of(design: Design, title: str) -> Family:
     def defaults(header: Header, match: Match) -> dict[str, Any]:
         return recognition.defaults(header, match, design)
 
-    def load(header: Header, match: Match, place: Place, *, instead: Mapping[str, Part] | None = None) -> Pipe:
+    def limits(match: Match) -> dict[str, int]:
+        text = match.dimensions.get("text_encoder") if design.id == "sd1" else None  # the others obey no clip skip
+        return {"clip_skip": text["layers"]} if text else {}
+
+    def load(
+        header: Header,
+        match: Match,
+        place: Place,
+        told: Callable[[int, int], None] = lambda done, total: None,
+        *,
+        instead: Mapping[str, Part] | None = None,
+    ) -> Pipe:
         """The parts `instead` replace or complete the model's own."""
         from bottega.families._stable_diffusion.load import load
 
         needs = recognition.needs(design, match)
-        return load(header, match, place, family=design.id, needs=needs, instead=instead or {})
+        return load(header, match, place, told, family=design.id, needs=needs, instead=instead or {})
 
     def toy(path: Path, **options: Any) -> Path:
         """A tiny random model as a single file: see `toy.write_single_file` for the options."""
@@ -58,4 +70,4 @@ def family_of(design: Design, title: str) -> Family:
 
         return write_single_file(path, design.id, **options)
 
-    return Family(design.id, title, "image", recognise, load, TASKS, defaults, KNOBS, toy)
+    return Family(design.id, title, "image", recognise, load, TASKS, defaults, KNOBS, toy, limits)

@@ -10,7 +10,14 @@ KNOBS = (
     Knob("zero_snr", bool, False, "rescale the noise schedule to zero terminal signal-to-noise (2305.08891)"),
     Knob("downcast_alphas", bool, False, "keep the noise schedule in half precision, as A1111 before 1.7.1 did"),
     Knob("old_prompt_editing", bool, False, "time prompt edits as A1111 before 1.6 did"),
-    Knob("clip_skip", int, 1, "which layer of the text encoder is used, counted from the last", low=1, high=24),
+    Knob(
+        "clip_skip",
+        int,
+        1,
+        "which layer of Stable Diffusion 1's text encoder is used, counted from the last",
+        low=1,
+        high=24,
+    ),
     Knob(
         "emphasis",
         str,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -90,9 +90,18 @@ def parts_of(header: Header, match: Match) -> dict[str, Part]:
 
 
 def load(
-    header: Header, match: Match, place: Place, *, family: str, needs: tuple[str, ...], instead: Mapping[str, Part] = {}
+    header: Header,
+    match: Match,
+    place: Place,
+    told: Callable[[int, int], None],
+    *,
+    family: str,
+    needs: tuple[str, ...],
+    instead: Mapping[str, Part],
 ) -> Pipe:
     """The model of a header on a device; the parts `instead` replace or complete its own.
+
+    `told(done, total)` is called before the first part and after each; what it raises stops the loading.
 
     Raises UnsupportedModel if a part is missing or is not what its names promise.
     """
@@ -104,7 +113,12 @@ def load(
     for part in parts.values():
         _refuse_what_would_go_wrong(part)
     loader = _Loader(place)
-    networks = {name: loader.load(name, parts[name]) for name in dict.fromkeys((*needs, "unet", "vae"))}
+    names = (*needs, "unet", "vae")
+    networks: dict[str, Any] = {}
+    told(0, len(names))
+    for name in names:
+        networks[name] = loader.load(name, parts[name])
+        told(len(networks), len(names))
     encoders = [name for name in _ENCODERS if name in networks]
     vae = parts["vae"]
     assert isinstance(vae.shape, VaeShape)

@@ -38,26 +38,26 @@ def encode(pipe: Pipe, pixels: Tensor) -> Tensor:
     return moments.float() * pipe.scale_factor
 
 
-def decode(pipe: Pipe, latents: Tensor, *, tiled: bool) -> list[Image.Image]:
+def decode(pipe: Pipe, latents: Tensor, *, tiled: bool) -> list[Image.Image | BrokenPicture]:
     """The pictures of latents (B, 4, h, w), one at a time to save memory.
 
-    Raises BrokenPicture for latents or pixels that are no finite numbers, and for a picture of a single colour.
+    A BrokenPicture stands for latents or pixels that are no finite numbers, and for a picture of a single colour.
     """
-    if not torch.isfinite(latents).all():
-        raise BrokenPicture("the network gave no finite numbers", "try another sampler or precision")
     pipe.vae.use_tiling = tiled
     pipe.vae.tile_sample_min_size, pipe.vae.tile_latent_min_size = TILE, TILE // pipe.size_factor
     return [_decode_one(pipe, latent) for latent in latents]
 
 
-def _decode_one(pipe: Pipe, latent: Tensor) -> Image.Image:
+def _decode_one(pipe: Pipe, latent: Tensor) -> Image.Image | BrokenPicture:
+    if not torch.isfinite(latent).all():
+        return BrokenPicture("the network gave no finite numbers", "try another sampler or precision")
     scaled = (latent.unsqueeze(0) / pipe.scale_factor).to(pipe.place.torch_device, pipe.vae.dtype)
     pixels = pipe.vae.decode(scaled).sample[0]
     if not torch.isfinite(pixels).all():
-        raise BrokenPicture("the VAE gave no finite numbers", "try precision=float32")
+        return BrokenPicture("the VAE gave no finite numbers", "try precision=float32")
     picture = to_picture(pixels)
     if all(low == high for low, high in picture.getextrema()):
-        raise BrokenPicture("the picture is all one colour", "try another prompt, sampler or precision")
+        return BrokenPicture("the picture is all one colour", "try another prompt, sampler or precision")
     return picture
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -23,8 +23,8 @@ from bottega.diffusion.schedules import (
     rescale_zero_terminal_snr,
     stable_diffusion_alphas,
 )
-from bottega.errors import FieldProblem, InvalidRecipe
-from bottega.events import Step
+from bottega.errors import BrokenPicture, FieldProblem, InvalidRecipe
+from bottega.events import Note, Step
 from bottega.families._stable_diffusion.pictures import Mask, decode, encode, preview, preview_map, to_tensor
 from bottega.families._stable_diffusion.recognise import INPAINTING, PIX2PIX
 
@@ -37,13 +37,17 @@ PREVIEWS = 8  # how many rough pictures are shown on the way, at most
 
 
 @torch.inference_mode()
-def make(pipe: Pipe, batch: Sequence[Recipe], inputs: Mapping[str, Image.Image], emit: Emit) -> list[Image.Image]:
+def make(
+    pipe: Pipe, batch: Sequence[Recipe], inputs: Mapping[str, Image.Image], emit: Emit
+) -> list[Image.Image | BrokenPicture]:
     """One picture for each of a batch of recipes that differ in their seeds only.
 
     Without inputs from noise alone; with `init` from that picture, noised as A1111 does; with `mask` too, only where
-    the mask is white. Raises BrokenPicture for what is no picture.
+    the mask is white. A BrokenPicture stands in the place of what is no picture.
     """
     recipe = batch[0]
+    for text in _notes(pipe, recipe):
+        emit(Note(text))
     given = _given(pipe, recipe, inputs)
     plan = _plan(pipe, recipe, from_picture=given.latent is not None)
     noise = _noise(pipe, batch)
@@ -60,8 +64,16 @@ def make(pipe: Pipe, batch: Sequence[Recipe], inputs: Mapping[str, Image.Image],
     pictures = decode(pipe, latents, tiled=recipe.knobs["vae_tiling"] == "on")
     emit(Step("decode", len(batch), len(batch)))
     if given.overlay is not None:
-        pictures = [given.overlay(picture) for picture in pictures]
+        return [made if isinstance(made, BrokenPicture) else given.overlay(made) for made in pictures]
     return pictures
+
+
+def _notes(pipe: Pipe, recipe: Recipe) -> Iterator[str]:
+    """What the recipe asks for and this model or this device can't do."""
+    if recipe.knobs["clip_skip"] != 1 and not any(encoder.obeys_clip_skip for encoder in pipe.text_encoders):
+        yield "clip_skip has no effect: this model always reads the layer of its text encoders that it was trained on"
+    if recipe.knobs["noise_source"] == "GPU" and pipe.place.torch_device.type != "cuda":
+        yield "noise_source=GPU: there is no CUDA device, so the CPU draws; NV draws as an NVIDIA GPU does, anywhere"
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,95 @@
+"""Outputs get where `--out` says, whole or not at all, and take no name that is taken."""
+
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+from typing import NoReturn
+
+import pytest
+
+from bottega.engine.save import Destination, destination
+from bottega.errors import FileError, SaveError
+from bottega.formats.atomic import atomic, settle_new
+
+# --- what --out means ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("out", "name", "format"),
+    [
+        ("house.png", "house.png", "png"),
+        ("house.JPG", "house.JPG", "jpeg"),
+        ("a b.c.webp", "a b.c.webp", "webp"),
+        ("pictures", None, None),
+        ("pictures/", None, None),
+        ("house.png/", None, None),
+        ("house.gif/", None, None),
+        ("v1.5", None, None),
+        ("v1.5 x", None, None),
+        ("Mr. Smith", None, None),
+        ("no.pictures", None, None),
+    ],
+)
+def test_a_folder_or_a_file(out: str, name: str | None, format: str | None, tmp_path: Path) -> None:
+    text = f"{tmp_path}/{out}"
+    folder = tmp_path if name else tmp_path / out
+    assert destination(text, tmp_path) == (Destination(folder, name), format)
+    if not out.endswith("/"):
+        assert destination(Path(text), tmp_path) == (Destination(folder, name), format)
+
+
+def test_a_folder_that_is_there_may_be_called_like_a_file(tmp_path: Path) -> None:
+    (tmp_path / "house.png").mkdir()
+    assert destination(tmp_path / "house.png", tmp_path) == (Destination(tmp_path / "house.png"), None)
+
+
+@pytest.mark.parametrize("out", ["x.gif", "x.tiff", "x.mp4", "x.PN"])
+def test_an_ending_of_no_format_of_ours_is_refused(out: str, tmp_path: Path) -> None:
+    with pytest.raises(FileError, match=r"no format is called \.\w+; use one of \.png, .*slash"):
+        destination(tmp_path / out, tmp_path)
+
+
+# --- whole or not at all ---------------------------------------------------------------------------------------------
+
+
+def no_links(*_: object) -> NoReturn:
+    raise OSError(errno.EPERM, "no links here")
+
+
+@pytest.mark.parametrize("links", [True, False])
+def test_a_new_name_is_taken_by_one_only(links: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if not links:
+        monkeypatch.setattr(os, "link", no_links)
+    path = tmp_path / "x"
+    with atomic(path, settle_new) as file:
+        file.write(b"first")
+    with pytest.raises(FileExistsError), atomic(path, settle_new) as file:
+        file.write(b"second")
+    assert path.read_bytes() == b"first"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("error", [OSError(errno.EIO, "broken disk"), KeyboardInterrupt()])
+def test_a_name_that_was_only_reserved_is_given_back(
+    error: BaseException, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> NoReturn:
+        raise error
+
+    monkeypatch.setattr(os, "link", no_links)
+    monkeypatch.setattr(os, "replace", fail)
+    with pytest.raises((SaveError, KeyboardInterrupt)), atomic(tmp_path / "x", settle_new) as file:
+        file.write(b"first")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_interrupt_when_the_name_is_taken_stays_one(tmp_path: Path) -> None:
+    def settle(temporary: Path, path: Path) -> NoReturn:
+        os.replace(temporary, path)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt), atomic(tmp_path / "x", settle) as file:
+        file.write(b"whole")
+    assert (tmp_path / "x").read_bytes() == b"whole"
