@@ -24,7 +24,7 @@ SCENES = (
     ("a white tower in the mountains at dawn, flat", 7),
     ("an orange tent in the snow at night, pixel art", 7),
     ("a green tree in the desert at noon, watercolor", 7),
-    ("a blue boat by the sea at dawn, pencil sketch", 7),
+    ("a blue boat by the sea at dawn, pencil sketch", 3),
     ("a purple balloon in a forest at sunset, flat", 7),
     ("a yellow balloon on the left and a white house on the right in the mountains at noon, watercolor", 7),
     ("a red boat by the sea at night, flat", 7),

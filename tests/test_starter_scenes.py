@@ -57,6 +57,18 @@ def test_captions_say_what_the_scene_shows_and_nothing_else() -> None:
         assert not {"flat", "watercolor"} & set(words) - {scene.style}
 
 
+def test_places_are_left_out_only_where_they_go_without_saying() -> None:
+    rng = random.Random(4)
+    said = {"left", "middle", "right", "center", "centre"}
+    unsaid = 0
+    for _ in range(3000):
+        scene = imagine(rng)
+        if scene.things and not said & set(caption(scene, rng).replace(",", " ").replace(".", " ").split()):
+            assert tuple(thing.place for thing in scene.things) in (("middle",), ("left", "right"))
+            unsaid += 1
+    assert unsaid > 300
+
+
 def test_what_is_held_back_never_appears() -> None:
     rng = random.Random(1)
     for _ in range(3000):

@@ -2,8 +2,9 @@
 
 The usual forms are `a red house by the sea at sunset, watercolor`, `a red house on the left by the sea at sunset,
 watercolor`, `a red house on the left and a blue boat on the right by the sea at sunset, watercolor`, and `the sea at
-sunset, watercolor` for a picture with nothing in it. Where two things stand is left out only when they are named from
-left to right. A picture whose style is not said is flat most of the time.
+sunset, watercolor` for a picture with nothing in it. Where things stand is left out only when it goes without saying:
+one in the middle, two on the left and on the right, named in that order. Left open it would be three wishes at once,
+and guidance would grant several of them. A picture whose style is not said is flat most of the time.
 """
 
 from __future__ import annotations
@@ -45,6 +46,8 @@ PLACE_OTHERWISE = {
     "middle": ("in the center", "in the centre", "at the middle"),
     "right": ("at the right", "on the right side", "to the right"),
 }
+UNSAID = {0: (), 1: ("middle",), 2: ("left", "right")}
+"""Where so many things stand if nothing is said."""
 STYLE_FIRST = {
     "flat": ("a flat picture of", "a flat illustration of", "flat drawing of", "flat,"),
     "watercolor": ("a watercolor of", "watercolor of", "a watercolor painting of", "watercolor,"),
@@ -60,6 +63,11 @@ def named(thing: Thing) -> str:
     return f"{'an' if thing.colour[0] in 'aeiou' else 'a'} {thing.colour} {thing.shape}"
 
 
+def goes_without_saying(scene: Scene) -> bool:
+    """Whether the things stand where a caption without places puts them."""
+    return tuple(thing.place for thing in scene.things) == UNSAID[len(scene.things)]
+
+
 def usual(scene: Scene, places: bool = True) -> str:
     """The caption in the usual form. With `places`, it says where the things stand."""
     things = [f"{named(t)} {PLACE_WORDS[t.place]}" if places else named(t) for t in scene.things]
@@ -71,7 +79,7 @@ def usual(scene: Scene, places: bool = True) -> str:
 def caption(scene: Scene, rng: random.Random) -> str:
     """A caption for training: usual in 65 of 100, otherwise reordered, reworded, shortened or padded."""
     if rng.random() < 0.65:
-        return usual(scene, places=rng.random() < 0.85)
+        return usual(scene, places=rng.random() < 0.6 or not goes_without_saying(scene))
     return varied(scene, rng)
 
 
@@ -80,7 +88,8 @@ def varied(scene: Scene, rng: random.Random) -> str:
     where = "" if rng.random() < 0.08 else _where(scene, rng)
     when = "" if rng.random() < 0.10 else f"at {scene.when}"
     style = "" if rng.random() < (0.55 if scene.style == "flat" else 0.04) else scene.style
-    subject = _subject(scene, rng)
+    place_last = len(scene.things) == 1 and rng.random() < 0.25
+    subject = named(scene.things[0]) if place_last else _subject(scene, rng)
     if not subject and not where:
         where = _where(scene, rng)
     setting = [part for part in (where, when) if part]
@@ -91,7 +100,7 @@ def varied(scene: Scene, rng: random.Random) -> str:
         text = f"{' '.join(setting)}, {subject}" if setting else subject
     else:
         text = comma.join([part for part in (subject, *setting) if part])
-    if len(scene.things) == 1 and rng.random() < 0.25:
+    if place_last:
         text = f"{text} {_place(scene.things[0], rng)}"
     if style and rng.random() < 0.4:
         text = f"{rng.choice(STYLE_FIRST[style])} {text}"
@@ -118,8 +127,7 @@ def _place(thing: Thing, rng: random.Random) -> str:
 def _subject(scene: Scene, rng: random.Random) -> str:
     """The things, with or without their places; only with them in another order than from left to right."""
     things = list(scene.things)
-    say_places = rng.random() < (0.4 if len(things) == 1 else 0.75)
-    if not say_places:
+    if rng.random() < 0.6 and goes_without_saying(scene):
         return (" and " if rng.random() < 0.8 else ", ").join(named(t) for t in things)
     if rng.random() < 0.4:
         rng.shuffle(things)

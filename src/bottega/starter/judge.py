@@ -39,15 +39,21 @@ def small(picture: Image.Image) -> np.ndarray:
     return np.asarray(picture.convert("RGB").resize((32, 32), Image.BOX), dtype=np.float32) / 255
 
 
-def sky(picture: Image.Image) -> np.ndarray:
-    """The colour of each row of the sky that most of its columns have."""
-    return np.median(small(picture)[2:9, 3:29], axis=1)
+def free_columns(scene: Scene) -> list[int]:
+    """The small columns in which none of the scene's things stands."""
+    return [x for x in range(2, 30) if all(abs(4 * x + 2 - PLACES[t.place]) > 24 for t in scene.things)]
+
+
+def sky(scene: Scene) -> View:
+    """The colour of each row of the sky that most of its free columns have."""
+    columns = free_columns(scene)
+    return lambda picture: np.median(small(picture)[2:9, columns], axis=1)
 
 
 def land(scene: Scene) -> View:
     """Rows from 32 down, without the columns of the scene's things."""
-    columns = [x for x in range(2, 30) if all(abs(4 * x + 2 - PLACES[t.place]) > 26 for t in scene.things)]
-    return lambda picture: small(picture)[8:31, columns or [0, 15, 31]]
+    columns = free_columns(scene)
+    return lambda picture: small(picture)[8:31, columns]
 
 
 def texture(picture: Image.Image) -> np.ndarray:
@@ -55,10 +61,12 @@ def texture(picture: Image.Image) -> np.ndarray:
     full = np.asarray(picture.convert("RGB"), dtype=np.float32) / 255
     colourful = (full.max(-1) - full.min(-1)).mean()
     edge = np.concatenate([full[:3].reshape(-1, 3), full[-3:].reshape(-1, 3), full[:, :3].reshape(-1, 3)]).min(-1)
-    steps = np.abs(np.diff(full, axis=1)).mean((0, 2))
-    on_grid = steps[3::4].mean()
-    off_grid = np.delete(steps, np.s_[3::4]).mean()
-    return np.array([min(colourful * 6, 1), (edge > 0.85).mean(), min(on_grid / (off_grid + 1e-3) / 2, 1)])
+    on_grid = off_grid = 1e-4
+    for axis in (0, 1):
+        steps = np.abs(np.diff(full, axis=axis)).mean((1 - axis, 2))
+        on_grid += steps[3::4].mean()
+        off_grid += np.delete(steps, np.s_[3::4]).mean()
+    return np.array([min(colourful * 6, 1), (edge > 0.85).mean(), min(on_grid / off_grid / 5, 1)])
 
 
 def column(place: str) -> View:
@@ -103,7 +111,7 @@ def judge(picture: Image.Image, scene: Scene) -> dict[str, bool]:
         return min(options, key=lambda name: distance(picture, [options[name]], view, slack))
 
     verdict = {
-        "time": best({when: replace(bare, when=when) for when in WHEN}, sky) == scene.when,
+        "time": best({when: replace(bare, when=when) for when in WHEN}, sky(scene)) == scene.when,
         "where": best({where: replace(scene, where=where) for where in WHERE}, land(scene)) == scene.where,
         "style": best({style: replace(scene, style=style) for style in STYLES}, texture) == scene.style,
         "place": True,
