@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,6 +18,9 @@ import pytest
 from PIL import Image
 
 from bottega.cli import main
+
+# A shell starts what it runs in the background with Ctrl-C ignored, and so would everything that a test starts.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
