@@ -12,7 +12,6 @@ from time import perf_counter
 from typing import Any
 
 from bottega.bench.figures import Peaks
-from bottega.runtime.place import device_name
 
 AT_LEAST = 0.4  # seconds for which each operation is repeated; the best of them counts
 
@@ -74,6 +73,8 @@ def _best(call: Callable[[], object], device: Any) -> float:
 def describe(device: Any) -> dict[str, str]:
     """The machine in words."""
     import torch
+
+    from bottega.runtime.place import device_name
 
     threads = f"{torch.get_num_threads()} threads of {os.cpu_count()} processors"
     told = {
