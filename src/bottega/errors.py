@@ -38,6 +38,14 @@ class FormatError(FileError):
     """A file whose bytes break the rules of its format, or whose format is not one that Bottega reads."""
 
 
+class DangerousModel(FormatError):
+    """A model file that would run code in a program that trusted it; `names` are what it calls."""
+
+    def __init__(self, path: str | Path, what: str, remedy: str = "", names: Sequence[str] = ()) -> None:
+        super().__init__(path, what, remedy)
+        self.names = tuple(names)
+
+
 class UnknownModel(BottegaError):
     """No model on the shelves has this name; `nearest` are names that come close."""
 

@@ -22,7 +22,9 @@ class Match:
     """What a recogniser found in a header.
 
     `dimensions` are read from shapes; `parts` maps `unet`, `vae`, `text_encoder`, ... to the prefix of its tensors;
-    `because` is the evidence in words; `guess` says that the header alone can't decide.
+    `because` is the evidence in words; `guess` says that the header alone can't decide. `family` is the one that an
+    adapter fits, or that a recogniser of several families found (empty if that can't be told); None stands for the
+    recogniser's own id. `requires` says in words what else it takes to make something with it.
     """
 
     variant: str
@@ -32,6 +34,39 @@ class Match:
     guess: bool = False
     kind: str = "checkpoint"
     category: str = "base"
+    family: str | None = None
+    requires: tuple[str, ...] = ()
+
+
+class Recogniser(Protocol):
+    """Whatever tells models of one sort by their headers: a family, a known architecture, an adapter."""
+
+    @property
+    def id(self) -> str:
+        """Its name: short, lower case, its own."""
+
+    @property
+    def recognise(self) -> Callable[[Header], Match | None]:
+        """The match of a header, or None for what is not of its sort; at most one recogniser may claim a header."""
+
+
+@dataclass(frozen=True)
+class Known:
+    """An architecture that is told apart by its header, though Bottega can't run it yet."""
+
+    id: str
+    title: str
+    medium: str
+    recognise: Callable[[Header], Match | None]
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """A kind of model that changes others: how it is told, and to which family it fits."""
+
+    id: str
+    title: str
+    recognise: Callable[[Header], Match | None]
 
 
 @dataclass(frozen=True)

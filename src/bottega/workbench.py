@@ -26,12 +26,13 @@ from bottega.errors import (
     UnknownModel,
     UnsupportedModel,
 )
-from bottega.families import all_families, family
+from bottega.families import family
 from bottega.formats import read_header
 from bottega.library import Catalog, Entry, open_catalog
 from bottega.library.find import find
 from bottega.library.hashes import sha256_of
 from bottega.recipe import Made, Media, Output, Recipe, Ref
+from bottega.recognisers import all_recognisers
 from bottega.settings import Settings, read_settings
 from bottega.version import __version__
 
@@ -73,7 +74,7 @@ class Workbench:
 
     def find(self, reference: str) -> Entry:
         """The model of that name, path or hash; raises UnknownModel with the nearest names."""
-        return find(self.catalog, reference, all_families(), self._shelves(), kind="checkpoint")
+        return find(self.catalog, reference, all_recognisers(), self._shelves(), kind="checkpoint")
 
     def keep_input(self, path: Path, role: str) -> Media:
         """Take a picture in as `init` or `mask` of a recipe."""

@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from bottega.cli.models import all_shelves, know_starter, plural
+from bottega.cli.models.shelves import all_shelves, know_starter, plural
 from bottega.cli.terminal import pairs, print_json, printable, size_text
 from bottega.errors import BottegaError
 from bottega.library import Catalog, Entry, open_catalog

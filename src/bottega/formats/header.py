@@ -22,14 +22,30 @@ def shown(name: str) -> str:
 
 
 @dataclass(frozen=True, slots=True)
+class Packed:
+    """A stretch of a file that is compressed (raw deflate), and how many bytes it holds."""
+
+    start: int
+    end: int
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
 class TensorInfo:
-    """One tensor: safetensors' name of its dtype, its shape, and where its bytes lie in which file."""
+    """One tensor: safetensors' name of its dtype, its shape, and where its bytes lie in which file.
+
+    `start` and `end` enclose all bytes of its elements; where it is `packed` they count within the unpacked bytes. Most
+    tensors lie one element after the other; a pickle's may have `strides` (in elements), and share bytes with others.
+    """
 
     dtype: str
     shape: tuple[int, ...]
     file: Path
     start: int
     end: int
+    strides: tuple[int, ...] | None = None
+    packed: Packed | None = None
+    big_endian: bool = False
 
     @property
     def elements(self) -> int:
@@ -41,13 +57,27 @@ class TensorInfo:
 
 
 @dataclass(frozen=True)
+class Safety:
+    """Whether a model file holds nothing but data: `clean` or `unusual` (what is worse is refused).
+
+    `names` are those that an unusual pickle mentions beside the harmless ones, `reasons` are for people. Nothing that
+    is named is ever run, whatever the verdict.
+    """
+
+    verdict: str = "clean"
+    names: tuple[str, ...] = ()
+    reasons: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class Header:
     """The tensors of one model (a file, or a folder's part) and the metadata beside them.
 
-    `format` is one of safetensors, pickle, gguf, diffusers. In a diffusers folder the names are prefixed with the part
-    they belong to (`unet/conv_in.weight`), `metadata` is empty and `configs` holds each part's parsed `config.json`
-    (the scheduler's `scheduler_config.json`) under its name, and `model_index.json` under `""`. `notes` are things that
-    are unusual but allowed, in words for the user.
+    `format` is one of safetensors, pickle, gguf, diffusers, transformers. In a diffusers folder the names are prefixed
+    with the part they belong to (`unet/conv_in.weight`), `metadata` is empty and `configs` holds each part's parsed
+    `config.json` (the scheduler's `scheduler_config.json`) under its name, and `model_index.json` under `""`. A
+    transformers folder has one part, without a prefix, whose config is under `""`. `notes` are things that are unusual
+    but allowed, in words for the user.
     """
 
     path: Path
@@ -56,6 +86,22 @@ class Header:
     metadata: Mapping[str, str] = field(default_factory=dict)
     configs: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    safety: Safety = Safety()
+
+    @cached_property
+    def roots(self) -> frozenset[str]:
+        """What the names of the tensors begin with, up to their first dot or slash."""
+        return frozenset(re.split("[./]", name, maxsplit=1)[0] for name in self.tensors)
+
+    @cached_property
+    def endings(self) -> frozenset[str]:
+        """What the names of the tensors end with: their last word, and their last two (`weight`, `lora_up.weight`)."""
+        ends: set[str] = set()
+        for name in self.tensors:
+            words = name.rsplit(".", 2)
+            ends.add(words[-1])
+            ends.add(".".join(words[-2:]))
+        return frozenset(ends)
 
     def under(self, prefix: str) -> View:
         """The tensors whose names begin with `prefix`, seen without it."""

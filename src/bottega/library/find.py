@@ -16,7 +16,7 @@ from bottega.library.catalog import Catalog, Entry
 from bottega.library.disk import stamp_of
 from bottega.library.hashes import sha256_of
 from bottega.library.scan import read_entry, scan, signature
-from bottega.spec import Family
+from bottega.spec import Recogniser
 
 _TITLE = re.compile(r"(?P<name>.*?)\s*\[(?P<hash>[0-9a-fA-F]{8,64})\]")
 _HASH = re.compile(r"[0-9a-fA-F]{8,64}")
@@ -53,7 +53,7 @@ class UnknownTitle(UnknownModel):
 def find(
     catalog: Catalog,
     reference: str,
-    families: Sequence[Family],
+    recognisers: Sequence[Recogniser],
     shelves: Sequence[Path] = (),
     *,
     kind: str | None = None,
@@ -64,10 +64,10 @@ def find(
     When nothing on record has this name the shelves are looked through once more: a file that was put there a moment
     ago is found. Raises UnknownModel with the nearest names, AmbiguousModel, or what is wrong with the file itself.
     """
-    candidates = _candidates(catalog, reference, families, kind)
+    candidates = _candidates(catalog, reference, recognisers, kind)
     if not candidates and shelves:
-        scan(catalog, shelves, families)
-        candidates = _candidates(catalog, reference, families, kind)
+        scan(catalog, shelves, recognisers)
+        candidates = _candidates(catalog, reference, recognisers, kind)
     if not candidates:
         nearest = _nearest(reference, catalog.entries(), kind)
         if title := _TITLE.fullmatch(reference.strip()):
@@ -79,35 +79,40 @@ def find(
     return candidates[0]
 
 
-def identify_path(catalog: Catalog, path: Path, families: Sequence[Family]) -> Entry:
+def identify_path(catalog: Catalog, path: Path, recognisers: Sequence[Recogniser]) -> Entry:
     """What is at this path as it is now, from the catalog where that is still true. Raises BottegaError or OSError."""
     path = Path(os.path.abspath(path))
     if path.is_dir():
         read_header(path)  # refuses a folder that is no model before everything in it is looked at
     stamp = stamp_of(path)
     known = catalog.entry(path)
-    if known and known.stamp == stamp and known.read_by == signature(families) and not (known.error or known.missing):
+    if (
+        known
+        and known.stamp == stamp
+        and known.read_by == signature(recognisers)
+        and not (known.error or known.missing)
+    ):
         return known
-    entry = read_entry(path, stamp, known.shelf if known else None, families)
+    entry = read_entry(path, stamp, known.shelf if known else None, recognisers)
     if known and known.stamp == stamp:
         entry = replace(entry, sha256=known.sha256, hashed_at=known.hashed_at)
     catalog.put([entry])
     return entry
 
 
-def _candidates(catalog: Catalog, reference: str, families: Sequence[Family], kind: str | None) -> list[Entry]:
+def _candidates(catalog: Catalog, reference: str, recognisers: Sequence[Recogniser], kind: str | None) -> list[Entry]:
     """What the reference may mean: all that the first sense in which it means anything gives, as the files are now."""
     if not reference.strip():
         return []
     path = Path(os.path.expanduser(reference))
     there = os.path.exists(path)
     if there and (path.is_absolute() or len(path.parts) > 1 or reference.startswith((".", "~"))):
-        return [identify_path(catalog, path, families)]
+        return [identify_path(catalog, path, recognisers)]
 
     chosen = _preferred(_on_record(catalog, reference), kind)
     if not chosen and there:
-        return [identify_path(catalog, path, families)]
-    return [identify_path(catalog, entry.path, families) for entry in chosen if os.path.exists(entry.path)]
+        return [identify_path(catalog, path, recognisers)]
+    return [identify_path(catalog, entry.path, recognisers) for entry in chosen if os.path.exists(entry.path)]
 
 
 def _on_record(catalog: Catalog, reference: str) -> list[Entry]:

@@ -1,4 +1,4 @@
-"""Tell what a model is: exactly one of the families that are given must recognise its header."""
+"""Tell what a model is: exactly one of the recognisers that are given must claim its header."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from itertools import islice
 from pathlib import Path
 
 from bottega.formats.header import Header
-from bottega.spec import Family, Match
+from bottega.spec import Match, Recogniser
 from bottega.version import __version__
 
 UNKNOWN = "unknown"
-ROOMS = ("families", "formats", "library")  # whose code decides what is made of a header
+ROOMS = ("adapters", "families", "formats", "library")  # whose code decides what is made of a header
 
 # What is worth showing of a file's metadata, and the names under which trainers write it, the best first.
 SHOWN: Mapping[str, tuple[str, ...]] = {
@@ -34,22 +34,24 @@ _LONGEST = 600  # metadata can hold a whole training log; nobody reads more than
 
 @dataclass(frozen=True)
 class Identity:
-    """What a model is: the id of its family (empty if none knows it) and what that family found."""
+    """What a model is: who recognised it (empty if nobody), the family it is of or fits to, and what was found."""
 
+    recogniser: str
     family: str
     match: Match
 
 
-def identify(header: Header, families: Sequence[Family]) -> Identity:
-    """Ask every family; a model that none recognises, or more than one, is of kind "unknown" with a word why."""
-    claims = [(family.id, match) for family in families if (match := family.recognise(header)) is not None]
+def identify(header: Header, recognisers: Sequence[Recogniser]) -> Identity:
+    """Ask every recogniser; what none claims, or more than one, is of kind "unknown" with a word why."""
+    claims = [(each.id, match) for each in recognisers if (match := each.recognise(header)) is not None]
     if len(claims) == 1:
-        return Identity(*claims[0])
+        ((id, match),) = claims
+        return Identity(id, id if match.family is None else match.family, match)
     if claims:
         return _unknown(f"{' and '.join(id for id, _ in claims)} all claim it, and it can only be one of them")
     names = ", ".join(islice(header.tensors, 3))
     return _unknown(
-        f"no family knows its {len(header.tensors)} tensors ({names} ...)" if names else "it has no tensors"
+        f"nothing known has these {len(header.tensors)} tensors ({names} ...)" if names else "it has no tensors"
     )
 
 
@@ -72,7 +74,7 @@ def hash_code(package: Path) -> str:
 
 
 def _unknown(because: str) -> Identity:
-    return Identity("", Match(variant="", because=(because,), kind=UNKNOWN, category=UNKNOWN))
+    return Identity("", "", Match(variant="", because=(because,), kind=UNKNOWN, category=UNKNOWN))
 
 
 def shown_metadata(metadata: Mapping[str, str]) -> dict[str, str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from queue import Empty, SimpleQueue
@@ -14,17 +14,15 @@ from types import TracebackType
 from bottega.errors import BottegaError
 from bottega.formats import read_header
 from bottega.library.catalog import Catalog, Entry
-from bottega.library.disk import FOLDER_MARK, MODEL_SUFFIXES, Stamp, file_stamp, folder_stamp
+from bottega.library.disk import Stamp
 from bottega.library.identify import identify, reader, shown_metadata
-from bottega.spec import Family
+from bottega.library.shelves import Walk, shelf_places
+from bottega.spec import Recogniser
 
-# Python's own folders are full of `.pt` and `.bin` files that are no models.
-NO_SHELVES = frozenset(("__pycache__", "node_modules", "site-packages", "venv", "__MACOSX"))
 BATCH = 256  # headers that are recorded at once
 THREADS = 8
 
 Told = Callable[[int, int], None]  # (done, total)
-Place = tuple[int, int]  # a folder, whatever links lead to it: device and inode
 
 
 @dataclass(frozen=True)
@@ -52,22 +50,22 @@ class Report:
 def scan(
     catalog: Catalog,
     shelves: Sequence[Path],
-    families: Sequence[Family],
+    recognisers: Sequence[Recogniser],
     told: Told = lambda done, total: None,
 ) -> Report:
     """Bring the catalog up to date with these shelves, or folders on them.
 
     A header is read only where path, size, time or inode differ from what is on record, or where other code or
-    other families read it. It can be interrupted at any moment, by Ctrl-C or by an exception from `told`: what was
+    other recognisers read it. It can be interrupted at any moment, by Ctrl-C or by an exception from `told`: what was
     read until then is recorded, and the next scan goes on from there.
     """
     started = time.perf_counter()
     every_shelf = {*map(_absolute, shelves), *catalog.shelves()}
     known = {entry.path: entry for entry in catalog.entries(missing=True)}
     walk = Walk(every_shelf)
-    found = {path: (stamp, shelf) for shelf in map(_absolute, shelves) for path, stamp in walk.models(shelf)}
+    found = {each.path: (each.stamp, shelf) for shelf in map(_absolute, shelves) for each in walk.models(shelf)}
 
-    read_by = signature(families)
+    read_by = signature(recognisers)
     current, pending = {}, {}
     for path, (stamp, shelf) in found.items():
         before = known.get(path)
@@ -78,7 +76,7 @@ def scan(
     catalog.put(entry for path, entry in current.items() if entry != known[path])
 
     moved = _moved(known, found, pending)
-    current |= {entry.path: entry for entry in _read_all(catalog, pending, families, moved, told)}
+    current |= {entry.path: entry for entry in _read_all(catalog, pending, recognisers, moved, told)}
     catalog.forget(entry.path for entry in moved.values())
     places = [place for shelf in map(_absolute, shelves) for place in shelf_places(shelf)]
     gone = [
@@ -97,10 +95,10 @@ def scan(
     )
 
 
-def read_entry(path: Path, stamp: Stamp, shelf: Path | None, families: Sequence[Family]) -> Entry:
+def read_entry(path: Path, stamp: Stamp, shelf: Path | None, recognisers: Sequence[Recogniser]) -> Entry:
     """What one model is, from its header. Raises BottegaError or OSError where it can't be read."""
     header = read_header(path)
-    identity = identify(header, families)
+    identity = identify(header, recognisers)
     match = identity.match
     return Entry(
         path=path,
@@ -119,105 +117,19 @@ def read_entry(path: Path, stamp: Stamp, shelf: Path | None, families: Sequence[
         because=match.because,
         metadata=shown_metadata(header.metadata),
         guess=match.guess,
-        read_by=signature(families),
+        read_by=signature(recognisers),
     )
 
 
-def signature(families: Iterable[Family]) -> str:
-    """Who reads headers: what this code and these families make of one stays true until they change."""
-    return " ".join((reader(), *sorted(family.id for family in families)))
-
-
-def shelf_places(shelf: Path) -> tuple[Path, ...]:
-    """The folders to look through: all of a plain folder, but only the models of another workbench's installation.
-
-    A1111 and Forge keep embeddings beside `models`, also where `models` itself is the shelf.
-    """
-    models = shelf / "models"
-    if models.is_dir() and any((shelf / sign).exists() for sign in ("webui.py", "launch.py", "comfy", "embeddings")):
-        return tuple(
-            place
-            for place in (models, shelf / "embeddings", shelf / "extensions" / "sd-webui-controlnet" / "models")
-            if place.is_dir()
-        )
-    beside = shelf.parent / "embeddings"
-    if shelf.name == "models" and (shelf / "Stable-diffusion").is_dir() and beside.is_dir():
-        return (shelf, beside)
-    return (shelf,)
-
-
-class Walk:
-    """One walk over folders, each entered once, however many links and shelves lead to it.
-
-    Real folders come before links, so that a model is known by its own path rather than by a link to it; a folder
-    that is a shelf of its own is left to that shelf.
-    """
-
-    def __init__(self, shelves: Iterable[Path]) -> None:
-        self.unreadable: dict[Path, str] = {}
-        self._roots = {place: path for path in shelves if (place := _place(path))}
-        self._entered: set[Place] = set()
-
-    def models(self, shelf: Path) -> Iterator[tuple[Path, Stamp]]:
-        """The models on a shelf with their stamps: files by their endings, and folders in diffusers' layout."""
-        for place in shelf_places(shelf):
-            self._links: list[Path] = []
-            yield from self._look(place, root=True)
-            while self._links:
-                yield from self._look(self._links.pop(0))
-
-    def covers(self, path: Path, places: Iterable[Path]) -> bool:
-        """Whether a model at this path would have been found by walking these places."""
-        inner = [root for root in self._roots.values() if path.is_relative_to(root)]
-        return any(path.is_relative_to(place) and all(place.is_relative_to(root) for root in inner) for place in places)
-
-    def _look(self, folder: Path, root: bool = False) -> Iterator[tuple[Path, Stamp]]:
-        place = _place(folder)
-        if place is None or place in self._entered or (place in self._roots and not root):
-            return
-        self._entered.add(place)
-        try:
-            with os.scandir(folder) as listing:
-                entries = sorted(listing, key=lambda entry: entry.name)
-            if any(entry.name == FOLDER_MARK for entry in entries):
-                yield folder, folder_stamp(folder)
-                return
-        except OSError as error:
-            self.unreadable[folder] = error.strerror or str(error)
-            return
-        names = {entry.name for entry in entries}
-        for entry in entries:
-            if entry.name.startswith((".", "~")):  # hidden, or temporary
-                continue
-            if _is_folder(entry):
-                if entry.name in NO_SHELVES:
-                    continue
-                if entry.is_symlink():
-                    self._links.append(Path(entry.path))
-                else:
-                    yield from self._look(Path(entry.path))
-            elif _is_model(entry) and f"{entry.name}.aria2" not in names:  # aria2 is still downloading it
-                yield Path(entry.path), file_stamp(entry.stat())
-
-
-def _is_folder(entry: os.DirEntry[str]) -> bool:
-    try:
-        return entry.is_dir()
-    except OSError:  # a link that leads to itself
-        return False
-
-
-def _is_model(entry: os.DirEntry[str]) -> bool:
-    try:
-        return os.path.splitext(entry.name)[1].lower() in MODEL_SUFFIXES and entry.is_file()
-    except OSError:
-        return False
+def signature(recognisers: Iterable[Recogniser]) -> str:
+    """Who reads headers: what this code and these recognisers make of one stays true until they change."""
+    return " ".join((reader(), *sorted(each.id for each in recognisers)))
 
 
 def _read_all(
     catalog: Catalog,
     pending: Mapping[Path, tuple[Stamp, Path]],
-    families: Sequence[Family],
+    recognisers: Sequence[Recogniser],
     moved: Mapping[Path, Entry],
     told: Told,
 ) -> list[Entry]:
@@ -225,7 +137,7 @@ def _read_all(
     entries: list[Entry] = []
     recorded = 0
     told(0, len(pending))
-    with _Readers(pending, families) as readers:
+    with _Readers(pending, recognisers) as readers:
         try:
             for done in range(1, len(pending) + 1):
                 entry = readers.next()
@@ -247,8 +159,8 @@ class _Readers:
     Not concurrent.futures: its locks are taken in Python, and a Ctrl-C at the wrong moment leaves one locked for ever.
     """
 
-    def __init__(self, pending: Mapping[Path, tuple[Stamp, Path]], families: Sequence[Family]) -> None:
-        self._families = families
+    def __init__(self, pending: Mapping[Path, tuple[Stamp, Path]], recognisers: Sequence[Recogniser]) -> None:
+        self._recognisers = recognisers
         self._todo: SimpleQueue[tuple[Path, Stamp, Path]] = SimpleQueue()
         self._results: SimpleQueue[Entry | Exception] = SimpleQueue()
         for path, (stamp, shelf) in pending.items():
@@ -276,7 +188,7 @@ class _Readers:
     def _work(self) -> None:
         while (job := self._take()) is not None:
             try:
-                self._results.put(_read(*job, self._families))
+                self._results.put(_read(*job, self._recognisers))
             except Exception as error:  # handed over to the thread that waits for the result
                 self._results.put(error)
 
@@ -287,11 +199,11 @@ class _Readers:
             return None
 
 
-def _read(path: Path, stamp: Stamp, shelf: Path, families: Sequence[Family]) -> Entry:
+def _read(path: Path, stamp: Stamp, shelf: Path, recognisers: Sequence[Recogniser]) -> Entry:
     """What one model is; a file that is refused is recorded with the reason."""
-    read_by = signature(families)
+    read_by = signature(recognisers)
     try:
-        return read_entry(path, stamp, shelf, families)
+        return read_entry(path, stamp, shelf, recognisers)
     except BottegaError as error:
         reason = str(error).removeprefix(f"{path}: ")
         if isinstance(error.__cause__, OSError):
@@ -299,7 +211,7 @@ def _read(path: Path, stamp: Stamp, shelf: Path, families: Sequence[Family]) -> 
     except OSError as error:
         reason, read_by = error.strerror or str(error), ""
     except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
-        # A strange file that a reader or a family stumbles over must not keep the others from being found.
+        # A strange file that a reader or a recogniser stumbles over must not keep the others from being found.
         reason = f"Bottega stumbled over it ({type(error).__name__}: {error}); please report that as a bug"
     return Entry(path, shelf, stamp, error=reason.encode(errors="backslashreplace").decode(), read_by=read_by)
 
@@ -318,11 +230,3 @@ def _moved(
 
 def _absolute(path: Path) -> Path:
     return Path(os.path.abspath(path))
-
-
-def _place(folder: Path) -> Place | None:
-    try:
-        status = folder.stat()
-    except OSError:
-        return None
-    return status.st_dev, status.st_ino

@@ -1,0 +1,41 @@
+"""The models on the shelves: look for them, list them, tell what they are, check, convert, merge and get them."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from importlib import import_module
+
+from bottega.cli.terminal import printable
+from bottega.library import open_catalog
+from bottega.settings import Settings
+
+# Each action with what `--help` says of it; its code is in the module of the same name: `DESCRIPTION`,
+# `configure(parser)` and `run(args, settings, catalog) -> int`, which gives the exit code.
+ACTIONS = {
+    "scan": "look through the shelves for models",
+    "list": "list the models that are known",
+    "show": "tell what one model is",
+}
+MODULES = {"list": "listing"}  # where the action's name is taken
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """The arguments of `bottega models`."""
+    actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
+    for name, summary in ACTIONS.items():
+        module = import_module(f"{__name__}.{MODULES.get(name, name.replace('-', '_'))}")
+        action = actions.add_parser(name, help=summary, description=module.DESCRIPTION)
+        module.configure(action)
+        action.add_argument("--json", action="store_true", help="print one JSON document")
+        action.set_defaults(work=module.run)
+
+
+def run(args: argparse.Namespace, settings: Settings) -> int:
+    """Do what the action says."""
+    with open_catalog(settings.catalog) as catalog:
+        if catalog.note:
+            print(f"note: {printable(catalog.note)}", file=sys.stderr)
+        code = args.work(args, settings, catalog)
+    assert isinstance(code, int)
+    return code

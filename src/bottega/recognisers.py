@@ -1,0 +1,15 @@
+"""Everything that tells a model by its header: the families that run, the architectures that are known, the adapters."""
+
+from __future__ import annotations
+
+from functools import cache
+
+from bottega.adapters import all_adapters
+from bottega.families import all_families, known
+from bottega.spec import Recogniser
+
+
+@cache
+def all_recognisers() -> tuple[Recogniser, ...]:
+    """Every recogniser; each published layout is claimed by one of them."""
+    return (*all_families(), *known(), *all_adapters())
