@@ -1,4 +1,4 @@
-"""Everything that tells a model by its header: the families that run, the architectures that are known, the adapters."""
+"""All that tells a model by its header: the families that run, the architectures that are known, the adapters."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What lies on a shelf: the models in a folder of any workbench, found by their places and endings, none of them opened."""
+"""What lies on a shelf: the models in a folder of any workbench, found by their places and endings, none opened."""
 
 from __future__ import annotations
 
