@@ -25,6 +25,9 @@ KINDS: dict[str, tuple[str, str]] = {
     "lfs-pointer": ("a git-LFS pointer", "it only names the real file: run `git lfs pull` in its folder"),
     "pickle": ("a pickle checkpoint", _NOT_YET),
     "gguf": ("a GGUF model", _NOT_YET),
+    "zip": ("a zip archive", "unpack it and choose the model inside"),
+    "7z": ("a 7z archive", "unpack it and choose the model inside"),
+    "tar": ("a tar archive", "if it is a model, it is of torch's first format: get a .safetensors version"),
     "archive": ("an archive", "unpack it and choose the model inside"),
     "program": ("a program", "no model is a program: delete it if you expected one"),
     "special": ("no regular file", "choose a model file or folder"),
@@ -39,7 +42,7 @@ _MAGIC: tuple[tuple[bytes, str], ...] = (
     (b"GIF89a", "gif"),
     (b"GGUF", "gguf"),
     (b"version https://git-lfs.github.com/spec/", "lfs-pointer"),
-    (b"7z\xbc\xaf\x27\x1c", "archive"),
+    (b"7z\xbc\xaf\x27\x1c", "7z"),
     (b"Rar!\x1a\x07", "archive"),
     (b"\x1f\x8b\x08", "archive"),
     (b"\x7fELF", "program"),
@@ -81,8 +84,9 @@ def sniff_bytes(head: bytes) -> str:
     if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
         return "webp"
     if head[:2] == b"PK":
-        # torch.save writes `<archive>/data.pkl` first.
-        return "pickle" if b"data.pkl" in head[:300] else "archive"
+        return "zip"  # perhaps torch's: the names of its members tell, and they stand at its end
+    if head[257:262] == b"ustar":
+        return "tar"
     if head[0] == 0x80 and head[1:2] <= b"\x05":
         return "pickle"
     text = head.removeprefix(b"\xef\xbb\xbf").lstrip().lower()

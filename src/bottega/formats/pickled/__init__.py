@@ -1,0 +1,234 @@
+"""Pickle checkpoints (`.ckpt .pt .pth .bin`), read as data: one parse, nothing is ever called, nothing is imported.
+
+A file is clean (its pickle names nothing but what tensors are made of), unusual (it names classes that Bottega does not
+know; they are ignored), or refused: with DangerousModel where what it names could run code, with FormatError where it
+is broken or ambiguous. Sparse tensors refuse their file, because whether their indices lie can't be told without reading
+them; tensors that are quantised, nested or otherwise no plain numbers are left out by name, and the rest can be used.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import struct
+import zlib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+from bottega.errors import DangerousModel, FormatError
+from bottega.formats.header import Header, Packed, Safety, TensorInfo, shown
+from bottega.formats.pickled import legacy
+from bottega.formats.pickled.archive import CutShort, Member, read_members, unpack
+from bottega.formats.pickled.machine import Machine, Poisonous
+from bottega.formats.pickled.names import DANGEROUS, is_script
+from bottega.formats.pickled.tree import Flat, flatten
+from bottega.formats.pickled.values import Broken, Name, Storage
+from bottega.formats.sniff import refusal, sniff, unreadable
+
+MAX_PICKLE = legacy.MAX_PICKLE
+
+_BROKEN = (ValueError, IndexError, struct.error, zlib.error)
+_DAMAGED = "the file is damaged or was made to mislead: get a .safetensors version of this model"
+_CUT = "the download probably stopped halfway: download it again"
+_EVIL = "Bottega runs nothing of it; delete it, or get a .safetensors version of this model"
+_MANY = 8  # names that are told before "and others"
+
+_Place = tuple[int, int, Packed | None]  # the bytes of a storage; within what is unpacked, if it is packed
+
+
+def read_header(path: str | Path) -> Header:
+    """The tensors of a pickle checkpoint, their names as in a state dict, with what is said of them beside them."""
+    path = Path(path)
+    kind = sniff(path)
+    if kind == "special":
+        raise refusal(path, kind)
+    try:
+        with path.open("rb", buffering=0) as file:
+            before = os.fstat(file.fileno())
+            if not stat.S_ISREG(before.st_mode):
+                raise refusal(path, "special")
+            magic = file.read(2)
+            read = _read_archive if magic == b"PK" else _read_bare
+            header = read(path, file, before.st_size)
+            after = os.fstat(file.fileno())
+    except OSError as error:
+        raise unreadable(path, error) from error
+    except MemoryError:
+        raise FormatError(path, "it needs more memory than a model's header should", _DAMAGED) from None
+    if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
+        raise FormatError(path, "it was changed while it was read", "try again when it is complete")
+    return header
+
+
+def read_text_pickle(path: Path) -> Header | None:
+    """The header of a pickle of protocol 0 or 1, which begins like any text; None if the file is no pickle."""
+    try:
+        with path.open("rb", buffering=0) as file:
+            size = os.fstat(file.fileno()).st_size
+            if size > MAX_PICKLE:
+                return None
+            return _read_bare(path, file, size)
+    except OSError as error:
+        raise unreadable(path, error) from error
+    except DangerousModel:
+        raise
+    except FormatError:
+        return None
+
+
+# --- the two containers ----------------------------------------------------------------------------------------------
+
+
+def _read_archive(path: Path, file: BinaryIO, size: int) -> Header:
+    try:
+        members = read_members(file, size)
+        prefix = _prefix(path, members)
+        inner = members[f"{prefix}data.pkl"]
+        if inner.size > MAX_PICKLE:
+            raise Broken(f"its pickle claims {inner.size:,} bytes, of {MAX_PICKLE:,} allowed")
+        data = unpack(file, inner)
+        order = unpack(file, members[f"{prefix}byteorder"]) if f"{prefix}byteorder" in members else b"little"
+        if order not in (b"little", b"big"):
+            raise Broken("its byteorder is neither little nor big")
+    except CutShort as error:
+        raise FormatError(path, str(error), _CUT) from None
+    except _BROKEN as error:
+        raise FormatError(path, f"its zip archive is refused: {error}", _DAMAGED) from None
+
+    machine = Machine()
+    with _refusing(path, machine):
+        root, end = machine.run(data)
+        if end != len(data):
+            raise Broken(f"{len(data) - end:,} bytes follow the end of its pickle")
+        places = {
+            key: _place(members.get(f"{prefix}data/{key}"), storage) for key, storage in machine.storages.items()
+        }
+        flat = flatten(root)
+    notes = []
+    if inner.crc and zlib.crc32(data) != inner.crc:
+        notes.append("the checksum of its pickle is wrong")
+    script = f"{prefix}constants.pkl" in members or any(name.startswith(f"{prefix}code/") for name in members)
+    return _header(path, machine, flat, places, notes, script=script, big_endian=order == b"big")
+
+
+def _read_bare(path: Path, file: BinaryIO, size: int) -> Header:
+    machine, read = legacy.read(file, size)
+    with _refusing(path, machine):
+        if isinstance(read, Exception):
+            raise read
+        places: dict[str, _Place] = {}
+        for key, storage in machine.storages.items():
+            if key not in read.storages:
+                raise Broken("a storage that its tensors need is missing")
+            start, end = read.storages[key]
+            if storage.first + storage.nbytes > end - start:
+                raise Broken("a storage in it is shorter than it claims")
+            places[key] = start, end, None
+        flat = flatten(read.root)
+    return _header(path, machine, flat, places, [])
+
+
+@contextmanager
+def _refusing(path: Path, machine: Machine) -> Iterator[None]:
+    """Raise what the work on a pickle ended with, in words; that it names what is dangerous comes before all else."""
+    failure: Exception | None = None
+    try:
+        yield
+    except _BROKEN as error:
+        failure = error
+    names = machine.judged(DANGEROUS)
+    if names or isinstance(failure, Poisonous):
+        told = ", ".join(map(shown, names[:_MANY])) + (" and others" if len(names) > _MANY else "")
+        why = f"it names {told}" if names else str(failure)
+        raise DangerousModel(path, f"where it is believed, its pickle would run code: {why}", _EVIL, names)
+    if isinstance(failure, IndexError | struct.error):
+        raise FormatError(path, "cut short: it ends before its pickle does", _CUT)
+    if failure is not None:
+        raise FormatError(path, f"its pickle is refused: {failure}", _DAMAGED)
+
+
+def _prefix(path: Path, members: Mapping[str, Member]) -> str:
+    """The folder of an archive in which torch keeps its checkpoint, with a slash; any other archive is refused."""
+    found = [name for name in members if name.count("/") == 1 and name.endswith("/data.pkl")]
+    if len(found) == 1:
+        return found[0].removesuffix("data.pkl")
+    if len(found) > 1:
+        raise Broken("it holds two checkpoints")
+    what, remedy = _other_archive(members)
+    raise FormatError(path, f"this is {what}, not a model that Bottega can read", remedy)
+
+
+def _other_archive(members: Mapping[str, Member]) -> tuple[str, str]:
+    """What a zip archive is that is no checkpoint, and what to do with it."""
+    roots = {name.partition("/")[0] for name in members}
+    if members and all(name.endswith(".npy") for name in members):
+        return "a numpy archive (.npz)", "look for a .safetensors version of this model"
+    if any(name.endswith("/.data/extern_modules") for name in members):
+        return "a torch.package, which holds Python code", "get the weights alone"
+    if "[Content_Types].xml" in members:
+        return "an Office document", "choose a model file"
+    if "model.weights.h5" in members:
+        return "a Keras model", "Bottega reads models of torch: get a .safetensors version"
+    if "META-INF" in roots or "AndroidManifest.xml" in members:
+        return "a Java or Android archive", "choose a model file"
+    if any(name.endswith((".pkl", ".pickle")) for name in members):
+        return "an archive with pickles in it that torch did not write", "get a .safetensors version of this model"
+    return f"a zip archive of {len(members):,} files", "unpack it and choose the model inside"
+
+
+def _place(member: Member | None, storage: Storage) -> _Place:
+    """Where the bytes of a storage lie in an archive."""
+    needed = storage.first + storage.nbytes
+    if member is None:
+        if needed:
+            raise Broken(f"the bytes of its storage {shown(storage.key)} are missing")
+        return 0, 0, None
+    if needed > member.size:
+        raise Broken(f"its storage {shown(storage.key)} claims {needed:,} bytes, but {member.size:,} are there")
+    if member.deflated:
+        return 0, member.size, Packed(member.start, member.end, member.size)
+    return member.start, member.end, None
+
+
+def _header(
+    path: Path,
+    machine: Machine,
+    flat: Flat,
+    places: Mapping[str, _Place],
+    notes: list[str],
+    *,
+    script: bool = False,
+    big_endian: bool = False,
+) -> Header:
+    tensors: dict[str, TensorInfo] = {}
+    for name, tensor in flat.tensors.items():
+        begin, _, packed = places[tensor.key]
+        start, end = begin + tensor.start, begin + tensor.end
+        tensors[name] = TensorInfo(tensor.dtype, tensor.shape, path, start, end, tensor.strides, packed, big_endian)
+    unreadable = [f"the tensor {shown(name)} {why}" for name, why in flat.unreadable.items()]
+    if unreadable and not tensors:
+        raise FormatError(path, f"Bottega can't read its tensors: {unreadable[0]}", "get a .safetensors version")
+    if len(unreadable) > _MANY:
+        unreadable = [*unreadable[:_MANY], f"and {len(unreadable) - _MANY} others"]
+    notes += [f"left out: {each}" for each in unreadable]
+    if flat.leftovers:
+        notes.append(f"left out what training kept for itself: {', '.join(map(shown, flat.leftovers))}")
+    if not tensors:
+        notes.append("no tensors")
+    safety = _safety(machine.unusual_names(), script)
+    return Header(path, "pickle", tensors, flat.metadata, notes=tuple(notes), safety=safety)
+
+
+def _safety(unusual: list[Name], script: bool) -> Safety:
+    names = [str(name) for name in unusual if not is_script(name.module)]
+    reasons = []
+    if script or len(names) < len(unusual):
+        reasons.append("a TorchScript archive: its script is ignored")
+    if networks := [name for name in names if name.startswith("torch.")]:
+        reasons.append(f"it holds whole networks and not only weights ({shown(networks[0])}): their code is not run")
+    if others := [name for name in names if not name.startswith("torch.")]:
+        told = ", ".join(map(shown, others[:_MANY])) + (" and others" if len(others) > _MANY else "")
+        reasons.append(f"it names what Bottega does not know and ignores: {told}")
+    return Safety("unusual" if reasons else "clean", tuple(names), tuple(reasons))

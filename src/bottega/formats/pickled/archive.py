@@ -1,0 +1,236 @@
+"""The zip archives in which torch keeps checkpoints, read so strictly that every other program sees the same members.
+
+PKWARE's APPNOTE.TXT 6.3.10. The central directory counts; each local header must agree with it, nothing may overlap or
+be there twice, and nothing may lie before or after the archive.
+"""
+
+from __future__ import annotations
+
+import stat
+import unicodedata
+import zlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from struct import Struct
+from typing import BinaryIO
+
+from bottega.formats.pickled.values import Broken
+
+MAX_MEMBERS = 300_000
+MAX_DIRECTORY = 64 << 20
+# All zeros shrink to a thousandth; no model's numbers do.
+MAX_RATIO = 200
+FREE_INFLATION = 64 << 20
+
+_END, _END64, _LOCATOR64 = Struct("<4s4H2IH"), Struct("<4sQ2H2I4Q"), Struct("<4sIQI")
+_CENTRAL, _LOCAL = Struct("<4s6H3I5H2I"), Struct("<4s5H3I2H")
+_MAX_COMMENT = 65_535
+_ALL_ONES = 0xFFFFFFFF
+_FLAGS = 0x0001 | 0x0020 | 0x0040 | 0x2000  # encrypted, patched, strongly encrypted, masked
+_STORED, _DEFLATED = 0, 8
+_MAX_DESCRIPTOR = 24  # sizes and checksum, which may follow a member's bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """One file of an archive: its bytes lie from `start` to `end`, deflated or as they are; `size` is theirs unpacked.
+
+    `crc` is what the directory claims, 0 if it may not have been computed.
+    """
+
+    name: str
+    start: int
+    end: int
+    size: int
+    deflated: bool
+    crc: int
+
+
+def read_members(file: BinaryIO, size: int) -> dict[str, Member]:
+    """The files of the archive that `file` (of `size` bytes) is, by name; Broken if anything in it is ambiguous."""
+    directory, count, first = _directory(file, size)
+    entries = list(_entries(directory, count))
+    _check_names(name for name, *_ in entries)
+    members: dict[str, Member] = {}
+    position = 0
+    for name, raw_name, offset, packed, unpacked, method, crc in sorted(entries, key=lambda entry: entry[2]):
+        if not position <= offset <= position + (_MAX_DESCRIPTOR if position else 0):
+            raise Broken("bytes of it belong to no member" if offset > position else "two of its members overlap")
+        start = _check_local(file, offset, raw_name, method)
+        position = start + packed
+        if position > first:
+            raise Broken("a member reaches into its directory")
+        if not name.endswith("/"):
+            members[name] = Member(name, start, position, unpacked, method == _DEFLATED, crc)
+        elif unpacked:
+            raise Broken("a folder in it has content")
+    if first > position + _MAX_DESCRIPTOR:
+        raise Broken("bytes of it belong to no member")
+    _check_inflation(members.values())
+    return members
+
+
+def unpack(file: BinaryIO, member: Member) -> bytes:
+    """The bytes of one member, which the caller has found to be small enough."""
+    raw = read_at(file, member.start, member.end - member.start)
+    if not member.deflated:
+        return raw
+    inflater = zlib.decompressobj(-zlib.MAX_WBITS)
+    unpacked = inflater.decompress(raw, member.size + 1)
+    if len(unpacked) != member.size or not inflater.eof or inflater.unused_data:
+        raise Broken(f"its member {ascii(member.name)} unpacks to another size than it claims")
+    return unpacked
+
+
+def read_at(file: BinaryIO, start: int, count: int) -> bytes:
+    """Exactly `count` bytes; Broken if the file ends before."""
+    file.seek(start)
+    raw = file.read(count)
+    while len(raw) < count:  # an unbuffered read may give less than there is
+        more = file.read(count - len(raw))
+        if not more:
+            raise Broken("it ends too early")
+        raw += more
+    return raw
+
+
+# --- the directory ---------------------------------------------------------------------------------------------------
+
+
+def _directory(file: BinaryIO, size: int) -> tuple[bytes, int, int]:
+    """The central directory, how many members it lists, and where it begins."""
+    tail_at = max(0, size - _END.size - _MAX_COMMENT)
+    tail = read_at(file, tail_at, size - tail_at)
+    found = tail.rfind(b"PK\5\6")
+    if found < 0:
+        raise CutShort
+    end_at = tail_at + found
+    if size - end_at < _END.size:
+        raise CutShort
+    _, disk, first_disk, here, count, length, first, comment = _END.unpack_from(tail, found)
+    if end_at + _END.size + comment != size:
+        surplus = size - end_at - _END.size - comment
+        if surplus < 0:
+            raise CutShort
+        raise Broken(f"{surplus:,} bytes follow its end")
+    directory_end = end_at
+    if end_at >= _LOCATOR64.size:
+        locator = read_at(file, end_at - _LOCATOR64.size, _LOCATOR64.size)
+        if locator.startswith(b"PK\6\7"):
+            small = (here, count, length, first)
+            (here, count, length, first), directory_end = _directory64(file, locator, end_at - _LOCATOR64.size)
+            limits = (0xFFFF, 0xFFFF, _ALL_ONES, _ALL_ONES)
+            if any(old not in (new, limit) for old, new, limit in zip(small, (here, count, length, first), limits)):
+                raise Broken("its two directories contradict each other")
+    if disk or first_disk or here != count:
+        raise Broken("it is one part of several")
+    if first + length != directory_end:
+        raise Broken("its directory is not where it should be: something was put before or into it")
+    if count > MAX_MEMBERS or length > MAX_DIRECTORY:
+        raise Broken(f"it has {count:,} members, of {MAX_MEMBERS:,} allowed")
+    return read_at(file, first, length), count, first
+
+
+def _directory64(file: BinaryIO, locator: bytes, locator_at: int) -> tuple[tuple[int, int, int, int], int]:
+    """Members here and in all, length and place of the directory, and its end, as the large form of the end says."""
+    _, disk, at, disks = _LOCATOR64.unpack(locator)
+    if disk or disks != 1 or at + _END64.size > locator_at:
+        raise Broken("the end of its directory is not where it should be")
+    magic, length, _, _, disk, first_disk, here, count, size, first = _END64.unpack(read_at(file, at, _END64.size))
+    if magic != b"PK\6\6" or disk or first_disk or at + 12 + length != locator_at:
+        raise Broken("the end of its directory is damaged")
+    return (here, count, size, first), at
+
+
+_Entry = tuple[str, bytes, int, int, int, int, int]  # name, its bytes, offset, packed and unpacked size, method, crc
+
+
+def _entries(directory: bytes, count: int) -> Iterable[_Entry]:
+    at = 0
+    for _ in range(count):
+        (magic, _, _, flags, method, _, _, crc, packed, unpacked, name_length, extra_length, comment_length, disk, _,
+         attributes, offset) = _CENTRAL.unpack_from(directory, at)  # fmt: skip
+        at += _CENTRAL.size
+        raw_name = directory[at : at + name_length]
+        at += name_length
+        extra = directory[at : at + extra_length]
+        at += extra_length + comment_length
+        if magic != b"PK\1\2" or at > len(directory):
+            raise Broken("its directory is damaged")
+        name = _name(raw_name)
+        if _ALL_ONES in (packed, unpacked, offset):
+            unpacked, packed, offset = _large(extra, unpacked, packed, offset)
+        kind = stat.S_IFMT(attributes >> 16)
+        if flags & _FLAGS:
+            raise Broken(f"its member {ascii(name)} is encrypted, or says so")
+        if method not in (_STORED, _DEFLATED):
+            raise Broken(f"its member {ascii(name)} is compressed in a way that torch does not know")
+        if disk or kind not in (0, stat.S_IFREG, stat.S_IFDIR):
+            raise Broken(f"its member {ascii(name)} is a link, or no file")
+        if method == _STORED and packed != unpacked:
+            raise Broken(f"its member {ascii(name)} has two sizes")
+        yield name, raw_name, offset, packed, unpacked, method, crc
+    if at != len(directory):
+        raise Broken("its directory is longer than its members")
+
+
+def _large(extra: bytes, unpacked: int, packed: int, offset: int) -> list[int]:
+    """Sizes and offset, those that don't fit into 32 bits from the extra field 1."""
+    at = 0
+    while at + 4 <= len(extra):
+        kind, length = int.from_bytes(extra[at : at + 2], "little"), int.from_bytes(extra[at + 2 : at + 4], "little")
+        if kind == 1:
+            body = extra[at + 4 : at + 4 + length]
+            told = iter([int.from_bytes(body[index : index + 8], "little") for index in range(0, len(body) - 7, 8)])
+            return [next(told, value) if value == _ALL_ONES else value for value in (unpacked, packed, offset)]
+        at += 4 + length
+    return [unpacked, packed, offset]
+
+
+def _check_local(file: BinaryIO, offset: int, raw_name: bytes, method: int) -> int:
+    """Where a member's bytes begin, once its own header says the same of it as the directory."""
+    header = read_at(file, offset, _LOCAL.size + len(raw_name))
+    magic, _, flags, own_method, _, _, _, _, _, name_length, extra_length = _LOCAL.unpack_from(header)
+    if magic != b"PK\3\4" or name_length != len(raw_name) or header[_LOCAL.size :] != raw_name:
+        raise Broken("a member has two names: another one in its directory than where it lies")
+    if own_method != method or flags & _FLAGS:
+        raise Broken("a member is packed otherwise than its directory says")
+    return offset + len(header) + int(extra_length)
+
+
+# --- limits ----------------------------------------------------------------------------------------------------------
+
+
+def _name(raw: bytes) -> str:
+    try:
+        name = raw.decode("utf-8")
+    except UnicodeDecodeError:
+        name = raw.decode("cp437")
+    parts = name.removesuffix("/").split("/")
+    if not name or "\0" in name or "\\" in name or parts[0][1:2] == ":" or any(part in ("", ".", "..") for part in parts):
+        raise Broken(f"its member {ascii(name)[:120]} would be unpacked outside of its folder")
+    return name
+
+
+def _check_names(names: Iterable[str]) -> None:
+    """No name twice, not even for file systems that take capitals, or two spellings of an accent, for the same."""
+    seen: set[str] = set()
+    for name in names:
+        same = name.lower() if name.isascii() else unicodedata.normalize("NFC", name).casefold()
+        if same in seen:
+            raise Broken(f"two of its members are called {ascii(name)[:120]}")
+        seen.add(same)
+
+
+def _check_inflation(members: Iterable[Member]) -> None:
+    deflated = [member for member in members if member.deflated]
+    packed, unpacked = sum(each.end - each.start for each in deflated), sum(each.size for each in deflated)
+    if unpacked > FREE_INFLATION and unpacked > MAX_RATIO * packed:
+        raise Broken(f"a bomb: {packed:,} bytes in it would unpack to {unpacked:,}")
+
+
+class CutShort(Broken):
+    """An archive whose end is missing."""
+
+    def __init__(self) -> None:
+        super().__init__("cut short: the end of the archive is missing")

@@ -1,0 +1,85 @@
+"""Checkpoints that are pickles without an archive: torch's format until 1.5, stacked pickles before their storages.
+
+torch/serialization.py, `_legacy_save`: magic number, version, facts of the system, the object, the storages' keys, and
+then for each key its number of elements and their bytes.
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+from typing import BinaryIO
+
+from bottega.formats.pickled.archive import read_at
+from bottega.formats.pickled.machine import Machine
+from bottega.formats.pickled.values import Broken
+from bottega.formats.tensor_bytes import BYTES_OF_ELEMENT
+
+MAGIC = 0x1950A86A20F9469CFC6C
+VERSION = 1001
+MAX_PICKLE = 64 << 20
+_WINDOWS = (1 << 20, MAX_PICKLE)
+
+
+@dataclass(frozen=True)
+class Legacy:
+    """The object that was saved, and where the bytes of each storage lie (start and end), by key."""
+
+    root: object
+    storages: dict[str, tuple[int, int]]
+
+
+def read(file: BinaryIO, size: int) -> tuple[Machine, Legacy | Exception]:
+    """What the file holds, or why that can't be told; with the machine that knows what is named in it.
+
+    Its pickles lie before all else, so the beginning of a large file is tried first.
+    """
+    for window in _WINDOWS:
+        data = read_at(file, 0, min(size, window))
+        machine = Machine()
+        try:
+            return machine, _read(machine, data, file, size)
+        except (ValueError, IndexError, struct.error) as error:
+            failure = error
+        if window >= size:
+            break
+    return machine, failure
+
+
+def _read(machine: Machine, data: bytes, file: BinaryIO, size: int) -> Legacy:
+    root, at = machine.run(data)
+    if type(root) is not int or root != MAGIC:
+        if at != size:
+            raise Broken(f"{size - at:,} bytes follow the end of its pickle")
+        if machine.storages:
+            raise Broken("it is only the inner pickle of a checkpoint: the tensors' bytes are missing")
+        return Legacy(root, {})
+    version, at = machine.run(data, at)
+    if type(version) is not int or version != VERSION:
+        raise Broken("it is of a version of torch's format that nobody ever wrote")
+    _, at = machine.run(data, at)
+    root, at = machine.run(data, at)
+    keys, at = machine.run(data, at)
+    if type(keys) is not list or not all(type(key) is str for key in keys):
+        raise Broken("its list of storages is none")
+    return Legacy(root, _storages(machine, keys, file, at, size))
+
+
+def _storages(machine: Machine, keys: list[str], file: BinaryIO, at: int, size: int) -> dict[str, tuple[int, int]]:
+    places: dict[str, tuple[int, int]] = {}
+    for key in keys:
+        storage = machine.storages.get(key)
+        if key in places or storage is None:
+            raise Broken("its list of storages is not that of its tensors")
+        count = int.from_bytes(read_at(file, at, 8), "little", signed=True)
+        at += 8
+        # A storage that only quantised tensors use has no dtype here; it is where the walk from one to the next ends.
+        if not storage.dtype:
+            raise Broken("it holds quantised tensors in torch's old format, which Bottega does not read")
+        if not 0 <= count * BYTES_OF_ELEMENT[storage.dtype] <= size - at:
+            raise Broken(f"cut short: a storage of {count:,} numbers is longer than the rest of the file")
+        places[key] = at, at + count * BYTES_OF_ELEMENT[storage.dtype]
+        at = places[key][1]
+    if at != size:
+        raise Broken(f"{size - at:,} bytes follow its last storage")
+    return places

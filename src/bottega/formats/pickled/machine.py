@@ -1,0 +1,466 @@
+"""Runs a pickle's opcodes, protocols 0 to 5, on symbols: it builds data and calls nothing that the file names.
+
+The opcodes are those of CPython's `Lib/pickletools.py`. Where its unpicklers disagree with each other about a file, or
+about what a scanner would see in it, the file is refused here.
+"""
+
+from __future__ import annotations
+
+import codecs
+from collections.abc import Callable
+from itertools import repeat
+from struct import Struct
+
+from bottega.formats.pickled.names import DANGEROUS, INERT, judge
+from bottega.formats.pickled.rebuild import name_of, storage_of
+from bottega.formats.pickled.values import Broken, Name, Node, Storage, Table
+
+# Together these keep what any file can make below 400 MiB and two seconds. A hundred thousand tensors take 3.7 million
+# opcodes and 800,000 memo entries.
+MAX_OPCODES = 5_000_000
+MAX_MEMO = 1_000_000
+MAX_MARKS = 1_000
+MAX_NAMES = 10_000
+MAX_NAME = 500
+MAX_DIGITS = 1_024  # of a number that is written out, and bytes of a long one
+
+_UINT16, _INT32 = Struct("<H").unpack_from, Struct("<i").unpack_from
+_UINT32, _UINT64 = Struct("<I").unpack_from, Struct("<Q").unpack_from
+_DOUBLE = Struct(">d").unpack_from
+
+_Cold = Callable[["Machine", bytes, int], int]
+
+
+class Machine:
+    """One file's pickles: `names` and limits are those of all of them together, memo and stack belong to each.
+
+    `run` raises Broken, or IndexError, ValueError or struct.error where the bytes end too early. What was named until
+    then is in `names`.
+    """
+
+    def __init__(self) -> None:
+        self.names: dict[tuple[str, str], Name] = {}
+        self.storages: dict[str, Storage] = {}
+        self._fuel = repeat(None, MAX_OPCODES)
+        self._stack: list[object] = []
+        self._marked: list[list[object]] = []
+        self._memo: dict[int, object] = {}
+        self._end = self._edge = 0  # of the data, and of the frame that is being read
+        self._framed = False
+
+    def judged(self, verdict: str) -> list[str]:
+        """The names so far that deserve this verdict."""
+        return [str(name) for key, name in self.names.items() if judge(*key) == verdict]
+
+    def unusual_names(self) -> list[Name]:
+        """The names so far that are neither harmless nor dangerous."""
+        return [name for key, name in self.names.items() if judge(*key) not in (INERT, DANGEROUS)]
+
+    def run(self, data: bytes, start: int = 0) -> tuple[object, int]:
+        """The value of the pickle that begins at `start`, and where it ends."""
+        stack: list[object] = []
+        memo: dict[int, object] = {}
+        marked: list[list[object]] = []
+        self._memo, self._marked = memo, marked
+        self._edge = self._end = len(data)
+        self._framed = False
+        position = start
+        # What a checkpoint is made of stands first and in this loop, because a call for each opcode takes longer than
+        # the opcode; the rest is in a table of functions.
+        for _ in self._fuel:
+            if position >= self._edge:
+                self._pass_edge(position)
+            code = data[position]
+            position += 1
+            if code == 0x71:  # BINPUT
+                memo[data[position]] = stack[-1]
+                position += 1
+            elif code == 0x72:  # LONG_BINPUT
+                memo[_UINT32(data, position)[0]] = stack[-1]
+                position += 4
+                if len(memo) > MAX_MEMO:
+                    raise Broken("it remembers too many things")
+            elif code == 0x4B:  # BININT1
+                stack.append(data[position])
+                position += 1
+            elif code == 0x68:  # BINGET
+                stack.append(self._recall(data[position]))
+                position += 1
+            elif code == 0x4D:  # BININT2
+                stack.append(_UINT16(data, position)[0])
+                position += 2
+            elif code == 0x28:  # MARK
+                marked.append(stack)
+                stack = []
+                if len(marked) > MAX_MARKS:
+                    raise Broken("it is nested without end")
+            elif code == 0x74:  # TUPLE
+                items = tuple(stack)
+                stack = marked.pop()
+                stack.append(items)
+            elif code == 0x58:  # BINUNICODE
+                length = _UINT32(data, position)[0]
+                position += 4
+                stack.append(str(data[position : position + length], "utf-8", "surrogatepass"))
+                position += length
+            elif code == 0x52:  # REDUCE
+                args = stack.pop()
+                stack[-1] = _made(stack[-1], args)
+            elif code == 0x4A:  # BININT
+                stack.append(_INT32(data, position)[0])
+                position += 4
+            elif code == 0x6A:  # LONG_BINGET
+                stack.append(self._recall(_UINT32(data, position)[0]))
+                position += 4
+            elif code == 0x51:  # BINPERSID
+                stack[-1] = self._refer(stack[-1])
+            elif code == 0x85:  # TUPLE1
+                stack[-1] = (stack[-1],)
+            elif code == 0x86:  # TUPLE2
+                last = stack.pop()
+                stack[-1] = (stack[-1], last)
+            elif code == 0x87:  # TUPLE3
+                last, middle = stack.pop(), stack.pop()
+                stack[-1] = (stack[-1], middle, last)
+            elif code == 0x29:  # EMPTY_TUPLE
+                stack.append(())
+            elif code == 0x89:  # NEWFALSE
+                stack.append(False)
+            elif code == 0x94:  # MEMOIZE
+                memo[len(memo)] = stack[-1]
+                if len(memo) > MAX_MEMO:
+                    raise Broken("it remembers too many things")
+            elif code == 0x8C:  # SHORT_BINUNICODE
+                length = data[position]
+                position += 1
+                stack.append(str(data[position : position + length], "utf-8", "surrogatepass"))
+                position += length
+            elif code == 0x2E:  # STOP
+                if len(stack) != 1 or marked or (self._framed and position != self._edge):
+                    raise Broken("it stops in the middle of something")
+                return stack[0], position
+            else:
+                self._stack = stack
+                cold = _COLD.get(code)
+                if cold is None:
+                    raise Broken(f"it has an opcode that no checkpoint needs (0x{code:02x})")
+                position = cold(self, data, position)
+                stack = self._stack
+        raise Broken(f"it has more than {MAX_OPCODES:,} opcodes")
+
+    def _pass_edge(self, position: int) -> None:
+        """At the end of a frame, which must be the end of an opcode too: unpicklers differ in what they run if not."""
+        if not self._framed:
+            raise IndexError("it ends before its pickle does")
+        if position > self._edge:
+            raise Broken("an opcode reaches out of its frame")
+        self._edge, self._framed = self._end, False
+
+    def _recall(self, index: int) -> object:
+        try:
+            return self._memo[index]
+        except KeyError:
+            raise Broken("it recalls what it never remembered") from None
+
+    def _refer(self, identity: object) -> object:
+        storage = storage_of(identity)
+        if type(storage) is Storage:
+            known = self.storages.get(storage.key)
+            if known is None or known.first + known.nbytes < storage.first + storage.nbytes:
+                self.storages[storage.key] = storage
+        return storage
+
+    def name(self, module: str, name: str) -> Name:
+        """The name of a global, the same object whenever it is mentioned."""
+        known = self.names.get((module, name))
+        if known is None:
+            if len(module) > MAX_NAME or len(name) > MAX_NAME or len(self.names) >= MAX_NAMES:
+                raise Broken("it mentions too many names, or too long ones")
+            known = self.names[module, name] = name_of(module, name)
+        return known
+
+    def pop_mark(self) -> list[object]:
+        """What was pushed since the last mark, which is taken off with it."""
+        items = self._stack
+        if not self._marked:
+            raise Broken("it ends a group that it never began")
+        self._stack = self._marked.pop()
+        return items
+
+    # --- opcodes that are rare in checkpoints; each takes what follows the opcode and tells where the next one is -----
+
+    def _none(self, data: bytes, at: int) -> int:
+        self._stack.append(None)
+        return at
+
+    def _true(self, data: bytes, at: int) -> int:
+        self._stack.append(True)
+        return at
+
+    def _empty_dict(self, data: bytes, at: int) -> int:
+        self._stack.append(Table())
+        return at
+
+    def _empty_list(self, data: bytes, at: int) -> int:
+        self._stack.append([])
+        return at
+
+    def _global(self, data: bytes, at: int) -> int:
+        module, at = _line(data, at)
+        name, at = _line(data, at)
+        self._stack.append(self.name(_text(module), _text(name)))
+        return at
+
+    def _stack_global(self, data: bytes, at: int) -> int:
+        name, module = self._stack.pop(), self._stack.pop()
+        if type(name) is not str or type(module) is not str:
+            raise Broken("it names a global by something that is no text")
+        self._stack.append(self.name(module, name))
+        return at
+
+    def _inst(self, data: bytes, at: int) -> int:
+        module, at = _line(data, at)
+        name, at = _line(data, at)
+        args = tuple(self.pop_mark())
+        self._stack.append(_made(self.name(_text(module), _text(name)), args))
+        return at
+
+    def _obj(self, data: bytes, at: int) -> int:
+        function, *args = self.pop_mark()
+        self._stack.append(_made(function, tuple(args)))
+        return at
+
+    def _newobj(self, data: bytes, at: int) -> int:
+        args = self._stack.pop()
+        self._stack[-1] = _made(self._stack[-1], args)
+        return at
+
+    def _build(self, data: bytes, at: int) -> int:
+        """Attributes are kept on objects and dropped elsewhere: an OrderedDict's `_metadata`, a tensor's hooks."""
+        state = self._stack.pop()
+        target = self._stack[-1]
+        if type(target) is Name:
+            raise Poisonous(f"it sets attributes of {target} itself")
+        if type(target) is Node:
+            target.state = state
+        return at
+
+    def _setitem(self, data: bytes, at: int) -> int:
+        value, key = self._stack.pop(), self._stack.pop()
+        _entries(self._stack[-1]).extend((key, value))
+        return at
+
+    def _setitems(self, data: bytes, at: int) -> int:
+        items = self.pop_mark()
+        if len(items) % 2:
+            raise Broken("a key in it has no value")
+        _entries(self._stack[-1]).extend(items)
+        return at
+
+    def _append(self, data: bytes, at: int) -> int:
+        item = self._stack.pop()
+        _items(self._stack[-1]).append(item)
+        return at
+
+    def _appends(self, data: bytes, at: int) -> int:
+        items = self.pop_mark()
+        _items(self._stack[-1]).extend(items)
+        return at
+
+    def _dict(self, data: bytes, at: int) -> int:
+        items = self.pop_mark()
+        if len(items) % 2:
+            raise Broken("a key in it has no value")
+        self._stack.append(Table(items))
+        return at
+
+    def _list(self, data: bytes, at: int) -> int:
+        items = self.pop_mark()
+        self._stack.append(items)
+        return at
+
+    def _pop(self, data: bytes, at: int) -> int:
+        if self._stack:
+            self._stack.pop()
+        else:
+            self.pop_mark()
+        return at
+
+    def _pop_mark(self, data: bytes, at: int) -> int:
+        self.pop_mark()
+        return at
+
+    def _dup(self, data: bytes, at: int) -> int:
+        self._stack.append(self._stack[-1])
+        return at
+
+    def _get(self, data: bytes, at: int) -> int:
+        line, at = _line(data, at)
+        self._stack.append(self._recall(_whole(line)))
+        return at
+
+    def _put(self, data: bytes, at: int) -> int:
+        line, at = _line(data, at)
+        self._memo[_whole(line)] = self._stack[-1]
+        if len(self._memo) > MAX_MEMO:
+            raise Broken("it remembers too many things")
+        return at
+
+    def _int(self, data: bytes, at: int) -> int:
+        line, at = _line(data, at)
+        self._stack.append(line == b"01" if line in (b"00", b"01") else _whole(line))
+        return at
+
+    def _long(self, data: bytes, at: int) -> int:
+        line, at = _line(data, at)
+        self._stack.append(_whole(line.removesuffix(b"L")))
+        return at
+
+    def _float(self, data: bytes, at: int) -> int:
+        line, at = _line(data, at)
+        if len(line) > MAX_DIGITS:
+            raise Broken("a number in it has too many digits")
+        self._stack.append(float(line))
+        return at
+
+    def _long1(self, data: bytes, at: int) -> int:
+        return self._number(data, at + 1, data[at])
+
+    def _long4(self, data: bytes, at: int) -> int:
+        return self._number(data, at + 4, _UINT32(data, at)[0])
+
+    def _number(self, data: bytes, at: int, length: int) -> int:
+        if length > MAX_DIGITS:
+            raise Broken(f"a number in it takes {length:,} bytes")
+        self._stack.append(int.from_bytes(data[at : at + length], "little", signed=True))
+        return at + length
+
+    def _binfloat(self, data: bytes, at: int) -> int:
+        self._stack.append(_DOUBLE(data, at)[0])
+        return at + 8
+
+    def _string(self, data: bytes, at: int) -> int:
+        line, at = _line(data, at)
+        if len(line) < 2 or line[0] != line[-1] or line[0] not in b"\"'":
+            raise Broken("a text in it has no quotes")
+        self._stack.append(_text(codecs.escape_decode(line[1:-1])[0]))  # type: ignore[attr-defined]
+        return at
+
+    def _unicode(self, data: bytes, at: int) -> int:
+        line, at = _line(data, at)
+        self._stack.append(str(line, "raw-unicode-escape"))
+        return at
+
+    def _short_binstring(self, data: bytes, at: int) -> int:
+        return self._text(data, at + 1, data[at])
+
+    def _binstring(self, data: bytes, at: int) -> int:
+        return self._text(data, at + 4, _UINT32(data, at)[0])
+
+    def _binunicode8(self, data: bytes, at: int) -> int:
+        return self._text(data, at + 8, _UINT64(data, at)[0])
+
+    def _text(self, data: bytes, at: int, length: int) -> int:
+        self._stack.append(_text(data[at : at + length]))
+        return at + length
+
+    def _short_binbytes(self, data: bytes, at: int) -> int:
+        return self._bytes(data, at + 1, data[at])
+
+    def _binbytes(self, data: bytes, at: int) -> int:
+        return self._bytes(data, at + 4, _UINT32(data, at)[0])
+
+    def _binbytes8(self, data: bytes, at: int) -> int:
+        return self._bytes(data, at + 8, _UINT64(data, at)[0])
+
+    def _bytes(self, data: bytes, at: int, length: int) -> int:
+        self._stack.append(data[at : at + length])
+        return at + length
+
+    def _frozenset(self, data: bytes, at: int) -> int:
+        items = self.pop_mark()
+        self._stack.append(items)
+        return at
+
+    def _proto(self, data: bytes, at: int) -> int:
+        if data[at] > 5:
+            raise Broken(f"its pickle is of the unknown protocol {data[at]}")
+        return at + 1
+
+    def _frame(self, data: bytes, at: int) -> int:
+        end = at + 8 + _UINT64(data, at)[0]
+        if self._framed:
+            raise Broken("a frame in it begins within another one")
+        if end > self._end:
+            raise IndexError("it ends before its frame does")
+        self._edge, self._framed = end, True
+        return at + 8
+
+
+class Poisonous(Broken):
+    """A file that changes what others use, such as a module's functions."""
+
+
+_COLD: dict[int, _Cold] = {
+    ord("N"): Machine._none, 0x88: Machine._true, ord("}"): Machine._empty_dict, ord("]"): Machine._empty_list,
+    ord("c"): Machine._global, 0x93: Machine._stack_global, ord("i"): Machine._inst, ord("o"): Machine._obj,
+    0x81: Machine._newobj, ord("b"): Machine._build, ord("s"): Machine._setitem, ord("u"): Machine._setitems,
+    ord("a"): Machine._append, ord("e"): Machine._appends, ord("d"): Machine._dict, ord("l"): Machine._list,
+    ord("0"): Machine._pop, ord("1"): Machine._pop_mark, ord("2"): Machine._dup, ord("g"): Machine._get,
+    ord("p"): Machine._put, ord("I"): Machine._int, ord("L"): Machine._long, ord("F"): Machine._float,
+    0x8A: Machine._long1, 0x8B: Machine._long4, ord("G"): Machine._binfloat, ord("S"): Machine._string,
+    ord("V"): Machine._unicode, ord("U"): Machine._short_binstring, ord("T"): Machine._binstring,
+    0x8D: Machine._binunicode8, ord("C"): Machine._short_binbytes, ord("B"): Machine._binbytes,
+    0x8E: Machine._binbytes8, 0x96: Machine._binbytes8, 0x8F: Machine._empty_list, 0x90: Machine._appends,
+    0x91: Machine._frozenset, 0x80: Machine._proto, 0x95: Machine._frame,
+}  # fmt: skip
+
+
+def _made(function: object, args: object) -> object:
+    """What stands for a call: what our maker builds of its arguments, or a note that the call is in the file."""
+    if type(args) is not tuple:
+        raise Broken("it calls something without arguments")
+    if type(function) is not Name:
+        if type(function) is Node:
+            raise Poisonous(f"it calls what a call of {function.function} would give")
+        raise Broken("it calls something that is no function")
+    return function.make(args) if function.make else Node(function, args)
+
+
+def _entries(target: object) -> list[object]:
+    if type(target) is Table:
+        return target
+    if type(target) is not Node:
+        raise Broken("it sets an item of something that has none")
+    if target.entries is None:
+        target.entries = Table()
+    return target.entries
+
+
+def _items(target: object) -> list[object]:
+    if type(target) is list:
+        return target
+    if type(target) is not Node:
+        raise Broken("it appends to something that is no list")
+    if target.items is None:
+        target.items = []
+    return target.items
+
+
+def _line(data: bytes, at: int) -> tuple[bytes, int]:
+    end = data.index(b"\n", at)
+    return data[at:end], end + 1
+
+
+def _whole(line: bytes) -> int:
+    if len(line) > MAX_DIGITS:
+        raise Broken("a number in it has too many digits")
+    return int(line)
+
+
+def _text(raw: bytes) -> str:
+    """Text of any protocol; that of Python 2 has no encoding, and is nearly always ASCII."""
+    try:
+        return str(raw, "utf-8", "surrogatepass")
+    except UnicodeDecodeError:
+        return str(raw, "latin-1")

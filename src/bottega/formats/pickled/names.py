@@ -1,0 +1,158 @@
+"""Which of the names in a pickle are harmless, which are unusual, and which could run code where they are believed.
+
+Nothing that is named is ever run here; the judgement only decides what the user is told. It is an allow-list: a name of
+Python's own library, of torch or of numpy that is not known to be harmless counts as dangerous, so that a function that
+nobody has thought of does too.
+"""
+
+from __future__ import annotations
+
+import sys
+
+INERT, UNUSUAL, DANGEROUS = "inert", "unusual", "dangerous"
+
+DTYPE_OF_NAME = {
+    "uint8": "U8", "int8": "I8", "int16": "I16", "short": "I16", "int32": "I32", "int": "I32", "int64": "I64",
+    "long": "I64", "uint16": "U16", "uint32": "U32", "uint64": "U64", "bool": "BOOL",
+    "float16": "F16", "half": "F16", "bfloat16": "BF16", "float32": "F32", "float": "F32", "float64": "F64",
+    "double": "F64", "complex32": "C32", "chalf": "C32", "complex64": "C64", "cfloat": "C64", "complex128": "C128",
+    "cdouble": "C128", "float8_e4m3fn": "F8_E4M3", "float8_e5m2": "F8_E5M2", "float8_e4m3fnuz": "F8_E4M3FNUZ",
+    "float8_e5m2fnuz": "F8_E5M2FNUZ", "float8_e8m0fnu": "F8_E8M0", "float4_e2m1fn_x2": "F4_X2",
+    "bits8": "BITS8", "bits16": "BITS16", "bits1x8": "BITS1X8", "bits2x4": "BITS2X4", "bits4x2": "BITS4X2",
+}  # fmt: skip
+DTYPE_OF_STORAGE = {
+    "ByteStorage": "U8", "CharStorage": "I8", "ShortStorage": "I16", "IntStorage": "I32", "LongStorage": "I64",
+    "BoolStorage": "BOOL", "HalfStorage": "F16", "BFloat16Storage": "BF16", "FloatStorage": "F32",
+    "DoubleStorage": "F64", "ComplexFloatStorage": "C64", "ComplexDoubleStorage": "C128", "UntypedStorage": "U8",
+}  # fmt: skip
+
+_QUANTISED = ("QInt8Storage", "QInt32Storage", "QUInt8Storage", "QUInt4x2Storage", "QUInt2x4Storage")
+_TENSORS = tuple(f"{kind}Tensor" for kind in "Byte Char Short Int Long Bool Half BFloat16 Float Double".split())
+_NUMPY_NUMBERS = (
+    "bool bool_ int8 int16 int32 int64 intc intp uint8 uint16 uint32 uint64 uintc uintp longlong ulonglong float16 "
+    "float32 float64 longdouble complex64 complex128 clongdouble str_ bytes_ void datetime64 timedelta64"
+).split()
+_NUMPY_DTYPES = (
+    "Bool Int8 Int16 Int32 Int64 UInt8 UInt16 UInt32 UInt64 LongLong ULongLong Float16 Float32 Float64 LongDouble "
+    "Complex64 Complex128 CLongDouble Object Bytes Str String Void DateTime64 TimeDelta64"
+).split()
+_BIT_GENERATORS = ("MT19937", "PCG64", "PCG64DXSM", "Philox", "SFC64")
+_CONTAINERS = "set frozenset list tuple dict slice complex range bytes bytearray object str int float bool".split()
+_HARMLESS: dict[str, tuple[str, ...] | list[str]] = {
+    "builtins": _CONTAINERS,
+    "__builtin__": [*_CONTAINERS, "long", "unicode"],
+    "collections": ("OrderedDict", "defaultdict", "Counter", "deque"),
+    "_codecs": ("encode",),  # how protocol 2 writes bytes; the machine decodes it itself, and nothing but latin-1
+    "copyreg": ("_reconstructor", "__newobj__"),
+    "copy_reg": ("_reconstructor", "__newobj__"),
+    "argparse": ("Namespace",),
+    "types": ("SimpleNamespace",),
+    "pathlib": ("Path", "PosixPath", "WindowsPath", "PurePath", "PurePosixPath", "PureWindowsPath"),
+    "pathlib._local": ("Path", "PosixPath", "WindowsPath", "PurePath", "PurePosixPath", "PureWindowsPath"),
+    "datetime": ("datetime", "date", "time", "timedelta", "timezone"),
+    "decimal": ("Decimal",),
+    "fractions": ("Fraction",),
+    "uuid": ("UUID", "SafeUUID"),
+    "enum": ("Enum", "IntEnum", "Flag", "IntFlag", "StrEnum"),
+    "typing": ("Any", "Dict", "List", "Tuple", "Union", "Optional"),
+    "torch": [
+        "Size", "device", "Tensor", "Generator", "strided", "sparse_coo", "sparse_csr", "sparse_csc", "sparse_bsr",
+        "sparse_bsc", "contiguous_format", "preserve_format", "channels_last", "channels_last_3d",
+        "per_tensor_affine", "per_tensor_symmetric", "per_channel_affine", "per_channel_symmetric",
+        "per_channel_affine_float_qparams", "qint8", "qint32", "quint8", "quint4x2", "quint2x4",
+        *DTYPE_OF_NAME, *DTYPE_OF_STORAGE, *_QUANTISED, *_TENSORS,
+    ],
+    "torch.cuda": [*DTYPE_OF_STORAGE, *_TENSORS],
+    "torch.storage": [*DTYPE_OF_STORAGE, "TypedStorage", "_TypedStorage"],
+    "torch._utils": [
+        "_rebuild_tensor", "_rebuild_tensor_v2", "_rebuild_tensor_v3", "_rebuild_parameter",
+        "_rebuild_parameter_with_state", "_rebuild_qtensor", "_rebuild_sparse_tensor", "_rebuild_sparse_csr_tensor",
+        "_rebuild_nested_tensor", "_rebuild_meta_tensor_no_storage", "_rebuild_wrapper_subclass",
+        "_rebuild_device_tensor_from_numpy", "_rebuild_device_tensor_from_cpu_tensor",
+    ],
+    "torch._tensor": ("_rebuild_from_type_v2", "_rebuild_from_type"),
+    "torch.serialization": ("_get_layout",),
+    "torch.nn.parameter": ("Parameter", "Buffer", "UninitializedParameter", "UninitializedBuffer"),
+    "torch.nn.modules.container": ("ParameterDict", "ParameterList"),
+    "torch.jit._pickle": (
+        "build_intlist", "build_tensorlist", "build_doublelist", "build_boollist", "build_tensor_from_id",
+        "restore_type_tag",
+    ),
+    "torch.torch_version": ("TorchVersion",),
+    "numpy": ["dtype", "ndarray", *_NUMPY_NUMBERS],
+    "numpy.dtypes": [f"{name}DType" for name in _NUMPY_DTYPES],
+    "numpy.core.multiarray": ("_reconstruct", "scalar"),
+    "numpy._core.multiarray": ("_reconstruct", "scalar"),
+    "numpy.core.numeric": ("_frombuffer",),
+    "numpy._core.numeric": ("_frombuffer",),
+    "numpy.random._pickle": ("__randomstate_ctor", "__generator_ctor", "__bit_generator_ctor"),
+    "numpy.random.mtrand": ("RandomState",),
+    "numpy.random._generator": ("Generator",),
+    **{f"numpy.random._{name.lower()}": (name,) for name in _BIT_GENERATORS},
+    # Training leaves these in checkpoints: Stable Diffusion 1.4 itself has a callback's class as a key.
+    "omegaconf.listconfig": ("ListConfig",),
+    "omegaconf.dictconfig": ("DictConfig",),
+    "omegaconf.base": ("ContainerMetadata", "Metadata"),
+    "omegaconf.nodes": (
+        "AnyNode", "ValueNode", "StringNode", "IntegerNode", "FloatNode", "BooleanNode", "EnumNode", "BytesNode",
+        "PathNode",
+    ),
+}  # fmt: skip
+_INERT = {module: frozenset(names) for module, names in _HARMLESS.items()}
+_INERT_CLASSES = ("pytorch_lightning.callbacks.", "lightning.pytorch.callbacks.")
+
+# Classes of torch that whole networks and optimizers consist of.
+_NETWORK_CLASSES = ("torch.nn.modules.", "torch.optim.", "torch.nn.utils.", "torch.nn.quantized.", "torch.ao.nn.")
+
+# Modules that some version of Python has or had, but perhaps not the one that runs.
+_PAST_AND_FUTURE = frozenset(
+    "__builtin__ aifc asynchat asyncore audioop binhex cPickle cStringIO cgi cgitb chunk commands copy_reg crypt "
+    "distutils dummy_thread dummy_threading exceptions formatter httplib imghdr imp lib2to3 macpath mailcap msilib "
+    "nis nntplib ossaudiodev parser pipes popen2 smtpd sndhdr spwd sunau symbol symtable telnetlib test thread "
+    "turtledemo urllib2 urlparse user uu xdrlib xmlrpclib _aix_support _bootsubprocess _interpreters "
+    "_interpchannels _interpqueues _osx_support _pyrepl _xxinterpchannels _xxsubinterpreters annotationlib "
+    "compression concurrent nt os posix ntpath posixpath winreg _winapi _testcapi".split()
+)
+_STANDARD = frozenset(sys.stdlib_module_names) | _PAST_AND_FUTURE
+
+# Packages whose functions start programs, fetch and run code, or unpickle.
+_RUNS_CODE = frozenset(
+    "pip setuptools pkg_resources _distutils_hack wheel virtualenv venv conda IPython ipykernel jupyter_client notebook "
+    "requests urllib3 aiohttp httpx httplib2 websocket websockets pycurl tornado twisted flask werkzeug django "
+    "paramiko fabric invoke sh plumbum pexpect ptyprocess psutil docker kubernetes git dill cloudpickle joblib "
+    "jsonpickle klepto pickle5 zmq ray dask distributed celery mlflow wandb boto3 fsspec s3fs gdown jinja2 mako "
+    "yaml ruamel pandas sklearn keras tensorflow tensorboard jax numba llvmlite cffi Cython pyximport pythran "
+    "sympy nltk theano pytest _pytest nose hypothesis mypy execnet rpyc Pyro4 Pyro5 pywin32 win32api win32com "
+    "win32process pythoncom selenium playwright cupy pycuda triton torchvision torchaudio torchtext fickling "
+    "picklescan modelscan".split()
+)
+
+
+def judge(module: str, name: str) -> str:
+    """INERT, UNUSUAL or DANGEROUS."""
+    if name in _INERT.get(module, ()):
+        return INERT
+    if not _is_plain(module, name):
+        return DANGEROUS
+    if module.startswith(_INERT_CLASSES) and _is_class(name):
+        return INERT
+    root = module.partition(".")[0]
+    if root in ("torch", "numpy"):
+        return UNUSUAL if module.startswith(_NETWORK_CLASSES) and _is_class(name) else DANGEROUS
+    return DANGEROUS if root in _STANDARD or root in _RUNS_CODE else UNUSUAL
+
+
+def is_script(module: str) -> bool:
+    """Whether a name is TorchScript's, for a class whose code lies in the same archive."""
+    return module == "__torch__" or module.startswith("__torch__.")
+
+
+def _is_plain(module: str, name: str) -> bool:
+    """Whether this is a name at the top of a module; one with a dot in it reaches into whatever the module imports."""
+    return (
+        name.isidentifier() and not name.startswith("__") and all(part.isidentifier() for part in module.split("."))
+    )
+
+
+def _is_class(name: str) -> bool:
+    return name.lstrip("_")[:1].isupper()

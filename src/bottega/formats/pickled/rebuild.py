@@ -1,0 +1,275 @@
+"""Tensors, and the few other things that a checkpoint needs, built from a pickle's calls without making any call.
+
+Each maker stands for one function or class that torch, numpy or Python would have called; it takes the arguments that
+are in the file, checks them, and gives back data.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable
+
+from bottega.formats.pickled.names import DTYPE_OF_NAME, DTYPE_OF_STORAGE
+from bottega.formats.pickled.values import Broken, Name, Node, Storage, Table, Tensor, Unreadable
+from bottega.formats.tensor_bytes import BYTES_OF_ELEMENT
+
+MAX_RANK = 64
+MAX_ELEMENTS = 1 << 48
+# A view may repeat what is stored (stride 0), but not so often that a small file fills the memory.
+MAX_EXPANSION = 16
+FREE_EXPANSION = 1 << 20
+
+Args = tuple[object, ...]
+Maker = Callable[[Args], object]
+
+# numpy's codes of numbers, as the letters of `struct`.
+_NUMBERS = {
+    "b1": "?", "i1": "b", "i2": "h", "i4": "i", "i8": "q", "u1": "B", "u2": "H", "u4": "I", "u8": "Q", "f2": "e",
+    "f4": "f", "f8": "d",
+}  # fmt: skip
+
+
+def name_of(module: str, name: str) -> Name:
+    """A name with what we know of it."""
+    dtype = ""
+    if module in ("torch", "torch.storage", "torch.cuda"):
+        dtype = DTYPE_OF_STORAGE.get(name) or (DTYPE_OF_NAME.get(name, "") if module == "torch" else "")
+    return Name(module, name, _MAKERS.get((module, name)), dtype)
+
+
+def storage_of(identity: object) -> Storage | Name:
+    """What torch saves by reference: a storage, or (in old files) the class of a network."""
+    if type(identity) is not tuple or not 5 <= len(identity) <= 6:
+        if type(identity) is tuple and len(identity) == 4 and identity[0] == "module" and type(identity[1]) is Name:
+            return identity[1]
+        raise Broken("a reference in it is none that torch writes")
+    word, kind, key, _, count = identity[:5]
+    if type(word) is not str or word != "storage" or type(kind) is not Name or type(key) is not str:
+        raise Broken("a reference in it names no storage")
+    if not kind.dtype:
+        if kind.name.startswith("Q") and kind.module.startswith("torch"):
+            return Storage(key, "", 0, 0)  # quantised: nothing that reads it is read
+        raise Broken(f"it keeps numbers in {kind}, which is no storage of torch")
+    if type(count) is not int or not 0 <= count <= MAX_ELEMENTS:
+        raise Broken("a storage in it has an impossible size")
+    size = BYTES_OF_ELEMENT[kind.dtype]
+    first = 0
+    if len(identity) == 6 and identity[5] is not None:
+        first, count = _storage_view(identity[5], count)
+    return Storage(key, kind.dtype, first * size, count * size)
+
+
+def _storage_view(view: object, whole: int) -> tuple[int, int]:
+    """First element and length of a storage that is part of another one (only very old files have them)."""
+    if type(view) is not tuple or len(view) != 3:
+        raise Broken("a storage in it looks into another one in an unknown way")
+    first, count = view[1:]
+    if type(first) is not int or type(count) is not int or first < 0 or count < 0 or first + count > whole:
+        raise Broken("a storage in it reaches past the one that it looks into")
+    return first, count
+
+
+# --- tensors ---------------------------------------------------------------------------------------------------------
+
+
+def _tensor(args: Args) -> Tensor:
+    """torch._utils._rebuild_tensor(storage, offset, size, stride)."""
+    storage, offset, shape, strides = args
+    if type(storage) is not Storage:
+        raise Broken("a tensor in it has no storage")
+    return _view(storage, storage.dtype, offset, shape, strides)
+
+
+def _tensor_v2(args: Args) -> Tensor | Unreadable:
+    """torch._utils._rebuild_tensor_v2(storage, offset, size, stride, requires_grad, hooks[, metadata])."""
+    storage, offset, shape, strides, _, _, *metadata = args
+    if type(storage) is not Storage:
+        raise Broken("a tensor in it has no storage")
+    return _transformed(metadata) or _view(storage, storage.dtype, offset, shape, strides)
+
+
+def _tensor_v3(args: Args) -> Tensor | Unreadable:
+    """torch._utils._rebuild_tensor_v3(storage, offset, size, stride, requires_grad, hooks, dtype[, metadata])."""
+    storage, offset, shape, strides, _, _, dtype, *metadata = args
+    if type(storage) is not Storage or type(dtype) is not Name or dtype.name not in DTYPE_OF_NAME:
+        raise Broken("a tensor in it has no storage or an unknown dtype")
+    return _transformed(metadata) or _view(storage, dtype.dtype, offset, shape, strides)
+
+
+def _transformed(metadata: list[object]) -> Unreadable | None:
+    """A tensor that torch conjugates or negates when it is read has other numbers than those that are stored."""
+    if metadata and type(metadata[0]) is Table and True in metadata[0][1::2]:
+        return Unreadable("is stored as the conjugate or negative of what it is")
+    return None
+
+
+def _view(storage: Storage, dtype: str, offset: object, shape: object, strides: object) -> Tensor:
+    """A tensor, once it is certain that all its numbers lie within its storage."""
+    if type(offset) is not int or type(shape) is not tuple or type(strides) is not tuple:
+        raise Broken("a tensor's offset, shape or strides are no numbers")
+    rank = len(shape)
+    if rank != len(strides) or rank > MAX_RANK or offset < 0:
+        raise Broken("a tensor has an impossible shape, strides or offset")
+    elements, last, plain = 1, 0, True
+    for index in range(rank - 1, -1, -1):
+        size, stride = shape[index], strides[index]
+        if type(size) is not int or type(stride) is not int or size < 0 or stride < 0:
+            raise Broken("a tensor has an impossible shape or strides")
+        if size != 1:
+            plain = plain and stride == elements
+            last += (size - 1) * stride
+        elements *= size
+    item = BYTES_OF_ELEMENT[dtype]
+    if not elements:
+        return Tensor(storage.key, dtype, storage.first, storage.first, shape, None)
+    start, end = offset * item, (offset + last + 1) * item
+    if end > storage.nbytes:
+        raise Broken("a tensor reaches past the end of its storage")
+    if elements > MAX_ELEMENTS or elements * item > max(FREE_EXPANSION, MAX_EXPANSION * storage.nbytes):
+        raise Broken(f"a tensor of {elements:,} numbers is made of a storage of {storage.nbytes:,} bytes")
+    first = storage.first
+    return Tensor(storage.key, dtype, first + start, first + end, shape, None if plain else strides)
+
+
+def _first(args: Args) -> object:
+    """What the first argument is: a parameter is its tensor, whatever else is said of it."""
+    return args[0] if args else None
+
+
+def _of_type(args: Args) -> object:
+    """torch._tensor._rebuild_from_type_v2(function, type, arguments, state): a tensor's subclass."""
+    function, _, inner, _ = args
+    if type(function) is not Name or type(inner) is not tuple:
+        raise Broken("a tensor in it is rebuilt in an unknown way")
+    if function.make is None:
+        return Unreadable(f"is rebuilt by {function}")
+    return function.make(inner)
+
+
+def _unreadable(why: str) -> Maker:
+    return lambda args: Unreadable(why)
+
+
+def _sparse(args: Args) -> object:
+    """A sparse tensor. The file is refused, because programs that believe its indices can be made to write outside
+    of their memory, and whether they lie can't be told without reading them."""
+    raise Broken("it holds a sparse tensor, which Bottega does not read: its indices may point anywhere")
+
+
+def _allocation(what: str) -> Maker:
+    """What would only take memory: no file needs it, and a few bytes could ask for any amount."""
+
+    def refuse(args: Args) -> object:
+        raise Broken(f"it asks for memory by a call of {what}")
+
+    return refuse
+
+
+# --- plain things ----------------------------------------------------------------------------------------------------
+
+
+def _table(args: Args) -> Table:
+    """OrderedDict() or dict(), from pairs in files of Python 2, or Counter({...}) and defaultdict(factory)."""
+    table = Table()
+    for argument in args:
+        if type(argument) is Table:
+            table.extend(argument)
+        elif type(argument) is list:
+            for pair in argument:
+                if type(pair) not in (list, tuple) or len(pair) != 2:
+                    raise Broken("a dictionary in it is made of something else than pairs")
+                table.extend(pair)
+    return table
+
+
+def _sequence(args: Args) -> list[object]:
+    return list(args[0]) if args and type(args[0]) in (list, tuple) else []  # type: ignore[call-overload]
+
+
+def _size(args: Args) -> tuple[object, ...]:
+    return tuple(_sequence(args))
+
+
+def _bytes(args: Args) -> bytes:
+    """bytes() and bytearray() of what is there already; never of a number, which would allocate that many zeros."""
+    if args and type(args[0]) is int:
+        raise Broken(f"it asks for {args[0]:,} bytes of memory")
+    if args and type(args[0]) is str:
+        return _encoded(args)
+    return args[0] if args and type(args[0]) is bytes else b""
+
+
+def _encoded(args: Args) -> bytes:
+    """_codecs.encode(text, "latin1"): how protocol 2 and older write bytes."""
+    if len(args) != 2 or type(args[0]) is not str or args[1] not in ("latin1", "latin-1"):
+        raise Broken("it decodes text in a way that bytes are not written in")
+    return args[0].encode("latin-1")
+
+
+def _object(args: Args) -> Node:
+    """copyreg._reconstructor(class, base, state): an object of the class."""
+    if not args or type(args[0]) is not Name:
+        raise Broken("it makes an object of no class")
+    return Node(args[0], ())
+
+
+def _scalar(args: Args) -> object:
+    """numpy's scalar(dtype, bytes) as the number that it is, if it is one."""
+    if len(args) != 2 or type(args[0]) is not Node or type(args[1]) is not bytes:
+        return None
+    dtype, raw = args
+    code = dtype.args[0] if dtype.args else None
+    letter = _NUMBERS.get(code) if type(code) is str else None
+    state = dtype.state
+    order = ">" if type(state) is tuple and len(state) > 1 and state[1] == ">" else "<"
+    if letter is None or len(raw) != struct.calcsize("<" + letter):
+        return None
+    return struct.unpack(order + letter, raw)[0]
+
+
+_MAKERS: dict[tuple[str, str], Maker] = {
+    ("torch._utils", "_rebuild_tensor"): _tensor,
+    ("torch._utils", "_rebuild_tensor_v2"): _tensor_v2,
+    ("torch._utils", "_rebuild_tensor_v3"): _tensor_v3,
+    ("torch._utils", "_rebuild_parameter"): _first,
+    ("torch._utils", "_rebuild_parameter_with_state"): _first,
+    ("torch._utils", "_rebuild_device_tensor_from_cpu_tensor"): _first,
+    ("torch._utils", "_rebuild_device_tensor_from_numpy"): _unreadable("is stored as a numpy array"),
+    ("torch._utils", "_rebuild_qtensor"): _unreadable("is quantised"),
+    ("torch._utils", "_rebuild_nested_tensor"): _unreadable("is nested"),
+    ("torch._utils", "_rebuild_meta_tensor_no_storage"): _unreadable("has no numbers (it was saved on torch's meta device)"),
+    ("torch._utils", "_rebuild_wrapper_subclass"): _unreadable("has no numbers (it wraps another tensor)"),
+    ("torch._utils", "_rebuild_sparse_tensor"): _sparse,
+    ("torch._utils", "_rebuild_sparse_csr_tensor"): _sparse,
+    ("torch._tensor", "_rebuild_from_type_v2"): _of_type,
+    ("torch._tensor", "_rebuild_from_type"): _of_type,
+    ("torch.nn.parameter", "UninitializedParameter"): _unreadable("was never initialised"),
+    ("torch.nn.parameter", "UninitializedBuffer"): _unreadable("was never initialised"),
+    ("torch.nn.parameter", "Parameter"): _first,
+    ("torch", "Tensor"): _allocation("torch.Tensor"),
+    ("torch", "Size"): _size,
+    ("torch.jit._pickle", "build_intlist"): _sequence,
+    ("torch.jit._pickle", "build_tensorlist"): _sequence,
+    ("torch.jit._pickle", "build_doublelist"): _sequence,
+    ("torch.jit._pickle", "build_boollist"): _sequence,
+    ("torch.jit._pickle", "restore_type_tag"): _first,
+    ("_codecs", "encode"): _encoded,
+    ("copyreg", "_reconstructor"): _object,
+    ("copy_reg", "_reconstructor"): _object,
+    ("numpy.core.multiarray", "scalar"): _scalar,
+    ("numpy._core.multiarray", "scalar"): _scalar,
+    **{("collections", name): _table for name in ("OrderedDict", "defaultdict", "Counter")},
+    **{
+        (module, name): maker
+        for module in ("builtins", "__builtin__")
+        for name, maker in (
+            ("set", _sequence), ("frozenset", _sequence), ("list", _sequence), ("tuple", _size), ("dict", _table),
+            ("bytes", _bytes), ("bytearray", _bytes),
+        )
+    },
+    **{
+        (module, name): _allocation(f"{module}.{name}")
+        for module in ("torch", "torch.cuda", "torch.storage")
+        for name in DTYPE_OF_STORAGE
+    },
+}  # fmt: skip
