@@ -18,6 +18,7 @@ from bottega.formats import strictjson
 from bottega.formats.atomic import atomic
 from bottega.formats.header import BYTES_OF_DTYPE, Header, TensorInfo, shown
 from bottega.formats.sniff import refusal, sniff, unreadable
+from bottega.formats.tensor_bytes import read_bytes
 
 MAX_HEADER = 32 << 20  # the largest real ones stay below 1 MiB; parsing costs some 30 times as much memory
 MAX_METADATA = 16 << 20
@@ -72,19 +73,11 @@ def read_header(path: str | Path) -> Header:
 
 
 def read_tensor(header: Header, name: str) -> bytes:
-    """The bytes of one tensor, little-endian, as they lie in its file."""
+    """The bytes of one tensor, little-endian and one element after the other."""
     info = header.tensors.get(name)
     if info is None:
         raise FormatError(header.path, f"it has no tensor {shown(name)}", "see `bottega models show` for its tensors")
-    try:
-        with info.file.open("rb") as file:
-            file.seek(info.start)
-            raw = file.read(info.end - info.start)
-    except OSError as error:
-        raise unreadable(info.file, error) from error
-    if len(raw) < info.end - info.start:
-        raise FormatError(info.file, f"it became shorter while it was read (tensor {shown(name)})", "scan it again")
-    return raw
+    return read_bytes(info)
 
 
 def write(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import mmap
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -10,13 +11,18 @@ import torch
 from torch import nn
 
 from bottega.errors import FormatError
-from bottega.formats.header import Header, TensorInfo
+from bottega.formats.header import Header, Packed, TensorInfo
+from bottega.formats.tensor_bytes import inflate, swapped
 
 DTYPES: dict[str, torch.dtype] = {
     "BOOL": torch.bool, "U8": torch.uint8, "I8": torch.int8, "I16": torch.int16, "I32": torch.int32, "I64": torch.int64,
     "U16": torch.uint16, "U32": torch.uint32, "U64": torch.uint64,
-    "F16": torch.float16, "BF16": torch.bfloat16, "F32": torch.float32, "F64": torch.float64, "C64": torch.complex64,
-    "F8_E4M3": torch.float8_e4m3fn, "F8_E5M2": torch.float8_e5m2,
+    "F16": torch.float16, "BF16": torch.bfloat16, "F32": torch.float32, "F64": torch.float64,
+    "C32": torch.complex32, "C64": torch.complex64, "C128": torch.complex128,
+    "F8_E4M3": torch.float8_e4m3fn, "F8_E5M2": torch.float8_e5m2, "F8_E4M3FNUZ": torch.float8_e4m3fnuz,
+    "F8_E5M2FNUZ": torch.float8_e5m2fnuz, "F8_E8M0": torch.float8_e8m0fnu, "F4_X2": torch.float4_e2m1fn_x2,
+    "BITS8": torch.bits8, "BITS16": torch.bits16, "BITS1X8": torch.bits1x8, "BITS2X4": torch.bits2x4,
+    "BITS4X2": torch.bits4x2,
 }  # fmt: skip
 _NAMES = {dtype: name for name, dtype in DTYPES.items()}
 _ALIGNMENT = 64  # bytes: a cache line, and the widest vector register
@@ -25,12 +31,17 @@ _ALIGNMENT = 64  # bytes: a cache line, and the widest vector register
 class MappedTensors(Mapping[str, torch.Tensor]):
     """The tensors of a header as views of its memory-mapped files: the bytes are read when they are used.
 
-    The maps are private: writing into such a tensor changes memory, never the file.
+    The maps are private: writing into such a tensor changes memory, never the file. Tensors that share bytes in the
+    file share them here too, unless they have to be copied: because a pickle of torch's old format has them at an
+    address that their dtype can't have, or in the other order of bytes. What is compressed is unpacked when it is asked
+    for, and kept only if several tensors look into it.
     """
 
     def __init__(self, header: Header) -> None:
         self._header = header
         self._maps: dict[Path, torch.Tensor] = {}
+        self._unpacked: dict[Packed, torch.Tensor] = {}
+        self._shared = Counter(info.packed for info in header.tensors.values() if info.packed)
 
     def __getitem__(self, name: str) -> torch.Tensor:
         info = self._header.tensors[name]
@@ -39,10 +50,17 @@ class MappedTensors(Mapping[str, torch.Tensor]):
             raise FormatError(info.file, f"{name} is stored as {info.dtype}", "convert the file to float16 first")
         if not info.elements:
             return torch.empty(info.shape, dtype=dtype)
-        content = self._map(info).narrow(0, info.start, info.end - info.start)
-        if info.start % dtype.itemsize:
+        content = self._content(info).narrow(0, info.start, info.end - info.start)
+        if info.big_endian:
+            content = torch.frombuffer(bytearray(swapped(content.numpy().tobytes(), info.dtype)), dtype=torch.uint8)
+        elif info.start % dtype.itemsize:
             content = content.clone()
-        return content.view(dtype).view(info.shape)
+        if dtype == torch.bool and content.max() > 1:  # torch computes nonsense with such booleans
+            content = content.ne(0).view(torch.uint8)
+        elements = content.view(dtype)
+        if info.strides is None:
+            return elements.view(info.shape)
+        return elements.as_strided(info.shape, info.strides)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._header.tensors)
@@ -52,6 +70,17 @@ class MappedTensors(Mapping[str, torch.Tensor]):
 
     def __contains__(self, name: object) -> bool:
         return name in self._header.tensors
+
+    def _content(self, info: TensorInfo) -> torch.Tensor:
+        """The bytes that a tensor's place counts in: those of the whole file, or of what is packed in it."""
+        if info.packed is None:
+            return self._map(info)
+        content = self._unpacked.get(info.packed)
+        if content is None:
+            content = torch.frombuffer(bytearray().join(inflate(info, info.packed)), dtype=torch.uint8)
+            if self._shared[info.packed] > 1:
+                self._unpacked[info.packed] = content
+        return content
 
     def _map(self, info: TensorInfo) -> torch.Tensor:
         """The bytes of the whole file, so that tensors which are neighbours there share their storage."""

@@ -21,7 +21,9 @@ from bottega.families._stable_diffusion.layout import (
     read_unet,
     read_vae,
 )
+from bottega.errors import FormatError
 from bottega.formats.header import Header, TensorInfo
+from bottega.formats.tensor_bytes import read_bytes
 from bottega.spec import Match
 
 BASE, INPAINTING, PIX2PIX, REFINER, V_PREDICTION = "base", "inpainting", "instruct-pix2pix", "refiner", "v-prediction"
@@ -252,10 +254,9 @@ def read_small(info: TensorInfo) -> tuple[float, ...]:
     """The numbers of one small tensor, read by its place in the file; none if they are not there or of a rare dtype."""
     if info.dtype not in ("F64", "F32", "F16", "BF16") or info.elements > 65_536:
         return ()
-    with info.file.open("rb") as file:
-        file.seek(info.start)
-        data = file.read(info.end - info.start)
-    if len(data) < info.end - info.start:
+    try:
+        data = read_bytes(info)
+    except FormatError:
         return ()
     count = info.elements
     if info.dtype == "BF16":  # the upper half of a float32

@@ -29,7 +29,7 @@ from bottega.formats.sniff import refusal, sniff, unreadable
 
 MAX_PICKLE = legacy.MAX_PICKLE
 
-_BROKEN = (ValueError, IndexError, struct.error, zlib.error)
+_BROKEN = (ValueError, IndexError, KeyError, struct.error, zlib.error)
 _DAMAGED = "the file is damaged or was made to mislead: get a .safetensors version of this model"
 _CUT = "the download probably stopped halfway: download it again"
 _EVIL = "Bottega runs nothing of it; delete it, or get a .safetensors version of this model"
@@ -45,7 +45,7 @@ def read_header(path: str | Path) -> Header:
     if kind == "special":
         raise refusal(path, kind)
     try:
-        with path.open("rb", buffering=0) as file:
+        with path.open("rb") as file:
             before = os.fstat(file.fileno())
             if not stat.S_ISREG(before.st_mode):
                 raise refusal(path, "special")
@@ -65,7 +65,7 @@ def read_header(path: str | Path) -> Header:
 def read_text_pickle(path: Path) -> Header | None:
     """The header of a pickle of protocol 0 or 1, which begins like any text; None if the file is no pickle."""
     try:
-        with path.open("rb", buffering=0) as file:
+        with path.open("rb") as file:
             size = os.fstat(file.fileno()).st_size
             if size > MAX_PICKLE:
                 return None
@@ -143,6 +143,8 @@ def _refusing(path: Path, machine: Machine) -> Iterator[None]:
         told = ", ".join(map(shown, names[:_MANY])) + (" and others" if len(names) > _MANY else "")
         why = f"it names {told}" if names else str(failure)
         raise DangerousModel(path, f"where it is believed, its pickle would run code: {why}", _EVIL, names)
+    if isinstance(failure, KeyError):
+        failure = Broken("it recalls what it never remembered")
     if isinstance(failure, IndexError | struct.error):
         raise FormatError(path, "cut short: it ends before its pickle does", _CUT)
     if failure is not None:

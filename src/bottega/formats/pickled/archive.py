@@ -6,6 +6,7 @@ be there twice, and nothing may lie before or after the archive.
 
 from __future__ import annotations
 
+import re
 import stat
 import unicodedata
 import zlib
@@ -86,11 +87,8 @@ def read_at(file: BinaryIO, start: int, count: int) -> bytes:
     """Exactly `count` bytes; Broken if the file ends before."""
     file.seek(start)
     raw = file.read(count)
-    while len(raw) < count:  # an unbuffered read may give less than there is
-        more = file.read(count - len(raw))
-        if not more:
-            raise Broken("it ends too early")
-        raw += more
+    if len(raw) < count:
+        raise Broken("it ends too early")
     return raw
 
 
@@ -201,15 +199,17 @@ def _check_local(file: BinaryIO, offset: int, raw_name: bytes, method: int) -> i
 # --- limits ----------------------------------------------------------------------------------------------------------
 
 
+# A path that is absolute, has a drive, or a part that is empty, `.` or `..`; and separators of another system.
+_LEADS_OUT = re.compile(rb"^/|^.?:|//|\\|\0|(?:^|/)\.{1,2}(?:/|$)|^$", re.DOTALL)
+
+
 def _name(raw: bytes) -> str:
+    if _LEADS_OUT.search(raw):
+        raise Broken(f"its member {ascii(raw)[1:120]} would be unpacked outside of its folder")
     try:
-        name = raw.decode("utf-8")
+        return raw.decode("utf-8")
     except UnicodeDecodeError:
-        name = raw.decode("cp437")
-    parts = name.removesuffix("/").split("/")
-    if not name or "\0" in name or "\\" in name or parts[0][1:2] == ":" or any(part in ("", ".", "..") for part in parts):
-        raise Broken(f"its member {ascii(name)[:120]} would be unpacked outside of its folder")
-    return name
+        return raw.decode("cp437")
 
 
 def _check_names(names: Iterable[str]) -> None:

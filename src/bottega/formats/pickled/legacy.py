@@ -39,7 +39,7 @@ def read(file: BinaryIO, size: int) -> tuple[Machine, Legacy | Exception]:
         machine = Machine()
         try:
             return machine, _read(machine, data, file, size)
-        except (ValueError, IndexError, struct.error) as error:
+        except (ValueError, IndexError, KeyError, struct.error) as error:
             failure = error
         if window >= size:
             break

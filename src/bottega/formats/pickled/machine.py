@@ -34,8 +34,8 @@ _Cold = Callable[["Machine", bytes, int], int]
 class Machine:
     """One file's pickles: `names` and limits are those of all of them together, memo and stack belong to each.
 
-    `run` raises Broken, or IndexError, ValueError or struct.error where the bytes end too early. What was named until
-    then is in `names`.
+    `run` raises Broken or another ValueError, IndexError or struct.error where the bytes end too early, and KeyError
+    where it recalls what it never remembered. What was named until then is in `names`.
     """
 
     def __init__(self) -> None:
@@ -67,28 +67,27 @@ class Machine:
         position = start
         # What a checkpoint is made of stands first and in this loop, because a call for each opcode takes longer than
         # the opcode; the rest is in a table of functions.
+        edge = self._edge
         for _ in self._fuel:
-            if position >= self._edge:
-                self._pass_edge(position)
+            if position >= edge:
+                edge = self._pass_edge(position)
             code = data[position]
             position += 1
-            if code == 0x71:  # BINPUT
-                memo[data[position]] = stack[-1]
-                position += 1
-            elif code == 0x72:  # LONG_BINPUT
-                memo[_UINT32(data, position)[0]] = stack[-1]
+            if code == 0x72:  # LONG_BINPUT
+                index = _UINT32(data, position)[0]
+                memo[index] = stack[-1]
                 position += 4
-                if len(memo) > MAX_MEMO:
+                if index > MAX_MEMO:
                     raise Broken("it remembers too many things")
+            elif code == 0x68:  # BINGET
+                stack.append(memo[data[position]])
+                position += 1
             elif code == 0x4B:  # BININT1
                 stack.append(data[position])
                 position += 1
-            elif code == 0x68:  # BINGET
-                stack.append(self._recall(data[position]))
+            elif code == 0x71:  # BINPUT
+                memo[data[position]] = stack[-1]
                 position += 1
-            elif code == 0x4D:  # BININT2
-                stack.append(_UINT16(data, position)[0])
-                position += 2
             elif code == 0x28:  # MARK
                 marked.append(stack)
                 stack = []
@@ -98,30 +97,22 @@ class Machine:
                 items = tuple(stack)
                 stack = marked.pop()
                 stack.append(items)
+            elif code == 0x4D:  # BININT2
+                stack.append(_UINT16(data, position)[0])
+                position += 2
+            elif code == 0x52:  # REDUCE
+                args = stack.pop()
+                stack[-1] = _made(stack[-1], args)
+            elif code == 0x86:  # TUPLE2
+                last = stack.pop()
+                stack[-1] = (stack[-1], last)
             elif code == 0x58:  # BINUNICODE
                 length = _UINT32(data, position)[0]
                 position += 4
                 stack.append(str(data[position : position + length], "utf-8", "surrogatepass"))
                 position += length
-            elif code == 0x52:  # REDUCE
-                args = stack.pop()
-                stack[-1] = _made(stack[-1], args)
-            elif code == 0x4A:  # BININT
-                stack.append(_INT32(data, position)[0])
-                position += 4
-            elif code == 0x6A:  # LONG_BINGET
-                stack.append(self._recall(_UINT32(data, position)[0]))
-                position += 4
             elif code == 0x51:  # BINPERSID
                 stack[-1] = self._refer(stack[-1])
-            elif code == 0x85:  # TUPLE1
-                stack[-1] = (stack[-1],)
-            elif code == 0x86:  # TUPLE2
-                last = stack.pop()
-                stack[-1] = (stack[-1], last)
-            elif code == 0x87:  # TUPLE3
-                last, middle = stack.pop(), stack.pop()
-                stack[-1] = (stack[-1], middle, last)
             elif code == 0x29:  # EMPTY_TUPLE
                 stack.append(())
             elif code == 0x89:  # NEWFALSE
@@ -130,13 +121,24 @@ class Machine:
                 memo[len(memo)] = stack[-1]
                 if len(memo) > MAX_MEMO:
                     raise Broken("it remembers too many things")
+            elif code == 0x4A:  # BININT
+                stack.append(_INT32(data, position)[0])
+                position += 4
+            elif code == 0x6A:  # LONG_BINGET
+                stack.append(memo[_UINT32(data, position)[0]])
+                position += 4
+            elif code == 0x85:  # TUPLE1
+                stack[-1] = (stack[-1],)
+            elif code == 0x87:  # TUPLE3
+                last, middle = stack.pop(), stack.pop()
+                stack[-1] = (stack[-1], middle, last)
             elif code == 0x8C:  # SHORT_BINUNICODE
                 length = data[position]
                 position += 1
                 stack.append(str(data[position : position + length], "utf-8", "surrogatepass"))
                 position += length
             elif code == 0x2E:  # STOP
-                if len(stack) != 1 or marked or (self._framed and position != self._edge):
+                if len(stack) != 1 or marked or (self._framed and position != edge):
                     raise Broken("it stops in the middle of something")
                 return stack[0], position
             else:
@@ -145,22 +147,17 @@ class Machine:
                 if cold is None:
                     raise Broken(f"it has an opcode that no checkpoint needs (0x{code:02x})")
                 position = cold(self, data, position)
-                stack = self._stack
+                stack, edge = self._stack, self._edge
         raise Broken(f"it has more than {MAX_OPCODES:,} opcodes")
 
-    def _pass_edge(self, position: int) -> None:
+    def _pass_edge(self, position: int) -> int:
         """At the end of a frame, which must be the end of an opcode too: unpicklers differ in what they run if not."""
         if not self._framed:
             raise IndexError("it ends before its pickle does")
         if position > self._edge:
             raise Broken("an opcode reaches out of its frame")
         self._edge, self._framed = self._end, False
-
-    def _recall(self, index: int) -> object:
-        try:
-            return self._memo[index]
-        except KeyError:
-            raise Broken("it recalls what it never remembered") from None
+        return self._edge
 
     def _refer(self, identity: object) -> object:
         storage = storage_of(identity)
@@ -296,13 +293,14 @@ class Machine:
 
     def _get(self, data: bytes, at: int) -> int:
         line, at = _line(data, at)
-        self._stack.append(self._recall(_whole(line)))
+        self._stack.append(self._memo[_whole(line)])
         return at
 
     def _put(self, data: bytes, at: int) -> int:
         line, at = _line(data, at)
-        self._memo[_whole(line)] = self._stack[-1]
-        if len(self._memo) > MAX_MEMO:
+        index = _whole(line)
+        self._memo[index] = self._stack[-1]
+        if index > MAX_MEMO:
             raise Broken("it remembers too many things")
         return at
 

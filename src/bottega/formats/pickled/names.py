@@ -27,7 +27,7 @@ DTYPE_OF_STORAGE = {
 }  # fmt: skip
 
 _QUANTISED = ("QInt8Storage", "QInt32Storage", "QUInt8Storage", "QUInt4x2Storage", "QUInt2x4Storage")
-_TENSORS = tuple(f"{kind}Tensor" for kind in "Byte Char Short Int Long Bool Half BFloat16 Float Double".split())
+OLD_TENSORS = tuple(f"{kind}Tensor" for kind in "Byte Char Short Int Long Bool Half BFloat16 Float Double".split())
 _NUMPY_NUMBERS = (
     "bool bool_ int8 int16 int32 int64 intc intp uint8 uint16 uint32 uint64 uintc uintp longlong ulonglong float16 "
     "float32 float64 longdouble complex64 complex128 clongdouble str_ bytes_ void datetime64 timedelta64"
@@ -60,9 +60,9 @@ _HARMLESS: dict[str, tuple[str, ...] | list[str]] = {
         "sparse_bsc", "contiguous_format", "preserve_format", "channels_last", "channels_last_3d",
         "per_tensor_affine", "per_tensor_symmetric", "per_channel_affine", "per_channel_symmetric",
         "per_channel_affine_float_qparams", "qint8", "qint32", "quint8", "quint4x2", "quint2x4",
-        *DTYPE_OF_NAME, *DTYPE_OF_STORAGE, *_QUANTISED, *_TENSORS,
+        *DTYPE_OF_NAME, *DTYPE_OF_STORAGE, *_QUANTISED, *OLD_TENSORS,
     ],
-    "torch.cuda": [*DTYPE_OF_STORAGE, *_TENSORS],
+    "torch.cuda": [*DTYPE_OF_STORAGE, *OLD_TENSORS],
     "torch.storage": [*DTYPE_OF_STORAGE, "TypedStorage", "_TypedStorage"],
     "torch._utils": [
         "_rebuild_tensor", "_rebuild_tensor_v2", "_rebuild_tensor_v3", "_rebuild_parameter",

@@ -9,7 +9,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable
 
-from bottega.formats.pickled.names import DTYPE_OF_NAME, DTYPE_OF_STORAGE
+from bottega.formats.pickled.names import DTYPE_OF_NAME, DTYPE_OF_STORAGE, OLD_TENSORS
 from bottega.formats.pickled.values import Broken, Name, Node, Storage, Table, Tensor, Unreadable
 from bottega.formats.tensor_bytes import BYTES_OF_ELEMENT
 
@@ -82,25 +82,30 @@ def _tensor(args: Args) -> Tensor:
 
 def _tensor_v2(args: Args) -> Tensor | Unreadable:
     """torch._utils._rebuild_tensor_v2(storage, offset, size, stride, requires_grad, hooks[, metadata])."""
-    storage, offset, shape, strides, _, _, *metadata = args
+    if len(args) == 7 and _is_transformed(args[6]):
+        return _transformed
+    storage, offset, shape, strides, _, _, *_ = args
     if type(storage) is not Storage:
         raise Broken("a tensor in it has no storage")
-    return _transformed(metadata) or _view(storage, storage.dtype, offset, shape, strides)
+    return _view(storage, storage.dtype, offset, shape, strides)
 
 
 def _tensor_v3(args: Args) -> Tensor | Unreadable:
     """torch._utils._rebuild_tensor_v3(storage, offset, size, stride, requires_grad, hooks, dtype[, metadata])."""
-    storage, offset, shape, strides, _, _, dtype, *metadata = args
+    if len(args) == 8 and _is_transformed(args[7]):
+        return _transformed
+    storage, offset, shape, strides, _, _, dtype, *_ = args
     if type(storage) is not Storage or type(dtype) is not Name or dtype.name not in DTYPE_OF_NAME:
         raise Broken("a tensor in it has no storage or an unknown dtype")
-    return _transformed(metadata) or _view(storage, dtype.dtype, offset, shape, strides)
+    return _view(storage, dtype.dtype, offset, shape, strides)
 
 
-def _transformed(metadata: list[object]) -> Unreadable | None:
-    """A tensor that torch conjugates or negates when it is read has other numbers than those that are stored."""
-    if metadata and type(metadata[0]) is Table and True in metadata[0][1::2]:
-        return Unreadable("is stored as the conjugate or negative of what it is")
-    return None
+_transformed = Unreadable("is stored as the conjugate or negative of what it is")
+
+
+def _is_transformed(metadata: object) -> bool:
+    """Whether torch would conjugate or negate the tensor's numbers when they are read."""
+    return type(metadata) is Table and any(value is True for value in metadata[1::2])
 
 
 def _view(storage: Storage, dtype: str, offset: object, shape: object, strides: object) -> Tensor:
@@ -110,25 +115,26 @@ def _view(storage: Storage, dtype: str, offset: object, shape: object, strides: 
     rank = len(shape)
     if rank != len(strides) or rank > MAX_RANK or offset < 0:
         raise Broken("a tensor has an impossible shape, strides or offset")
-    elements, last, plain = 1, 0, True
-    for index in range(rank - 1, -1, -1):
-        size, stride = shape[index], strides[index]
+    elements, last, plain = 1, offset, True
+    for size, stride in zip(shape[::-1], strides[::-1]):  # noqa: B905  the lengths are known to be equal
         if type(size) is not int or type(stride) is not int or size < 0 or stride < 0:
             raise Broken("a tensor has an impossible shape or strides")
         if size != 1:
-            plain = plain and stride == elements
+            if stride != elements:
+                plain = False
             last += (size - 1) * stride
-        elements *= size
-    item = BYTES_OF_ELEMENT[dtype]
+            elements *= size
+    first = storage.first
     if not elements:
-        return Tensor(storage.key, dtype, storage.first, storage.first, shape, None)
-    start, end = offset * item, (offset + last + 1) * item
-    if end > storage.nbytes:
+        return Tensor(storage.key, dtype, first, first, shape, None)
+    item = BYTES_OF_ELEMENT[dtype]
+    if (last + 1) * item > storage.nbytes:
         raise Broken("a tensor reaches past the end of its storage")
     if elements > MAX_ELEMENTS or elements * item > max(FREE_EXPANSION, MAX_EXPANSION * storage.nbytes):
         raise Broken(f"a tensor of {elements:,} numbers is made of a storage of {storage.nbytes:,} bytes")
-    first = storage.first
-    return Tensor(storage.key, dtype, first + start, first + end, shape, None if plain else strides)
+    return Tensor(
+        storage.key, dtype, first + offset * item, first + (last + 1) * item, shape, None if plain else strides
+    )
 
 
 def _first(args: Args) -> object:
@@ -270,6 +276,6 @@ _MAKERS: dict[tuple[str, str], Maker] = {
     **{
         (module, name): _allocation(f"{module}.{name}")
         for module in ("torch", "torch.cuda", "torch.storage")
-        for name in DTYPE_OF_STORAGE
+        for name in (*DTYPE_OF_STORAGE, *OLD_TENSORS, "TypedStorage", "_TypedStorage")
     },
 }  # fmt: skip

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from bottega.formats.header import shown
@@ -50,34 +50,25 @@ class Flat:
 def flatten(root: object) -> Flat:
     """The tensors of a checkpoint without its outer wrapper and without what training left in it."""
     flat, walk = Flat(), _Walk()
+    model = root
     if type(root) is Table:
         keys = _keys(root)
-        for key, value in keys.items():
-            _keep_plain(flat, key, value)
+        _keep_plain(flat, keys)
         wrapper, flat.leftovers = _wrapper(keys, walk)
         if wrapper is not None:
-            inner = keys[wrapper]
-            for key, value in _keys(inner).items() if type(inner) is Table else ():
-                _keep_plain(flat, key, value)
-            _collect(flat, walk.leaves(inner))
-        else:
-            for key, value in keys.items():
-                if key not in flat.leftovers:
-                    _collect(flat, walk.leaves(value, key))
-    else:
-        _collect(flat, walk.leaves(root))
-    return flat
-
-
-def _collect(flat: Flat, leaves: Iterable[tuple[str, Tensor | Unreadable]]) -> None:
-    for name, leaf in leaves:
-        name = name or "tensor"
+            model = keys[wrapper]
+            if type(model) is Table:
+                _keep_plain(flat, _keys(model))
+        elif flat.leftovers:
+            model = Table(item for key, value in keys.items() if key not in flat.leftovers for item in (key, value))
+    for name, leaf in walk.leaves(model):
         if name in flat.tensors or name in flat.unreadable:
             raise Broken(f"two tensors in it are called {shown(name)}")
         if type(leaf) is Tensor:
             flat.tensors[name] = leaf
         elif type(leaf) is Unreadable:
             flat.unreadable[name] = leaf.why
+    return flat
 
 
 # --- the wrapper and the leftovers -----------------------------------------------------------------------------------
@@ -85,17 +76,16 @@ def _collect(flat: Flat, leaves: Iterable[tuple[str, Tensor | Unreadable]]) -> N
 
 def _wrapper(keys: dict[str, object], walk: _Walk) -> tuple[str | None, list[str]]:
     """The key whose value is the model, if it is one key, and the keys that hold tensors and are not the model."""
+    holding = [key for key, value in keys.items() if type(value) in _INNER and walk.holds_tensors(value)]
+    leftovers = [key for key in holding if _LEFTOVER.search(key)]
     if any(type(value) in (Tensor, Unreadable) for value in keys.values()):
-        holding = [key for key, value in keys.items() if _LEFTOVER.search(key) and walk.holds_tensors(value)]
-        return None, [key for key in holding if type(keys[key]) in _INNER]
-    holding = [key for key, value in keys.items() if walk.holds_tensors(value)]
+        return None, leftovers
     for wrapper in WRAPPERS:
-        others = [key for key in holding if key != wrapper]
-        if wrapper in holding and (
-            wrapper in _CERTAIN_WRAPPERS or all(key in WRAPPERS or _LEFTOVER.search(key) for key in others)
-        ):
-            return wrapper, others
-    return None, [key for key in holding if _LEFTOVER.search(key)]
+        if wrapper in holding:
+            others = [key for key in holding if key != wrapper]
+            if wrapper in _CERTAIN_WRAPPERS or all(key in WRAPPERS or key in leftovers for key in others):
+                return wrapper, others
+    return None, leftovers
 
 
 # --- walking ---------------------------------------------------------------------------------------------------------
@@ -111,14 +101,14 @@ class _Walk:
         """Whether there is a tensor in or under a value."""
         return next(iter(self.leaves(value)), None) is not None
 
-    def leaves(self, root: object, name: str = "") -> Iterator[tuple[str, Tensor | Unreadable]]:
-        """Each tensor under `root`, or `root` itself, with its dotted name."""
+    def leaves(self, root: object) -> Iterator[tuple[str, Tensor | Unreadable]]:
+        """Each tensor under `root` with its dotted name; `root` itself is called `tensor`."""
         if type(root) is Tensor or type(root) is Unreadable:
-            yield name, root
+            yield "tensor", root
             return
         if type(root) not in _INNER:
             return
-        path = [(f"{name}." if name else "", id(root), _children(root))]
+        path = [("", id(root), _children(root))]
         above = {id(root)}
         while path:
             prefix, _, children = path[-1]
@@ -199,17 +189,22 @@ def key_text(key: object) -> str:
 # --- plain values ----------------------------------------------------------------------------------------------------
 
 
-def _keep_plain(flat: Flat, key: str, value: object) -> None:
-    """Keep a value as metadata if it is plain and small: text as it is, all else as JSON."""
-    if value is None or type(value) in (Tensor, Unreadable, Node, Name) or key in flat.metadata:
-        return
-    try:
-        plain = _plain(value, 0, [_MAX_JSON_ITEMS])
-    except _NotPlain:
-        return
-    text = plain if type(plain) is str else json.dumps(plain, ensure_ascii=False)
-    if len(text) <= _MAX_VALUE and sum(map(len, flat.metadata.values())) + len(text) <= MAX_METADATA:
-        flat.metadata[key] = text
+def _keep_plain(flat: Flat, keys: dict[str, object]) -> None:
+    """Keep what is plain and small as metadata: text as it is, all else as JSON."""
+    left = MAX_METADATA - sum(map(len, flat.metadata.values()))
+    for key, value in keys.items():
+        if value is None or type(value) in (Tensor, Unreadable, Node, Name):
+            continue
+        try:
+            plain = _plain(value, 0, [_MAX_JSON_ITEMS])
+        except _NotPlain:
+            continue
+        text = plain if type(plain) is str else json.dumps(plain, ensure_ascii=False)
+        left -= len(key) + len(text)
+        if left < 0:
+            return
+        if len(text) <= _MAX_VALUE:
+            flat.metadata.setdefault(key, text)
 
 
 class _NotPlain(Exception):

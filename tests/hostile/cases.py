@@ -1,0 +1,631 @@
+"""The 72 cases: what each file is, and what has to be said of it."""
+
+from __future__ import annotations
+
+import struct
+from collections import OrderedDict
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from hostile import benign
+from hostile.containers import Entry, archive, checkpoint, legacy, members
+from hostile.opcodes import HOOKS, call, frame, name, pickle, row, storage, table, tensor, text, whole, wholes
+
+CLEAN, UNUSUAL, REFUSED, DANGEROUS = "clean", "unusual", "refused", "dangerous"
+
+Files = Iterable[tuple[str, bytes]]
+_CASES: list[Case] = []
+
+
+@dataclass(frozen=True)
+class Case:
+    """One row of the table: files (made when they are asked for), the verdicts allowed, and a word of the reason.
+
+    `tensors` is how many of them a file that can be read gives, where that is always the same.
+    """
+
+    number: int
+    title: str
+    write: Callable[[Path], Files]
+    verdicts: tuple[str, ...]
+    says: str
+    tensors: int | None
+
+
+def case(number: int, *verdicts: str, says: str = "", tensors: int | None = None) -> Callable[..., object]:
+    def register(write: Callable[[Path], Files]) -> object:
+        _CASES.append(Case(number, write.__name__.lstrip("_"), write, verdicts, says, tensors))
+        return write
+
+    return register
+
+
+# --- what files are made of ------------------------------------------------------------------------------------------
+
+FOUR = struct.pack("<4f", 1, 2, 3, 4)
+STATE = table({"weight": tensor([4], [1])})
+GOOD = checkpoint(pickle(STATE), FOUR)
+
+
+def shell(canary: Path) -> bytes:
+    return text(f"echo > '{canary}'")
+
+
+def evil(canary: Path) -> bytes:
+    return call("os", "system", shell(canary))
+
+
+def holding(attack: bytes) -> bytes:
+    """A checkpoint in which an attack lies beside a tensor."""
+    return checkpoint(pickle(table({"weight": tensor([4], [1]), "x": attack})), FOUR)
+
+
+def protocol0(module: str, attribute: str, argument: str) -> bytes:
+    return f"c{module}\n{attribute}\n(V{argument}\ntR.".encode()
+
+
+# --- benign ----------------------------------------------------------------------------------------------------------
+
+
+@case(1, CLEAN, tensors=4)
+def _zip_protocol_2(canary: Path) -> Files:
+    yield "model.ckpt", benign.saved(benign.state())
+
+
+@case(2, CLEAN, tensors=4)
+def _zip_protocols_4_and_5(canary: Path) -> Files:
+    for protocol in (3, 4, 5):
+        yield f"protocol{protocol}.ckpt", benign.saved(benign.state(), pickle_protocol=protocol)
+
+
+@case(3, CLEAN, tensors=4)
+def _legacy_stack(canary: Path) -> Files:
+    for protocol in (2, 3, 4, 5):
+        options = {"_use_new_zipfile_serialization": False, "pickle_protocol": protocol}
+        yield f"protocol{protocol}.pt", benign.saved(benign.state(), **options)
+
+
+@case(4, CLEAN, tensors=len(benign.DTYPES))
+def _every_dtype(canary: Path) -> Files:
+    yield "dtypes.pt", benign.saved(benign.dtypes())
+    yield "legacy.pt", benign.saved(benign.dtypes(), _use_new_zipfile_serialization=False)
+
+
+@case(5, CLEAN, tensors=10)
+def _views_and_shared_storages(canary: Path) -> Files:
+    yield "views.pt", benign.saved(benign.views())
+
+
+@case(6, CLEAN, tensors=5)
+def _scalars_and_empty_tensors(canary: Path) -> Files:
+    yield "empty.pt", benign.saved(benign.empties())
+
+
+@case(7, CLEAN, tensors=1)
+def _embedding_in_a_parameter_dict(canary: Path) -> Files:
+    yield "embedding.pt", benign.saved(benign.embedding())
+
+
+@case(8, CLEAN, tensors=1)
+def _embedding_of_sd_concepts(canary: Path) -> Files:
+    yield "learned_embeds.bin", benign.saved({"<my-token>": benign.noise(768)})
+
+
+@case(9, CLEAN, tensors=8)
+def _hypernetwork_with_numbers_for_keys(canary: Path) -> Files:
+    yield "hyper.pt", benign.saved(benign.hypernetwork())
+
+
+@case(10, CLEAN, UNUSUAL, tensors=2)
+def _training_checkpoint(canary: Path) -> Files:
+    yield "last.ckpt", benign.saved(benign.training())
+
+
+@case(11, CLEAN, UNUSUAL, tensors=4)
+def _lightning_checkpoint(canary: Path) -> Files:
+    with benign.pretended("pytorch_lightning.callbacks.model_checkpoint", "ModelCheckpoint") as callback:
+        yield "sd.ckpt", benign.saved(benign.lightning(callback))
+    config = name("omegaconf.listconfig", "ListConfig") + b")\x81" + table({"_content": b"](K\x01K\x02e"}) + b"b"
+    parameters = table({"sizes": config})
+    state = table({f"w{index}": tensor([4], [1]) for index in range(4)})
+    yield "omegaconf.ckpt", checkpoint(pickle(table({"state_dict": state, "hyper_parameters": parameters})), FOUR)
+
+
+@case(12, UNUSUAL, says="whole networks", tensors=8)
+def _whole_network(canary: Path) -> Files:
+    model = {"epoch": -1, "model": benign.TinyNetwork(), "ema": None, "train_args": {"imgsz": 640}}
+    yield "face.pt", benign.saved(model)
+    yield "network.pt", benign.saved(benign.TinyNetwork())
+
+
+@case(13, UNUSUAL, says="script", tensors=4)
+def _torchscript_archive(canary: Path) -> Files:
+    yield "clip.pt", benign.script()[1]
+
+
+@case(14, CLEAN, tensors=4)
+def _deflated_archive(canary: Path) -> Files:
+    yield "small.ckpt", benign.repacked(benign.saved(benign.state()))
+
+
+@case(15, CLEAN, tensors=4)
+def _archive_without_byte_order_or_version(canary: Path) -> Files:
+    plain = benign.saved(benign.state())
+    yield "old.ckpt", benign.repacked(
+        plain, drop=("byteorder", "version", ".storage_alignment", "serialization_id"), deflate=False
+    )
+    state = table({f"w{index}": tensor([4], [1], key=str(index)) for index in range(4)})
+    entries = [Entry("x/data.pkl", pickle(state), crc=0)]
+    entries += [Entry(f"x/data/{index}", FOUR, crc=0) for index in range(4)]
+    yield "no-checksum.ckpt", archive(entries)
+
+
+@case(16, CLEAN, tensors=4)
+def _big_endian(canary: Path) -> Files:
+    yield "big.ckpt", benign.repacked(benign.saved(benign.state()), order="big", deflate=False)
+
+
+@case(17, CLEAN, tensors=4)
+def _odd_keys(canary: Path) -> Files:
+    keys = ("größe.重み", "🎨.weight", "k" * 100_000, "\x1b[31m<img src=x onerror=alert(1)>")
+    yield "keys.ckpt", benign.saved({key: benign.noise(4) for key in keys})
+
+
+@case(18, CLEAN, tensors=100_000)
+def _a_hundred_thousand_tensors(canary: Path) -> Files:
+    base = benign.noise(1000)
+    yield "many.ckpt", benign.saved({f"layer.{index}.weight": base[index % 900 :][:10] for index in range(100_000)})
+
+
+# --- code ------------------------------------------------------------------------------------------------------------
+
+
+@case(19, DANGEROUS, says="os.system")
+def _os_system(canary: Path) -> Files:
+    yield "model.ckpt", holding(evil(canary))
+    yield "alone.pkl", pickle(evil(canary))
+    yield "protocol4.pkl", pickle(frame(b"\x8c\x02os\x8c\x06system\x93(" + shell(canary) + b"tR."), 4)[:-1]
+    yield "twice.bin", pickle(table({"posix": call("posix", "system", shell(canary)), "os": evil(canary)}))
+
+
+@case(20, DANGEROUS, says="eval")
+def _eval_in_protocol_0(canary: Path) -> Files:
+    code = f"open({str(canary)!r}, 'w')"
+    yield "builtins.pt", protocol0("builtins", "eval", code)
+    yield "old.pt", protocol0("__builtin__", "eval", code)
+    yield "named.pt", b"\x80\x02" + protocol0("builtins", "eval", code)
+
+
+@case(21, DANGEROUS, says="exec")
+def _inst(canary: Path) -> Files:
+    code = f"open({str(canary)!r}, 'w')"
+    yield "inst.pt", pickle(b"(" + text(code) + b"ibuiltins\nexec\n")
+    yield "text.pt", f"(V{code}\nibuiltins\nexec\n.".encode()
+
+
+@case(22, DANGEROUS, says="os.system")
+def _obj_with_the_result_thrown_away(canary: Path) -> Files:
+    attack = b"(" + name("os", "system") + shell(canary) + b"o0"
+    yield "obj.pt", checkpoint(pickle(attack + STATE), FOUR)
+
+
+@case(23, REFUSED)
+def _opcodes_that_no_checkpoint_needs(canary: Path) -> Files:
+    yield "newobj_ex.pt", pickle(name("collections", "OrderedDict") + b")}\x92", 4)
+    yield "ext1.pt", pickle(b"\x82\x01")
+    yield "ext2.pt", pickle(b"\x83\x01\x00")
+    yield "ext4.pt", pickle(b"\x84\x01\x00\x00\x00")
+    yield "persid.pt", pickle(b"Pstorage\n")
+    yield "buffer.pt", pickle(b"\x97", 5)
+    yield "readonly.pt", pickle(b"K\x01\x98", 5)
+
+
+@case(24, DANGEROUS, says="os.system")
+def _stack_global_of_remembered_words(canary: Path) -> Files:
+    words = b"\x8c\x02os\x94\x8c\x06system\x9400" + b"h\x00h\x01\x93"
+    yield "memo.pkl", pickle(words + row(shell(canary)) + b"R", 4)
+    swapped = b"\x8c\x06system\x94\x8c\x02os\x940" + b"0h\x01h\x00\x93"
+    yield "swapped.pkl", pickle(swapped + row(shell(canary)) + b"R", 4)
+
+
+@case(2400, REFUSED, says="no text")
+def _stack_global_of_no_words(canary: Path) -> Files:
+    yield "number.pkl", pickle(b"K\x01K\x02\x93", 4)
+    yield "bytes.pkl", pickle(b"C\x02osC\x06system\x93", 4)
+    yield "tuple.pkl", pickle(b"))\x93", 4)
+
+
+@case(25, DANGEROUS, says="os.system")
+def _strings_of_python_2(canary: Path) -> Files:
+    yield "string.pkl", pickle(b"S'os'\nS'sys\\x74em'\n\x93" + row(shell(canary)) + b"R", 4)
+    yield "binstring.pkl", pickle(b"U\x02osT\x06\x00\x00\x00system\x93" + row(shell(canary)) + b"R", 4)
+
+
+@case(26, DANGEROUS, says="pathlib.os.system")
+def _dotted_name(canary: Path) -> Files:
+    yield "dotted.pkl", pickle(b"\x8c\x07pathlib\x8c\x09os.system\x93" + row(shell(canary)) + b"R", 4)
+    yield "global.pkl", pickle(call("pathlib", "os.system", shell(canary)), 4)
+
+
+@case(27, DANGEROUS, says="numpy.__builtins__")
+def _builtins_by_way_of_numpy(canary: Path) -> Files:
+    body = name("numpy", "__builtins__") + table({"len": name("builtins", "exec")}) + b"b0" + STATE
+    yield "numpy.pt", checkpoint(pickle(body), FOUR)
+
+
+@case(28, REFUSED, DANGEROUS, says="sets attributes")
+def _attributes_of_a_module(canary: Path) -> Files:
+    yield "module.pkl", pickle(name("collections", "OrderedDict") + table({"x": whole(1)}) + b"b")
+    yield "torch.pkl", pickle(name("torch", "Tensor") + table({"__reduce__": whole(1)}) + b"b")
+
+
+@case(29, DANGEROUS)
+def _finding_code_by_its_name(canary: Path) -> Files:
+    run = row(shell(canary)) + b"R"
+    yield "pkgutil.pkl", pickle(call("pkgutil", "resolve_name", text("os:system")) + run)
+    yield "importlib.pkl", pickle(call("importlib", "import_module", text("os")))
+    yield "marshal.pkl", pickle(call("marshal", "loads", b"C\x01N"), 3)
+    yield "mailcap.pkl", pickle(call("mailcap", "findmatch", b"}", text("x")))
+    yield "runpy.pkl", pickle(call("runpy", "_run_code", text("x")))
+    yield "timeit.pkl", pickle(call("timeit", "timeit", text("x")))
+    yield "attrgetter.pkl", pickle(call("operator", "attrgetter", text("system")))
+    yield "getattr.pkl", pickle(call("builtins", "getattr", name("collections", "OrderedDict"), text("x")))
+    yield "runstring.pkl", pickle(call("numpy.testing._private.utils", "runstring", text("x"), b"}"))
+    yield "hub.pkl", pickle(call("torch.hub", "load", text("x")))
+    yield "collect_env.pkl", pickle(call("torch.utils.collect_env", "run", text("x")))
+    yield "pip.pkl", pickle(call("pip._internal.cli.main", "main", b"]"))
+    yield "requests.pkl", pickle(call("requests.api", "get", text("http://localhost/")))
+    yield "aiohttp.pkl", pickle(call("aiohttp.client", "ClientSession"))
+    yield "code.pkl", pickle(call("types", "CodeType", whole(1)))
+    yield "file.pkl", pickle(call("_io", "FileIO", text(str(canary)), text("w")))
+    yield "log.pkl", pickle(call("logging", "FileHandler", text(str(canary))))
+    yield "signal.pkl", pickle(call("_xxsubinterpreters", "run_string", text("x")))
+
+
+@case(30, DANGEROUS)
+def _a_pickle_in_a_pickle(canary: Path) -> Files:
+    inner = pickle(evil(canary))
+    packed = b"C" + bytes([len(inner)]) + inner
+    yield "loads.pkl", pickle(call("pickle", "loads", packed), 3)
+    yield "_loads.pkl", pickle(call("_pickle", "loads", packed), 3)
+    yield "storage.pkl", pickle(call("torch.storage", "_load_from_bytes", packed), 3)
+    yield "dill.pkl", pickle(call("dill._dill", "loads", packed), 3)
+    yield "joblib.pkl", pickle(call("joblib.numpy_pickle", "load", text("x")), 3)
+
+
+@case(31, DANGEROUS, says="functools.partial")
+def _partial_of_torch_load(canary: Path) -> Files:
+    yield "partial.pkl", pickle(call("functools", "partial", name("torch.serialization", "load"), text("x")) + b")R")
+
+
+@case(32, DANGEROUS, says="os.system")
+def _a_broken_tail_after_the_attack(canary: Path) -> Files:
+    yield "bare.bin", b"\x80\x02" + evil(canary) + b"\xff\xff not a pickle"
+    yield "zip.ckpt", checkpoint(b"\x80\x02" + evil(canary) + b"\x00", FOUR)
+    yield "text.bin", protocol0("os", "system", f"echo > '{canary}'")[:-1] + b"\xff garbage"
+    yield "recalled.bin", b"\x80\x02" + evil(canary) + b"h\x63."
+
+
+@case(33, REFUSED, DANGEROUS, says="follow")
+def _another_pickle_after_the_end(canary: Path) -> Files:
+    yield "bare.pkl", pickle(b"](K\x01K\x02e") + pickle(evil(canary))
+    yield "zip.ckpt", checkpoint(pickle(STATE) + pickle(evil(canary)), FOUR)
+
+
+@case(34, REFUSED, DANGEROUS)
+def _frames_that_opcodes_straddle(canary: Path) -> Files:
+    hidden = name("os", "system") + row(shell(canary)) + b"R."
+    literal = b"C" + bytes([len(hidden)]) + hidden
+    yield "straddle.pkl", b"\x80\x04" + frame(literal, 2) + b"."
+    yield "nested.pkl", b"\x80\x04" + frame(frame(b"K\x01.")) + b"."
+    yield "past.pkl", b"\x80\x04" + frame(b"K\x01.", 1 << 40)
+    yield "short.pkl", b"\x80\x04" + frame(b"K\x01", 1) + b"."
+    yield "stop.pkl", b"\x80\x04" + frame(b"K\x01.", 4) + b"."
+
+
+@case(35, UNUSUAL, says="mycorp.net.Foo", tensors=1)
+def _a_class_nobody_knows(canary: Path) -> Files:
+    thing = name("mycorp.net", "Foo") + b")\x81" + table({"depth": whole(3)}) + b"b"
+    yield "foo.ckpt", holding(thing)
+    yield "called.ckpt", holding(call("mycorp.net", "Foo", whole(1)))
+
+
+@case(36, CLEAN, tensors=1)
+def _the_words_of_an_attack_as_words(canary: Path) -> Files:
+    yield "words.ckpt", holding(text("cos\nsystem\n(S'ls'\ntR. os.system eval("))
+
+
+# --- archives --------------------------------------------------------------------------------------------------------
+
+
+@case(37, REFUSED, says="encrypted")
+def _flags_of_encryption(canary: Path) -> Files:
+    for flag in (0x1, 0x20, 0x40):
+        yield f"{flag:#x}.ckpt", checkpoint(pickle(STATE), FOUR, flags=flag)
+
+
+@case(38, REFUSED, says="two names")
+def _two_names_for_one_member(canary: Path) -> Files:
+    yield "local.ckpt", checkpoint(pickle(STATE), FOUR, local_name="archive/data.pk1")
+    yield "longer.ckpt", checkpoint(pickle(STATE), FOUR, local_name="archive/data.pkl2")
+
+
+@case(39, CLEAN, says="checksum", tensors=1)
+def _a_wrong_checksum(canary: Path) -> Files:
+    yield "crc.ckpt", checkpoint(pickle(STATE), FOUR, crc=12345)
+
+
+@case(40, DANGEROUS, says="os.system")
+def _a_wrong_checksum_over_an_attack(canary: Path) -> Files:
+    yield "crc.ckpt", checkpoint(pickle(evil(canary)), crc=12345)
+
+
+@case(41, REFUSED, says="two of its members")
+def _the_same_member_twice(canary: Path) -> Files:
+    yield "twice.ckpt", archive([Entry("archive/data.pkl", pickle(STATE)), *members(pickle(STATE), [FOUR])])
+
+
+@case(42, REFUSED, says="two of its members")
+def _an_attack_beside_a_good_member(canary: Path) -> Files:
+    bad = Entry("archive/data.pkl", pickle(evil(canary)))
+    good = members(pickle(STATE), [FOUR])
+    yield "first.ckpt", archive([bad, *good])
+    yield "last.ckpt", archive([*good, bad])
+
+
+@case(43, REFUSED, says="two of its members")
+def _the_same_member_in_capitals(canary: Path) -> Files:
+    yield "capitals.ckpt", archive([*members(pickle(STATE), [FOUR]), Entry("archive/DATA.PKL", pickle(evil(canary)))])
+    yield "accent.ckpt", archive([*members(pickle(STATE), [FOUR]), Entry("é"), Entry("e\u0301")])
+
+
+@case(44, REFUSED)
+def _junk_before_the_archive(canary: Path) -> Files:
+    yield "shell.ckpt", b"#!/bin/sh\n" + GOOD
+    yield "pk.ckpt", b"PK\3\4" + bytes(60) + GOOD
+    yield "pickle.ckpt", pickle(b"N") + GOOD
+
+
+@case(45, REFUSED, says="follow")
+def _junk_after_the_archive(canary: Path) -> Files:
+    yield "junk.ckpt", GOOD + b"junk"
+    yield "pickle.ckpt", GOOD + pickle(evil(canary))
+
+
+@case(46, REFUSED)
+def _two_archives_in_one_file(canary: Path) -> Files:
+    yield "two.ckpt", checkpoint(pickle(evil(canary))) + GOOD
+    yield "in-comment.ckpt", archive(members(pickle(STATE), [FOUR]), comment=checkpoint(pickle(evil(canary))))
+
+
+@case(47, REFUSED)
+def _sizes_of_terabytes(canary: Path) -> Files:
+    huge = struct.pack("<HHQQ", 1, 16, 1 << 40, 1 << 40)
+    entries = [Entry("archive/data.pkl", pickle(STATE)), Entry("archive/data/0", FOUR, size=0xFFFFFFFF, extra=huge)]
+    yield "huge.ckpt", archive(entries)
+    end = struct.pack("<4sQ2H2I4Q", b"PK\6\6", 44, 45, 45, 0, 0, 1 << 40, 1 << 40, 1 << 50, 0)
+    locator = struct.pack("<4sIQI", b"PK\6\7", 0, 0, 1)
+    yield "directory.ckpt", end + locator + struct.pack("<4s4H2IH", b"PK\5\6", 0, 0, *(0xFFFF,) * 2, *(0xFFFFFFFF,) * 2, 0)
+
+
+@case(48, REFUSED, says="outside of its folder")
+def _members_that_lead_out(canary: Path) -> Files:
+    for index, path in enumerate(("../../x", "/abs", "C:/x", "a\\b", "a/\0b", "a//b", "a/./b", "archive/..")):
+        yield f"{index}.ckpt", archive([*members(pickle(STATE), [FOUR]), Entry(path, b"x")])
+
+
+@case(49, REFUSED, says="bomb")
+def _ten_gigabytes_of_zeros(canary: Path) -> Files:
+    zeros = Entry("archive/data/0", bytes(80 << 20), method=8)
+    yield "bomb.ckpt", archive([Entry("archive/data.pkl", pickle(STATE)), zeros])
+
+
+@case(4900, REFUSED)
+def _a_pickle_that_is_a_bomb(canary: Path) -> Files:
+    yield "pickle.ckpt", archive([Entry("archive/data.pkl", bytes(60 << 20), method=8), Entry("archive/data/0", FOUR)])
+    lie = Entry("archive/data.pkl", bytes(60 << 20), method=8, size=100)
+    yield "lie.ckpt", archive([lie, Entry("archive/data/0", FOUR)])
+    yield "claim.ckpt", archive([Entry("archive/data.pkl", pickle(STATE), method=8, size=1 << 31)])
+
+
+@case(50, REFUSED, says="link")
+def _a_member_that_is_a_link(canary: Path) -> Files:
+    yield "link.ckpt", archive([*members(pickle(STATE)), Entry("archive/data/0", b"/etc/passwd", attributes=0o120777)])
+    yield "device.ckpt", archive([*members(pickle(STATE)), Entry("archive/data/0", b"", attributes=0o020666)])
+
+
+@case(51, REFUSED, says="7z")
+def _seven_zip(canary: Path) -> Files:
+    yield "model.ckpt", b"7z\xbc\xaf\x27\x1c\x00\x04" + bytes(100) + pickle(evil(canary))
+
+
+@case(52, REFUSED, says="tar")
+def _tar_with_a_link(canary: Path) -> Files:
+    header = bytearray(512)
+    header[:8], header[156:157], header[157:168], header[257:263] = b"storages", b"2", b"/etc/passwd", b"ustar\0"
+    yield "old.pt", bytes(header) + bytes(1024)
+
+
+@case(53, DANGEROUS, says="os.system")
+def _torchscript_around_an_attack(canary: Path) -> Files:
+    extra = [Entry("archive/constants.pkl", pickle(b")")), Entry("archive/code/x.py", b"def f(): pass")]
+    yield "clip.pt", archive([*members(pickle(evil(canary))), *extra])
+
+
+# --- stacked pickles -------------------------------------------------------------------------------------------------
+
+
+@case(54, DANGEROUS, says="eval")
+def _a_magic_number_that_is_computed(canary: Path) -> Files:
+    code = f"open({str(canary)!r}, 'w') and 0x1950a86a20f9469cfc6c"
+    yield "magic.pt", legacy(STATE, [(4, FOUR)], magic=call("builtins", "eval", text(code)))
+
+
+@case(55, DANGEROUS, says="os.system")
+def _an_attack_in_each_pickle_of_the_stack(canary: Path) -> Files:
+    yield "version.pt", legacy(STATE, [(4, FOUR)], version=evil(canary))
+    yield "info.pt", legacy(STATE, [(4, FOUR)], info=evil(canary))
+    yield "root.pt", legacy(evil(canary), [(4, FOUR)])
+    yield "keys.pt", legacy(STATE, [(4, FOUR)], keys=evil(canary))
+
+
+@case(56, REFUSED, says="follow")
+def _bytes_after_the_storages(canary: Path) -> Files:
+    yield "after.pt", legacy(STATE, [(4, FOUR)]) + b"\0"
+    yield "pickle.pt", legacy(STATE, [(4, FOUR)]) + pickle(evil(canary))
+
+
+@case(57, REFUSED, says="storage of")
+def _impossible_numbers_of_elements(canary: Path) -> Files:
+    for count in (-1, 1 << 62, -(1 << 63), 5):
+        yield f"{count}.pt", legacy(STATE, [(count, FOUR)])
+
+
+# --- tensors ---------------------------------------------------------------------------------------------------------
+
+
+@case(58, REFUSED, says="past the end")
+def _a_tensor_past_its_storage(canary: Path) -> Files:
+    for index, lie in enumerate((tensor([5], [1], stored=4), tensor([4], [1], stored=4, offset=1), tensor([2], [4], stored=4))):
+        yield f"{index}.ckpt", checkpoint(pickle(table({"weight": lie})), FOUR)
+        yield f"{index}.pt", legacy(table({"weight": lie}), [(4, FOUR)])
+
+
+@case(59, REFUSED)
+def _impossible_shapes(canary: Path) -> Files:
+    lies = {
+        "size": tensor([-1], [1], stored=4),
+        "stride": tensor([2], [-1], stored=4, offset=1),
+        "offset": tensor([1], [1], stored=4, offset=-1),
+        "rank": tensor([1] * 100, [1] * 100, stored=4),
+        "ranks": tensor([1, 1], [1], stored=4),
+        "product": tensor([1 << 40, 1 << 40], [0, 0], stored=4),
+        "huge": tensor([1 << 62, 4], [0, 1], stored=4),
+        "endless": tensor([1 << 2000], [1], stored=4),
+        "stored": tensor([4], [1], stored=-4),
+        "boolean": call(
+            "torch._utils", "_rebuild_tensor_v2", storage("0", 4), b"\x88", wholes([1]), wholes([1]), b"\x89", HOOKS
+        ),
+    }
+    for what, lie in lies.items():
+        yield f"{what}.ckpt", checkpoint(pickle(table({"weight": lie})), FOUR)
+
+
+@case(60, REFUSED, says="is made of a storage of")
+def _a_number_repeated_to_a_terabyte(canary: Path) -> Files:
+    lie = tensor([1 << 20, 1 << 20], [0, 0], stored=4)
+    yield "expanded.ckpt", checkpoint(pickle(table({"weight": lie})), FOUR)
+
+
+@case(61, REFUSED, says="claims")
+def _a_storage_larger_than_its_bytes(canary: Path) -> Files:
+    yield "claimed.ckpt", checkpoint(pickle(table({"weight": tensor([5], [1], stored=5)})), FOUR)
+
+
+@case(62, REFUSED, says="missing")
+def _a_storage_elsewhere(canary: Path) -> Files:
+    for index, key in enumerate(("../byteorder", "1", "/etc/passwd", "0/", "")):
+        yield f"{index}.ckpt", checkpoint(pickle(table({"weight": tensor([1], [1], key=key)})), FOUR)
+
+
+@case(63, UNUSUAL, REFUSED)
+def _gigabytes_for_the_asking(canary: Path) -> Files:
+    yield "bytearray.ckpt", holding(call("builtins", "bytearray", whole(2**33)))
+    yield "bytes.ckpt", holding(call("builtins", "bytes", whole(2**33)))
+    yield "tensor.ckpt", holding(call("torch", "Tensor", whole(2**31)))
+    yield "storage.ckpt", holding(call("torch", "FloatStorage", whole(2**31)))
+
+
+@case(64, REFUSED, says="sparse")
+def _sparse_with_lying_indices(canary: Path) -> Files:
+    indices = tensor([4], [1], kind="LongStorage", stored=4)
+    layout = call("torch.serialization", "_get_layout", text("torch.sparse_csr"))
+    lie = call("torch._utils", "_rebuild_sparse_tensor", layout, row(indices, indices, indices, wholes([3, 3])))
+    yield "csr.ckpt", checkpoint(pickle(table({"weight": lie})), FOUR * 2)
+
+
+# --- size and depth --------------------------------------------------------------------------------------------------
+
+
+@case(65, CLEAN, REFUSED)
+def _billions_of_laughs(canary: Path) -> Files:
+    laugh = text("ha" * 50)
+    yield "dup.pkl", pickle(laugh + b"2\x86" * 60)
+    yield "memo.pkl", pickle(b"](" + laugh * 10 + b"e" + b"".join(
+        b"q%c0](" % index + (b"h%c" % index) * 10 + b"e" for index in range(40)
+    ))  # fmt: skip
+    lists = tensor([4], [1]) + b"".join(b"q%c0](" % index + (b"h%c" % index) * 10 + b"e" for index in range(40))
+    yield "tensors.ckpt", checkpoint(pickle(table({"state_dict": lists})), FOUR)
+
+
+@case(66, CLEAN, REFUSED)
+def _circles(canary: Path) -> Files:
+    yield "list.pkl", pickle(b"]q\0h\0a")
+    yield "dict.pkl", pickle(b"}q\0" + text("x") + b"h\0s")
+    yield "both.ckpt", checkpoint(pickle(b"}q\0" + text("x") + b"h\0s" + text("w") + tensor([4], [1]) + b"s"), FOUR)
+    thing = name("mycorp.net", "Foo") + b")\x81q\0}" + text("me") + b"h\0sb"
+    yield "object.pkl", pickle(thing)
+
+
+@case(67, REFUSED)
+def _depth(canary: Path) -> Files:
+    yield "tuple.pkl", pickle(b")" + b"\x85" * 100_000)
+    yield "list.ckpt", checkpoint(pickle(b"]" * 100_000 + b"a" * 99_999), FOUR)
+    yield "marks.pkl", pickle(b"(" * 1_000_000 + b"t" * 1_000_000)
+    yield "dicts.pkl", pickle((b"}" + text("x")) * 50_000 + b"N" + b"s" * 50_000)
+    yield "tensor.pkl", checkpoint(pickle(tensor([4], [1]) + b"\x85" * 100_000), FOUR)
+
+
+@case(68, REFUSED, says="a number in it")
+def _numbers_without_end(canary: Path) -> Files:
+    yield "long4.pkl", pickle(b"\x8b" + struct.pack("<I", 1 << 31) + b"\1")
+    yield "line.pkl", pickle(b"L" + b"9" * 1_000_000 + b"L\n")
+    yield "int.pkl", pickle(b"I" + b"9" * 1_000_000 + b"\n")
+    yield "float.pkl", pickle(b"F" + b"9" * 1_000_000 + b"\n")
+    yield "negative.pkl", pickle(b"\x8b\xff\xff\xff\xff\1")
+
+
+@case(69, CLEAN, REFUSED)
+def _keys_with_one_hash(canary: Path) -> Files:
+    modulus = (1 << 61) - 1  # every multiple of it has the hash 0
+    keys = b"".join(whole(modulus * index) + b"N" for index in range(1, 400_000))
+    yield "flood.pkl", pickle(b"}(" + keys + b"u")
+    yield "flood.ckpt", checkpoint(pickle(table({"state_dict": STATE, "x": b"}(" + keys + b"u"})), FOUR)
+
+
+@case(70, REFUSED)
+def _cut_short(canary: Path) -> Files:
+    state = OrderedDict((f"layer.{index}", benign.noise(64, 32, seed=index)) for index in range(8))
+    for kind, data in (
+        ("zip", benign.saved(state)),
+        ("legacy", benign.saved(state, _use_new_zipfile_serialization=False)),
+    ):
+        for size in (*range(4096, len(data), 4096), 1, 2, 100, len(data) - 1):
+            yield f"{kind}-{size}", data[:size]
+
+
+# --- other things ----------------------------------------------------------------------------------------------------
+
+
+@case(71, REFUSED)
+def _error_pages(canary: Path) -> Files:
+    yield "html.ckpt", b"<!DOCTYPE html><html><title>403 Forbidden</title></html>"
+    yield "pointer.ckpt", b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 4265380512\n"
+    yield "json.ckpt", b'{"error": "Access to this model is restricted"}'
+
+
+@case(72, REFUSED, DANGEROUS)
+def _other_formats_under_a_wrong_name(canary: Path) -> Files:
+    yield "evil.safetensors", pickle(evil(canary))
+    yield "picture.pt", b"\x89PNG\r\n\x1a\n" + bytes(100)
+
+
+@case(7200, CLEAN, tensors=1)
+def _by_content_whatever_the_name(canary: Path) -> Files:
+    yield "model.safetensors", GOOD
+    header = b'{"weight":{"dtype":"F32","shape":[4],"data_offsets":[0,16]}}'
+    yield "model.ckpt", struct.pack("<Q", len(header)) + header + FOUR
+
+
+CASES = {each.number: each for each in _CASES}
