@@ -89,15 +89,13 @@ class Header:
     @cached_property
     def roots(self) -> frozenset[str]:
         """What the names of the tensors begin with, up to their first dot or slash."""
-        return frozenset(name.partition(".")[0].partition("/")[0] for name in self.tensors)
+        words = {name.partition(".")[0] for name in self.tensors}
+        return frozenset(word.partition("/")[0] for word in words)
 
     @cached_property
     def endings(self) -> frozenset[str]:
         """What the names of the tensors end with: their last word, and their last two (`weight`, `lora_up.weight`)."""
-        ends: set[str] = set()
-        for name in self.tensors:
-            words = name.rsplit(".", 2)
-            ends.add(name if len(words) < 3 else name[len(words[0]) + 1 :])
+        ends = {name[name.rfind(".", 0, name.rfind(".")) + 1 :] for name in self.tensors}
         return frozenset(ends.union(end.rpartition(".")[2] for end in ends))
 
     def under(self, prefix: str) -> View:
@@ -112,7 +110,7 @@ class Header:
     @cached_property
     def bytes(self) -> int:
         """How many bytes all tensors take on disk."""
-        return sum(info.end - info.start for info in self.tensors.values())
+        return sum(self.dtypes.values())
 
     @cached_property
     def dtypes(self) -> dict[str, int]:
