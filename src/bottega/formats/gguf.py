@@ -60,7 +60,19 @@ _WITHDRAWN = {
 
 _NUMBERS = {
     kind: struct.Struct(f"<{code}")
-    for kind, code in {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "B", 10: "Q", 11: "q", 12: "d"}.items()
+    for kind, code in {
+        0: "B",
+        1: "b",
+        2: "H",
+        3: "h",
+        4: "I",
+        5: "i",
+        6: "f",
+        7: "B",
+        10: "Q",
+        11: "q",
+        12: "d",
+    }.items()
 }
 _UINT32, _FLOAT32, _BOOL, _TEXT, _ARRAY = 4, 6, 7, 8, 9
 _INTEGERS = frozenset((0, 1, 2, 3, 4, 5, 10, 11))
@@ -497,7 +509,7 @@ class _Source:
             raise self._cut()
 
     def _cut(self) -> FormatError:
-        return FormatError(self.path, f"cut short: its header goes on behind its {self.size:,} bytes", _CUT)
+        return FormatError(self.path, f"cut short: a GGUF header that goes on behind its {self.size:,} bytes", _CUT)
 
 
 # --- values as text ---------------------------------------------------------------------------------------------------
