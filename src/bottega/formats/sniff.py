@@ -24,7 +24,7 @@ _SITE_SAYS = "this may be a site's answer instead of the model: see what it says
 # For every kind that sniff() answers: what to call it, and what to do with it where a model is wanted.
 KINDS: dict[str, tuple[str, str]] = {
     "safetensors": ("a safetensors file", ""),
-    "gguf": ("a GGUF model", ""),
+    "gguf": ("a GGUF model", "choose a model in another format for this"),
     "pickle": ("a pickle checkpoint", _PICKLE),
     "zip": ("a zip archive", _PICKLE),
     "folder": ("a folder", "choose a file, or a model's folder (it holds model_index.json or config.json)"),
@@ -241,9 +241,9 @@ def _text(head: bytes) -> str:
         return "pickle"
     if not _is_text(head):
         return ""
-    if _PYTHON.search(text):
-        return "python"
-    return "script" if _SHELL.match(text) else "text"
+    if _SHELL.match(text):
+        return "script"
+    return "python" if _PYTHON.search(text) else "text"
 
 
 def _xml(lower: bytes) -> str:
@@ -273,10 +273,11 @@ def _protobuf(head: bytes) -> str:
         # A frozen TensorFlow graph: nodes of a name and an operation.
         name = _payload(inner, 1) if inner[:1] == b"\x0a" else b""
         return "tensorflow" if _is_word(name) and inner[2 + len(name) :][:1] == b"\x12" else ""
-    if head[:1] != b"\x08" or not 1 <= head[1] <= 32:  # a version under number 1
+    if head[:1] != b"\x08" or not 1 <= int.from_bytes(head[1:2]) <= 32:  # a version under number 1
         return ""
-    if head[2:3] == b"\x12":  # a text or a message under number 2
-        inner = _payload(head, 3)
+    after = head[4:] if head[2:4] == b"\x12\0" else head[2:]
+    if after[:1] == b"\x12":  # a text or a message under number 2
+        inner = _payload(after, 1)
         if _is_word(inner):
             return "onnx"  # its producer, such as `pytorch`
         if inner[:1] == b"\x0a":  # Core ML: a description of inputs; TensorFlow: meta information
@@ -284,7 +285,7 @@ def _protobuf(head: bytes) -> str:
             return "coreml" if third[:1] == b"\x0a" and _is_word(_payload(third, 1)) else "tensorflow"
         return ""
     # ONNX without a producer: a domain, a version, a graph, its operators or metadata follow.
-    return "onnx" if head[2:3] in (b"\x1a", b"\x22", b"\x28", b"\x32", b"\x3a", b"\x42", b"\x72") else ""
+    return "onnx" if after[:1] in (b"\x1a", b"\x22", b"\x28", b"\x32", b"\x3a", b"\x42", b"\x72") else ""
 
 
 def _payload(raw: bytes, at: int) -> bytes:
