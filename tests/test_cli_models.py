@@ -114,7 +114,7 @@ def test_for_people(bottega: Bottega, shelf: Path) -> None:
         (("models", "show", "broken"), "cut short"),
         (("models", "scan", "/no/such/folder"), "there is no such folder"),
         (("models", "scan", __file__), "this is no folder"),
-        (("models", "show", __file__), "safetensors"),
+        (("models", "show", __file__), "Python source"),
         (("models", "lst"), "choose from"),
         (("models",), "ACTION"),
         (("modles",), "did you mean `bottega models`"),

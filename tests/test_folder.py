@@ -1,15 +1,20 @@
-"""Diffusers folders: read whatever their layout, refused when they are incomplete, lead elsewhere or want code run."""
+"""Folders: read whatever their layout, refused when they are incomplete, lead elsewhere or want code run."""
 
 from __future__ import annotations
 
 import json
 import os
+import sys
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
-from bottega.errors import FormatError
-from bottega.formats import folder, read_header, safetensors
+from bottega import formats
+from bottega.errors import DangerousModel, FormatError
+from bottega.formats import Header, folder, read_header, safetensors
+from bottega.formats.header import Safety, TensorInfo
+from bottega.library.disk import is_later_part, is_model_folder, model_name
 
 FOUR = bytes(4)
 INDEX = {
@@ -140,14 +145,62 @@ def test_a_cut_shard_is_named(tmp_path: Path) -> None:
         read_header(tmp_path)
 
 
+@pytest.fixture
+def pickles(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A reader for which a pickle is JSON: its tensors, what is unusual of it, or that it is dangerous."""
+
+    def read(path: Path) -> Header:
+        said = json.loads(path.read_bytes()[4:])
+        if "calls" in said:
+            raise DangerousModel(path, "it would run code", "delete it", said["calls"])
+        tensors = {name: TensorInfo("F32", (1,), path, 0, 4) for name in said["tensors"]}
+        safety = Safety("unusual", tuple(said["names"]), ("it names a class",)) if "names" in said else Safety()
+        return Header(path, "pickle", tensors, notes=("optimizer left out",), safety=safety)
+
+    module = ModuleType("bottega.formats.pickled")
+    module.read_header = read  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "bottega.formats.pickled", module)
+    monkeypatch.setattr(formats, "pickled", module, raising=False)
+
+
+def pickle(path: Path, **said: object) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(b"PK\3\4" + json.dumps(said).encode())
+
+
+@pytest.mark.usefixtures("pickles")
 def test_pickles_are_never_taken_instead(tmp_path: Path) -> None:
     unet = pipeline(tmp_path) / "unet"
+    pickle(unet / "diffusion_pytorch_model.bin", calls=["os.system"])
+    header = read_header(tmp_path)
+    assert "unet/unet_a" in header.tensors and header.safety.verdict == "clean"
+    beside = (
+        "'diffusion_pytorch_model.bin', a pickle, lies beside 'diffusion_pytorch_model.safetensors' and is not read"
+    )
+    assert beside in header.notes
     (unet / "diffusion_pytorch_model.safetensors").unlink()
+    with pytest.raises(DangerousModel, match="run code"):
+        read_header(tmp_path)
+    (unet / "diffusion_pytorch_model.bin").rename(unet / "flax_model.msgpack")
+    with pytest.raises(FormatError, match=r"unet: .*only there as 'flax_model\.msgpack'.*safetensors version"):
+        read_header(tmp_path)
+    (unet / "flax_model.msgpack").unlink()
     with pytest.raises(FormatError, match="no weights here"):
         read_header(tmp_path)
-    (unet / "diffusion_pytorch_model.bin").write_bytes(b"PK\3\4")
-    with pytest.raises(FormatError, match=r"unet: .*only there as diffusion_pytorch_model\.bin.*safetensors version"):
-        read_header(tmp_path)
+
+
+@pytest.mark.usefixtures("pickles")
+def test_parts_that_are_pickles_are_read_as_data_and_said_to_be_pickles(tmp_path: Path) -> None:
+    pipeline(tmp_path)
+    (tmp_path / "unet" / "diffusion_pytorch_model.safetensors").unlink()
+    (tmp_path / "text_encoder" / "model.safetensors").unlink()
+    pickle(tmp_path / "unet" / "diffusion_pytorch_model.bin", tensors=["x"])
+    pickle(tmp_path / "text_encoder" / "pytorch_model.bin", tensors=["y"], names=["mycorp.Foo"])
+    header = read_header(tmp_path)
+    assert {"unet/x", "text_encoder/y", "vae/vae_a"} <= set(header.tensors)
+    assert header.safety == Safety("unusual", ("mycorp.Foo",), ("'text_encoder/pytorch_model.bin': it names a class",))
+    assert any("'pytorch_model.bin': they are read as data, and nothing of it is run" in note for note in header.notes)
+    assert "'unet/diffusion_pytorch_model.bin': optimizer left out" in header.notes
 
 
 def test_missing_parts(tmp_path: Path) -> None:
@@ -229,9 +282,15 @@ def test_pipelines_that_lead_elsewhere_are_refused(tmp_path: Path, entry: dict[s
         read_header(tmp_path)
 
 
-def test_python_files_are_noted(tmp_path: Path) -> None:
+def test_code_in_a_folder_is_named(tmp_path: Path) -> None:
     (pipeline(tmp_path) / "unet" / "modeling.py").write_text("raise SystemExit")
-    assert "Python code that Bottega does not run: 'modeling.py'" in read_header(tmp_path).notes
+    (tmp_path / "SETUP.SH").write_text("exit")
+    safety = read_header(tmp_path).safety
+    assert safety.verdict == "unusual" and safety.names == ()
+    assert safety.reasons == (
+        "it comes with code, which Bottega never runs: 'SETUP.SH'",
+        "it comes with code, which Bottega never runs: 'unet/modeling.py'",
+    )
 
 
 @pytest.mark.parametrize(
@@ -304,3 +363,250 @@ def test_hugging_faces_cache_keeps_its_files_among_blobs(tmp_path: Path, part: s
     config.symlink_to(tmp_path / "models--other" / "blobs" / "1")
     with pytest.raises(FormatError, match="leads out"):
         read_header(root / part)
+
+
+# --- transformers -----------------------------------------------------------------------------------------------------
+
+LLAMA = {"architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_size": 64}
+
+
+def language_model(root: Path, config: dict[str, object] | None = None) -> Path:
+    put(root / "config.json", LLAMA | (config or {}))
+    put(root / "tokenizer_config.json", {"tokenizer_class": "LlamaTokenizer"})
+    weights(root / "model.safetensors", "model.embed_tokens.weight", "lm_head.weight")
+    return root
+
+
+def test_a_transformers_model(tmp_path: Path) -> None:
+    header = read_header(language_model(tmp_path))
+    assert (header.format, header.path) == ("transformers", tmp_path)
+    assert sorted(header.tensors) == ["lm_head.weight", "model.embed_tokens.weight"]
+    assert header.configs == {"": LLAMA} and header.notes == () and header.safety == Safety()
+    put(tmp_path / "config.json", {"model_type": "clip"})
+    assert read_header(tmp_path).format == "transformers"
+
+
+def test_shards_of_a_transformers_model(tmp_path: Path) -> None:
+    language_model(tmp_path)
+    (tmp_path / "model.safetensors").unlink()
+    names = [f"model-0000{number}-of-00002.safetensors" for number in (1, 2)]
+    weights(tmp_path / names[0], "a", "b")
+    weights(tmp_path / names[1], "c")
+    header = read_header(tmp_path)
+    assert set(header.tensors) == {"a", "b", "c"} and header.notes == ("2 shards without their index",)
+    put(tmp_path / "model.safetensors.index.json", {"weight_map": {"a": names[0], "c": names[1]}})
+    header = read_header(tmp_path)
+    assert header.tensors["c"].file.name == names[1] and set(header.tensors) == {"a", "c"}
+    (tmp_path / names[1]).unlink()
+    with pytest.raises(FormatError, match=r"model-00002-of-00002\.safetensors: this shard.*is missing"):
+        read_header(tmp_path)
+    (tmp_path / "model.safetensors.index.json").unlink()
+    with pytest.raises(FormatError, match=r"1 of its 2 shards are missing: model-00002-of-00002\.safetensors"):
+        read_header(tmp_path)
+    weights(tmp_path / names[1], "a")
+    with pytest.raises(FormatError, match="two of its shards hold 'a'"):
+        read_header(tmp_path)
+
+
+@pytest.mark.usefixtures("pickles")
+def test_a_transformers_model_of_pickles(tmp_path: Path) -> None:
+    language_model(tmp_path)
+    pickle(tmp_path / "pytorch_model.bin", calls=["os.system"])
+    assert (
+        "'pytorch_model.bin', a pickle, lies beside 'model.safetensors' and is not read" in read_header(tmp_path).notes
+    )
+    (tmp_path / "model.safetensors").unlink()
+    with pytest.raises(DangerousModel) as caught:
+        read_header(tmp_path)
+    assert caught.value.path == tmp_path / "pytorch_model.bin"
+    (tmp_path / "pytorch_model.bin").unlink()
+    names = [f"pytorch_model-0000{number}-of-00002.bin" for number in (1, 2)]
+    pickle(tmp_path / names[0], tensors=["a"])
+    pickle(tmp_path / names[1], tensors=["b"], names=["x.Y"])
+    put(tmp_path / "pytorch_model.bin.index.json", {"weight_map": {"a": names[0], "b": names[1]}})
+    header = read_header(tmp_path)
+    assert header.tensors["b"].file.name == names[1]
+    assert header.safety == Safety("unusual", ("x.Y",), (f"'{names[1]}': it names a class",))
+    put(tmp_path / "pytorch_model.bin.index.json", {"weight_map": {"a": "model.safetensors"}})
+    with pytest.raises(FormatError, match=r"no plain name of a \.bin file"):
+        read_header(tmp_path)
+
+
+@pytest.mark.usefixtures("pickles")
+def test_a_bin_file_is_what_its_content_says(tmp_path: Path) -> None:
+    language_model(tmp_path)
+    (tmp_path / "model.safetensors").rename(tmp_path / "pytorch_model.bin")
+    assert "lm_head.weight" in read_header(tmp_path).tensors
+    pickle(tmp_path / "model.safetensors", tensors=["x"])
+    with pytest.raises(FormatError, match=r"model\.safetensors: this is a zip archive"):
+        read_header(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "word"),
+    [
+        ("config.json", LLAMA | {"auto_map": {"AutoModel": "evil.Model"}}, "auto_map.*evil.Model"),
+        ("config.json", LLAMA | {"custom_pipelines": {"x": {"impl": "evil.P"}}}, "custom_pipelines.*evil.P"),
+        ("tokenizer_config.json", {"auto_map": {"AutoTokenizer": ["evil.T", None]}}, "tokenizer_config.*evil.T"),
+        ("preprocessor_config.json", {"auto_map": {"AutoProcessor": "evil.P"}}, "preprocessor_config.*evil.P"),
+    ],
+)
+def test_weights_of_a_model_that_asks_for_code_are_read_without_it(
+    tmp_path: Path, file: str, content: dict[str, object], word: str
+) -> None:
+    put(language_model(tmp_path) / file, content)
+    header = read_header(tmp_path)
+    assert "lm_head.weight" in header.tensors and header.safety.verdict == "unusual"
+    with pytest.raises(AssertionError, match=word):
+        assert not header.safety.reasons, header.safety.reasons
+    assert not [name for name in sys.modules if "evil" in name]
+
+
+def test_code_and_huge_tokenizers_make_a_model_unusual(tmp_path: Path) -> None:
+    root = language_model(tmp_path)
+    for name in ("modeling_x.py", "kernels.so", "vocab.pkl", "run.exe"):
+        (root / name).write_bytes(b"")
+    (root / "tokenizer.json").touch()
+    os.truncate(root / "tokenizer.json", (64 << 20) + 1)
+    (root / "tokenizer_config.json").write_text("{")
+    header = read_header(root)
+    tokenizer, code = header.safety.reasons
+    assert code.endswith("never runs: 'kernels.so', 'modeling_x.py', 'run.exe' and 1 more")
+    assert tokenizer.startswith("tokenizer.json takes 67,108,865 bytes")
+    (note,) = header.notes
+    assert note.startswith("tokenizer_config.json: this config can't be read")
+
+
+def test_folders_without_weights_of_their_name(tmp_path: Path) -> None:
+    root = language_model(tmp_path)
+    (root / "model.safetensors").rename(root / "mine.safetensors")
+    assert read_header(root).notes == ("its weights have a name of their own: 'mine.safetensors'",)
+    weights(root / "other.safetensors", "x")
+    with pytest.raises(FormatError, match="2 safetensors files, none of which is named"):
+        read_header(root)
+    (root / "mine.safetensors").rename(root / "mine.gguf")
+    (root / "other.safetensors").rename(root / "other.h5")
+    with pytest.raises(FormatError, match=r"holds GGUF models: 'mine\.gguf'"):
+        read_header(root)
+    (root / "mine.gguf").unlink()
+    with pytest.raises(FormatError, match=r"only there as 'other\.h5'"):
+        read_header(root)
+
+
+def test_an_adapter_of_peft(tmp_path: Path) -> None:
+    config = {"peft_type": "LORA", "base_model_name_or_path": "org/base", "r": 8}
+    put(tmp_path / "adapter_config.json", config)
+    weights(tmp_path / "adapter_model.safetensors", "base_model.model.x.lora_A.weight")
+    header = read_header(tmp_path)
+    assert (header.format, header.configs, header.safety.verdict) == ("transformers", {"": config}, "clean")
+    assert list(header.tensors) == ["base_model.model.x.lora_A.weight"]
+    put(tmp_path / "config.json", LLAMA)  # some trainers put the config of the base beside it
+    assert read_header(tmp_path).configs == {"": config}
+    put(tmp_path / "adapter_config.json", config | {"auto_mapping": {"parent_library": "transformers_modules.evil"}})
+    (reason,) = read_header(tmp_path).safety.reasons
+    assert "'transformers_modules.evil', which Bottega never imports" in reason
+    (tmp_path / "config.json").unlink()
+    put(tmp_path / "adapter_config.json", config | {"auto_mapping": {"parent_library": "transformers.models.llama"}})
+    assert read_header(tmp_path).safety.verdict == "clean"
+
+
+@pytest.mark.usefixtures("pickles")
+def test_an_adapter_that_is_a_pickle(tmp_path: Path) -> None:
+    put(tmp_path / "adapter_config.json", {"peft_type": "LORA"})
+    pickle(tmp_path / "adapter_model.bin", tensors=["x"])
+    header = read_header(tmp_path)
+    assert list(header.tensors) == ["x"] and "are a pickle, 'adapter_model.bin'" in header.notes[0]
+
+
+def test_sentence_transformers(tmp_path: Path) -> None:
+    put(tmp_path / "config.json", {"architectures": ["BertModel"], "model_type": "bert"})
+    weights(tmp_path / "model.safetensors", "embeddings.word_embeddings.weight")
+    put(tmp_path / "modules.json", [{"path": "", "type": "sentence_transformers.models.Transformer"}])
+    put(tmp_path / "1_Pooling" / "config.json", {"pooling_mode_mean_tokens": True})
+    put(tmp_path / "2_Dense" / "config.json", {"in_features": 1})
+    weights(tmp_path / "2_Dense" / "model.safetensors", "linear.weight")
+    (tmp_path / "3_Normalize").mkdir()
+    header = read_header(tmp_path)
+    assert set(header.tensors) == {"embeddings.word_embeddings.weight", "2_Dense/linear.weight"}
+    assert header.configs["1_Pooling"] == {"pooling_mode_mean_tokens": True}
+    assert header.notes == ("made for sentence-transformers: it turns texts into vectors",)
+
+
+def test_links_of_a_transformers_model_stay_in_its_folder(tmp_path: Path) -> None:
+    root = language_model(tmp_path / "model")
+    (root / "model.safetensors").rename(tmp_path / "outside.safetensors")
+    (root / "model.safetensors").symlink_to(tmp_path / "outside.safetensors")
+    with pytest.raises(FormatError, match="leads out of the model's folder"):
+        read_header(root)
+
+
+# --- which folders are models, and what may be put in one -------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        ("model_index.json", True),
+        ("config.json model.safetensors", True),
+        ("config.json diffusion_pytorch_model.fp16.safetensors", True),
+        ("config.json model.safetensors.index.json model-00001-of-00002.safetensors", True),
+        ("config.json model-00001-of-00002.safetensors model-00002-of-00002.safetensors", True),
+        ("config.json pytorch_model.bin tf_model.h5 flax_model.msgpack training_args.bin rng_state_0.pth", True),
+        ("config.json pytorch_model.bin.index.json", True),
+        ("config.json open_clip_pytorch_model.bin pytorch_model.bin", True),
+        ("config.json generation_config.json pytorch_model.bin text.pt coarse.pt fine_2.pt", True),
+        ("config.json tokenizer.json model.safetensors gemma-2b.gguf", True),
+        ("adapter_config.json adapter_model.safetensors README.md", True),
+        ("adapter_config.json adapter_model.bin", True),
+        ("adapter_config.json", False),
+        ("config.json", False),
+        ("config.json README.md vocab.txt", False),
+        ("config.json llama-Q4_K_M.gguf llama-Q8_0.gguf", False),
+        ("config.json diffusion_pytorch_model.safetensors control_canny.safetensors control_depth.pth", False),
+        ("config.json my_lora.safetensors", False),
+        ("model.safetensors", False),
+        ("", False),
+    ],
+)
+def test_which_folders_are_one_model(names: str, expected: bool) -> None:
+    assert is_model_folder(names.split()) is expected
+    assert is_model_folder(frozenset(names.split())) is expected
+
+
+def test_later_parts_are_no_models_by_themselves() -> None:
+    names = {"a-00001-of-00002.gguf", "a-00002-of-00002.gguf", "b-00002-of-00002.gguf", "c.gguf"}
+    assert {name for name in names if is_later_part(name, names)} == {"a-00002-of-00002.gguf"}
+    assert model_name(Path("x/model.onnx")) == "model" and model_name(Path("x/v1.5")) == "v1.5"
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "model.safetensors", "lora v2.SAFETENSORS", "llama-Q4_K_M.gguf", "config.json", "model_index.json",
+        "unet/config.json", "unet/diffusion_pytorch_model.fp16.safetensors", "scheduler/scheduler_config.json",
+        "model.safetensors.index.json", "diffusion_pytorch_model.safetensors.index.fp16.json",
+        "diffusion_pytorch_model.fp16.safetensors.index.json", "tokenizer.json", "tokenizer/vocab.json", "merges.txt",
+        "spiece.model", "tokenizer.model", "preprocessor_config.json", "generation_config.json", "README.md", "LICENSE",
+        "LICENSE.txt", "USE_POLICY.md", "license-apache.md", "preview.png", "x.preview.jpeg", "1_Pooling/config.json",
+        "adapter_config.json", "chat_template.jinja", "Größe.webp",
+    ],
+)  # fmt: skip
+def test_data_may_be_installed(name: str) -> None:
+    assert folder.installable(name)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "modeling_x.py", "x.pyc", "kernels.so", "a.dll", "a.dylib", "setup.sh", "run.exe", "run.bat", "vocab.pkl",
+        "pytorch_model.bin", "model.ckpt", "model.pt", "training_args.bin", "flax_model.msgpack", "model.onnx",
+        "../config.json", "unet/../config.json", "/etc/config.json", "..\\config.json", "C:config.json",
+        "a\0.safetensors", "a.safetensors:stream", "", "/", "unet/", "unet//config.json", ".gitattributes",
+        ".cache/config.json", "~config.json", "-rf.safetensors", "CON.safetensors", "lpt1/config.json",
+        "a.safetensors.", "a.safetensors ", "a\n.safetensors", "\x1b[31m.png", "\u202egnp.safetensors",
+        "x" * 250 + ".safetensors", "a/b/c/d/config.json", "a?.png", "README.md.exe", "LICENSE.sh", "readme.py",
+        "config.json.py", "index.html", "x.svg", "evil.json", "\ud800.safetensors", "*.safetensors",
+    ],
+)  # fmt: skip
+def test_code_and_odd_names_are_never_installed(name: str) -> None:
+    assert not folder.installable(name)

@@ -374,7 +374,8 @@ def test_a_bomb_is_refused_before_it_is_decoded(tmp_path: Path) -> None:
         (b"\x80\x02}.", "pickle"),
         (b"<!doctype html>", "web page"),
         (b"", "empty"),
-        (b"text", "no format"),
+        (b"text", "plain text"),
+        (b"\1\2\3", "no format"),
     ],
 )
 def test_what_is_no_picture_is_called_by_its_name(tmp_path: Path, content: bytes, word: str) -> None:

@@ -46,7 +46,7 @@ BROKEN = {
     "header longer than the file": (container(ONE, b"", len(ONE) + 100), "cut short"),
     "seven bytes": (b"\x10\0\0\0\0\0\0", "damaged"),
     "empty file": (b"", "empty"),
-    "no header": (container(b""), "damaged"),
+    "no header": (container(b""), "nothing but zeros"),
     "header of NULs": (container(b"\0" * 16), "damaged"),
     "NUL padding": (container(ONE + b"\0\0\0\0", FOUR), "header is broken"),
     "bad UTF-8": (container(b'{"\xff":{}}'), "header is broken"),
@@ -210,12 +210,12 @@ def test_random_damage_never_escapes_as_another_error(tmp_path: Path) -> None:
         (b"  <html><body>Sign in", "web page"),
         (b'{"error":"Unauthorized"}', "JSON"),
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n", "git lfs pull"),
-        (b"PK\x03\x04" + bytes(26) + b"archive/data.pkl", "pickle checkpoint"),
+        (b"PK\x03\x04" + bytes(26) + b"archive/data.pkl", "zip archive"),
         (b"PK\x03\x04" + bytes(26) + b"holiday.txt", "archive"),
         (b"\x80\x02}q\x00.", "pickle checkpoint"),
         (b"GGUF\x03\0\0\0", "GGUF"),
         (b"", "empty file"),
-        (b"what is this", "damaged"),
+        (b"\x01what is this", "damaged"),
     ],
 )
 def test_other_files_are_called_by_their_name(tmp_path: Path, head: bytes, name: str) -> None:

@@ -18,20 +18,27 @@ def read_header(path: str | Path) -> Header:
     """
     path = Path(path)
     kind = sniff(path)
-    if kind == "folder":
-        from bottega.formats import folder
+    # Each reader is imported when it is needed: most shelves hold one format, and most commands read none.
+    match kind:
+        case "folder":
+            from bottega.formats import folder
 
-        return folder.read_header(path)
-    if kind in ("pickle", "zip"):
-        from bottega.formats import pickled
+            return folder.read_header(path)
+        case "gguf":
+            from bottega.formats import gguf
 
-        return pickled.read_header(path)
-    if kind == "unknown":
-        from bottega.formats import pickled
+            return gguf.read_header(path)
+        case "pickle" | "zip":
+            from bottega.formats import pickled
 
-        if header := pickled.read_text_pickle(path):
-            return header
-        raise refusal(path, kind)
-    from bottega.formats import safetensors
+            return pickled.read_header(path)
+        case "unknown":
+            from bottega.formats import pickled
 
-    return safetensors.read_header(path)
+            if header := pickled.read_text_pickle(path):
+                return header
+            raise refusal(path, kind)
+        case _:
+            from bottega.formats import safetensors
+
+            return safetensors.read_header(path)

@@ -9,7 +9,10 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import repeat
+from operator import sub
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +31,10 @@ MAX_DIMENSION = 1 << 40
 
 _BITS = {dtype: int(size * 8) for dtype, size in BYTES_OF_DTYPE.items()}
 _FIELDS = ("dtype", "shape", "data_offsets")
+_METADATA = '{"__metadata__":'
+_RHYTHM = ((2, ":{"), (3, "dtype"), (4, ":"), (6, ","), (7, "shape"), (9, "data_offsets"))
+_JSON_SPACE = " \t\r\n"
+_UNESCAPED = re.compile(r"[ -\U0010ffff]*+")  # JSON escapes control characters
 _DAMAGED = "the file is damaged or was written by a broken tool: download it again"
 _CUT = "the download probably stopped halfway: download it again"
 
@@ -118,6 +125,75 @@ _Row = tuple[int, int, str, str, tuple[int, ...]]  # start, end, name, dtype, sh
 
 def _parse(raw: bytes) -> tuple[dict[str, str], list[_Row]]:
     """The metadata and the tensors in the order of their bytes; ValueError says what is wrong."""
+    metadata, rows = _parse_usual(raw) or _parse_any(raw)
+    rows.sort()
+    return metadata, rows
+
+
+def _parse_usual(raw: bytes) -> tuple[dict[str, str], list[_Row]] | None:
+    """A sound header exactly as the reference library spells it, at a quarter of the cost; None for any other.
+
+    Cut at its quotes, `,"NAME":{"dtype":"F16","shape":[2,3],"data_offsets":[0,12]}` has ten pieces for each tensor.
+    Every piece is accounted for, so whatever is accepted here reads the same, letter for letter, in `_parse_any`.
+    """
+    try:
+        metadata, entries = _split_metadata(raw.decode().rstrip(_JSON_SPACE))
+        pieces = entries.split('"')
+        names, places = pieces[1::10], '"'.join(pieces[10::10])
+        count, rest = divmod(len(pieces), 10)
+        if (
+            rest != 1
+            or pieces[0] != ","
+            or any(pieces[at::10].count(piece) != count for at, piece in _RHYTHM)
+            or places.count(']},":[') != count - 1  # so it holds no other quotes
+            or {*map(str.count, pieces[10::10], repeat(","))} != {2}
+            or "\\" in entries
+            or not _UNESCAPED.fullmatch("".join(names))
+            or len({"__metadata__", *names}) != count + 1
+        ):
+            return None
+        offsets = json.loads(places.replace(']},":[', ",").removeprefix(":").removesuffix("},"))
+        starts, ends = offsets[::2], offsets[1::2]
+        spelled = [*zip(pieces[5::10], pieces[8::10], strict=True)]
+        kinds = {each: _kind(*each) for each in {*spelled}}
+        tensors = [kinds[each] for each in spelled]
+        if {*map(type, offsets)} != {int} or [*map(sub, ends, starts)] != [size for _, _, size in tensors]:
+            return None
+        if min(starts) < 0 or len(names) > MAX_TENSORS:
+            return None
+    except (ValueError, IndexError, RecursionError):
+        return None
+    rows = zip(starts, ends, names, tensors, strict=True)
+    return metadata, [(start, end, name, dtype, shape) for start, end, name, (dtype, shape, _) in rows]
+
+
+def _split_metadata(text: str) -> tuple[dict[str, str], str]:
+    """The metadata, where a header begins with it, and the text of the tensors' entries with a comma around each."""
+    metadata: object = {}
+    begin = 1
+    if text.startswith(_METADATA):
+        metadata, begin = strictjson.parse_part(text, len(_METADATA))
+        if text[begin] != ",":
+            raise ValueError("no tensors follow")
+        begin += 1
+    if text[0] != "{" or not text.endswith("}}"):
+        raise ValueError("it is no JSON object of objects")
+    return _check_metadata(metadata), f",{text[begin:-1]},"
+
+
+def _kind(dtype: str, shape: str) -> tuple[str, tuple[int, ...], int]:
+    """A tensor's dtype, shape and bytes; `shape` is spelled `:[2,3],`."""
+    if not (shape.startswith(":[") and shape.endswith("],")):
+        raise ValueError("it is no list")
+    sizes = json.loads(shape[1:-1])
+    whole, left = divmod(_check_kind(dtype, sizes), 8)
+    if left:
+        raise ValueError("half a byte")
+    return dtype, tuple(sizes), whole
+
+
+def _parse_any(raw: bytes) -> tuple[dict[str, str], list[_Row]]:
+    """The same for any header, entry by entry, with the reason where one is broken."""
     entries = strictjson.parse(raw)
     if not isinstance(entries, dict):
         raise ValueError("it is no JSON object")
@@ -130,7 +206,6 @@ def _parse(raw: bytes) -> tuple[dict[str, str], list[_Row]]:
             rows.append(_check_entry(name, entry))
         except ValueError as error:
             raise ValueError(f"tensor {shown(name)}: {error}") from None
-    rows.sort()
     return metadata, rows
 
 
@@ -152,6 +227,19 @@ def _check_entry(name: str, entry: Any) -> _Row:
         raise ValueError(f"{missing} is not said") from None
     if len(entry) > len(_FIELDS):
         strictjson.check_depth(entry)  # unknown fields mean nothing to us, but may be deep
+    needed = _check_kind(dtype, shape)
+    if type(offsets) is not list or len(offsets) != 2:
+        raise ValueError("its data_offsets must be two numbers")
+    start, end = offsets
+    if type(start) is not int or type(end) is not int or not 0 <= start <= end:
+        raise ValueError("its data_offsets must be two whole numbers, the smaller first")
+    if needed != (end - start) * 8:
+        raise ValueError(f"{dtype} {shape} takes {needed / 8:,g} bytes, its offsets span {end - start:,}")
+    return start, end, name, dtype, tuple(shape)
+
+
+def _check_kind(dtype: object, shape: object) -> int:
+    """How many bits a tensor of this dtype and shape takes, if there is such a tensor."""
     bits = _BITS.get(dtype) if type(dtype) is str else None
     if bits is None:
         raise ValueError(f"the dtype {shown(str(dtype)[:200])} is unknown")
@@ -160,15 +248,7 @@ def _check_entry(name: str, entry: Any) -> _Row:
     for size in shape:
         if type(size) is not int or not 0 <= size <= MAX_DIMENSION:
             raise ValueError(f"a size in its shape is no whole number from 0 to {MAX_DIMENSION:,}")
-    if type(offsets) is not list or len(offsets) != 2:
-        raise ValueError("its data_offsets must be two numbers")
-    start, end = offsets
-    if type(start) is not int or type(end) is not int or not 0 <= start <= end:
-        raise ValueError("its data_offsets must be two whole numbers, the smaller first")
-    needed = math.prod(shape) * bits
-    if needed != (end - start) * 8:
-        raise ValueError(f"{dtype} {shape} takes {needed / 8:,g} bytes, its offsets span {end - start:,}")
-    return start, end, name, dtype, tuple(shape)
+    return math.prod(shape) * bits
 
 
 def _check_cover(rows: Sequence[_Row]) -> None:

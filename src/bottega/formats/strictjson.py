@@ -19,14 +19,17 @@ def parse(raw: bytes, *, constants: bool = False) -> object:
     text = raw.decode("utf-8")
     try:
         value = json.loads(text, object_pairs_hook=_unique, parse_constant=None if constants else _refuse_constant)
-        if re.search(r"\\u[dD]", text):
-            # Python takes half of a surrogate pair for a character; nothing could ever write it down again.
-            json.dumps(value, ensure_ascii=False).encode("utf-8")
+        _check_surrogates(value, text)
     except RecursionError:
         raise ValueError("it is nested without end") from None
-    except UnicodeEncodeError:
-        raise ValueError("it contains half of a surrogate pair") from None
     return value
+
+
+def parse_part(text: str, begin: int) -> tuple[object, int]:
+    """The value that begins at this place of a JSON text, and where it ends; ValueError as for `parse`."""
+    value, end = _DECODER.raw_decode(text, begin)
+    _check_surrogates(value, text[begin:end])
+    return value, end
 
 
 def object_or_none(text: str) -> dict[str, Any] | None:
@@ -47,6 +50,15 @@ def check_depth(value: object, limit: int = MAX_DEPTH) -> None:
         if not level:
             return
     raise ValueError(f"it is nested more than {limit} levels deep")
+
+
+def _check_surrogates(value: object, text: str) -> None:
+    if re.search(r"\\u[dD]", text):
+        # Python takes half of a surrogate pair for a character; nothing could ever write it down again.
+        try:
+            json.dumps(value, ensure_ascii=False).encode("utf-8")
+        except UnicodeEncodeError:
+            raise ValueError("it contains half of a surrogate pair") from None
 
 
 def _finite(text: str) -> float | None:
@@ -70,3 +82,6 @@ def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
 
 def _refuse_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is no JSON number")
+
+
+_DECODER = json.JSONDecoder(object_pairs_hook=_unique, parse_constant=_refuse_constant)

@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-MODEL_SUFFIXES = frozenset((".safetensors", ".sft", ".ckpt", ".pt", ".pth", ".bin", ".gguf"))
+from bottega.formats.folder import is_model
+from bottega.formats.gguf import later_part_of
+
+# What models are kept in, also such as Bottega can only call by their names: people look for them on their shelves.
+MODEL_SUFFIXES = frozenset((
+    ".safetensors", ".sft", ".ckpt", ".pt", ".pth", ".bin", ".pkl", ".gguf", ".onnx", ".msgpack", ".h5", ".tflite",
+))  # fmt: skip
 FOLDER_MARK = "model_index.json"  # a folder that holds it is one model, in diffusers' layout
 _SIGNED = 2**63 - 1  # SQLite's integers; some file systems number their inodes beyond
 
@@ -24,6 +30,17 @@ class Stamp(NamedTuple):
 def model_name(path: Path) -> str:
     """What people call the model at this path: the file's name without its ending, or the folder's name."""
     return path.stem if path.suffix.lower() in MODEL_SUFFIXES else path.name
+
+
+def is_model_folder(names: Collection[str]) -> bool:
+    """Whether a folder with these names in it is one model: diffusers', transformers', or an adapter of PEFT."""
+    return is_model(names)
+
+
+def is_later_part(name: str, names: Collection[str]) -> bool:
+    """Whether this file is a part of a split model whose first part lies beside it, and so is no model by itself."""
+    first = later_part_of(name)
+    return first is not None and first in names
 
 
 def stamp_of(path: Path) -> Stamp:

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from bottega.errors import FormatError
+from bottega.formats.gguf import QUANTISED
 from bottega.formats.header import Header, Packed, TensorInfo
 from bottega.formats.tensor_bytes import inflate, swapped
 
@@ -47,7 +48,8 @@ class MappedTensors(Mapping[str, torch.Tensor]):
         info = self._header.tensors[name]
         dtype = DTYPES.get(info.dtype)
         if dtype is None:
-            raise FormatError(info.file, f"{name} is stored as {info.dtype}", "convert the file to float16 first")
+            stored = "quantised" if info.dtype in QUANTISED else "stored"
+            raise FormatError(info.file, f"{name} is {stored} as {info.dtype}", "get a version in float16 or bfloat16")
         if not info.elements:
             return torch.empty(info.shape, dtype=dtype)
         content = self._content(info).narrow(0, info.start, info.end - info.start)
