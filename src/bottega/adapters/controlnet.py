@@ -57,7 +57,10 @@ def _answer(found: _Found | None) -> Match | None:
 # --- for UNets -------------------------------------------------------------------------------------------------------
 
 _ORIGINAL = ("input_blocks.1.1", "input_blocks.2.1", "input_blocks.4.1", "input_blocks.7.1", "middle_block.1")
-_DIFFUSERS = ("down_blocks.0.attentions.0", "down_blocks.1.attentions.0", "down_blocks.2.attentions.0") + (
+_DIFFUSERS = (
+    "down_blocks.0.attentions.0",
+    "down_blocks.1.attentions.0",
+    "down_blocks.2.attentions.0",
     "mid_block.attentions.0",
 )
 
@@ -89,9 +92,8 @@ def _control_lora(view: View) -> _Found:
     for place in _ORIGINAL:
         width = width or view.size(f"{place}.transformer_blocks.0.attn2.to_k.down", -1)
     fit = _by_context(view, width or context_of(view, *_ORIGINAL), view.size("label_emb.0.0.down", -1))
-    return _Found(
-        "control-lora", "low-rank changes to half a UNet: Control-LoRA", fit, view.size("input_hint_block.0.weight", 1)
-    )
+    hint = view.size("input_hint_block.0.weight", 1)
+    return _Found("control-lora", "low-rank changes to half a UNet: Control-LoRA", fit, hint)
 
 
 def _diffusers(view: View) -> _Found | None:
@@ -152,9 +154,8 @@ def _blocks(view: View) -> _Found | None:
     if "double_blocks.0.img_attn.norm.key_norm.scale" in view or "double_blocks.0.img_attn.qkv.weight" in view:
         variant = "mistoline" if "controlnet_blocks.0.linear.weight" in view else "xlabs"
         fit = settle(["flux"], "FLUX's double blocks", metadata)
-        return _Found(
-            variant, f"{count} layers after double blocks", fit, view.size("input_hint_block.0.weight", 1), blocks
-        )
+        hint = view.size("input_hint_block.0.weight", 1)
+        return _Found(variant, f"{count} layers after double blocks", fit, hint, blocks)
     if "controlnet_blocks.0.y_rms.weight" in view:
         fit = settle(["qwen-image"], "layers that take the picture and the hint: made for Qwen-Image", metadata)
         return _Found("patch", f"{count} layers and no blocks", fit, None, blocks)
@@ -172,9 +173,8 @@ def _blocks(view: View) -> _Found | None:
         more = (*blocks, ("hints", modes)) if modes else blocks
         return _Found("union" if modes else "instantx", f"{count} layers after double blocks", fit, packed, more)
     if "caption_norm.weight" in view and "input_block.weight" in view:
-        return _Found(
-            "sana", f"{count} layers after Sana's blocks", settle(["sana"], "Sana's blocks", metadata), None, blocks
-        )
+        fit = settle(["sana"], "Sana's blocks", metadata)
+        return _Found("sana", f"{count} layers after Sana's blocks", fit, None, blocks)
     if "blocks.0.attn1.to_q.weight" in view:
         fit = settle(["hunyuan-dit"], "HunyuanDiT's blocks in diffusers' names", metadata)
         return _Found("diffusers", f"{count} layers after blocks", fit, None, blocks)

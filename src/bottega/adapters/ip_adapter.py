@@ -13,15 +13,9 @@ _OF_SD3 = "ip_adapter.0.norm_ip.linear.weight"
 _FACE = 512  # of what ArcFace sees in a face
 
 # What an image encoder is told by: the width of its answer, or that of its last but one layer.
-_BY_ANSWER = {
-    1024: "a CLIP ViT-H image encoder",
-    1280: "a CLIP ViT-bigG image encoder",
-    768: "a CLIP ViT-L image encoder",
-}
-_BY_LAYER = {1280: "a CLIP ViT-H image encoder", 1664: "a CLIP ViT-bigG image encoder"} | {
-    1024: "a CLIP ViT-L image encoder",
-    1152: "the image encoder SigLIP SO400M",
-}
+_LARGE, _HUGE, _GIANT = (f"a CLIP ViT-{size} image encoder" for size in ("L", "H", "bigG"))
+_BY_ANSWER = {768: _LARGE, 1024: _HUGE, 1280: _GIANT}
+_BY_LAYER = {1024: _LARGE, 1280: _HUGE, 1664: _GIANT, 1152: "the image encoder SigLIP SO400M"}
 _FACE_MODEL = "a face recognition model of 512 numbers (InsightFace)"
 
 
@@ -66,11 +60,8 @@ def _variant(view: View) -> tuple[str, str, tuple[str, ...]]:
     """Which image projection it is, the evidence, and what has to look at the picture."""
     if "image_proj.perceiver_resampler.proj_in.weight" in view:
         seen = view.size("image_proj.perceiver_resampler.proj_in.weight", -1)
-        return (
-            "faceid-plus",
-            "a face and a resampler of the picture: FaceID Plus",
-            (_FACE_MODEL, *_encoder(_BY_LAYER, seen)),
-        )
+        encoders = (_FACE_MODEL, *_encoder(_BY_LAYER, seen))
+        return "faceid-plus", "a face and a resampler of the picture: FaceID Plus", encoders
     if "image_proj.latents" in view:
         seen = view.size("image_proj.proj_in.weight", -1)
         if seen == _FACE:

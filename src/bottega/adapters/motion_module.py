@@ -19,11 +19,7 @@ _LAYOUTS = (
 _FRAMES_OF_V1 = 24
 
 # With these it is a whole UNet, or a control network.
-_STRANGERS = (
-    "down_blocks.0.resnets.0.conv1.weight",
-    "controlnet_cond_embedding.weight",
-    "time_embedding.linear_1.weight",
-)
+_STRANGERS = ("down_blocks.0.resnets.0.conv1.weight", "time_embedding.linear_1.weight", "controlnet_mid_block.weight")
 
 
 def recognise(header: Header) -> Match | None:
