@@ -121,9 +121,12 @@ def lone_config(header: Header) -> Mapping[str, object]:
     return header.configs.get(lone_part(header).removesuffix("/"), {})
 
 
+_BASE_MODELS = ("model.", "cond_stage_model.", "conditioner.", "unet.", "unet/", "transformer.", "transformer/")
+
+
 def has_base_model(header: Header) -> bool:
     """Whether the file holds a whole UNet or transformer beside what was found in it: then it is a checkpoint."""
-    return bool({"model", "unet", "transformer", "cond_stage_model", "conditioner"} & header.roots)
+    return any(name.startswith(_BASE_MODELS) for name in header.tensors)
 
 
 def context_of(view: View, *places: str) -> int | None:

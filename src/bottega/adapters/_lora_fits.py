@@ -33,7 +33,7 @@ class Target:
     def width_of(self, *words: str) -> int | None:
         """Features that go into the first module whose name has one of these, and whose width can be told."""
         for short, module in self.denoiser.items():
-            plain = short.replace(".", "_")
+            plain = short.replace(".", "_").replace("_processor_", "_")
             if any(word in plain for word in words) and (width := self.width(module)) is not None:
                 return width
         return None

@@ -31,6 +31,8 @@ _COMPANIONS = frozenset({
     "lokr_w1_b", "lokr_w2", "lokr_w2_a", "lokr_w2_b", "lokr_t1", "lokr_t2",
     "rescale", "boft_s", "a2", "b1", "b2", "bm", "diff_b", "b_norm", "scalar",
 })  # fmt: skip
+_COMPANION = "companion"
+_ROLES: Mapping[str, str] = {**_ALGORITHMS, **dict.fromkeys(_COMPANIONS, _COMPANION)}
 _DORA = frozenset({"dora_scale", "lora_magnitude_vector"})
 
 # What makes it worth while to walk through a header's names: endings that hardly another kind of model has ...
@@ -41,8 +43,8 @@ _SIGNS = frozenset({
 })  # fmt: skip
 _GLORA = frozenset({"a1.weight", "a2.weight", "b1.weight", "b2.weight"})  # ... and those that only GLoRA has together.
 
-# Files of other kinds that have LoRA inside: IP-Adapter FaceID, PhotoMaker, Control-LoRA.
-_STRANGERS = frozenset({"image_proj", "ip_adapter", "id_encoder", "lora_weights", "lora_controlnet"})
+# Files of other kinds that have LoRA inside: IP-Adapter FaceID and PhotoMaker.
+_STRANGERS = ("ip_adapter.", "lora_weights.")
 
 # How the names of modules begin: whose naming that is, and what the modules belong to.
 _PREFIXES: Mapping[str, tuple[str, str]] = {
@@ -94,7 +96,9 @@ def recognise(header: Header) -> Match | None:
     if not (_SIGNS & header.endings or header.endings >= _GLORA):
         return None
     contents = _collect(header)
-    if not contents.modules or 2 * contents.known <= len(header.tensors) or _STRANGERS & header.roots:
+    if not contents.modules or 2 * contents.known <= len(header.tensors):
+        return None
+    if any(module.startswith(_STRANGERS) for module in contents.modules):
         return None
     counts = Counter(algorithm for algorithm, _ in contents.modules.values())
     algorithm = max(counts, key=lambda each: (each != "norm", counts[each]))  # norms are trained beside all others
@@ -111,7 +115,7 @@ def recognise(header: Header) -> Match | None:
     )
     dimensions: dict[str, Any] = {
         "algorithm": algorithm,
-        "naming": "xlabs" if naming in ("original", "comfyui") and target.has("_processor_") else naming,
+        "naming": "xlabs" if found.fit.family == "flux" and target.has("_processor_") else naming,
         "modules": {_called(part, target): len(names) for part, names in parts.items()},
         "dora": dora,
         **found.dimensions,
@@ -143,18 +147,20 @@ def _collect(header: Header) -> _Contents:
         if leaf == "weight" or leaf == "bias":
             plain += 1
             module, _, leaf = module.rpartition(".")
-            if leaf not in _ALGORITHMS and leaf not in _COMPANIONS:
+            if leaf not in _ROLES:
                 module, _, leaf = module.rpartition(".")
+        role = _ROLES.get(leaf)
+        if role is None:
+            continue
         if leaf == "down" or leaf == "up":
             if "lora" not in module.rpartition(".")[2]:
                 continue
             module = module.removesuffix("_linear_layer").removesuffix("lora").rstrip("._")
-        if leaf in _COMPANIONS:
+        known += 1
+        if role is _COMPANION:
             companions.add(leaf)
-            known += 1
-        elif (algorithm := _ALGORITHMS.get(leaf)) is not None:
-            modules.setdefault(module, (algorithm, info.shape))
-            known += 1
+        elif module not in modules:
+            modules[module] = role, info.shape
     contents.known, contents.plain = known, plain
     if "on_input" in header.endings:
         contents.known += plain  # IA3's factors are called `weight`

@@ -42,8 +42,11 @@ def recognise(header: Header) -> Match | None:
     """The match of an autoencoder, or of its decoder, without the model that works on its latents."""
     for prefix in (lone_part(header), *_PREFIXES):
         for sign, read in _READERS.items():
-            if prefix + sign in header.tensors and (found := read(header.under(prefix))) is not None:
-                return None if has_base_model(header) else _answer(header, prefix, found)
+            if prefix + sign in header.tensors:
+                if has_base_model(header):
+                    return None
+                if (found := read(header.under(prefix))) is not None:
+                    return _answer(header, prefix, found)
     return None
 
 
