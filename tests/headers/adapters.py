@@ -35,6 +35,8 @@ def _embeddings() -> Iterator[tuple[str, Layout]]:
         yield f"sd-concepts-{family}", row(family, {"<cat-toy>": (width,)}, "sd-concepts", format="pickle")
         yield f"bare-{family}", row(family, {"my_style": (3, width)}, "bare", guess=True)
         yield f"bare-vector-{family}", row(family, {"learned": (width,)}, "bare", guess=True)
+    numbered: Shapes = {"string_to_param.*": (1, 768), "string_to_token.*": ()}
+    yield "original", row("sd1", numbered, "a1111", format="pickle")
     yield "sd-concepts-many", row("sd1", {f"<cat_{index}>": (768,) for index in range(4)}, "sd-concepts")
     yield "sdxl", row("sdxl", {"clip_l": (8, 768), "clip_g": (8, 1280)}, "multi-encoder")
     yield "sdxl-pivotal", row("sdxl", {"text_encoders_0": (2, 768), "text_encoders_1": (2, 1280)}, "multi-encoder")

@@ -122,17 +122,17 @@ def blocks(pattern: str, count: int, inner: Modules) -> Modules:
     return {f"{pattern.format(index)}.{name}": shape for index in range(count) for name, shape in inner.items()}
 
 
-def flux(double: int = 19, single: int = 38, width: int = 3072, modulation: bool = True) -> Modules:
-    """FLUX's transformer in the original's names."""
+def flux(double: int = 19, single: int = 38, width: int = 3072, modulation: bool = True, ratio: int = 4) -> Modules:
+    """FLUX's transformer in the original's names; FLUX.2 has blocks without modulation and a smaller ratio."""
     inner: dict[str, Shape] = {}
     for stream in ("img", "txt"):
         if modulation:
             inner[f"{stream}_mod.lin"] = (6 * width, width)
         inner[f"{stream}_attn.qkv"] = (3 * width, width)
         inner[f"{stream}_attn.proj"] = (width, width)
-        inner[f"{stream}_mlp.0"] = (4 * width, width)
-        inner[f"{stream}_mlp.2"] = (width, 4 * width)
-    alone: dict[str, Shape] = {"linear1": (7 * width, width), "linear2": (width, 5 * width)}
+        inner[f"{stream}_mlp.0"] = (ratio * width, width)
+        inner[f"{stream}_mlp.2"] = (width, ratio * width)
+    alone: dict[str, Shape] = {"linear1": ((3 + ratio) * width, width), "linear2": (width, (1 + ratio) * width)}
     if modulation:
         alone["modulation.lin"] = (3 * width, width)
     return {**blocks("double_blocks.{}", double, inner), **blocks("single_blocks.{}", single, alone)}
@@ -554,7 +554,14 @@ def _transformers() -> Iterator[tuple[str, Layout]]:
         ),
     )
     yield "flux-control", row("flux", control())
-    yield "flux2-kohya", row("flux2", flat("lora_unet_", flux(8, 48, 6144, modulation=False), lora))
+    only_qkv = flat("lora_unet_", only(flux(), "attn.qkv"), lora)
+    yield "flux-kohya-only-qkv", row("flux", only_qkv, guess=True)
+    for size, dimensions in {"dev": (8, 48, 6144), "klein-9b": (8, 24, 4096), "klein-4b": (5, 20, 3072)}.items():
+        second = flux(*dimensions, modulation=False, ratio=3)
+        yield f"flux2-{size}-kohya", row("flux2", flat("lora_unet_", second, lora))
+        yield f"flux2-{size}-single", row("flux2", flat("lora_unet_", only(second, "single_blocks"), lora))
+    image = blocks("double_blocks.{}", 20, {"img_attn_q": (3584, 3584), "txt_attn_q": (3584, 3584)})
+    yield "hunyuan-image", row("hunyuan-image", flat("lora_unet_", image, lora))
     fused = blocks("single_transformer_blocks.{}", 48, {"attn.to_qkv_mlp_proj": (55296, 6144)})
     yield "flux2-diffusers", row("flux2", dots("transformer.", fused, peft))
     hunyuan = hunyuan_video()
@@ -627,6 +634,14 @@ def _transformers() -> Iterator[tuple[str, Layout]]:
     yield "z-image-kohya", row("z-image", flat("lora_unet_", layers(3840, True), lora))
     cascade = {f"down_blocks.0.{place}.attention.to_{each}": (2048, 2048) for place in (2, 5) for each in "qkv"}
     yield "stable-cascade", row("stable-cascade", flat("lora_prior_unet_", cascade, lora))
+    krea = blocks("blocks.{}", 4, {f"attn.w{each}": (4096, 4096) for each in "qkvo"})
+    yield "krea2", row("krea2", dots("diffusion_model.", krea, peft))
+    ideogram = blocks("layers.{}", 4, {"attention.qkv": (9216, 3072), "adaln_modulation": (12288, 512)})
+    yield "ideogram4", row("ideogram4", dots("diffusion_model.", ideogram, peft))
+    step = blocks("layers.{}", 4, {"self_attn.q_proj": (2048, 2048), "cross_attn.q_proj": (2048, 2048)})
+    yield "ace-step", row("ace-step", dots("base_model.model.", step, peft))
+    adapter = {"llm_adapter.blocks.0.self_attn.q_proj": (1024, 1024), "blocks.0.self_attn.q_proj": (2048, 2048)}
+    yield "anima", row("anima", dots("diffusion_model.", adapter, peft))
     yield "unknown-names", row("", dots("diffusion_model.", {"some.new.layer": (64, 64)}, peft))
 
     # language models
@@ -636,8 +651,10 @@ def _transformers() -> Iterator[tuple[str, Layout]]:
     yield "llama-ia3", row("", {f"base_model.model.{name}.ia3_l": (4096, 1) for name in words}, "ia3")
     gpt2 = blocks("transformer.h.{}", 12, {"attn.c_attn": (2304, 768)})
     yield "gpt2", row("gpt2", dots("base_model.model.", gpt2, peft))
+    whisper = blocks("model.decoder.layers.{}", 4, {"self_attn.q_proj": (1280, 1280)})
+    yield "whisper", row("", dots("base_model.model.", whisper, peft))
     neox = blocks("gpt_neox.layers.{}", 32, {"attention.query_key_value": (12288, 4096)})
-    yield "gptneox", row("gptneox", dots("base_model.model.", neox, peft))
+    yield "gptneox", row("gpt-neox", dots("base_model.model.", neox, peft))
     told = {"general.architecture": "llama", "general.type": "adapter", "adapter.type": "lora"}
     yield "gguf", row("llama", gguf(), metadata=told, format="gguf")
 

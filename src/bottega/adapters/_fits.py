@@ -12,16 +12,21 @@ CHECKPOINT_OF_FAMILY: Mapping[str, str] = {
     "sd1": "a Stable Diffusion 1 checkpoint",
     "sd2": "a Stable Diffusion 2 checkpoint",
     "sdxl": "a Stable Diffusion XL checkpoint",
+    "sd-x4-upscaler": "the Stable Diffusion x4 upscaler",
     "svd": "a Stable Video Diffusion checkpoint",
     "sd3": "a Stable Diffusion 3 model",
     "flux": "a FLUX.1 model",
     "flux2": "a FLUX.2 model",
     "chroma": "a Chroma model",
+    "krea2": "a Krea 2 model",
+    "ideogram4": "an Ideogram 4 model",
+    "anima": "an Anima model",
     "stable-cascade": "a Stable Cascade model",
     "pixart": "a PixArt model",
     "sana": "a Sana model",
     "auraflow": "an AuraFlow model",
     "hunyuan-dit": "a HunyuanDiT model",
+    "hunyuan-image": "a HunyuanImage model",
     "hunyuan-video": "a HunyuanVideo model",
     "lumina2": "a Lumina Image 2 model",
     "z-image": "a Z-Image model",
@@ -44,20 +49,22 @@ FAMILY_OF_CONTEXT: Mapping[int, str] = {768: "sd1", 1024: "sd2", 2048: "sdxl", 1
 LIGHTWEIGHT = "lightweight fine-tune"
 PART = "part"
 
-# How the architectures in `ss_base_model_version` and `modelspec.architecture` begin, the longer beginnings first.
+# How the architectures in `ss_base_model_version` and `modelspec.architecture` begin, all in lower case and with hyphens
+# for underscores and dots; the longer beginnings first.
 _ARCHITECTURES: tuple[tuple[str, str], ...] = (
-    ("stable-diffusion-xl", "sdxl"), ("stable-diffusion-v1", "sd1"), ("stable-diffusion-v2", "sd2"),
-    ("stable-diffusion-3", "sd3"), ("stable-cascade", "stable-cascade"), ("stable-video-diffusion", "svd"),
-    ("sd_v1", "sd1"), ("sd_1", "sd1"), ("sd1", "sd1"), ("sd_v2", "sd2"), ("sd_2", "sd2"), ("sd2", "sd2"),
-    ("sdxl", "sdxl"), ("pony", "sdxl"), ("illustrious", "sdxl"), ("noobai", "sdxl"), ("sd3", "sd3"),
-    ("flux-2", "flux2"), ("flux.2", "flux2"), ("flux2", "flux2"), ("flux", "flux"), ("chroma", "chroma"),
-    ("wan", "wan"), ("hunyuan-dit", "hunyuan-dit"), ("hunyuan_dit", "hunyuan-dit"), ("hunyuandit", "hunyuan-dit"),
-    ("hunyuan-video", "hunyuan-video"), ("hunyuan_video", "hunyuan-video"), ("hunyuanvideo", "hunyuan-video"),
-    ("framepack", "hunyuan-video"), ("qwen-image", "qwen-image"), ("qwen_image", "qwen-image"), ("zimage", "z-image"),
-    ("z-image", "z-image"), ("z_image", "z-image"), ("lumina", "lumina2"), ("pixart", "pixart"), ("sana", "sana"),
-    ("auraflow", "auraflow"), ("hidream", "hidream"), ("ltx", "ltx"), ("mochi", "mochi"), ("cogvideox", "cogvideox"),
+    ("stable-diffusion-v1", "sd1"), ("sd-v1", "sd1"), ("sd1", "sd1"),
+    ("stable-diffusion-v2", "sd2"), ("sd-v2", "sd2"), ("sd2", "sd2"),
+    ("stable-diffusion-xl", "sdxl"), ("sdxl", "sdxl"), ("pony", "sdxl"), ("illustrious", "sdxl"), ("noobai", "sdxl"),
+    ("stable-diffusion-3", "sd3"), ("sd3", "sd3"), ("stable-cascade", "stable-cascade"),
+    ("stable-video-diffusion", "svd"), ("flux-2", "flux2"), ("flux2", "flux2"), ("flux", "flux"), ("chroma", "chroma"),
+    ("krea2", "krea2"), ("ideogram4", "ideogram4"), ("anima", "anima"), ("pixart", "pixart"), ("sana", "sana"),
+    ("auraflow", "auraflow"), ("hidream", "hidream"), ("lumina", "lumina2"), ("z-image", "z-image"),
+    ("zimage", "z-image"), ("qwen-image", "qwen-image"), ("hunyuan-dit", "hunyuan-dit"), ("hunyuandit", "hunyuan-dit"),
+    ("hunyuan-image", "hunyuan-image"), ("hunyuan-video", "hunyuan-video"), ("hunyuanvideo", "hunyuan-video"),
+    ("framepack", "hunyuan-video"), ("wan", "wan"), ("ltx", "ltx"), ("mochi", "mochi"), ("cogvideox", "cogvideox"),
     ("cosmos", "cosmos"), ("ace-step", "ace-step"),
 )  # fmt: skip
+_LONGEST = 100
 _TELLING = ("modelspec.architecture", "ss_base_model_version")
 
 
@@ -80,7 +87,7 @@ def told_family(metadata: Mapping[str, str]) -> tuple[str, str] | None:
     """The family that a file's metadata names, with the entry that names it, or None."""
     for key in _TELLING:
         value = metadata.get(key, "").strip()
-        plain = value.lower()
+        plain = value[:_LONGEST].lower().replace("_", "-").replace(".", "-")
         for beginning, family in _ARCHITECTURES:
             if plain.startswith(beginning):
                 return family, f"{key} is {shown(value)}"

@@ -90,10 +90,12 @@ def _has_any(text: str, words: tuple[str, ...]) -> bool:
 
 # Levels without attention in SD XL, and those that SD XL has not: only SD 1 and 2 have modules there.
 _FOUR_LEVELS = (
-    "\ninput_blocks_1_1_", "\ninput_blocks_2_1_", "\noutput_blocks_9_", "\noutput_blocks_10_", "\noutput_blocks_11_",
+    "\ninput_blocks_1_1_", "\ninput_blocks_2_1_", "\ninput_blocks_9_", "\ninput_blocks_10_", "\ninput_blocks_11_",
+    "\noutput_blocks_9_", "\noutput_blocks_10_", "\noutput_blocks_11_",
     "\ndown_blocks_0_attentions_", "\ndown_blocks_3_", "\nup_blocks_3_",
 )  # fmt: skip
 _THREE_LEVELS = ("\nup_blocks_0_attentions_", "\noutput_blocks_0_1_", "\noutput_blocks_1_1_", "\noutput_blocks_2_1_t")
+_ORIGINAL_BLOCKS = ("\ninput_blocks_", "\nmiddle_block_", "\noutput_blocks_")
 _DEEP = ("_transformer_blocks_1_",)  # SD 1 and 2 have one block in each transformer
 
 
@@ -115,7 +117,9 @@ def _unet(target: Target, header: Header) -> Found:
         return Found(settle(*_first_or_second(target), header.metadata))
     if _has_any(target.text, _THREE_LEVELS):
         return Found(settle(["sdxl"], "attention where only SD XL's UNet has it", header.metadata))
-    return Found(settle(["sdxl", "sd1", "sd2"], "modules that every UNet has", header.metadata))
+    # kohya's trainer calls SD XL's blocks as the original does, and those of SD 1 and 2 as diffusers does.
+    likely = ["sdxl", "sd1", "sd2"] if _has_any(target.text, _ORIGINAL_BLOCKS) else ["sd1", "sd2", "sdxl"]
+    return Found(settle(likely, "modules that every UNet has", header.metadata))
 
 
 def _first_or_second(target: Target) -> tuple[list[str], str]:
@@ -192,28 +196,37 @@ class _Rule:
 
 
 _QKV = ("attn_to_q", "attn_to_k", "attn_to_v", "attn_add_q_proj", "attn_add_k_proj", "attn_add_v_proj")
-_DOUBLE = ("img_attn_qkv", "img_attn_proj", "txt_attn_qkv", "txt_attn_proj")
+_DOUBLE = ("img_attn_qkv", "img_attn_proj", "txt_attn_qkv", "txt_attn_proj", "img_attn_q", "txt_attn_q")
+_FEED = ("img_mlp_2", "txt_mlp_2")
 _SELF = ("attn1_to_q", "attn1_to_k", "attn1_to_v")
 _ATTENTION = ("attention_qkv", "attention_to_q", "attention_out", "attention_to_out", "attn_to_q", "feed_forward_w1")
 
 # In this order: the first that holds is taken.
 _TRANSFORMERS = (
     # FLUX and HunyuanVideo have the same blocks; they call, and count, some modules otherwise.
+    _Rule(("hunyuan-image",), ("double_blocks_",), "are as wide as HunyuanImage's", widths=(3584,), of=_DOUBLE),
     _Rule(("hunyuan-video",), ("double_blocks_", "img_mod_linear"), "are called as HunyuanVideo calls them"),
     _Rule(("hunyuan-video",), ("single_blocks_", "modulation_linear"), "are called as HunyuanVideo calls them"),
     _Rule(("hunyuan-video",), ("individual_token_refiner_",), "are called as HunyuanVideo calls them"),
     _Rule(("hunyuan-video",), ("double_blocks_19_",), "are in 20 double blocks, FLUX has 19"),
+    _Rule(("hunyuan-video",), ("double_blocks_", "_mlp_fc"), "are called as HunyuanVideo calls them"),
     _Rule(("flux2",), ("double_blocks_",), "are wider than FLUX.1's", widths=(4096, 6144), of=_DOUBLE),
+    _Rule(("flux2",), ("double_blocks_",), "are gated as FLUX.2's are", widths=(9216,), of=_FEED),
+    _Rule(("flux2",), ("single_blocks_",), "are gated as FLUX.2's are", (), (12288, 16384, 24576), ("linear2",)),
     _Rule(("flux2",), ("stream_modulation_",), "share one modulation, as FLUX.2's do"),
     _Rule(("flux2",), ("single_transformer_blocks_", "to_qkv_mlp_proj"), "are fused as FLUX.2's are"),
+    _Rule(("flux2",), ("transformer_blocks_", "ff_linear_in"), "are called as FLUX.2's are in diffusers"),
     _Rule(("chroma",), ("distilled_guidance_layer_",), "have Chroma's distilled guidance"),
     _Rule(("flux",), ("_processor_qkv_lora",), "are XLabs' processors of FLUX"),
     _Rule(("flux",), ("single_blocks_", "_processor_"), "are XLabs' processors of FLUX"),
     _Rule(("flux",), ("double_blocks_", "_mod_lin"), "are FLUX's double blocks with their modulation"),
     _Rule(("flux",), ("single_blocks_", "_modulation_lin"), "are FLUX's single blocks with their modulation"),
+    _Rule(("flux", "chroma"), ("double_blocks_", "_mlp_0"), "are FLUX's double blocks without modulation"),
     _Rule(("flux", "chroma", "hunyuan-video"), ("double_blocks_",), "are double blocks without modulation"),
     _Rule(("flux", "chroma", "hunyuan-video"), ("single_blocks_", "linear1"), "are single blocks without modulation"),
     # The same in diffusers' names.
+    _Rule(("hunyuan-image",), ("transformer_blocks_",), "are as wide as HunyuanImage's", (), (3584,), _QKV),
+    _Rule(("flux2",), ("transformer_blocks_",), "are wider than FLUX.1's", (), (4096, 6144), _QKV),
     _Rule(("hunyuan-video",), ("single_transformer_blocks_38_",), "are in more than 38 single blocks"),
     _Rule(("hunyuan-video",), ("\ntransformer_blocks_19_", "single_transformer_blocks_"), "are in 20 double blocks"),
     _Rule(("auraflow",), ("joint_transformer_blocks_",), "are called as AuraFlow calls them"),
@@ -237,13 +250,16 @@ _TRANSFORMERS = (
     _Rule(("anima",), ("\nllm_adapter_",), "are called as Anima calls them"),
     _Rule(("cosmos",), ("\nblocks_", "self_attn_q_proj"), "are called as Cosmos calls them"),
     _Rule(("cosmos",), ("\nblocks_", "cross_attn_q_proj"), "are called as Cosmos calls them"),
+    _Rule(("krea2",), ("\nblocks_", "_attn_wq"), "are called as Krea 2 calls them"),
     _Rule(("wan",), ("\nblocks_", "self_attn_"), "are called as Wan calls them"),
     _Rule(("wan",), ("\nblocks_", "cross_attn_"), "are called as Wan calls them"),
     _Rule(("hunyuan-dit",), ("\nblocks_", "attn1_Wqkv"), "are called as HunyuanDiT calls them"),
     _Rule(("wan",), ("\nblocks_", "ffn_net_"), "are called as Wan's are in diffusers"),
     _Rule(("wan",), ("\nblocks_", "attn1_to_"), "are as wide as Wan's", (), (1536, 3072, 5120), _SELF),
     _Rule(("hunyuan-dit",), ("\nblocks_", "attn1_to_"), "are as wide as HunyuanDiT's", (), (1408,), _SELF),
-    # One stack of layers with refiners before it.
+    # One stack of layers, some with refiners before it.
+    _Rule(("ace-step",), ("\nlayers_", "cross_attn_"), "are called as ACE-Step calls them"),
+    _Rule(("ideogram4",), ("\nlayers_", "_adaln_modulation"), "are called as Ideogram 4 calls them"),
     _Rule(("lumina2",), ("layers_",), "are as wide as Lumina 2's", ("self_attn",), (2304,), _ATTENTION),
     _Rule(("z-image",), ("layers_",), "are as wide as Z-Image's", ("self_attn",), (3840,), _ATTENTION),
     _Rule(("z-image", "lumina2"), ("layers_", "_refiner_"), "have refiners before them"),
@@ -270,7 +286,7 @@ def _transformer_by_width(target: Target) -> tuple[list[str], str] | None:
 
 # Names that one family of language models has alone. Llama's are also those of Mistral, Qwen2, Gemma and many others.
 _LANGUAGE = (
-    ("gpt_neox_layers_", "gptneox"),
+    ("gpt_neox_layers_", "gpt-neox"),
     ("_attn_c_attn", "gpt2"),
     ("_self_attention_query_key_value", "bloom"),
     ("_SelfAttention_", "t5"),
@@ -280,6 +296,7 @@ _LANGUAGE = (
     ("_mixer_in_proj", "mamba"),
     ("_block_sparse_moe_", "mixtral"),
 )
+_WITH_DECODER = ("\nmodel_decoder_layers_", "\nmodel_encoder_layers_")
 _LLAMA_LIKE = ("_self_attn_q_proj", "_self_attn_k_proj", "_self_attn_v_proj", "_self_attn_o_proj", "_mlp_gate_proj")
 
 
@@ -287,6 +304,9 @@ def _language(target: Target, header: Header) -> Found:
     for word, family in _LANGUAGE:
         if word in target.text:
             return Found(Fit(family, (f"modules called as those of {family} are",)), {"language_model": True})
+    if _has_any(target.text, _WITH_DECODER):
+        why = "modules called as those of OPT, and of models with an encoder and a decoder (BART, Whisper), are"
+        return Found(Fit("", (why,)), {"language_model": True})
     if _has_any(target.text, _LLAMA_LIKE):
         why = "modules called as those of Llama, Mistral, Qwen, Gemma and others are: the header can't tell which"
         return Found(Fit("", (why,)), {"language_model": True})

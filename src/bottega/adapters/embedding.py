@@ -26,8 +26,9 @@ def recognise(header: Header) -> Match | None:
     """The match of a file that holds nothing but a few vectors as wide as a text encoder's."""
     if not 0 < len(header.tensors) <= _MOST_TENSORS:
         return None
-    shapes = {name: info.shape for name, info in header.tensors.items()}
-    if not all(_is_vectors(shape) for shape in shapes.values()):
+    # The original repository keeps the tokens' numbers as tensors too.
+    shapes = {name: info.shape for name, info in header.tensors.items() if not name.startswith("string_to_token.")}
+    if not shapes or not all(_is_vectors(shape) for shape in shapes.values()):
         return None
     if set(shapes) <= set(_ENCODERS):
         return _of_several(header, shapes)
