@@ -1,0 +1,322 @@
+"""Which family a weight adapter fits, told by the names of the modules that it changes and by their widths."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+from bottega.adapters._fits import FAMILY_OF_CONTEXT, Fit, settle
+from bottega.formats.header import Header, shown
+
+
+@dataclass(frozen=True)
+class Target:
+    """The modules that an adapter changes: names without prefix, and with it, for which width and rank are known."""
+
+    denoiser: Mapping[str, str]
+    encoders: Mapping[str, Mapping[str, str]]
+    width: Callable[[str], int | None]  # features that go into a module
+    rank: Callable[[str], int]  # axes of its first factor
+    cascade: bool = False
+
+    @cached_property
+    def text(self) -> str:
+        """All names of the denoiser's modules in one text, dots as underscores, each after a line's end."""
+        return "\n" + "\n".join(self.denoiser).replace(".", "_")
+
+    def has(self, *words: str) -> bool:
+        """Whether each of these is somewhere in the names."""
+        return all(word in self.text for word in words)
+
+    def width_of(self, *words: str) -> int | None:
+        """Features that go into the first module whose name has one of these, and whose width can be told."""
+        for short, module in self.denoiser.items():
+            plain = short.replace(".", "_").replace("_processor_", "_")
+            if any(word in plain for word in words) and (width := self.width(module)) is not None:
+                return width
+        return None
+
+    @cached_property
+    def encoder_text(self) -> str:
+        """As `text`, of the modules of the text encoders."""
+        return "\n".join(name for names in self.encoders.values() for name in names).replace(".", "_")
+
+
+@dataclass(frozen=True)
+class Found:
+    """The family, what more the names told, and a variant where the algorithm does not say enough."""
+
+    fit: Fit
+    dimensions: Mapping[str, Any] = field(default_factory=dict)
+    variant: str = ""
+
+
+def fit(target: Target, header: Header) -> Found:
+    """The family of what an adapter changes; metadata decides where names and widths leave several."""
+    if header.format == "gguf":
+        return _told_by_gguf(header)
+    if target.cascade:
+        return Found(settle(["stable-cascade"], "its modules are those of Stable Cascade's prior", header.metadata))
+    if not target.denoiser:
+        return Found(settle(*_by_encoders(target), header.metadata))
+    if target.has("motion_modules_"):
+        return _motion(target, header)
+    if is_unet(target):
+        return _unet(target, header)
+    for rule in _TRANSFORMERS:
+        if rule.holds(target):
+            return Found(settle(rule.families, f"its modules {rule.why}", header.metadata))
+    if (by_width := _transformer_by_width(target)) is not None:
+        return Found(settle(*by_width, header.metadata))
+    return _language(target, header)
+
+
+def is_unet(target: Target) -> bool:
+    """Whether the denoiser's modules are those of a UNet, in the original's names or in diffusers'."""
+    text = target.text
+    return "\ninput_blocks_" in text or "\ndown_blocks_" in text or _has_any(text, _UNET_BLOCKS)
+
+
+_UNET_BLOCKS = ("\nmid_block_", "\nup_blocks_", "\nmiddle_block_", "\noutput_blocks_", "\nconv_in", "\ntime_embed")
+
+
+def _has_any(text: str, words: tuple[str, ...]) -> bool:
+    return any(word in text for word in words)
+
+
+# --- UNets -----------------------------------------------------------------------------------------------------------
+
+# Levels without attention in SD XL, and those that SD XL has not: only SD 1 and 2 have modules there.
+_FOUR_LEVELS = (
+    "\ninput_blocks_1_1_", "\ninput_blocks_2_1_", "\ninput_blocks_9_", "\ninput_blocks_10_", "\ninput_blocks_11_",
+    "\noutput_blocks_9_", "\noutput_blocks_10_", "\noutput_blocks_11_",
+    "\ndown_blocks_0_attentions_", "\ndown_blocks_3_", "\nup_blocks_3_",
+)  # fmt: skip
+_THREE_LEVELS = ("\nup_blocks_0_attentions_", "\noutput_blocks_0_1_", "\noutput_blocks_1_1_", "\noutput_blocks_2_1_t")
+_ORIGINAL_BLOCKS = ("\ninput_blocks_", "\nmiddle_block_", "\noutput_blocks_")
+_DEEP = ("_transformer_blocks_1_",)  # SD 1 and 2 have one block in each transformer
+
+
+def _unet(target: Target, header: Header) -> Found:
+    width = target.width_of("attn2_to_k", "attn2_to_v")
+    if width is not None:
+        family = FAMILY_OF_CONTEXT.get(width)
+        why = f"the UNet's cross-attention hears text of width {width}"
+        dimensions: dict[str, Any] = {"context": width}
+        if width == 1280:
+            dimensions["refiner"] = True
+            why += ", as SD XL's refiner does"
+        return Found(settle([family] if family else [], why, header.metadata), dimensions)
+    if "text_encoder_2" in target.encoders:
+        return Found(settle(["sdxl"], "it changes a UNet and two text encoders", header.metadata))
+    if _has_any(target.text, _DEEP):
+        return Found(settle(["sdxl"], "several transformer blocks in one place of a UNet", header.metadata))
+    if _has_any(target.text, _FOUR_LEVELS):
+        return Found(settle(*_first_or_second(target), header.metadata))
+    if _has_any(target.text, _THREE_LEVELS):
+        return Found(settle(["sdxl"], "attention where only SD XL's UNet has it", header.metadata))
+    # kohya's trainer calls SD XL's blocks as the original does, and those of SD 1 and 2 as diffusers does.
+    likely = ["sdxl", "sd1", "sd2"] if _has_any(target.text, _ORIGINAL_BLOCKS) else ["sd1", "sd2", "sdxl"]
+    return Found(settle(likely, "modules that every UNet has", header.metadata))
+
+
+def _first_or_second(target: Target) -> tuple[list[str], str]:
+    """SD 1 and 2 have the same blocks; they differ in their text encoders, and in how their transformers begin."""
+    families, why = _by_encoders(target)
+    if target.encoders and len(families) == 1 and families[0] in ("sd1", "sd2"):
+        return families, why
+    for short, module in target.denoiser.items():
+        if short.endswith(("proj_in", "proj_out")):
+            axes = target.rank(module)
+            if axes == 4 and target.width(module):
+                return ["sd1"], "transformers that begin with a convolution, at four levels"
+            if axes == 2 and target.width(module):
+                return ["sd2"], "transformers that begin with a linear layer, at four levels"
+    return ["sd1", "sd2"], "a UNet of four levels, and nothing whose width would tell more"
+
+
+def _by_encoders(target: Target) -> tuple[list[str], str]:
+    """What the text encoders tell by themselves: how many there are, how deep, how wide."""
+    parts = set(target.encoders)
+    if {"text_encoder_2", "text_encoder_3"} <= parts:
+        return ["sd3"], "it changes three text encoders"
+    if "text_encoder_3" in parts:
+        return ["flux", "sd3"], "it changes a T5 text encoder"
+    if "text_encoder_2" in parts:
+        return ["sdxl", "sd3"], "it changes two text encoders and nothing else"
+    width = next(
+        (
+            width
+            for short, module in target.encoders.get("text_encoder", {}).items()
+            if "self_attn" in short and (width := target.width(module)) is not None
+        ),
+        None,
+    )
+    if width == 1024 or (width is None and "_layers_12_" in target.encoder_text):
+        return ["sd2"], "a text encoder of width 1024" if width else "a text encoder of more than twelve layers"
+    if width == 768 or (width is None and "_layers_11_" in target.encoder_text):
+        words = "a text encoder of width 768" if width else "a text encoder of twelve layers"
+        single = any(module.startswith("lora_te_") for module in target.encoders["text_encoder"].values())
+        if single or is_unet(target):
+            return ["sd1"], words
+        return ["sd1", "sdxl", "flux"], words
+    return ["sd1", "sd2", "sdxl"] if target.encoders else [], "modules of a text encoder"
+
+
+def _motion(target: Target, header: Header) -> Found:
+    """AnimateDiff's motion LoRA: it changes a motion module, not the UNet around it."""
+    four = _has_any(target.text, ("down_blocks_3_motion", "up_blocks_3_motion"))
+    families = ["sd1"] if four else ["sd1", "sdxl"]
+    found = settle(families, f"modules of a motion module of {'four' if four else 'unknown'} levels", header.metadata)
+    return Found(found, {"motion": True}, "motion")
+
+
+# --- transformers ----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Rule:
+    """Families that have all of some words in their modules' names; `widths` restricts that of modules by name."""
+
+    families: tuple[str, ...]
+    words: tuple[str, ...]
+    why: str
+    without: tuple[str, ...] = ()
+    widths: tuple[int, ...] = ()
+    of: tuple[str, ...] = ()
+
+    def holds(self, target: Target) -> bool:
+        return (
+            target.has(*self.words)
+            and not _has_any(target.text, self.without)
+            and (not self.widths or target.width_of(*self.of) in self.widths)
+        )
+
+
+_QKV = ("attn_to_q", "attn_to_k", "attn_to_v", "attn_add_q_proj", "attn_add_k_proj", "attn_add_v_proj")
+_DOUBLE = ("img_attn_qkv", "img_attn_proj", "txt_attn_qkv", "txt_attn_proj", "img_attn_q", "txt_attn_q")
+_FEED = ("img_mlp_2", "txt_mlp_2")
+_SELF = ("attn1_to_q", "attn1_to_k", "attn1_to_v")
+_ATTENTION = ("attention_qkv", "attention_to_q", "attention_out", "attention_to_out", "attn_to_q", "feed_forward_w1")
+
+# In this order: the first that holds is taken.
+_TRANSFORMERS = (
+    # FLUX and HunyuanVideo have the same blocks; they call, and count, some modules otherwise.
+    _Rule(("hunyuan-image",), ("double_blocks_",), "are as wide as HunyuanImage's", widths=(3584,), of=_DOUBLE),
+    _Rule(("hunyuan-video",), ("double_blocks_", "img_mod_linear"), "are called as HunyuanVideo calls them"),
+    _Rule(("hunyuan-video",), ("single_blocks_", "modulation_linear"), "are called as HunyuanVideo calls them"),
+    _Rule(("hunyuan-video",), ("individual_token_refiner_",), "are called as HunyuanVideo calls them"),
+    _Rule(("hunyuan-video",), ("double_blocks_19_",), "are in 20 double blocks, FLUX has 19"),
+    _Rule(("hunyuan-video",), ("double_blocks_", "_mlp_fc"), "are called as HunyuanVideo calls them"),
+    _Rule(("flux2",), ("double_blocks_",), "are wider than FLUX.1's", widths=(4096, 6144), of=_DOUBLE),
+    _Rule(("flux2",), ("double_blocks_",), "are gated as FLUX.2's are", widths=(9216,), of=_FEED),
+    _Rule(("flux2",), ("single_blocks_",), "are gated as FLUX.2's are", (), (12288, 16384, 24576), ("linear2",)),
+    _Rule(("flux2",), ("stream_modulation_",), "share one modulation, as FLUX.2's do"),
+    _Rule(("flux2",), ("single_transformer_blocks_", "to_qkv_mlp_proj"), "are fused as FLUX.2's are"),
+    _Rule(("flux2",), ("transformer_blocks_", "ff_linear_in"), "are called as FLUX.2's are in diffusers"),
+    _Rule(("chroma",), ("distilled_guidance_layer_",), "have Chroma's distilled guidance"),
+    _Rule(("flux",), ("_processor_qkv_lora",), "are XLabs' processors of FLUX"),
+    _Rule(("flux",), ("single_blocks_", "_processor_"), "are XLabs' processors of FLUX"),
+    _Rule(("flux",), ("double_blocks_", "_mod_lin"), "are FLUX's double blocks with their modulation"),
+    _Rule(("flux",), ("single_blocks_", "_modulation_lin"), "are FLUX's single blocks with their modulation"),
+    _Rule(("flux", "chroma"), ("double_blocks_", "_mlp_0"), "are FLUX's double blocks without modulation"),
+    _Rule(("flux", "chroma", "hunyuan-video"), ("double_blocks_",), "are double blocks without modulation"),
+    _Rule(("flux", "chroma", "hunyuan-video"), ("single_blocks_", "linear1"), "are single blocks without modulation"),
+    # The same in diffusers' names.
+    _Rule(("hunyuan-image",), ("transformer_blocks_",), "are as wide as HunyuanImage's", (), (3584,), _QKV),
+    _Rule(("flux2",), ("transformer_blocks_",), "are wider than FLUX.1's", (), (4096, 6144), _QKV),
+    _Rule(("hunyuan-video",), ("single_transformer_blocks_38_",), "are in more than 38 single blocks"),
+    _Rule(("hunyuan-video",), ("\ntransformer_blocks_19_", "single_transformer_blocks_"), "are in 20 double blocks"),
+    _Rule(("auraflow",), ("joint_transformer_blocks_",), "are called as AuraFlow calls them"),
+    _Rule(("auraflow",), ("double_layers_",), "are called as AuraFlow calls them"),
+    _Rule(("auraflow",), ("single_layers_",), "are called as AuraFlow calls them"),
+    _Rule(("flux",), ("single_transformer_blocks_", "_norm_linear"), "are FLUX's, with their modulation"),
+    _Rule(("flux", "chroma"), ("single_transformer_blocks_",), "are FLUX's, without their modulation"),
+    # Transformers with joint attention only.
+    _Rule(("sd3",), ("joint_blocks_",), "are called as Stable Diffusion 3 calls them"),
+    _Rule(("hidream",), ("double_stream_blocks_",), "are called as HiDream calls them"),
+    _Rule(("hidream",), ("single_stream_blocks_",), "are called as HiDream calls them"),
+    _Rule(("qwen-image",), ("transformer_blocks_", "img_mod_1"), "are called as Qwen-Image calls them"),
+    _Rule(("qwen-image",), ("transformer_blocks_", "img_mlp_net_"), "are called as Qwen-Image calls them"),
+    _Rule(("qwen-image",), ("transformer_blocks_", "txt_mlp_net_"), "are called as Qwen-Image calls them"),
+    _Rule(("mochi",), ("_attn_qkv_x",), "are called as Mochi calls them"),
+    _Rule(("mochi",), ("transformer_blocks_", "attn1_add_"), "are called as Mochi calls them"),
+    _Rule(("sd3",), ("transformer_blocks_",), "are as wide as Stable Diffusion 3's", (), (1536, 2432), _QKV),
+    _Rule(("qwen-image",), ("transformer_blocks_19_",), "are in more than 19 blocks", (), (3072,), _QKV),
+    _Rule(("flux", "qwen-image"), ("transformer_blocks_",), "are as wide as FLUX's", (), (3072,), _QKV),
+    # Blocks with self- and cross-attention.
+    _Rule(("anima",), ("\nllm_adapter_",), "are called as Anima calls them"),
+    _Rule(("cosmos",), ("\nblocks_", "self_attn_q_proj"), "are called as Cosmos calls them"),
+    _Rule(("cosmos",), ("\nblocks_", "cross_attn_q_proj"), "are called as Cosmos calls them"),
+    _Rule(("krea2",), ("\nblocks_", "_attn_wq"), "are called as Krea 2 calls them"),
+    _Rule(("wan",), ("\nblocks_", "self_attn_"), "are called as Wan calls them"),
+    _Rule(("wan",), ("\nblocks_", "cross_attn_"), "are called as Wan calls them"),
+    _Rule(("hunyuan-dit",), ("\nblocks_", "attn1_Wqkv"), "are called as HunyuanDiT calls them"),
+    _Rule(("wan",), ("\nblocks_", "ffn_net_"), "are called as Wan's are in diffusers"),
+    _Rule(("wan",), ("\nblocks_", "attn1_to_"), "are as wide as Wan's", (), (1536, 3072, 5120), _SELF),
+    _Rule(("hunyuan-dit",), ("\nblocks_", "attn1_to_"), "are as wide as HunyuanDiT's", (), (1408,), _SELF),
+    # One stack of layers, some with refiners before it.
+    _Rule(("ace-step",), ("\nlayers_", "cross_attn_"), "are called as ACE-Step calls them"),
+    _Rule(("ideogram4",), ("\nlayers_", "_adaln_modulation"), "are called as Ideogram 4 calls them"),
+    _Rule(("lumina2",), ("layers_",), "are as wide as Lumina 2's", ("self_attn",), (2304,), _ATTENTION),
+    _Rule(("z-image",), ("layers_",), "are as wide as Z-Image's", ("self_attn",), (3840,), _ATTENTION),
+    _Rule(("z-image", "lumina2"), ("layers_", "_refiner_"), "have refiners before them"),
+)
+
+
+def _transformer_by_width(target: Target) -> tuple[list[str], str] | None:
+    """PixArt, Sana, LTX, Cosmos and CogVideoX call their modules alike in diffusers; their widths differ."""
+    if not target.has("transformer_blocks_", "attn1_to_"):
+        return None
+    width, heard = target.width_of(*_SELF), target.width_of("attn2_to_k", "attn2_to_v")
+    why = f"transformer blocks of width {width}"
+    if "attn2_" not in target.text:
+        return (["cogvideox"] if width in (1920, 3072) else []), why + " with joint attention"
+    if target.has("audio_attn1_"):
+        return ["ltx"], why + " beside blocks for sound"
+    if width == 4096:
+        return (["cosmos"] if heard == 1024 else ["ltx"]), f"{why} that hear text of width {heard}"
+    family = {1152: "pixart", 2240: "sana", 2048: "ltx"}.get(width or 0)
+    return ([family] if family else []), why
+
+
+# --- language models -------------------------------------------------------------------------------------------------
+
+# Names that one family of language models has alone. Llama's are also those of Mistral, Qwen2, Gemma and many others.
+_LANGUAGE = (
+    ("gpt_neox_layers_", "gpt-neox"),
+    ("_attn_c_attn", "gpt2"),
+    ("_self_attention_query_key_value", "bloom"),
+    ("_SelfAttention_", "t5"),
+    ("_attention_self_query", "bert"),
+    ("_self_attn_qkv_proj", "phi3"),
+    ("_attention_wqkv", "internlm2"),
+    ("_mixer_in_proj", "mamba"),
+    ("_block_sparse_moe_", "mixtral"),
+)
+_WITH_DECODER = ("\nmodel_decoder_layers_", "\nmodel_encoder_layers_")
+_LLAMA_LIKE = ("_self_attn_q_proj", "_self_attn_k_proj", "_self_attn_v_proj", "_self_attn_o_proj", "_mlp_gate_proj")
+
+
+def _language(target: Target, header: Header) -> Found:
+    for word, family in _LANGUAGE:
+        if word in target.text:
+            return Found(Fit(family, (f"modules called as those of {family} are",)), {"language_model": True})
+    if _has_any(target.text, _WITH_DECODER):
+        why = "modules called as those of OPT, and of models with an encoder and a decoder (BART, Whisper), are"
+        return Found(Fit("", (why,)), {"language_model": True})
+    if _has_any(target.text, _LLAMA_LIKE):
+        why = "modules called as those of Llama, Mistral, Qwen, Gemma and others are: the header can't tell which"
+        return Found(Fit("", (why,)), {"language_model": True})
+    return Found(settle([], "modules that are called as no known family's are", header.metadata))
+
+
+def _told_by_gguf(header: Header) -> Found:
+    family = header.metadata.get("general.architecture", "")
+    base = header.metadata.get("general.base_model.0.name", "")
+    because = [f"general.architecture is {shown(family)}"] if family else []
+    if base:
+        because.append(f"made for {shown(base)}")
+    return Found(Fit(family, tuple(because)), {"language_model": True})

@@ -1,0 +1,113 @@
+"""Embeddings (textual inversion): the vectors of new words, in all the layouts in which they are published."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from bottega.adapters._fits import FAMILY_OF_CONTEXT, LIGHTWEIGHT, Fit, settle
+from bottega.formats.header import Header, shown
+from bottega.spec import Adapter, Match
+
+_MOST_VECTORS = 1024  # a prompt holds 75; nobody publishes more
+_MOST_TENSORS = 16  # of a library of words in one file
+
+# Names for the vectors of one text encoder, in files for several.
+_ENCODERS: Mapping[str, str] = {
+    "clip_l": "text_encoder", "clip_g": "text_encoder_2", "t5xxl": "text_encoder_3", "t5": "text_encoder_3",
+    "text_encoders_0": "text_encoder", "text_encoders_1": "text_encoder_2",
+    "clip_l_out": "", "clip_g_out": "", "t5_out": "", "t5xxl_out": "",
+}  # fmt: skip
+_WIDTHS = (*FAMILY_OF_CONTEXT, 4096)
+# Names that a single vector of some other network would have.
+_NO_WORDS = ("weight", "bias", "scale", "mean", "std", "latents_mean", "latents_std", "gamma", "beta")
+
+
+def recognise(header: Header) -> Match | None:
+    """The match of a file that holds nothing but a few vectors as wide as a text encoder's."""
+    if not 0 < len(header.tensors) <= _MOST_TENSORS:
+        return None
+    # The original repository keeps the tokens' numbers as tensors too.
+    shapes = {name: info.shape for name, info in header.tensors.items() if not name.startswith("string_to_token.")}
+    if not shapes or not all(_is_vectors(shape) for shape in shapes.values()):
+        return None
+    if set(shapes) <= set(_ENCODERS):
+        return _of_several(header, shapes)
+    layout = _layout(shapes)
+    widths = {shape[-1] for shape in shapes.values()}
+    if layout is None or len(widths) != 1:
+        return None
+    (width,) = widths
+    fit = _fit(width, layout, header)
+    vectors = sum(shape[0] if len(shape) == 2 else 1 for shape in shapes.values())
+    return _match(layout, {"vectors": vectors, "width": width, "words": len(shapes)}, fit, header)
+
+
+def _is_vectors(shape: tuple[int, ...]) -> bool:
+    return len(shape) in (1, 2) and shape[-1] in _WIDTHS and (len(shape) == 1 or 0 < shape[0] <= _MOST_VECTORS)
+
+
+def _layout(shapes: Mapping[str, tuple[int, ...]]) -> str | None:
+    """Who writes such names: A1111, its safetensors' followers, sd-concepts, or diffusers under any name."""
+    if all(name.startswith("string_to_param.") for name in shapes):
+        return "a1111"
+    if set(shapes) == {"emb_params"}:
+        return "emb_params"
+    if all(name.startswith("<") and name.endswith(">") for name in shapes):
+        return "sd-concepts"
+    if len(shapes) == 1 and "." not in (name := next(iter(shapes))) and name not in _NO_WORDS:
+        return "bare"
+    return None
+
+
+def _fit(width: int, layout: str, header: Header) -> Fit:
+    family = FAMILY_OF_CONTEXT.get(width)
+    why = f"vectors of width {width}"
+    if width == 1280:
+        why += ", as wide as SD XL's second text encoder"
+    if layout == "bare" and family:
+        found = settle([family], f"{why} under a name that nobody else uses", header.metadata)
+        return Fit(found.family, (*found.because, "only their width tells that they are words"), guess=True)
+    return settle([family] if family else [], why, header.metadata)
+
+
+def _of_several(header: Header, shapes: Mapping[str, tuple[int, ...]]) -> Match | None:
+    """An embedding for two or three text encoders: SD XL's, SD 3's or FLUX's."""
+    widths = {part: shapes[name][-1] for name, part in _ENCODERS.items() if name in shapes and part}
+    vectors = max(shape[0] if len(shape) == 2 else 1 for shape in shapes.values())
+    why = "vectors for text encoders of width " + " and ".join(map(str, widths.values()))
+    match sorted(widths.values()):
+        case [768]:
+            fit = settle(["sd1", "sdxl", "flux"], why, header.metadata)
+        case [768, 1280]:
+            fit = settle(["sdxl"], why, header.metadata)
+        case [1280]:
+            fit = settle(["sdxl"], why, header.metadata)
+        case [768, 1280, 4096]:
+            fit = settle(["sd3"], why, header.metadata)
+        case [768, 4096]:
+            fit = settle(["flux"], why, header.metadata)
+        case [4096]:
+            fit = settle(["flux", "sd3", "pixart"], why, header.metadata)
+        case _:
+            return None
+    return _match("multi-encoder", {"vectors": vectors, "widths": widths}, fit, header)
+
+
+def _match(layout: str, dimensions: Mapping[str, object], fit: Fit, header: Header) -> Match:
+    because = [f"an embedding of {dimensions['vectors']} vectors in the layout {layout}", *fit.because]
+    for key, words in (("name", "it calls itself"), ("sd_checkpoint_name", "made on")):
+        if told := header.metadata.get(key, "").strip():
+            because.append(f"{words} {shown(told)}")
+    return Match(
+        variant=layout,
+        dimensions={**dimensions, "layout": layout},
+        because=tuple(because),
+        guess=fit.guess,
+        kind="embedding",
+        category=LIGHTWEIGHT,
+        family=fit.family,
+        requires=fit.requires,
+    )
+
+
+adapter = Adapter("embedding", "Embeddings (textual inversion)", recognise)

@@ -1,0 +1,110 @@
+"""IP-Adapters: a picture as a prompt, through keys and values of its own in every cross-attention."""
+
+from __future__ import annotations
+
+from bottega.adapters._fits import CHECKPOINT_OF_FAMILY, FAMILY_OF_CONTEXT, PART, Fit, settle
+from bottega.formats.header import Header, View
+from bottega.spec import Adapter, Match
+
+_XLABS = "double_blocks.0.processor.ip_adapter_double_stream_k_proj.weight"
+_FIRST = ("ip_adapter.1.to_k_ip.weight", "ip_adapter.0.to_k_ip.weight")  # processors count self-attention in UNets
+_OF_SD3 = "ip_adapter.0.norm_ip.linear.weight"
+
+_FACE = 512  # of what ArcFace sees in a face
+
+# What an image encoder is told by: the width of its answer, or that of its last but one layer.
+_LARGE, _HUGE, _GIANT = (f"a CLIP ViT-{size} image encoder" for size in ("L", "H", "bigG"))
+_BY_ANSWER = {768: _LARGE, 1024: _HUGE, 1280: _GIANT}
+_BY_LAYER = {1024: _LARGE, 1280: _HUGE, 1664: _GIANT, 1152: "the image encoder SigLIP SO400M"}
+_FACE_MODEL = "a face recognition model of 512 numbers (InsightFace)"
+
+
+def recognise(header: Header) -> Match | None:
+    """The match of an image projection with the keys and values that hear it."""
+    view = header.under("")
+    if _XLABS in view:
+        return _xlabs(view)
+    first = next((name for name in _FIRST if name in view), None)
+    if first is None:
+        return None
+    width, hears = view.size(first, 0), view.size(first, -1)
+    fit = _fit(view, width, hears)
+    variant, why, encoders = _variant(view)
+    lora = any(".to_q_lora." in name for name in header.tensors)
+    because = [why, *fit.because]
+    if lora:
+        because.append("a LoRA of the attention is in it")
+    return Match(
+        variant=variant,
+        dimensions={"context": hears, "tokens": _tokens(view, hears), "lora": lora},
+        because=tuple(because),
+        guess=fit.guess,
+        kind="ip_adapter",
+        category=PART,
+        family=fit.family,
+        requires=(*fit.requires, *encoders),
+    )
+
+
+def _fit(view: View, width: int | None, hears: int | None) -> Fit:
+    metadata = view.header.metadata
+    if _OF_SD3 in view:
+        return settle(["sd3"], "norms that hear the time, as in Stable Diffusion 3", metadata)
+    if hears == 4096 or width == 3072:
+        return settle(["flux"], f"keys of width {width} that hear text of width {hears}", metadata)
+    family = FAMILY_OF_CONTEXT.get(hears or 0)
+    return settle([family] if family else [], f"its keys hear text of width {hears}", metadata)
+
+
+def _variant(view: View) -> tuple[str, str, tuple[str, ...]]:
+    """Which image projection it is, the evidence, and what has to look at the picture."""
+    if "image_proj.perceiver_resampler.proj_in.weight" in view:
+        seen = view.size("image_proj.perceiver_resampler.proj_in.weight", -1)
+        encoders = (_FACE_MODEL, *_encoder(_BY_LAYER, seen))
+        return "faceid-plus", "a face and a resampler of the picture: FaceID Plus", encoders
+    if "image_proj.latents" in view:
+        seen = view.size("image_proj.proj_in.weight", -1)
+        if seen == _FACE:
+            return "instantid", "a resampler of a face: InstantID", (_FACE_MODEL, "InstantID's ControlNet")
+        return "plus", "a resampler of the picture's parts: Plus", _encoder(_BY_LAYER, seen)
+    seen = view.size("image_proj.proj.0.weight", -1)
+    if seen == _FACE:
+        return "faceid", "two layers over a face: FaceID", (_FACE_MODEL,)
+    if seen is not None:
+        return "full", "two layers over the picture's parts: Full", _encoder(_BY_LAYER, seen)
+    seen = view.size("image_proj.proj.weight", -1)
+    return "plain", "one layer over the whole picture: the plain one", _encoder(_BY_ANSWER, seen)
+
+
+def _encoder(known: dict[int, str], width: int | None) -> tuple[str, ...]:
+    if width is None:
+        return ()
+    return (known.get(width, f"an image encoder of width {width}"),)
+
+
+def _tokens(view: View, hears: int | None) -> int | None:
+    """How many words a picture becomes, where a shape tells that."""
+    if (latents := view.size("image_proj.latents", 1)) is not None:
+        return latents
+    for name in ("image_proj.proj.weight", "image_proj.proj.2.weight"):
+        rows = view.size(name, 0)
+        if rows is not None and hears and "image_proj.proj.3.weight" not in view:
+            return rows // hears
+    return None
+
+
+def _xlabs(view: View) -> Match:
+    seen, hears = view.size("ip_adapter_proj_model.proj.weight", -1), view.size(_XLABS, -1)
+    rows = view.size("ip_adapter_proj_model.proj.weight", 0)
+    return Match(
+        variant="xlabs",
+        dimensions={"context": hears, "tokens": rows // hears if rows and hears else None, "lora": False},
+        because=("XLabs' processors for FLUX's double blocks", f"its keys hear text of width {hears}"),
+        kind="ip_adapter",
+        category=PART,
+        family="flux",
+        requires=(CHECKPOINT_OF_FAMILY["flux"], *_encoder(_BY_ANSWER, seen)),
+    )
+
+
+adapter = Adapter("ip_adapter", "IP-Adapters", recognise)

@@ -1,0 +1,282 @@
+"""Weight adapters in any naming: LoRA and its relatives (LoCon, LoHa, LoKr, OFT, GLoRA, IA3, DoRA, full weights)."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from bottega.adapters._fits import LIGHTWEIGHT
+from bottega.adapters._lora_fits import Target, fit, is_unet
+from bottega.formats.header import Header
+from bottega.spec import Adapter, Match
+
+# A module of each algorithm has exactly one tensor that ends so.
+_ALGORITHMS: Mapping[str, str] = {
+    "lora_down": "lora", "lora_A": "lora", "lora_a": "lora", "down": "lora",
+    "hada_w1_b": "loha",
+    "lokr_w1": "lokr", "lokr_w1_a": "lokr",
+    "oft_blocks": "oft", "oft_diag": "oft", "oft_r": "oft", "oft_R": "oft",
+    "boft_R": "boft",
+    "a1": "glora",
+    "on_input": "ia3", "ia3_l": "ia3",
+    "diff": "full",
+    "w_norm": "norm",
+}  # fmt: skip
+_COMPANIONS = frozenset({
+    "lora_up", "lora_B", "lora_b", "up", "lora_mid", "alpha", "dora_scale", "lora_magnitude_vector", "reshape_weight",
+    "lora_embedding_A", "lora_embedding_B",
+    "hada_w1_a", "hada_w2_a", "hada_w2_b", "hada_t1", "hada_t2",
+    "lokr_w1_b", "lokr_w2", "lokr_w2_a", "lokr_w2_b", "lokr_t1", "lokr_t2",
+    "rescale", "boft_s", "a2", "b1", "b2", "bm", "diff_b", "b_norm", "scalar",
+})  # fmt: skip
+_COMPANION = "companion"
+_ROLES: Mapping[str, str] = {**_ALGORITHMS, **dict.fromkeys(_COMPANIONS, _COMPANION)}
+_DORA = frozenset({"dora_scale", "lora_magnitude_vector"})
+
+# What makes it worth while to walk through a header's names: endings that hardly another kind of model has ...
+_SIGNS = frozenset({
+    "lora_down.weight", "lora_A.weight", "lora_A", "lora_a", "default.weight", "default_0.weight", "down.weight",
+    "hada_w1_b", "lokr_w1", "lokr_w1_a", "oft_blocks", "oft_diag", "oft_r", "oft_R", "boft_R", "on_input", "ia3_l",
+    "diff", "w_norm",
+})  # fmt: skip
+_GLORA = frozenset({"a1.weight", "a2.weight", "b1.weight", "b2.weight"})  # ... and those that only GLoRA has together.
+
+# Files of other kinds that have LoRA inside: IP-Adapter FaceID and PhotoMaker.
+_STRANGERS = ("ip_adapter.", "lora_weights.")
+
+# How the names of modules begin: whose naming that is, and what the modules belong to.
+_PREFIXES: Mapping[str, tuple[str, str]] = {
+    "lora_unet_": ("kohya", "denoiser"),
+    "lora_te_": ("kohya", "text_encoder"),
+    "lora_te1_": ("kohya", "text_encoder"),
+    "lora_te2_": ("kohya", "text_encoder_2"),
+    "lora_te3_": ("kohya", "text_encoder_3"),
+    "lora_prior_unet_": ("kohya", "denoiser"),
+    "lora_prior_te_": ("kohya", "text_encoder"),
+    "lora_transformer_": ("onetrainer", "denoiser"),
+    "lycoris_": ("lycoris", "denoiser"),
+    "unet.": ("diffusers", "denoiser"),
+    "transformer.": ("diffusers", "denoiser"),
+    "transformer_2.": ("diffusers", "denoiser_2"),
+    "text_encoder.": ("diffusers", "text_encoder"),
+    "text_encoder_2.": ("diffusers", "text_encoder_2"),
+    "text_encoder_3.": ("diffusers", "text_encoder_3"),
+    "model.diffusion_model.": ("original", "denoiser"),
+    "diffusion_model.": ("comfyui", "denoiser"),
+    "text_encoders.clip_l.": ("comfyui", "text_encoder"),
+    "text_encoders.clip_g.": ("comfyui", "text_encoder_2"),
+    "text_encoders.": ("comfyui", "text_encoder_3"),
+    "base_model.model.": ("peft", "denoiser"),
+    "module.": ("original", "denoiser"),
+    "blk.": ("llama.cpp", "denoiser"),
+    "": ("original", "denoiser"),
+}
+_ENCODERS = ("text_encoder", "text_encoder_2", "text_encoder_3")
+
+# Trainers whose tensors look like those of plain LoRA.
+_TOLD_VARIANTS = {"networks.lora_fa": "lora-fa", "networks.dylora": "dylora"}
+
+Shape = tuple[int, ...]
+
+
+@dataclass
+class _Contents:
+    """The modules that are changed: by what algorithm, and the shape of the one tensor that each such module has."""
+
+    modules: dict[str, tuple[str, Shape]] = field(default_factory=dict)
+    companions: set[str] = field(default_factory=set)
+    known: int = 0  # tensors that belong to an adapter
+    plain: int = 0  # tensors that are called `weight` or `bias`
+
+
+def recognise(header: Header) -> Match | None:
+    """The match of a file that holds changes to another model's weights, and little else."""
+    if not (_SIGNS & header.endings or header.endings >= _GLORA):
+        return None
+    contents = _collect(header)
+    if not contents.modules or 2 * contents.known <= len(header.tensors):
+        return None
+    if any(module.startswith(_STRANGERS) for module in contents.modules):
+        return None
+    counts = Counter(algorithm for algorithm, _ in contents.modules.values())
+    algorithm = max(counts, key=lambda each: (each != "norm", counts[each]))  # norms are trained beside all others
+    shapes = [shape for each, shape in contents.modules.values() if each == algorithm]
+    algorithm = _refined(algorithm, shapes, contents.companions)
+
+    parts, naming = _parts(contents.modules)
+    target = _target(header, contents.modules, parts)
+    found = fit(target, header)
+    dora = bool(_DORA & contents.companions)
+    variant = "dora" if dora and algorithm in ("lora", "locon") else algorithm
+    variant = (
+        _TOLD_VARIANTS.get(header.metadata.get("ss_network_module", ""), variant) if variant == "lora" else variant
+    )
+    dimensions: dict[str, Any] = {
+        "algorithm": algorithm,
+        "naming": "xlabs" if found.fit.family == "flux" and target.has("_processor_") else naming,
+        "modules": {_called(part, target): len(names) for part, names in parts.items()},
+        "dora": dora,
+        **found.dimensions,
+    }
+    if ranks := _ranks(header, algorithm, contents.modules):
+        dimensions["ranks"] = ranks
+    if len(counts) > 1:
+        dimensions["algorithms"] = dict(counts)
+    because = (_words(algorithm, dora, dimensions), *found.fit.because, *_words_of_rest(header, contents))
+    return Match(
+        variant=found.variant or variant,
+        dimensions=dimensions,
+        because=because,
+        guess=found.fit.guess,
+        kind="lora",
+        category=LIGHTWEIGHT,
+        family=found.fit.family,
+        requires=found.fit.requires,
+    )
+
+
+def _collect(header: Header) -> _Contents:
+    """Walk once through all names; a name is a module, what the tensor is, perhaps an adapter's name, and `weight`."""
+    contents = _Contents()
+    modules, companions = contents.modules, contents.companions
+    known = plain = 0
+    for name, info in header.tensors.items():
+        module, _, leaf = name.rpartition(".")
+        if leaf == "weight" or leaf == "bias":
+            plain += 1
+            module, _, leaf = module.rpartition(".")
+            if leaf not in _ROLES:
+                module, _, leaf = module.rpartition(".")
+        role = _ROLES.get(leaf)
+        if role is None:
+            continue
+        if leaf == "down" or leaf == "up":
+            if "lora" not in module.rpartition(".")[2]:
+                continue
+            module = module.removesuffix("_linear_layer").removesuffix("lora").rstrip("._")
+        known += 1
+        if role is _COMPANION:
+            companions.add(leaf)
+        elif module not in modules:
+            modules[module] = role, info.shape
+    contents.known, contents.plain = known, plain
+    if "on_input" in header.endings:
+        contents.known += plain  # IA3's factors are called `weight`
+    return contents
+
+
+def _refined(algorithm: str, shapes: Sequence[Shape], companions: set[str]) -> str:
+    """LoCon is LoRA that changes convolutions wider than one pixel too; BOFT is OFT in several rounds."""
+    if algorithm == "lora" and ("lora_mid" in companions or any(max(shape[2:], default=1) > 1 for shape in shapes)):
+        return "locon"
+    if algorithm == "oft" and any(len(shape) == 4 for shape in shapes):
+        return "boft"
+    return algorithm
+
+
+def _parts(modules: Mapping[str, object]) -> tuple[dict[str, dict[str, str]], str]:
+    """The modules of each part, their names without prefix and with it; and whose naming most of them follow."""
+    by_prefix: dict[str, dict[str, str]] = {}
+    prefix, names = "", by_prefix.setdefault("", {})
+    for module in modules:
+        if not prefix or not module.startswith(prefix):
+            prefix = next(each for each in _PREFIXES if module.startswith(each))
+            names = by_prefix.setdefault(prefix, {})
+        names[module[len(prefix) :]] = module
+    parts: dict[str, dict[str, str]] = {}
+    namings: Counter[str] = Counter()
+    for prefix, names in by_prefix.items():
+        naming, part = _PREFIXES[prefix]
+        namings[naming] += len(names)
+        if names:
+            parts.setdefault(part, {}).update(names)
+    return parts, namings.most_common(1)[0][0]
+
+
+def _target(header: Header, modules: Mapping[str, tuple[str, Shape]], parts: Mapping[str, Mapping[str, str]]) -> Target:
+    def width(module: str) -> int | None:
+        algorithm, shape = modules[module]
+        return _width(header, module, algorithm, shape)
+
+    def rank(module: str) -> int:
+        return len(modules[module][1])
+
+    denoiser = {**parts.get("denoiser", {}), **parts.get("denoiser_2", {})}
+    encoders = {part: parts[part] for part in _ENCODERS if part in parts}
+    cascade = any(module.startswith("lora_prior_unet_") for module in denoiser.values())
+    return Target(denoiser, encoders, width, rank, cascade)
+
+
+def _width(header: Header, module: str, algorithm: str, shape: Shape) -> int | None:
+    """How many features go into a module, where its algorithm shows that."""
+    match algorithm:
+        case "lora" | "loha" | "full" if len(shape) > 1:
+            return shape[1]
+        case "glora" if len(shape) > 1:
+            return max(shape[:2])
+        case "lokr":
+            first = _columns(header, module, "lokr_w1", "lokr_w1_b")
+            second = _columns(header, module, "lokr_w2", "lokr_w2_b")
+            return first * second if first and second else None
+    return None
+
+
+def _columns(header: Header, module: str, *leaves: str) -> int | None:
+    """Columns of the first of a module's factors that is there."""
+    for leaf in leaves:
+        info = header.tensors.get(f"{module}.{leaf}")
+        if info is not None and len(info.shape) > 1:
+            return info.shape[1]
+    return None
+
+
+def _ranks(header: Header, algorithm: str, modules: Mapping[str, tuple[str, Shape]]) -> tuple[int, int] | None:
+    """The lowest and highest rank (OFT: the size of a block); None where the algorithm has none."""
+    plain = {"locon": "lora", "boft": "oft"}.get(algorithm, algorithm)
+    shapes = {name: shape for name, (each, shape) in modules.items() if each == plain and shape}
+    match plain:
+        case "lora" | "loha":
+            found = {shape[0] for shape in shapes.values()}
+        case "glora":
+            found = {min(shape[:2]) for shape in shapes.values()}
+        case "oft":
+            found = {shape[-1] for shape in shapes.values()}
+        case "lokr":
+            factors = (header.tensors.get(f"{name}.{leaf}") for name in shapes for leaf in ("lokr_w1_b", "lokr_w2_b"))
+            found = {info.shape[0] for info in factors if info is not None and info.shape}
+        case _:
+            found = set()
+    return (min(found), max(found)) if found else None
+
+
+def _called(part: str, target: Target) -> str:
+    """A part's name in words that the families use."""
+    if not part.startswith("denoiser"):
+        return part
+    return part.replace("denoiser", "unet" if is_unet(target) else "transformer")
+
+
+_TITLES = {
+    "lora": "LoRA", "locon": "LoCon (LoRA of convolutions too)", "loha": "LoHa", "lokr": "LoKr", "oft": "OFT",
+    "boft": "BOFT", "glora": "GLoRA", "ia3": "IA3", "full": "full differences", "norm": "norms",
+}  # fmt: skip
+
+
+def _words(algorithm: str, dora: bool, dimensions: Mapping[str, Any]) -> str:
+    """What it is made of, in words."""
+    counts = " and ".join(f"{count} of the {part}" for part, count in dimensions["modules"].items())
+    lowest, highest = dimensions.get("ranks", (0, 0))
+    size = "size of blocks" if algorithm in ("oft", "boft") else "rank"
+    ranks = f", {size} {lowest}" if lowest == highest else f", {size} {lowest} to {highest}"
+    title = f"DoRA, {_TITLES[algorithm]}" if dora else _TITLES[algorithm]
+    return f"{title} in {dimensions['naming']} naming{ranks if highest else ''}; modules: {counts}"
+
+
+def _words_of_rest(header: Header, contents: _Contents) -> tuple[str, ...]:
+    rest = len(header.tensors) - contents.known
+    return (f"{rest} tensors beside it belong to no adapter",) if rest > 0 else ()
+
+
+adapter = Adapter("lora", "LoRA and its relatives", recognise)

@@ -1,0 +1,48 @@
+"""T2I-Adapters: small encoders whose features are added to a UNet's on the way down."""
+
+from __future__ import annotations
+
+from bottega.adapters._fits import PART, lone_part, settle
+from bottega.formats.header import Header, View
+from bottega.spec import Adapter, Match
+
+_XL = (256, 768)  # input channels after every 16 x 16 pixels became one; SD 1's adapters take 8 x 8 (64, 192)
+
+
+def recognise(header: Header) -> Match | None:
+    """The match of a T2I-Adapter, full or light, in the original's names or in diffusers'."""
+    for prefix in (lone_part(header), "adapter.", f"{lone_part(header)}adapter."):
+        view = header.under(prefix)
+        if (first := view.shape("body.0.in_conv.weight")) is not None and "body.0.body.0.block1.weight" in view:
+            return _match(view, "light", first, 1)
+        if first is not None and "body.0.resnets.0.block1.weight" in view:
+            return _match(view, "light", first, 1)
+        full = "body.0.block2.weight" in view or "body.0.resnets.0.block2.weight" in view
+        if full and (first := view.shape("conv_in.weight")) is not None:
+            return _match(view, "full", first, 1)
+    view = header.under(f"{lone_part(header)}adapters.0.adapter.")
+    if (first := view.shape("conv_in.weight")) is not None:
+        return _match(view, "multi", first, view.header.under(f"{lone_part(header)}adapters.").count("{}.adapter."))
+    return None
+
+
+def _match(view: View, variant: str, first: tuple[int, ...], count: int) -> Match | None:
+    if len(first) != 4:
+        return None
+    channels = first[1]
+    xl = variant != "light" and channels in _XL
+    why = f"takes {channels} channels: every {16 if xl else 8} x {16 if xl else 8} pixels are one"
+    fit = settle(["sdxl"] if xl else ["sd1"], why, view.header.metadata)
+    return Match(
+        variant=variant,
+        dimensions={"channels": channels, "pixels": channels // (256 if xl else 64), "adapters": count},
+        because=(f"an encoder of four levels: a {variant} T2I-Adapter", *fit.because),
+        guess=fit.guess,
+        kind="t2i_adapter",
+        category=PART,
+        family=fit.family,
+        requires=fit.requires,
+    )
+
+
+adapter = Adapter("t2i_adapter", "T2I-Adapters", recognise)

@@ -1,0 +1,275 @@
+"""Autoencoders: the part that turns a model's latents into pictures, films or sound, published by itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from bottega.adapters._fits import PART, Fit, has_base_model, lone_config, lone_part, settle, told_family
+from bottega.formats.header import Header, View
+from bottega.spec import Adapter, Match
+
+_PREFIXES = ("first_stage_model.", "vae.", "module.", "pretransform.model.")
+
+# Autoencoders whose shapes are the same differ in the scale of their latents, which diffusers' configs tell.
+_FAMILY_OF_SCALE: Mapping[float, str] = {
+    0.18215: "sd1",
+    0.13025: "sdxl",
+    1.5305: "sd3",
+    0.3611: "flux",
+    0.476986: "hunyuan-video",
+    0.41407: "sana",
+}
+_FAMILY_OF_CLASS: Mapping[str, str] = {
+    "AutoencoderKLWan": "wan", "AutoencoderKLQwenImage": "qwen-image", "AutoencoderKLHunyuanVideo": "hunyuan-video",
+    "AutoencoderKLFlux2": "flux2",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class _Found:
+    """What one reader found: families that have such an autoencoder, the likeliest first."""
+
+    variant: str
+    families: tuple[str, ...]
+    why: str
+    channels: int | None = None  # of a latent
+    dimensions: Mapping[str, Any] = field(default_factory=dict)
+
+
+def recognise(header: Header) -> Match | None:
+    """The match of an autoencoder, or of its decoder, without the model that works on its latents."""
+    for prefix in (lone_part(header), *_PREFIXES):
+        for sign, read in _READERS.items():
+            if prefix + sign in header.tensors:
+                if has_base_model(header):
+                    return None
+                if (found := read(header.under(prefix))) is not None:
+                    return _answer(header, prefix, found)
+    return None
+
+
+def _answer(header: Header, prefix: str, found: _Found) -> Match:
+    fit = _fit(header, found)
+    dimensions = {"latent_channels": found.channels, **found.dimensions}
+    because = [found.why, *fit.because]
+    encoder = any(name.startswith((f"{prefix}encoder.", f"{prefix}taesd_encoder.")) for name in header.tensors)
+    if not encoder:
+        because.append("it decodes only: there is no encoder in it")
+    return Match(
+        variant=found.variant,
+        dimensions={**dimensions, "encoder": encoder},
+        parts={"vae": prefix},
+        because=tuple(because),
+        guess=fit.guess,
+        kind="vae",
+        category=PART,
+        family=fit.family,
+        requires=fit.requires,
+    )
+
+
+def _fit(header: Header, found: _Found) -> Fit:
+    """The family: a config decides between autoencoders of one shape, else metadata does, else it is a guess."""
+    config = lone_config(header)
+    scale, name = config.get("scaling_factor"), config.get("_class_name")
+    family = _FAMILY_OF_SCALE.get(scale, "") if isinstance(scale, float) else ""
+    if family in found.families:
+        return Fit(family, (f"its config scales latents by {scale}",))
+    family = _FAMILY_OF_CLASS.get(name, "") if isinstance(name, str) else ""
+    if family in found.families:
+        return Fit(family, (f"its config is of the class {name}",))
+    channels = f"latents of {found.channels} channels" if found.channels else "latents"
+    return settle(found.families, channels, header.metadata)
+
+
+# --- pictures --------------------------------------------------------------------------------------------------------
+
+_FOUR = ("sd1", "sd2", "sdxl")  # the first two share one; SD XL's has the same shapes and other weights
+_SIXTEEN = ("flux", "sd3", "z-image", "lumina2")  # the last two use FLUX's
+
+
+_TINY_WIDTH = 64
+# The first convolution of a tiny decoder, and one in its first block; the original publishes each half by itself.
+_TINY = {
+    "diffusers": ("decoder.layers.0.weight", "decoder.layers.2.conv.0.weight"),
+    "comfyui": ("taesd_decoder.1.weight", "taesd_decoder.3.conv.0.weight"),
+    "original": ("1.weight", "3.conv.0.weight"),
+}
+
+
+def _tiny(view: View) -> _Found | None:
+    """TAESD and its relatives, in diffusers' names, ComfyUI's, or the original's of one half."""
+    naming = next((naming for naming, (_, inner) in _TINY.items() if inner in view), None)
+    shape = view.shape(_TINY[naming][0]) if naming else None
+    if shape is None or len(shape) != 4 or shape[0] != _TINY_WIDTH:
+        return None
+    channels = shape[1]
+    told = told_family(view.header.metadata)
+    family = told[0] if told else ""
+    variant, families = {
+        4: ("taesdxl" if family == "sdxl" else "taesd", _FOUR),
+        16: ("taesd3" if family == "sd3" else "taef1", ("flux", "sd3")),
+        32: ("taef2", ("flux2",)),
+    }.get(channels, ("tae", ()))
+    return _Found(variant, families, f"a tiny autoencoder in {naming} names", channels, {"naming": naming})
+
+
+def _tiny_video(view: View) -> _Found | None:
+    """TAEHV: tiny autoencoders of films."""
+    shape = view.shape("decoder.1.weight")
+    if shape is None or len(shape) != 4 or "decoder.3.conv.0.weight" not in view:
+        return None
+    families = {16: ("wan", "hunyuan-video", "cogvideox", "qwen-image"), 48: ("wan",), 12: ("mochi",), 128: ("ltx",)}
+    return _Found("taehv", families.get(shape[1], ()), "a tiny autoencoder of films", shape[1])
+
+
+def _picture(view: View) -> _Found | None:
+    """LDM's autoencoder and those that grew from it: what they have more than it tells them apart."""
+    shape = view.shape("decoder.conv_in.weight")
+    if shape is None or len(shape) not in (4, 5):
+        return None
+    channels = shape[1]
+    if len(shape) == 5:
+        return _film(view, channels)
+    naming = "ldm" if "decoder.mid.block_1.conv1.weight" in view else "diffusers"
+    if naming == "diffusers" and "decoder.mid_block.attentions.0.query.weight" in view:
+        naming = "diffusers-old"
+    dimensions = {"naming": naming}
+    if "decoder.mid.block_1.mix_factor" in view or "decoder.time_conv_out.weight" in view:
+        return _Found("temporal", ("svd",), "a decoder that mixes frames", channels, dimensions)
+    if "decoder.temp_conv_in.weight" in view:
+        return _Found("film", ("allegro",), "convolutions over time beside those over pictures", channels, dimensions)
+    if "bn.running_mean" in view:
+        return _Found("kl", ("flux2",), "a norm of packed latents, as FLUX.2's has", channels, dimensions)
+    if "quantize.embedding.weight" in view:
+        return _Found("vq", (), "a codebook: a VQ autoencoder", channels, dimensions)
+    if "decoder.condition_encoder.layers.0.weight" in view:
+        return _Found("asymmetric", ("sd1",), "a decoder that sees the masked picture", channels, dimensions)
+    if "decoder.up_blocks.0.0.conv.weight" in view or "decoder.up_blocks.0.1.conv1.weight" in view:
+        return _Found("dc", ("sana",), "deep compression (DC-AE) in diffusers' names", channels, {"naming": naming})
+    if "decoder.mid.block_1.conv1.weight" not in view and "decoder.mid_block.resnets.0.conv1.weight" not in view:
+        return None
+    levels = max(view.count("decoder.up.{}.block.0."), view.count("decoder.up_blocks.{}.resnets.0."))
+    if channels == 4 and levels == 3:
+        return _Found("kl-f4", ("sd-x4-upscaler",), "three levels: that of the upscaler of 4 times", 4, dimensions)
+    families = {4: _FOUR, 16: _SIXTEEN, 32: ("flux2",)}.get(channels, ())
+    return _Found("kl", families, f"an autoencoder of {levels} levels in {naming} names", channels, dimensions)
+
+
+def _consistency(view: View) -> _Found:
+    return _Found("consistency", ("sd1", "sd2"), "a UNet as a decoder: the consistency decoder", 4)
+
+
+def _cascade(view: View) -> _Found:
+    return _Found("stage-a", ("stable-cascade",), "a codebook of Stable Cascade's stage A", 4)
+
+
+def _effnet(view: View) -> _Found:
+    return _Found("effnet", ("stable-cascade",), "EfficientNet: the encoder for Stable Cascade's stage C", 16)
+
+
+def _previewer(view: View) -> _Found:
+    return _Found("previewer", ("stable-cascade",), "the decoder of previews of Stable Cascade's stage C", 16)
+
+
+def _dc(view: View) -> _Found:
+    return _Found("dc", ("sana",), "deep compression (DC-AE)", view.size("decoder.project_in.conv.weight", 1))
+
+
+# --- films -----------------------------------------------------------------------------------------------------------
+
+
+def _film(view: View, channels: int) -> _Found:
+    """Convolutions over time and place under `conv_in.weight`: Wan's and Qwen-Image's, Mochi's, or MagViT's."""
+    if "decoder.block_in.resnets.0.conv1.conv.weight" in view:
+        return _Found("film", ("mochi",), "Mochi's blocks in diffusers' names", channels, {"naming": "diffusers"})
+    if "decoder.norm_out.gamma" in view:
+        return _Found("film", _wan(channels), "Wan's blocks in diffusers' names", channels, {"naming": "diffusers"})
+    return _Found("film", (), "convolutions over time and place", channels)
+
+
+def _wan(channels: int | None) -> tuple[str, ...]:
+    """Qwen-Image took the shapes of Wan 2.1's autoencoder; 2.2's has more channels."""
+    return ("wan", "qwen-image") if channels == 16 else ("wan",)
+
+
+def _wan_original(view: View) -> _Found:
+    channels = view.size("decoder.conv1.weight", 1)
+    return _Found("film", _wan(channels), "Wan's residual blocks", channels, {"naming": "original"})
+
+
+def _causal(view: View) -> _Found | None:
+    """Causal convolutions under `conv_in.conv.weight`."""
+    shape = view.shape("decoder.conv_in.conv.weight")
+    if shape is None or len(shape) not in (4, 5):
+        return None
+    channels = shape[1]
+    if len(shape) == 4:
+        return _Found("audio", ("ltx",), "causal convolutions over a spectrum: that for LTX-2's sound", channels)
+    if channels == 128:
+        return _Found("film", ("ltx",), "LTX-Video's causal convolutions", channels)
+    if any(f"decoder.{middle}.norm1.conv_y.conv.weight" in view for middle in ("mid.block_1", "mid_block.resnets.0")):
+        return _Found("film", ("cogvideox",), "norms that see the latents, as CogVideoX's do", channels)
+    return _Found("film", ("hunyuan-video",), "causal convolutions over time and place", channels)
+
+
+def _ltx(view: View) -> _Found:
+    channels = view.size("decoder.conv_in.conv.weight", 1)
+    return _Found("film", ("ltx",), "LTX-Video's residual blocks", channels, {"naming": "original"})
+
+
+def _mochi(view: View) -> _Found:
+    return _Found("film", ("mochi",), "Mochi's stacks of blocks", 12, {"naming": "original"})
+
+
+def _cosmos(view: View) -> _Found:
+    return _Found("film", ("cosmos",), "wavelets, or convolutions split into place and time: Cosmos' tokenizer", 16)
+
+
+# --- sound and shapes ------------------------------------------------------------------------------------------------
+
+
+def _oobleck(view: View) -> _Found:
+    return _Found("audio", ("stable-audio",), "snake activations over waves: Oobleck, of Stable Audio", 64)
+
+
+def _music(view: View) -> _Found:
+    return _Found("audio", ("ace-step",), "a vocoder and a deep compression of spectra: ACE-Step's", 8)
+
+
+def _shape(view: View) -> _Found:
+    return _Found("shape", ("hunyuan3d",), "a decoder of shapes that asks at points: Hunyuan3D's", 64)
+
+
+# Names that only one sort of autoencoder has, and its reader; the general ones last.
+_READERS: Mapping[str, Callable[[View], _Found | None]] = {
+    "decoder_unet.conv_in.weight": _consistency,
+    "vquantizer.codebook.weight": _cascade,
+    "backbone.1.0.block.0.1.num_batches_tracked": _effnet,
+    "encoder.backbone.1.0.block.0.1.num_batches_tracked": _effnet,
+    "blocks.11.num_batches_tracked": _previewer,
+    "vocoder.backbone.channel_layers.0.0.bias": _music,
+    "geo_decoder.cross_attn_decoder.ln_1.bias": _shape,
+    "decoder.layers.1.layers.0.beta": _oobleck,
+    "encoder.snake1.beta": _oobleck,
+    "blocks.2.blocks.3.stack.5.weight": _mochi,
+    "decoder.blocks.2.blocks.3.stack.5.weight": _mochi,
+    "layers.4.layers.1.attn_block.attn.qkv.weight": _mochi,
+    "encoder.layers.4.layers.1.attn_block.attn.qkv.weight": _mochi,
+    "decoder.up_blocks.0.res_blocks.0.conv1.conv.weight": _ltx,
+    "decoder.unpatcher3d.wavelets": _cosmos,
+    "decoder.conv_in.conv_s.weight": _cosmos,
+    "decoder.middle.0.residual.0.gamma": _wan_original,
+    "decoder.stages.1.op_list.0.main.conv.conv.bias": _dc,
+    "decoder.conv_in.conv.weight": _causal,
+    "decoder.conv_in.weight": _picture,
+    "decoder.layers.0.weight": _tiny,
+    "taesd_decoder.1.weight": _tiny,
+    "1.weight": _tiny,
+    "decoder.1.weight": _tiny_video,
+}
+
+
+adapter = Adapter("vae", "Autoencoders (VAE)", recognise)
