@@ -44,13 +44,10 @@ class About:
     def from_json(cls, told: Mapping[str, Any]) -> About:
         """What `to_json` gave; names that this version does not know are left out."""
         known = {each.name for each in fields(cls)}
-        return cls(
-            **{
-                name: tuple(value) if isinstance(value, list) else value
-                for name, value in told.items()
-                if name in known
-            }
-        )
+        values: dict[str, Any] = {
+            name: tuple(value) if isinstance(value, list) else value for name, value in told.items() if name in known
+        }
+        return cls(**values)
 
 
 def about(header: Header, path: Path) -> About:

@@ -162,7 +162,7 @@ class Catalog:
         """The models that can be read and whose hash of this name is not known, the smallest first."""
         assert name in HASHES
         return self._entries(
-            f"models.{name} IS NULL AND NOT missing AND error = '' AND (? IS NULL OR coalesce(said.kind, models.kind) = ?) "
+            f"models.{name} IS NULL AND NOT missing AND error = '' AND (? IS NULL OR {_effective('kind')} = ?) "
             "ORDER BY size, models.path",
             kind,
             kind,
@@ -200,7 +200,8 @@ class Catalog:
         is there.
         """
         filters = {"kind": kind, "family": family, "category": category}
-        conditions, values = ["missing = ?"], [missing]
+        conditions: list[str] = ["missing = ?"]
+        values: list[object] = [missing]
         for name, value in filters.items():
             if value is not None:
                 conditions.append(f"{_effective(name)} = ? COLLATE NOCASE")
@@ -298,12 +299,13 @@ class Catalog:
 
     def keep(self, entry: Entry, hashes: Mapping[str, str | None]) -> Entry:
         """Record some hashes of an entry's bytes, by the names of HASHES, unless the bytes are others by now."""
-        hashed = replace(entry, **hashes, hashed_at=time.time())
+        changes: dict[str, Any] = {**hashes, "hashed_at": time.time()}
+        hashed = replace(entry, **changes)
         with self._transaction() as connection:
             connection.execute(
-                f"UPDATE models SET {', '.join(f'{name} = ?' for name in hashes)}, hashed_at = ? "
+                f"UPDATE models SET {', '.join(f'{name} = ?' for name in changes)} "
                 "WHERE path = ? AND size = ? AND mtime_ns = ? AND inode = ?",
-                (*hashes.values(), hashed.hashed_at, text(str(entry.path)), *entry.stamp),
+                (*changes.values(), text(str(entry.path)), *entry.stamp),
             )
         return hashed
 

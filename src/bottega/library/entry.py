@@ -16,6 +16,7 @@ from bottega.library.search import folded, indexed
 
 CLEAN, UNUSUAL, REFUSED = "clean", "unusual", "refused"
 CORRECTABLE = ("kind", "category", "family", "variant")
+NOTHING = About()
 HASHES = ("sha256", "autov1", "autov3", "crc32", "blake3")
 
 
@@ -60,7 +61,7 @@ class Entry:
     verdict: str = CLEAN
     names: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
-    about: About = About()
+    about: About = NOTHING
     autov1: str | None = None
     autov3: str | None = None
     crc32: str | None = None
@@ -179,22 +180,24 @@ def entry_of(row: Row) -> Entry:
     """The entry that the values of COLUMNS and of SAID make."""
     told = dict(zip((*COLUMNS, *SAID), row, strict=True))
     corrected = {name: told[f"said_{name}"] for name in CORRECTABLE if told[f"said_{name}"] is not None}
-    header = {name: told[name] for name in corrected}
+    others: dict[str, Any] = {
+        **{name: corrected.get(name, told[name]) for name in PLAIN},
+        **{name: bool(told[name]) for name in YES_OR_NO},
+        **{name: tuple(json.loads(told[name])) for name in LISTS},
+        **{name: json.loads(told[name]) for name in MAPPINGS},
+    }
     return Entry(
         path=Path(string(told["path"])),
         shelf=Path(string(told["shelf"])) if told["shelf"] else None,
         stamp=Stamp(told["size"], told["mtime_ns"], told["inode"]),
-        about=About.from_json(json.loads(told["about"])) if told["about"] else About(),
+        about=About.from_json(json.loads(told["about"])) if told["about"] else NOTHING,
         tags=tuple(json.loads(told["tags"])) if told["tags"] else (),
         favourite=bool(told["favourite"]),
         note=string(told["note"]) if told["note"] else "",
         called=string(told["called"]),
         corrected=corrected,
-        told=header,
-        **{name: corrected.get(name, told[name]) for name in PLAIN},
-        **{name: bool(told[name]) for name in YES_OR_NO},
-        **{name: tuple(json.loads(told[name])) for name in LISTS},
-        **{name: json.loads(told[name]) for name in MAPPINGS},
+        told={name: told[name] for name in corrected},
+        **others,
     )
 
 

@@ -55,7 +55,9 @@ class Report:
     @cached_property
     def sorts(self) -> Counter[tuple[str, str, str]]:
         """How many of those that can be read are of each kind, family and variant."""
-        return Counter(tuple(sort) for path, *sort in self.catalog.sorts() if path in self._here)
+        return Counter(
+            (kind, family, variant) for path, kind, family, variant in self.catalog.sorts() if path in self._here
+        )
 
     @cached_property
     def refused(self) -> tuple[Entry, ...]:
@@ -88,8 +90,8 @@ def scan(
 
     A header is read only where path, size, time, inode or the files beside differ from what is on record, or where
     other code or other recognisers read it; many are read in processes that run the command `inspector`, if it is
-    given. What is gone is looked for among what is new, by its stamp and, where its SHA-256 is on record, by the hash of
-    new files of its size, of which `hashing` tells (bytes done, in all).
+    given. What is gone is looked for among what is new, by its stamp and, where its SHA-256 is on record, by the hash
+    of new files of its size, of which `hashing` tells (bytes done, in all).
 
     It can be interrupted at any moment, by Ctrl-C or by an exception from `told`: what was read until then is recorded,
     and the next scan goes on from there.
