@@ -52,7 +52,7 @@ def test_the_second_scan_reads_no_header(catalog: Catalog, shelf: Path, monkeypa
     def read_again(path: Path) -> None:
         raise AssertionError(f"{path} was read again")
 
-    monkeypatch.setattr("bottega.library.scan.read_header", read_again)
+    monkeypatch.setattr("bottega.library.reading.read_header", read_again)
     second = scan(catalog, [shelf], FAMILIES)
     assert (second.headers_read, second.new, second.changed, second.gone) == (0, 0, 0, ())
     assert second.entries == first.entries
@@ -316,7 +316,7 @@ def test_an_unreadable_file_is_tried_again(catalog: Catalog, shelf: Path, monkey
         raise PermissionError(13, "Permission denied", str(path))
 
     with monkeypatch.context() as patched:
-        patched.setattr("bottega.library.scan.read_header", deny)
+        patched.setattr("bottega.library.reading.read_header", deny)
         (entry,) = scan(catalog, [shelf], FAMILIES).refused
     assert entry.error == "Permission denied"
     report = scan(catalog, [shelf], FAMILIES)

@@ -6,130 +6,79 @@ import json
 import os
 import sqlite3
 import time
-from collections.abc import Iterable, Iterator, Mapping
+import unicodedata
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from bottega.errors import BottegaError
-from bottega.library.disk import Stamp, model_name, stamp_of
-from bottega.library.identify import reader
+from bottega.library import search
+from bottega.library.disk import Stamp, model_name
+from bottega.library.entry import COLUMNS, CORRECTABLE, HASHES, REFUSED, Entry, Row, entry_of, row_of, string, text
+from bottega.library.schema import INDEX, JOINED, SELECTED, NewerCatalogError, code_of, connect, prepare, transaction
 
-PATIENCE = 20  # seconds to wait for another process that writes
+if TYPE_CHECKING:
+    from bottega.library.hashes import Hashes
 
-# From version n to n + 1; a catalog of any older version is brought up to date when it is opened.
-MIGRATIONS = (
-    """
-    CREATE TABLE models (
-        path TEXT PRIMARY KEY, shelf TEXT, size INTEGER, mtime_ns INTEGER, inode INTEGER,
-        kind TEXT, category TEXT, family TEXT, variant TEXT, format TEXT, dtype TEXT,
-        parameters INTEGER, bytes INTEGER, dimensions TEXT, parts TEXT, because TEXT, metadata TEXT, guess INTEGER,
-        error TEXT, read_by TEXT, sha256 TEXT, hashed_at REAL, missing INTEGER
-    ) WITHOUT ROWID;
-    CREATE TABLE shelves (path TEXT PRIMARY KEY, added_at REAL) WITHOUT ROWID;
-    """,
-)
-
-COLUMNS = (
-    "path", "shelf", "size", "mtime_ns", "inode", "kind", "category", "family", "variant", "format", "dtype",
-    "parameters", "bytes", "dimensions", "parts", "because", "metadata", "guess", "error", "read_by", "sha256",
-    "hashed_at", "missing",
-)  # fmt: skip
+__all__ = ["Catalog", "CatalogError", "Entry", "Known", "open_catalog"]
 
 # A hash stays true as long as the stamp does, whoever of several processes computed it.
 _KEPT = "coalesce(excluded.{0}, CASE WHEN size = excluded.size AND mtime_ns = excluded.mtime_ns " \
         "AND inode = excluded.inode THEN {0} END)"  # fmt: skip
 _CHANGES = ", ".join(
-    f"{name} = {_KEPT.format(name) if name in ('sha256', 'hashed_at') else f'excluded.{name}'}" for name in COLUMNS[1:]
+    f"{name} = {_KEPT.format(name) if name in (*HASHES, 'hashed_at') else f'excluded.{name}'}" for name in COLUMNS[1:]
 )
 _PUT = (
     f"INSERT INTO models ({', '.join(COLUMNS)}) VALUES ({', '.join('?' * len(COLUMNS))}) "
     f"ON CONFLICT (path) DO UPDATE SET {_CHANGES}"
 )
+_MAY_BE_BYTES = tuple(COLUMNS.index(name) for name in ("path", "shelf", "called"))
+_HANDED = ", ".join((*HASHES, "hashed_at"))
+_HAND_HASHES = (
+    f"UPDATE models SET ({_HANDED}) = (SELECT {_HANDED} FROM models WHERE path = ?) WHERE path = ? AND sha256 IS NULL"
+)
+_HAND_WORDS = (
+    "INSERT OR IGNORE INTO said SELECT ?, tags, favourite, note, kind, category, family, variant, words FROM said "
+    "WHERE path = ?"
+)
+_INDEX_WORDS = (
+    "UPDATE search SET said = coalesce((SELECT words FROM said WHERE path = ?), '') "
+    "WHERE rowid = (SELECT id FROM models WHERE path = ?)"
+)
+# What is gone and what is here with the same stamp, but for the inode, or with the same bytes; surest first.
+_MEETINGS = """
+    SELECT old.path, new.path, old.shelf, old.size = new.size AND old.mtime_ns = new.mtime_ns AND old.inode = new.inode
+        AND old.inode != 0 AS same_file, old.sha256 = new.sha256 AS same_bytes,
+        old.path IN (SELECT path FROM said), new.path IN (SELECT path FROM said)
+    FROM models AS old JOIN models AS new ON {} WHERE old.missing AND NOT new.missing
+"""
+_MEETINGS = (
+    _MEETINGS.format("old.size = new.size AND old.mtime_ns = new.mtime_ns")
+    + " UNION "
+    + _MEETINGS.format("old.sha256 = new.sha256")
+    + " ORDER BY same_file DESC, same_bytes DESC, 1, 2"
+)
+_UNSAID = "tags = '[]' AND NOT favourite AND note = '' AND coalesce(kind, category, family, variant) IS NULL"
+_WEIGHTS = "10.0, 4.0, 1.0, 8.0"  # of the columns of the index: name, words, text, and what the user said
+HASHED_BY = {"sha256": (8, 64), "autov1": (8, 8), "autov3": (12, 64), "crc32": (8, 8), "blake3": (64, 64)}
 
 
 class CatalogError(BottegaError):
     """The catalog can't be read or written."""
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """What the catalog knows of one model.
+class Known(NamedTuple):
+    """The little of a record that tells whether the model has to be read again."""
 
-    `error` says why its header was refused; everything from `kind` on is empty then. `read_by` names the code and the
-    families that read the header: others may see more in it. `missing` models were here and may come back.
-    """
-
-    path: Path
-    shelf: Path | None
     stamp: Stamp
-    kind: str = "unknown"
-    category: str = "unknown"
-    family: str = ""
-    variant: str = ""
-    format: str = ""
-    dtype: str = ""
-    parameters: int = 0
-    bytes: int = 0
-    dimensions: Mapping[str, Any] = field(default_factory=dict)
-    parts: Mapping[str, str] = field(default_factory=dict)
-    because: tuple[str, ...] = ()
-    metadata: Mapping[str, str] = field(default_factory=dict)
-    guess: bool = False
-    error: str = ""
-    read_by: str = ""
-    sha256: str | None = None
-    hashed_at: float | None = None
-    missing: bool = False
-
-    @property
-    def name(self) -> str:
-        """What people call it."""
-        return model_name(self.path)
-
-    @property
-    def size(self) -> int:
-        """Bytes on disk."""
-        return self.stamp.size
-
-    def is_current(self) -> bool:
-        """Whether the file is still the one whose header was read, and this code the one that read it."""
-        try:
-            return self.stamp == stamp_of(self.path) and self.read_by.partition(" ")[0] == reader()
-        except OSError:
-            return False
-
-    @property
-    def autov2(self) -> str | None:
-        """The short hash by which A1111 and Civitai know the file."""
-        return self.sha256[:10] if self.sha256 else None
-
-    def to_json(self) -> dict[str, Any]:
-        """The entry as plain data."""
-        return {
-            "name": self.name,
-            "path": str(self.path),
-            "shelf": str(self.shelf) if self.shelf else None,
-            "kind": self.kind,
-            "category": self.category,
-            "family": self.family,
-            "variant": self.variant,
-            "format": self.format,
-            "dtype": self.dtype,
-            "parameters": self.parameters,
-            "size": self.size,
-            "tensor_bytes": self.bytes,
-            "dimensions": dict(self.dimensions),
-            "parts": dict(self.parts),
-            "because": list(self.because),
-            "guess": self.guess,
-            "metadata": dict(self.metadata),
-            "sha256": self.sha256,
-            "autov2": self.autov2,
-            "error": self.error or None,
-        }
+    beside: int
+    read_by: str
+    shelf: str | None
+    called: str
+    missing: bool
 
 
 class Catalog:
@@ -153,68 +102,316 @@ class Catalog:
         """Let go of the file."""
         self._connection.close()
 
+    # --- what is on record
+
     def entries(self, shelf: Path | None = None, *, missing: bool = False) -> list[Entry]:
         """Every model, or every one of a shelf, by path; those that are gone only if asked for."""
-        rows = self._rows(
-            f"SELECT {_SELECTED} FROM models WHERE (? OR NOT missing) AND (? IS NULL OR shelf = ?) ORDER BY path",
+        return self._entries(
+            "(? OR NOT missing) AND (? IS NULL OR shelf = ?) ORDER BY models.path",
             missing,
-            *[_text(str(shelf)) if shelf else None] * 2,
+            *[text(str(shelf)) if shelf else None] * 2,
         )
-        return [_entry(row) for row in rows]
 
     def entry(self, path: Path) -> Entry | None:
         """The model at exactly this path."""
-        rows = self._rows(f"SELECT {_SELECTED} FROM models WHERE path = ?", _text(str(path)))
-        return _entry(rows[0]) if rows else None
+        return next(iter(self._entries("models.path = ?", text(str(path)))), None)
+
+    def known(self) -> dict[str, Known]:
+        """The little that a scan compares, of every model by its path, also of those that are gone."""
+        rows = self._rows("SELECT path, shelf, called, beside, read_by, missing, size, mtime_ns, inode FROM models")
+        return {
+            string(path): Known(
+                Stamp(*stamp), beside, read_by, string(shelf) if shelf else None, string(called), bool(missing)
+            )
+            for path, shelf, called, beside, read_by, missing, *stamp in rows
+        }
+
+    def named(self, names: Iterable[str]) -> list[Entry]:
+        """The models whose name may be one of these: case and accents are not compared, and a name that a model's own
+        program gave it may only end so."""
+        wanted = [search.folded(name) for name in names]
+        holders = ", ".join("?" * len(wanted))
+        return self._entries(f"NOT missing AND (folded IN ({holders}) OR called != '') ORDER BY models.path", *wanted)
+
+    def names(self) -> list[tuple[str, str, str]]:
+        """Name, file name and kind of every model that can be read."""
+        rows = self._rows(f"SELECT called, models.path, coalesce(said.kind, models.kind) FROM {JOINED} "
+                          "WHERE NOT missing AND error = ''")  # fmt: skip
+        paths = [(string(called), Path(string(path)), kind) for called, path, kind in rows]
+        return [(called or model_name(path), path.name, kind) for called, path, kind in paths]
 
     def with_sha256(self, prefix: str) -> list[Entry]:
         """The models whose hash is known and begins so (hexadecimal digits)."""
-        return [
-            _entry(row)
-            for row in self._rows(
-                f"SELECT {_SELECTED} FROM models WHERE substr(sha256, 1, ?) = ? AND NOT missing ORDER BY path",
-                len(prefix),
-                prefix.lower(),
-            )
+        return self._with_digits("sha256", prefix)
+
+    def with_hash(self, digits: str) -> list[Entry]:
+        """The models one of whose known hashes is this, or begins so where that is how it is written: SHA-256 (and its
+        beginning, AutoV2), AutoV1, AutoV3, CRC32, BLAKE3."""
+        found = [
+            self._with_digits(name, digits) for name, (least, most) in HASHED_BY.items() if least <= len(digits) <= most
         ]
+        return list({entry.path: entry for entries in found for entry in entries}.values())
+
+    def _with_digits(self, name: str, prefix: str) -> list[Entry]:
+        low = prefix.upper() if name == "crc32" else prefix.lower()
+        return self._entries(
+            f"{name} >= ? AND {name} < ? AND NOT missing ORDER BY models.path", low, f"{low}g"
+        )  # after every digit
+
+    def without_hash(self, name: str, kind: str | None = None) -> list[Entry]:
+        """The models that can be read and whose hash of this name is not known, the smallest first."""
+        assert name in HASHES
+        return self._entries(
+            f"models.{name} IS NULL AND NOT missing AND error = '' AND (? IS NULL OR {_effective('kind')} = ?) "
+            "ORDER BY size, models.path",
+            kind,
+            kind,
+        )
+
+    def of_verdict(self, verdict: str) -> list[Entry]:
+        """The models of this verdict (clean, unusual, refused), by path."""
+        return self._entries("verdict = ? AND NOT missing ORDER BY models.path", verdict)
+
+    def sorts(self) -> list[tuple[Path, str, str, str]]:
+        """Path, kind, family and variant of every model that can be read."""
+        kind, family, variant = (_effective(name) for name in ("kind", "family", "variant"))
+        query = f"SELECT models.path, {kind}, {family}, {variant} FROM {JOINED} WHERE NOT missing AND error = ''"
+        return [(Path(string(path)), *sort) for path, *sort in self._rows(query)]
+
+    def search(
+        self,
+        text: str = "",
+        *,
+        kind: str | None = None,
+        family: str | None = None,
+        category: str | None = None,
+        tag: str | None = None,
+        favourite: bool = False,
+        verdict: str | None = None,
+        missing: bool = False,
+        limit: int | None = 50,
+        offset: int = 0,
+    ) -> list[Entry]:
+        """The models that have all words of the text, the best match first; without a text all, by name.
+
+        Each word is taken for the beginning of one (this is for typing), in names, places on the shelf, trigger words,
+        tags, notes, descriptions, kinds and families; after those come the models whose name contains the text's parts
+        anywhere. What is refused is only found by the verdict "refused"; `missing` finds what is gone, and else what
+        is there.
+        """
+        filters = {"kind": kind, "family": family, "category": category}
+        conditions: list[str] = ["missing = ?"]
+        values: list[object] = [missing]
+        for name, value in filters.items():
+            if value is not None:
+                conditions.append(f"{_effective(name)} = ? COLLATE NOCASE")
+                values.append(value)
+        if tag is not None:
+            conditions.append("EXISTS (SELECT 1 FROM json_each(said.tags) WHERE value = ?)")
+            values.append(tag_of(tag))
+        if favourite:
+            conditions.append("favourite")
+        conditions.append("verdict = ?" if verdict else "verdict != ?")
+        values.append((verdict or REFUSED).lower())
+        ids = self._found(text, " AND ".join(conditions), values, -1 if limit is None else offset + limit)[offset:]
+        if not ids:
+            return []
+        # The ids are SQLite's own numbers.
+        rows = self._rows(f"SELECT models.id, {SELECTED} FROM {JOINED} WHERE models.id IN ({', '.join(map(str, ids))})")
+        by_id = {id: row for id, *row in rows}
+        return [entry_of(by_id[id]) for id in ids if id in by_id]
+
+    def _found(self, typed: str, where: str, values: Sequence[object], most: int) -> list[int]:
+        """The ids of at most so many models (-1: all of them) in their order."""
+        if not (parts := search.pieces(typed)):
+            query = f"SELECT models.id FROM {JOINED} WHERE {where} ORDER BY folded, models.id LIMIT ?"
+            return [id for (id,) in self._rows(query, *values, most)]
+        ids: list[int] = []
+        if asked := search.query(typed):
+            query = (
+                f"SELECT models.id FROM search CROSS JOIN {JOINED} WHERE search MATCH ? AND models.id = search.rowid "
+                f"AND {where} ORDER BY bm25(search, {_WEIGHTS}), folded, models.id LIMIT ?"
+            )
+            ids = [id for (id,) in self._rows(query, asked, *values, most)]
+        if most < 0 or len(ids) < most:
+            contained = " AND ".join(["instr(folded, ?)"] * len(parts))
+            query = f"SELECT models.id FROM {JOINED} WHERE {contained} AND {where} ORDER BY folded, models.id LIMIT ?"
+            already = set(ids)
+            ids += [id for (id,) in self._rows(query, *parts, *values, most) if id not in already]
+        return ids if most < 0 else ids[:most]
+
+    # --- what a scan finds
 
     def put(self, entries: Iterable[Entry]) -> None:
-        """Record the entries, all of them or none; a hash that is known and still true is kept."""
-        rows = [_row(entry) for entry in entries]
-        with self._transaction() as connection:
-            connection.executemany(_PUT, rows)
+        """Record the entries, all of them or none; a hash that is known and still true is kept, and so is all that
+        the user said."""
+        self.put_rows([row_of(entry) for entry in entries])
 
-    def keep_hash(self, entry: Entry, sha256: str) -> Entry:
-        """Record the hash of an entry's bytes, unless they are others by now."""
-        hashed = replace(entry, sha256=sha256, hashed_at=time.time())
+    def put_rows(self, rows: Sequence[Row]) -> None:
+        """Record entries that are rows already, as `row_of` makes them."""
+        stored = [_storable(row) for row in rows]
         with self._transaction() as connection:
-            connection.execute(
-                "UPDATE models SET sha256 = ?, hashed_at = ? "
-                "WHERE path = ? AND size = ? AND mtime_ns = ? AND inode = ?",
-                (sha256, hashed.hashed_at, _text(str(entry.path)), *entry.stamp),
+            connection.executemany(_PUT, [row[: len(COLUMNS)] for row in stored])
+            connection.executemany(INDEX, [(*row[len(COLUMNS) :], row[0]) for row in stored])
+
+    def place(self, shelves: Mapping[str, tuple[Path, str]]) -> None:
+        """Record that the models at these paths are there, on which shelf, and by which name their programs know
+        them."""
+        with self._transaction() as connection:
+            connection.executemany(
+                "UPDATE models SET missing = 0, shelf = ?, called = ? WHERE path = ?",
+                [(text(str(shelf)), text(called), text(path)) for path, (shelf, called) in shelves.items()],
             )
-        return hashed
 
     def mark_missing(self, paths: Iterable[Path]) -> None:
         """Record that these are gone for now."""
         with self._transaction() as connection:
             connection.executemany(
-                "UPDATE models SET missing = 1 WHERE path = ?", [(_text(str(path)),) for path in paths]
+                "UPDATE models SET missing = 1 WHERE path = ?", [(text(str(path)),) for path in paths]
             )
 
     def forget(self, paths: Iterable[Path]) -> None:
-        """Drop these for good."""
+        """Drop these for good, with what the user said of them."""
         with self._transaction() as connection:
-            connection.executemany("DELETE FROM models WHERE path = ?", [(_text(str(path)),) for path in paths])
+            self._forget(connection, paths)
+
+    def forget_missing(self) -> int:
+        """Drop all that is gone for good, with what the user said of it; how many those were."""
+        gone = [Path(string(path)) for (path,) in self._rows("SELECT path FROM models WHERE missing")]
+        self.forget(gone)
+        return len(gone)
+
+    def _forget(self, connection: sqlite3.Connection, paths: Iterable[Path]) -> None:
+        keys = [(text(str(path)),) for path in paths]
+        connection.executemany("DELETE FROM search WHERE rowid = (SELECT id FROM models WHERE path = ?)", keys)
+        connection.executemany("DELETE FROM models WHERE path = ?", keys)
+        connection.executemany("DELETE FROM said WHERE path = ?", keys)
+
+    # --- hashes
+
+    def keep_hash(self, entry: Entry, sha256: str) -> Entry:
+        """Record the SHA-256 of an entry's bytes, unless they are others by now."""
+        return self.keep(entry, {"sha256": sha256})
+
+    def keep_hashes(self, entry: Entry, hashes: Hashes) -> Entry:
+        """Record all hashes of an entry's bytes, unless they are others by now."""
+        return self.keep(entry, {name: getattr(hashes, name) for name in HASHES})
+
+    def keep(self, entry: Entry, hashes: Mapping[str, str | None]) -> Entry:
+        """Record some hashes of an entry's bytes, by the names of HASHES, unless the bytes are others by now."""
+        changes: dict[str, Any] = {**hashes, "hashed_at": time.time()}
+        hashed = replace(entry, **changes)
+        with self._transaction() as connection:
+            connection.execute(
+                f"UPDATE models SET {', '.join(f'{name} = ?' for name in changes)} "
+                "WHERE path = ? AND size = ? AND mtime_ns = ? AND inode = ?",
+                (*changes.values(), text(str(entry.path)), *entry.stamp),
+            )
+        return hashed
+
+    # --- what the user says
+
+    def say(
+        self,
+        entry: Entry,
+        *,
+        tags: Iterable[str] | None = None,
+        favourite: bool | None = None,
+        note: str | None = None,
+        corrected: Mapping[str, str] | None = None,
+    ) -> Entry:
+        """Record what the user says of a model, which is kept until the user says otherwise; None leaves as it is.
+
+        `corrected` are all corrections, by the names of CORRECTABLE: those that are not in it are taken back.
+        """
+        with self._transaction() as connection:
+            now = self.entry(entry.path) or entry
+            told = {name: now.told.get(name, getattr(now, name)) for name in CORRECTABLE}
+            right = {name: value for name, value in (now.corrected if corrected is None else corrected).items()
+                     if value != told[name]}  # fmt: skip
+            said = replace(
+                now,
+                **{**told, **right},
+                corrected=right,
+                told={name: told[name] for name in right},
+                tags=now.tags if tags is None else tuple(sorted(filter(None, map(tag_of, tags)))),
+                favourite=now.favourite if favourite is None else favourite,
+                note=now.note if note is None else note.strip(),
+            )
+            self._write_said(connection, said)
+        return said
+
+    def _write_said(self, connection: sqlite3.Connection, entry: Entry) -> None:
+        key = text(str(entry.path))
+        words = search.indexed([*entry.tags, entry.note, *entry.corrected.values()])
+        connection.execute(
+            "INSERT OR REPLACE INTO said VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            (
+                key,
+                json.dumps(entry.tags),
+                entry.favourite,
+                text(entry.note),
+                *(entry.corrected.get(name) for name in CORRECTABLE),
+                words,
+            ),
+        )
+        connection.execute(f"DELETE FROM said WHERE path = ? AND {_UNSAID}", (key,))
+        connection.execute(
+            "UPDATE search SET said = ? WHERE rowid = (SELECT id FROM models WHERE path = ?)", (words, key)
+        )
+
+    def tags(self) -> dict[str, int]:
+        """The user's tags, with how many models have each."""
+        rows = self._rows(
+            "SELECT value, count(*) FROM said, json_each(said.tags) "
+            "WHERE path IN (SELECT path FROM models WHERE NOT missing) GROUP BY value ORDER BY value"
+        )
+        return {str(tag): count for tag, count in rows}
+
+    def gone(self) -> list[Entry]:
+        """The models that are missing, by path."""
+        return self._entries("missing ORDER BY models.path")
+
+    def reunite(self, new: Collection[Path]) -> list[tuple[Path, Path]]:
+        """Find what is gone under another path, and hand it what is known and what the user said: (before, now).
+
+        It is the same file if its stamp is the same, and the same bytes if the SHA-256 is; a file of the same name,
+        size and time, to the nanosecond, is taken for one that was moved to another disk. Only paths that are `new`
+        count, and those of which the user said nothing, where something that was said would else be lost to sight. The
+        old record goes, unless its whole shelf is away: that may come back.
+        """
+        met: dict[Path, Path] = {}
+        for before, now, shelf, same_file, same_bytes, said_before, said_now in self._rows(_MEETINGS):
+            old, here = Path(string(before)), Path(string(now))
+            is_it = same_bytes or (same_bytes is None and (same_file or old.name == here.name))
+            if old in met or here in met.values() or not is_it:
+                continue
+            if (said_before and said_now) or not (here in new or said_before):
+                continue
+            away = shelf is not None and not os.path.isdir(string(shelf))
+            with self._transaction() as connection:
+                if same_file or same_bytes:
+                    connection.execute(_HAND_HASHES, (before, now))
+                connection.execute(_HAND_WORDS, (now, before))
+                connection.execute(_INDEX_WORDS, (now, now))
+                if not away:
+                    self._forget(connection, [old])
+            met[old] = here
+        return list(met.items())
+
+    # --- shelves
 
     def shelves(self) -> tuple[Path, ...]:
         """The folders that the user named, in that order."""
-        return tuple(Path(_string(row[0])) for row in self._rows("SELECT path FROM shelves ORDER BY added_at, path"))
+        return tuple(Path(string(row[0])) for row in self._rows("SELECT path FROM shelves ORDER BY added_at, path"))
 
     def add_shelf(self, shelf: Path) -> None:
         """Remember a folder as a shelf."""
         with self._transaction() as connection:
-            connection.execute("INSERT OR IGNORE INTO shelves VALUES (?, ?)", (_text(str(shelf)), time.time()))
+            connection.execute("INSERT OR IGNORE INTO shelves VALUES (?, ?)", (text(str(shelf)), time.time()))
+
+    def _entries(self, where: str, *values: object) -> list[Entry]:
+        return [entry_of(row) for row in self._rows(f"SELECT {SELECTED} FROM {JOINED} WHERE {where}", *values)]
 
     def _rows(self, query: str, *values: object) -> list[tuple[Any, ...]]:
         with _explained(self.path):
@@ -222,11 +419,13 @@ class Catalog:
 
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
-        with _explained(self.path), _transaction(self._connection):
+        with _explained(self.path), transaction(self._connection):
             yield self._connection
 
 
-_SELECTED = ", ".join(COLUMNS)
+def tag_of(text: str) -> str:
+    """A tag as it is kept: without case and surplus spaces, so that one is not written in two ways."""
+    return " ".join(unicodedata.normalize("NFC", text).casefold().split())
 
 
 def open_catalog(path: Path) -> Catalog:
@@ -243,86 +442,35 @@ def open_catalog(path: Path) -> Catalog:
         if place.exists() and not os.access(place, os.W_OK):
             return _in_memory(path, f"{place} is read-only")
     with _explained(path):
-        connection = _connect(str(path))
+        connection = connect(str(path))
         try:
-            _prepare(connection, path)
+            prepare(connection)
         except sqlite3.OperationalError as error:
             connection.close()
-            if _code(error) not in (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_FULL):
+            if code_of(error) not in (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_FULL):
                 raise
             return _in_memory(path, str(error))
     return Catalog(connection, path)
 
 
-def _connect(target: str, *, uri: bool = False) -> sqlite3.Connection:
-    # No implicit transactions: each change says where it begins and ends.
-    return sqlite3.connect(target, timeout=PATIENCE, isolation_level=None, uri=uri)
-
-
 def _in_memory(path: Path, why: str) -> Catalog:
     """What is on record at `path`, if that can be read, in a catalog that ends with the process."""
-    connection = _connect(":memory:")
+    connection = connect(":memory:")
     with _explained(path):
         if os.access(path, os.R_OK):
             _copy(path, connection)
-        _prepare(connection, path)
+        prepare(connection)
     return Catalog(connection, path, note=f"the catalog is not kept: {why}")
 
 
 def _copy(path: Path, connection: sqlite3.Connection) -> None:
     try:
-        with closing(_connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as source:
+        with closing(connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as source:
             source.backup(connection)
     except sqlite3.OperationalError:
         # WAL wants to write a file beside the database even to read it; "immutable" promises that nobody writes.
-        with closing(_connect(f"{path.absolute().as_uri()}?mode=ro&immutable=1", uri=True)) as source:
+        with closing(connect(f"{path.absolute().as_uri()}?mode=ro&immutable=1", uri=True)) as source:
             source.backup(connection)
-
-
-def _prepare(connection: sqlite3.Connection, path: Path) -> None:
-    version = _version(connection)
-    if version > len(MIGRATIONS):
-        raise CatalogError(
-            f"{path} was made by a newer Bottega", "update Bottega, or move the file away and scan again"
-        )
-    if version == len(MIGRATIONS):
-        return
-    _use_wal(connection)
-    with _transaction(connection):
-        # Another process may have done it while this one waited for its turn, so the version is read again.
-        for script in MIGRATIONS[_version(connection) :]:
-            for statement in script.split(";"):
-                connection.execute(statement)
-        connection.execute(f"PRAGMA user_version = {len(MIGRATIONS)}")
-
-
-def _use_wal(connection: sqlite3.Connection) -> None:
-    # The mode is kept in the file. Changing it does not wait for other processes as everything else does.
-    deadline = time.monotonic() + PATIENCE
-    while True:
-        try:
-            connection.execute("PRAGMA journal_mode = WAL")
-            return
-        except sqlite3.OperationalError as error:
-            if _code(error) != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
-                raise
-            time.sleep(0.02)
-
-
-def _version(connection: sqlite3.Connection) -> int:
-    (version,) = connection.execute("PRAGMA user_version").fetchone()
-    return int(version)
-
-
-@contextmanager
-def _transaction(connection: sqlite3.Connection) -> Iterator[None]:
-    try:
-        connection.execute("BEGIN IMMEDIATE")
-        yield
-        connection.execute("COMMIT")
-    finally:
-        if connection.in_transaction:
-            connection.execute("ROLLBACK")
 
 
 @contextmanager
@@ -330,8 +478,12 @@ def _explained(path: Path) -> Iterator[None]:
     """Turn SQLite's errors into one clear line about this file."""
     try:
         yield
+    except NewerCatalogError:
+        raise CatalogError(
+            f"{path} was made by a newer Bottega", "update Bottega, or move the file away and scan again"
+        ) from None
     except sqlite3.DatabaseError as error:
-        raise CatalogError(f"{path}: {error}", _REMEDIES.get(_code(error), "check the disk that it is on")) from error
+        raise CatalogError(f"{path}: {error}", _REMEDIES.get(code_of(error), "check the disk that it is on")) from error
 
 
 _REMEDIES = {
@@ -342,67 +494,14 @@ _REMEDIES = {
 }
 
 
-def _code(error: sqlite3.Error) -> int:
-    """SQLite's primary result code; the bits above say more than is needed here."""
-    return int(getattr(error, "sqlite_errorcode", 0)) & 0xFF
+def _effective(name: str) -> str:
+    """In SQL: what the user says it is, else what the header says."""
+    return f"coalesce(said.{name}, models.{name})"
 
 
-def _row(entry: Entry) -> tuple[object, ...]:
-    return (
-        _text(str(entry.path)),
-        _text(str(entry.shelf)) if entry.shelf else None,
-        *entry.stamp,
-        entry.kind,
-        entry.category,
-        entry.family,
-        entry.variant,
-        entry.format,
-        entry.dtype,
-        entry.parameters,
-        entry.bytes,
-        json.dumps(dict(entry.dimensions)),
-        json.dumps(dict(entry.parts)),
-        json.dumps(entry.because),
-        json.dumps(dict(entry.metadata)),
-        entry.guess,
-        entry.error,
-        entry.read_by,
-        entry.sha256,
-        entry.hashed_at,
-        entry.missing,
-    )
-
-
-def _entry(row: tuple[Any, ...]) -> Entry:
-    told = dict(zip(COLUMNS, row, strict=True))
-    return Entry(
-        path=Path(_string(told["path"])),
-        shelf=Path(_string(told["shelf"])) if told["shelf"] else None,
-        stamp=Stamp(told["size"], told["mtime_ns"], told["inode"]),
-        dimensions=json.loads(told["dimensions"]),
-        parts=json.loads(told["parts"]),
-        because=tuple(json.loads(told["because"])),
-        metadata=json.loads(told["metadata"]),
-        guess=bool(told["guess"]),
-        missing=bool(told["missing"]),
-        **{name: told[name] for name in _AS_THEY_ARE},
-    )
-
-
-_AS_THEY_ARE = (
-    "kind", "category", "family", "variant", "format", "dtype", "parameters", "bytes", "error", "read_by", "sha256",
-    "hashed_at",
-)  # fmt: skip
-
-
-def _text(text: str) -> str | bytes:
-    """The text as SQLite can hold it: a name that is no valid Unicode goes in as the bytes that it is on disk."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return text.encode(errors="surrogateescape")
-    return text
-
-
-def _string(value: str | bytes) -> str:
-    return value if isinstance(value, str) else value.decode(errors="surrogateescape")
+def _storable(row: Row) -> list[Any]:
+    values = list(row)
+    for index in _MAY_BE_BYTES:
+        if values[index] is not None:
+            values[index] = text(values[index])
+    return values

@@ -6,20 +6,23 @@ import os
 import re
 import unicodedata
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
+from contextlib import suppress
 from difflib import get_close_matches
+from functools import partial
 from pathlib import Path
 
 from bottega.errors import BottegaError, UnknownModel
 from bottega.formats import read_header
 from bottega.library.catalog import Catalog, Entry
-from bottega.library.disk import stamp_of
-from bottega.library.hashes import sha256_of
-from bottega.library.scan import read_entry, scan, signature
+from bottega.library.disk import model_name, stamp_of
+from bottega.library.hashes import hashes_of, sha256_of
+from bottega.library.reading import autov1_of, read_entry, signature
+from bottega.library.scan import Told, scan
 from bottega.spec import Recogniser
 
 _TITLE = re.compile(r"(?P<name>.*?)\s*\[(?P<hash>[0-9a-fA-F]{8,64})\]")
 _HASH = re.compile(r"[0-9a-fA-F]{8,64}")
+_AUTOV1, _AUTOV2, _AUTOV3 = 8, 10, 12  # digits of these hashes, as they are written
 
 
 class AmbiguousModel(BottegaError):
@@ -38,9 +41,8 @@ class UnknownTitle(UnknownModel):
     def __init__(self, title: re.Match[str], called: Sequence[Entry], nearest: Sequence[str]) -> None:
         name, wanted = title["name"], title["hash"]
         if called:
-            real = " and ".join((entry.sha256 or "unknown")[:10] for entry in called)
-            old = " (8 digits are A1111's old kind of hash, which is not compared)" if len(wanted) == 8 else ""
-            what = f"the hash of {name} is {real}, not {wanted}{old}"
+            real = " and ".join(_short_hash(entry, len(wanted)) for entry in called)
+            what = f"the hash of {name} is {real}, not {wanted}"
             remedy = f"put the right one on a shelf, or make a picture with this one: --model {name!r}"
         else:
             what = f"no model has the hash {wanted}" + (f", and none is called {name!r}" if name else "")
@@ -57,8 +59,13 @@ def find(
     shelves: Sequence[Path] = (),
     *,
     kind: str | None = None,
+    hashing: Told | None = None,
 ) -> Entry:
     """The one model that the reference means; models of `kind` go before others of the same name.
+
+    A hash may be a SHA-256 or the beginning of one (AutoV2), an AutoV1, AutoV3, CRC32 or BLAKE3. One that is not on
+    record is looked for in models (of that kind) that were not hashed yet, the smallest first, if there is a `hashing`
+    to tell of it: (bytes done, in all). That reads them, once and for all.
 
     A path to a file that no scan has seen is identified on the spot and recorded; a changed file is identified anew.
     When nothing on record has this name the shelves are looked through once more: a file that was put there a moment
@@ -68,10 +75,13 @@ def find(
     if not candidates and shelves:
         scan(catalog, shelves, recognisers)
         candidates = _candidates(catalog, reference, recognisers, kind)
+    if not candidates and hashing and (digits := _digits(reference)):
+        found = _preferred(_hashed_now(catalog, digits, kind, hashing), kind)
+        candidates = [identify_path(catalog, entry.path, recognisers) for entry in found]
     if not candidates:
-        nearest = _nearest(reference, catalog.entries(), kind)
+        nearest = _nearest(reference, catalog, kind)
         if title := _TITLE.fullmatch(reference.strip()):
-            raise UnknownTitle(title, _preferred(_named(catalog.entries(), title["name"]), kind), nearest)
+            raise UnknownTitle(title, _preferred(_named(catalog, title["name"]), kind), nearest)
         raise UnknownModel(reference, nearest)
     distinct = {entry.sha256 or entry.path for entry in candidates}
     if len(distinct) > 1:
@@ -93,11 +103,10 @@ def identify_path(catalog: Catalog, path: Path, recognisers: Sequence[Recogniser
         and not (known.error or known.missing)
     ):
         return known
-    entry = read_entry(path, stamp, known.shelf if known else None, recognisers)
-    if known and known.stamp == stamp:
-        entry = replace(entry, sha256=known.sha256, hashed_at=known.hashed_at)
+    shelf, called, beside = (known.shelf, known.called, known.beside) if known else (None, "", 0)
+    entry = read_entry(path, stamp, shelf, recognisers, called=called, beside=beside)
     catalog.put([entry])
-    return entry
+    return catalog.entry(path) or entry
 
 
 def _candidates(catalog: Catalog, reference: str, recognisers: Sequence[Recogniser], kind: str | None) -> list[Entry]:
@@ -116,23 +125,53 @@ def _candidates(catalog: Catalog, reference: str, recognisers: Sequence[Recognis
 
 
 def _on_record(catalog: Catalog, reference: str) -> list[Entry]:
-    entries = catalog.entries()
-    if named := _named(entries, reference):
+    if named := _named(catalog, reference):
         return named
     if title := _TITLE.fullmatch(reference.strip()):
         # The same bytes under another name will do as well.
-        return _with_hash(catalog, _named(entries, title["name"]), title["hash"]) or catalog.with_sha256(title["hash"])
-    if _HASH.fullmatch(reference):
-        return catalog.with_sha256(reference)
+        return _with_hash(catalog, _named(catalog, title["name"]), title["hash"]) or catalog.with_hash(title["hash"])
+    return catalog.with_hash(reference) if _HASH.fullmatch(reference) else []
+
+
+def _digits(reference: str) -> str:
+    """The digits of the hash that a reference is or has, if any."""
+    if title := _TITLE.fullmatch(reference.strip()):
+        return title["hash"]
+    return reference if _HASH.fullmatch(reference) else ""
+
+
+def _hashed_now(catalog: Catalog, digits: str, kind: str | None, hashing: Told) -> list[Entry]:
+    """The models with this hash among those that were not hashed yet; they are, until one has it."""
+    if len(digits) == _AUTOV1:
+        for entry in catalog.without_hash("autov1", kind):
+            with suppress(OSError):  # a folder has none, and a file may be gone
+                catalog.keep(entry, {"autov1": autov1_of(entry.path)})
+        return catalog.with_hash(digits)
+    # A beginning of ten digits is a SHA-256's, which alone takes a third of the time of all together.
+    name, hash_it = ("sha256", sha256_of) if len(digits) == _AUTOV2 else ("blake3", hashes_of)
+    unknown = catalog.without_hash(name, kind)
+    total, done = sum(entry.size for entry in unknown), 0
+    for entry in unknown:
+        with suppress(BottegaError, OSError):  # it changed since the scan, or is gone
+            hash_it(catalog, entry, partial(_from, hashing, done, total))
+            if found := catalog.with_hash(digits):
+                return found
+        done += entry.size
     return []
 
 
-def _named(entries: Sequence[Entry], name: str) -> list[Entry]:
+def _from(told: Told, before: int, total: int, done: int, _: int) -> None:
+    told(before + done, total)
+
+
+def _named(catalog: Catalog, name: str) -> list[Entry]:
     """The models of this name, exactly if there are such, else whatever the case and the composition of its letters.
 
     A name may be a path on the shelf, or the end of one (`sub/folder/name`), with the file's ending or without.
     """
     wanted = name.replace(os.sep, "/")
+    last = wanted.rpartition("/")[2]
+    entries = catalog.named((wanted, last, model_name(Path(last))))
     for same in (str, _folded):
         names = [(entry, [same(path) for path in _path_names(entry)]) for entry in entries]
         exact = [entry for entry, paths in names if same(wanted) in paths]
@@ -143,23 +182,37 @@ def _named(entries: Sequence[Entry], name: str) -> list[Entry]:
 
 
 def _path_names(entry: Entry) -> Iterable[str]:
-    """The path of a model and its path on its shelf, both with and without the ending."""
+    """The path of a model and its path on its shelf, both with and without the ending; its own name, if it has one."""
+    if entry.called:
+        yield entry.called
     paths = [entry.path]
     if entry.shelf and entry.path.is_relative_to(entry.shelf):
         paths.append(entry.path.relative_to(entry.shelf))
     for path in paths:
         yield path.as_posix()
-        yield path.with_name(entry.name).as_posix()
+        yield path.with_name(model_name(path)).as_posix()
 
 
 def _folded(name: str) -> str:
     return unicodedata.normalize("NFC", name).casefold()
 
 
-def _with_hash(catalog: Catalog, entries: Iterable[Entry], prefix: str) -> list[Entry]:
+def _with_hash(catalog: Catalog, entries: Iterable[Entry], digits: str) -> list[Entry]:
     """Those of one name whose bytes have this hash; it is computed where it is not known, as the name alone may lie."""
-    hashed = (sha256_of(catalog, entry) for entry in entries if os.path.exists(entry.path) and not entry.error)
-    return [entry for entry in hashed if entry.sha256 and entry.sha256.startswith(prefix.lower())]
+    there = [entry for entry in entries if os.path.exists(entry.path) and not entry.error]
+    for entry in there:
+        _know(catalog, entry, len(digits))
+    paths = {entry.path for entry in there}
+    return [entry for entry in catalog.with_hash(digits) if entry.path in paths]
+
+
+def _know(catalog: Catalog, entry: Entry, digits: int) -> None:
+    """Compute what a hash of so many digits may be compared with, unless that is known."""
+    sha256_of(catalog, entry)
+    if digits == _AUTOV1 and not entry.autov1 and not entry.path.is_dir():
+        catalog.keep(entry, {"autov1": autov1_of(entry.path)})
+    elif digits > _AUTOV2:
+        hashes_of(catalog, entry)
 
 
 def _preferred(entries: Sequence[Entry], kind: str | None) -> list[Entry]:
@@ -170,16 +223,22 @@ def _preferred(entries: Sequence[Entry], kind: str | None) -> list[Entry]:
     return [entry for entry in chosen if not entry.error] or chosen
 
 
-def _nearest(reference: str, entries: Sequence[Entry], kind: str | None) -> list[str]:
+def _nearest(reference: str, catalog: Catalog, kind: str | None) -> list[str]:
     names = {
-        _folded(name): entry.name
-        for entry in entries
-        if not entry.error and kind in (None, entry.kind)
-        for name in (entry.name, entry.path.name)
+        _folded(name): shown
+        for shown, file, its_kind in catalog.names()
+        if kind in (None, its_kind)
+        for name in (shown, file)
     }
     wanted = Path(_TITLE.sub(r"\g<name>", reference)).name
     near = get_close_matches(_folded(wanted), names, n=5, cutoff=0.5)
     return list(dict.fromkeys(names[name] for name in near))[:3]
+
+
+def _short_hash(entry: Entry, digits: int) -> str:
+    """The entry's own hash of the sort that has so many digits."""
+    known = entry.autov1 if digits == _AUTOV1 else entry.autov3 if digits == _AUTOV3 else None
+    return known[:digits] if known else (entry.sha256 or "unknown")[:_AUTOV2]
 
 
 def _listed(paths: Sequence[Path]) -> str:

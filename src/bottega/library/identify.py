@@ -10,7 +10,7 @@ from itertools import islice
 from pathlib import Path
 
 from bottega.formats.header import Header
-from bottega.spec import Match, Recogniser
+from bottega.spec import Family, Match, Recogniser
 from bottega.version import __version__
 
 UNKNOWN = "unknown"
@@ -34,21 +34,26 @@ _LONGEST = 600  # metadata can hold a whole training log; nobody reads more than
 
 @dataclass(frozen=True)
 class Identity:
-    """What a model is: who recognised it (empty if nobody), the family it is of or fits to, and what was found."""
+    """What a model is: who recognised it (empty if nobody), the family it is of or fits to, and what was found.
+
+    `runs` says that the recogniser is a family, which can run it.
+    """
 
     recogniser: str
     family: str
     match: Match
+    runs: bool = False
 
 
 def identify(header: Header, recognisers: Sequence[Recogniser]) -> Identity:
     """Ask every recogniser; what none claims, or more than one, is of kind "unknown" with a word why."""
-    claims = [(each.id, match) for each in recognisers if (match := each.recognise(header)) is not None]
+    claims = [(each, match) for each in recognisers if (match := each.recognise(header)) is not None]
     if len(claims) == 1:
-        ((id, match),) = claims
-        return Identity(id, id if match.family is None else match.family, match)
+        ((claimant, match),) = claims
+        family = claimant.id if match.family is None else match.family
+        return Identity(claimant.id, family, match, isinstance(claimant, Family))
     if claims:
-        return _unknown(f"{' and '.join(id for id, _ in claims)} all claim it, and it can only be one of them")
+        return _unknown(f"{' and '.join(each.id for each, _ in claims)} all claim it, and it can only be one of them")
     names = ", ".join(islice(header.tensors, 3))
     return _unknown(
         f"nothing known has these {len(header.tensors)} tensors ({names} ...)" if names else "it has no tensors"

@@ -4,47 +4,77 @@ from __future__ import annotations
 
 import os
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from contextlib import suppress
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
-from queue import Empty, SimpleQueue
-from threading import Thread
-from types import TracebackType
 
 from bottega.errors import BottegaError
-from bottega.formats import read_header
-from bottega.library.catalog import Catalog, Entry
-from bottega.library.disk import Stamp
-from bottega.library.identify import identify, reader, shown_metadata
-from bottega.library.shelves import Walk, shelf_places
+from bottega.library.catalog import Catalog, Known
+from bottega.library.entry import REFUSED, UNUSUAL, Entry, Row
+from bottega.library.hashes import sha256_of
+from bottega.library.readers import Readers
+from bottega.library.reading import Job, autov1_of, read_entry, signature
+from bottega.library.shelves import Found, Walk, shelf_places
 from bottega.spec import Recogniser
 
+__all__ = ["Report", "Told", "read_entry", "scan", "signature"]
+
 BATCH = 256  # headers that are recorded at once
-THREADS = 8
 
 Told = Callable[[int, int], None]  # (done, total)
 
 
 @dataclass(frozen=True)
 class Report:
-    """What a scan found: every model that is there now, and what changed since the last time.
+    """What a scan found: where every model is that is there now, and what changed since the last time.
 
+    `moved` are those that were found again under another path (before, now), `gone` those that are missing since.
     `unreadable` are folders that could not be entered, with the reason; `absent` are shelves that are not there.
     """
 
-    entries: tuple[Entry, ...]
+    paths: tuple[Path, ...]
     headers_read: int
     new: int
     changed: int
+    moved: tuple[tuple[Path, Path], ...]
     gone: tuple[Path, ...]
     unreadable: Mapping[Path, str]
     absent: tuple[Path, ...]
     seconds: float
+    catalog: Catalog = field(repr=False, compare=False)
 
     @property
+    def entries(self) -> tuple[Entry, ...]:
+        """All that was found, from the catalog: tens of thousands take a while."""
+        known = {entry.path: entry for entry in self.catalog.entries()}
+        return tuple(known[path] for path in self.paths if path in known)
+
+    @cached_property
+    def sorts(self) -> Counter[tuple[str, str, str]]:
+        """How many of those that can be read are of each kind, family and variant."""
+        return Counter(
+            (kind, family, variant) for path, kind, family, variant in self.catalog.sorts() if path in self._here
+        )
+
+    @cached_property
     def refused(self) -> tuple[Entry, ...]:
         """What looks like a model and is none that can be read."""
-        return tuple(entry for entry in self.entries if entry.error)
+        return self._of_verdict(REFUSED)
+
+    @cached_property
+    def unusual(self) -> tuple[Entry, ...]:
+        """What can be read, but holds more than a model needs."""
+        return self._of_verdict(UNUSUAL)
+
+    def _of_verdict(self, verdict: str) -> tuple[Entry, ...]:
+        return tuple(entry for entry in self.catalog.of_verdict(verdict) if entry.path in self._here)
+
+    @cached_property
+    def _here(self) -> frozenset[Path]:
+        return frozenset(self.paths)
 
 
 def scan(
@@ -52,180 +82,122 @@ def scan(
     shelves: Sequence[Path],
     recognisers: Sequence[Recogniser],
     told: Told = lambda done, total: None,
+    *,
+    inspector: Sequence[str] = (),
+    hashing: Told = lambda done, total: None,
 ) -> Report:
     """Bring the catalog up to date with these shelves, or folders on them.
 
-    A header is read only where path, size, time or inode differ from what is on record, or where other code or
-    other recognisers read it. It can be interrupted at any moment, by Ctrl-C or by an exception from `told`: what was
-    read until then is recorded, and the next scan goes on from there.
+    A header is read only where path, size, time, inode or the files beside differ from what is on record, or where
+    other code or other recognisers read it; many are read in processes that run the command `inspector`, if it is
+    given. What is gone is looked for among what is new, by its stamp and, where its SHA-256 is on record, by the hash
+    of new files of its size, of which `hashing` tells (bytes done, in all).
+
+    It can be interrupted at any moment, by Ctrl-C or by an exception from `told`: what was read until then is recorded,
+    and the next scan goes on from there.
     """
     started = time.perf_counter()
-    every_shelf = {*map(_absolute, shelves), *catalog.shelves()}
-    known = {entry.path: entry for entry in catalog.entries(missing=True)}
-    walk = Walk(every_shelf)
-    found = {each.path: (each.stamp, shelf) for shelf in map(_absolute, shelves) for each in walk.models(shelf)}
+    shelves = [*map(_absolute, shelves)]
+    known = catalog.known()
+    walk = Walk({*shelves, *catalog.shelves()})
+    found = {str(each.path): (each, shelf) for shelf in shelves for each in walk.models(shelf)}
 
-    read_by = signature(recognisers)
-    current, pending = {}, {}
-    for path, (stamp, shelf) in found.items():
-        before = known.get(path)
-        if before and before.stamp == stamp and before.read_by == read_by:
-            current[path] = replace(before, shelf=shelf, missing=False)
-        else:
-            pending[path] = (stamp, shelf)
-    catalog.put(entry for path, entry in current.items() if entry != known[path])
+    jobs = _jobs(found, known, signature(recognisers))
+    pending = {str(job.path) for job in jobs}
+    catalog.place(_displaced(found, known, pending))
+    _read_all(catalog, jobs, Readers(jobs, recognisers, inspector), told)
 
-    moved = _moved(known, found, pending)
-    current |= {entry.path: entry for entry in _read_all(catalog, pending, recognisers, moved, told)}
-    catalog.forget(entry.path for entry in moved.values())
-    places = [place for shelf in map(_absolute, shelves) for place in shelf_places(shelf)]
+    places = [place for shelf in shelves for place in shelf_places(shelf)]
     gone = [
-        path for path, entry in known.items() if path not in found and not entry.missing and walk.covers(path, places)
+        Path(path)
+        for path, before in known.items()
+        if path not in found and not before.missing and walk.covers(Path(path), places)
     ]
     catalog.mark_missing(gone)
+    new = {job.path for job in jobs if str(job.path) not in known}
+    moved = _reunite(catalog, new, hashing)
     return Report(
-        entries=tuple(current[path] for path in found),
-        headers_read=len(pending),
-        new=sum(path not in known for path in pending),
-        changed=sum(path in known for path in pending),
-        gone=tuple(gone),
+        paths=tuple(each.path for each, _ in found.values()),
+        headers_read=len(jobs),
+        new=len(new) - sum(now in new for _, now in moved),
+        changed=len(jobs) - len(new),
+        moved=tuple(moved),
+        gone=tuple(sorted({*gone}.difference(before for before, _ in moved))),
         unreadable=walk.unreadable,
-        absent=tuple(shelf for shelf in map(_absolute, shelves) if not shelf.is_dir()),
+        absent=tuple(shelf for shelf in shelves if not shelf.is_dir()),
         seconds=time.perf_counter() - started,
+        catalog=catalog,
     )
 
 
-def read_entry(path: Path, stamp: Stamp, shelf: Path | None, recognisers: Sequence[Recogniser]) -> Entry:
-    """What one model is, from its header. Raises BottegaError or OSError where it can't be read."""
-    header = read_header(path)
-    identity = identify(header, recognisers)
-    match = identity.match
-    return Entry(
-        path=path,
-        shelf=shelf,
-        stamp=stamp,
-        kind=match.kind,
-        category=match.category,
-        family=identity.family,
-        variant=match.variant,
-        format=header.format,
-        dtype=next(iter(header.dtypes), ""),
-        parameters=header.parameters,
-        bytes=header.bytes,
-        dimensions=match.dimensions,
-        parts=match.parts,
-        because=match.because,
-        metadata=shown_metadata(header.metadata),
-        guess=match.guess,
-        read_by=signature(recognisers),
-    )
+def _jobs(found: Mapping[str, tuple[Found, Path]], known: Mapping[str, Known], read_by: str) -> list[Job]:
+    """What has to be read: all that is not on record as it is now."""
+    return [
+        Job(each.path, shelf, each.stamp, each.name, each.beside)
+        for path, (each, shelf) in found.items()
+        if not (before := known.get(path))
+        or before.stamp != each.stamp
+        or before.beside != each.beside
+        or before.read_by != read_by
+    ]
 
 
-def signature(recognisers: Iterable[Recogniser]) -> str:
-    """Who reads headers: what this code and these recognisers make of one stays true until they change."""
-    return " ".join((reader(), *sorted(each.id for each in recognisers)))
-
-
-def _read_all(
-    catalog: Catalog,
-    pending: Mapping[Path, tuple[Stamp, Path]],
-    recognisers: Sequence[Recogniser],
-    moved: Mapping[Path, Entry],
-    told: Told,
-) -> list[Entry]:
-    """Read the pending headers in parallel; record them in batches, also those at hand when it is interrupted."""
-    entries: list[Entry] = []
-    recorded = 0
-    told(0, len(pending))
-    with _Readers(pending, recognisers) as readers:
-        try:
-            for done in range(1, len(pending) + 1):
-                entry = readers.next()
-                if before := moved.get(entry.path):
-                    entry = replace(entry, sha256=before.sha256, hashed_at=before.hashed_at)
-                entries.append(entry)
-                if len(entries) - recorded == BATCH:
-                    catalog.put(entries[recorded:])
-                    recorded = len(entries)
-                told(done, len(pending))
-        finally:
-            catalog.put(entries[recorded:])
-    return entries
-
-
-class _Readers:
-    """Threads that read headers until there are none left, or until nobody wants them any more.
-
-    Not concurrent.futures: its locks are taken in Python, and a Ctrl-C at the wrong moment leaves one locked for ever.
-    """
-
-    def __init__(self, pending: Mapping[Path, tuple[Stamp, Path]], recognisers: Sequence[Recogniser]) -> None:
-        self._recognisers = recognisers
-        self._todo: SimpleQueue[tuple[Path, Stamp, Path]] = SimpleQueue()
-        self._results: SimpleQueue[Entry | Exception] = SimpleQueue()
-        for path, (stamp, shelf) in pending.items():
-            self._todo.put((path, stamp, shelf))
-        self._threads = [Thread(target=self._work, daemon=True) for _ in range(min(THREADS, len(pending)))]
-
-    def __enter__(self) -> _Readers:
-        for thread in self._threads:
-            thread.start()
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        while self._take() is not None:
-            pass  # what nobody wants any more
-        for thread in self._threads:
-            thread.join()
-
-    def next(self) -> Entry:
-        """The next model that was read, in any order; called once for each."""
-        result = self._results.get()
-        if isinstance(result, Exception):
-            raise result
-        return result
-
-    def _work(self) -> None:
-        while (job := self._take()) is not None:
-            try:
-                self._results.put(_read(*job, self._recognisers))
-            except Exception as error:  # handed over to the thread that waits for the result
-                self._results.put(error)
-
-    def _take(self) -> tuple[Path, Stamp, Path] | None:
-        try:
-            return self._todo.get_nowait()
-        except Empty:
-            return None
-
-
-def _read(path: Path, stamp: Stamp, shelf: Path, recognisers: Sequence[Recogniser]) -> Entry:
-    """What one model is; a file that is refused is recorded with the reason."""
-    read_by = signature(recognisers)
-    try:
-        return read_entry(path, stamp, shelf, recognisers)
-    except BottegaError as error:
-        reason = str(error).removeprefix(f"{path}: ")
-        if isinstance(error.__cause__, OSError):
-            read_by = ""  # it may become readable without being changed: the next scan tries again
-    except OSError as error:
-        reason, read_by = error.strerror or str(error), ""
-    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
-        # A strange file that a reader or a recogniser stumbles over must not keep the others from being found.
-        reason = f"Bottega stumbled over it ({type(error).__name__}: {error}); please report that as a bug"
-    return Entry(path, shelf, stamp, error=reason.encode(errors="backslashreplace").decode(), read_by=read_by)
-
-
-def _moved(
-    known: Mapping[Path, Entry], found: Mapping[Path, object], pending: Mapping[Path, tuple[Stamp, Path]]
-) -> dict[Path, Entry]:
-    """For each new path the record of the same file under a path that is no more: its hash is still true."""
-    lost = {entry.stamp: entry for path, entry in known.items() if path not in found and not os.path.lexists(path)}
+def _displaced(
+    found: Mapping[str, tuple[Found, Path]], known: Mapping[str, Known], pending: set[str]
+) -> dict[str, tuple[Path, str]]:
+    """What is on record as it is now, but as missing, or on another shelf, or under another name."""
     return {
-        path: lost.pop(stamp)
-        for path, (stamp, _) in pending.items()
-        if path not in known and stamp.inode and stamp in lost
+        path: (shelf, each.name)
+        for path, (each, shelf) in found.items()
+        if path not in pending
+        and (before := known[path])
+        and (before.missing or before.shelf != str(shelf) or before.called != each.name)
     }
+
+
+def _read_all(catalog: Catalog, jobs: Sequence[Job], readers: Readers, told: Told) -> None:
+    """Read the headers in parallel; record them in batches, also those at hand when it is interrupted."""
+    rows: list[Row] = []
+    told(0, len(jobs))
+    with readers:
+        try:
+            for done in range(1, len(jobs) + 1):
+                rows.append(readers.next())
+                if len(rows) == BATCH:
+                    catalog.put_rows(rows)
+                    rows = []
+                told(done, len(jobs))
+        finally:
+            catalog.put_rows(rows)
+
+
+def _reunite(catalog: Catalog, new: set[Path], hashing: Told) -> list[tuple[Path, Path]]:
+    """Find what is gone among what is new, by what is on record and then by hash; (before, now)."""
+    moved = catalog.reunite(new)
+    candidates = _candidates(catalog, new.difference(now for _, now in moved))
+    total = sum(entry.size for entry in candidates)
+    done = 0
+    for entry in candidates:
+        with suppress(BottegaError, OSError):  # it changes while it is looked at: the next scan finds out
+            sha256_of(catalog, entry, lambda part, _, done=done: hashing(done + part, total))  # type: ignore[misc]
+        done += entry.size
+    return moved + (catalog.reunite(new) if candidates else [])
+
+
+def _candidates(catalog: Catalog, new: Iterable[Path]) -> list[Entry]:
+    """The new models that may be one that is gone and whose SHA-256 is on record: of its size, and its AutoV1."""
+    lost: dict[int, set[str | None]] = {}
+    for entry in catalog.gone():
+        if entry.sha256:
+            lost.setdefault(entry.size, set()).add(entry.autov1)
+    if not lost:
+        return []
+    entries = filter(None, map(catalog.entry, sorted(new)))
+    return [entry for entry in entries if not entry.error and _may_be_one_of(entry, lost.get(entry.size, set()))]
+
+
+def _may_be_one_of(entry: Entry, autov1s: set[str | None]) -> bool:
+    return bool(autov1s) and (None in autov1s or entry.path.is_dir() or autov1_of(entry.path) in autov1s)
 
 
 def _absolute(path: Path) -> Path:

@@ -16,6 +16,9 @@ ACTIONS = {
     "scan": "look through the shelves for models",
     "list": "list the models that are known",
     "show": "tell what one model is",
+    "tag": "give a model tags, or make it a favourite",
+    "note": "write down something about a model",
+    "correct": "say what a model really is",
 }
 MODULES = {"list": "listing"}  # where the action's name is taken
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bottega.cli.models.shelves import all_shelves, family_text, plural
+from bottega.cli.models.shelves import all_shelves, family_words, plural
 from bottega.cli.progress import Progress
 from bottega.cli.terminal import print_json, printable, table, time_text
 from bottega.errors import FileError
@@ -23,16 +23,20 @@ DESCRIPTION = (
     "Look through the shelves for models that are new or changed, read their headers and tell what they are. "
     "A folder may be plain, or an installation of stable-diffusion-webui, Forge or ComfyUI."
 )
-MOST_REFUSED = 20  # that a scan names one by one
+MOST = 20  # files of one sort that a scan names one by one
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """The arguments of `bottega models scan`."""
     parser.add_argument("folders", nargs="*", type=Path, metavar="FOLDER", help="only these; each becomes a shelf")
+    parser.add_argument(
+        "--forget-missing", action="store_true", help="drop what is gone from these shelves, with your words about it"
+    )
 
 
 def run(args: argparse.Namespace, settings: Settings, catalog: Catalog) -> int:
     """Scan the folders that are named, or all shelves."""
+    from bottega.inspector import COMMAND
     from bottega.library.scan import scan
     from bottega.recognisers import all_recognisers
 
@@ -47,12 +51,32 @@ def run(args: argparse.Namespace, settings: Settings, catalog: Catalog) -> int:
             folders or shelves,
             all_recognisers(),
             lambda done, total: progress.update("headers", done, total) if total else None,
+            inspector=COMMAND,
+            hashing=lambda done, total: progress.update("hash", done, total, "bytes"),
         )
+    forgotten = forget_missing(catalog, folders or shelves) if args.forget_missing else 0
+    missing = gone_from(catalog, folders or shelves)
     if args.json:
-        print_json(report_json(folders or shelves, report))
+        print_json(report_json(folders or shelves, report, missing, forgotten))
     else:
-        print(report_text(folders or shelves, report))
+        print(report_text(folders or shelves, report, missing, forgotten))
     return 0
+
+
+def gone_from(catalog: Catalog, shelves: Sequence[Path]) -> list[Path]:
+    """What is on record of these shelves, or folders on them, and no longer there."""
+    return [
+        entry.path
+        for entry in catalog.gone()
+        if entry.shelf in shelves or any(entry.path.is_relative_to(shelf) for shelf in shelves)
+    ]
+
+
+def forget_missing(catalog: Catalog, shelves: Sequence[Path]) -> int:
+    """Drop what is gone from these shelves; a shelf that is away as a whole may come back, and is spared."""
+    gone = gone_from(catalog, [shelf for shelf in shelves if shelf.is_dir()])
+    catalog.forget(gone)
+    return len(gone)
 
 
 def checked_folder(folder: Path) -> Path:
@@ -65,25 +89,31 @@ def checked_folder(folder: Path) -> Path:
     return folder.resolve()
 
 
-def report_text(shelves: Sequence[Path], report: Report) -> str:
+def report_text(shelves: Sequence[Path], report: Report, missing: Sequence[Path], forgotten: int) -> str:
     """What a scan found, for people."""
-    good = [entry for entry in report.entries if not entry.error]
     paragraphs = [
-        f"{plural(len(good), 'model')} on {plural(len(shelves), 'shelf', 'shelves')}, in {time_text(report.seconds)}: "
-        f"{report.new} new, {report.changed} changed, {len(report.gone)} gone; "
-        f"{plural(report.headers_read, 'header')} read."
+        f"{plural(report.sorts.total(), 'model')} on {plural(len(shelves), 'shelf', 'shelves')}, "
+        f"in {time_text(report.seconds)}: {changes_text(report)}; {plural(report.headers_read, 'header')} read."
     ]
-    if good:
-        groups = Counter((entry.kind, family_text(entry)) for entry in good)
+    if report.sorts:
+        groups: Counter[tuple[str, str]] = Counter()
+        for (kind, family, variant), count in report.sorts.items():
+            groups[kind, family_words(family, variant)] += count
         rows = [(kind, family, str(count)) for (kind, family), count in sorted(groups.items())]
         paragraphs.append(table(("kind", "family", "models"), rows, sys.stdout, right=[2]))
-    if report.refused:
-        lines = [f"{plural(len(report.refused), 'file')} refused:"]
-        for entry in report.refused[:MOST_REFUSED]:
-            lines += [f"  {printable(str(entry.path))}", f"    {printable(entry.error)}"]
-        if len(report.refused) > MOST_REFUSED:
-            lines.append(f"  and {len(report.refused) - MOST_REFUSED} more, which `--json` tells")
-        paragraphs.append("\n".join(lines))
+    moves = [(str(now), f"was {before}") for before, now in report.moved]
+    paragraphs += listed(f"{plural(len(moves), 'model')} moved, with all that you said of them:", moves)
+    unusual = [(str(entry.path), ", ".join(entry.names) or "; ".join(entry.notes)) for entry in report.unusual]
+    paragraphs += listed(f"{plural(len(unusual), 'model')} unusual (nothing in them is run, only read):", unusual)
+    refused = [(str(entry.path), entry.error) for entry in report.refused]
+    paragraphs += listed(f"{plural(len(refused), 'file')} refused:", refused)
+    if missing:
+        paragraphs.append(
+            f"{plural(len(missing), 'model')} on record missing; `bottega models list --missing` lists what is, "
+            "`bottega models scan --forget-missing` drops it."
+        )
+    if forgotten:
+        paragraphs.append(f"{plural(forgotten, 'missing model')} forgotten.")
     troubles = [f"{folder}: can't be entered ({reason})" for folder, reason in report.unreadable.items()]
     # The home's own shelf comes to be when something is put on it.
     troubles += [f"{shelf}: this shelf is not there" for shelf in report.absent if shelf.name != "models"]
@@ -91,15 +121,48 @@ def report_text(shelves: Sequence[Path], report: Report) -> str:
     return "\n\n".join(paragraphs)
 
 
-def report_json(shelves: Sequence[Path], report: Report) -> dict[str, Any]:
+def changes_text(report: Report) -> str:
+    """What is different since the last scan, in words."""
+    counts = {"new": report.new, "changed": report.changed, "moved": len(report.moved), "gone": len(report.gone)}
+    told = [f"{count} {what}" for what, count in counts.items() if count]
+    return ", ".join(told) or "nothing has changed"
+
+
+def listed(title: str, files: Sequence[tuple[str, ...]]) -> list[str]:
+    """A paragraph: a title, and the lines of as many files as anybody reads; none where there are no files."""
+    if not files:
+        return []
+    lines = [title]
+    for first, *more in files[:MOST]:
+        lines += [f"  {printable(first)}", *(f"    {printable(line)}" for line in more)]
+    if len(files) > MOST:
+        lines.append(f"  and {len(files) - MOST} more, which `--json` tells")
+    return ["\n".join(lines)]
+
+
+def report_json(shelves: Sequence[Path], report: Report, missing: Sequence[Path], forgotten: int) -> dict[str, Any]:
     """What a scan found, for programs."""
+    models = report.sorts.total()
     return {
         "shelves": [str(shelf) for shelf in shelves],
-        "models": sum(not entry.error for entry in report.entries),
+        "models": models,
         "headers_read": report.headers_read,
         "new": report.new,
         "changed": report.changed,
+        "moved": [{"from": str(before), "to": str(now)} for before, now in report.moved],
         "gone": [str(path) for path in report.gone],
+        "missing": [str(path) for path in missing],
+        "forgotten": forgotten,
+        "kinds": [
+            {"kind": kind, "family": family or None, "variant": variant or None, "models": count}
+            for (kind, family, variant), count in sorted(report.sorts.items())
+        ],
+        "verdicts": {
+            "clean": models - len(report.unusual),
+            "unusual": len(report.unusual),
+            "refused": len(report.refused),
+        },
+        "unusual": [{"path": str(entry.path), "names": list(entry.names)} for entry in report.unusual],
         "refused": [{"path": str(entry.path), "error": entry.error} for entry in report.refused],
         "unreadable": {str(path): reason for path, reason in report.unreadable.items()},
         "absent": [str(shelf) for shelf in report.absent],

@@ -26,7 +26,12 @@ def know_starter(catalog: Catalog) -> None:
 
 def family_text(entry: Entry) -> str:
     """The family, with the variant where it is not the plain one."""
-    return " ".join(word for word in (entry.family, entry.variant) if word and word != "base")
+    return family_words(entry.family, entry.variant)
+
+
+def family_words(family: str, variant: str) -> str:
+    """A family, with the variant where it is not the plain one."""
+    return " ".join(word for word in (family, variant) if word and word != "base")
 
 
 def plural(count: int, one: str, many: str = "") -> str:

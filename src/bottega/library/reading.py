@@ -1,0 +1,125 @@
+"""Read models: what one is, from its header, and why it is refused where it can't be read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from functools import lru_cache
+from hashlib import blake2b, sha256
+from pathlib import Path
+from typing import NamedTuple
+
+from bottega.errors import BottegaError, DangerousModel
+from bottega.formats import read_header
+from bottega.library.about import about
+from bottega.library.disk import Stamp
+from bottega.library.entry import REFUSED, Entry
+from bottega.library.identify import identify, reader, shown_metadata
+from bottega.spec import Recogniser
+
+
+class Job(NamedTuple):
+    """A model to be read: where it lies, and what is known of it without reading."""
+
+    path: Path
+    shelf: Path | None
+    stamp: Stamp
+    called: str = ""
+    beside: int = 0
+
+
+def read_entry(
+    path: Path,
+    stamp: Stamp,
+    shelf: Path | None,
+    recognisers: Sequence[Recogniser],
+    *,
+    called: str = "",
+    beside: int = 0,
+) -> Entry:
+    """What one model is, from its header. Raises BottegaError or OSError where it can't be read."""
+    header = read_header(path)
+    identity = identify(header, recognisers)
+    match = identity.match
+    return Entry(
+        path=path,
+        shelf=shelf,
+        stamp=stamp,
+        kind=match.kind,
+        category=match.category,
+        family=identity.family,
+        variant=match.variant,
+        format=header.format,
+        dtype=next(iter(header.dtypes), ""),
+        parameters=header.parameters,
+        bytes=header.bytes,
+        dimensions=match.dimensions,
+        parts=match.parts,
+        because=match.because,
+        metadata=shown_metadata(header.metadata),
+        guess=match.guess,
+        read_by=signature(recognisers),
+        called=called,
+        beside=beside,
+        recogniser=identity.recogniser,
+        runs=identity.runs,
+        requires=match.requires,
+        verdict=header.safety.verdict,
+        names=header.safety.names,
+        notes=(*header.notes, *header.safety.reasons),
+        about=about(header, path),
+    )
+
+
+def read(job: Job, recognisers: Sequence[Recogniser]) -> Entry:
+    """What one model is; a file that is refused is recorded with the reason."""
+    path, read_by = job.path, signature(recognisers)
+    names: tuple[str, ...] = ()
+    try:
+        return read_entry(path, job.stamp, job.shelf, recognisers, called=job.called, beside=job.beside)
+    except BottegaError as error:
+        reason = str(error).removeprefix(f"{path}: ")
+        if isinstance(error.__cause__, OSError):
+            read_by = ""  # it may become readable without being changed: the next scan tries again
+        if isinstance(error, DangerousModel):
+            names = error.names
+    except OSError as error:
+        reason, read_by = error.strerror or str(error), ""
+    except MemoryError:
+        reason = "reading it takes more memory than there is; no honest header does"
+    except Exception as error:
+        # A strange file that a reader or a recogniser stumbles over must not keep the others from being found.
+        reason = f"Bottega stumbled over it ({type(error).__name__}: {error}); please report that as a bug"
+    return refused(job, reason, read_by, names)
+
+
+def refused(job: Job, reason: str, read_by: str, names: tuple[str, ...] = ()) -> Entry:
+    """The record of a file that can't be read; one that nobody has read (`read_by` empty) is tried again."""
+    reason = reason.encode(errors="backslashreplace").decode()
+    return Entry(
+        job.path,
+        job.shelf,
+        job.stamp,
+        error=reason,
+        read_by=read_by,
+        called=job.called,
+        beside=job.beside,
+        verdict=REFUSED,
+        names=names,
+    )
+
+
+def autov1_of(path: Path) -> str:
+    """A1111's old hash, of 64 KiB at the first MiB: found in a moment, and so the first to be looked at."""
+    with path.open("rb") as file:
+        file.seek(0x100000)
+        return sha256(file.read(0x10000)).hexdigest()[:8]
+
+
+def signature(recognisers: Iterable[Recogniser]) -> str:
+    """Who reads headers: what this code and these recognisers make of one stays true until they change."""
+    return f"{reader()} {_hash_of(tuple(sorted(each.id for each in recognisers)))}"
+
+
+@lru_cache
+def _hash_of(ids: tuple[str, ...]) -> str:
+    return blake2b("\n".join(ids).encode(), digest_size=6).hexdigest()
