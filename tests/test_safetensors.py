@@ -225,6 +225,128 @@ def test_other_files_are_called_by_their_name(tmp_path: Path, head: bytes, name:
         assert caught.value.remedy
 
 
+def both_ways(raw: bytes) -> tuple[object, object]:
+    """What the quick way makes of a header (None: it leaves it to the other one), and what the other one does."""
+    try:
+        careful = safetensors._parse_any(raw)
+    except ValueError:
+        careful = None
+    return safetensors._parse_usual(raw), careful
+
+
+USUAL = (
+    b'{"__metadata__":{"format":"pt","tags":"{\\"a\\": 1, \\"\\u00e9:\\": [2]}"},'
+    b'"a.weight":{"dtype":"F16","shape":[2,3],"data_offsets":[0,12]},"b":{"dtype":"F32","shape":[],"data_offsets":[12,16]},'
+    b'"c.weight":{"dtype":"F16","shape":[2,3],"data_offsets":[16,28]}}    '
+)
+
+
+def test_headers_as_everybody_writes_them_are_read_the_quick_way(tmp_path: Path) -> None:
+    path = tmp_path / "model.safetensors"
+    for metadata in (None, {"format": "pt", "ss_tags": '{"a: b": {"c": 1}}', "雪": "\U0001f98a"}):
+        arrays = {f"blk.{index}.weight": numpy.zeros((index, 2), "float16") for index in range(50)}
+        safetensors_numpy.save_file(arrays, path, metadata)
+        raw = path.read_bytes()
+        header = raw[8 : 8 + int.from_bytes(raw[:8], "little")]
+        quick, careful = both_ways(header)
+        assert quick == careful and quick is not None
+    quick, careful = both_ways(USUAL)
+    assert quick == careful and quick is not None
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        (b'"b":', b'"a.weight":'),  # a name twice
+        (b'"b":', b'"__metadata__":'),
+        (b'"b":', b'"b\\u0061":'),
+        (b'"b":', b'"b\n":'),
+        (b'"b":', b'"b\x7f":'),
+        (b'"b":', b'"b:]},[":'),
+        (b'"b":', b'"\xff":'),
+        (b":[0,12]", b"[0,12]"),
+        (b"[16,28]}}", b"[16,28],}"),
+        (b"[0,12]", b"[0,12,12]"),
+        (b"[12,16]", b"[16]"),
+        (b"[0,12]},", b"[0],12},"),
+        (b"[0,12]", b"[[0,12]]"),
+        (b"[0,12]", b"[0,12.0]"),
+        (b"[0,12]", b"[false,12]"),
+        (b"[0,12]", b"[-12,0]"),
+        (b"[0,12]", b"[12,0]"),
+        (b"[0,12]", b"[00,12]"),
+        (b"[0,12]", b"[ 0, 12 ]"),
+        (b"[0,12]", b"[0,12]]"),
+        (b"[0,12]", b"[0,1e1]"),
+        (b"[0,12]", b"[0," + b"9" * 5000 + b"]"),
+        (b"[2,3]", b"[2,true]"),
+        (b"[2,3]", b"[6]"),
+        (b"[2,3]", b"[2,3.0]"),
+        (b"[2,3]", b"[-2,-3]"),
+        (b"[2,3]", b"[2,3"),
+        (b"[2,3]", b"2,3"),
+        (b"[2,3]", b"[[2,3]]"),
+        (b"[2,3]", b"[" + b"1," * 64 + b"6]"),
+        (b'"F16"', b'"F4"'),
+        (b'"F16"', b'"f16"'),
+        (b'"F16"', b"1"),
+        (b'"dtype":"F16","shape"', b'"dtype":"F16","dtype":"F16","shape"'),
+        (b'"F32","shape":[]', b'"F32","shape":[],"x":[]'),
+        (b'"dtype":"F32","shape":[]', b'"shape":[],"dtype":"F32"'),
+        (b"]},", b"]}"),
+        (b"]},", b"]}, "),
+        (b"]},", b"]},,"),
+        (b"]}}", b"]}"),
+        (b"]}}", b"]}}}"),
+        (b"]}}", b"]},}"),
+        (b"}}    ", b"}}\0"),
+        (b'"pt"', b'"pt","format":"pt"'),
+        (b'"pt"', b"1"),
+        (b'"pt"', b'{"a":"b"}'),
+        (b'"pt"', b'"\\ud800"'),
+        (b'{"__metadata__"', b' {"__metadata__"'),
+        (b'{"__metadata__"', b'{"x"'),
+        (b'"__metadata__":{"format"', b'"__metadata__":[],"y":{"format"'),
+    ],
+)  # fmt: skip
+def test_both_ways_of_reading_a_header_agree(old: bytes, new: bytes) -> None:
+    assert old in USUAL
+    quick, careful = both_ways(USUAL.replace(old, new))
+    assert quick is None or quick == careful
+
+
+def test_both_ways_of_reading_a_header_agree_after_random_damage() -> None:
+    chance = random.Random(3)
+    pieces = [
+        b",",
+        b":",
+        b"{",
+        b"}",
+        b"[",
+        b"]",
+        b'"',
+        b"\\",
+        b"0",
+        b"12",
+        b"-",
+        b" ",
+        b'":{"',
+        b'"},"',
+        b"]}",
+        b"\x01",
+    ]
+    read = 0
+    for _ in range(20_000):
+        raw = USUAL
+        for _ in range(chance.randint(1, 3)):
+            begin = chance.randrange(len(raw))
+            raw = raw[:begin] + chance.choice(pieces) + raw[begin + chance.choice((0, 1, 1, 2, 5)) :]
+        quick, careful = both_ways(raw)
+        assert quick is None or quick == careful, raw
+        read += quick is not None
+    assert read > 100
+
+
 def test_what_is_no_file_is_refused_without_waiting(tmp_path: Path) -> None:
     with pytest.raises(FormatError, match="no such file"):
         read_header(tmp_path / "missing.safetensors")

@@ -32,12 +32,12 @@ class Packed:
     size: int
 
 
-class TensorInfo(NamedTuple):
+class TensorInfo(NamedTuple):  # a scan makes millions of these, and a frozen dataclass takes three times as long
     """One tensor: safetensors' (or ggml's) name of its dtype, its shape, and where its bytes lie in which file.
 
     `start` and `end` enclose all bytes of its elements; where it is `packed` they count within the unpacked bytes. Most
     tensors lie one element after the other; a pickle's may have `strides` (in elements), and share bytes with others.
-    """  # A scan makes millions of these, and a frozen dataclass takes three times as long to make.
+    """
 
     dtype: str
     shape: tuple[int, ...]

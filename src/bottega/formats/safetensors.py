@@ -145,14 +145,15 @@ def _parse_usual(raw: bytes) -> tuple[dict[str, str], list[_Row]] | None:
             rest != 1
             or pieces[0] != ","
             or any(pieces[at::10].count(piece) != count for at, piece in _RHYTHM)
-            or places.count(']},":[') != count - 1  # so it holds no other quotes
+            or not (places.startswith(":[") and places.endswith("]},"))
+            or places.count(']},":[') != count - 1  # so that there is nothing else between two places
             or {*map(str.count, pieces[10::10], repeat(","))} != {2}
             or "\\" in entries
             or not _UNESCAPED.fullmatch("".join(names))
             or len({"__metadata__", *names}) != count + 1
         ):
             return None
-        offsets = json.loads(places.replace(']},":[', ",").removeprefix(":").removesuffix("},"))
+        offsets = json.loads(places.replace(']},":[', ",")[1:-2])
         starts, ends = offsets[::2], offsets[1::2]
         spelled = [*zip(pieces[5::10], pieces[8::10], strict=True)]
         kinds = {each: _kind(*each) for each in {*spelled}}

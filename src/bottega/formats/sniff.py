@@ -12,7 +12,7 @@ from bottega.formats import strictjson
 from bottega.formats.header import shown
 
 _AGAIN = "download it again"
-_PICKLE = "this version of Bottega reads safetensors, GGUF and folders; look for one of those on the model's page"
+_FORMAT = "choose a model in another format for this, or convert it first"
 _PICTURE = "choose the model's .safetensors file (this may be its preview); `bottega show` tells what a picture carries"
 _OTHER_RUNTIME = "Bottega runs none of these: look on the model's page for a .safetensors or .gguf version"
 _UNPACK = "unpack it where you can look at what is in it, and choose the model inside"
@@ -24,9 +24,9 @@ _SITE_SAYS = "this may be a site's answer instead of the model: see what it says
 # For every kind that sniff() answers: what to call it, and what to do with it where a model is wanted.
 KINDS: dict[str, tuple[str, str]] = {
     "safetensors": ("a safetensors file", ""),
-    "gguf": ("a GGUF model", "choose a model in another format for this"),
-    "pickle": ("a pickle checkpoint", _PICKLE),
-    "zip": ("a zip archive", _PICKLE),
+    "gguf": ("a GGUF model", _FORMAT),
+    "pickle": ("a pickle checkpoint", _FORMAT),
+    "zip": ("a zip archive", "if it is a checkpoint, convert it first; if not, " + _UNPACK),
     "folder": ("a folder", "choose a file, or a model's folder (it holds model_index.json or config.json)"),
     "empty": ("an empty file", _AGAIN),
     "zeros": ("nothing but zeros", "a download made room for the model and never filled it: " + _AGAIN),
