@@ -178,11 +178,13 @@ def repacked(data: bytes, *, drop: tuple[str, ...] = (), order: str = "", deflat
 @contextmanager
 def pretended(module: str, name: str) -> Iterator[Any]:
     """A class of a package that is not installed, to be pickled by its name."""
-    made = ModuleType(module)
+    parts = module.split(".")
+    made = {".".join(parts[: end + 1]): ModuleType(parts[end]) for end in range(len(parts))}
     known = type(name, (), {"__module__": module, "__qualname__": name})
-    setattr(made, name, known)
-    sys.modules[module] = made
+    setattr(made[module], name, known)
+    sys.modules |= made
     try:
         yield known
     finally:
-        del sys.modules[module]
+        for each in made:
+            del sys.modules[each]

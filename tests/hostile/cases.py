@@ -559,7 +559,7 @@ def _billions_of_laughs(canary: Path) -> Files:
     yield "tensors.ckpt", checkpoint(pickle(table({"state_dict": lists})), FOUR)
 
 
-@case(66, CLEAN, REFUSED)
+@case(66, CLEAN, UNUSUAL, REFUSED)
 def _circles(canary: Path) -> Files:
     yield "list.pkl", pickle(b"]q\0h\0a")
     yield "dict.pkl", pickle(b"}q\0" + text("x") + b"h\0s")
@@ -592,6 +592,27 @@ def _keys_with_one_hash(canary: Path) -> Files:
     keys = b"".join(whole(modulus * index) + b"N" for index in range(1, 400_000))
     yield "flood.pkl", pickle(b"}(" + keys + b"u")
     yield "flood.ckpt", checkpoint(pickle(table({"state_dict": STATE, "x": b"}(" + keys + b"u"})), FOUR)
+
+
+@case(6500, CLEAN, REFUSED)
+def _as_much_as_one_file_can_make(canary: Path) -> Files:
+    yield "lists.pkl", pickle(b"]" * 5_000_000)
+    yield "pairs.pkl", pickle((b"}" + text("k") + b"Ns") * 1_200_000)
+    yield "words.pkl", pickle(b"\x8c\x02hm" * 4_999_990)
+    yield "numbers.pkl", pickle(b"M\xff\xff" * 4_999_990)
+    yield "memo.pkl", pickle(b"]\x94" * 2_400_000, 4)
+    yield "sets.pkl", pickle(b"](" + b"\x8f" * 4_000_000 + b"e", 4)
+    yield "objects.pkl", pickle(name("mycorp", "Foo") + b"q\0(" + b"h\0)R" * 1_600_000 + b"t")
+    yield "named.pkl", pickle(b"(" + b"".join(b"cmycorp\nF%d\n" % index for index in range(100_000)) + b"t")
+    yield "bytes.pkl", pickle(b"B" + struct.pack("<I", 60 << 20) + bytes(60 << 20), 3)
+    yield "sized.pkl", bytes([0x80, 2]) + bytes(65 << 20)
+
+
+@case(6900, REFUSED, says="too long")
+def _names_of_gigabytes(canary: Path) -> Files:
+    small = table({f"{index}": b"h\1" for index in range(100_000)})
+    tensors = tensor([4], [1])[:-1] + b"Rq\x010"
+    yield "names.ckpt", checkpoint(pickle(tensors + table({"k" * 1_000_000: small})), FOUR)
 
 
 @case(70, REFUSED)
