@@ -152,8 +152,9 @@ def _deflated_archive(canary: Path) -> Files:
 @case(15, CLEAN, tensors=4)
 def _archive_without_byte_order_or_version(canary: Path) -> Files:
     plain = benign.saved(benign.state())
-    yield "old.ckpt", benign.repacked(
-        plain, drop=("byteorder", "version", ".storage_alignment", "serialization_id"), deflate=False
+    yield (
+        "old.ckpt",
+        benign.repacked(plain, drop=("byteorder", "version", ".storage_alignment", "serialization_id"), deflate=False),
     )
     state = table({f"w{index}": tensor([4], [1], key=str(index)) for index in range(4)})
     entries = [Entry("x/data.pkl", pickle(state), crc=0)]
@@ -406,7 +407,10 @@ def _sizes_of_terabytes(canary: Path) -> Files:
     yield "huge.ckpt", archive(entries)
     end = struct.pack("<4sQ2H2I4Q", b"PK\6\6", 44, 45, 45, 0, 0, 1 << 40, 1 << 40, 1 << 50, 0)
     locator = struct.pack("<4sIQI", b"PK\6\7", 0, 0, 1)
-    yield "directory.ckpt", end + locator + struct.pack("<4s4H2IH", b"PK\5\6", 0, 0, *(0xFFFF,) * 2, *(0xFFFFFFFF,) * 2, 0)
+    yield (
+        "directory.ckpt",
+        end + locator + struct.pack("<4s4H2IH", b"PK\5\6", 0, 0, *(0xFFFF,) * 2, *(0xFFFFFFFF,) * 2, 0),
+    )
 
 
 @case(48, REFUSED, says="outside of its folder")
@@ -487,7 +491,9 @@ def _impossible_numbers_of_elements(canary: Path) -> Files:
 
 @case(58, REFUSED, says="past the end")
 def _a_tensor_past_its_storage(canary: Path) -> Files:
-    for index, lie in enumerate((tensor([5], [1], stored=4), tensor([4], [1], stored=4, offset=1), tensor([2], [4], stored=4))):
+    for index, lie in enumerate(
+        (tensor([5], [1], stored=4), tensor([4], [1], stored=4, offset=1), tensor([2], [4], stored=4))
+    ):
         yield f"{index}.ckpt", checkpoint(pickle(table({"weight": lie})), FOUR)
         yield f"{index}.pt", legacy(table({"weight": lie}), [(4, FOUR)])
 

@@ -13,7 +13,7 @@ from struct import Struct
 
 from bottega.formats.pickled.names import DANGEROUS, INERT, judge
 from bottega.formats.pickled.rebuild import name_of, storage_of
-from bottega.formats.pickled.values import Broken, Name, Node, Storage, Table
+from bottega.formats.pickled.values import Broken, CutShort, Name, Node, Poisonous, Storage, Table
 
 # Together these keep what any file can make below 400 MiB and two seconds. A hundred thousand tensors take 3.3 million
 # opcodes and 800,000 memo entries.
@@ -68,8 +68,8 @@ class Machine:
         self._framed = False
         position = start
         edge = self._edge
-        # What a checkpoint is made of is done in this loop, because a call for each opcode takes longer than the opcode;
-        # three groups, the most frequent first, because so do twenty comparisons. The rest is in a table of functions.
+        # What a checkpoint is made of is done in this loop, because a call takes longer than most opcodes, and in three
+        # groups, the most frequent first, because twenty comparisons do too. The rest is in a table of functions.
         for _ in self._fuel:
             if position >= edge:
                 edge = self._pass_edge(position)
@@ -168,7 +168,7 @@ class Machine:
     def _pass_edge(self, position: int) -> int:
         """At the end of a frame, which must be the end of an opcode too: unpicklers differ in what they run if not."""
         if not self._framed:
-            raise IndexError("it ends before its pickle does")
+            raise CutShort("it ends before its pickle does")
         if position > self._edge:
             raise Broken("an opcode reaches out of its frame")
         self._edge, self._framed = self._end, False
@@ -356,7 +356,7 @@ class Machine:
         line, at = _line(data, at)
         if len(line) < 2 or line[0] != line[-1] or line[0] not in b"\"'":
             raise Broken("a text in it has no quotes")
-        self._stack.append(_text(codecs.escape_decode(line[1:-1])[0]))  # type: ignore[attr-defined]
+        self._stack.append(_text(codecs.escape_decode(line[1:-1])[0]))
         return at
 
     def _unicode(self, data: bytes, at: int) -> int:
@@ -405,13 +405,9 @@ class Machine:
         if self._framed:
             raise Broken("a frame in it begins within another one")
         if end > self._end:
-            raise IndexError("it ends before its frame does")
+            raise CutShort("it ends before its pickle does")
         self._edge, self._framed = end, True
         return at + 8
-
-
-class Poisonous(Broken):
-    """A file that changes what others use, such as a module's functions."""
 
 
 _RARE: dict[int, _Work] = {
