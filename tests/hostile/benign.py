@@ -17,11 +17,12 @@ import numpy as np
 import torch
 from torch import nn
 
-DTYPES = (
-    "uint8 int8 int16 int32 int64 bool float16 bfloat16 float32 float64 complex64 complex128 uint16 uint32 uint64 "
-    "float8_e4m3fn float8_e5m2 float8_e4m3fnuz float8_e5m2fnuz float8_e8m0fnu complex32 float4_e2m1fn_x2 bits8 bits16 "
-    "bits1x8 bits2x4 bits4x2"
-).split()
+DTYPES = [
+    "uint8", "int8", "int16", "int32", "int64", "bool", "float16", "bfloat16", "float32", "float64", "complex64",
+    "complex128", "uint16", "uint32", "uint64", "float8_e4m3fn", "float8_e5m2", "float8_e4m3fnuz",
+    "float8_e5m2fnuz", "float8_e8m0fnu", "complex32", "float4_e2m1fn_x2", "bits8", "bits16", "bits1x8", "bits2x4",
+    "bits4x2"
+]  # fmt: skip
 
 
 def saved(value: object, **options: Any) -> bytes:
@@ -178,11 +179,13 @@ def repacked(data: bytes, *, drop: tuple[str, ...] = (), order: str = "", deflat
 @contextmanager
 def pretended(module: str, name: str) -> Iterator[Any]:
     """A class of a package that is not installed, to be pickled by its name."""
-    made = ModuleType(module)
+    parts = module.split(".")
+    made = {".".join(parts[: end + 1]): ModuleType(parts[end]) for end in range(len(parts))}
     known = type(name, (), {"__module__": module, "__qualname__": name})
-    setattr(made, name, known)
-    sys.modules[module] = made
+    setattr(made[module], name, known)
+    sys.modules |= made
     try:
         yield known
     finally:
-        del sys.modules[module]
+        for each in made:
+            del sys.modules[each]

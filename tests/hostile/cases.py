@@ -152,8 +152,9 @@ def _deflated_archive(canary: Path) -> Files:
 @case(15, CLEAN, tensors=4)
 def _archive_without_byte_order_or_version(canary: Path) -> Files:
     plain = benign.saved(benign.state())
-    yield "old.ckpt", benign.repacked(
-        plain, drop=("byteorder", "version", ".storage_alignment", "serialization_id"), deflate=False
+    yield (
+        "old.ckpt",
+        benign.repacked(plain, drop=("byteorder", "version", ".storage_alignment", "serialization_id"), deflate=False),
     )
     state = table({f"w{index}": tensor([4], [1], key=str(index)) for index in range(4)})
     entries = [Entry("x/data.pkl", pickle(state), crc=0)]
@@ -406,7 +407,10 @@ def _sizes_of_terabytes(canary: Path) -> Files:
     yield "huge.ckpt", archive(entries)
     end = struct.pack("<4sQ2H2I4Q", b"PK\6\6", 44, 45, 45, 0, 0, 1 << 40, 1 << 40, 1 << 50, 0)
     locator = struct.pack("<4sIQI", b"PK\6\7", 0, 0, 1)
-    yield "directory.ckpt", end + locator + struct.pack("<4s4H2IH", b"PK\5\6", 0, 0, *(0xFFFF,) * 2, *(0xFFFFFFFF,) * 2, 0)
+    yield (
+        "directory.ckpt",
+        end + locator + struct.pack("<4s4H2IH", b"PK\5\6", 0, 0, *(0xFFFF,) * 2, *(0xFFFFFFFF,) * 2, 0),
+    )
 
 
 @case(48, REFUSED, says="outside of its folder")
@@ -487,7 +491,9 @@ def _impossible_numbers_of_elements(canary: Path) -> Files:
 
 @case(58, REFUSED, says="past the end")
 def _a_tensor_past_its_storage(canary: Path) -> Files:
-    for index, lie in enumerate((tensor([5], [1], stored=4), tensor([4], [1], stored=4, offset=1), tensor([2], [4], stored=4))):
+    for index, lie in enumerate(
+        (tensor([5], [1], stored=4), tensor([4], [1], stored=4, offset=1), tensor([2], [4], stored=4))
+    ):
         yield f"{index}.ckpt", checkpoint(pickle(table({"weight": lie})), FOUR)
         yield f"{index}.pt", legacy(table({"weight": lie}), [(4, FOUR)])
 
@@ -559,7 +565,7 @@ def _billions_of_laughs(canary: Path) -> Files:
     yield "tensors.ckpt", checkpoint(pickle(table({"state_dict": lists})), FOUR)
 
 
-@case(66, CLEAN, REFUSED)
+@case(66, CLEAN, UNUSUAL, REFUSED)
 def _circles(canary: Path) -> Files:
     yield "list.pkl", pickle(b"]q\0h\0a")
     yield "dict.pkl", pickle(b"}q\0" + text("x") + b"h\0s")
@@ -592,6 +598,27 @@ def _keys_with_one_hash(canary: Path) -> Files:
     keys = b"".join(whole(modulus * index) + b"N" for index in range(1, 400_000))
     yield "flood.pkl", pickle(b"}(" + keys + b"u")
     yield "flood.ckpt", checkpoint(pickle(table({"state_dict": STATE, "x": b"}(" + keys + b"u"})), FOUR)
+
+
+@case(6500, CLEAN, REFUSED)
+def _as_much_as_one_file_can_make(canary: Path) -> Files:
+    yield "lists.pkl", pickle(b"]" * 5_000_000)
+    yield "pairs.pkl", pickle((b"}" + text("k") + b"Ns") * 1_200_000)
+    yield "words.pkl", pickle(b"\x8c\x02hm" * 4_999_990)
+    yield "numbers.pkl", pickle(b"M\xff\xff" * 4_999_990)
+    yield "memo.pkl", pickle(b"]\x94" * 2_400_000, 4)
+    yield "sets.pkl", pickle(b"](" + b"\x8f" * 4_000_000 + b"e", 4)
+    yield "objects.pkl", pickle(name("mycorp", "Foo") + b"q\0(" + b"h\0)R" * 1_600_000 + b"t")
+    yield "named.pkl", pickle(b"(" + b"".join(b"cmycorp\nF%d\n" % index for index in range(100_000)) + b"t")
+    yield "bytes.pkl", pickle(b"B" + struct.pack("<I", 60 << 20) + bytes(60 << 20), 3)
+    yield "sized.pkl", bytes([0x80, 2]) + bytes(65 << 20)
+
+
+@case(6900, REFUSED, says="too long")
+def _names_of_gigabytes(canary: Path) -> Files:
+    small = table({f"{index}": b"h\1" for index in range(100_000)})
+    tensors = tensor([4], [1])[:-1] + b"Rq\x010"
+    yield "names.ckpt", checkpoint(pickle(tensors + table({"k" * 1_000_000: small})), FOUR)
 
 
 @case(70, REFUSED)

@@ -32,7 +32,7 @@ def read_header(path: str | Path) -> Header:
             from bottega.formats import pickled
 
             return pickled.read_header(path)
-        case "unknown":
+        case "unknown" | "text":
             from bottega.formats import pickled
 
             if header := pickled.read_text_pickle(path):

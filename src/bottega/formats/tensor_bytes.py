@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import zlib
 from collections.abc import Iterator
+from typing import Literal
 
 from bottega.errors import FormatError
 from bottega.formats.header import BYTES_OF_DTYPE, Packed, TensorInfo
@@ -17,21 +18,18 @@ BYTES_OF_ELEMENT: dict[str, int] = {
     "F4_X2": 1, "BITS8": 1, "BITS16": 2, "BITS1X8": 1, "BITS2X4": 1, "BITS4X2": 1,
 }  # fmt: skip
 _COMPLEX = ("C32", "C64", "C128")
-_TRUTH = bytes([0] + [1] * 255)
 _CHUNK = 1 << 20
-_LETTERS = {1: "B", 2: "H", 4: "I", 8: "Q"}
+_LETTERS: dict[int, Literal["B", "H", "I", "Q"]] = {1: "B", 2: "H", 4: "I", 8: "Q"}
 
 
 def read_bytes(info: TensorInfo) -> bytes:
-    """A tensor's elements as safetensors would write them: little-endian, one after the other, booleans 0 or 1."""
+    """A tensor's elements as safetensors has them: little-endian, one after the other. They are not changed otherwise."""
     raw = _unpacked(info, info.packed) if info.packed else _stored(info)
     if len(raw) < info.end - info.start:
         raise FormatError(info.file, "it became shorter while it was read", "scan it again")
     if info.strides is not None:
         raw = _gathered(raw, info.shape, info.strides, BYTES_OF_ELEMENT[info.dtype])
-    if info.big_endian:
-        raw = swapped(raw, info.dtype)
-    return raw.translate(_TRUTH) if info.dtype == "BOOL" else raw
+    return swapped(raw, info.dtype) if info.big_endian else raw
 
 
 def swapped(raw: bytes, dtype: str) -> bytes:

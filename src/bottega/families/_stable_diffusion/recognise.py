@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, replace
 from statistics import pstdev
 from typing import Any
 
+from bottega.errors import FormatError
 from bottega.families._stable_diffusion.layout import (
     TextShape,
     UnetShape,
@@ -21,7 +22,6 @@ from bottega.families._stable_diffusion.layout import (
     read_unet,
     read_vae,
 )
-from bottega.errors import FormatError
 from bottega.formats.header import Header, TensorInfo
 from bottega.formats.tensor_bytes import read_bytes
 from bottega.spec import Match

@@ -194,6 +194,6 @@ def _read_file(files: Files, path: Path) -> Header:
     files.check(path)
     if path.suffix == ".safetensors" or sniff(path) == "safetensors":
         return safetensors.read_header(path)
-    from bottega.formats import pickled  # type: ignore[attr-defined, unused-ignore]
+    from bottega.formats import pickled
 
-    return pickled.read_header(path)  # type: ignore[no-any-return, unused-ignore]
+    return pickled.read_header(path)

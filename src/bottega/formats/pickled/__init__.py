@@ -2,8 +2,9 @@
 
 A file is clean (its pickle names nothing but what tensors are made of), unusual (it names classes that Bottega does not
 know; they are ignored), or refused: with DangerousModel where what it names could run code, with FormatError where it
-is broken or ambiguous. Sparse tensors refuse their file, because whether their indices lie can't be told without reading
-them; tensors that are quantised, nested or otherwise no plain numbers are left out by name, and the rest can be used.
+is broken or ambiguous. Sparse tensors refuse their file, because whether their indices lie can't be told without
+reading them; tensors that are quantised, nested or otherwise no plain numbers are left out by name, and the rest can be
+used.
 """
 
 from __future__ import annotations
@@ -20,11 +21,11 @@ from typing import BinaryIO
 from bottega.errors import DangerousModel, FormatError
 from bottega.formats.header import Header, Packed, Safety, TensorInfo, shown
 from bottega.formats.pickled import legacy
-from bottega.formats.pickled.archive import CutShort, Member, read_members, unpack
-from bottega.formats.pickled.machine import Machine, Poisonous
+from bottega.formats.pickled.archive import Member, read_members, unpack
+from bottega.formats.pickled.machine import Machine
 from bottega.formats.pickled.names import DANGEROUS, is_script
 from bottega.formats.pickled.tree import Flat, flatten
-from bottega.formats.pickled.values import Broken, Name, Storage
+from bottega.formats.pickled.values import Broken, CutShort, Name, Poisonous, Storage
 from bottega.formats.sniff import refusal, sniff, unreadable
 
 MAX_PICKLE = legacy.MAX_PICKLE
@@ -93,7 +94,7 @@ def _read_archive(path: Path, file: BinaryIO, size: int) -> Header:
         if order not in (b"little", b"big"):
             raise Broken("its byteorder is neither little nor big")
     except CutShort as error:
-        raise FormatError(path, str(error), _CUT) from None
+        raise FormatError(path, f"cut short: {error}", _CUT) from None
     except _BROKEN as error:
         raise FormatError(path, f"its zip archive is refused: {error}", _DAMAGED) from None
 
@@ -102,9 +103,7 @@ def _read_archive(path: Path, file: BinaryIO, size: int) -> Header:
         root, end = machine.run(data)
         if end != len(data):
             raise Broken(f"{len(data) - end:,} bytes follow the end of its pickle")
-        places = {
-            key: _place(members.get(f"{prefix}data/{key}"), storage) for key, storage in machine.storages.items()
-        }
+        places = {key: _place(members.get(f"{prefix}data/{key}"), storage) for key, storage in machine.storages.items()}
         flat = flatten(root)
     notes = []
     if inner.crc and zlib.crc32(data) != inner.crc:
@@ -143,10 +142,12 @@ def _refusing(path: Path, machine: Machine) -> Iterator[None]:
         told = ", ".join(map(shown, names[:_MANY])) + (" and others" if len(names) > _MANY else "")
         why = f"it names {told}" if names else str(failure)
         raise DangerousModel(path, f"where it is believed, its pickle would run code: {why}", _EVIL, names)
+    if isinstance(failure, CutShort):
+        raise FormatError(path, f"cut short: {failure}", _CUT)
+    if isinstance(failure, IndexError | struct.error):  # of the bytes that an opcode needs, some are not there
+        raise FormatError(path, "cut short: it ends before its pickle does", _CUT)
     if isinstance(failure, KeyError):
         failure = Broken("it recalls what it never remembered")
-    if isinstance(failure, IndexError | struct.error):
-        raise FormatError(path, "cut short: it ends before its pickle does", _CUT)
     if failure is not None:
         raise FormatError(path, f"its pickle is refused: {failure}", _DAMAGED)
 

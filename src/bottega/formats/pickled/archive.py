@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from struct import Struct
 from typing import BinaryIO
 
-from bottega.formats.pickled.values import Broken
+from bottega.formats.pickled.values import Broken, CutShort
 
 MAX_MEMBERS = 300_000
 MAX_DIRECTORY = 64 << 20
@@ -79,7 +79,7 @@ def unpack(file: BinaryIO, member: Member) -> bytes:
     inflater = zlib.decompressobj(-zlib.MAX_WBITS)
     unpacked = inflater.decompress(raw, member.size + 1)
     if len(unpacked) != member.size or not inflater.eof or inflater.unused_data:
-        raise Broken(f"its member {ascii(member.name)} unpacks to another size than it claims")
+        raise Broken(f"its member {member.name!a} unpacks to another size than it claims")
     return unpacked
 
 
@@ -88,7 +88,7 @@ def read_at(file: BinaryIO, start: int, count: int) -> bytes:
     file.seek(start)
     raw = file.read(count)
     if len(raw) < count:
-        raise Broken("it ends too early")
+        raise CutShort("it ends before its storages do")
     return raw
 
 
@@ -101,25 +101,25 @@ def _directory(file: BinaryIO, size: int) -> tuple[bytes, int, int]:
     tail = read_at(file, tail_at, size - tail_at)
     found = tail.rfind(b"PK\5\6")
     if found < 0:
-        raise CutShort
+        raise CutShort("the end of the archive is missing")
     end_at = tail_at + found
     if size - end_at < _END.size:
-        raise CutShort
+        raise CutShort("the end of the archive is missing")
     _, disk, first_disk, here, count, length, first, comment = _END.unpack_from(tail, found)
     if end_at + _END.size + comment != size:
         surplus = size - end_at - _END.size - comment
         if surplus < 0:
-            raise CutShort
+            raise CutShort("the end of the archive is missing")
         raise Broken(f"{surplus:,} bytes follow its end")
     directory_end = end_at
     if end_at >= _LOCATOR64.size:
         locator = read_at(file, end_at - _LOCATOR64.size, _LOCATOR64.size)
         if locator.startswith(b"PK\6\7"):
             small = (here, count, length, first)
-            (here, count, length, first), directory_end = _directory64(file, locator, end_at - _LOCATOR64.size)
-            limits = (0xFFFF, 0xFFFF, _ALL_ONES, _ALL_ONES)
-            if any(old not in (new, limit) for old, new, limit in zip(small, (here, count, length, first), limits)):
+            large, directory_end = _directory64(file, locator, end_at - _LOCATOR64.size)
+            if any(old not in (new, 0xFFFF, _ALL_ONES) for old, new in zip(small, large, strict=True)):
                 raise Broken("its two directories contradict each other")
+            here, count, length, first = large
     if disk or first_disk or here != count:
         raise Broken("it is one part of several")
     if first + length != directory_end:
@@ -160,13 +160,13 @@ def _entries(directory: bytes, count: int) -> Iterable[_Entry]:
             unpacked, packed, offset = _large(extra, unpacked, packed, offset)
         kind = stat.S_IFMT(attributes >> 16)
         if flags & _FLAGS:
-            raise Broken(f"its member {ascii(name)} is encrypted, or says so")
+            raise Broken(f"its member {name!a} is encrypted, or says so")
         if method not in (_STORED, _DEFLATED):
-            raise Broken(f"its member {ascii(name)} is compressed in a way that torch does not know")
+            raise Broken(f"its member {name!a} is compressed in a way that torch does not know")
         if disk or kind not in (0, stat.S_IFREG, stat.S_IFDIR):
-            raise Broken(f"its member {ascii(name)} is a link, or no file")
+            raise Broken(f"its member {name!a} is a link, or no file")
         if method == _STORED and packed != unpacked:
-            raise Broken(f"its member {ascii(name)} has two sizes")
+            raise Broken(f"its member {name!a} has two sizes")
         yield name, raw_name, offset, packed, unpacked, method, crc
     if at != len(directory):
         raise Broken("its directory is longer than its members")
@@ -227,10 +227,3 @@ def _check_inflation(members: Iterable[Member]) -> None:
     packed, unpacked = sum(each.end - each.start for each in deflated), sum(each.size for each in deflated)
     if unpacked > FREE_INFLATION and unpacked > MAX_RATIO * packed:
         raise Broken(f"a bomb: {packed:,} bytes in it would unpack to {unpacked:,}")
-
-
-class CutShort(Broken):
-    """An archive whose end is missing."""
-
-    def __init__(self) -> None:
-        super().__init__("cut short: the end of the archive is missing")

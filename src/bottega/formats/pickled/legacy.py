@@ -12,7 +12,7 @@ from typing import BinaryIO
 
 from bottega.formats.pickled.archive import read_at
 from bottega.formats.pickled.machine import Machine
-from bottega.formats.pickled.values import Broken
+from bottega.formats.pickled.values import Broken, CutShort
 from bottega.formats.tensor_bytes import BYTES_OF_ELEMENT
 
 MAGIC = 0x1950A86A20F9469CFC6C
@@ -76,10 +76,13 @@ def _storages(machine: Machine, keys: list[str], file: BinaryIO, at: int, size: 
         # A storage that only quantised tensors use has no dtype here; it is where the walk from one to the next ends.
         if not storage.dtype:
             raise Broken("it holds quantised tensors in torch's old format, which Bottega does not read")
-        if not 0 <= count * BYTES_OF_ELEMENT[storage.dtype] <= size - at:
-            raise Broken(f"cut short: a storage of {count:,} numbers is longer than the rest of the file")
-        places[key] = at, at + count * BYTES_OF_ELEMENT[storage.dtype]
-        at = places[key][1]
+        end = at + count * BYTES_OF_ELEMENT[storage.dtype]
+        if count < 0:
+            raise Broken(f"it has a storage of {count:,} numbers")
+        if end > size:
+            raise CutShort(f"its storage of {count:,} numbers is longer than the rest of the file")
+        places[key] = at, end
+        at = end
     if at != size:
         raise Broken(f"{size - at:,} bytes follow its last storage")
     return places

@@ -13,11 +13,12 @@ from struct import Struct
 
 from bottega.formats.pickled.names import DANGEROUS, INERT, judge
 from bottega.formats.pickled.rebuild import name_of, storage_of
-from bottega.formats.pickled.values import Broken, Name, Node, Storage, Table
+from bottega.formats.pickled.values import Broken, CutShort, Name, Node, Poisonous, Storage, Table
 
-# Together these keep what any file can make below 400 MiB and two seconds. A hundred thousand tensors take 3.7 million
+# Together these keep what any file can make below 400 MiB and two seconds. A hundred thousand tensors take 3.3 million
 # opcodes and 800,000 memo entries.
-MAX_OPCODES = 5_000_000
+MAX_OPCODES = 3_600_000
+MAX_RARE_OPCODES = 1_500_000
 MAX_MEMO = 1_000_000
 MAX_MARKS = 1_000
 MAX_NAMES = 10_000
@@ -28,7 +29,7 @@ _UINT16, _INT32 = Struct("<H").unpack_from, Struct("<i").unpack_from
 _UINT32, _UINT64 = Struct("<I").unpack_from, Struct("<Q").unpack_from
 _DOUBLE = Struct(">d").unpack_from
 
-_Cold = Callable[["Machine", bytes, int], int]
+_Work = Callable[["Machine", bytes, int], int]
 
 
 class Machine:
@@ -42,6 +43,7 @@ class Machine:
         self.names: dict[tuple[str, str], Name] = {}
         self.storages: dict[str, Storage] = {}
         self._fuel = repeat(None, MAX_OPCODES)
+        self._rare_fuel = MAX_RARE_OPCODES
         self._stack: list[object] = []
         self._marked: list[list[object]] = []
         self._memo: dict[int, object] = {}
@@ -65,95 +67,108 @@ class Machine:
         self._edge = self._end = len(data)
         self._framed = False
         position = start
-        # What a checkpoint is made of stands first and in this loop, because a call for each opcode takes longer than
-        # the opcode; the rest is in a table of functions.
         edge = self._edge
+        # What a checkpoint is made of is done in this loop, because a call takes longer than most opcodes, and in three
+        # groups, the most frequent first, because twenty comparisons do too. The rest is in a table of functions.
         for _ in self._fuel:
             if position >= edge:
                 edge = self._pass_edge(position)
             code = data[position]
             position += 1
-            if code == 0x72:  # LONG_BINPUT
-                index = _UINT32(data, position)[0]
-                memo[index] = stack[-1]
-                position += 4
-                if index > MAX_MEMO:
-                    raise Broken("it remembers too many things")
-            elif code == 0x68:  # BINGET
-                stack.append(memo[data[position]])
-                position += 1
-            elif code == 0x4B:  # BININT1
-                stack.append(data[position])
-                position += 1
-            elif code == 0x71:  # BINPUT
-                memo[data[position]] = stack[-1]
-                position += 1
-            elif code == 0x28:  # MARK
-                marked.append(stack)
-                stack = []
-                if len(marked) > MAX_MARKS:
-                    raise Broken("it is nested without end")
-            elif code == 0x74:  # TUPLE
-                items = tuple(stack)
-                stack = marked.pop()
-                stack.append(items)
-            elif code == 0x4D:  # BININT2
-                stack.append(_UINT16(data, position)[0])
-                position += 2
-            elif code == 0x52:  # REDUCE
-                args = stack.pop()
-                stack[-1] = _made(stack[-1], args)
-            elif code == 0x86:  # TUPLE2
-                last = stack.pop()
-                stack[-1] = (stack[-1], last)
-            elif code == 0x58:  # BINUNICODE
-                length = _UINT32(data, position)[0]
-                position += 4
-                stack.append(str(data[position : position + length], "utf-8", "surrogatepass"))
-                position += length
-            elif code == 0x51:  # BINPERSID
-                stack[-1] = self._refer(stack[-1])
-            elif code == 0x29:  # EMPTY_TUPLE
-                stack.append(())
-            elif code == 0x89:  # NEWFALSE
-                stack.append(False)
+            if code <= 0x52:
+                if code == 0x4B:  # BININT1
+                    stack.append(data[position])
+                    position += 1
+                elif code == 0x28:  # MARK
+                    marked.append(stack)
+                    stack = []
+                    if len(marked) > MAX_MARKS:
+                        raise Broken("it is nested without end")
+                elif code == 0x4D:  # BININT2
+                    stack.append(_UINT16(data, position)[0])
+                    position += 2
+                elif code == 0x52:  # REDUCE
+                    args = stack.pop()
+                    stack[-1] = _made(stack[-1], args)
+                elif code == 0x51:  # BINPERSID
+                    stack[-1] = self._refer(stack[-1])
+                elif code == 0x29:  # EMPTY_TUPLE
+                    stack.append(())
+                elif code == 0x4A:  # BININT
+                    stack.append(_INT32(data, position)[0])
+                    position += 4
+                elif code == 0x2E:  # STOP
+                    if len(stack) != 1 or marked or (self._framed and position != edge):
+                        raise Broken("it stops in the middle of something")
+                    return stack[0], position
+                else:
+                    position, stack, edge = self._rare(code, data, position, stack)
+            elif code <= 0x74:
+                if code == 0x72:  # LONG_BINPUT
+                    index = _UINT32(data, position)[0]
+                    memo[index] = stack[-1]
+                    position += 4
+                    if index > MAX_MEMO:
+                        raise Broken("it remembers too many things")
+                elif code == 0x68:  # BINGET
+                    stack.append(memo[data[position]])
+                    position += 1
+                elif code == 0x71:  # BINPUT
+                    memo[data[position]] = stack[-1]
+                    position += 1
+                elif code == 0x74:  # TUPLE
+                    items = tuple(stack)
+                    stack = marked.pop()
+                    stack.append(items)
+                elif code == 0x58:  # BINUNICODE
+                    length = _UINT32(data, position)[0]
+                    position += 4
+                    stack.append(str(data[position : position + length], "utf-8", "surrogatepass"))
+                    position += length
+                elif code == 0x6A:  # LONG_BINGET
+                    stack.append(memo[_UINT32(data, position)[0]])
+                    position += 4
+                else:
+                    position, stack, edge = self._rare(code, data, position, stack)
             elif code == 0x94:  # MEMOIZE
                 memo[len(memo)] = stack[-1]
                 if len(memo) > MAX_MEMO:
                     raise Broken("it remembers too many things")
-            elif code == 0x4A:  # BININT
-                stack.append(_INT32(data, position)[0])
-                position += 4
-            elif code == 0x6A:  # LONG_BINGET
-                stack.append(memo[_UINT32(data, position)[0]])
-                position += 4
-            elif code == 0x85:  # TUPLE1
-                stack[-1] = (stack[-1],)
-            elif code == 0x87:  # TUPLE3
-                last, middle = stack.pop(), stack.pop()
-                stack[-1] = (stack[-1], middle, last)
+            elif code == 0x86:  # TUPLE2
+                last = stack.pop()
+                stack[-1] = (stack[-1], last)
             elif code == 0x8C:  # SHORT_BINUNICODE
                 length = data[position]
                 position += 1
                 stack.append(str(data[position : position + length], "utf-8", "surrogatepass"))
                 position += length
-            elif code == 0x2E:  # STOP
-                if len(stack) != 1 or marked or (self._framed and position != edge):
-                    raise Broken("it stops in the middle of something")
-                return stack[0], position
+            elif code == 0x89:  # NEWFALSE
+                stack.append(False)
+            elif code == 0x85:  # TUPLE1
+                stack[-1] = (stack[-1],)
+            elif code == 0x87:  # TUPLE3
+                last, middle = stack.pop(), stack.pop()
+                stack[-1] = (stack[-1], middle, last)
             else:
-                self._stack = stack
-                cold = _COLD.get(code)
-                if cold is None:
-                    raise Broken(f"it has an opcode that no checkpoint needs (0x{code:02x})")
-                position = cold(self, data, position)
-                stack, edge = self._stack, self._edge
+                position, stack, edge = self._rare(code, data, position, stack)
         raise Broken(f"it has more than {MAX_OPCODES:,} opcodes")
+
+    def _rare(self, code: int, data: bytes, position: int, stack: list[object]) -> tuple[int, list[object], int]:
+        """Do one opcode by the table; where the next one is, and the stack and the edge as they are then."""
+        self._stack = stack
+        self._rare_fuel -= 1
+        if self._rare_fuel < 0:
+            raise Broken("it has too many opcodes that are rare in checkpoints")
+        work = _RARE.get(code)
+        if work is None:
+            raise Broken(f"it has an opcode that no checkpoint needs (0x{code:02x})")
+        position = work(self, data, position)
+        return position, self._stack, self._edge
 
     def _pass_edge(self, position: int) -> int:
         """At the end of a frame, which must be the end of an opcode too: unpicklers differ in what they run if not."""
         if not self._framed:
-            raise IndexError("it ends before its pickle does")
+            raise CutShort("it ends before its pickle does")
         if position > self._edge:
             raise Broken("an opcode reaches out of its frame")
         self._edge, self._framed = self._end, False
@@ -341,7 +356,7 @@ class Machine:
         line, at = _line(data, at)
         if len(line) < 2 or line[0] != line[-1] or line[0] not in b"\"'":
             raise Broken("a text in it has no quotes")
-        self._stack.append(_text(codecs.escape_decode(line[1:-1])[0]))  # type: ignore[attr-defined]
+        self._stack.append(_text(codecs.escape_decode(line[1:-1])[0]))
         return at
 
     def _unicode(self, data: bytes, at: int) -> int:
@@ -390,16 +405,12 @@ class Machine:
         if self._framed:
             raise Broken("a frame in it begins within another one")
         if end > self._end:
-            raise IndexError("it ends before its frame does")
+            raise CutShort("it ends before its pickle does")
         self._edge, self._framed = end, True
         return at + 8
 
 
-class Poisonous(Broken):
-    """A file that changes what others use, such as a module's functions."""
-
-
-_COLD: dict[int, _Cold] = {
+_RARE: dict[int, _Work] = {
     ord("N"): Machine._none, 0x88: Machine._true, ord("}"): Machine._empty_dict, ord("]"): Machine._empty_list,
     ord("c"): Machine._global, 0x93: Machine._stack_global, ord("i"): Machine._inst, ord("o"): Machine._obj,
     0x81: Machine._newobj, ord("b"): Machine._build, ord("s"): Machine._setitem, ord("u"): Machine._setitems,

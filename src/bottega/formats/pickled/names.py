@@ -27,20 +27,27 @@ DTYPE_OF_STORAGE = {
 }  # fmt: skip
 
 _QUANTISED = ("QInt8Storage", "QInt32Storage", "QUInt8Storage", "QUInt4x2Storage", "QUInt2x4Storage")
-OLD_TENSORS = tuple(f"{kind}Tensor" for kind in "Byte Char Short Int Long Bool Half BFloat16 Float Double".split())
-_NUMPY_NUMBERS = (
-    "bool bool_ int8 int16 int32 int64 intc intp uint8 uint16 uint32 uint64 uintc uintp longlong ulonglong float16 "
-    "float32 float64 longdouble complex64 complex128 clongdouble str_ bytes_ void datetime64 timedelta64"
-).split()
-_NUMPY_DTYPES = (
-    "Bool Int8 Int16 Int32 Int64 UInt8 UInt16 UInt32 UInt64 LongLong ULongLong Float16 Float32 Float64 LongDouble "
-    "Complex64 Complex128 CLongDouble Object Bytes Str String Void DateTime64 TimeDelta64"
-).split()
+OLD_TENSORS = tuple(f"{kind}Tensor" for kind in [
+    "Byte", "Char", "Short", "Int", "Long", "Bool", "Half", "BFloat16", "Float", "Double",
+])  # fmt: skip
+_NUMPY_NUMBERS = [
+    "bool", "bool_", "int8", "int16", "int32", "int64", "intc", "intp", "uint8", "uint16", "uint32", "uint64", "uintc",
+    "uintp", "longlong", "ulonglong", "float16", "float32", "float64", "longdouble", "complex64", "complex128",
+    "clongdouble", "str_", "bytes_", "void", "datetime64", "timedelta64",
+]  # fmt: skip
+_NUMPY_DTYPES = [
+    "Bool", "Int8", "Int16", "Int32", "Int64", "UInt8", "UInt16", "UInt32", "UInt64", "LongLong", "ULongLong",
+    "Float16", "Float32", "Float64", "LongDouble", "Complex64", "Complex128", "CLongDouble", "Object", "Bytes", "Str",
+    "String", "Void", "DateTime64", "TimeDelta64",
+]  # fmt: skip
 _BIT_GENERATORS = ("MT19937", "PCG64", "PCG64DXSM", "Philox", "SFC64")
-_CONTAINERS = "set frozenset list tuple dict slice complex range bytes bytearray object str int float bool".split()
+_CONTAINERS = [
+    "set", "frozenset", "list", "tuple", "dict", "slice", "complex", "range", "bytes", "bytearray", "object", "str",
+    "int", "float", "bool",
+]  # fmt: skip
 _HARMLESS: dict[str, tuple[str, ...] | list[str]] = {
     "builtins": _CONTAINERS,
-    "__builtin__": [*_CONTAINERS, "long", "unicode"],
+    "__builtin__": [*_CONTAINERS, "long", "unicode", "xrange"],
     "collections": ("OrderedDict", "defaultdict", "Counter", "deque"),
     "_codecs": ("encode",),  # how protocol 2 writes bytes; the machine decodes it itself, and nothing but latin-1
     "copyreg": ("_reconstructor", "__newobj__"),
@@ -105,27 +112,31 @@ _INERT_CLASSES = ("pytorch_lightning.callbacks.", "lightning.pytorch.callbacks."
 _NETWORK_CLASSES = ("torch.nn.modules.", "torch.optim.", "torch.nn.utils.", "torch.nn.quantized.", "torch.ao.nn.")
 
 # Modules that some version of Python has or had, but perhaps not the one that runs.
-_PAST_AND_FUTURE = frozenset(
-    "__builtin__ aifc asynchat asyncore audioop binhex cPickle cStringIO cgi cgitb chunk commands copy_reg crypt "
-    "distutils dummy_thread dummy_threading exceptions formatter httplib imghdr imp lib2to3 macpath mailcap msilib "
-    "nis nntplib ossaudiodev parser pipes popen2 smtpd sndhdr spwd sunau symbol symtable telnetlib test thread "
-    "turtledemo urllib2 urlparse user uu xdrlib xmlrpclib _aix_support _bootsubprocess _interpreters "
-    "_interpchannels _interpqueues _osx_support _pyrepl _xxinterpchannels _xxsubinterpreters annotationlib "
-    "compression concurrent nt os posix ntpath posixpath winreg _winapi _testcapi".split()
-)
+_PAST_AND_FUTURE = frozenset({
+    "__builtin__", "aifc", "asynchat", "asyncore", "audioop", "binhex", "cPickle", "cStringIO", "cgi", "cgitb",
+    "chunk", "commands", "copy_reg", "crypt", "distutils", "dummy_thread", "dummy_threading", "exceptions",
+    "formatter", "httplib", "imghdr", "imp", "lib2to3", "macpath", "mailcap", "msilib", "nis", "nntplib",
+    "ossaudiodev", "parser", "pipes", "popen2", "smtpd", "sndhdr", "spwd", "sunau", "symbol", "symtable",
+    "telnetlib", "test", "thread", "turtledemo", "urllib2", "urlparse", "user", "uu", "xdrlib", "xmlrpclib",
+    "_aix_support", "_bootsubprocess", "_interpreters", "_interpchannels", "_interpqueues", "_osx_support",
+    "_pyrepl", "_xxinterpchannels", "_xxsubinterpreters", "annotationlib", "compression", "concurrent", "nt", "os",
+    "posix", "ntpath", "posixpath", "winreg", "_winapi", "_testcapi",
+})  # fmt: skip
 _STANDARD = frozenset(sys.stdlib_module_names) | _PAST_AND_FUTURE
 
 # Packages whose functions start programs, fetch and run code, or unpickle.
-_RUNS_CODE = frozenset(
-    "pip setuptools pkg_resources _distutils_hack wheel virtualenv venv conda IPython ipykernel jupyter_client notebook "
-    "requests urllib3 aiohttp httpx httplib2 websocket websockets pycurl tornado twisted flask werkzeug django "
-    "paramiko fabric invoke sh plumbum pexpect ptyprocess psutil docker kubernetes git dill cloudpickle joblib "
-    "jsonpickle klepto pickle5 zmq ray dask distributed celery mlflow wandb boto3 fsspec s3fs gdown jinja2 mako "
-    "yaml ruamel pandas sklearn keras tensorflow tensorboard jax numba llvmlite cffi Cython pyximport pythran "
-    "sympy nltk theano pytest _pytest nose hypothesis mypy execnet rpyc Pyro4 Pyro5 pywin32 win32api win32com "
-    "win32process pythoncom selenium playwright cupy pycuda triton torchvision torchaudio torchtext fickling "
-    "picklescan modelscan".split()
-)
+_RUNS_CODE = frozenset({
+    "pip", "setuptools", "pkg_resources", "_distutils_hack", "wheel", "virtualenv", "venv", "conda", "IPython",
+    "ipykernel", "jupyter_client", "notebook", "requests", "urllib3", "aiohttp", "httpx", "httplib2", "websocket",
+    "websockets", "pycurl", "tornado", "twisted", "flask", "werkzeug", "django", "paramiko", "fabric", "invoke",
+    "sh", "plumbum", "pexpect", "ptyprocess", "psutil", "docker", "kubernetes", "git", "dill", "cloudpickle",
+    "joblib", "jsonpickle", "klepto", "pickle5", "zmq", "ray", "dask", "distributed", "celery", "mlflow", "wandb",
+    "boto3", "fsspec", "s3fs", "gdown", "jinja2", "mako", "yaml", "ruamel", "pandas", "sklearn", "keras",
+    "tensorflow", "tensorboard", "jax", "numba", "llvmlite", "cffi", "Cython", "pyximport", "pythran", "sympy",
+    "nltk", "theano", "pytest", "_pytest", "nose", "hypothesis", "mypy", "execnet", "rpyc", "Pyro4", "Pyro5",
+    "pywin32", "win32api", "win32com", "win32process", "pythoncom", "selenium", "playwright", "cupy", "pycuda",
+    "triton", "torchvision", "torchaudio", "torchtext", "fickling", "picklescan", "modelscan",
+})  # fmt: skip
 
 
 def judge(module: str, name: str) -> str:
@@ -149,9 +160,7 @@ def is_script(module: str) -> bool:
 
 def _is_plain(module: str, name: str) -> bool:
     """Whether this is a name at the top of a module; one with a dot in it reaches into whatever the module imports."""
-    return (
-        name.isidentifier() and not name.startswith("__") and all(part.isidentifier() for part in module.split("."))
-    )
+    return name.isidentifier() and not name.startswith("__") and all(part.isidentifier() for part in module.split("."))
 
 
 def _is_class(name: str) -> bool:

@@ -221,14 +221,13 @@ def _object(args: Args) -> Node:
 
 def _scalar(args: Args) -> object:
     """numpy's scalar(dtype, bytes) as the number that it is, if it is one."""
-    if len(args) != 2 or type(args[0]) is not Node or type(args[1]) is not bytes:
+    dtype, raw = args[0], args[1] if len(args) == 2 else None
+    if type(dtype) is not Node or type(raw) is not bytes:
         return None
-    dtype, raw = args
     code = dtype.args[0] if dtype.args else None
     letter = _NUMBERS.get(code) if type(code) is str else None
-    state = dtype.state
-    order = ">" if type(state) is tuple and len(state) > 1 and state[1] == ">" else "<"
-    if letter is None or len(raw) != struct.calcsize("<" + letter):
+    order = ">" if type(dtype.state) is tuple and dtype.state[1:2] == (">",) else "<"
+    if letter is None or len(raw) != struct.calcsize(order + letter):
         return None
     return struct.unpack(order + letter, raw)[0]
 
@@ -243,7 +242,7 @@ _MAKERS: dict[tuple[str, str], Maker] = {
     ("torch._utils", "_rebuild_device_tensor_from_numpy"): _unreadable("is stored as a numpy array"),
     ("torch._utils", "_rebuild_qtensor"): _unreadable("is quantised"),
     ("torch._utils", "_rebuild_nested_tensor"): _unreadable("is nested"),
-    ("torch._utils", "_rebuild_meta_tensor_no_storage"): _unreadable("has no numbers (it was saved on torch's meta device)"),
+    ("torch._utils", "_rebuild_meta_tensor_no_storage"): _unreadable("has no numbers (it is of torch's meta device)"),
     ("torch._utils", "_rebuild_wrapper_subclass"): _unreadable("has no numbers (it wraps another tensor)"),
     ("torch._utils", "_rebuild_sparse_tensor"): _sparse,
     ("torch._utils", "_rebuild_sparse_csr_tensor"): _sparse,

@@ -16,7 +16,8 @@ from bottega.formats.header import shown
 from bottega.formats.pickled.values import Broken, Name, Node, Table, Tensor, Unreadable
 
 MAX_DEPTH = 100
-MAX_STEPS = 3_000_000
+MAX_STEPS = 500_000
+MAX_LETTERS = 64 << 20  # of all names together
 MAX_METADATA = 4 << 20
 _MAX_VALUE = 64 << 10
 _MAX_JSON_DEPTH = 8
@@ -76,16 +77,14 @@ def flatten(root: object) -> Flat:
 
 def _wrapper(keys: dict[str, object], walk: _Walk) -> tuple[str | None, list[str]]:
     """The key whose value is the model, if it is one key, and the keys that hold tensors and are not the model."""
-    holding = [key for key, value in keys.items() if type(value) in _INNER and walk.holds_tensors(value)]
-    leftovers = [key for key in holding if _LEFTOVER.search(key)]
-    if any(type(value) in (Tensor, Unreadable) for value in keys.values()):
-        return None, leftovers
+    groups = {key for key, value in keys.items() if type(value) in _INNER and walk.holds_tensors(value)}
+    holding = [key for key, value in keys.items() if key in groups or type(value) in (Tensor, Unreadable)]
     for wrapper in WRAPPERS:
-        if wrapper in holding:
+        if wrapper in groups:
             others = [key for key in holding if key != wrapper]
-            if wrapper in _CERTAIN_WRAPPERS or all(key in WRAPPERS or key in leftovers for key in others):
+            if wrapper in _CERTAIN_WRAPPERS or all(key in WRAPPERS or _LEFTOVER.search(key) for key in others):
                 return wrapper, others
-    return None, leftovers
+    return None, [key for key in holding if key in groups and _LEFTOVER.search(key)]
 
 
 # --- walking ---------------------------------------------------------------------------------------------------------
@@ -95,7 +94,8 @@ class _Walk:
     """Looks for tensors in trees, within one budget of steps for all of them."""
 
     def __init__(self) -> None:
-        self._steps = 0
+        self._steps = self._letters = 0
+        self._barren: set[int] = set()  # what holds no tensor need not be walked again
 
     def holds_tensors(self, value: object) -> bool:
         """Whether there is a tensor in or under a value."""
@@ -108,25 +108,48 @@ class _Walk:
             return
         if type(root) not in _INNER:
             return
-        path = [("", id(root), _children(root))]
+        path = [_Branch("", root)]
         above = {id(root)}
         while path:
-            prefix, _, children = path[-1]
-            for key, child in children:
+            branch = path[-1]
+            for key, child in branch.children:
                 self._steps += 1
                 kind = type(child)
                 if kind is Tensor or kind is Unreadable:
-                    yield prefix + key, child  # type: ignore[misc]
-                elif kind in _INNER and id(child) not in above:
+                    branch.bears = True
+                    self._letters += len(branch.prefix) + len(key)
+                    if self._letters > MAX_LETTERS:
+                        raise Broken("the names of its tensors are too long")
+                    yield branch.prefix + key, child  # type: ignore[misc]
+                elif kind in _INNER and id(child) not in above and id(child) not in self._barren:
                     if len(path) >= MAX_DEPTH:
                         raise Broken(f"it is nested more than {MAX_DEPTH} levels deep")
-                    path.append((f"{prefix}{key}.", id(child), _children(child)))
+                    self._letters += len(branch.prefix) + len(key)
+                    if self._letters > MAX_LETTERS:
+                        raise Broken("the names of its tensors are too long")
+                    path.append(_Branch(f"{branch.prefix}{key}.", child))
                     above.add(id(child))
                     break
             else:
-                above.discard(path.pop()[1])
+                path.pop()
+                above.discard(id(branch.value))
+                if not branch.bears:
+                    self._barren.add(id(branch.value))
+                elif path:
+                    path[-1].bears = True
             if self._steps > MAX_STEPS:
                 raise Broken("it holds the same things over and over again")
+
+
+class _Branch:
+    """What a walk is in the middle of: a value, the prefix of its names, and those of its children to come."""
+
+    __slots__ = ("bears", "children", "prefix", "value")
+
+    def __init__(self, prefix: str, value: object) -> None:
+        self.prefix, self.value = prefix, value
+        self.children = _children(value)
+        self.bears = False  # whether a tensor was found under it
 
 
 def _children(value: object) -> Iterator[tuple[str, object]]:

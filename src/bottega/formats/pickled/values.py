@@ -13,6 +13,14 @@ class Broken(ValueError):
     """A file that breaks the rules of its format; the text says how."""
 
 
+class CutShort(Broken):
+    """A file whose end is missing; the text says what."""
+
+
+class Poisonous(Broken):
+    """A file that changes what others use, such as a module's functions, or calls what it has been given by a call."""
+
+
 class Name:
     """A global that a pickle mentions. It is never looked up: `make` and `dtype` are what *we* know of it, if anything.
 

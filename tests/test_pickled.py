@@ -1,0 +1,415 @@
+"""Whatever torch writes is read to the bit: every dtype, view, container and protocol, from the map and by itself."""
+
+from __future__ import annotations
+
+import json
+import pickle as pickling  # noqa: TID251  it only writes here
+import random
+import struct
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+import torch
+from hostile import benign
+from hostile.containers import Entry, archive, checkpoint, legacy
+from hostile.opcodes import call, name, pickle, row, table, tensor, text, whole
+from torch import nn
+
+from bottega.errors import DangerousModel, FormatError
+from bottega.formats import Header, pickled, read_bytes, read_header
+from bottega.formats.pickled.names import judge
+from bottega.runtime.weights import MappedTensors
+
+FOUR = struct.pack("<4f", 1, 2, 3, 4)
+
+pytestmark = pytest.mark.filterwarnings("ignore:ComplexHalf support is experimental")
+
+# torch.load is what tests compare with; here it reads only what they wrote themselves.
+peer = torch.load  # noqa: TID251
+
+
+def written(path: Path, value: object, **options: object) -> Header:
+    path.write_bytes(benign.saved(value, **options))
+    return read_header(path)
+
+
+def raw(tensor: torch.Tensor) -> bytes:
+    """The elements of a tensor, one after the other."""
+    plain = tensor.detach().contiguous()
+    return bytes(plain.flatten().view(torch.uint8).numpy().tobytes()) if plain.numel() else b""
+
+
+def assert_equal(header: Header, expected: Mapping[str, torch.Tensor]) -> None:
+    """Names, dtypes, shapes, strides and every byte are as they were saved."""
+    assert list(header.tensors) == list(expected)
+    mapped = MappedTensors(header)
+    for key, want in expected.items():
+        got = mapped[key]
+        assert (got.dtype, got.shape) == (want.dtype, want.shape), key
+        if want.numel():
+            assert got.stride() == want.stride() or want.is_contiguous(), key
+        assert raw(got) == raw(want), key
+        assert read_bytes(header.tensors[key]) == raw(want), key
+
+
+FORMS: dict[str, dict[str, object]] = {
+    "zip": {},
+    **{f"protocol {number}": {"pickle_protocol": number} for number in (3, 4, 5)},
+    "legacy": {"_use_new_zipfile_serialization": False},
+    "legacy protocol 4": {"_use_new_zipfile_serialization": False, "pickle_protocol": 4},
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("content", ["state", "dtypes", "views", "empties"])
+def test_what_torch_saves_is_read_to_the_bit(tmp_path: Path, form: str, content: str) -> None:
+    expected = getattr(benign, content)()
+    header = written(tmp_path / "x.pt", expected, **FORMS[form])
+    assert header.safety.verdict == "clean" and header.format == "pickle" and header.notes == ()
+    assert_equal(header, expected)
+
+
+@pytest.mark.parametrize("content", ["state", "dtypes", "views", "empties"])
+@pytest.mark.parametrize("deflate", [True, False])
+def test_archives_that_were_packed_again_are_read_to_the_bit(tmp_path: Path, content: str, deflate: bool) -> None:
+    expected = getattr(benign, content)()
+    path = tmp_path / "x.pt"
+    path.write_bytes(benign.repacked(benign.saved(expected), deflate=deflate))
+    assert_equal(read_header(path), expected)
+
+
+def test_the_bytes_are_where_the_peer_finds_them(tmp_path: Path) -> None:
+    path = tmp_path / "x.pt"
+    expected = benign.views()
+    for options in FORMS.values():
+        header = written(path, expected, **options)
+        if "pickle_protocol" not in options:
+            assert_equal(header, peer(path, weights_only=True))
+
+
+def test_shared_storages_stay_shared(tmp_path: Path) -> None:
+    base = benign.noise(64)
+    tensors = {"base": base, "head": base[:8], "tied": base}
+    for data in (benign.saved(tensors), benign.repacked(benign.saved(tensors))):
+        (tmp_path / "x.pt").write_bytes(data)
+        mapped = MappedTensors(read_header(tmp_path / "x.pt"))
+        opened = {key: mapped[key] for key in mapped}
+        opened["base"][3] = 77.0
+        assert opened["head"][3] == opened["tied"][3] == 77.0
+    assert read_bytes(read_header(tmp_path / "x.pt").tensors["tied"]) == raw(base)
+
+
+def test_big_endian_files_are_turned(tmp_path: Path) -> None:
+    numbers = torch.arange(12, dtype=torch.int32).reshape(3, 4)
+    swap = {
+        "half": numbers.half(),
+        "long": numbers.long(),
+        "pair": torch.view_as_complex(numbers.float().view(3, 2, 2)),
+    }
+    turned = {key: value.numpy().byteswap() if key != "pair" else value.numpy().view("f4").byteswap().view("c8")
+              for key, value in swap.items()}  # fmt: skip
+    data = benign.saved({key: torch.from_numpy(value) for key, value in turned.items()})
+    (tmp_path / "x.pt").write_bytes(benign.repacked(data, order="big", deflate=False))
+    assert_equal(read_header(tmp_path / "x.pt"), swap)
+
+
+def test_an_unknown_order_of_bytes_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "x.pt").write_bytes(benign.repacked(benign.saved(benign.state()), order="middle"))
+    with pytest.raises(FormatError, match="byteorder"):
+        read_header(tmp_path / "x.pt")
+
+
+def test_booleans_are_zero_or_one(tmp_path: Path) -> None:
+    state = table({"mask": tensor([4], [1], kind="BoolStorage")})
+    (tmp_path / "x.pt").write_bytes(checkpoint(pickle(state), bytes([0, 1, 2, 255])))
+    header = read_header(tmp_path / "x.pt")
+    assert MappedTensors(header)["mask"].view(torch.uint8).tolist() == [0, 1, 1, 1]
+
+
+@pytest.mark.parametrize("at", range(1, 5))
+def test_legacy_storages_lie_at_any_address(tmp_path: Path, at: int) -> None:
+    state = table({"weight": tensor([4], [1]), "x" * at: text("moves what follows by one byte")})
+    (tmp_path / "x.pt").write_bytes(legacy(state, [(4, FOUR)]))
+    header = read_header(tmp_path / "x.pt")
+    assert MappedTensors(header)["weight"].tolist() == [1, 2, 3, 4]
+    assert {header.tensors["weight"].start % 4} <= {0, 1, 2, 3}
+
+
+def test_a_legacy_file_with_a_long_pickle_is_read_in_a_second_look(tmp_path: Path) -> None:
+    state = table([*((text(f"note{index}"), text("x" * 2000)) for index in range(700)), (text("w"), tensor([4], [1]))])
+    (tmp_path / "x.pt").write_bytes(legacy(state, [(4, FOUR)]))
+    assert list(read_header(tmp_path / "x.pt").tensors) == ["w"]
+
+
+# --- names and what lies beside the tensors --------------------------------------------------------------------------
+
+
+def test_an_embedding(tmp_path: Path) -> None:
+    header = written(tmp_path / "x.pt", benign.embedding())
+    assert header.safety.verdict == "clean"
+    assert {key: info.shape for key, info in header.tensors.items()} == {"string_to_param.*": (2, 768)}
+    assert header.metadata == {
+        "string_to_token": '{"*": 265}', "name": "my-style", "step": "1500", "sd_checkpoint": "a1b2c3d4",
+    }  # fmt: skip
+
+
+def test_a_hypernetwork(tmp_path: Path) -> None:
+    header = written(tmp_path / "x.pt", benign.hypernetwork())
+    assert sorted(header.tensors)[:2] == ["16.0.linear.0.bias", "16.0.linear.0.weight"]
+    assert header.tensors["8.1.linear.0.weight"].shape == (16, 8)
+    assert json.loads(header.metadata["layer_structure"]) == [1, 2, 1]
+    assert (header.metadata["is_layer_norm"], header.metadata["activation_func"]) == ("false", "relu")
+
+
+def test_a_bare_tensor_and_a_list_of_them(tmp_path: Path) -> None:
+    assert_equal(written(tmp_path / "x.pt", benign.noise(3)), {"tensor": benign.noise(3)})
+    assert list(written(tmp_path / "x.pt", [benign.noise(3), (benign.noise(2),)]).tensors) == ["0", "1.0"]
+
+
+def test_training_leftovers_are_left_out_and_named(tmp_path: Path) -> None:
+    header = written(tmp_path / "x.pt", benign.training())
+    assert header.safety.verdict == "clean"
+    assert list(header.tensors) == ["weight", "bias"]
+    assert header.metadata["epoch"] == "3" and header.metadata["best_loss"] == "0.25"
+    note = next(note for note in header.notes if "training" in note)
+    assert all(word in note for word in ("optimizer", "ema", "rng"))
+
+
+@pytest.mark.parametrize(
+    ("outer", "names"),
+    [
+        ({"state_dict": {"a": 1}, "optimizer_states": [{"b": 2}]}, ["a"]),
+        ({"params": {"a": 1}, "params_ema": {"b": 2}}, ["b"]),
+        ({"model": {"a": 1}, "optimizer": {"b": 2}, "scaler": {"c": 3}}, ["a"]),
+        ({"model": {"a": 1}, "vae": {"b": 2}}, ["model.a", "vae.b"]),
+        ({"id_encoder": {"a": 1}, "lora_weights": {"b": 2}}, ["id_encoder.a", "lora_weights.b"]),
+        ({"model": {"state_dict": {"a": 1}}}, ["state_dict.a"]),
+        ({"model": 1, "x": 2}, ["model", "x"]),
+        ({"state_dict": 1, "x": {"y": 2}}, ["state_dict", "x.y"]),
+    ],
+)
+def test_one_wrapper_is_taken_off(tmp_path: Path, outer: dict[str, object], names: list[str]) -> None:
+    def tensors(value: object) -> object:
+        if isinstance(value, dict):
+            return {key: tensors(inner) for key, inner in value.items()}
+        if isinstance(value, list):
+            return [tensors(inner) for inner in value]
+        return benign.noise(2)
+
+    assert list(written(tmp_path / "x.pt", tensors(outer)).tensors) == names
+
+
+def test_lightning(tmp_path: Path) -> None:
+    with benign.pretended("pytorch_lightning.callbacks.model_checkpoint", "ModelCheckpoint") as callback:
+        header = written(tmp_path / "x.ckpt", benign.lightning(callback))
+    assert_equal(header, benign.state())
+    assert (header.safety.verdict, header.metadata["global_step"]) == ("clean", "470000")
+
+
+def test_a_whole_network_has_the_names_of_its_state_dict(tmp_path: Path) -> None:
+    network = benign.TinyNetwork()
+    for value in (network, {"epoch": -1, "model": network, "ema": None}):
+        for options in ({}, {"_use_new_zipfile_serialization": False}):
+            header = written(tmp_path / "x.pt", value, **options)
+            assert header.safety.verdict == "unusual"
+            assert "torch.nn.modules.conv.Conv2d" in header.safety.names
+            assert {key: raw(MappedTensors(header)[key]) for key in header.tensors} == {
+                key: raw(value) for key, value in network.state_dict().items()
+            }
+
+
+def test_torchscript(tmp_path: Path) -> None:
+    network, data = benign.script()
+    (tmp_path / "x.pt").write_bytes(data)
+    header = read_header(tmp_path / "x.pt")
+    assert_equal(header, {key: value.detach() for key, value in network.state_dict().items()})
+    assert header.safety.verdict == "unusual" and "script is ignored" in header.safety.reasons[0]
+
+
+def test_unknown_classes_are_unusual_and_their_tensors_usable(tmp_path: Path) -> None:
+    thing = name("mycorp.net", "Foo") + b")\x81" + table({"inner": tensor([2], [1], stored=4)}) + b"b"
+    (tmp_path / "x.pt").write_bytes(checkpoint(pickle(table({"w": tensor([4], [1]), "foo": thing})), FOUR))
+    header = read_header(tmp_path / "x.pt")
+    assert list(header.tensors) == ["w", "foo.inner"]
+    assert header.safety.names == ("mycorp.net.Foo",)
+
+
+def test_tensors_without_plain_numbers_are_left_out_by_name(tmp_path: Path) -> None:
+    with torch.random.fork_rng():
+        odd = {
+            "good": benign.noise(3),
+            "conjugate": torch.view_as_complex(benign.noise(3, 2)).conj(),
+            "meta": torch.empty(3, device="meta"),
+        }
+    header = written(tmp_path / "x.pt", odd)
+    assert list(header.tensors) == ["good"]
+    assert any("'conjugate' is stored as the conjugate" in note for note in header.notes)
+    assert any("'meta' has no numbers" in note for note in header.notes)
+    with pytest.raises(FormatError, match="can't read its tensors: the tensor 'meta'"):
+        written(tmp_path / "x.pt", {"meta": odd["meta"]})
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_sparse_tensors_refuse_their_file(tmp_path: Path) -> None:
+    dense = torch.eye(3)
+    for odd in (dense.to_sparse(), dense.to_sparse_csr()):
+        with pytest.raises(FormatError, match="sparse"):
+            written(tmp_path / "x.pt", {"good": dense, "odd": odd})
+
+
+def test_plain_data_is_clean_and_has_no_tensors(tmp_path: Path) -> None:
+    for data in (pickle(b"](K\x01K\x02e"), pickle(b"](K\x01K\x02e", 4), b"(lp0\nI1\naI2\na."):
+        (tmp_path / "x.pkl").write_bytes(data)
+        header = read_header(tmp_path / "x.pkl")
+        assert (header.safety.verdict, header.notes, len(header.tensors)) == ("clean", ("no tensors",), 0)
+
+
+@pytest.mark.parametrize("protocol", range(6))
+def test_every_protocol_and_kind_of_value(tmp_path: Path, protocol: int) -> None:
+    values = {
+        "whole": 7, "negative": -5, "long": 2**70, "true": True, "float": 1.5, "text": "grün\n'", "list": [1, [2]],
+        "tuple": (1, 2, 3, 4), "dict": {"a": {"b": [None, False]}}, "bytes": b"\x00\xff", "set": {1},
+        "complex": 1j, "range": range(3), "nan": float("nan"),
+    }  # fmt: skip
+    (tmp_path / "x.pkl").write_bytes(pickling.dumps(values, protocol=protocol))
+    metadata = read_header(tmp_path / "x.pkl").metadata
+    assert metadata["text"] == "grün\n'"
+    told = {key: json.loads(value) for key, value in metadata.items() if key not in ("text", "bytes", "nan")}
+    assert told.items() >= {
+        "whole": 7, "negative": -5, "long": 2**70, "true": True, "float": 1.5, "list": [1, [2]],
+        "tuple": [1, 2, 3, 4], "dict": {"a": {"b": [None, False]}},
+    }.items()  # fmt: skip
+    assert metadata["nan"] == "nan"
+
+
+# --- refusals --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("members", "what"),
+    [
+        ([Entry("a.npy"), Entry("b.npy")], "numpy archive"),
+        ([Entry("[Content_Types].xml"), Entry("word/document.xml")], "Office document"),
+        ([Entry("config.json"), Entry("model.weights.h5")], "Keras model"),
+        ([Entry("META-INF/MANIFEST.MF"), Entry("A.class")], "Java"),
+        ([Entry("data.pkl", pickle(b"N"))], "pickles in it that torch did not write"),
+        ([Entry("holiday.jpg"), Entry("b/c.txt")], "a zip archive of 2 files"),
+        ([], "a zip archive of 0 files"),
+        ([Entry("a/data.pkl"), Entry("b/data.pkl")], "two checkpoints"),
+    ],
+)
+def test_other_archives_are_called_by_their_name(tmp_path: Path, members: list[Entry], what: str) -> None:
+    (tmp_path / "x.ckpt").write_bytes(archive(members))
+    with pytest.raises(FormatError, match=what):
+        read_header(tmp_path / "x.ckpt")
+
+
+def test_half_a_download_is_cut_short(tmp_path: Path) -> None:
+    state = {f"w{index}": benign.noise(2000, seed=index) for index in range(8)}
+    for options, size in (({}, 20_000), ({"_use_new_zipfile_serialization": False}, 20_000), ({}, 100)):
+        (tmp_path / "x.ckpt").write_bytes(benign.saved(state, **options)[:size])
+        with pytest.raises(FormatError, match="cut short") as error:
+            read_header(tmp_path / "x.ckpt")
+        assert "download it again" in error.value.remedy
+
+
+def test_a_file_that_changes_while_it_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "x.ckpt"
+    path.write_bytes(benign.saved(benign.state()))
+    honest = pickled.flatten
+
+    def meddling(root: object) -> object:
+        with path.open("ab") as file:
+            file.write(b"more")
+        return honest(root)
+
+    monkeypatch.setattr(pickled, "flatten", meddling)
+    with pytest.raises(FormatError, match="changed while it was read"):
+        read_header(path)
+
+
+def test_danger_is_told_with_all_names(tmp_path: Path) -> None:
+    body = row(call("os", "system", text("x")), name("builtins", "eval"), name("mycorp", "Foo"))
+    (tmp_path / "x.pkl").write_bytes(pickle(body))
+    with pytest.raises(DangerousModel) as error:
+        read_header(tmp_path / "x.pkl")
+    assert error.value.names == ("os.system", "builtins.eval")
+    assert "runs nothing of it" in error.value.remedy
+
+
+def test_calls_of_what_was_called_are_dangerous(tmp_path: Path) -> None:
+    made = name("mycorp", "Maker") + b")R"
+    (tmp_path / "x.pkl").write_bytes(pickle(made + row(text("x")) + b"R"))
+    with pytest.raises(DangerousModel, match="what a call of mycorp"):
+        read_header(tmp_path / "x.pkl")
+
+
+@pytest.mark.parametrize(
+    ("module", "word", "verdict"),
+    [
+        ("collections", "OrderedDict", "inert"),
+        ("torch._utils", "_rebuild_tensor_v2", "inert"),
+        ("numpy._core.multiarray", "scalar", "inert"),
+        ("numpy.random._pickle", "__randomstate_ctor", "inert"),
+        ("pytorch_lightning.callbacks.model_checkpoint", "ModelCheckpoint", "inert"),
+        ("pytorch_lightning.callbacks.model_checkpoint", "os", "unusual"),
+        ("torch.nn.modules.conv", "Conv2d", "unusual"),
+        ("torch.nn.modules.module", "torch", "dangerous"),
+        ("ultralytics.nn.tasks", "DetectionModel", "unusual"),
+        ("__main__", "Net", "unusual"),
+        ("__torch__.torch.nn.modules.linear", "Linear", "unusual"),
+        ("torch", "load", "dangerous"),
+        ("torch.storage", "_load_from_bytes", "dangerous"),
+        ("torch.fx.graph_module", "reduce_graph_module", "dangerous"),
+        ("numpy", "load", "dangerous"),
+        ("posixpath", "join", "dangerous"),
+        ("imp", "load_source", "dangerous"),
+        ("test.support.script_helper", "assert_python_ok", "dangerous"),
+        ("mycorp", "Foo.bar", "dangerous"),
+        ("mycorp", "__globals__", "dangerous"),
+        ("my corp", "Foo", "dangerous"),
+        ("", "Foo", "dangerous"),
+        ("builtins", "getattr", "dangerous"),
+        ("_codecs", "decode", "dangerous"),
+    ],
+)
+def test_names_are_judged(module: str, word: str, verdict: str) -> None:
+    assert judge(module, word) == verdict
+
+
+def test_storages_of_other_kinds_and_sizes_are_refused(tmp_path: Path) -> None:
+    cases = {
+        b"(" + text("storage") + name("mycorp", "Store") + text("0") + text("cpu") + whole(4) + b"tQ": "no storage",
+        b"(" + text("module") + name("mycorp", "Store") + b"tQ": "none that torch writes",
+        text("0") + b"Q": "none that torch writes",
+    }
+    for reference, what in cases.items():
+        (tmp_path / "x.ckpt").write_bytes(checkpoint(pickle(reference), FOUR))
+        with pytest.raises(FormatError, match=what):
+            read_header(tmp_path / "x.ckpt")
+
+
+def test_mutations_crash_nothing(tmp_path: Path) -> None:
+    chance = random.Random(5)
+    parent = nn.ParameterDict({"*": nn.Parameter(benign.noise(2, 4))})
+    seeds = [
+        benign.saved(benign.state()),
+        benign.saved({"string_to_param": parent}, pickle_protocol=4),
+        benign.saved(benign.training(), _use_new_zipfile_serialization=False),
+        benign.repacked(benign.saved(benign.views())),
+        b"(dp0\nS'a'\np1\n(lp2\nI1\naF2.5\nasS'b'\nccollections\nOrderedDict\n(tRs.",
+    ]
+    path = tmp_path / "x"
+    for turn in range(3000):
+        data = bytearray(seeds[turn % len(seeds)])
+        for _ in range(chance.randint(1, 6)):
+            at = chance.randrange(len(data))
+            data[at : at + chance.choice((0, 1, 1, 1, 3))] = chance.randbytes(chance.choice((0, 1, 1, 2)))
+        path.write_bytes(data)
+        try:
+            header = read_header(path)
+            for info in header.tensors.values():
+                assert 0 <= info.start <= info.end
+        except FormatError:
+            continue
