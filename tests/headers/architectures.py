@@ -195,6 +195,13 @@ def _part(source: str, place: str = "transformer") -> Layout:
     return replace(of_file, shapes=shapes, format="diffusers", configs={place: {}})
 
 
+def _named(class_name: str, family: str, variant: str = "base") -> Layout:
+    """A pipeline whose network is told by its class alone."""
+    shapes: Shapes = {"unet/conv_in.weight": (320, 4, 3, 3), "vae/decoder.conv_in.weight": (512, 4, 3, 3)}
+    configs: dict[str, Mapping[str, object]] = {"": {"_class_name": class_name}, "unet": {}, "vae": {}}
+    return Layout(shapes, "checkpoint", family, variant, format="diffusers", configs=configs)
+
+
 _TEXT, _VAE = "text_encoder", "vae"
 PIPELINES: dict[str, Layout] = {
     "flux-folder": _pipeline(
@@ -220,7 +227,18 @@ PIPELINES: dict[str, Layout] = {
     "cascade-prior-folder": _pipeline(
         "prior=stable-cascade-c", "StableCascadePriorPipeline", "checkpoint", "stable-cascade", "stage-c", _TEXT
     ),
-    "shap-e-folder": _pipeline("prior=dinov2-large", "ShapEPipeline", "checkpoint", "shap-e", "text", _TEXT),
+    "shap-e-folder": _named("ShapEPipeline", "shap-e", "text"),
+    "audioldm2-folder": _named("AudioLDM2Pipeline", "audioldm2"),
+    "dance-diffusion-folder": _named("DanceDiffusionPipeline", "dance-diffusion"),
+    "marigold-folder": _named("MarigoldDepthPipeline", "sd2", "depth"),
+    "gligen-folder": _named("StableDiffusionGLIGENPipeline", "sd1"),
+    "ldm3d-folder": _named("StableDiffusionLDM3DPipeline", "sd1"),
+    "x2-upscaler-folder": _named("StableDiffusionLatentUpscalePipeline", "sd-x2-latent-upscaler"),
+    "paint-by-example-folder": _named("PaintByExamplePipeline", "sd1"),
+    "karlo-folder": _named("UnCLIPPipeline", "karlo"),
+    "unidiffuser-folder": _named("UniDiffuserPipeline", "unidiffuser"),
+    "vq-diffusion-folder": _named("VQDiffusionPipeline", "vq-diffusion"),
+    "lumina-next-folder": _named("LuminaPipeline", "lumina-next"),
     "flux-part": _part("flux-schnell-diffusers"),
     "flux-part-elsewhere": _part("flux-dev-diffusers", "my-flux"),
     "kolors-part": _part("kolors", "unet"),
@@ -238,18 +256,32 @@ def _told(type: str, kind: str, family: str, architecture: str = "", **config: o
 
 
 _CHATS = (
-    "llama mistral mixtral qwen2 qwen3 gemma gemma2 phi phi3 gpt2 gptj bloom opt falcon mamba mamba2 rwkv cohere olmo "
-    "granite stablelm starcoder2 baichuan chatglm mpt minicpm nemotron jamba bitnet"
-).split()
+    "llama", "mistral", "mixtral", "qwen2", "qwen3", "gemma", "gemma2", "phi", "phi3", "gpt2", "gptj", "bloom", "opt",
+    "falcon", "mamba", "mamba2", "rwkv", "cohere", "olmo", "granite", "stablelm", "starcoder2", "baichuan", "chatglm",
+    "mpt", "minicpm", "nemotron", "jamba", "bitnet", "qwen", "phimoe", "olmoe", "minimax", "exaone", "smollm3",
+    "lfm2", "apertus", "dbrx", "arctic", "dots1", "llada", "persimmon", "codegen", "xglm", "helium",
+)  # fmt: skip
 _NAMED_OTHERWISE = {
     "gpt_neo": "gpt-neo", "gpt_neox": "gpt-neox", "deepseek_v2": "deepseek", "deepseek_v3": "deepseek", "glm4": "glm",
     "internlm2": "internlm2", "qwen2_moe": "qwen2-moe", "qwen3_moe": "qwen3-moe", "gpt_oss": "gpt-oss",
-    "gemma3_text": "gemma3", "gpt_bigcode": "starcoder",
+    "gemma3_text": "gemma3", "gpt_bigcode": "starcoder", "llama4_text": "llama4", "qwen3_next": "qwen3-next",
+    "qwen3_5_text": "qwen3.5", "qwen3_5_moe_text": "qwen3.5-moe", "gemma3n_text": "gemma3n", "gemma4_text": "gemma4",
+    "falcon_h1": "falcon-h1", "Yi": "yi", "ernie4_5": "ernie4.5", "hunyuan_v1_dense": "hunyuan-text",
+    "seed_oss": "seed-oss", "grok-1": "grok", "kimi_linear": "kimi-linear", "bailing_moe": "bailing",
+    "mimo_v2_flash": "mimo2", "step3p7": "step",
 }  # fmt: skip
 _SEE = {
     "llava": "llava", "qwen2_vl": "qwen2-vl", "qwen2_5_vl": "qwen2-vl", "qwen3_vl": "qwen3-vl", "idefics": "idefics",
     "blip-2": "blip2", "paligemma": "paligemma", "mllama": "mllama", "internvl": "internvl", "smolvlm": "idefics",
-    "gemma3": "gemma3-vl", "mistral3": "mistral3-vl", "florence2": "florence2",
+    "gemma3": "gemma3-vl", "mistral3": "mistral3-vl", "florence2": "florence2", "qwen3_5": "qwen3.5-vl",
+    "llama4": "llama4-vl", "minicpmv": "minicpm-v", "glm4v": "glm4v", "deepseek_vl": "deepseek-vl",
+    "kosmos-2": "kosmos2", "fuyu": "fuyu", "molmo": "molmo", "aria": "aria", "janus": "janus", "chameleon": "chameleon",
+    "cogvlm": "cogvlm", "hunyuan_vl": "hunyuan-vl", "paddleocr_vl": "paddleocr", "ovis2": "ovis2",
+    "aya_vision": "aya-vision",
+}  # fmt: skip
+_HEAR = {
+    "seamless_m4t": "seamless-m4t", "qwen2_5_omni": "qwen-omni", "qwen2_audio": "qwen2-audio", "voxtral": "voxtral",
+    "phi4_multimodal": "phi4-multimodal", "granite_speech": "granite-speech", "moshi": "moshi",
 }  # fmt: skip
 _OTHERS = {
     "whisper": ("speech_recognition", "whisper"), "wav2vec2": ("speech_recognition", "wav2vec2"),
@@ -257,7 +289,12 @@ _OTHERS = {
     "musicgen": ("text_to_music", "musicgen"), "clap": ("clap", "clap"), "clip": ("clip", "clip"),
     "clip_text_model": ("text_encoder", "clip"), "clip_vision_model": ("clip_vision", "clip"),
     "bert": ("text_encoder", "bert"), "roberta": ("text_encoder", "bert"), "t5": ("text_encoder", "t5"),
-    "encodec": ("audio_codec", "audio-codec"), "seamless_m4t": ("audio_language_model", "seamless-m4t"),
+    "encodec": ("audio_codec", "audio-codec"), "marian": ("text_to_text", "translation"),
+    "moonshine": ("speech_recognition", "moonshine"), "parakeet_ctc": ("speech_recognition", "parakeet"),
+    "fastspeech2_conformer": ("text_to_speech", "fastspeech2"), "csm": ("text_to_speech", "csm"),
+    "dia": ("text_to_speech", "dia"), "vibevoice": ("text_to_speech", "vibevoice"), "git": ("captioner", "git"),
+    "pocket_tts": ("text_to_speech", "pocket-tts"), "vision-encoder-decoder": ("captioner", "trocr"),
+    "dpt": ("depth_estimator", "dpt"), "segformer": ("segmenter", "segformer"),
     "sam": ("segmenter", "sam"), "depth_anything": ("depth_estimator", "depth-anything"), "blip": ("captioner", "blip"),
     "detr": ("detector", "detr"), "vit": ("image_classifier", "vit"), "siglip": ("clip_vision", "siglip"),
     "bart": ("text_to_text", "bart"), "swin2sr": ("upscaler", "swin2sr"), "dinov2": ("image_encoder", "dinov2"),
@@ -267,6 +304,7 @@ FOLDERS: dict[str, Layout] = {
     **{f"{type}-folder": _told(type, "language_model", type) for type in _CHATS},
     **{f"{type}-folder": _told(type, "language_model", family) for type, family in _NAMED_OTHERWISE.items()},
     **{f"{type}-folder": _told(type, "vision_language_model", family) for type, family in _SEE.items()},
+    **{f"{type}-folder": _told(type, "audio_language_model", family) for type, family in _HEAR.items()},
     **{f"{type}-folder": _told(type, kind, family) for type, (kind, family) in _OTHERS.items()},
     "a-classifier-folder": _told("llama", "text_classifier", "llama", "LlamaForSequenceClassification"),
     "new-lm-folder": _told("brandnew_9", "language_model", "brandnew_9", "BrandNewForCausalLM", guess=True),
@@ -316,6 +354,7 @@ def _quantised(source: str, architecture: str, metadata: Mapping[str, str] = {})
 GGUF: dict[str, Layout] = {
     **{f"{name}-gguf": _gguf(name, "language_model", family) for name, family in _GGUF_LANGUAGE.items()},
     "qwen2vl-gguf": _gguf("qwen2vl", "vision_language_model", "qwen2-vl"),
+    "wavtokenizer-gguf": _gguf("wavtokenizer-dec", "audio_codec", "wavtokenizer"),
     "bert-gguf": _gguf("bert", "text_encoder", "bert"),
     "llama-shard-gguf": _gguf("llama", "language_model", "llama", split__no="1", split__count="3"),
     "new-gguf": _gguf("brandnew", "language_model", "brandnew", guess="yes"),

@@ -493,7 +493,7 @@ SIGNATURES = (
         Signature(id, title, medium, (), part="unet", family=family)
         for id, title, medium, family in (
             ("marigold", "Marigold", "image", "sd2"),
-            ("gligen", "GLIGEN", "image", "sd1"),
+            ("gligen-pipeline", "GLIGEN", "image", "sd1"),
             ("ldm3d", "LDM3D", "image", "sd1"),
             ("sd-x2-latent-upscaler", "Stable Diffusion x2 latent upscaler", "image", None),
             ("paint-by-example", "Paint by Example", "image", "sd1"),
