@@ -118,7 +118,7 @@ PIPELINES: Mapping[str, tuple[str, str]] = {
     "StableCascadePriorPipeline": ("stable-cascade", "stage-c"),
     "StableDiffusion3Pipeline": ("sd3", ""),
     "StableDiffusionDepth2ImgPipeline": ("sd2-depth2img", ""),
-    "StableDiffusionGLIGENPipeline": ("gligen", ""),
+    "StableDiffusionGLIGENPipeline": ("gligen-pipeline", ""),
     "StableDiffusionImageVariationPipeline": ("sd1-image-variations", ""),
     "StableDiffusionLDM3DPipeline": ("ldm3d", ""),
     "StableDiffusionLatentUpscalePipeline": ("sd-x2-latent-upscaler", ""),

@@ -186,7 +186,7 @@ class Signature:
         variant = owner[1] if owner else ""
         if found is None:
             because = (f"a pipeline of class {pipeline}",)
-            return Match(variant, {}, _folders(header), because, False, CHECKPOINT, self.category, self.family)
+            return Match(variant or BASE, {}, _folders(header), because, False, CHECKPOINT, self.category, self.family)
         return self._match(header, *found, told=variant, pipeline=pipeline if isinstance(pipeline, str) else "")
 
     def _find(self, header: Header, prefixes: tuple[str, ...]) -> tuple[View, Naming] | None:

@@ -56,7 +56,6 @@ SIGNATURES = (
                 label="its own",
             ),
         ),
-        prefixes=BARE,
         requires={"text_encoder": "the image encoder DINOv2 or CLIP-L", "vae": "TRELLIS's decoders"},
     ),
     Signature(

@@ -21,11 +21,11 @@ _SD_VAE, _SDXL_VAE = "Stable Diffusion's autoencoder", "Stable Diffusion XL's au
 _CLIP_H = "the text encoder CLIP-H"
 
 
-def _by_context(variant: str, words: str) -> tuple[Variant, ...]:
+def _by_context(variant: str, words: str, heard: str = _HEARD) -> tuple[Variant, ...]:
     """The same addition to either of two families, which the width of what the UNet hears tells apart."""
     return (
-        Variant(variant, (Is(_HEARD, 1, (768,)),), f"{words}; context 768: Stable Diffusion 1", family="sd1"),
-        Variant(variant, (Is(_HEARD, 1, (1024,)),), f"{words}; context 1024: Stable Diffusion 2", family="sd2"),
+        Variant(variant, (Is(heard, 1, (768,)),), f"{words}; context 768: Stable Diffusion 1", family="sd1"),
+        Variant(variant, (Is(heard, 1, (1024,)),), f"{words}; context 1024: Stable Diffusion 2", family="sd2"),
         Variant(variant, (), f"{words}; of no published context", guess=True, family="sd1"),
     )
 
@@ -271,7 +271,7 @@ SIGNATURES = (
                     "conv_out.weight",
                 ),
                 sizes=_SIZES_DIFFUSERS,
-                variants=(Variant("with-motion", (), "a UNet and its motion modules", family="sd1"),),
+                variants=_by_context("with-motion", "a UNet and its motion modules", _HEARD_DIFFUSERS),
                 label=_DIFFUSERS,
             ),
         ),
@@ -493,7 +493,7 @@ SIGNATURES = (
         Signature(id, title, medium, (), part="unet", family=family)
         for id, title, medium, family in (
             ("marigold", "Marigold", "image", "sd2"),
-            ("gligen", "GLIGEN", "image", "sd1"),
+            ("gligen-pipeline", "GLIGEN", "image", "sd1"),
             ("ldm3d", "LDM3D", "image", "sd1"),
             ("sd-x2-latent-upscaler", "Stable Diffusion x2 latent upscaler", "image", None),
             ("paint-by-example", "Paint by Example", "image", "sd1"),

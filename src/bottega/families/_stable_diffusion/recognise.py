@@ -53,7 +53,8 @@ _STRANGERS = {
     "low_scale_model", "noise_augmentor", "edm_mean", "edm_std", "edm_vpred",
 }  # fmt: skip
 _STRANGE_WORDS = re.compile(
-    r"motion_modules|temporal|time_stack|time_mix|time_conv|roberta|lora_|encoder_hid_proj|position_net|zero_convs"
+    r"motion_modules|temporal|temp_convs|time_stack|time_mix|time_conv|roberta|lora_|encoder_hid_proj|position_net"
+    r"|zero_convs|class_embedding"
 )
 _STRANGE_PIPELINES = re.compile(r"Depth2Img|Upscale|UnCLIP|ImageVariation|Marigold|GLIGEN|Video|Alt|Kandinsky|IF|LDM3D")
 
