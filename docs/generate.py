@@ -13,10 +13,11 @@ from pkgutil import walk_packages
 
 import bottega
 from bottega import events
+from bottega.adapters import all_adapters
 from bottega.cli import COMMANDS
 from bottega.diffusion.names import SAMPLERS, SCHEDULES, Sampler
 from bottega.errors import BottegaError
-from bottega.families import all_families
+from bottega.families import all_families, known
 from bottega.settings import Settings
 from bottega.spec import Family, Knob
 
@@ -25,8 +26,8 @@ REFERENCE = Path(__file__).with_name("reference.md")
 HEAD = """\
 # Reference
 
-Every command, family, task, knob, sampler, schedule, setting, event and error, in tables. The [guide](guide.md)
-explains them.
+Every command, family, known model, adapter, task, knob, sampler, schedule, setting, event and error, in tables. The
+[guide](guide.md) explains them.
 
 This file is written by `python docs/generate.py` from the code. Don't edit it.
 """
@@ -67,6 +68,8 @@ def reference() -> str:
     chapters = (
         ("Commands", commands()),
         ("Families", family_table(families)),
+        ("Known models", known_table()),
+        ("Adapters and parts", adapter_table()),
         ("Tasks", task_table(families)),
         ("Knobs", knob_table(families)),
         ("Samplers", sampler_table()),
@@ -124,6 +127,17 @@ def family_table(families: Sequence[Family]) -> str:
         for face in sorted(families, key=lambda face: face.id)
     ]
     return table(("family", "title", "medium", "tasks"), rows)
+
+
+def known_table() -> str:
+    """What is told by its header, and can't be run yet."""
+    rows = [(code(face.id), face.title, face.medium) for face in sorted(known(), key=lambda face: face.id)]
+    return table(("id", "title", "medium"), rows)
+
+
+def adapter_table() -> str:
+    """What changes or completes models, and is told by its header."""
+    return table(("id", "title"), [(code(face.id), face.title) for face in all_adapters()])
 
 
 def task_table(families: Sequence[Family]) -> str:

@@ -19,9 +19,10 @@ import pytest
 from conftest import Command
 
 from bottega import events
+from bottega.adapters import all_adapters
 from bottega.cli import COMMANDS
 from bottega.diffusion.names import SAMPLERS, SCHEDULES
-from bottega.families import all_families
+from bottega.families import all_families, known
 from bottega.settings import Settings, read_settings
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -69,6 +70,7 @@ def everything() -> Iterator[str]:
         yield f"`{face.id}`"
         yield from (f"`{task}`" for task in face.tasks)
         yield from (f"`{knob.name}`" for knob in face.knobs)
+    yield from (f"`{face.id}`" for face in (*known(), *all_adapters()))
     yield from (sampler.name for sampler in SAMPLERS)
     yield from (schedule.name for schedule in SCHEDULES)
     yield from (f"`{setting.name}`" for setting in fields(Settings) if setting.name != "home")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import inf
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -147,7 +147,8 @@ class Family:
 
     `load(header, match, place, told)` answers with the pipe; it calls `told(done, total)` before the first part and
     after each, and stops with whatever that raises. `limits(match)` are the highest values of those knobs that one
-    model bounds more closely than its family.
+    model bounds more closely than its family. `varied(match, variant)` is the match of a model whose user knows its
+    variant better than its header tells.
     """
 
     id: str
@@ -160,3 +161,4 @@ class Family:
     knobs: tuple[Knob, ...]
     toy: Callable[..., Any]
     limits: Callable[[Match], Mapping[str, int]] = lambda match: {}
+    varied: Callable[[Match, str], Match] = lambda match, variant: replace(match, variant=variant)

@@ -89,10 +89,9 @@ class Workbench:
         _, format = destination(out, self.settings.outputs)
         if format is not None:
             draft = draft.changed(output=Output.model_validate({**dict(draft.output), "format": format}))
-        header = read_header(entry.path)
-        face = family(entry.family)
-        match = face.recognise(header)
-        assert match is not None and entry.sha256 is not None
+        face = family(entry.recogniser)
+        header, match = self._match(entry)
+        assert entry.sha256 is not None
         chosen = Chosen(entry.name, entry.sha256, face, face.defaults(header, match), face.limits(match))
         init = open_inputs(draft.inputs, self.settings.inputs).get("init")
         precision = self._precision(draft)
@@ -108,7 +107,7 @@ class Workbench:
         Closing the iterator stops the work within a step. Raises any BottegaError after a Failed event.
         """
         entry = self._entry(recipe.model)
-        face = family(entry.family)
+        face = family(entry.recogniser)
         target, _ = destination(out, self.settings.outputs)
         plan = self.memory_plan(recipe)
         if not plan.fits and not self._loader.holds(entry, str(recipe.knobs["precision"])):
@@ -130,9 +129,8 @@ class Workbench:
     def memory_plan(self, recipe: Recipe) -> MemoryPlan:
         """What a resolved recipe will take of the device's memory, in the largest batches that fit; reads a header."""
         entry = self._entry(recipe.model)
-        header = read_header(entry.path)
-        match = family(entry.family).recognise(header)
-        assert match is not None and recipe.size is not None
+        header, match = self._match(entry)
+        assert recipe.size is not None
         size = (recipe.size.width, recipe.size.height)
         precision, tiled = str(recipe.knobs["precision"]), recipe.knobs["vae_tiling"] == "on"
         batches = range(1, self._most(recipe) + 1)
@@ -148,6 +146,14 @@ class Workbench:
         """
         source = read_source(path)
         return replace(source, recipe=self.resolve(source.recipe, out=out))
+
+    def _match(self, entry: Entry) -> tuple[Header, Match]:
+        """The header of a model and what its family finds in it; its variant is the one that the user says."""
+        header = read_header(entry.path)
+        face = family(entry.recogniser)
+        match = face.recognise(header)
+        assert match is not None  # or the catalog would not name the family
+        return header, face.varied(match, entry.corrected["variant"]) if "variant" in entry.corrected else match
 
     def _made(self) -> Made:
         place = self.place
@@ -189,9 +195,8 @@ class Workbench:
         entry = self._pinned(ref, ref.sha256) if ref.sha256 else self._named(ref.name)
         if entry.error:
             raise FormatError(entry.path, entry.error)
-        if not entry.family:
-            why = "; ".join(entry.because)
-            raise UnsupportedModel(entry.path, f"is no model that this version can make pictures with ({why})")
+        if not entry.runs:
+            raise UnsupportedModel(entry.path, *_why_not(entry))
         return sha256_of(self.catalog, entry)
 
     def _pinned(self, ref: Ref, sha256: str) -> Entry:
@@ -229,6 +234,16 @@ class Workbench:
         """What the draft says, else what the settings say, else what the device runs best."""
         told = str(draft.knobs.get("precision", "auto"))
         return self.place.precision if told == "auto" else told
+
+
+def _why_not(entry: Entry) -> tuple[str, str]:
+    """Why no picture can be made with a model that no family here runs, and what to do instead."""
+    if entry.kind in ("checkpoint", "diffusion_model"):
+        return f"is a model of the family {entry.family}, which Bottega knows and can't run yet", "choose another model"
+    if entry.kind == "unknown":
+        return f"is no model that Bottega knows ({'; '.join(entry.because)})", "choose another model"
+    whose = f" of {entry.family}" if entry.family else ""
+    return f"is no checkpoint but a {entry.kind}{whose}: it makes no pictures by itself", "name a checkpoint"
 
 
 def versions() -> dict[str, str]:

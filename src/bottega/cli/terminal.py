@@ -107,6 +107,15 @@ def pairs(rows: Sequence[tuple[str, str]]) -> str:
     return "\n".join(f"{name}{' ' * (width - columns(name))}  {value}".rstrip() for name, value in shown)
 
 
+def wrapped(text: str, stream: TextIO) -> str:
+    """A longer text, folded to the window at its spaces, its own line ends kept."""
+    from textwrap import wrap
+
+    room = min(window(stream) or 100, 100)
+    lines = [line for told in text.splitlines() for line in (wrap(printable(told), room) or [""])]
+    return "\n".join(lines)
+
+
 def labelled(name: str, values: Sequence[str]) -> list[tuple[str, str]]:
     """Several values under one name, which stands at the first of them."""
     return [("" if index else name, value) for index, value in enumerate(values)]

@@ -37,3 +37,10 @@ def family_words(family: str, variant: str) -> str:
 def plural(count: int, one: str, many: str = "") -> str:
     """`1 model`, `2 models`."""
     return f"{count} {one if count == 1 else many or one + 's'}"
+
+
+def sort_text(entry: Entry) -> str:
+    """What a model is, in a few words: its kind, its family with the variant, and what it can be used for."""
+    whose = family_text(entry)
+    what = f"{entry.kind}, {whose}" if whose else entry.kind
+    return what if entry.category in ("unknown", "part", entry.kind) else f"{what} ({entry.category})"

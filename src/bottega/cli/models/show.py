@@ -1,4 +1,4 @@
-"""Tell what a model is, by what evidence, and what is in it."""
+"""Tell what a model is and why, how to use it, what fits it, and what is in it."""
 
 from __future__ import annotations
 
@@ -7,43 +7,49 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from bottega.cli.models.shelves import all_shelves
+from bottega.cli.models.shelves import all_shelves, sort_text
 from bottega.cli.progress import Progress
-from bottega.cli.terminal import count_text, labelled, pairs, print_json, size_text, table
+from bottega.cli.terminal import count_text, labelled, pairs, print_json, printable, size_text, table, wrapped
 from bottega.library import Catalog, Entry
 from bottega.settings import Settings
 
 if TYPE_CHECKING:
     from bottega.formats import Header
+    from bottega.library.fits import Fits
 
-DESCRIPTION = "Tell what a model is, by what evidence, and what is in it."
+DESCRIPTION = "Tell what a model is and by what evidence, how to use it, what fits it, and what is in it."
+MOST_NAMES = 6  # of the models that fit one
+MOST_DESCRIBED = 1200  # characters of a description; `--json` has all of it
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """The arguments of `bottega models show`."""
-    parser.add_argument("model", metavar="NAME_OR_PATH", help="a name, a path, or the beginning of a SHA-256")
+    parser.add_argument("model", metavar="NAME_OR_PATH", help="a name, a path, or the beginning of a hash")
 
 
 def run(args: argparse.Namespace, settings: Settings, catalog: Catalog) -> int:
     """Tell all about one model."""
-    from bottega.families import all_families
     from bottega.formats import read_header
     from bottega.library.find import find
-    from bottega.library.hashes import sha256_of
+    from bottega.library.fits import fits
+    from bottega.library.hashes import hashes_of
     from bottega.recognisers import all_recognisers
 
     entry = find(catalog, args.model, all_recognisers(), all_shelves(settings, catalog))
     header = read_header(entry.path)
     with Progress(sys.stderr) as progress:
-        entry = sha256_of(catalog, entry, lambda done, total: progress.update("hash", done, total, "bytes"))
+        entry = hashes_of(catalog, entry, lambda done, total: progress.update("hash", done, total, "bytes"))
     parts = part_rows(header, entry.parts)
+    fitting = fits(catalog, entry)
     if args.json:
-        told = entry.to_json()
-        print_json({**told, "parts": parts, "dtypes": header.dtypes, "notes": list(header.notes)})
+        told = {**entry.to_json(), "parts": parts, "dtypes": header.dtypes}
+        print_json({**told, "notes": list(header.notes), "fits": fitting.to_json()})
         return 0
-    title = next((family.title for family in all_families() if family.id == entry.family), "unknown")
-    print(show_text(entry, header, title, parts))
+    print(show_text(entry, header, parts, fitting))
     return 0
+
+
+# --- what is in it ---------------------------------------------------------------------------------------------------
 
 
 def part_rows(header: Header, parts: Mapping[str, str]) -> list[dict[str, Any]]:
@@ -70,41 +76,157 @@ def extent(header: Header, names: Iterable[str]) -> dict[str, Any]:
     }
 
 
-def show_text(entry: Entry, header: Header, title: str, parts: Sequence[Mapping[str, Any]]) -> str:
-    """All about one model, for people."""
+# --- for people ------------------------------------------------------------------------------------------------------
+
+
+def show_text(entry: Entry, header: Header, parts: Sequence[Mapping[str, Any]], fitting: Fits) -> str:
+    """All about one model, for people: the answers first, the evidence behind them, the innards last."""
+    paragraphs = [
+        f"{printable(entry.name)}: {sort_text(entry)}",
+        pairs([*use_rows(entry), *labelled("fits", fits_lines(fitting))]),
+        pairs([*evidence_rows(entry), *safety_rows(entry), *labelled("note", header.notes)]),
+        pairs(about_rows(entry)),
+        description(entry),
+        pairs(file_rows(entry, header)),
+        parts_table(entry, parts),
+        dimension_lines(entry),
+    ]
+    return "\n\n".join(paragraph for paragraph in paragraphs if paragraph)
+
+
+def use_rows(entry: Entry) -> list[tuple[str, str]]:
+    """How to use it: the command, what it takes besides, and the words that wake it."""
+    about = entry.about
+    rows = [("to use it", line) for line in [use_line(entry)]]
+    rows += labelled("it takes", list(entry.requires))
+    if about.triggers:
+        rows.append(("trigger words", ", ".join(about.triggers)))
+    if about.weight is not None:
+        rows.append(("weight", f"{about.weight:g}"))
+    if about.resolution:
+        rows.append(("resolution", about.resolution))
+    return rows
+
+
+def use_line(entry: Entry) -> str:
+    """The command that makes something with it, or why there is none."""
+    if entry.error:
+        return "it can't be read"
+    if entry.runs:
+        return f'bottega make image "..." --model {shell_word(entry.name)}'
+    if entry.kind == "unknown":
+        return "Bottega does not know what it is; if you do, tell it: `bottega models correct`"
+    return "Bottega knows what it is, and can't use it yet"
+
+
+def shell_word(name: str) -> str:
+    """A name as a shell takes it."""
+    from shlex import quote
+
+    return quote(name)
+
+
+def fits_lines(fitting: Fits) -> list[str]:
+    """What it goes together with on the shelves, by kind."""
+    lines = []
+    for kind, names in fitting.by_kind.items():
+        more = f" and {len(names) - MOST_NAMES} more" if len(names) > MOST_NAMES else ""
+        lines.append(f"{len(names)} {kind}: {', '.join(names[:MOST_NAMES])}{more}")
+    return lines
+
+
+def evidence_rows(entry: Entry) -> list[tuple[str, str]]:
+    """Why it is taken for that, and what the user says instead."""
+    rows = labelled("because", [*entry.because, *(["the header alone can't decide this"] if entry.guess else [])])
+    if entry.corrected:
+        said = ", ".join(f"{field} {value}" for field, value in entry.corrected.items())
+        rows.append(("you say", said))
+    return rows
+
+
+def safety_rows(entry: Entry) -> list[tuple[str, str]]:
+    """Whether it is nothing but data."""
+    if entry.verdict == "clean":
+        return [("safety", "clean: nothing in it but data")]
+    named = ", ".join(entry.names[:4]) + (f" and {len(entry.names) - 4} more" if len(entry.names) > 4 else "")
+    return [("safety", f"{entry.verdict}, and none of it is run" + (f": it names {named}" if named else ""))]
+
+
+def about_rows(entry: Entry) -> list[tuple[str, str]]:
+    """What the file and the cards beside it say."""
+    about = entry.about
+    rows = [
+        ("title", about.title),
+        ("version", about.version),
+        ("author", about.author),
+        ("made from", about.base_model),
+        ("date", about.date),
+        ("licence", about.licence),
+        *labelled("permissions", [f"{name}: {value}" for name, value in about.permissions.items()]),
+        ("page", about.source),
+        ("its tags", ", ".join(about.tags)),
+        ("preview", about.preview or ""),
+        *((name, value) for name, value in about.extra.items()),
+        ("your tags", ", ".join(entry.tags)),
+        ("favourite", "yes" if entry.favourite else ""),
+        ("your note", entry.note),
+    ]
+    return [(name, value) for name, value in rows if value]
+
+
+def description(entry: Entry) -> str:
+    """The description, folded to the window."""
+    text = entry.about.description.strip()
+    if len(text) > MOST_DESCRIBED:
+        text = text[:MOST_DESCRIBED].rsplit(" ", 1)[0] + " ..."
+    return wrapped(text, sys.stdout)
+
+
+def file_rows(entry: Entry, header: Header) -> list[tuple[str, str]]:
+    """The file itself."""
     dtypes = ", ".join(f"{dtype} ({size_text(count)})" for dtype, count in header.dtypes.items())
-    facts = [
-        ("name", entry.name),
-        ("kind", f"{entry.kind} ({entry.category})" if entry.category != entry.kind else entry.kind),
-        ("family", f"{title} ({entry.family}), {entry.variant}" if entry.family else "unknown"),
-        *labelled("because", [*entry.because, *(["the header alone can't decide this"] if entry.guess else [])]),
+    rows = [
         ("format", entry.format),
         ("dtype", dtypes),
         ("size", f"{size_text(entry.size)}, {count_text(entry.parameters)} parameters"),
-        ("sha256", f"{entry.sha256} (A1111 and Civitai: {entry.autov2})"),
+        ("sha256", f"{entry.sha256} (AutoV2 {entry.autov2})"),
+        ("other hashes", other_hashes(entry)),
         ("shelf", str(entry.shelf) if entry.shelf else "none"),
         ("path", str(entry.path)),
-        *entry.metadata.items(),
-        *labelled("note", header.notes),
     ]
-    paragraphs = [pairs(facts)]
-    if entry.parts:
-        rows = [
-            (
-                part["part"] or "(no part)",
-                "" if part["prefix"] is None else part["prefix"] or "(none)",
-                str(part["tensors"]),
-                count_text(part["parameters"]),
-                size_text(part["bytes"]),
-                " ".join(part["dtypes"]),
-            )
-            for part in parts
-        ]
-        headers = ("part", "prefix", "tensors", "parameters", "size", "dtypes")
-        paragraphs.append(table(headers, rows, sys.stdout, right=[2, 3, 4]))
-    if entry.dimensions:
-        paragraphs.append("dimensions\n" + pairs([(f"  {name}", value) for name, value in flat(entry.dimensions)]))
-    return "\n\n".join(paragraphs)
+    return [(name, value) for name, value in rows if value]
+
+
+def other_hashes(entry: Entry) -> str:
+    """The hashes that other programs and sites know the file by."""
+    told = {"AutoV1": entry.autov1, "AutoV3": entry.autov3, "CRC32": entry.crc32, "BLAKE3": entry.blake3}
+    return ", ".join(f"{name} {value}" for name, value in told.items() if value)
+
+
+def parts_table(entry: Entry, parts: Sequence[Mapping[str, Any]]) -> str:
+    """The parts with what they take, where the model has any."""
+    if not entry.parts:
+        return ""
+    rows = [
+        (
+            part["part"] or "(no part)",
+            "" if part["prefix"] is None else part["prefix"] or "(none)",
+            str(part["tensors"]),
+            count_text(part["parameters"]),
+            size_text(part["bytes"]),
+            " ".join(part["dtypes"]),
+        )
+        for part in parts
+    ]
+    headers = ("part", "prefix", "tensors", "parameters", "size", "dtypes")
+    return table(headers, rows, sys.stdout, right=[2, 3, 4])
+
+
+def dimension_lines(entry: Entry) -> str:
+    """The dimensions, where the header shows any."""
+    if not entry.dimensions:
+        return ""
+    return "dimensions\n" + pairs([(f"  {name}", value) for name, value in flat(entry.dimensions)])
 
 
 def flat(values: Mapping[str, Any]) -> list[tuple[str, str]]:

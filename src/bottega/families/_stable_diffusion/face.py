@@ -70,4 +70,4 @@ def family_of(design: Design, title: str) -> Family:
 
         return write_single_file(path, design.id, **options)
 
-    return Family(design.id, title, "image", recognise, load, TASKS, defaults, KNOBS, toy, limits)
+    return Family(design.id, title, "image", recognise, load, TASKS, defaults, KNOBS, toy, limits, recognition.varied)

@@ -127,6 +127,14 @@ def defaults(header: Header, match: Match, design: Design) -> dict[str, Any]:
     }
 
 
+def varied(match: Match, variant: str) -> Match:
+    """The match with the variant that the user says: what a base model predicts can be told otherwise, no more."""
+    told = {BASE: EPSILON, V_PREDICTION: V}
+    if match.variant not in told or variant not in told:
+        return match
+    return replace(match, variant=variant, dimensions={**match.dimensions, "prediction": told[variant]}, guess=False)
+
+
 def needs(design: Design, match: Match) -> tuple[str, ...]:
     """The text encoders without which no picture can be made."""
     return _encoders_of(design, match.variant)

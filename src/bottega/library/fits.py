@@ -1,0 +1,33 @@
+"""What goes together on the shelves: the checkpoints that an adapter fits, the adapters that fit a checkpoint."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from bottega.library.catalog import Catalog, Entry
+from bottega.library.disk import model_name
+
+WHOLE = ("checkpoint", "diffusion_model")  # what makes pictures, with whatever changes or completes it
+
+
+@dataclass(frozen=True)
+class Fits:
+    """The names of what fits a model, by kind."""
+
+    by_kind: Mapping[str, tuple[str, ...]]
+
+    def to_json(self) -> dict[str, list[str]]:
+        """The names as plain data."""
+        return {kind: list(names) for kind, names in self.by_kind.items()}
+
+
+def fits(catalog: Catalog, entry: Entry) -> Fits:
+    """What on the shelves is of the same family: adapters and parts for a model, models for an adapter or a part."""
+    if not entry.family or entry.error:
+        return Fits({})
+    found: dict[str, list[str]] = {}
+    for path, kind, family, _ in catalog.sorts():
+        if family == entry.family and (entry.kind in WHOLE) != (kind in WHOLE):
+            found.setdefault(kind, []).append(model_name(path))
+    return Fits({kind: tuple(sorted(names, key=str.casefold)) for kind, names in sorted(found.items())})
