@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator
+import re
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 MODEL_SUFFIXES = frozenset((".safetensors", ".sft", ".ckpt", ".pt", ".pth", ".bin", ".gguf"))
 FOLDER_MARK = "model_index.json"  # a folder that holds it is one model, in diffusers' layout
+# What diffusers, transformers and PEFT call the weights beside a config, whole or in shards.
+_WEIGHTS = re.compile(
+    r"(model|pytorch_model|diffusion_pytorch_model|adapter_model)[^/]*\.(safetensors|bin)(\.index[^/]*\.json)?"
+)
 _SIGNED = 2**63 - 1  # SQLite's integers; some file systems number their inodes beyond
 
 
@@ -19,6 +24,13 @@ class Stamp(NamedTuple):
     size: int
     mtime_ns: int
     inode: int
+
+
+def is_model_folder(names: Collection[str]) -> bool:
+    """Whether a folder that holds these names is one model: a pipeline, or a config together with its weights."""
+    if FOLDER_MARK in names:
+        return True
+    return ("config.json" in names or "adapter_config.json" in names) and any(map(_WEIGHTS.fullmatch, names))
 
 
 def model_name(path: Path) -> str:
