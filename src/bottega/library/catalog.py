@@ -8,14 +8,17 @@ import sqlite3
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bottega.errors import BottegaError
 from bottega.library.disk import Stamp, model_name, stamp_of
 from bottega.library.identify import reader
+
+if TYPE_CHECKING:
+    from bottega.library.hashes import Hashes
 
 PATIENCE = 20  # seconds to wait for another process that writes
 
@@ -30,20 +33,25 @@ MIGRATIONS = (
     ) WITHOUT ROWID;
     CREATE TABLE shelves (path TEXT PRIMARY KEY, added_at REAL) WITHOUT ROWID;
     """,
+    """
+    ALTER TABLE models ADD COLUMN autov1 TEXT;
+    ALTER TABLE models ADD COLUMN autov3 TEXT;
+    ALTER TABLE models ADD COLUMN crc32 TEXT;
+    ALTER TABLE models ADD COLUMN blake3 TEXT
+    """,
 )
 
 COLUMNS = (
     "path", "shelf", "size", "mtime_ns", "inode", "kind", "category", "family", "variant", "format", "dtype",
     "parameters", "bytes", "dimensions", "parts", "because", "metadata", "guess", "error", "read_by", "sha256",
-    "hashed_at", "missing",
+    "hashed_at", "missing", "autov1", "autov3", "crc32", "blake3",
 )  # fmt: skip
+HASHES = ("sha256", "hashed_at", "autov1", "autov3", "crc32", "blake3")
 
 # A hash stays true as long as the stamp does, whoever of several processes computed it.
 _KEPT = "coalesce(excluded.{0}, CASE WHEN size = excluded.size AND mtime_ns = excluded.mtime_ns " \
         "AND inode = excluded.inode THEN {0} END)"  # fmt: skip
-_CHANGES = ", ".join(
-    f"{name} = {_KEPT.format(name) if name in ('sha256', 'hashed_at') else f'excluded.{name}'}" for name in COLUMNS[1:]
-)
+_CHANGES = ", ".join(f"{name} = {_KEPT.format(name) if name in HASHES else f'excluded.{name}'}" for name in COLUMNS[1:])
 _PUT = (
     f"INSERT INTO models ({', '.join(COLUMNS)}) VALUES ({', '.join('?' * len(COLUMNS))}) "
     f"ON CONFLICT (path) DO UPDATE SET {_CHANGES}"
@@ -82,6 +90,10 @@ class Entry:
     read_by: str = ""
     sha256: str | None = None
     hashed_at: float | None = None
+    autov1: str | None = None
+    autov3: str | None = None
+    crc32: str | None = None
+    blake3: str | None = None
     missing: bool = False
 
     @property
@@ -194,6 +206,17 @@ class Catalog:
                 (sha256, hashed.hashed_at, _text(str(entry.path)), *entry.stamp),
             )
         return hashed
+
+    def keep_hashes(self, entry: Entry, hashes: Hashes) -> Entry:
+        """Record all hashes of an entry's bytes, unless they are others by now."""
+        told = {"hashed_at": time.time(), **asdict(hashes)}
+        with self._transaction() as connection:
+            connection.execute(
+                f"UPDATE models SET {', '.join(f'{name} = ?' for name in told)} "
+                "WHERE path = ? AND size = ? AND mtime_ns = ? AND inode = ?",
+                (*told.values(), _text(str(entry.path)), *entry.stamp),
+            )
+        return replace(entry, **told)
 
     def mark_missing(self, paths: Iterable[Path]) -> None:
         """Record that these are gone for now."""
@@ -370,6 +393,10 @@ def _row(entry: Entry) -> tuple[object, ...]:
         entry.sha256,
         entry.hashed_at,
         entry.missing,
+        entry.autov1,
+        entry.autov3,
+        entry.crc32,
+        entry.blake3,
     )
 
 
@@ -391,7 +418,7 @@ def _entry(row: tuple[Any, ...]) -> Entry:
 
 _AS_THEY_ARE = (
     "kind", "category", "family", "variant", "format", "dtype", "parameters", "bytes", "error", "read_by", "sha256",
-    "hashed_at",
+    "hashed_at", "autov1", "autov3", "crc32", "blake3",
 )  # fmt: skip
 
 
