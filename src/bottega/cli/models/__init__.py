@@ -16,6 +16,7 @@ ACTIONS = {
     "scan": "look through the shelves for models",
     "list": "list the models that are known",
     "show": "tell what one model is",
+    "hash": "tell the hashes by which sites know a model",
 }
 MODULES = {"list": "listing"}  # where the action's name is taken
 
