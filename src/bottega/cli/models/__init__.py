@@ -17,6 +17,7 @@ ACTIONS = {
     "list": "list the models that are known",
     "show": "tell what one model is",
     "hash": "tell the hashes by which sites know a model",
+    "duplicates": "find the models that are there more than once",
 }
 MODULES = {"list": "listing"}  # where the action's name is taken
 
