@@ -93,16 +93,16 @@ def _in_turn(copies: list[Copy], *keys: Callable[[Entry], object]) -> list[list[
     """Groups of at least two copies for which all keys are the same, each key only asked where those before it are."""
     groups = [copies]
     for key in keys:
-        groups = [alike for group in groups for alike in _alike(group, lambda copy, key=key: key(copy[0]))]
+        groups = [alike for group in groups for alike in _alike(group, [key(copy[0]) for copy in group])]
     return groups
 
 
-def _alike(copies: Iterable[Copy], key: Callable[[Copy], object]) -> list[list[Copy]]:
+def _alike(copies: Sequence[Copy], keys: Sequence[object]) -> list[list[Copy]]:
     """The copies in groups of at least two that have the same key; those without one are left out."""
     groups: dict[object, list[Copy]] = {}
-    for copy in copies:
-        if (told := key(copy)) is not None:
-            groups.setdefault(told, []).append(copy)
+    for copy, key in zip(copies, keys, strict=True):
+        if key is not None:
+            groups.setdefault(key, []).append(copy)
     return [group for group in groups.values() if len(group) > 1]
 
 
@@ -147,17 +147,17 @@ def _by_hash(
     done = 0
     same: list[list[Copy]] = []
     for group in groups:
-        known: dict[int, str] = {}
+        keys: list[str | None] = []
         for copy in group:
             try:
-                first = hashed(copy[0], partial(_from, told, done, total))
+                copy[0] = hashed(copy[0], partial(_from, told, done, total))
             except (BottegaError, OSError) as error:
                 failed(error)
+                keys.append(None)
             else:
-                copy[0] = first
-                known[id(copy)] = key(first) or ""
+                keys.append(key(copy[0]))
             done += copy[0].size
-        same += _alike(group, lambda copy, known=known: known.get(id(copy)) or None)
+        same += _alike(group, keys)
     return same
 
 

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from bottega.cli.models.about import about_rows
 from bottega.cli.models.shelves import all_shelves
 from bottega.cli.progress import Progress
 from bottega.cli.terminal import count_text, labelled, pairs, print_json, size_text, table
@@ -15,6 +16,7 @@ from bottega.settings import Settings
 
 if TYPE_CHECKING:
     from bottega.formats import Header
+    from bottega.library.about import About
 
 DESCRIPTION = "Tell what a model is, by what evidence, and what is in it."
 
@@ -28,6 +30,7 @@ def run(args: argparse.Namespace, settings: Settings, catalog: Catalog) -> int:
     """Tell all about one model."""
     from bottega.families import all_families
     from bottega.formats import read_header
+    from bottega.library.about import about
     from bottega.library.find import find
     from bottega.library.hashes import sha256_of
     from bottega.recognisers import all_recognisers
@@ -37,12 +40,15 @@ def run(args: argparse.Namespace, settings: Settings, catalog: Catalog) -> int:
     with Progress(sys.stderr) as progress:
         entry = sha256_of(catalog, entry, lambda done, total: progress.update("hash", done, total, "bytes"))
     parts = part_rows(header, entry.parts)
+    said = about(header, entry.path)
     if args.json:
         told = entry.to_json()
-        print_json({**told, "parts": parts, "dtypes": header.dtypes, "notes": list(header.notes)})
+        print_json(
+            {**told, "about": said.to_json(), "parts": parts, "dtypes": header.dtypes, "notes": list(header.notes)}
+        )
         return 0
     title = next((family.title for family in all_families() if family.id == entry.family), "unknown")
-    print(show_text(entry, header, title, parts))
+    print(show_text(entry, header, said, title, parts))
     return 0
 
 
@@ -70,7 +76,7 @@ def extent(header: Header, names: Iterable[str]) -> dict[str, Any]:
     }
 
 
-def show_text(entry: Entry, header: Header, title: str, parts: Sequence[Mapping[str, Any]]) -> str:
+def show_text(entry: Entry, header: Header, said: About, title: str, parts: Sequence[Mapping[str, Any]]) -> str:
     """All about one model, for people."""
     dtypes = ", ".join(f"{dtype} ({size_text(count)})" for dtype, count in header.dtypes.items())
     facts = [
@@ -84,7 +90,7 @@ def show_text(entry: Entry, header: Header, title: str, parts: Sequence[Mapping[
         ("sha256", f"{entry.sha256} (A1111 and Civitai: {entry.autov2})"),
         ("shelf", str(entry.shelf) if entry.shelf else "none"),
         ("path", str(entry.path)),
-        *entry.metadata.items(),
+        *about_rows(said),
         *labelled("note", header.notes),
     ]
     paragraphs = [pairs(facts)]
