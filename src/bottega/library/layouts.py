@@ -9,6 +9,7 @@ from pathlib import Path
 
 MAX_SETTINGS = 1 << 20  # bytes of another program's settings; real ones have a few thousand
 MAX_YAML = 64 << 10  # which takes a second to parse
+MAX_BRACKETS = 1_000  # in it: for each that is open PyYAML looks at all others again and again
 
 # The folders into which workbenches sort their models: a folder that holds one of them is no LM Studio shelf.
 _SORTED = frozenset((
@@ -112,6 +113,8 @@ def parse_yaml(text: str) -> object:
 
     if len(text) > MAX_YAML:
         raise ValueError(f"it is longer than {MAX_YAML:,} characters")
+    if text.count("[") + text.count("{") > MAX_BRACKETS:
+        raise ValueError(f"it has more than {MAX_BRACKETS:,} brackets")
     try:
         for token in yaml.scan(text):
             # A few lines of aliases of aliases can stand for terabytes, and no program writes them into its settings.

@@ -69,9 +69,9 @@ def _beside(stem: str, file: str, ignored: list[str]) -> Iterator[About]:
     for ending, read in _CARDS:
         if raw := _content(stem + ending, ignored):
             yield read(_object(raw), file)
-    for ending, read in ((".txt", tidy), (".description.txt", tidy), (".md", first_paragraph)):
+    for ending, shown in ((".txt", tidy), (".description.txt", tidy), (".md", first_paragraph)):
         if raw := _content(stem + ending, ignored):
-            yield About(description=long_text(read(raw.decode("utf-8-sig", "replace"))))
+            yield About(description=long_text(shown(raw.decode("utf-8-sig", "replace"))))
     if raw := _content(f"{stem}.yaml", ignored):
         match = _PARAMETERIZATION.search(raw[: 1 << 20].decode("utf-8", "replace"))
         yield About(extra=some([("prediction", match[1] if match else "")]))
