@@ -9,7 +9,7 @@ _TAG = re.compile(r"<(/?)([a-zA-Z][a-zA-Z0-9]{0,15})((?:\"[^\"]*\"|'[^']*'|[^'\"
 _HREF = re.compile(r"\bhref\s*=\s*(?:\"([^\"]*)\"|'([^']*)'|([^\s\"'>]+))", re.IGNORECASE)
 _UNSEEN = ("script", "style", "head", "template", "iframe", "object", "svg", "noscript")
 _BLOCKS = frozenset((
-    "p", "div", "br", "hr", "ul", "ol", "li", "h1", "h2", "h3", "h4", "h5", "h6", "table", "tr", "blockquote", "pre",
+    "p", "div", "br", "hr", "ul", "ol", "h1", "h2", "h3", "h4", "h5", "h6", "table", "tr", "blockquote", "pre",
     "section", "article", "header", "footer", "figure", "details", "summary",
 ))  # fmt: skip
 
@@ -42,10 +42,10 @@ def plain(markup: str) -> str:
             position = _after(markup, name, position)
         elif name == "a":
             _link(parts, links, "" if closes else _address(tag[3]), closes)
+        elif name == "li":
+            parts.append("" if closes else "\n- ")
         elif name in _BLOCKS:
-            parts.append("\n- " if name == "li" and not closes else "\n")
-            if name == "p":
-                parts.append("\n")
+            parts.append("\n\n" if name == "p" else "\n")
         elif name in ("td", "th"):
             parts.append(" ")
     parts.append(html.unescape(_flat(markup[position:])))
