@@ -250,6 +250,19 @@ def test_invokeai(shelf: Path, tmp_path: Path, wal: bool) -> None:
     assert snapshot(shelf) == before
 
 
+def test_invokeai_on_a_shelf_with_models_on_another(shelf: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    touch(shelf / "invoke" / "models" / "a.pt", other / "b.pt", tmp_path / "far" / "c.pt")
+    invokeai(shelf / "invoke", [("A", "a.pt"), ("B", str(other / "b.pt")), ("C", str(tmp_path / "far" / "c.pt"))])
+    walk = Walk([shelf, other])
+    assert {found.name for found in walk.models(shelf)} == {"A", "C"}
+    assert [found.path for found in walk.models(other)] == [other / "b.pt"]
+
+
+def test_the_whole_disk_covers_everything() -> None:
+    assert Walk([Path("/")]).covers(Path("/a/b.pt"), [Path("/")])
+
+
 def test_invokeai_while_it_is_running(shelf: Path) -> None:
     touch(shelf / "models" / "a" / "x.safetensors")
     database = invokeai(shelf, [], wal=True)

@@ -13,7 +13,7 @@ MODEL_SUFFIXES = frozenset((".safetensors", ".sft", ".ckpt", ".pt", ".pth", ".bi
 FOLDER_MARK = "model_index.json"  # a folder that holds it is one model, in diffusers' layout
 # What diffusers, transformers and PEFT call the weights beside a config, whole or in shards.
 _WEIGHTS = re.compile(
-    r"(model|pytorch_model|diffusion_pytorch_model|adapter_model)[^/]*\.(safetensors|bin)(\.index[^/]*\.json)?"
+    r"(model|pytorch_model|diffusion_pytorch_model|adapter_model)([.-][^/]*)?\.(safetensors|bin)(\.index[^/]*\.json)?"
 )
 _SIGNED = 2**63 - 1  # SQLite's integers; some file systems number their inodes beyond
 

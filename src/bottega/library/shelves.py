@@ -75,17 +75,17 @@ class Walk:
     def __init__(self, shelves: Iterable[Path]) -> None:
         self.unreadable: dict[Path, str] = {}
         self._roots = {place: path for path in shelves if (place := _place(path))}
-        self._inner = [f"{path}{os.sep}" for path in self._roots.values()]
+        self._inner = [os.path.join(path, "") for path in self._roots.values()]
         self._entered: set[Place] = set()
-        self._recorded: set[str] = set()  # paths that a program's database gave
         self._led: list[Path] = []  # folders out of their shelf, to which the settings of a program led
-        self._steps: list[_Step] = []
-        self._links: list[_Step] = []
+        self._steps: list[_Step] = []  # of the shelf at hand, the next one last
+        self._links: list[_Step] = []  # what comes after them
+        self._recorded: set[str] = set()  # paths on it that a program's database has given already
 
     def models(self, shelf: Path) -> Iterator[Found]:
         """The models on a shelf with their stamps: files by their endings, and model folders."""
         root = os.fspath(shelf)
-        self._steps, self._links = [_Step(root)], []
+        self._steps, self._links, self._recorded = [_Step(root)], [], set()
         if beside := layouts.embeddings_beside(shelf):
             self._steps.insert(0, _Step(os.fspath(beside)))
         while self._steps or self._links:
@@ -94,11 +94,11 @@ class Walk:
 
     def covers(self, path: Path, places: Iterable[Path]) -> bool:
         """Whether a model at this path would have been found by walking these places."""
-        wanted = f"{path}{os.sep}"
+        wanted = os.path.join(path, "")
         inner = [root for root in self._inner if wanted.startswith(root)]
         return any(
             wanted.startswith(place) and all(place.startswith(root) for root in inner)
-            for place in (f"{each}{os.sep}" for each in (*places, *self._led))
+            for place in (os.path.join(each, "") for each in (*places, *self._led))
         )
 
     def _look(self, step: _Step, is_root: bool) -> Iterator[Found]:
@@ -125,8 +125,8 @@ class Walk:
             revisions = stores.hub_revisions(folder)
             self._later(_Step(os.fspath(revision), repository, known) for revision in revisions)
         elif stores.is_invokeai(folder, names):
-            models, recorded = stores.invokeai_models(folder, self.unreadable)
-            recorded = [each for each in recorded if _is_model(each.path)]
+            models, stored = stores.invokeai_models(folder, self.unreadable)
+            recorded = [each for each in stored if _is_model(each.path)]
             self._recorded.update(os.fspath(each.path) for each in recorded)
             self._go(folder, [models, folder / "autoimport"])
             yield from self._stored(recorded, folder)
@@ -191,7 +191,7 @@ class Walk:
 
     def _stored(self, stored: Iterable[stores.Stored], store: Path) -> Iterator[Found]:
         """Those models of a program's store that are there, unless they lie on another shelf."""
-        others = tuple(root for root in self._inner if not f"{store}{os.sep}".startswith(root))
+        others = tuple(root for root in self._inner if not os.path.join(store, "").startswith(root))
         for each in stored:
             if others and os.fspath(each.path).startswith(others):
                 continue

@@ -87,12 +87,13 @@ def hashes_json(entry: Entry) -> dict[str, Any]:
 
 
 def hashes_text(entry: Entry) -> str:
-    """The hashes of one model, for people; AutoV3 is shown in full though sites show its first 12 digits."""
+    """The hashes of one model, for people."""
+    short = f" (of a LoRA A1111 shows {entry.autov3[:12]})" if entry.autov3 else ""
     rows = [
         ("SHA-256", entry.sha256),
         ("AutoV1", entry.autov1),
         ("AutoV2", entry.autov2),
-        ("AutoV3", entry.autov3),
+        ("AutoV3", entry.autov3 and entry.autov3 + short),
         ("CRC32", entry.crc32),
         ("BLAKE3", entry.blake3),
     ]
