@@ -489,16 +489,19 @@ def test_a_bottomless_folder(shelf: Path) -> None:
             folder.rmdir()
 
 
-@pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="root may enter every folder")
-def test_a_folder_that_may_not_be_entered(shelf: Path) -> None:
+def test_a_folder_that_may_not_be_entered(shelf: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     touch(shelf / "a" / "x.pt", shelf / "b.pt")
-    (shelf / "a").chmod(0)
-    try:
-        walk = Walk([shelf])
-        assert [found.path.name for found in walk.models(shelf)] == ["b.pt"]
-        assert list(walk.unreadable) == [shelf / "a"]
-    finally:
-        (shelf / "a").chmod(0o700)
+    scandir = os.scandir
+
+    def refuse(folder: Path) -> Iterator[os.DirEntry[str]]:  # root may enter every folder
+        if Path(folder) == shelf / "a":
+            raise PermissionError(13, "Permission denied", str(folder))
+        return scandir(folder)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    walk = Walk([shelf])
+    assert [found.path.name for found in walk.models(shelf)] == ["b.pt"]
+    assert walk.unreadable == {shelf / "a": "Permission denied"}
 
 
 def test_ten_thousand_files(shelf: Path) -> None:

@@ -145,7 +145,8 @@ def parsed(value: object, kind: type = dict) -> Any:
         return kind()
     try:
         told = json.loads(value)
-        strictjson.check_depth(told)
+        if value.count("{") + value.count("[") > strictjson.MAX_DEPTH:  # else it can't be deeper
+            strictjson.check_depth(told)
     except (ValueError, RecursionError):
         return kind()
     return told if isinstance(told, kind) else kind()
