@@ -495,6 +495,18 @@ def test_a_pipe_beside_a_model_is_not_waited_for(model: Path) -> None:
     assert said(model) == About()
 
 
+def test_no_card_leads_to_another_sort_of_file(model: Path, tmp_path: Path) -> None:
+    secret, card = tmp_path / "id_rsa", tmp_path / "shared.txt"
+    secret.write_text("secret")
+    card.write_text("what it is")
+    beside = model.with_name(model.stem + ".txt")
+    beside.symlink_to(secret)
+    assert said(model) == About()
+    beside.unlink()
+    beside.symlink_to(card)
+    assert said(model).description == "what it is"
+
+
 @pytest.mark.parametrize("url", ["javascript:alert(1)", "file:///etc/passwd", "http://a b", 'https://x"onload=', 5])
 def test_only_the_addresses_of_pages_are_told(model: Path, url: Any) -> None:
     assert said(model, {"modelspec.url": str(url)}).source == ""

@@ -93,19 +93,29 @@ def _size(path: str) -> int | None:
     return status.st_size if stat.S_ISREG(status.st_mode) else None
 
 
-def _content(path: str, ignored: list[str], limit: int = MAX_CARD) -> bytes:
+def _content(path: str, ignored: list[str]) -> bytes:
     """The bytes of a card; none if there is no such card, or if it is too large."""
     size = _size(path)
-    if not size:
+    if not size or _leads_away(path):
         return b""
-    if size > limit:
+    if size > MAX_CARD:
         ignored.append(os.path.basename(path))
         return b""
     try:
         with open(path, "rb") as file:
-            return file.read(limit)
+            return file.read(MAX_CARD)
     except OSError:
         return b""
+
+
+def _leads_away(path: str) -> bool:
+    """Whether a card is a link to something of another sort: whoever packed it could have any file shown by it."""
+    if not os.path.islink(path):
+        return False
+    real = os.path.realpath(path)
+    ending = os.path.splitext(path)[1]
+    same = real.endswith(ending) if ending else os.path.basename(real) == os.path.basename(path)
+    return not same and os.path.basename(os.path.dirname(real)) != "blobs"  # of Hugging Face's cache
 
 
 def _object(raw: bytes) -> dict[str, Any]:
@@ -128,7 +138,7 @@ def _is_checkout(folder: Path) -> bool:
 
 def _hub_card(folder: Path, ignored: list[str]) -> About:
     """What a repository's README and licence say; and its name, where it lies in Hugging Face's cache."""
-    raw = _content(os.fspath(folder / "README.md"), ignored, MAX_README)
+    raw = _content(os.fspath(folder / "README.md"), ignored)[:MAX_README]
     told = _readme(raw.decode("utf-8-sig", "replace")) if raw else About()
     if not told.licence:
         told = told.over(About(licence=_licence_file(folder)))
@@ -150,7 +160,7 @@ def _readme(markdown: str) -> About:
         except ValueError:
             told = None
         front = told if isinstance(told, dict) else {}
-    should_use = _SHOULD_USE.search(body[:MAX_README])
+    should_use = _SHOULD_USE.search(body)
     widget = front.get("widget")
     example = widget[0].get("text") if isinstance(widget, list) and widget and isinstance(widget[0], dict) else None
     base = front.get("base_model")
