@@ -3,14 +3,29 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+import re
+import stat
+import zlib
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from bottega.library.disk import FOLDER_MARK, MODEL_SUFFIXES, Stamp, file_stamp, folder_stamp
+from bottega.library import layouts, stores
+from bottega.library.disk import MODEL_SUFFIXES, Stamp, file_stamp, folder_files, folder_stamp, is_model_folder
 
 # Python's own folders are full of `.pt` and `.bin` files that are no models.
-NO_SHELVES = frozenset(("__pycache__", "node_modules", "site-packages", "venv", "__MACOSX"))
+NO_SHELVES = frozenset((
+    "__pycache__", "node_modules", "site-packages", "venv", "python_embeded", "python_embedded", "__MACOSX",
+    "$RECYCLE.BIN", "System Volume Information", "lost+found",
+))  # fmt: skip
+
+# What other programs, and people, put beside a model under its name: cards with what it is, and pictures of it.
+CARDS = (".civitai.info", ".cm-info.json", ".metadata.json", ".json", ".yaml", ".txt", ".md")
+PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".avif")
+_BESIDE = frozenset((".info", ".json", ".yaml", ".txt", ".md", *PICTURES))
+_MORE = (".civitai", ".cm-info", ".metadata", ".preview")  # words between a model's name and such an ending
+
+_SHARD = re.compile(r"(.+)-([0-9]{5})-of-([0-9]{5})", re.DOTALL)
 
 Place = tuple[int, int]  # a folder, whatever links lead to it: device and inode
 
@@ -30,84 +45,214 @@ def shelf_places(shelf: Path) -> tuple[Path, ...]:
 
     A1111 and Forge keep embeddings beside `models`, also where `models` itself is the shelf.
     """
-    models = shelf / "models"
-    if models.is_dir() and any((shelf / sign).exists() for sign in ("webui.py", "launch.py", "comfy", "embeddings")):
-        return tuple(
-            place
-            for place in (models, shelf / "embeddings", shelf / "extensions" / "sd-webui-controlnet" / "models")
-            if place.is_dir()
-        )
-    beside = shelf.parent / "embeddings"
-    if shelf.name == "models" and (shelf / "Stable-diffusion").is_dir() and beside.is_dir():
-        return (shelf, beside)
-    return (shelf,)
+    try:
+        names = frozenset(os.listdir(shelf))
+    except OSError:
+        return (shelf,)
+    if (places := layouts.installation(shelf, names, {})) is not None:
+        return places
+    beside = layouts.embeddings_beside(shelf)
+    return (shelf,) if beside is None else (shelf, beside)
+
+
+class _Step(NamedTuple):
+    """A folder to look into: what its program calls it (None where it has no name for it, "" where names begin), and
+    the models of its repository that are known already, where it is a revision of one."""
+
+    folder: str
+    name: str | None = None
+    repository: set[Place] | None = None
 
 
 class Walk:
     """One walk over folders, each entered once, however many links and shelves lead to it.
 
     Real folders come before links, so that a model is known by its own path rather than by a link to it; a folder
-    that is a shelf of its own is left to that shelf.
+    that is a shelf of its own is left to that shelf. `unreadable` are the folders, and the settings and databases of
+    other programs, that could not be read, with the reason.
     """
 
     def __init__(self, shelves: Iterable[Path]) -> None:
         self.unreadable: dict[Path, str] = {}
         self._roots = {place: path for path in shelves if (place := _place(path))}
+        self._inner = [os.path.join(path, "") for path in self._roots.values()]
         self._entered: set[Place] = set()
+        self._led: list[Path] = []  # folders out of their shelf, to which the settings of a program led
+        self._steps: list[_Step] = []  # of the shelf at hand, the next one last
+        self._links: list[_Step] = []  # what comes after them
+        self._recorded: set[str] = set()  # paths on it that a program's database has given already
 
     def models(self, shelf: Path) -> Iterator[Found]:
-        """The models on a shelf with their stamps: files by their endings, and folders in diffusers' layout."""
-        for place in shelf_places(shelf):
-            self._links: list[Path] = []
-            yield from self._look(place, root=True)
-            while self._links:
-                yield from self._look(self._links.pop(0))
+        """The models on a shelf with their stamps: files by their endings, and model folders."""
+        root = os.fspath(shelf)
+        self._steps, self._links, self._recorded = [_Step(root)], [], set()
+        if beside := layouts.embeddings_beside(shelf):
+            self._steps.insert(0, _Step(os.fspath(beside)))
+        while self._steps or self._links:
+            step = self._steps.pop() if self._steps else self._links.pop(0)
+            yield from self._look(step, is_root=step.folder == root)
 
     def covers(self, path: Path, places: Iterable[Path]) -> bool:
         """Whether a model at this path would have been found by walking these places."""
-        inner = [root for root in self._roots.values() if path.is_relative_to(root)]
-        return any(path.is_relative_to(place) and all(place.is_relative_to(root) for root in inner) for place in places)
+        wanted = os.path.join(path, "")
+        inner = [root for root in self._inner if wanted.startswith(root)]
+        return any(
+            wanted.startswith(place) and all(place.startswith(root) for root in inner)
+            for place in (os.path.join(each, "") for each in (*places, *self._led))
+        )
 
-    def _look(self, folder: Path, root: bool = False) -> Iterator[Found]:
+    def _look(self, step: _Step, is_root: bool) -> Iterator[Found]:
+        """The models right in a folder; the folders in it are left for later steps."""
+        folder = Path(step.folder)
         place = _place(folder)
-        if place is None or place in self._entered or (place in self._roots and not root):
+        if place is None or place in self._entered or (place in self._roots and not is_root):
             return
         self._entered.add(place)
         try:
             with os.scandir(folder) as listing:
-                entries = sorted(listing, key=lambda entry: entry.name)
-            if any(entry.name == FOLDER_MARK for entry in entries):
-                yield Found(folder, folder_stamp(folder))
+                entries = sorted(listing, key=_name)
+            names = frozenset(map(_name, entries))
+            if is_model_folder(names):
+                yield from self._folder(folder, step)
                 return
         except OSError as error:
             self.unreadable[folder] = error.strerror or str(error)
             return
-        names = {entry.name for entry in entries}
+        if stores.is_ollama(names):
+            yield from self._stored(stores.ollama_models(folder), folder)
+        elif (repository := stores.hub_name(folder.name, names)) is not None:
+            known: set[Place] = set()
+            revisions = stores.hub_revisions(folder)
+            self._later(_Step(os.fspath(revision), repository, known) for revision in revisions)
+        elif stores.is_invokeai(folder, names):
+            models, stored = stores.invokeai_models(folder, self.unreadable)
+            recorded = [each for each in stored if _is_model(each.path)]
+            self._recorded.update(os.fspath(each.path) for each in recorded)
+            self._go(folder, [models, folder / "autoimport"])
+            yield from self._stored(recorded, folder)
+        elif (places := layouts.installation(folder, names, self.unreadable)) is not None:
+            self._go(folder, places)
+        else:
+            if step.name is None and (is_root or folder.name == "models") and layouts.is_lm_studio(folder):
+                step = step._replace(name="")
+            yield from self._plain(step, entries, names)
+
+    def _plain(self, step: _Step, entries: Sequence[os.DirEntry[str]], names: Collection[str]) -> Iterator[Found]:
+        """The model files among the entries of a folder."""
+        later: list[_Step] = []
+        models: list[tuple[os.DirEntry[str], str, str]] = []
+        others: list[tuple[str, os.DirEntry[str]]] = []
+        shards: set[tuple[str, str, str]] = set()
         for entry in entries:
-            if entry.name.startswith((".", "~")):  # hidden, or temporary
+            name = entry.name
+            if name[0] in ".~" or name in NO_SHELVES:  # hidden, or temporary
                 continue
             if _is_folder(entry):
-                if entry.name in NO_SHELVES:
+                if entry.path not in self._recorded and not name.startswith(("datasets--", "spaces--")):
+                    inner = _Step(entry.path, _joined(step.name, name), step.repository)
+                    (self._links if entry.is_symlink() else later).append(inner)
+                continue
+            stem, ending = os.path.splitext(name)
+            ending = ending.lower()
+            if ending in _BESIDE:
+                others.append((stem, entry))
+            elif ending in MODEL_SUFFIXES and f"{name}.aria2" not in names and entry.path not in self._recorded:
+                title = None
+                if (shard := _SHARD.fullmatch(stem)) is not None:
+                    if (whole := (shard[1], shard[3], ending)) in shards:
+                        continue
+                    shards.add(whole)
+                    title = shard[1]
+                models.append((entry, stem, _joined(step.name, title or stem) or title or ""))
+        self._later(later)
+        beside = _beside(others, {stem for _, stem, _ in models})
+        for entry, stem, title in models:
+            try:
+                if not entry.is_file():
                     continue
-                if entry.is_symlink():
-                    self._links.append(Path(entry.path))
-                else:
-                    yield from self._look(Path(entry.path))
-            elif _is_model(entry) and f"{entry.name}.aria2" not in names:  # aria2 is still downloading it
-                yield Found(Path(entry.path), file_stamp(entry.stat()))
+                status = entry.stat()
+            except OSError:  # a link that leads to itself, or a file that is gone
+                continue
+            if step.repository is not None:
+                if (blob := (status.st_dev, status.st_ino)) in step.repository:
+                    continue
+                step.repository.add(blob)
+            yield Found(Path(entry.path), file_stamp(status), title, beside.get(stem, 0))
+
+    def _folder(self, folder: Path, step: _Step) -> Iterator[Found]:
+        """The one model that a folder is, unless another revision of its repository holds the same weights."""
+        if step.repository is not None:
+            weights = {_place(path) for _, path in folder_files(folder) if path.suffix.lower() in MODEL_SUFFIXES}
+            blobs = {blob for blob in weights if blob is not None}
+            if blobs and blobs <= step.repository:
+                return
+            step.repository.update(blobs)
+        yield Found(folder, folder_stamp(folder), step.name or "")
+
+    def _stored(self, stored: Iterable[stores.Stored], store: Path) -> Iterator[Found]:
+        """Those models of a program's store that are there, unless they lie on another shelf."""
+        others = tuple(root for root in self._inner if not os.path.join(store, "").startswith(root))
+        for each in stored:
+            if others and os.fspath(each.path).startswith(others):
+                continue
+            try:
+                status = each.path.stat()
+                if stat.S_ISREG(status.st_mode):
+                    yield Found(each.path, file_stamp(status), each.name, each.beside)
+                elif stat.S_ISDIR(status.st_mode):
+                    yield Found(each.path, folder_stamp(each.path), each.name, each.beside)
+            except OSError:
+                continue  # its program has it on record, but it is gone
+
+    def _go(self, folder: Path, places: Iterable[Path]) -> None:
+        """Look into these places later, some of which may lie out of the folder that led to them."""
+        places = list(dict.fromkeys(places))
+        self._led += [place for place in places if not place.is_relative_to(folder)]
+        self._later(_Step(os.fspath(place)) for place in places)
+
+    def _later(self, steps: Iterable[_Step]) -> None:
+        """These are the next steps, in this order."""
+        self._steps += reversed(list(steps))
+
+
+def _name(entry: os.DirEntry[str]) -> str:
+    return entry.name
+
+
+def _joined(outer: str | None, name: str) -> str | None:
+    """The name of what is called so inside of what is called `outer`; None where that has no name."""
+    return None if outer is None else f"{outer}/{name}" if outer else name
+
+
+def _is_model(path: Path) -> bool:
+    """Whether something that another program has on record looks like a model to us."""
+    try:
+        return path.suffix.lower() in MODEL_SUFFIXES if path.is_file() else is_model_folder(os.listdir(path))
+    except OSError:
+        return False
+
+
+def _beside(others: Iterable[tuple[str, os.DirEntry[str]]], stems: Collection[str]) -> dict[str, int]:
+    """For each model the number that changes when a card or a picture that lies beside it does."""
+    numbers: dict[str, int] = {}
+    for stem, entry in others:
+        if stem not in stems:
+            stem, more = os.path.splitext(stem)
+            if more not in _MORE or stem not in stems:
+                continue
+        try:
+            status = entry.stat()
+        except OSError:
+            continue
+        said = os.fsencode(f"{entry.name}\0{status.st_size} {status.st_mtime_ns}\n")
+        numbers[stem] = zlib.crc32(said, numbers.get(stem, 0)) or 1
+    return numbers
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:
     try:
         return entry.is_dir()
     except OSError:  # a link that leads to itself
-        return False
-
-
-def _is_model(entry: os.DirEntry[str]) -> bool:
-    try:
-        return os.path.splitext(entry.name)[1].lower() in MODEL_SUFFIXES and entry.is_file()
-    except OSError:
         return False
 
 

@@ -16,6 +16,8 @@ ACTIONS = {
     "scan": "look through the shelves for models",
     "list": "list the models that are known",
     "show": "tell what one model is",
+    "hash": "tell the hashes by which sites know a model",
+    "duplicates": "find the models that are there more than once",
     "tag": "give a model tags, or make it a favourite",
     "note": "write down something about a model",
     "correct": "say what a model really is",

@@ -32,13 +32,13 @@ def run(args: argparse.Namespace, settings: Settings, catalog: Catalog) -> int:
     from bottega.formats import read_header
     from bottega.library.find import find
     from bottega.library.fits import fits
-    from bottega.library.hashes import hashes_of
+    from bottega.library.hashes import sha256_of
     from bottega.recognisers import all_recognisers
 
     entry = find(catalog, args.model, all_recognisers(), all_shelves(settings, catalog))
     header = read_header(entry.path)
     with Progress(sys.stderr) as progress:
-        entry = hashes_of(catalog, entry, lambda done, total: progress.update("hash", done, total, "bytes"))
+        entry = sha256_of(catalog, entry, lambda done, total: progress.update("hash", done, total, "bytes"))
     parts = part_rows(header, entry.parts)
     fitting = fits(catalog, entry)
     if args.json:
@@ -161,12 +161,13 @@ def about_rows(entry: Entry) -> list[tuple[str, str]]:
         ("author", about.author),
         ("made from", about.base_model),
         ("date", about.date),
-        ("licence", about.licence),
+        ("licence", " ".join(filter(None, (about.licence, about.extra.get("licence text", ""))))),
         *labelled("permissions", [f"{name}: {value}" for name, value in about.permissions.items()]),
         ("page", about.source),
         ("its tags", ", ".join(about.tags)),
         ("preview", about.preview or ""),
-        *((name, value) for name, value in about.extra.items()),
+        ("notes", about.notes),
+        *((name, value) for name, value in about.extra.items() if name != "licence text"),
         ("your tags", ", ".join(entry.tags)),
         ("favourite", "yes" if entry.favourite else ""),
         ("your note", entry.note),

@@ -1,0 +1,226 @@
+"""Where it is said what a model is: who wrote closest to the user goes first, then Civitai's cards, then the file."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import stat
+from collections.abc import Callable, Iterator
+from functools import reduce
+from pathlib import Path
+from typing import Any
+
+from bottega.formats import strictjson
+from bottega.formats.header import Header
+from bottega.library.about import cards
+from bottega.library.about.facts import About, long_text, some, text, words
+from bottega.library.about.markup import first_paragraph, heading, tidy
+from bottega.library.about.metadata import said_in_metadata
+from bottega.library.disk import MODEL_SUFFIXES
+from bottega.library.layouts import parse_yaml
+from bottega.library.shelves import PICTURES
+from bottega.library.stores import ollama_manifests
+
+MAX_CARD = 4 << 20  # bytes of a card; real ones have some thousand
+MAX_README = 256 << 10
+_HUB = "https://huggingface.co"
+
+_PARAMETERIZATION = re.compile(r"^[ \t]{0,40}parameterization:[ \t]{0,9}[\"']?(\w{1,40})", re.MULTILINE)
+_SHOULD_USE = re.compile(r"should use `([^`\n]{1,200})` to trigger")
+_OLLAMA = "application/vnd.ollama.image."
+
+
+def gather(header: Header, path: Path) -> About:
+    """What all sources say together; `about` says how."""
+    return reduce(About.over, _sources(header, path), About())
+
+
+def _sources(header: Header, path: Path) -> Iterator[About]:
+    """What each source says, the one that is to be believed most first."""
+    is_folder = path.is_dir()
+    ignored: list[str] = []
+    if is_folder:
+        yield _hub_card(path, ignored)
+    else:
+        stem = os.fspath(path.with_suffix("") if path.suffix.lower() in MODEL_SUFFIXES else path)
+        yield from _beside(stem, path.name, ignored)
+    yield said_in_metadata(header)
+    if not is_folder:
+        if _is_checkout(path.parent):
+            yield _hub_card(path.parent, ignored)
+        if path.parent.name == "blobs" and path.name.startswith("sha256-"):
+            yield _ollama(path)
+    if ignored:
+        yield About(extra={"not read": f"{', '.join(ignored)} (larger than {MAX_CARD >> 20} MiB)"})
+
+
+# --- beside a file ---------------------------------------------------------------------------------------------------
+
+_CARDS: tuple[tuple[str, Callable[[dict[str, Any], str], About]], ...] = (
+    (".json", cards.from_json_card),
+    (".metadata.json", lambda told, file: cards.from_lora_manager(told)),
+    (".civitai.info", lambda told, file: cards.from_json_card(told, file)),
+    (".cm-info.json", lambda told, file: cards.from_stability_matrix(told)),
+)
+
+
+def _beside(stem: str, file: str, ignored: list[str]) -> Iterator[About]:
+    for ending, read in _CARDS:
+        if raw := _content(stem + ending, ignored):
+            yield read(_object(raw), file)
+    for ending, shown in ((".txt", tidy), (".description.txt", tidy), (".md", first_paragraph)):
+        if raw := _content(stem + ending, ignored):
+            yield About(description=long_text(shown(raw.decode("utf-8-sig", "replace"))))
+    if raw := _content(f"{stem}.yaml", ignored):
+        match = _PARAMETERIZATION.search(raw[: 1 << 20].decode("utf-8", "replace"))
+        yield About(extra=some([("prediction", match[1] if match else "")]))
+    yield About(preview=_preview(stem))
+
+
+def _preview(stem: str) -> str | None:
+    """The first picture of a model that lies beside it."""
+    names = (f"{stem}{middle}{ending}" for middle in (".preview", "") for ending in PICTURES)
+    return next((name for name in names if _size(name) is not None), None)
+
+
+def _size(path: str) -> int | None:
+    """The size of a regular file; None if there is none (a pipe would have us wait for ever)."""
+    try:
+        status = os.stat(path)
+    except (OSError, ValueError):
+        return None
+    return status.st_size if stat.S_ISREG(status.st_mode) else None
+
+
+def _content(path: str, ignored: list[str]) -> bytes:
+    """The bytes of a card; none if there is no such card, or if it is too large."""
+    size = _size(path)
+    if not size or _leads_away(path):
+        return b""
+    if size > MAX_CARD:
+        ignored.append(os.path.basename(path))
+        return b""
+    try:
+        with open(path, "rb") as file:
+            return file.read(MAX_CARD)
+    except OSError:
+        return b""
+
+
+def _leads_away(path: str) -> bool:
+    """Whether a card is a link to something of another sort: whoever packed it could have any file shown by it."""
+    if not os.path.islink(path):
+        return False
+    real = os.path.realpath(path)
+    ending = os.path.splitext(path)[1]
+    same = real.endswith(ending) if ending else os.path.basename(real) == os.path.basename(path)
+    return not same and os.path.basename(os.path.dirname(real)) != "blobs"  # of Hugging Face's cache
+
+
+def _object(raw: bytes) -> dict[str, Any]:
+    """The JSON object of a card; an empty one if it is none, or nested too deep."""
+    try:
+        told = json.loads(raw.decode("utf-8-sig"))
+        strictjson.check_depth(told)
+    except (ValueError, RecursionError):
+        return {}
+    return told if isinstance(told, dict) else {}
+
+
+# --- Hugging Face's cards --------------------------------------------------------------------------------------------
+
+
+def _is_checkout(folder: Path) -> bool:
+    """Whether a folder is a repository of Hugging Face: only then its README is about each file in it."""
+    return folder.parent.name == "snapshots" or _size(os.fspath(folder / ".gitattributes")) is not None
+
+
+def _hub_card(folder: Path, ignored: list[str]) -> About:
+    """What a repository's README and licence say; and its name, where it lies in Hugging Face's cache."""
+    raw = _content(os.fspath(folder / "README.md"), ignored)[:MAX_README]
+    told = _readme(raw.decode("utf-8-sig", "replace")) if raw else About()
+    if not told.licence:
+        told = told.over(About(licence=_licence_file(folder)))
+    repository = folder.parent.parent.name if folder.parent.name == "snapshots" else ""
+    if repository.startswith("models--"):
+        author, _, name = repository.removeprefix("models--").replace("--", "/").rpartition("/")
+        source = f"{_HUB}/{author}/{name}" if author else f"{_HUB}/{name}"
+        told = told.over(About(title=name, author=author, source=source))
+    return told
+
+
+def _readme(markdown: str) -> About:
+    """A model card: YAML between dashes, then Markdown."""
+    front, body = {}, markdown
+    if match := re.match(r"---[ \t]*\r?\n(.*?)\r?\n---[ \t]*(?:\r?\n|\Z)", markdown, re.DOTALL):
+        body = markdown[match.end() :]
+        try:
+            told = parse_yaml(match[1])
+        except ValueError:
+            told = None
+        front = told if isinstance(told, dict) else {}
+    should_use = _SHOULD_USE.search(body)
+    widget = front.get("widget")
+    example = widget[0].get("text") if isinstance(widget, list) and widget and isinstance(widget[0], dict) else None
+    base = front.get("base_model")
+    return About(
+        title=text(front.get("model_name")) or text(heading(body)),
+        base_model=", ".join(words(base)) if isinstance(base, list) else text(base),
+        description=long_text(first_paragraph(body)),
+        triggers=words([front.get("instance_prompt")]) or words([should_use[1] if should_use else ""]),
+        licence=text(front.get("license_name")) or text(front.get("license")),
+        tags=words(front.get("tags")),
+        extra=some([
+            ("made for", text(front.get("pipeline_tag"))),
+            ("example", text(example)),
+            ("licence text", text(front.get("license_link"))),
+        ]),
+    )  # fmt: skip
+
+
+def _licence_file(folder: Path) -> str:
+    """The first line of the licence that lies in a folder, which is its name as a rule."""
+    for name in ("LICENSE", "LICENSE.md", "LICENSE.txt", "LICENCE"):
+        if raw := _content(os.fspath(folder / name), []):
+            return _first_line(raw)
+    return ""
+
+
+def _first_line(raw: bytes) -> str:
+    lines = (line.strip("# \t\r") for line in raw[:4096].decode("utf-8", "replace").split("\n"))
+    return next((line[:200] for line in lines if line), "")
+
+
+# --- ollama ----------------------------------------------------------------------------------------------------------
+
+
+def _ollama(blob: Path) -> About:
+    """What the layers say that ollama keeps beside a model: its licence, its parameters, its adapters."""
+    store = blob.parent.parent
+    digest = blob.name.removeprefix("sha256-")
+    manifests = [each for each in ollama_manifests(store) if digest in each.text]
+    if not manifests:
+        return About()
+    layers: dict[str, list[Path]] = {}
+    for layer in manifests[0].layers:
+        layers.setdefault(layer.media.removeprefix(_OLLAMA), []).append(layer.path)
+    licences = [_first_line(_content(os.fspath(path), [])) for path in layers.get("license", ())]
+    parameters = {
+        name: value
+        for path in layers.get("params", ())
+        for name, value in _object(_content(os.fspath(path), [])).items()
+        if isinstance(value, (str, int, float, list))
+    }
+    system = b"".join(_content(os.fspath(path), []) for path in layers.get("system", ())[:1])
+    return About(
+        title=manifests[0].name,
+        licence=", ".join(dict.fromkeys(filter(None, licences))),
+        extra=some([
+            ("names", ", ".join(each.name for each in manifests) if len(manifests) > 1 else ""),
+            ("parameters", text(json.dumps(parameters, ensure_ascii=False)) if parameters else ""),
+            ("system prompt", text(system.decode("utf-8", "replace"))),
+            ("adapters", ", ".join(path.name for path in layers.get("adapter", ()))),
+            ("projector", ", ".join(path.name for path in layers.get("projector", ()))),
+        ]),
+    )  # fmt: skip
