@@ -9,6 +9,7 @@ import random
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 from headers import lora as lora_layouts
@@ -113,6 +114,7 @@ def test_dimensions_of_a_lora() -> None:
         "context": 2048,
         "ranks": (8, 8),
     }
+    assert match.parts == {"unet": "lora_unet_", "text_encoder": "lora_te1_", "text_encoder_2": "lora_te2_"}
 
 
 def test_kohya_changes_as_many_modules_as_its_trainer_says() -> None:
@@ -321,6 +323,91 @@ def test_metadata_can_hold_anything() -> None:
     match = only_claim(header(LAYOUTS["lora/sd1-self-attention"].shapes, metadata=told))
     assert match.family == "sd2"
     assert all(words.isascii() and words.isprintable() and len(words) < 300 for words in match.because)
+
+
+# --- the networks themselves -----------------------------------------------------------------------------------------
+
+FOUR_LEVELS = {
+    "block_out_channels": (128, 256, 512, 512),
+    "down_block_types": ("DownEncoderBlock2D",) * 4,
+    "layers_per_block": 2,
+}
+SDXL = {
+    "block_out_channels": (320, 640, 1280),
+    "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+    "transformer_layers_per_block": (1, 2, 10),
+    "attention_head_dim": (5, 10, 20),
+    "cross_attention_dim": 2048,
+    "use_linear_projection": True,
+    "addition_embed_type": "text_time",
+    "addition_time_embed_dim": 256,
+    "projection_class_embeddings_input_dim": 2816,
+}
+NETWORKS: tuple[tuple[str, dict[str, Any], str, str, str], ...] = (
+    ("AutoencoderKL", {**FOUR_LEVELS, "up_block_types": ("UpDecoderBlock2D",) * 4}, "vae", "sd1", "kl"),
+    ("AutoencoderKLTemporalDecoder", FOUR_LEVELS, "vae", "svd", "temporal"),
+    ("AutoencoderTiny", {}, "vae", "sd1", "taesd"),
+    ("AutoencoderTiny", {"latent_channels": 16}, "vae", "flux", "taef1"),
+    ("ConsistencyDecoderVAE", {}, "vae", "sd1", "consistency"),
+    ("AutoencoderKLFlux2", {}, "vae", "flux2", "kl"),
+    ("AutoencoderDC", {}, "vae", "sana", "dc"),
+    ("AutoencoderKLWan", {}, "vae", "wan", "film"),
+    ("AutoencoderKLQwenImage", {}, "vae", "wan", "film"),
+    ("AutoencoderKLLTXVideo", {}, "vae", "ltx", "film"),
+    ("AutoencoderKLHunyuanVideo", {}, "vae", "hunyuan-video", "film"),
+    ("AutoencoderKLCogVideoX", {}, "vae", "cogvideox", "film"),
+    ("AutoencoderKLMochi", {}, "vae", "mochi", "film"),
+    ("AutoencoderKLCosmos", {}, "vae", "cosmos", "film"),
+    ("AutoencoderKLAllegro", {}, "vae", "allegro", "film"),
+    ("AutoencoderOobleck", {}, "vae", "stable-audio", "audio"),
+    ("ControlNetModel", {"cross_attention_dim": 768}, "controlnet", "sd1", "plain"),
+    ("ControlNetModel", {"cross_attention_dim": 1024}, "controlnet", "sd2", "plain"),
+    ("ControlNetModel", SDXL, "controlnet", "sdxl", "plain"),
+    ("ControlNetUnionModel", SDXL, "controlnet", "sdxl", "union"),
+    ("SD3ControlNetModel", {"num_layers": 2}, "controlnet", "sd3", "instantx"),
+    ("FluxControlNetModel", {"num_layers": 1, "num_single_layers": 1}, "controlnet", "flux", "instantx"),
+    ("FluxControlNetModel", {"num_layers": 1, "num_single_layers": 1, "num_mode": 9}, "controlnet", "flux", "union"),
+    ("QwenImageControlNetModel", {"num_layers": 1}, "controlnet", "qwen-image", "instantx"),
+    ("SanaControlNetModel", {"num_layers": 1}, "controlnet", "sana", "sana"),
+    ("SparseControlNetModel", {}, "controlnet", "sd1", "sparsectrl-rgb"),
+    ("T2IAdapter", {}, "t2i_adapter", "sd1", "full"),
+    ("T2IAdapter", {"adapter_type": "full_adapter_xl", "downscale_factor": 16}, "t2i_adapter", "sdxl", "full"),
+    ("T2IAdapter", {"adapter_type": "light_adapter"}, "t2i_adapter", "sd1", "light"),
+    ("MotionAdapter", {}, "motion_module", "sd1", "animatediff-v2"),
+)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::FutureWarning")  # diffusers' own
+@pytest.mark.parametrize(("name", "options", "kind", "family", "variant"), NETWORKS)
+def test_the_networks_that_diffusers_builds(
+    name: str, options: dict[str, Any], kind: str, family: str, variant: str
+) -> None:
+    """The fixtures above were written by hand; these names and shapes come from the networks, of no weights."""
+    match = only_claim(header(_built(name, options)))
+    assert (match.kind, match.family, match.variant) == (kind, family, variant)
+
+
+@pytest.mark.slow
+def test_lora_fixtures_change_modules_that_exist() -> None:
+    linear = {"use_linear_projection": True, "attention_head_dim": (5, 10, 20, 20), "cross_attention_dim": 1024}
+    xl = SDXL | {"up_block_types": ("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D")}
+    for modules, options in (
+        (lora_layouts.sd1_unet(), {"cross_attention_dim": 768}),
+        (lora_layouts.sd2_unet(), linear),
+        (lora_layouts.sdxl_diffusers_unet(), xl),
+    ):
+        real = _built("UNet2DConditionModel", options)
+        assert {name: real.get(f"{name}.weight") for name in modules} == dict(modules)
+
+
+def _built(name: str, options: dict[str, Any]) -> Shapes:
+    import diffusers
+    import torch
+
+    with torch.device("meta"):
+        network = getattr(diffusers, name)(**options)
+    return {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
 
 
 # --- real files, and speed -------------------------------------------------------------------------------------------

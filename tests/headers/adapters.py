@@ -206,6 +206,7 @@ def _vaes() -> Iterator[tuple[str, Layout]]:
     config = {"vae": {"_class_name": "AutoencoderKL", "scaling_factor": 1.5305, "shift_factor": 0.0609}}
     folder = under("vae/", _without_quant(_diffusers_vae(16)))
     yield "vae-16-folder", row("sd3", folder, configs=config, format="diffusers")
+    yield "vae-hunyuan-image", row("hunyuan-image", _without_quant(_diffusers_vae(64)))
     norm = {"bn.running_mean": (128,), "bn.running_var": (128,), "bn.num_batches_tracked": ()}
     yield "vae-flux2", row("flux2", stable_diffusion.vae(latent=32) | norm)
     yield "vae-flux2-diffusers", row("flux2", _diffusers_vae(32) | norm)
@@ -384,7 +385,7 @@ def _motion(levels: int = 4, frames: int | None = 32, middle: bool = False, nami
 
 
 def _controlnets() -> Iterator[tuple[str, Layout]]:
-    def row(family: str, shapes: Shapes, variant: str = "controlnet", **more: object) -> Layout:
+    def row(family: str, shapes: Shapes, variant: str = "plain", **more: object) -> Layout:
         return Layout(shapes, "controlnet", family, variant, **more)  # type: ignore[arg-type]
 
     originals = {"sd1": stable_diffusion.sd1_unet, "sd2": stable_diffusion.sd2_unet, "sdxl": stable_diffusion.sdxl_unet}

@@ -49,7 +49,7 @@ FAMILY_OF_CONTEXT: Mapping[int, str] = {768: "sd1", 1024: "sd2", 2048: "sdxl", 1
 LIGHTWEIGHT = "lightweight fine-tune"
 PART = "part"
 
-# How the architectures in `ss_base_model_version` and `modelspec.architecture` begin, all in lower case and with hyphens
+# How the architectures in `ss_base_model_version` and `modelspec.architecture` begin, in lower case and with hyphens
 # for underscores and dots; the longer beginnings first.
 _ARCHITECTURES: tuple[tuple[str, str], ...] = (
     ("stable-diffusion-v1", "sd1"), ("sd-v1", "sd1"), ("sd1", "sd1"),

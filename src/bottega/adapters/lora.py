@@ -105,7 +105,7 @@ def recognise(header: Header) -> Match | None:
     shapes = [shape for each, shape in contents.modules.values() if each == algorithm]
     algorithm = _refined(algorithm, shapes, contents.companions)
 
-    parts, naming = _parts(contents.modules)
+    parts, prefixes, naming = _parts(contents.modules)
     target = _target(header, contents.modules, parts)
     found = fit(target, header)
     dora = bool(_DORA & contents.companions)
@@ -128,6 +128,7 @@ def recognise(header: Header) -> Match | None:
     return Match(
         variant=found.variant or variant,
         dimensions=dimensions,
+        parts={_called(part, target): prefix for part, prefix in prefixes.items()},
         because=because,
         guess=found.fit.guess,
         kind="lora",
@@ -176,8 +177,8 @@ def _refined(algorithm: str, shapes: Sequence[Shape], companions: set[str]) -> s
     return algorithm
 
 
-def _parts(modules: Mapping[str, object]) -> tuple[dict[str, dict[str, str]], str]:
-    """The modules of each part, their names without prefix and with it; and whose naming most of them follow."""
+def _parts(modules: Mapping[str, object]) -> tuple[dict[str, dict[str, str]], dict[str, str], str]:
+    """The modules of each part, their names without prefix and with it; the prefixes; and whose naming most follow."""
     by_prefix: dict[str, dict[str, str]] = {}
     prefix, names = "", by_prefix.setdefault("", {})
     for module in modules:
@@ -186,13 +187,15 @@ def _parts(modules: Mapping[str, object]) -> tuple[dict[str, dict[str, str]], st
             names = by_prefix.setdefault(prefix, {})
         names[module[len(prefix) :]] = module
     parts: dict[str, dict[str, str]] = {}
+    prefixes: dict[str, str] = {}
     namings: Counter[str] = Counter()
     for prefix, names in by_prefix.items():
         naming, part = _PREFIXES[prefix]
         namings[naming] += len(names)
         if names:
             parts.setdefault(part, {}).update(names)
-    return parts, namings.most_common(1)[0][0]
+            prefixes.setdefault(part, prefix)
+    return parts, prefixes, namings.most_common(1)[0][0]
 
 
 def _target(header: Header, modules: Mapping[str, tuple[str, Shape]], parts: Mapping[str, Mapping[str, str]]) -> Target:

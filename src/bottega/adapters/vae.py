@@ -154,7 +154,7 @@ def _picture(view: View) -> _Found | None:
     levels = max(view.count("decoder.up.{}.block.0."), view.count("decoder.up_blocks.{}.resnets.0."))
     if channels == 4 and levels == 3:
         return _Found("kl-f4", ("sd-x4-upscaler",), "three levels: that of the upscaler of 4 times", 4, dimensions)
-    families = {4: _FOUR, 16: _SIXTEEN, 32: ("flux2",)}.get(channels, ())
+    families = {4: _FOUR, 16: _SIXTEEN, 64: ("hunyuan-image",)}.get(channels, ())
     return _Found("kl", families, f"an autoencoder of {levels} levels in {naming} names", channels, dimensions)
 
 
@@ -212,7 +212,8 @@ def _causal(view: View) -> _Found | None:
         return _Found("film", ("ltx",), "LTX-Video's causal convolutions", channels)
     if any(f"decoder.{middle}.norm1.conv_y.conv.weight" in view for middle in ("mid.block_1", "mid_block.resnets.0")):
         return _Found("film", ("cogvideox",), "norms that see the latents, as CogVideoX's do", channels)
-    return _Found("film", ("hunyuan-video",), "causal convolutions over time and place", channels)
+    families = ("hunyuan-video",) if channels in (16, 32) else ()
+    return _Found("film", families, "causal convolutions over time and place", channels)
 
 
 def _ltx(view: View) -> _Found:
