@@ -20,6 +20,7 @@ class Target:
     width: Callable[[str], int | None]  # features that go into a module
     rank: Callable[[str], int]  # axes of its first factor
     cascade: bool = False
+    _widths: dict[tuple[str, ...], int | None] = field(default_factory=dict)  # by the words that were asked for
 
     @cached_property
     def text(self) -> str:
@@ -30,13 +31,18 @@ class Target:
         """Whether each of these is somewhere in the names."""
         return all(word in self.text for word in words)
 
+    @cached_property
+    def _plain(self) -> list[tuple[str, str]]:
+        """Each name as in `text`, without diffusers' word before a projection; and the module's whole name."""
+        return [(short.replace(".", "_").replace("_processor_", "_"), full) for short, full in self.denoiser.items()]
+
     def width_of(self, *words: str) -> int | None:
         """Features that go into the first module whose name has one of these, and whose width can be told."""
-        for short, module in self.denoiser.items():
-            plain = short.replace(".", "_").replace("_processor_", "_")
-            if any(word in plain for word in words) and (width := self.width(module)) is not None:
-                return width
-        return None
+        if words not in self._widths:
+            modules = (module for plain, module in self._plain if _has_any(plain, words))
+            widths = (width for module in modules if (width := self.width(module)) is not None)
+            self._widths[words] = next(widths, None)
+        return self._widths[words]
 
     @cached_property
     def encoder_text(self) -> str:
