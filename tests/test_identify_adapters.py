@@ -246,6 +246,7 @@ NEAR_MISSES: Mapping[str, Shapes] = {
     "a hypernetwork of another width": {f"768.{half}.linear.0.weight": (640, 640) for half in (0, 1)},
     "a Sequential": {"0.weight": (64, 3, 3, 3), "0.bias": (64,), "2.weight": (64, 64, 3, 3)},
     "a decoder's first layer alone": {"decoder.conv_in.weight": (512, 4, 3, 3)},
+    "a restorer of faces": stable_diffusion.vae(latent=256) | {"quantize.embedding.weight": (1024, 256)},
     "another tiny network": {"1.weight": (32, 4, 3, 3), "3.conv.0.weight": (32, 32, 3, 3)},
     "a T5 encoder": {"encoder.block.0.layer.0.SelfAttention.q.weight": (4096, 4096), "shared.weight": (32128, 4096)},
     "an encoder of hints alone": {"controlnet_cond_embedding.conv_in.weight": (16, 3, 3, 3)},

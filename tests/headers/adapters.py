@@ -215,6 +215,9 @@ def _vaes() -> Iterator[tuple[str, Layout]]:
     yield "vae-upscaler", row("sd-x4-upscaler", stable_diffusion.vae((128, 256, 512)), "kl-f4")
     vq = stable_diffusion.vae((128, 256, 512), latent=3) | {"quantize.embedding.weight": (8192, 3)}
     yield "vae-vq", row("", vq, "vq")
+    movq = _diffusers_vae() | {"quantize.embedding.weight": (16384, 4)}
+    movq |= {"decoder.mid_block.resnets.0.norm1.conv_y.weight": (512, 4, 1, 1)}
+    yield "vae-movq", row("kandinsky2", movq, "movq")
     svd = ldm | {"decoder.mid.block_1.mix_factor": (1,), "decoder.mid.block_1.time_stack.in_layers.0.weight": (512,)}
     yield "vae-svd", row("svd", svd, "temporal")
     time = {"decoder.time_conv_out.weight": (3, 3, 3, 1, 1)}

@@ -14,6 +14,8 @@ CHECKPOINT_OF_FAMILY: Mapping[str, str] = {
     "sdxl": "a Stable Diffusion XL checkpoint",
     "sd-x4-upscaler": "the Stable Diffusion x4 upscaler",
     "svd": "a Stable Video Diffusion checkpoint",
+    "modelscope-t2v": "a ModelScope text-to-video model",
+    "kandinsky2": "a Kandinsky 2 model",
     "sd3": "a Stable Diffusion 3 model",
     "flux": "a FLUX.1 model",
     "flux2": "a FLUX.2 model",

@@ -81,11 +81,12 @@ def fit(target: Target, header: Header) -> Found:
 
 def is_unet(target: Target) -> bool:
     """Whether the denoiser's modules are those of a UNet, in the original's names or in diffusers'."""
-    text = target.text
-    return "\ninput_blocks_" in text or "\ndown_blocks_" in text or _has_any(text, _UNET_BLOCKS)
+    return _has_any(target.text, _UNET_BLOCKS)
 
 
-_UNET_BLOCKS = ("\nmid_block_", "\nup_blocks_", "\nmiddle_block_", "\noutput_blocks_", "\nconv_in", "\ntime_embed")
+_UNET_BLOCKS = (
+    "\ninput_blocks_", "\nmiddle_block_", "\noutput_blocks_", "\ndown_blocks_", "\nmid_block_", "\nup_blocks_",
+)  # fmt: skip
 
 
 def _has_any(text: str, words: tuple[str, ...]) -> bool:
@@ -105,7 +106,19 @@ _ORIGINAL_BLOCKS = ("\ninput_blocks_", "\nmiddle_block_", "\noutput_blocks_")
 _DEEP = ("_transformer_blocks_1_",)  # SD 1 and 2 have one block in each transformer
 
 
+# UNets that are built like Stable Diffusion's, by what they have more than it.
+_RELATIVES = (
+    ("_temporal_transformer_blocks_", "svd"),
+    ("_time_stack_", "svd"),
+    ("_temp_attentions_", "modelscope-t2v"),
+    ("_add_k_proj", "kandinsky2"),
+)
+
+
 def _unet(target: Target, header: Header) -> Found:
+    for word, relative in _RELATIVES:
+        if word in target.text:
+            return Found(settle([relative], f"a UNet with modules called {word.strip('_')}", header.metadata))
     width = target.width_of("attn2_to_k", "attn2_to_v")
     if width is not None:
         family = FAMILY_OF_CONTEXT.get(width)

@@ -90,6 +90,7 @@ _FOUR = ("sd1", "sd2", "sdxl")  # the first two share one; SD XL's has the same 
 _SIXTEEN = ("flux", "sd3", "z-image", "lumina2")  # the last two use FLUX's
 
 
+_WIDEST_CODE = 16
 _TINY_WIDTH = 64
 # The first convolution of a tiny decoder, and one in its first block; the original publishes each half by itself.
 _TINY = {
@@ -144,7 +145,7 @@ def _picture(view: View) -> _Found | None:
     if "bn.running_mean" in view:
         return _Found("kl", ("flux2",), "a norm of packed latents, as FLUX.2's has", channels, dimensions)
     if "quantize.embedding.weight" in view:
-        return _Found("vq", (), "a codebook: a VQ autoencoder", channels, dimensions)
+        return _quantised(view, channels, dimensions)
     if "decoder.condition_encoder.layers.0.weight" in view:
         return _Found("asymmetric", ("sd1",), "a decoder that sees the masked picture", channels, dimensions)
     if "decoder.up_blocks.0.0.conv.weight" in view or "decoder.up_blocks.0.1.conv1.weight" in view:
@@ -156,6 +157,15 @@ def _picture(view: View) -> _Found | None:
         return _Found("kl-f4", ("sd-x4-upscaler",), "three levels: that of the upscaler of 4 times", 4, dimensions)
     families = {4: _FOUR, 16: _SIXTEEN, 64: ("hunyuan-image",)}.get(channels, ())
     return _Found("kl", families, f"an autoencoder of {levels} levels in {naming} names", channels, dimensions)
+
+
+def _quantised(view: View, channels: int, dimensions: Mapping[str, str]) -> _Found | None:
+    """Autoencoders with a codebook; those with wider codes (256) restore faces and aren't for a model's latents."""
+    if channels > _WIDEST_CODE:
+        return None
+    if any(f"decoder.{middle}.norm1.conv_y.weight" in view for middle in ("mid.block_1", "mid_block.resnets.0")):
+        return _Found("movq", ("kandinsky2",), "a codebook, and norms that see the codes: MoVQ", channels, dimensions)
+    return _Found("vq", (), "a codebook: a VQ autoencoder", channels, dimensions)
 
 
 def _consistency(view: View) -> _Found:
