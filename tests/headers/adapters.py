@@ -164,6 +164,8 @@ def _tiny(latent: int, naming: str) -> Shapes:
     encoder |= _both("14", latent, 64, 3, 3)
     decoder |= _both("19", 3, 64, 3, 3)
     match naming:
+        case "encoder":
+            return encoder
         case "decoder":
             return decoder
         case "comfyui":
@@ -227,13 +229,18 @@ def _vaes() -> Iterator[tuple[str, Layout]]:
     yield "vae-consistency", row("sd1", consistency, "consistency", guess=True)
 
     # tiny ones
-    for naming in ("diffusers", "comfyui", "decoder"):
+    for naming in ("diffusers", "comfyui", "encoder", "decoder"):
         yield f"taesd-{naming}", row("sd1", _tiny(4, naming), "taesd", guess=True)
         yield f"taesdxl-{naming}-told", row("sdxl", _tiny(4, naming), "taesdxl", metadata=xl)
         yield f"taef1-{naming}", row("flux", _tiny(16, naming), "taef1", guess=True)
     sd3 = {"modelspec.architecture": "stable-diffusion-3-medium/vae"}
     yield "taesd3-told", row("sd3", _tiny(16, "diffusers"), "taesd3", metadata=sd3)
     yield "taef2", row("flux2", _tiny(32, "comfyui"), "taef2")
+    rough: Shapes = {}
+    sizes = ((8, 4, 7), (16, 8, 5), (32, 16, 3), (64, 32, 3), (32, 64, 3), (16, 32, 3), (8, 16, 3), (3, 8, 3))
+    for layer, (out, into, kernel) in enumerate(sizes, 1):
+        rough |= _both(f"conv{layer}", out, into, kernel, kernel)
+    yield "approximation", row("sd1", rough, "approximation", guess=True)
     film = _both("encoder.0", 64, 3, 3, 3) | _both("decoder.1", 256, 16, 3, 3)
     film |= {"decoder.3.conv.0.weight": (256, 512, 3, 3), "encoder.2.conv.weight": (64, 64, 1, 1)}
     yield "taehv", row("wan", film, "taehv", guess=True)

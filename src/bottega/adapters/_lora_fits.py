@@ -338,4 +338,7 @@ def _told_by_gguf(header: Header) -> Found:
     because = [f"general.architecture is {shown(family)}"] if family else []
     if base:
         because.append(f"made for {shown(base)}")
-    return Found(Fit(family, tuple(because)), {"language_model": True})
+    dimensions = {"language_model": True}
+    if alpha := header.metadata.get("adapter.lora.alpha"):
+        return Found(Fit(family, tuple(because)), {**dimensions, "alpha": alpha})
+    return Found(Fit(family, tuple(because)), dimensions)

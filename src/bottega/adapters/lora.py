@@ -80,6 +80,8 @@ _ENCODERS = ("text_encoder", "text_encoder_2", "text_encoder_3")
 # Trainers whose tensors look like those of plain LoRA.
 _TOLD_VARIANTS = {"networks.lora_fa": "lora-fa", "networks.dylora": "dylora"}
 
+_MADE_FOR = ("the language model that it was made for",)
+
 Shape = tuple[int, ...]
 
 
@@ -129,7 +131,7 @@ def recognise(header: Header) -> Match | None:
         kind="lora",
         category=LIGHTWEIGHT,
         family=found.fit.family,
-        requires=found.fit.requires,
+        requires=_MADE_FOR if "language_model" in found.dimensions else found.fit.requires,
     )
 
 

@@ -39,7 +39,7 @@ class _Found:
 
 
 def recognise(header: Header) -> Match | None:
-    """The match of an autoencoder, or of its decoder, without the model that works on its latents."""
+    """The match of an autoencoder, or of one half of it, without the model that works on its latents."""
     for prefix in (lone_part(header), *_PREFIXES):
         for sign, read in _READERS.items():
             if prefix + sign in header.tensors:
@@ -56,7 +56,7 @@ def _answer(header: Header, prefix: str, found: _Found) -> Match:
     because = [found.why, *fit.because]
     encoder = any(name.startswith((f"{prefix}encoder.", f"{prefix}taesd_encoder.")) for name in header.tensors)
     if not encoder:
-        because.append("it decodes only: there is no encoder in it")
+        because.append("there is no part called encoder in it")
     return Match(
         variant=found.variant,
         dimensions={**dimensions, "encoder": encoder},
@@ -88,8 +88,6 @@ def _fit(header: Header, found: _Found) -> Fit:
 
 _FOUR = ("sd1", "sd2", "sdxl")  # the first two share one; SD XL's has the same shapes and other weights
 _SIXTEEN = ("flux", "sd3", "z-image", "lumina2")  # the last two use FLUX's
-
-
 _WIDEST_CODE = 16
 _TINY_WIDTH = 64
 # The first convolution of a tiny decoder, and one in its first block; the original publishes each half by itself.
@@ -106,7 +104,18 @@ def _tiny(view: View) -> _Found | None:
     shape = view.shape(_TINY[naming][0]) if naming else None
     if shape is None or len(shape) != 4 or shape[0] != _TINY_WIDTH:
         return None
-    channels = shape[1]
+    return _tiny_of(shape[1], f"a tiny autoencoder in {naming} names", view)
+
+
+def _tiny_encoder(view: View) -> _Found | None:
+    """The other half of the original's TAESD."""
+    last = view.shape("14.weight")
+    if last is None or len(last) != 4 or last[1] != _TINY_WIDTH or view.size("0.weight", 1) != 3:
+        return None
+    return _tiny_of(last[0], "the encoder of a tiny autoencoder", view)
+
+
+def _tiny_of(channels: int, why: str, view: View) -> _Found:
     told = told_family(view.header.metadata)
     family = told[0] if told else ""
     variant, families = {
@@ -114,7 +123,14 @@ def _tiny(view: View) -> _Found | None:
         16: ("taesd3" if family == "sd3" else "taef1", ("flux", "sd3")),
         32: ("taef2", ("flux2",)),
     }.get(channels, ("tae", ()))
-    return _Found(variant, families, f"a tiny autoencoder in {naming} names", channels, {"naming": naming})
+    return _Found(variant, families, why, channels)
+
+
+def _approximation(view: View) -> _Found | None:
+    """A1111's quick approximation of a decoder, eight convolutions for previews."""
+    if view.shape("conv1.weight") != (8, 4, 7, 7):
+        return None
+    return _Found("approximation", _FOUR, "eight convolutions that approximate a decoder, for previews", 4)
 
 
 def _tiny_video(view: View) -> _Found | None:
@@ -279,6 +295,8 @@ _READERS: Mapping[str, Callable[[View], _Found | None]] = {
     "decoder.layers.0.weight": _tiny,
     "taesd_decoder.1.weight": _tiny,
     "1.weight": _tiny,
+    "1.conv.0.weight": _tiny_encoder,
+    "conv8.weight": _approximation,
     "decoder.1.weight": _tiny_video,
 }
 
