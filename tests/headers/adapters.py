@@ -164,6 +164,8 @@ def _tiny(latent: int, naming: str) -> Shapes:
     encoder |= _both("14", latent, 64, 3, 3)
     decoder |= _both("19", 3, 64, 3, 3)
     match naming:
+        case "encoder":
+            return encoder
         case "decoder":
             return decoder
         case "comfyui":
@@ -206,6 +208,7 @@ def _vaes() -> Iterator[tuple[str, Layout]]:
     config = {"vae": {"_class_name": "AutoencoderKL", "scaling_factor": 1.5305, "shift_factor": 0.0609}}
     folder = under("vae/", _without_quant(_diffusers_vae(16)))
     yield "vae-16-folder", row("sd3", folder, configs=config, format="diffusers")
+    yield "vae-hunyuan-image", row("hunyuan-image", _without_quant(_diffusers_vae(64)))
     norm = {"bn.running_mean": (128,), "bn.running_var": (128,), "bn.num_batches_tracked": ()}
     yield "vae-flux2", row("flux2", stable_diffusion.vae(latent=32) | norm)
     yield "vae-flux2-diffusers", row("flux2", _diffusers_vae(32) | norm)
@@ -214,6 +217,9 @@ def _vaes() -> Iterator[tuple[str, Layout]]:
     yield "vae-upscaler", row("sd-x4-upscaler", stable_diffusion.vae((128, 256, 512)), "kl-f4")
     vq = stable_diffusion.vae((128, 256, 512), latent=3) | {"quantize.embedding.weight": (8192, 3)}
     yield "vae-vq", row("", vq, "vq")
+    movq = _diffusers_vae() | {"quantize.embedding.weight": (16384, 4)}
+    movq |= {"decoder.mid_block.resnets.0.norm1.conv_y.weight": (512, 4, 1, 1)}
+    yield "vae-movq", row("kandinsky2", movq, "movq")
     svd = ldm | {"decoder.mid.block_1.mix_factor": (1,), "decoder.mid.block_1.time_stack.in_layers.0.weight": (512,)}
     yield "vae-svd", row("svd", svd, "temporal")
     time = {"decoder.time_conv_out.weight": (3, 3, 3, 1, 1)}
@@ -223,13 +229,18 @@ def _vaes() -> Iterator[tuple[str, Layout]]:
     yield "vae-consistency", row("sd1", consistency, "consistency", guess=True)
 
     # tiny ones
-    for naming in ("diffusers", "comfyui", "decoder"):
+    for naming in ("diffusers", "comfyui", "encoder", "decoder"):
         yield f"taesd-{naming}", row("sd1", _tiny(4, naming), "taesd", guess=True)
         yield f"taesdxl-{naming}-told", row("sdxl", _tiny(4, naming), "taesdxl", metadata=xl)
         yield f"taef1-{naming}", row("flux", _tiny(16, naming), "taef1", guess=True)
     sd3 = {"modelspec.architecture": "stable-diffusion-3-medium/vae"}
     yield "taesd3-told", row("sd3", _tiny(16, "diffusers"), "taesd3", metadata=sd3)
     yield "taef2", row("flux2", _tiny(32, "comfyui"), "taef2")
+    rough: Shapes = {}
+    sizes = ((8, 4, 7), (16, 8, 5), (32, 16, 3), (64, 32, 3), (32, 64, 3), (16, 32, 3), (8, 16, 3), (3, 8, 3))
+    for layer, (out, into, kernel) in enumerate(sizes, 1):
+        rough |= _both(f"conv{layer}", out, into, kernel, kernel)
+    yield "approximation", row("sd1", rough, "approximation", guess=True)
     film = _both("encoder.0", 64, 3, 3, 3) | _both("decoder.1", 256, 16, 3, 3)
     film |= {"decoder.3.conv.0.weight": (256, 512, 3, 3), "encoder.2.conv.weight": (64, 64, 1, 1)}
     yield "taehv", row("wan", film, "taehv", guess=True)
@@ -384,7 +395,7 @@ def _motion(levels: int = 4, frames: int | None = 32, middle: bool = False, nami
 
 
 def _controlnets() -> Iterator[tuple[str, Layout]]:
-    def row(family: str, shapes: Shapes, variant: str = "controlnet", **more: object) -> Layout:
+    def row(family: str, shapes: Shapes, variant: str = "plain", **more: object) -> Layout:
         return Layout(shapes, "controlnet", family, variant, **more)  # type: ignore[arg-type]
 
     originals = {"sd1": stable_diffusion.sd1_unet, "sd2": stable_diffusion.sd2_unet, "sdxl": stable_diffusion.sdxl_unet}

@@ -515,6 +515,16 @@ def _others() -> Iterator[tuple[str, Layout]]:
     bundled |= {"bundle_emb.token.clip_l": (4, 768), "bundle_emb.token.clip_g": (4, 1280)}
     yield "onetrainer-with-embedding", Layout(bundled, "lora", "sdxl", "lora")
 
+    # UNets that are built alike
+    time = {"temporal_transformer_blocks.0.attn1.to_q": (320, 320), "transformer_blocks.0.attn2.to_k": (320, 1024)}
+    video = {f"down_blocks.0.attentions.0.{name}": shape for name, shape in time.items()}
+    yield "svd", Layout(dots("unet.", video, peft), "lora", "svd", "lora")
+    film = {"down_blocks.0.temp_attentions.0.transformer_blocks.0.attn1.to_q": (320, 320)}
+    film |= {"down_blocks.0.attentions.0.transformer_blocks.0.attn2.to_k": (320, 1024)}
+    yield "modelscope", Layout(dots("unet.", film, peft), "lora", "modelscope-t2v", "lora")
+    added = {f"down_blocks.1.attentions.0.{each}": (768, 768) for each in ("to_q", "add_k_proj", "add_v_proj")}
+    yield "kandinsky2", Layout(dots("unet.", added, peft), "lora", "kandinsky2", "lora")
+
     # motion
     yield "motion", Layout(motion(), "lora", "sd1", "motion")
 
@@ -614,6 +624,9 @@ def _transformers() -> Iterator[tuple[str, Layout]]:
     two |= dots("transformer_2.", crossed(5120, 40, block="blocks.{}"), peft)
     yield "wan22-diffusers", row("wan", two)
     yield "wan-diffsynth", row("wan", dots("", wan(1536, 30), peft_named))
+    yield "wan-diffsynth-pipe", row("wan", dots("pipe.dit.", wan(1536, 30), peft_named))
+    cosmos = blocks("blocks.{}", 28, {f"cross_attn.{each}_proj": (2048, 2048) for each in "qkv"})
+    yield "cosmos-net", row("cosmos", dots("net.", cosmos, peft))
     yield "ltx-comfyui", row("ltx", dots("diffusion_model.", crossed(2048, 28), peft))
     yield "ltx-13b", row("ltx", dots("transformer.", crossed(4096, 48), peft))
     yield "cosmos-diffusers", row("cosmos", dots("transformer.", crossed(4096, 28, 1024), peft))

@@ -14,6 +14,8 @@ CHECKPOINT_OF_FAMILY: Mapping[str, str] = {
     "sdxl": "a Stable Diffusion XL checkpoint",
     "sd-x4-upscaler": "the Stable Diffusion x4 upscaler",
     "svd": "a Stable Video Diffusion checkpoint",
+    "modelscope-t2v": "a ModelScope text-to-video model",
+    "kandinsky2": "a Kandinsky 2 model",
     "sd3": "a Stable Diffusion 3 model",
     "flux": "a FLUX.1 model",
     "flux2": "a FLUX.2 model",
@@ -49,7 +51,7 @@ FAMILY_OF_CONTEXT: Mapping[int, str] = {768: "sd1", 1024: "sd2", 2048: "sdxl", 1
 LIGHTWEIGHT = "lightweight fine-tune"
 PART = "part"
 
-# How the architectures in `ss_base_model_version` and `modelspec.architecture` begin, all in lower case and with hyphens
+# How the architectures in `ss_base_model_version` and `modelspec.architecture` begin, in lower case and with hyphens
 # for underscores and dots; the longer beginnings first.
 _ARCHITECTURES: tuple[tuple[str, str], ...] = (
     ("stable-diffusion-v1", "sd1"), ("sd-v1", "sd1"), ("sd1", "sd1"),

@@ -20,6 +20,7 @@ class Target:
     width: Callable[[str], int | None]  # features that go into a module
     rank: Callable[[str], int]  # axes of its first factor
     cascade: bool = False
+    _widths: dict[tuple[str, ...], int | None] = field(default_factory=dict)  # by the words that were asked for
 
     @cached_property
     def text(self) -> str:
@@ -30,13 +31,18 @@ class Target:
         """Whether each of these is somewhere in the names."""
         return all(word in self.text for word in words)
 
+    @cached_property
+    def _plain(self) -> list[tuple[str, str]]:
+        """Each name as in `text`, without diffusers' word before a projection; and the module's whole name."""
+        return [(short.replace(".", "_").replace("_processor_", "_"), full) for short, full in self.denoiser.items()]
+
     def width_of(self, *words: str) -> int | None:
         """Features that go into the first module whose name has one of these, and whose width can be told."""
-        for short, module in self.denoiser.items():
-            plain = short.replace(".", "_").replace("_processor_", "_")
-            if any(word in plain for word in words) and (width := self.width(module)) is not None:
-                return width
-        return None
+        if words not in self._widths:
+            modules = (module for plain, module in self._plain if _has_any(plain, words))
+            widths = (width for module in modules if (width := self.width(module)) is not None)
+            self._widths[words] = next(widths, None)
+        return self._widths[words]
 
     @cached_property
     def encoder_text(self) -> str:
@@ -75,11 +81,12 @@ def fit(target: Target, header: Header) -> Found:
 
 def is_unet(target: Target) -> bool:
     """Whether the denoiser's modules are those of a UNet, in the original's names or in diffusers'."""
-    text = target.text
-    return "\ninput_blocks_" in text or "\ndown_blocks_" in text or _has_any(text, _UNET_BLOCKS)
+    return _has_any(target.text, _UNET_BLOCKS)
 
 
-_UNET_BLOCKS = ("\nmid_block_", "\nup_blocks_", "\nmiddle_block_", "\noutput_blocks_", "\nconv_in", "\ntime_embed")
+_UNET_BLOCKS = (
+    "\ninput_blocks_", "\nmiddle_block_", "\noutput_blocks_", "\ndown_blocks_", "\nmid_block_", "\nup_blocks_",
+)  # fmt: skip
 
 
 def _has_any(text: str, words: tuple[str, ...]) -> bool:
@@ -99,7 +106,19 @@ _ORIGINAL_BLOCKS = ("\ninput_blocks_", "\nmiddle_block_", "\noutput_blocks_")
 _DEEP = ("_transformer_blocks_1_",)  # SD 1 and 2 have one block in each transformer
 
 
+# UNets that are built like Stable Diffusion's, by what they have more than it.
+_RELATIVES = (
+    ("_temporal_transformer_blocks_", "svd"),
+    ("_time_stack_", "svd"),
+    ("_temp_attentions_", "modelscope-t2v"),
+    ("_add_k_proj", "kandinsky2"),
+)
+
+
 def _unet(target: Target, header: Header) -> Found:
+    for word, relative in _RELATIVES:
+        if word in target.text:
+            return Found(settle([relative], f"a UNet with modules called {word.strip('_')}", header.metadata))
     width = target.width_of("attn2_to_k", "attn2_to_v")
     if width is not None:
         family = FAMILY_OF_CONTEXT.get(width)
@@ -319,4 +338,7 @@ def _told_by_gguf(header: Header) -> Found:
     because = [f"general.architecture is {shown(family)}"] if family else []
     if base:
         because.append(f"made for {shown(base)}")
-    return Found(Fit(family, tuple(because)), {"language_model": True})
+    dimensions = {"language_model": True}
+    if alpha := header.metadata.get("adapter.lora.alpha"):
+        return Found(Fit(family, tuple(because)), {**dimensions, "alpha": alpha})
+    return Found(Fit(family, tuple(because)), dimensions)

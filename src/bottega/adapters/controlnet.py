@@ -84,7 +84,7 @@ def _original(view: View) -> _Found:
     if difference:
         why += ", kept as the difference from the UNet it was made of"
     hint = view.size("input_hint_block.0.weight", 1)
-    return _Found("difference" if difference else "controlnet", why, fit, hint, (("naming", "original"),))
+    return _Found("difference" if difference else "plain", why, fit, hint, (("naming", "original"),))
 
 
 def _control_lora(view: View) -> _Found:
@@ -110,7 +110,7 @@ def _diffusers(view: View) -> _Found | None:
     if "task_embedding" in view:
         kinds = view.size("task_embedding", 0)
         return _Found("union", f"one network for {kinds} sorts of hints: union", fit, hint, (("hints", kinds),))
-    return _Found("controlnet", "half a UNet that hears a picture", fit, hint, (("naming", "diffusers"),))
+    return _Found("plain", "half a UNet that hears a picture", fit, hint, (("naming", "diffusers"),))
 
 
 _MOTION = "down_blocks.0.motion_modules.0."

@@ -55,11 +55,12 @@ def _layout(shapes: Mapping[str, tuple[int, ...]]) -> str | None:
     if all(name.startswith("<") and name.endswith(">") for name in shapes):
         return "sd-concepts"
     if len(shapes) == 1 and "." not in (name := next(iter(shapes))) and name not in _NO_WORDS:
-        return "bare"
+        return "bare" if shapes[name][-1] in FAMILY_OF_CONTEXT else None
     return None
 
 
 def _fit(width: int, layout: str, header: Header) -> Fit:
+    """The family of words of one width; several encoders have the width 768, but only SD 1 has no other encoder."""
     family = FAMILY_OF_CONTEXT.get(width)
     why = f"vectors of width {width}"
     if width == 1280:

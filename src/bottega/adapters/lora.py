@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -36,11 +36,10 @@ _ROLES: Mapping[str, str] = {**_ALGORITHMS, **dict.fromkeys(_COMPANIONS, _COMPAN
 _DORA = frozenset({"dora_scale", "lora_magnitude_vector"})
 
 # What makes it worth while to walk through a header's names: endings that hardly another kind of model has ...
-_SIGNS = frozenset({
-    "lora_down.weight", "lora_A.weight", "lora_A", "lora_a", "default.weight", "default_0.weight", "down.weight",
-    "hada_w1_b", "lokr_w1", "lokr_w1_a", "oft_blocks", "oft_diag", "oft_r", "oft_R", "boft_R", "on_input", "ia3_l",
-    "diff", "w_norm",
-})  # fmt: skip
+_SIGNS = frozenset(
+    {f"{leaf}{end}" for leaf in _ALGORITHMS if leaf not in ("down", "a1") for end in ("", ".weight")}
+    | {"default.weight", "default_0.weight", "down.weight"}
+)
 _GLORA = frozenset({"a1.weight", "a2.weight", "b1.weight", "b2.weight"})  # ... and those that only GLoRA has together.
 
 # Files of other kinds that have LoRA inside: IP-Adapter FaceID and PhotoMaker.
@@ -69,6 +68,9 @@ _PREFIXES: Mapping[str, tuple[str, str]] = {
     "text_encoders.clip_g.": ("comfyui", "text_encoder_2"),
     "text_encoders.": ("comfyui", "text_encoder_3"),
     "base_model.model.": ("peft", "denoiser"),
+    "pipe.dit.": ("diffsynth", "denoiser"),
+    "dit.": ("diffsynth", "denoiser"),
+    "net.": ("original", "denoiser"),
     "module.": ("original", "denoiser"),
     "blk.": ("llama.cpp", "denoiser"),
     "": ("original", "denoiser"),
@@ -77,6 +79,8 @@ _ENCODERS = ("text_encoder", "text_encoder_2", "text_encoder_3")
 
 # Trainers whose tensors look like those of plain LoRA.
 _TOLD_VARIANTS = {"networks.lora_fa": "lora-fa", "networks.dylora": "dylora"}
+
+_MADE_FOR = ("the language model that it was made for",)
 
 Shape = tuple[int, ...]
 
@@ -100,19 +104,13 @@ def recognise(header: Header) -> Match | None:
         return None
     if any(module.startswith(_STRANGERS) for module in contents.modules):
         return None
-    counts = Counter(algorithm for algorithm, _ in contents.modules.values())
-    algorithm = max(counts, key=lambda each: (each != "norm", counts[each]))  # norms are trained beside all others
-    shapes = [shape for each, shape in contents.modules.values() if each == algorithm]
-    algorithm = _refined(algorithm, shapes, contents.companions)
-
-    parts, naming = _parts(contents.modules)
+    parts, prefixes, naming = _parts(contents.modules)
     target = _target(header, contents.modules, parts)
     found = fit(target, header)
+
+    counts = Counter(algorithm for algorithm, _ in contents.modules.values())
+    algorithm = _main_algorithm(counts, contents)
     dora = bool(_DORA & contents.companions)
-    variant = "dora" if dora and algorithm in ("lora", "locon") else algorithm
-    variant = (
-        _TOLD_VARIANTS.get(header.metadata.get("ss_network_module", ""), variant) if variant == "lora" else variant
-    )
     dimensions: dict[str, Any] = {
         "algorithm": algorithm,
         "naming": "xlabs" if found.fit.family == "flux" and target.has("_processor_") else naming,
@@ -124,16 +122,16 @@ def recognise(header: Header) -> Match | None:
         dimensions["ranks"] = ranks
     if len(counts) > 1:
         dimensions["algorithms"] = dict(counts)
-    because = (_words(algorithm, dora, dimensions), *found.fit.because, *_words_of_rest(header, contents))
     return Match(
-        variant=found.variant or variant,
+        variant=found.variant or _variant(algorithm, dora, header.metadata),
         dimensions=dimensions,
-        because=because,
+        parts={_called(part, target): prefix for part, prefix in prefixes.items()},
+        because=(_words(algorithm, dora, dimensions), *found.fit.because, *_words_of_rest(header, contents)),
         guess=found.fit.guess,
         kind="lora",
         category=LIGHTWEIGHT,
         family=found.fit.family,
-        requires=found.fit.requires,
+        requires=_MADE_FOR if "language_model" in found.dimensions else found.fit.requires,
     )
 
 
@@ -167,17 +165,33 @@ def _collect(header: Header) -> _Contents:
     return contents
 
 
-def _refined(algorithm: str, shapes: Sequence[Shape], companions: set[str]) -> str:
-    """LoCon is LoRA that changes convolutions wider than one pixel too; BOFT is OFT in several rounds."""
-    if algorithm == "lora" and ("lora_mid" in companions or any(max(shape[2:], default=1) > 1 for shape in shapes)):
+def _main_algorithm(counts: Mapping[str, int], contents: _Contents) -> str:
+    """The one that changes most modules; norms don't count where there is another: they are trained beside any.
+
+    LoCon is LoRA that changes convolutions wider than one pixel too, and BOFT is OFT in several rounds.
+    """
+    algorithm = max(counts, key=lambda each: (each != "norm", counts[each]))
+    shapes = [shape for each, shape in contents.modules.values() if each == algorithm]
+    if algorithm == "lora" and (
+        "lora_mid" in contents.companions or any(max(shape[2:], default=1) > 1 for shape in shapes)
+    ):
         return "locon"
     if algorithm == "oft" and any(len(shape) == 4 for shape in shapes):
         return "boft"
     return algorithm
 
 
-def _parts(modules: Mapping[str, object]) -> tuple[dict[str, dict[str, str]], str]:
-    """The modules of each part, their names without prefix and with it; and whose naming most of them follow."""
+def _variant(algorithm: str, dora: bool, metadata: Mapping[str, str]) -> str:
+    """The algorithm's name; LoRA has more of them than tensors can tell."""
+    if dora and algorithm in ("lora", "locon"):
+        return "dora"
+    if algorithm == "lora":
+        return _TOLD_VARIANTS.get(metadata.get("ss_network_module", ""), algorithm)
+    return algorithm
+
+
+def _parts(modules: Mapping[str, object]) -> tuple[dict[str, dict[str, str]], dict[str, str], str]:
+    """The modules of each part, their names without prefix and with it; the prefixes; and whose naming most follow."""
     by_prefix: dict[str, dict[str, str]] = {}
     prefix, names = "", by_prefix.setdefault("", {})
     for module in modules:
@@ -186,13 +200,15 @@ def _parts(modules: Mapping[str, object]) -> tuple[dict[str, dict[str, str]], st
             names = by_prefix.setdefault(prefix, {})
         names[module[len(prefix) :]] = module
     parts: dict[str, dict[str, str]] = {}
+    prefixes: dict[str, str] = {}
     namings: Counter[str] = Counter()
     for prefix, names in by_prefix.items():
         naming, part = _PREFIXES[prefix]
         namings[naming] += len(names)
         if names:
             parts.setdefault(part, {}).update(names)
-    return parts, namings.most_common(1)[0][0]
+            prefixes.setdefault(part, prefix)
+    return parts, prefixes, namings.most_common(1)[0][0]
 
 
 def _target(header: Header, modules: Mapping[str, tuple[str, Shape]], parts: Mapping[str, Mapping[str, str]]) -> Target:

@@ -24,7 +24,7 @@ _STRANGERS = ("down_blocks.0.resnets.0.conv1.weight", "time_embedding.linear_1.w
 
 def recognise(header: Header) -> Match | None:
     """The match of a file that holds motion modules and no UNet around them."""
-    for prefix in (lone_part(header), "module.", "motion_modules."):
+    for prefix in (lone_part(header), "module."):
         view = header.under(prefix)
         for layout, sign, positions in _LAYOUTS:
             if sign in view or positions in view:

@@ -39,7 +39,7 @@ class _Found:
 
 
 def recognise(header: Header) -> Match | None:
-    """The match of an autoencoder, or of its decoder, without the model that works on its latents."""
+    """The match of an autoencoder, or of one half of it, without the model that works on its latents."""
     for prefix in (lone_part(header), *_PREFIXES):
         for sign, read in _READERS.items():
             if prefix + sign in header.tensors:
@@ -56,7 +56,7 @@ def _answer(header: Header, prefix: str, found: _Found) -> Match:
     because = [found.why, *fit.because]
     encoder = any(name.startswith((f"{prefix}encoder.", f"{prefix}taesd_encoder.")) for name in header.tensors)
     if not encoder:
-        because.append("it decodes only: there is no encoder in it")
+        because.append("there is no part called encoder in it")
     return Match(
         variant=found.variant,
         dimensions={**dimensions, "encoder": encoder},
@@ -88,8 +88,7 @@ def _fit(header: Header, found: _Found) -> Fit:
 
 _FOUR = ("sd1", "sd2", "sdxl")  # the first two share one; SD XL's has the same shapes and other weights
 _SIXTEEN = ("flux", "sd3", "z-image", "lumina2")  # the last two use FLUX's
-
-
+_WIDEST_CODE = 16
 _TINY_WIDTH = 64
 # The first convolution of a tiny decoder, and one in its first block; the original publishes each half by itself.
 _TINY = {
@@ -105,7 +104,18 @@ def _tiny(view: View) -> _Found | None:
     shape = view.shape(_TINY[naming][0]) if naming else None
     if shape is None or len(shape) != 4 or shape[0] != _TINY_WIDTH:
         return None
-    channels = shape[1]
+    return _tiny_of(shape[1], f"a tiny autoencoder in {naming} names", view)
+
+
+def _tiny_encoder(view: View) -> _Found | None:
+    """The other half of the original's TAESD."""
+    last = view.shape("14.weight")
+    if last is None or len(last) != 4 or last[1] != _TINY_WIDTH or view.size("0.weight", 1) != 3:
+        return None
+    return _tiny_of(last[0], "the encoder of a tiny autoencoder", view)
+
+
+def _tiny_of(channels: int, why: str, view: View) -> _Found:
     told = told_family(view.header.metadata)
     family = told[0] if told else ""
     variant, families = {
@@ -113,7 +123,14 @@ def _tiny(view: View) -> _Found | None:
         16: ("taesd3" if family == "sd3" else "taef1", ("flux", "sd3")),
         32: ("taef2", ("flux2",)),
     }.get(channels, ("tae", ()))
-    return _Found(variant, families, f"a tiny autoencoder in {naming} names", channels, {"naming": naming})
+    return _Found(variant, families, why, channels)
+
+
+def _approximation(view: View) -> _Found | None:
+    """A1111's quick approximation of a decoder, eight convolutions for previews."""
+    if view.shape("conv1.weight") != (8, 4, 7, 7):
+        return None
+    return _Found("approximation", _FOUR, "eight convolutions that approximate a decoder, for previews", 4)
 
 
 def _tiny_video(view: View) -> _Found | None:
@@ -144,7 +161,7 @@ def _picture(view: View) -> _Found | None:
     if "bn.running_mean" in view:
         return _Found("kl", ("flux2",), "a norm of packed latents, as FLUX.2's has", channels, dimensions)
     if "quantize.embedding.weight" in view:
-        return _Found("vq", (), "a codebook: a VQ autoencoder", channels, dimensions)
+        return _quantised(view, channels, dimensions)
     if "decoder.condition_encoder.layers.0.weight" in view:
         return _Found("asymmetric", ("sd1",), "a decoder that sees the masked picture", channels, dimensions)
     if "decoder.up_blocks.0.0.conv.weight" in view or "decoder.up_blocks.0.1.conv1.weight" in view:
@@ -154,8 +171,17 @@ def _picture(view: View) -> _Found | None:
     levels = max(view.count("decoder.up.{}.block.0."), view.count("decoder.up_blocks.{}.resnets.0."))
     if channels == 4 and levels == 3:
         return _Found("kl-f4", ("sd-x4-upscaler",), "three levels: that of the upscaler of 4 times", 4, dimensions)
-    families = {4: _FOUR, 16: _SIXTEEN, 32: ("flux2",)}.get(channels, ())
+    families = {4: _FOUR, 16: _SIXTEEN, 64: ("hunyuan-image",)}.get(channels, ())
     return _Found("kl", families, f"an autoencoder of {levels} levels in {naming} names", channels, dimensions)
+
+
+def _quantised(view: View, channels: int, dimensions: Mapping[str, str]) -> _Found | None:
+    """Autoencoders with a codebook; those with wider codes (256) restore faces and aren't for a model's latents."""
+    if channels > _WIDEST_CODE:
+        return None
+    if any(f"decoder.{middle}.norm1.conv_y.weight" in view for middle in ("mid.block_1", "mid_block.resnets.0")):
+        return _Found("movq", ("kandinsky2",), "a codebook, and norms that see the codes: MoVQ", channels, dimensions)
+    return _Found("vq", (), "a codebook: a VQ autoencoder", channels, dimensions)
 
 
 def _consistency(view: View) -> _Found:
@@ -212,7 +238,8 @@ def _causal(view: View) -> _Found | None:
         return _Found("film", ("ltx",), "LTX-Video's causal convolutions", channels)
     if any(f"decoder.{middle}.norm1.conv_y.conv.weight" in view for middle in ("mid.block_1", "mid_block.resnets.0")):
         return _Found("film", ("cogvideox",), "norms that see the latents, as CogVideoX's do", channels)
-    return _Found("film", ("hunyuan-video",), "causal convolutions over time and place", channels)
+    families = ("hunyuan-video",) if channels in (16, 32) else ()
+    return _Found("film", families, "causal convolutions over time and place", channels)
 
 
 def _ltx(view: View) -> _Found:
@@ -268,6 +295,8 @@ _READERS: Mapping[str, Callable[[View], _Found | None]] = {
     "decoder.layers.0.weight": _tiny,
     "taesd_decoder.1.weight": _tiny,
     "1.weight": _tiny,
+    "1.conv.0.weight": _tiny_encoder,
+    "conv8.weight": _approximation,
     "decoder.1.weight": _tiny_video,
 }
 
