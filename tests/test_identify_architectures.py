@@ -35,7 +35,7 @@ def test_published_layouts(name: str) -> None:
     assert (match.kind, found.family, match.variant, match.guess) == (
         layout.kind, layout.family, layout.variant, layout.guess,
     ), match.because  # fmt: skip
-    assert match.category in ("base", "part", "lightweight fine-tune")
+    assert match.category in ("base", "part")
     assert match.because
     json.dumps(match.dimensions)  # the catalog keeps it so
 

@@ -358,7 +358,6 @@ GGUF: dict[str, Layout] = {
     "bert-gguf": _gguf("bert", "text_encoder", "bert"),
     "llama-shard-gguf": _gguf("llama", "language_model", "llama", split__no="1", split__count="3"),
     "new-gguf": _gguf("brandnew", "language_model", "brandnew", guess="yes"),
-    "lora-gguf": _gguf("llama", "lora", "llama", general__type="adapter", adapter__lora__alpha="16.0"),
     "mmproj-gguf": _gguf("clip", "vision_projector", "", general__type="mmproj", clip__projector_type="mlp"),
     "mmproj-old-gguf": _gguf("clip", "vision_projector", "", clip__projector_type="ldpv2", tokenizer__ggml__model=""),
     "flux-gguf": _quantised("flux-dev", "flux"),

@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import replace
 
-from bottega.formats.header import Header
+from bottega.formats.header import Header, TensorInfo
 
 # Dimensions by the names that configs have for them, the commonest first.
 _IN_CONFIG: Mapping[str, tuple[str, ...]] = {
@@ -155,7 +155,8 @@ def with_original_shapes(header: Header) -> Header:
         if name.startswith(_ORIGINAL_SHAPE) and (info := tensors.get(name.removeprefix(_ORIGINAL_SHAPE))):
             shape = _shape(told)
             if shape:
-                tensors[name.removeprefix(_ORIGINAL_SHAPE)] = replace(info, shape=shape)
+                folded = name.removeprefix(_ORIGINAL_SHAPE)
+                tensors[folded] = TensorInfo(info.dtype, shape, info.file, info.start, info.end)
     return replace(header, tensors=tensors)
 
 

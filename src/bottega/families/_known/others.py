@@ -46,17 +46,6 @@ def _other_gguf(header: Header) -> Match | None:
     return Match(BASE, _told.gguf_dimensions(header), {"model": ""}, because, True, "language_model", BASE, family)
 
 
-def _gguf_adapter(header: Header) -> Match | None:
-    """A LoRA for a language model, in GGUF."""
-    if header.format != "gguf" or header.metadata.get("general.type") != "adapter":
-        return None
-    architecture = header.metadata.get("general.architecture", "")
-    family = next((each.id for each in language.SIGNATURES if architecture in each.gguf), "")
-    because = (f"its metadata says that it is an adapter for {architecture}"[:120],)
-    dimensions = {"alpha": header.metadata.get("adapter.lora.alpha", "")[:20], **_told.quantisation(header)}
-    return Match(BASE, dimensions, {}, because, False, "lora", "lightweight fine-tune", family)
-
-
 def _gguf_projector(header: Header) -> Match | None:
     """What makes a language model see or hear, in GGUF."""
     if header.format != "gguf" or (
@@ -72,6 +61,5 @@ def _gguf_projector(header: Header) -> Match | None:
 KNOWN = (
     Known("transformers-other", "a model of transformers' whose type is not known", "text", _other_folder),
     Known("gguf-other", "a language model whose architecture is not known", "text", _other_gguf),
-    Known("gguf-adapter", "a LoRA for a language model", "text", _gguf_adapter),
     Known("gguf-projector", "a projector for a language model", "text", _gguf_projector),
 )

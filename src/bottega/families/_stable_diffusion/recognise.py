@@ -48,14 +48,14 @@ class Design:
 
 
 # Other architectures that contain, or look like, such a UNet.
-_STRANGERS = {
+_STRANGERS = frozenset({
     "cc_projection", "control_model", "depth_model", "embedder", "image_encoder", "image_normalizer",
     "low_scale_model", "noise_augmentor", "edm_mean", "edm_std", "edm_vpred",
-}  # fmt: skip
-_STRANGE_WORDS = re.compile(
-    r"motion_modules|temporal|temp_convs|time_stack|time_mix|time_conv|roberta|lora_|encoder_hid_proj|position_net"
-    r"|zero_convs|class_embedding"
-)
+})  # fmt: skip
+_STRANGE_WORDS = (
+    "motion_modules", "temporal", "temp_convs", "time_stack", "time_mix", "time_conv", "roberta", "lora_",
+    "encoder_hid_proj", "position_net", "zero_convs", "class_embedding",
+)  # fmt: skip
 _STRANGE_PIPELINES = re.compile(r"Depth2Img|Upscale|UnCLIP|ImageVariation|Marigold|GLIGEN|Video|Alt|Kandinsky|IF|LDM3D")
 
 _UNET_PREFIXES = ("model.diffusion_model.", "unet/", "", "diffusion_model.", "unet.")
@@ -70,11 +70,11 @@ _REFINER_PREFIXES = ("conditioner.embedders.0.", "text_encoder_2/")
 def recognise(header: Header, design: Design) -> Match | None:
     """The match of a header with one design, its evidence in words, or None."""
     found = _find_unet(header)
-    if found is None or _is_strange(header):
+    if found is None:
         return None
     prefix, unet, last_attention = found
     variant = REFINER if is_refiner(unet) else VARIANT_OF_CHANNELS.get(unet.in_channels)
-    if variant is None or unet.out_channels != 4 or not design.fits(unet):
+    if variant is None or unet.out_channels != 4 or not design.fits(unet) or _is_strange(header):
         return None
     encoders = _find_encoders(header, design, variant)
     if encoders is None or not _is_heard(encoders, unet, design, variant):
@@ -160,9 +160,8 @@ def _is_strange(header: Header) -> bool:
     pipeline = header.configs.get("", {}).get("_class_name")
     if isinstance(pipeline, str) and _STRANGE_PIPELINES.search(pipeline):
         return True
-    return any(
-        re.split("[./]", name, maxsplit=1)[0] in _STRANGERS or _STRANGE_WORDS.search(name) for name in header.tensors
-    )
+    names = "\n".join(header.tensors)  # one text: to look for a dozen words in it is faster than in each name
+    return not _STRANGERS.isdisjoint(header.roots) or any(word in names for word in _STRANGE_WORDS)
 
 
 def _find_vae(header: Header) -> tuple[str, VaeShape] | None:
