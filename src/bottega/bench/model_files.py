@@ -112,7 +112,7 @@ def shapes(layout: str) -> Shapes:
 
 
 @cache
-def _states(family: str) -> dict[str, Shapes]:
+def _states(family: str) -> dict[str, Mapping[str, Any]]:
     """Names and shapes of a family's networks, by part, under their own names."""
     from bottega.families._stable_diffusion import networks
 
