@@ -1,4 +1,4 @@
-"""Many headers are read in processes of their own: a file that kills its reader is refused, and nothing else is lost."""
+"""Many headers are read in processes of their own: a file that kills its reader is refused, and no other is lost."""
 
 from __future__ import annotations
 
@@ -210,11 +210,11 @@ with open_catalog(Path(sys.argv[1])) as catalog:
 def test_killed_at_any_moment_a_scan_goes_on_from_there(tmp_path: Path) -> None:
     shelf, path = tmp_path / "shelf", tmp_path / "catalog.sqlite"
     model = write_model(shelf / "0.safetensors")
-    for index in range(1, 4000):
+    for index in range(1, 3000):
         os.link(model, shelf / f"{index}.safetensors")
     draw = random.Random(7)
     last = 0
-    for _ in range(6):
+    for _ in range(4):
         process = subprocess.Popen(
             [sys.executable, "-c", SCAN, str(path), str(shelf), *PROCESS],
             env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
@@ -243,7 +243,7 @@ def test_killed_at_any_moment_a_scan_goes_on_from_there(tmp_path: Path) -> None:
         assert not any(Path(f"/proc/{pid}").exists() for pid in readers_of_it)
     with open_catalog(path) as catalog:
         report = scan(catalog, [shelf], FAMILIES, inspector=PROCESS)
-        assert (len(report.paths), report.headers_read) == (4000, 4000 - last)
+        assert (len(report.paths), report.headers_read) == (3000, 3000 - last)
         assert len(catalog.search("9", limit=None)) > 0
 
 
