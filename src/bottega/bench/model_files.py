@@ -81,7 +81,8 @@ def make_models(count: int, folder: Path, seed: int = 0) -> int:
         if sort < BROKEN:
             _write_broken(place / f"{name}.safetensors", index)
         elif sort < BROKEN + PICKLES:
-            layout = "sd1" if checkpoint else layout  # the only family whose checkpoints people have as pickles
+            # When SD XL came, nobody wrote pickles any more.
+            layout = "sd1" if checkpoint else f"sd1-lora-{draw.choice(RANKS)}"
             _write_pickle(place / f"{name}.{'ckpt' if checkpoint else 'pt'}", layout, pickles.setdefault(layout, []))
         else:
             headers += _write_safetensors(place / f"{name}.safetensors", layout, _metadata(name, family, words, index))
