@@ -81,7 +81,8 @@ def make_models(count: int, folder: Path, seed: int = 0) -> int:
         if sort < BROKEN:
             _write_broken(place / f"{name}.safetensors", index)
         elif sort < BROKEN + PICKLES:
-            layout = "sd1" if checkpoint else layout  # the only family whose checkpoints people have as pickles
+            # When SD XL came, nobody wrote pickles any more.
+            layout = "sd1" if checkpoint else f"sd1-lora-{draw.choice(RANKS)}"
             _write_pickle(place / f"{name}.{'ckpt' if checkpoint else 'pt'}", layout, pickles.setdefault(layout, []))
         else:
             headers += _write_safetensors(place / f"{name}.safetensors", layout, _metadata(name, family, words, index))
@@ -112,7 +113,7 @@ def shapes(layout: str) -> Shapes:
 
 
 @cache
-def _states(family: str) -> dict[str, Shapes]:
+def _states(family: str) -> dict[str, Mapping[str, Any]]:
     """Names and shapes of a family's networks, by part, under their own names."""
     from bottega.families._stable_diffusion import networks
 

@@ -76,15 +76,13 @@ class Report:
 
 
 def run(args: argparse.Namespace, settings: Settings) -> int:
-    """Measure with as many models as `args.models` says, and tell."""
-    from bottega.cli.terminal import pairs, print_json
-
+    """Measure with as many models as `args.models` says, and tell; as JSON if `args.json` says so."""
     with tempfile.TemporaryDirectory(prefix="bottega-shelves-") as folder:
         report = measure(args.models, Path(folder))
     if args.json:
-        print_json(report.to_json())
+        print(json.dumps(report.to_json(), indent=2))
     else:
-        print(pairs(report.rows))
+        print("\n".join(f"{name:<11}  {value}" for name, value in report.rows))
     return 0
 
 

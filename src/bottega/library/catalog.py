@@ -63,6 +63,7 @@ _MEETINGS = (
 )
 _UNSAID = "tags = '[]' AND NOT favourite AND note = '' AND coalesce(kind, category, family, variant) IS NULL"
 _WEIGHTS = "10.0, 4.0, 1.0, 8.0"  # of the columns of the index: name, words, text, and what the user said
+WEIGHED = 2000  # models that a query may find to have each weighed: some 10 ms
 HASHED_BY = {"sha256": (8, 64), "autov1": (8, 8), "autov3": (12, 64), "crc32": (8, 8), "blake3": (64, 64)}
 
 
@@ -225,20 +226,34 @@ class Catalog:
         """The ids of at most so many models (-1: all of them) in their order."""
         if not (parts := search.pieces(typed)):
             query = f"SELECT models.id FROM {JOINED} WHERE {where} ORDER BY folded, models.id LIMIT ?"
-            return [id for (id,) in self._rows(query, *values, most)]
-        ids: list[int] = []
-        if asked := search.query(typed):
+            return self._ids(query, *values, most)
+        asked = search.query(typed)
+        ids = self._matching(asked, where, values, most) if asked else []
+        if most < 0 or len(ids) < most:
+            contained = " AND ".join(["instr(folded, ?)"] * len(parts))
+            query = f"SELECT models.id FROM {JOINED} WHERE {contained} AND {where} ORDER BY folded, models.id LIMIT ?"
+            ids += self._ids(query, *parts, *values, most)
+        return list(dict.fromkeys(ids))[: most if most >= 0 else None]
+
+    def _matching(self, asked: str, where: str, values: Sequence[object], most: int) -> list[int]:
+        """The ids of the models that the index of words finds: the best first, or where there are too many to weigh
+        them all (the first letter of a word finds most models) those first whose names match, by name."""
+        few = self._rows("SELECT count(*) FROM (SELECT 1 FROM search WHERE search MATCH ? LIMIT ?)", asked, WEIGHED + 1)
+        if few[0][0] <= WEIGHED:
             query = (
                 f"SELECT models.id FROM search CROSS JOIN {JOINED} WHERE search MATCH ? AND models.id = search.rowid "
                 f"AND {where} ORDER BY bm25(search, {_WEIGHTS}), folded, models.id LIMIT ?"
             )
-            ids = [id for (id,) in self._rows(query, asked, *values, most)]
-        if most < 0 or len(ids) < most:
-            contained = " AND ".join(["instr(folded, ?)"] * len(parts))
-            query = f"SELECT models.id FROM {JOINED} WHERE {contained} AND {where} ORDER BY folded, models.id LIMIT ?"
-            already = set(ids)
-            ids += [id for (id,) in self._rows(query, *parts, *values, most) if id not in already]
-        return ids if most < 0 else ids[:most]
+            return self._ids(query, asked, *values, most)
+        query = (
+            f"SELECT models.id FROM {JOINED} WHERE models.id IN (SELECT rowid FROM search WHERE search MATCH ?) "
+            f"AND {where} ORDER BY folded, models.id LIMIT ?"
+        )
+        ids = self._ids(query, f"name : ({asked})", *values, most)
+        return ids if 0 <= most <= len(ids) else ids + self._ids(query, asked, *values, most)
+
+    def _ids(self, query: str, *values: object) -> list[int]:
+        return [id for (id,) in self._rows(query, *values)]
 
     # --- what a scan finds
 
@@ -364,7 +379,7 @@ class Catalog:
         """The user's tags, with how many models have each."""
         rows = self._rows(
             "SELECT value, count(*) FROM said, json_each(said.tags) "
-            "WHERE path IN (SELECT path FROM models WHERE NOT missing) GROUP BY value ORDER BY value"
+            "WHERE said.path IN (SELECT models.path FROM models WHERE NOT missing) GROUP BY value ORDER BY value"
         )
         return {str(tag): count for tag, count in rows}
 

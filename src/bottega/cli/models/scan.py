@@ -109,8 +109,8 @@ def report_text(shelves: Sequence[Path], report: Report, missing: Sequence[Path]
     paragraphs += listed(f"{plural(len(refused), 'file')} refused:", refused)
     if missing:
         paragraphs.append(
-            f"{plural(len(missing), 'model')} on record missing; `bottega models list --missing` lists what is, "
-            "`bottega models scan --forget-missing` drops it."
+            f"{plural(len(missing), 'model on record is', 'models on record are')} missing: `bottega models list "
+            "--missing` lists them, `bottega models scan --forget-missing` drops them."
         )
     if forgotten:
         paragraphs.append(f"{plural(forgotten, 'missing model')} forgotten.")

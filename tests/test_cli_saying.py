@@ -1,0 +1,155 @@
+"""`bottega models list --search`, `tag`, `note`, `correct` and what a scan tells, as a user runs them."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from conftest import Command
+from small_models import write_model
+
+from bottega.library import open_catalog
+
+
+@pytest.fixture
+def shelf(tmp_path: Path, bottega: Command) -> Path:
+    folder = tmp_path / "shelf"
+    write_model(folder / "Dream Shaper_v8.safetensors", width=3)
+    write_model(folder / "sub" / "anime.safetensors", fill=1)
+    write_model(folder / "film.safetensors", fill=2)
+    (folder / "broken.safetensors").write_bytes(b"<html>")
+    assert bottega("models", "scan", folder).code == 0
+    return folder
+
+
+def names(bottega: Command, *words: object) -> list[str]:
+    ran = bottega("models", "list", *words, "--json")
+    assert ran.code == 0, ran.err
+    return [model["name"] for model in ran.json]
+
+
+# --- list ------------------------------------------------------------------------------------------------------------
+
+
+def test_search(bottega: Command, shelf: Path) -> None:
+    assert names(bottega, "--search", "shap") == names(bottega, "--search", "DREAM v8") == ["Dream Shaper_v8"]
+    assert names(bottega, "--search", "nothing like it") == []
+    assert names(bottega, "--search", "anime", "--kind", "lora") == []
+    ran = bottega("models", "list", "--search", "nothing like it")
+    assert (ran.code, ran.out) == (0, "") and "no model on record is like that" in ran.err
+
+
+def test_filters_and_orders(bottega: Command, shelf: Path) -> None:
+    assert names(bottega, "--kind", "unknown") == ["anime", "Dream Shaper_v8", "film"]
+    assert names(bottega, "--kind", "UNKNOWN", "--sort", "size")[0] == "Dream Shaper_v8"
+    os.utime(shelf / "film.safetensors", (4e9, 4e9))
+    bottega("models", "scan", shelf)
+    assert names(bottega, "--sort", "date", "--limit", "1") == ["film"]
+    assert names(bottega, "--category", "base") == ["starter-image"]
+    assert names(bottega, "--verdict", "refused") == ["broken"]
+    assert names(bottega, "--verdict", "unusual") == []
+    listed = bottega("models", "list", "--limit", "2")
+    assert len(listed.out.splitlines()) == 3 and "and 2 more" in listed.err and "1 file refused" in listed.err
+    why = bottega("models", "list", "--verdict", "refused")
+    assert "web page" in why.out and why.err == ""
+    assert bottega("models", "list", "--limit", "0").code == 2
+    assert bottega("models", "list", "--sort", "colour").code == 2
+
+
+# --- tag, note, correct ----------------------------------------------------------------------------------------------
+
+
+def test_tags_and_favourites(bottega: Command, shelf: Path) -> None:
+    told = bottega("models", "tag", "anime", "+Ink Wash", "-nothing", "faces", "--favourite", "--json").json
+    assert (told["name"], told["tags"], told["favourite"]) == ("anime", ["faces", "ink wash"], True)
+    assert names(bottega, "--tag", "INK wash") == names(bottega, "--favourite") == ["anime"]
+    listed = bottega("models", "list", "--tag", "faces").out
+    assert listed.splitlines()[0].split() == ["name", "kind", "family", "dtype", "size", "tags", "folder"]
+    assert "★ anime" in listed and "faces ink wash" in listed
+    ran = bottega("models", "tag", "anime", "-faces", "--no-favourite")
+    assert ran.code == 0 and ran.out.split() == ["model", "anime", "tags", "ink", "wash"]
+    assert bottega("models", "tag", "anime").out == ran.out
+    assert names(bottega, "--favourite") == []
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("tag", "anime", "+"), "names no tag"),
+        (("tag", "anime", "--colour"), "unrecognized"),
+        (("tag", "anmie", "+a"), "did you mean anime"),
+        (("note", "nobody", "x"), "no model is called"),
+        (("correct", "anime", "--kind", "lorra"), "use one of lora"),
+        (("correct", "anime", "--family", "sd11"), "use one of sd1"),
+        (("correct", "anime", "--category", "great"), "choose from"),
+    ],
+)
+def test_wrong_words(words: tuple[str, ...], said: str, bottega: Command, shelf: Path) -> None:
+    ran = bottega("models", *words)
+    assert (ran.code, ran.out, len(ran.err.splitlines())) == (2, "", 1) and said in ran.err
+
+
+def test_notes(bottega: Command, shelf: Path) -> None:
+    assert bottega("models", "note", "film").out == ""
+    assert bottega("models", "note", "film", "too much grain\nat night \x1b[31m").code == 0
+    assert bottega("models", "note", "film").out == "too much grain\nat night \\x1b[31m\n"
+    assert bottega("models", "note", "film", "--json").json["note"].startswith("too much")
+    assert names(bottega, "--search", "grain night") == ["film"]
+    bottega("models", "note", "film", "")
+    assert bottega("models", "note", "film").out == "" and names(bottega, "--search", "grain") == []
+
+
+def test_corrections(bottega: Command, shelf: Path) -> None:
+    told = bottega("models", "correct", "film", "--kind", "LoRA", "--family", "SDXL", "--json").json
+    assert (told["kind"], told["family"], told["corrected"], told["told"]) == (
+        "lora", "sdxl", {"kind": "lora", "family": "sdxl"}, {"kind": "unknown", "family": ""},
+    )  # fmt: skip
+    assert names(bottega, "--kind", "lora") == names(bottega, "--family", "sdxl") == ["film"]
+    ran = bottega("models", "correct", "film", "--variant", "turbo", "--category", "lightweight fine-tune")
+    assert "lora (its header says: unknown)" in ran.out and "turbo (its header says: nothing)" in ran.out
+    assert bottega("models", "show", "film", "--json").json["variant"] == "turbo"
+    bottega("models", "scan", shelf)
+    assert names(bottega, "--kind", "lora") == ["film"]
+    told = bottega("models", "correct", "film", "--clear", "--family", "sd1", "--json").json
+    assert (told["kind"], told["corrected"]) == ("unknown", {"family": "sd1"})
+
+
+# --- scan ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_scan_tells_what_became_of_everything(bottega: Command, shelf: Path) -> None:
+    bottega("models", "tag", "anime", "+mine")
+    (shelf / "sub" / "anime.safetensors").rename(shelf / "manga.safetensors")
+    (shelf / "film.safetensors").unlink()
+    told = bottega("models", "scan", shelf, "--json").json
+    assert told["moved"] == [{"from": str(shelf / "sub/anime.safetensors"), "to": str(shelf / "manga.safetensors")}]
+    assert told["gone"] == told["missing"] == [str(shelf / "film.safetensors")]
+    assert (told["new"], told["models"], told["forgotten"]) == (0, 2, 0)
+    assert told["verdicts"] == {"clean": 2, "unusual": 0, "refused": 1}
+    assert told["kinds"] == [{"kind": "unknown", "family": None, "variant": None, "models": 2}]
+    assert names(bottega, "--tag", "mine") == ["manga"]
+    assert names(bottega, "--missing") == ["film"]
+
+    (shelf / "manga.safetensors").rename(shelf / "anime.safetensors")
+    text = bottega("models", "scan", shelf).out
+    assert "2 models on 1 shelf" in text and "1 moved" in text and "1 file refused" in text
+    assert "1 model on record is missing" in text and "--forget-missing" in text
+    assert "nothing has changed; 0 headers read" in bottega("models", "scan", shelf).out
+
+
+def test_what_is_missing_is_forgotten_on_request(bottega: Command, shelf: Path) -> None:
+    (shelf / "film.safetensors").unlink()
+    assert "1 missing model forgotten" in bottega("models", "scan", shelf, "--forget-missing").out
+    assert names(bottega, "--missing") == []
+    assert bottega("models", "scan", shelf, "--json").json["missing"] == []
+
+
+def test_a_shelf_that_is_away_is_not_forgotten(bottega: Command, shelf: Path, home: Path) -> None:
+    shelf.rename(shelf.with_name("unplugged"))
+    told = bottega("models", "scan", "--forget-missing", "--json").json
+    assert (len(told["gone"]), told["forgotten"], told["absent"][-1]) == (4, 0, str(shelf))
+    shelf.with_name("unplugged").rename(shelf)
+    assert bottega("models", "scan", "--json").json["headers_read"] == 0
+    with open_catalog(home / "catalog.sqlite") as catalog:
+        assert catalog.gone() == []

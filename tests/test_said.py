@@ -1,0 +1,402 @@
+"""What a user says of a model is kept: through scans, moves, other names, other disks and other versions; and wins."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from small_models import BLUE, FAMILIES, RED, write_model
+
+from bottega.library import Catalog, Entry, open_catalog
+from bottega.library.find import find
+from bottega.library.hashes import hashes_of, sha256_of
+from bottega.library.scan import scan
+from bottega.library.schema import MIGRATIONS
+
+
+@pytest.fixture
+def catalog(tmp_path: Path) -> Iterator[Catalog]:
+    with open_catalog(tmp_path / "home" / "catalog.sqlite") as opened:
+        yield opened
+
+
+@pytest.fixture
+def shelf(tmp_path: Path) -> Path:
+    folder = tmp_path / "shelf"
+    folder.mkdir()
+    return folder
+
+
+def said_of(catalog: Catalog, path: Path) -> Entry:
+    entry = catalog.entry(path)
+    assert entry is not None
+    return entry
+
+
+def spoken(catalog: Catalog, shelf: Path, name: str = "a.safetensors", fill: int = 0) -> Path:
+    """A model of which the user says all that can be said."""
+    path = write_model(shelf / name, fill=fill)
+    scan(catalog, [shelf], FAMILIES)
+    entry = said_of(catalog, path)
+    catalog.say(entry, tags=["Good  One", "ink"], favourite=True, note="for faces", corrected={"family": "blue"})
+    return path
+
+
+def is_spoken(entry: Entry) -> bool:
+    return (entry.tags, entry.favourite, entry.note, entry.family, entry.corrected) == (
+        ("good one", "ink"), True, "for faces", "blue", {"family": "blue"},
+    )  # fmt: skip
+
+
+# --- saying ----------------------------------------------------------------------------------------------------------
+
+
+def test_what_is_said_is_on_record(catalog: Catalog, shelf: Path) -> None:
+    entry = said_of(catalog, spoken(catalog, shelf))
+    assert is_spoken(entry)
+    assert entry.told == {"family": "red"}
+    told = entry.to_json()
+    assert (told["family"], told["corrected"], told["told"]) == ("blue", {"family": "blue"}, {"family": "red"})
+    assert catalog.tags() == {"good one": 1, "ink": 1}
+
+
+def test_what_is_not_said_stays_as_it_is(catalog: Catalog, shelf: Path) -> None:
+    entry = said_of(catalog, spoken(catalog, shelf))
+    assert catalog.say(entry, note="  other ").tags == ("good one", "ink")
+    assert catalog.say(entry, favourite=False).note == "other"
+    assert catalog.say(entry, tags=[]).corrected == {"family": "blue"}
+    assert said_of(catalog, entry.path).note == "other"
+
+
+def test_everything_can_be_taken_back(catalog: Catalog, shelf: Path) -> None:
+    path = spoken(catalog, shelf)
+    catalog.say(said_of(catalog, path), tags=(), favourite=False, note="", corrected={})
+    entry = said_of(catalog, path)
+    assert (entry.tags, entry.favourite, entry.note, entry.family, entry.corrected, entry.told) == (
+        (), False, "", "red", {}, {},
+    )  # fmt: skip
+    assert catalog.search("faces") == []
+
+
+def test_a_correction_that_says_what_the_header_says_is_none(catalog: Catalog, shelf: Path) -> None:
+    entry = said_of(catalog, spoken(catalog, shelf))
+    again = catalog.say(entry, corrected={"family": "red", "kind": "lora"})
+    assert (again.family, again.kind, again.corrected, again.told) == (
+        "red", "lora", {"kind": "lora"}, {"kind": "checkpoint"},
+    )  # fmt: skip
+    assert said_of(catalog, entry.path) == again
+
+
+def test_a_scan_that_knew_nothing_of_it_takes_nothing_away(catalog: Catalog, shelf: Path) -> None:
+    path = spoken(catalog, shelf)
+    stale = said_of(catalog, path)
+    catalog.say(stale, note="newer")
+    catalog.put([stale])  # another process that read the header in the meantime
+    assert said_of(catalog, path).note == "newer"
+    assert said_of(catalog, path).told == {"family": "red"}
+
+
+def test_it_survives_another_scan_and_other_recognisers(catalog: Catalog, shelf: Path) -> None:
+    path = spoken(catalog, shelf)
+    for recognisers in (FAMILIES, [RED], [BLUE], FAMILIES):
+        scan(catalog, [shelf], recognisers)
+        assert is_spoken(said_of(catalog, path))
+    assert said_of(catalog, path).told == {"family": "red"}
+
+
+def test_it_survives_other_bytes_under_the_same_name(catalog: Catalog, shelf: Path) -> None:
+    path = spoken(catalog, shelf)
+    write_model(path, width=3)
+    assert scan(catalog, [shelf], FAMILIES).changed == 1
+    assert is_spoken(said_of(catalog, path))
+
+
+def test_it_survives_that_the_file_is_gone_and_comes_back(catalog: Catalog, shelf: Path, tmp_path: Path) -> None:
+    path = spoken(catalog, shelf)
+    copy = shutil.copy(path, tmp_path / "backup")
+    path.unlink()
+    assert scan(catalog, [shelf], FAMILIES).gone == (path,)
+    (missing,) = catalog.gone()
+    assert missing.missing and is_spoken(missing)
+    shutil.copyfile(copy, path)
+    scan(catalog, [shelf], FAMILIES)
+    assert is_spoken(said_of(catalog, path)) and catalog.gone() == []
+
+
+# --- moving ----------------------------------------------------------------------------------------------------------
+
+
+def test_it_goes_with_a_renamed_file(catalog: Catalog, shelf: Path) -> None:
+    path = spoken(catalog, shelf)
+    new = path.rename(shelf / "b.safetensors")
+    report = scan(catalog, [shelf], FAMILIES)
+    assert (report.moved, report.gone, report.new) == (((path, new),), (), 0)
+    assert is_spoken(said_of(catalog, new))
+    assert catalog.entry(path) is None
+    assert [entry.path for entry in catalog.search("faces")] == [new]
+
+
+def test_it_goes_with_a_renamed_folder(catalog: Catalog, shelf: Path) -> None:
+    for index in range(5):
+        spoken(catalog, shelf, f"old/{index}.safetensors", fill=index)
+    (shelf / "old").rename(shelf / "new")
+    report = scan(catalog, [shelf], FAMILIES)
+    assert len(report.moved) == 5 and report.gone == ()
+    assert all(is_spoken(entry) for entry in catalog.entries())
+
+
+def test_it_goes_with_the_bytes_to_another_disk(catalog: Catalog, shelf: Path) -> None:
+    """A copy under another name and time, and the original deleted: only the hash tells."""
+    path = spoken(catalog, shelf)
+    for index in range(3):  # of the same size
+        write_model(shelf / f"other{index}.safetensors", fill=index + 1)
+    hashed = sha256_of(catalog, said_of(catalog, path))
+    new = Path(shutil.copyfile(path, shelf / "renamed.safetensors"))
+    path.unlink()
+    told: list[tuple[int, int]] = []
+    report = scan(catalog, [shelf], FAMILIES, hashing=lambda done, total: told.append((done, total)))
+    assert report.moved == ((path, new),)
+    assert is_spoken(said_of(catalog, new)) and said_of(catalog, new).sha256 == hashed.sha256
+    assert told[-1][0] == told[-1][1] > 0
+
+
+def test_only_files_that_may_be_it_are_hashed(catalog: Catalog, shelf: Path) -> None:
+    path = spoken(catalog, shelf, "big.safetensors")
+    with path.open("ab") as file:
+        file.truncate(path.stat().st_size)
+    big = write_model(shelf / "large.safetensors", width=800, fill=1)
+    scan(catalog, [shelf], FAMILIES)
+    hashes_of(catalog, said_of(catalog, big))
+    big.unlink()
+    same_size = write_model(shelf / "stranger.safetensors", width=800, fill=2)
+    report = scan(catalog, [shelf], FAMILIES)
+    assert report.moved == ()
+    assert said_of(catalog, same_size).sha256 is None  # AutoV1 told enough
+
+
+def test_a_file_moved_to_another_disk_with_its_time_needs_no_hash(catalog: Catalog, shelf: Path) -> None:
+    path = spoken(catalog, shelf)
+    (shelf / "sub").mkdir()
+    new = Path(shutil.copy2(path, shelf / "sub" / path.name))  # as mv does between disks
+    path.unlink()
+    assert scan(catalog, [shelf], FAMILIES).moved == ((path, new),)
+    assert is_spoken(said_of(catalog, new))
+
+
+def test_a_stranger_of_the_same_size_and_time_inherits_nothing(catalog: Catalog, shelf: Path) -> None:
+    path = spoken(catalog, shelf)
+    time = path.stat().st_mtime_ns
+    path.unlink()
+    other = write_model(shelf / "b.safetensors", fill=7)
+    os.utime(other, ns=(time, time))
+    report = scan(catalog, [shelf], FAMILIES)
+    if other.stat().st_ino == 0:
+        pytest.skip("a file system without inodes")
+    # The system may give the new file the inode of the one that is gone; then they can't be told apart unread.
+    if not report.moved:
+        assert said_of(catalog, other).tags == () and catalog.gone()[0].path == path
+
+
+def test_a_file_that_was_found_before_the_old_place_was_looked_at(catalog: Catalog, tmp_path: Path) -> None:
+    """Moved from one shelf to another, and the shelves scanned one after the other, the new one first."""
+    old_shelf, new_shelf = tmp_path / "one", tmp_path / "two"
+    new_shelf.mkdir()
+    path = spoken(catalog, old_shelf)
+    new = path.rename(new_shelf / path.name)
+    scan(catalog, [new_shelf], FAMILIES)
+    scan(catalog, [old_shelf], FAMILIES)
+    assert is_spoken(said_of(catalog, new)) and catalog.gone() == []
+
+
+def test_a_shelf_that_is_away_keeps_its_own(catalog: Catalog, tmp_path: Path) -> None:
+    disk, shelf = tmp_path / "disk", tmp_path / "shelf"
+    shelf.mkdir()
+    path = spoken(catalog, disk)
+    sha256_of(catalog, said_of(catalog, path))
+    copy = Path(shutil.copyfile(path, shelf / "copy.safetensors"))
+    disk.rename(tmp_path / "unplugged")
+    scan(catalog, [disk, shelf], FAMILIES)
+    assert is_spoken(said_of(catalog, copy))
+    (tmp_path / "unplugged").rename(disk)
+    scan(catalog, [disk, shelf], FAMILIES)
+    assert is_spoken(said_of(catalog, path)) and is_spoken(said_of(catalog, copy))
+
+
+def test_two_that_were_spoken_of_are_never_made_one(catalog: Catalog, shelf: Path) -> None:
+    path = spoken(catalog, shelf)
+    copy = Path(shutil.copyfile(path, shelf / "copy.safetensors"))
+    scan(catalog, [shelf], FAMILIES)
+    for each in (path, copy):
+        sha256_of(catalog, said_of(catalog, each))
+    catalog.say(said_of(catalog, copy), note="its own")
+    path.unlink()
+    scan(catalog, [shelf], FAMILIES)
+    assert said_of(catalog, copy).note == "its own"
+    assert is_spoken(catalog.gone()[0])
+
+
+def test_forgotten_for_good(catalog: Catalog, shelf: Path) -> None:
+    path = spoken(catalog, shelf)
+    path.unlink()
+    scan(catalog, [shelf], FAMILIES)
+    assert catalog.forget_missing() == 1
+    write_model(path)
+    scan(catalog, [shelf], FAMILIES)
+    assert said_of(catalog, path).tags == () and catalog.search("faces") == []
+
+
+# --- versions --------------------------------------------------------------------------------------------------------
+
+
+def old_catalog(path: Path, models: int = 50) -> None:
+    """A catalog as version 1 left it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    connection = sqlite3.connect(path)
+    connection.execute("PRAGMA journal_mode = WAL")
+    for statement in MIGRATIONS[0].split(";"):
+        connection.execute(statement)
+    names = (
+        "path, shelf, size, mtime_ns, inode, kind, category, family, variant, format, dtype, parameters, bytes, "
+        "dimensions, parts, because, metadata, guess, error, read_by, sha256, hashed_at, missing"
+    )
+    for index in range(models):
+        connection.execute(
+            f"INSERT INTO models ({names}) VALUES ({', '.join('?' * 23)})",
+            (
+                f"/shelf/Größe {index}.safetensors".encode() + b"\xff" if index == 7 else f"/shelf/Größe {index}.ckpt",
+                "/shelf", index, 20, 30, "checkpoint", "base", "sd1", "base", "safetensors", "F16", 5, 10,
+                '{"unet": {"width": 2}}', '{"unet": "u."}', '["it is red"]', '{"title": "T"}', 0,
+                "cut short" if index == 8 else "", "0.1+abc sd1", "ab" * 32 if index == 9 else None, 1.5, index == 10,
+            ),
+        )  # fmt: skip
+    connection.execute("INSERT INTO shelves VALUES ('/shelf', 1.0)")
+    connection.execute("PRAGMA user_version = 1")
+    connection.commit()
+    connection.close()
+
+
+def check_old_catalog(catalog: Catalog) -> None:
+    entries = catalog.entries(missing=True)
+    assert len(entries) == 50 and catalog.shelves() == (Path("/shelf"),)
+    by_size = {entry.size: entry for entry in entries}
+    assert by_size[7].path == Path(os.fsdecode(b"/shelf/Gr\xc3\xb6\xc3\x9fe 7.safetensors\xff"))
+    assert (by_size[8].error, by_size[8].verdict, by_size[0].verdict) == ("cut short", "refused", "clean")
+    assert (by_size[9].sha256, by_size[9].hashed_at) == ("ab" * 32, 1.5)
+    assert [entry.size for entry in entries if entry.missing] == [10]
+    assert by_size[0].dimensions == {"unet": {"width": 2}} and by_size[0].metadata == {"title": "T"}
+    assert [entry.size for entry in catalog.search("GROSSE 12")] == [12]
+
+
+def test_a_catalog_of_version_1_opens_with_nothing_lost(tmp_path: Path) -> None:
+    path = tmp_path / "catalog.sqlite"
+    old_catalog(path)
+    for _ in range(2):
+        with open_catalog(path) as catalog:
+            check_old_catalog(catalog)
+    with open_catalog(path) as catalog:
+        catalog.say(catalog.entries()[0], note="something")
+        assert [entry.note for entry in catalog.search("something")] == ["something"]
+
+
+DIES = """
+import os, signal, sys
+from pathlib import Path
+from bottega.library import catalog, open_catalog
+
+left, real = int(sys.argv[2]), catalog.connect
+
+def connect(*args, **options):
+    connection = real(*args, **options)
+    connection.set_trace_callback(count)
+    return connection
+
+def count(statement):
+    global left
+    left -= 1
+    if not left:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+catalog.connect = connect
+open_catalog(Path(sys.argv[1])).close()
+print("done")
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs SIGKILL")
+def test_killed_at_any_statement_it_is_the_old_one_or_the_new_one(tmp_path: Path) -> None:
+    old_catalog(tmp_path / "original.sqlite")
+    finished = False
+    for statement in [*range(1, 32, 2), 60, 120, 10_000]:
+        path = tmp_path / f"{statement}.sqlite"
+        shutil.copy(tmp_path / "original.sqlite", path)
+        done = subprocess.run([sys.executable, "-c", DIES, str(path), str(statement)], capture_output=True, text=True)
+        finished = done.stdout == "done\n"
+        connection = sqlite3.connect(path)
+        (version,) = connection.execute("PRAGMA user_version").fetchone()
+        tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+        connection.close()
+        assert version == 1 + ("said" in tables)
+        assert "models" in tables and "models_1" not in tables
+        with open_catalog(path) as catalog:
+            check_old_catalog(catalog)
+    assert finished
+
+
+# --- found by hash ---------------------------------------------------------------------------------------------------
+
+
+def test_every_hash_finds_the_file(catalog: Catalog, shelf: Path) -> None:
+    path = write_model(shelf / "a.safetensors", width=800)
+    write_model(shelf / "b.safetensors", width=800, fill=1)
+    scan(catalog, [shelf], FAMILIES)
+    hashed = hashes_of(catalog, said_of(catalog, path))
+    assert hashed.sha256 and hashed.autov1 and hashed.autov3 and hashed.crc32 and hashed.blake3
+    for digits in (
+        hashed.sha256, hashed.sha256[:10], hashed.autov1, hashed.autov1.upper(), hashed.autov3, hashed.autov3[:12],
+        hashed.crc32, hashed.crc32.lower(), hashed.blake3,
+    ):  # fmt: skip
+        assert find(catalog, digits, FAMILIES).path == path
+    told = said_of(catalog, path).to_json()
+    assert told["autov1"] == hashed.autov1 and told["autov3"] == hashed.autov3 and told["blake3"] == hashed.blake3
+
+
+@pytest.mark.parametrize("sort", ["sha256", "autov2", "autov1", "autov3", "addnet"])
+def test_a_hash_that_is_not_known_yet_is_looked_for(sort: str, catalog: Catalog, shelf: Path, tmp_path: Path) -> None:
+    path = write_model(shelf / "renamed.safetensors", width=800, fill=3)
+    write_model(shelf / "small.safetensors", fill=3)
+    large = write_model(shelf / "large.safetensors", width=900)
+    with open_catalog(tmp_path / "other" / "catalog.sqlite") as other:
+        scan(other, [shelf], FAMILIES)
+        hashed = hashes_of(other, said_of(other, path))
+    wanted = {
+        "sha256": hashed.sha256, "autov2": (hashed.sha256 or "")[:10], "autov1": hashed.autov1,
+        "autov3": hashed.autov3, "addnet": (hashed.autov3 or "")[:12],
+    }[sort]  # fmt: skip
+    assert wanted
+    scan(catalog, [shelf], FAMILIES)
+    told: list[tuple[int, int]] = []
+    for reference in (f"its old name [{wanted}]", wanted):
+        assert find(catalog, reference, FAMILIES, hashing=lambda *step: told.append(step)).path == path
+    assert said_of(catalog, large).sha256 is None  # the smallest come first, and no more than needed
+    if sort != "autov1":
+        assert told and all(done <= total for done, total in told)
+
+
+def test_the_kind_that_is_asked_for_bounds_what_is_hashed(catalog: Catalog, shelf: Path) -> None:
+    model = write_model(shelf / "model.safetensors", fill=1)
+    lora = write_model(shelf / "lora.safetensors", fill=2)
+    scan(catalog, [shelf], FAMILIES)
+    catalog.say(said_of(catalog, lora), corrected={"kind": "lora"})
+    with open_catalog(shelf.parent / "other" / "catalog.sqlite") as other:
+        scan(other, [shelf], FAMILIES)
+        wanted = hashes_of(other, said_of(other, lora)).autov3
+    assert wanted
+    found = find(catalog, wanted[:12], FAMILIES, kind="lora", hashing=lambda done, total: None)
+    assert (found.path, found.kind) == (lora, "lora")
+    assert said_of(catalog, model).sha256 is None
