@@ -16,6 +16,7 @@ ACTIONS = {
     "scan": "look through the shelves for models",
     "list": "list the models that are known",
     "show": "tell what one model is",
+    "check": "tell whether a model file is safe, without running anything in it",
 }
 MODULES = {"list": "listing"}  # where the action's name is taken
 
