@@ -32,9 +32,10 @@ COMMANDS: dict[str, dict[str, str]] = {
         "models scan [FOLDER]...": "look through the shelves; a folder that is named becomes one",
         "models list": "list the models on the shelves",
         "models show NAME": "tell what a model is, and by what evidence",
+        "models check PATH": "tell whether a model file is safe; nothing in it is run",
     },
     "doctor": {"doctor": "tell what this machine has and what it can do"},
-    "bench": {"bench": "measure how fast this machine makes pictures"},
+    "bench": {"bench [WHAT]": "measure how fast this machine makes pictures, or something else"},
 }
 
 REMEDIES = {

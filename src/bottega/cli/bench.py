@@ -1,10 +1,11 @@
-"""Measure how fast this machine makes pictures, and how near that is to the best that it could do."""
+"""Measure what Bottega does: how fast it makes pictures, reads pickles, or stands up to broken files."""
 
 from __future__ import annotations
 
 import argparse
 import json
 import sys
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,16 +17,38 @@ if TYPE_CHECKING:
     from bottega.bench.figures import Report
 
 
+# What can be measured, with what `--help` says of it. All but the first are in the module of `bottega.bench` that has
+# their name: `run(args, settings) -> int` measures, tells, and gives the exit code.
+PICTURES = "pictures"
+BENCHES = {
+    PICTURES: "how fast this machine makes pictures, and how near that is to the best that it could do",
+    "pickles": "how long a 2 GB checkpoint pickle takes to become usable tensors, against torch.load",
+    "fuzz": "whether mutated files (--mutations) crash anything",
+}
+
+
 def configure(parser: argparse.ArgumentParser) -> None:
     """The arguments of `bottega bench`."""
+    what = "; ".join(f"{name}: {summary}" for name, summary in BENCHES.items())
+    parser.add_argument("what", nargs="?", choices=BENCHES, default=PICTURES, metavar="WHAT", help=what)
     parser.add_argument("--quick", action="store_true", help="only starter-image, not the full-size model (2.1 GB)")
     parser.add_argument("--against", choices=("diffusers",), help="measure this one too, in turns")
+    parser.add_argument("--mutations", type=int, default=20_000, metavar="N", help="how many files fuzz reads (20000)")
     parser.add_argument("--json", action="store_true", help="print one JSON document")
     parser.add_argument("--out", type=Path, metavar="FILE", help="also write the JSON here, and a page (.md) beside it")
 
 
 def run(args: argparse.Namespace, settings: Settings) -> int:
     """Measure, and tell."""
+    if args.what == PICTURES:
+        return run_pictures(args, settings)
+    code = import_module(f"bottega.bench.{args.what}").run(args, settings)
+    assert isinstance(code, int)
+    return code
+
+
+def run_pictures(args: argparse.Namespace, settings: Settings) -> int:
+    """Measure how fast pictures are made, and tell."""
     progress = Progress(sys.stderr)
     progress.say("starting; close other programs, they would be measured too")
 

@@ -33,6 +33,7 @@ class Loader:
         Raises FileError if the file is no longer the one that was hashed, so that no recipe names bytes that it was
         not made with; what `emit` raises between two parts stops the loading.
         """
+        from bottega.runtime.guard import guarded
         from bottega.runtime.place import choose, keep_memory, keep_precision
 
         assert entry.sha256 is not None
@@ -41,12 +42,12 @@ class Loader:
         self._key = self._pipe = None
         keep_memory()
         keep_precision()
-        header = read_header(entry.path)
-        match = family.recognise(header)
-        _refuse_changed(entry)
-        assert match is not None
         place = choose(self.device, precision)
-        with _uncollected():
+        with guarded(), _uncollected():
+            header = read_header(entry.path)
+            match = family.recognise(header)
+            _refuse_changed(entry)
+            assert match is not None
             pipe = family.load(header, match, place, lambda done, total: emit(Step("load", done, total)))
         _refuse_changed(entry)
         for note in pipe.notes:

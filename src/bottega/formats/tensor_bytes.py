@@ -23,7 +23,7 @@ _LETTERS: dict[int, Literal["B", "H", "I", "Q"]] = {1: "B", 2: "H", 4: "I", 8: "
 
 
 def read_bytes(info: TensorInfo) -> bytes:
-    """A tensor's elements as safetensors has them: little-endian, one after the other, and not changed otherwise."""
+    """A tensor's elements as safetensors has them: little-endian, one after the other; else they are as they lie."""
     raw = _unpacked(info, info.packed) if info.packed else _stored(info)
     if len(raw) < info.end - info.start:
         raise FormatError(info.file, "it became shorter while it was read", "scan it again")

@@ -21,6 +21,7 @@ ACTIONS = {
     "tag": "give a model tags, or make it a favourite",
     "note": "write down something about a model",
     "correct": "say what a model really is",
+    "check": "tell whether a model file is safe, without running anything in it",
 }
 MODULES = {"list": "listing"}  # where the action's name is taken
 

@@ -141,7 +141,7 @@ def _refusing(path: Path, machine: Machine) -> Iterator[None]:
     if names or isinstance(failure, Poisonous):
         told = ", ".join(map(shown, names[:_MANY])) + (" and others" if len(names) > _MANY else "")
         why = f"it names {told}" if names else str(failure)
-        raise DangerousModel(path, f"where it is believed, its pickle would run code: {why}", _EVIL, names)
+        raise DangerousModel(path, f"it would run code in a program that trusts it: {why}", _EVIL, names)
     if isinstance(failure, CutShort):
         raise FormatError(path, f"cut short: {failure}", _CUT)
     if isinstance(failure, IndexError | struct.error):  # of the bytes that an opcode needs, some are not there

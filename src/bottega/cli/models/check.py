@@ -1,0 +1,139 @@
+"""Tell whether a file or a folder holds nothing but data, by what is in it; nothing is run and no shelf is asked."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from bottega.cli.terminal import labelled, pairs, print_json
+from bottega.errors import DangerousModel, FormatError
+from bottega.library import Catalog
+from bottega.settings import Settings
+
+DESCRIPTION = (
+    "Tell whether a model file or folder is clean (nothing but data), unusual (it names what Bottega does not know and "
+    "ignores) or refused (broken, or it would run code). The exit code is 0, 1 or 2. Nothing in it is run."
+)
+
+EXIT_CODES = {"clean": 0, "unusual": 1, "refused": 2}
+_MODEL_KINDS = ("safetensors", "pickle", "zip", "gguf")
+_MODEL_SUFFIXES = (".safetensors", ".ckpt", ".pt", ".pth", ".bin", ".pkl", ".gguf")
+
+
+@dataclass(frozen=True)
+class Checked:
+    """What was found out about one file or folder; `format` is empty where it is none that Bottega reads."""
+
+    verdict: str
+    format: str = ""
+    names: tuple[str, ...] = ()
+    reasons: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    tensors: int = 0
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """The arguments of `bottega models check`."""
+    parser.add_argument("path", type=Path, metavar="PATH", help="a model file, or a folder of them")
+
+
+def run(args: argparse.Namespace, settings: Settings, catalog: Catalog) -> int:
+    """Check one path."""
+    checked = check_folder(args.path) if args.path.is_dir() else check(args.path)
+    if args.json:
+        print_json(to_json(args.path, checked))
+    else:
+        print(text(args.path, checked))
+    return EXIT_CODES[checked.verdict]
+
+
+def check(path: Path) -> Checked:
+    """The verdict on one file, or on a folder as the one model that it is."""
+    from bottega.formats import read_header
+
+    try:
+        header = read_header(path)
+    except FormatError as error:
+        what = error.what.removeprefix(f"{error.path}: ")
+        inside = "" if error.path == path else f"{error.path.name}: "
+        names = error.names if isinstance(error, DangerousModel) else ()
+        return Checked("refused", "", names, (inside + what,), (error.remedy,) if error.remedy else ())
+    safety = header.safety
+    return Checked(safety.verdict, header.format, safety.names, safety.reasons, header.notes, len(header.tensors))
+
+
+def check_folder(folder: Path) -> Checked:
+    """The worst verdict on the files of a folder, and on the model that the folder itself is, if it is one."""
+    is_model = any((folder / name).is_file() for name in ("model_index.json", "config.json"))
+    checked = [check(folder)] if is_model else []
+    for path in _model_files(folder):
+        name = path.relative_to(folder)
+        inner = check(path)
+        checked.append(replace(inner, reasons=_in(name, inner.reasons), notes=_in(name, inner.notes), tensors=0))
+        if not is_model:
+            checked[-1] = replace(checked[-1], tensors=inner.tensors)
+    if not checked:
+        return Checked("refused", reasons=("there is no model in this folder",))
+    worst = max(checked, key=lambda each: EXIT_CODES[each.verdict])
+    return Checked(
+        worst.verdict,
+        checked[0].format if is_model else "folder",
+        tuple(dict.fromkeys(name for each in checked for name in each.names)),
+        tuple(dict.fromkeys(reason for each in checked for reason in each.reasons)),
+        tuple(dict.fromkeys(note for each in checked for note in each.notes)),
+        sum(each.tensors for each in checked),
+    )
+
+
+def _in(name: Path, lines: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(f"{name}: {line}" for line in lines)
+
+
+def _model_files(folder: Path) -> Iterator[Path]:
+    """The files under a folder that are models, or are called like one; links to folders are not followed."""
+    from bottega.formats.sniff import sniff
+
+    for parent, folders, names in os.walk(folder):
+        folders.sort()
+        for name in sorted(names):
+            path = Path(parent, name)
+            try:
+                kind = sniff(path)
+            except FormatError:  # it can't be read: checking it says so
+                yield path
+                continue
+            if kind in _MODEL_KINDS or (kind != "special" and path.suffix.lower() in _MODEL_SUFFIXES):
+                yield path
+
+
+def text(path: Path, checked: Checked) -> str:
+    """The verdict for a terminal."""
+    return pairs(
+        [
+            ("verdict", checked.verdict),
+            ("path", str(path)),
+            *([("format", checked.format)] if checked.format else []),
+            *([("tensors", f"{checked.tensors:,}")] if checked.verdict != "refused" else []),
+            *labelled("names", checked.names),
+            *labelled("because", checked.reasons),
+            *labelled("note", checked.notes),
+        ]
+    )
+
+
+def to_json(path: Path, checked: Checked) -> dict[str, Any]:
+    """The verdict as the one document of `--json`; the SHA-256 is not computed."""
+    return {
+        "path": str(path),
+        "verdict": checked.verdict,
+        "format": checked.format or None,
+        "names": list(checked.names),
+        "reasons": list(checked.reasons),
+        "notes": list(checked.notes),
+        "tensors": checked.tensors,
+        "sha256": None,
+    }
