@@ -134,6 +134,7 @@ def _refuse_what_would_go_wrong(part: Part) -> None:
 
 # --- one network from its file ---------------------------------------------------------------------------------------
 
+
 class _Loader:
     """Builds networks and gives them their tensors, and remembers which tensors of each file were used."""
 
