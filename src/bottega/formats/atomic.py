@@ -57,11 +57,11 @@ def atomic(path: str | Path, settle: Callable[[Path, Path], None] = os.replace) 
 
 
 @contextmanager
-def atomic_folder(path: str | Path) -> Iterator[Path]:
+def atomic_folder(path: str | Path, aside: Path | None = None) -> Iterator[Path]:
     """A folder to write into, which becomes `path` when the block ends well; else nothing is left of it.
 
-    FileExistsError if there is something at `path` by then. What is written into it is to be on disk by then. Other
-    OSErrors become SaveErrors.
+    The files in it are to be on disk by then. What is at `path` is moved `aside` just before, if that is told; else it
+    is a FileExistsError. Other OSErrors become SaveErrors.
     """
     path = Path(path)
     with _as_save_errors(path):
@@ -69,7 +69,9 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
         try:
             yield temporary
             _sync_folders(temporary)
-            if os.path.lexists(path):
+            if aside is not None:
+                os.rename(path, aside)
+            elif os.path.lexists(path):
                 raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path))
             os.rename(temporary, path)
         except BaseException:

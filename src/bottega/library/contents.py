@@ -10,7 +10,8 @@ import mmap
 import queue
 import threading
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import contextmanager
 from itertools import cycle
 from math import prod
 from pathlib import Path
@@ -103,7 +104,7 @@ class Reader:
 
 
 def dtype_of(pieces: Pieces) -> str:
-    """The dtype of the pieces; FormatError if they are not all of one, or of one that is read by no program but GGUF's."""
+    """The dtype of the pieces; FormatError if they are of several, or quantised."""
     dtypes = {info.dtype for info in pieces}
     (dtype, *others) = sorted(dtypes)
     if others:
@@ -158,25 +159,18 @@ def gathered(info: TensorInfo) -> Iterator[memoryview]:
         del flat, view
 
 
-class _bytes_of_file:  # used like a function
-    """The bytes that a tensor's place counts in: the mapped file, or what was packed, with the place of the first."""
-
-    def __init__(self, info: TensorInfo) -> None:
-        self._info = info
-
-    def __enter__(self) -> tuple[mmap.mmap | bytearray, int]:
-        info = self._info
-        try:
-            with info.file.open("rb") as file:
-                if info.packed is None:
-                    return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ), 0
-                return _unpacked(file, info), info.start
-        except (OSError, ValueError) as error:
-            reason = error if isinstance(error, OSError) else OSError(0, str(error))
-            raise unreadable(info.file, reason) from error
-
-    def __exit__(self, *_: object) -> None:
-        """The map goes when nothing refers to it any more: arrays may still."""
+@contextmanager
+def _bytes_of_file(info: TensorInfo) -> Iterator[tuple[mmap.mmap | bytearray, int]]:
+    """The bytes that a tensor's place counts in, mapped or unpacked, and the place of the first of them."""
+    try:
+        with info.file.open("rb") as file:
+            if info.packed is None:
+                content: mmap.mmap | bytearray = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+            else:
+                content = _unpacked(file, info)
+    except OSError as error:
+        raise unreadable(info.file, error) from error
+    yield content, 0 if info.packed is None else info.start
 
 
 def _unpacked(file: BinaryIO, info: TensorInfo) -> bytearray:
@@ -204,7 +198,7 @@ def _unpacked(file: BinaryIO, info: TensorInfo) -> bytearray:
     return kept[: info.end - info.start]
 
 
-def ahead(items: Iterable[Item]) -> Iterator[Item]:
+def ahead(items: Iterable[Item]) -> Generator[Item]:
     """The items, made by another thread up to `AHEAD` of them before they are asked for."""
     ready: queue.Queue[tuple[Item | None, BaseException | None]] = queue.Queue(AHEAD)
     stopped = threading.Event()

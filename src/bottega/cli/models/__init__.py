@@ -16,6 +16,7 @@ ACTIONS = {
     "scan": "look through the shelves for models",
     "list": "list the models that are known",
     "show": "tell what one model is",
+    "convert": "write a model as safetensors or as a folder, in another dtype",
 }
 MODULES = {"list": "listing"}  # where the action's name is taken
 

@@ -39,8 +39,8 @@ _OF_BIAS = ("diff_b", "b_norm")  # which change a module's bias and not its weig
 
 _PREFIXES = (
     ("lora_unet_", "unet"), ("lora_te1_", "text_encoder"), ("lora_te2_", "text_encoder_2"),
-    ("lora_te_", "text_encoder"), ("unet_", "unet"), ("text_encoder_2_", "text_encoder_2"), ("text_encoder_", "text_encoder"),
-    ("lycoris_", "unet"),
+    ("lora_te_", "text_encoder"), ("unet_", "unet"), ("text_encoder_2_", "text_encoder_2"),
+    ("text_encoder_", "text_encoder"), ("lycoris_", "unet"),
 )  # fmt: skip
 _WRAPPERS = re.compile(r"^(base_model\.model\.|lora\.(?=unet))+")
 _KOHYA = {"unet": "lora_unet_", "text_encoder": "lora_te_", "text_encoder_2": "lora_te2_"}
