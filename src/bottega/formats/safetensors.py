@@ -134,18 +134,17 @@ def write_stream(
     """Write a file whose tensors are known, and whose bytes come bit by bit: `write` for what is too large to hold.
 
     `contents` are (name, bytes) in the order of `file_order`, as many for each tensor as one likes. `check` is given
-    the temporary file when all is written, while the disk still takes it in, and raises if it is not as it should be;
-    only then `settle` gives it its name.
+    the temporary file when all is written, while the disk may still take it in, and raises if it is not what it should
+    be; only then `settle` gives it its name.
     """
     path = Path(path)
     rows = _sized(file_order(tensors))
     header = _packed_header(path, rows, metadata)
-    with atomic(path, settle) as file:
+    with atomic(path, settle) as file, syncing(file.fileno()):
         file.write(header)
         _pour(file, path, rows, contents)
         file.flush()
-        with syncing(file.fileno()):
-            check(Path(file.name))
+        check(Path(file.name))
 
 
 def _pour(file: BinaryIO, path: Path, rows: Sequence[_Sized], contents: Contents) -> None:

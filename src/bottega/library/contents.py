@@ -10,7 +10,7 @@ import mmap
 import queue
 import threading
 import zlib
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from itertools import cycle
 from math import prod
@@ -198,7 +198,7 @@ def _unpacked(file: BinaryIO, info: TensorInfo) -> bytearray:
     return kept[: info.end - info.start]
 
 
-def ahead(items: Iterable[Item]) -> Generator[Item]:
+def ahead(items: Generator[Item]) -> Generator[Item]:
     """The items, made by another thread up to `AHEAD` of them before they are asked for."""
     ready: queue.Queue[tuple[Item | None, BaseException | None]] = queue.Queue(AHEAD)
     stopped = threading.Event()
@@ -221,6 +221,8 @@ def ahead(items: Iterable[Item]) -> Generator[Item]:
             put(None, error)
         else:
             put(None, StopIteration())
+        finally:
+            items.close()
 
     thread = threading.Thread(target=make, name="reader", daemon=True)
     thread.start()
