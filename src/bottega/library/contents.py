@@ -45,8 +45,13 @@ class Reader:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the files."""
         for file in self._files.values():
             file.close()
+        self._files.clear()
 
     def blocks(self, pieces: Pieces, elements: int = ELEMENTS) -> Iterator[memoryview]:
         """The little-endian numbers of the pieces, one after the other, `elements` at a time; the last may be fewer."""

@@ -1,4 +1,4 @@
-"""What an adapter adds to a weight, by the definitions of LoRA and LyCORIS, and how an adapter is found in a difference.
+"""What an adapter adds to a weight, by the definitions of LoRA and LyCORIS; and an adapter from a difference.
 
 Numbers come by their role in the adapter's file: `up` and `down` for LoRA, `mid` in the Tucker form of a convolution,
 `hada_*` for LoHa, `lokr_*` for LoKr, `diff` for all of it; `alpha` scales by alpha / rank, `dora_scale` makes it DoRA.
@@ -70,7 +70,7 @@ def _hadamard(numbers: Numbers) -> torch.Tensor:
 
 
 def _kronecker(numbers: Numbers) -> tuple[torch.Tensor, int]:
-    """LoKr: the Kronecker product of two matrices, each whole or a product itself; with the rank, 0 if both are whole."""
+    """LoKr: the Kronecker product of two matrices, whole or products themselves; and the rank, 0 if both are whole."""
     factors, rank = [], 0
     for which in "12":
         whole = numbers.get(f"lokr_w{which}")

@@ -17,6 +17,7 @@ ACTIONS = {
     "list": "list the models that are known",
     "show": "tell what one model is",
     "convert": "write a model as safetensors or as a folder, in another dtype",
+    "merge": "make one model of several, or of a model and LoRA",
 }
 MODULES = {"list": "listing"}  # where the action's name is taken
 
