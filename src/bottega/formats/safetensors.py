@@ -128,12 +128,14 @@ def write_stream(
     contents: Contents,
     metadata: Mapping[str, str] | None = None,
     *,
+    seal: Callable[[], Mapping[str, str]] | None = None,
     check: Callable[[Path], None] = lambda written: None,
     settle: Callable[[Path, Path], None] = os.replace,
 ) -> None:
     """Write a file whose tensors are known, and whose bytes come bit by bit: `write` for what is too large to hold.
 
-    `contents` are (name, bytes) in the order of `file_order`, as many for each tensor as one likes. `check` is given
+    `contents` are (name, bytes) in the order of `file_order`, as many for each tensor as one likes. `seal` is asked for
+    the final metadata when they are written, which must not take more bytes than the first. Then `check` is given
     the temporary file when all is written, while the disk may still take it in, and raises if it is not what it should
     be; only then `settle` gives it its name.
     """
@@ -143,6 +145,12 @@ def write_stream(
     with atomic(path, settle) as file, syncing(file.fileno()):
         file.write(header)
         _pour(file, path, rows, contents)
+        if seal:
+            final = _packed_header(path, rows, seal(), len(header))
+            if len(final) > len(header):
+                raise ValueError(f"{path}: the final header takes {len(final)} bytes, of {len(header)} that it has")
+            file.seek(0)
+            file.write(final)
         file.flush()
         check(Path(file.name))
 
@@ -176,8 +184,8 @@ def _sized(rows: Iterable[Declared]) -> list[_Sized]:
     return [(name, dtype, shape, math.prod(shape) * _BITS.get(dtype, 0) // 8) for name, dtype, shape in rows]
 
 
-def _packed_header(path: Path, rows: Iterable[_Sized], metadata: Mapping[str, str] | None) -> bytes:
-    """The length, the JSON and its padding: all that comes before the tensors' bytes."""
+def _packed_header(path: Path, rows: Iterable[_Sized], metadata: Mapping[str, str] | None, at_least: int = 0) -> bytes:
+    """The length, the JSON and its padding, of as many bytes as asked: all that comes before the tensors' bytes."""
     entries: dict[str, object] = {"__metadata__": dict(sorted(metadata.items()))} if metadata else {}
     position = 0
     for name, dtype, shape, size in rows:
@@ -191,6 +199,7 @@ def _packed_header(path: Path, rows: Iterable[_Sized], metadata: Mapping[str, st
         _parse(raw)  # never write what we would not read
     except ValueError as error:
         raise FormatError(path, f"this can't be written as safetensors: {error}", "change the tensors") from None
+    raw = raw.ljust(at_least - 8)
     raw += b" " * (-len(raw) % 8)
     return len(raw).to_bytes(8, "little") + raw
 

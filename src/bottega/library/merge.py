@@ -7,11 +7,13 @@ tensor, are compared with those of what was computed.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import cache, partial
 from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -39,6 +41,7 @@ from bottega.version import __version__
 if TYPE_CHECKING:
     import torch
 
+_UNKNOWN_HASH = "0" * 64
 METHODS = ("weighted", "add-difference", "slerp", "ties", "dare")
 NEEDS_C = ("add-difference",)
 TAKES_C = ("add-difference", "ties", "dare")
@@ -51,7 +54,10 @@ _OF_ITSELF = frozenset((*STALE, *(f"modelspec.{name}" for name in _OWN)))
 
 @dataclass(frozen=True)
 class Parent:
-    """A model that goes into a merge: what it is, by whom it was recognised, and the SHA-256 of its file."""
+    """A model that goes into a merge: what it is, and by whom it was recognised.
+
+    `sha256` gives the hash of its file; it is asked for when all else is done, so that it can be computed meanwhile.
+    """
 
     header: Header
     match: Match
@@ -59,7 +65,7 @@ class Parent:
     family: str
     anatomy: Anatomy | None
     name: str
-    sha256: str = ""
+    sha256: Callable[[], str] = lambda: _UNKNOWN_HASH
 
 
 @dataclass(frozen=True)
@@ -126,11 +132,16 @@ def merge(
     left, counts = {}, {}
     for lora, strength in loras:
         left[lora.name], counts[lora.name] = _add_patches(work.patches, lora, strength, first, targets)
-    metadata = _metadata(models, destination, wish, vae, loras)
-    check_room(destination, {"": targets}, metadata)
+
+    def metadata(hash_of: Callable[[Parent], str]) -> dict[str, str]:
+        return _metadata(models, destination, wish, vae, loras, hash_of)
+
+    unsealed = metadata(lambda parent: hashlib.sha256(os.fsencode(parent.header.path)).hexdigest())  # of equal length
+    check_room(destination, {"": targets}, unsealed)
     remove_stale(destination.parent)
     try:
-        write_file(destination, work, metadata, told, os.replace if wish.force else settle_new)
+        settle = os.replace if wish.force else settle_new
+        write_file(destination, work, unsealed, told, settle, seal=cache(partial(metadata, _hash_of)))
     except FileExistsError:
         raise taken(destination) from None
     sizes: dict[str, int] = {}
@@ -485,6 +496,7 @@ def _metadata(
     wish: Wish,
     vae: Parent | None,
     loras: Sequence[tuple[Parent, float]],
+    hash_of: Callable[[Parent], str],
 ) -> dict[str, str]:
     """A's metadata as far as it is true of the merge, and the recipe: A1111's, which other programs show, and ours."""
     first = models[0]
@@ -493,7 +505,7 @@ def _metadata(
         kept["modelspec.title"] = destination.stem
         kept["modelspec.merged_from"] = ", ".join(model.name for model in models)
     weight = default_weight(wish, len(models)) if wish.weight is None else wish.weight
-    hashes = [model.sha256 for model in models] + [None] * (3 - len(models))
+    hashes = [hash_of(model) for model in models] + [None] * (3 - len(models))
     webui = {
         "type": "bottega",
         **dict(zip(("primary_model_hash", "secondary_model_hash", "tertiary_model_hash"), hashes, strict=True)),
@@ -508,7 +520,7 @@ def _metadata(
     }
     ours: dict[str, Any] = {
         "app": f"bottega {__version__}",
-        "models": [_told(model) for model in models],
+        "models": [_told(model, hash_of) for model in models],
         **({name: value for name, value in asdict(wish).items() if name != "force"} if len(models) > 1 else {}),
         "weight": weight,
         "dtype": wish.dtype,
@@ -516,29 +528,33 @@ def _metadata(
     if wish.weights and first.anatomy:
         ours["blocks"] = list(first.anatomy.blocks(first.match))[-len(wish.weights) :]
     if vae:
-        ours["vae"] = _told(vae)
+        ours["vae"] = _told(vae, hash_of)
     if loras:
-        ours["loras"] = [{**_told(lora), "weight": strength} for lora, strength in loras]
+        ours["loras"] = [{**_told(lora, hash_of), "weight": strength} for lora, strength in loras]
     return {
         **kept,
         "format": "pt",
         "sd_merge_recipe": json.dumps(webui),
-        "sd_merge_models": json.dumps(_ancestors(models)),
+        "sd_merge_models": json.dumps(_ancestors(models, hash_of)),
         "bottega.merge": json.dumps(ours),
     }
 
 
-def _told(parent: Parent) -> dict[str, str]:
-    return {"name": parent.name, "sha256": parent.sha256}
+def _hash_of(parent: Parent) -> str:
+    return parent.sha256()
 
 
-def _ancestors(models: Sequence[Parent]) -> dict[str, Any]:
+def _told(parent: Parent, hash_of: Callable[[Parent], str]) -> dict[str, str]:
+    return {"name": parent.name, "sha256": hash_of(parent)}
+
+
+def _ancestors(models: Sequence[Parent], hash_of: Callable[[Parent], str]) -> dict[str, Any]:
     """The models by their SHA-256, with those that they were merged from themselves, as A1111 tells it."""
     told: dict[str, Any] = {}
     for model in models:
         metadata = metadata_of(model.header)
         told |= _parsed(metadata.get("sd_merge_models"))
-        told[model.sha256] = {
+        told[hash_of(model)] = {
             "name": model.name,
             "legacy_hash": None,
             "sd_merge_recipe": _parsed(metadata.get("sd_merge_recipe")) or None,

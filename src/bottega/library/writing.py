@@ -140,17 +140,22 @@ def write_file(
     metadata: Mapping[str, str],
     told: Told,
     settle: Callable[[Path, Path], None],
+    seal: Callable[[], Mapping[str, str]] | None = None,
 ) -> None:
-    """Write what the work makes to one file, and let the work check it before `settle` gives it its name."""
+    """Write what the work makes to one file, and let the work check it before `settle` gives it its name.
+
+    `seal` is asked for the final metadata when all is written; it must not take more bytes than the first.
+    """
     rows = declared(work.targets)
     total = sum(map(target_bytes, work.targets.values()))
     with closing(ahead(work.contents([name for name, _, _ in rows]))) as made:
 
         def check(written: Path) -> None:
-            header = check_header(written, work.targets, metadata)
+            header = check_header(written, work.targets, seal() if seal else metadata)
             work.check(header, lambda done: told("checking", done, header.bytes))
 
-        write_stream(path, rows, _counted(made, partial(told, "writing"), total), metadata, check=check, settle=settle)
+        chunks = _counted(made, partial(told, "writing"), total)
+        write_stream(path, rows, chunks, metadata, seal=seal, check=check, settle=settle)
 
 
 Chunks = Generator[tuple[str, memoryview]]

@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bottega.cli.models.parents import numbers, parents_of, weighted
+from bottega.cli.models.parents import hashed, numbers, parents_of, weighted
 from bottega.cli.progress import Progress
 from bottega.cli.terminal import print_json, printable, size_text
 from bottega.errors import BottegaError
@@ -65,7 +65,7 @@ class WrongNumber(BottegaError):
 
 def run(args: argparse.Namespace, settings: Settings, catalog: Catalog) -> int:
     """Merge models."""
-    from bottega.library.merge import Wish, merge
+    from bottega.library.merge import Wish, check_fit, merge
 
     if len(args.models) > 3:
         raise WrongNumber(f"{len(args.models)} models are named, of 3 that a merge takes", "merge the result once more")
@@ -75,16 +75,18 @@ def run(args: argparse.Namespace, settings: Settings, catalog: Catalog) -> int:
     weights = numbers(args.weights) if args.weights else ()
     wish = Wish(method, args.weight, weights, args.density, args.seed, args.dtype, args.force)
     names = [weighted(words) for words in args.lora]
-    with Progress(sys.stderr) as progress:
-        models = parents_of(args.models, settings, catalog, progress, kind="checkpoint")
-        vae = parents_of([args.vae], settings, catalog, progress, kind="vae") if args.vae else [None]
-        loras = parents_of([name for name, _ in names], settings, catalog, progress, kind="lora")
+    models = parents_of(args.models, settings, catalog, kind="checkpoint")
+    vaes = parents_of([args.vae] if args.vae else [], settings, catalog, kind="vae")
+    loras = parents_of([name for name, _ in names], settings, catalog, kind="lora")
+    check_fit(models, wish)
+    strengths = [weight for _, weight in names]
+    with hashed([*models, *vaes, *loras], settings) as parents, Progress(sys.stderr) as progress:
         merged = merge(
-            models,
+            parents[: len(models)],
             args.out.expanduser(),
             wish,
-            vae=vae[0],
-            loras=[(lora, weight) for lora, (_, weight) in zip(loras, names, strict=True)],
+            vae=parents[len(models)] if vaes else None,
+            loras=list(zip(parents[len(parents) - len(loras) :], strengths, strict=True)),
             told=partial(progress.update, unit="bytes"),
         )
     if args.json:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from functools import partial
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from threading import Event
 from typing import TYPE_CHECKING
 
 from bottega.cli.models.shelves import all_shelves
-from bottega.cli.progress import Progress
-from bottega.errors import BottegaError
-from bottega.library import Catalog
+from bottega.errors import BottegaError, Interrupted
+from bottega.library import Catalog, open_catalog
+from bottega.library.hashes import sha256_of
 from bottega.settings import Settings
 
 if TYPE_CHECKING:
@@ -17,13 +21,12 @@ if TYPE_CHECKING:
 
 
 def parents_of(
-    references: Sequence[str], settings: Settings, catalog: Catalog, progress: Progress, *, kind: str | None = None
+    references: Sequence[str], settings: Settings, catalog: Catalog, *, kind: str | None = None
 ) -> list[Parent]:
-    """The models that the references mean, those of `kind` first, with their SHA-256."""
+    """The models that the references mean, those of `kind` first."""
     from bottega.families import all_families
     from bottega.formats import read_header
     from bottega.library.find import find
-    from bottega.library.hashes import sha256_of
     from bottega.library.identify import identify
     from bottega.library.merge import Parent
     from bottega.recognisers import all_recognisers
@@ -35,10 +38,31 @@ def parents_of(
         header = read_header(entry.path)
         identity = identify(header, all_recognisers())
         anatomy = anatomies.get(identity.recogniser)
-        sha256 = sha256_of(catalog, entry, partial(progress.update, f"hash of {entry.name}", unit="bytes")).sha256
-        match, family = identity.match, identity.family
-        found.append(Parent(header, match, identity.recogniser, family, anatomy, entry.name, sha256 or ""))
+        found.append(Parent(header, identity.match, identity.recogniser, identity.family, anatomy, entry.name))
     return found
+
+
+@contextmanager
+def hashed(parents: Sequence[Parent], settings: Settings) -> Iterator[list[Parent]]:
+    """The models with their SHA-256, which other threads compute meanwhile where it is not known."""
+    stopped = Event()
+
+    def watch(done: int, total: int) -> None:
+        if stopped.is_set():
+            raise Interrupted("the work ended before a hash was known")
+
+    def sha256(path: Path) -> str:
+        with open_catalog(settings.catalog) as catalog:  # a connection of this thread's own
+            entry = catalog.entry(path)
+            assert entry is not None  # it was found, and so recorded
+            return sha256_of(catalog, entry, watch).sha256 or ""
+
+    with ThreadPoolExecutor(2, thread_name_prefix="hash") as pool:
+        hashes = {path: pool.submit(sha256, path) for path in {parent.header.path for parent in parents}}
+        try:
+            yield [replace(parent, sha256=hashes[parent.header.path].result) for parent in parents]
+        finally:
+            stopped.set()
 
 
 def weighted(words: str) -> tuple[str, float]:
