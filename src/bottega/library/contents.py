@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import io
 import mmap
-import queue
-import threading
 import zlib
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from itertools import cycle
 from math import prod
 from pathlib import Path
+from queue import SimpleQueue
+from threading import Thread
 from types import TracebackType
 from typing import BinaryIO, TypeVar
 
@@ -205,40 +205,31 @@ def _unpacked(file: BinaryIO, info: TensorInfo) -> bytearray:
 
 def ahead(items: Generator[Item]) -> Generator[Item]:
     """The items, made by another thread up to `AHEAD` of them before they are asked for."""
-    ready: queue.Queue[tuple[Item | None, BaseException | None]] = queue.Queue(AHEAD)
-    stopped = threading.Event()
-
-    def put(item: Item | None, error: BaseException | None) -> bool:
-        while not stopped.is_set():
-            try:
-                ready.put((item, error), timeout=0.1)
-            except queue.Full:
-                continue
-            return True
-        return False
+    # Queues in C, as locks that are taken in Python can stay locked for ever when a Ctrl-C comes at the wrong moment.
+    ready: SimpleQueue[tuple[Item] | BaseException | None] = SimpleQueue()
+    room: SimpleQueue[bool] = SimpleQueue()
 
     def make() -> None:
         try:
-            for item in items:
-                if not put(item, None):
-                    return
+            while room.get():
+                ready.put((next(items),))
+        except StopIteration:
+            ready.put(None)
         except BaseException as error:  # it is raised where the items are used
-            put(None, error)
-        else:
-            put(None, StopIteration())
+            ready.put(error)
         finally:
             items.close()
 
-    thread = threading.Thread(target=make, name="reader", daemon=True)
+    for _ in range(AHEAD):
+        room.put(True)
+    thread = Thread(target=make, name="reader", daemon=True)
     thread.start()
     try:
-        while True:
-            item, error = ready.get()
-            if isinstance(error, StopIteration):
-                return
-            if error is not None:
-                raise error
-            yield item  # type: ignore[misc]  # an item, as there is no error
+        while (made := ready.get()) is not None:
+            if isinstance(made, BaseException):
+                raise made
+            yield made[0]
+            room.put(True)
     finally:
-        stopped.set()
+        room.put(False)
         thread.join()

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from threading import Event
+from queue import SimpleQueue
+from threading import Event, Thread
 from typing import TYPE_CHECKING
 
 from bottega.cli.models.shelves import all_shelves
@@ -46,23 +46,41 @@ def parents_of(
 def hashed(parents: Sequence[Parent], settings: Settings) -> Iterator[list[Parent]]:
     """The models with their SHA-256, which other threads compute meanwhile where it is not known."""
     stopped = Event()
+    hashes = {path: _Hash(path, settings, stopped) for path in {parent.header.path for parent in parents}}
+    try:
+        yield [replace(parent, sha256=hashes[parent.header.path].result) for parent in parents]
+    finally:
+        stopped.set()
 
-    def watch(done: int, total: int) -> None:
-        if stopped.is_set():
-            raise Interrupted("the work ended before a hash was known")
 
-    def sha256(path: Path) -> str:
-        with open_catalog(settings.catalog) as catalog:  # a connection of this thread's own
-            entry = catalog.entry(path)
-            assert entry is not None  # it was found, and so recorded
-            return sha256_of(catalog, entry, watch).sha256 or ""
+class _Hash:
+    """The SHA-256 of one file, computed by a thread."""
 
-    with ThreadPoolExecutor(2, thread_name_prefix="hash") as pool:
-        hashes = {path: pool.submit(sha256, path) for path in {parent.header.path for parent in parents}}
+    def __init__(self, path: Path, settings: Settings, stopped: Event) -> None:
+        self._path, self._settings, self._stopped = path, settings, stopped
+        self._made: SimpleQueue[str | BaseException] = SimpleQueue()
+        Thread(target=self._make, name="hash", daemon=True).start()
+
+    def result(self) -> str:
+        """The hash, once it is known."""
+        made = self._made.get()
+        self._made.put(made)  # for whoever asks next
+        if isinstance(made, BaseException):
+            raise made
+        return made
+
+    def _make(self) -> None:
         try:
-            yield [replace(parent, sha256=hashes[parent.header.path].result) for parent in parents]
-        finally:
-            stopped.set()
+            with open_catalog(self._settings.catalog) as catalog:  # a connection of this thread's own
+                entry = catalog.entry(self._path)
+                assert entry is not None  # it was found, and so recorded
+                self._made.put(sha256_of(catalog, entry, self._watch).sha256 or "")
+        except BaseException as error:  # it is raised where the hash is asked for
+            self._made.put(error)
+
+    def _watch(self, done: int, total: int) -> None:
+        if self._stopped.is_set():
+            raise Interrupted("the work ended before a hash was known")
 
 
 def weighted(words: str) -> tuple[str, float]:

@@ -98,7 +98,8 @@ def placed(info: TensorInfo, start: int, shape: Sequence[int], strides: Sequence
     elements = 0 if 0 in shape else 1 + sum((size - 1) * step for size, step in zip(shape, strides, strict=True))
     end = start + int(elements * BYTES_OF_DTYPE[info.dtype])
     plain = all(size == 1 or step == usual for size, step, usual in zip(shape, strides, steps(shape), strict=True))
-    return replace(info, shape=tuple(shape), start=start, end=end, strides=None if plain else tuple(strides))
+    apart = None if plain else tuple(strides)
+    return TensorInfo(info.dtype, tuple(shape), info.file, start, end, apart, info.packed, info.big_endian)
 
 
 def steps(shape: Sequence[int]) -> list[int]:

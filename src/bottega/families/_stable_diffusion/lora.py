@@ -21,9 +21,9 @@ from bottega.spec import Match, Patch, Patches, Place
 
 # How the name of a tensor ends, by what it is in its module: kohya and LyCORIS; diffusers, old and new; peft.
 _ROLES = {
-    "up": (".lora_up.weight", ".lora_B.weight", ".lora_B.default.weight", ".lora.up.weight", "_lora.up.weight",
+    "up": (".lora_up.weight", ".lora_B.weight", ".lora_B.default.weight", ".lora_B.default_0.weight", ".lora.up.weight", "_lora.up.weight",
            ".lora_linear_layer.up.weight", ".lora_B"),
-    "down": (".lora_down.weight", ".lora_A.weight", ".lora_A.default.weight", ".lora.down.weight",
+    "down": (".lora_down.weight", ".lora_A.weight", ".lora_A.default.weight", ".lora_A.default_0.weight", ".lora.down.weight",
              "_lora.down.weight", ".lora_linear_layer.down.weight", ".lora_A"),
     "mid": (".lora_mid.weight",),
     "alpha": (".alpha",),
@@ -40,7 +40,9 @@ _OF_BIAS = ("diff_b", "b_norm")  # which change a module's bias and not its weig
 _PREFIXES = (
     ("lora_unet_", "unet"), ("lora_te1_", "text_encoder"), ("lora_te2_", "text_encoder_2"),
     ("lora_te_", "text_encoder"), ("unet_", "unet"), ("text_encoder_2_", "text_encoder_2"),
-    ("text_encoder_", "text_encoder"), ("lycoris_", "unet"),
+    ("text_encoder_", "text_encoder"), ("text_encoders_clip_l_transformer_", "text_encoder"),
+    ("text_encoders_clip_g_transformer_", "text_encoder_2"), ("model_diffusion_model_", "unet"),
+    ("diffusion_model_", "unet"), ("lycoris_", "unet"),
 )  # fmt: skip
 _WRAPPERS = re.compile(r"^(base_model\.model\.|lora\.(?=unet))+")
 _KOHYA = {"unet": "lora_unet_", "text_encoder": "lora_te_", "text_encoder_2": "lora_te2_"}
