@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from math import inf
 from typing import TYPE_CHECKING, Any, Protocol
 
-from bottega.formats.header import Header
+from bottega.formats.header import Header, TensorInfo
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -141,6 +141,84 @@ class Task:
     needs: tuple[str, ...] = ()
 
 
+Pieces = tuple[TensorInfo, ...]  # stored tensors (or views of such) that make one tensor, on top of each other
+
+
+@dataclass(frozen=True)
+class Relayout:
+    """A model in another layout than it is stored in: which stored tensors make each of its tensors.
+
+    `weights` are by the file that they go to: `""` for a model of one file, else a name within its folder. `files` are
+    the other files of a folder, `metadata` is for the file of a model that has one, `left` are the stored tensors that
+    have no place in this layout, and `notes` say what somebody should know of it.
+    """
+
+    weights: Mapping[str, Mapping[str, Pieces]]
+    files: Mapping[str, bytes] = field(default_factory=dict)
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    left: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a tensor of a network lies in the single file: the whole of `tensor`, or a third of its rows.
+
+    `key` is what LoRA files call its module. `shape` is the network's; `transposed` a matrix that is stored the other
+    way round.
+    """
+
+    part: str
+    name: str
+    key: str
+    tensor: str
+    shape: tuple[int, ...]
+    third: int | None = None
+    transposed: bool = False
+
+
+@dataclass(frozen=True)
+class Patch:
+    """What an adapter does to one tensor: its numbers by their role (`up`, `down`, `alpha`, `hada_w1_a`, ...).
+
+    `scale` stands for alpha / rank where the file's metadata says it and no tensor does.
+    """
+
+    place: Place
+    numbers: Mapping[str, TensorInfo]
+    scale: float | None = None
+
+
+@dataclass(frozen=True)
+class Patches:
+    """All that an adapter does to one model, and the tensors of it that have no place there."""
+
+    patches: tuple[Patch, ...]
+    left: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Anatomy:
+    """How the models of a family are put together, for a library that takes them apart without knowing them.
+
+    Nothing in it needs torch, or reads a large tensor. Layouts are `single` (the file that people exchange) and
+    `diffusers` (a folder). `averages` tells where a training's running averages of tensors are, `leftovers` what of a
+    file nobody needs to make something with it. `vae` are the tensors of a VAE's file, named as a single file names
+    them, `blocks` the names of the blocks that can have weights of their own in a merge, and `block` the one of them
+    that a tensor of a single file belongs to (empty if to none). `patches` says what an adapter does to which tensor,
+    `places` where those tensors are that a LoRA can change.
+    """
+
+    relayout: Callable[[Header, Match, str], Relayout]
+    averages: Callable[[Header], Mapping[str, str]]
+    leftovers: Callable[[Header], frozenset[str]]
+    vae: Callable[[Header], Mapping[str, Pieces]]
+    blocks: Callable[[Match], tuple[str, ...]]
+    block: Callable[[Match, str], str]
+    patches: Callable[[Header, Match, Header], Patches]
+    places: Callable[[Header, Match], Sequence[Place]]
+
+
 @dataclass(frozen=True)
 class Family:
     """An architecture: how to recognise, load and run its models. A torch-free face; heavy imports inside functions.
@@ -148,7 +226,7 @@ class Family:
     `load(header, match, place, told)` answers with the pipe; it calls `told(done, total)` before the first part and
     after each, and stops with whatever that raises. `limits(match)` are the highest values of those knobs that one
     model bounds more closely than its family. `varied(match, variant)` is the match of a model whose user knows its
-    variant better than its header tells.
+    variant better than its header tells. Models of a family without an `anatomy` can't be merged or laid out anew.
     """
 
     id: str
@@ -162,3 +240,4 @@ class Family:
     toy: Callable[..., Any]
     limits: Callable[[Match], Mapping[str, int]] = lambda match: {}
     varied: Callable[[Match, str], Match] = lambda match, variant: replace(match, variant=variant)
+    anatomy: Anatomy | None = None

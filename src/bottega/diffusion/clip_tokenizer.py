@@ -55,6 +55,11 @@ class ClipTokenizer:
         """Writes `tokenizer.json`, as a diffusers folder has it."""
         self._tokenizer.save(str(folder / "tokenizer.json"))
 
+    def tables(self) -> tuple[dict[str, int], list[tuple[str, str]]]:
+        """The vocabulary and the merges: what `vocab.json` and `merges.txt` of such a folder hold."""
+        model = json.loads(self._tokenizer.to_str())["model"]
+        return model["vocab"], [(left, right) for left, right in model["merges"]]
+
     @classmethod
     def from_folder(cls, folder: Path) -> ClipTokenizer:
         """Reads a `tokenizer` folder of a diffusers model: `vocab.json` and `merges.txt`, or `tokenizer.json`."""

@@ -1,20 +1,28 @@
-"""Files that appear complete, on disk and under their final name, or not at all."""
+"""Files and folders that appear complete, on disk and under their final name, or not at all."""
 
 from __future__ import annotations
 
 import errno
 import os
 import secrets
+import shutil
+import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
 from bottega.errors import SaveError
 
+try:
+    import fcntl
+except ImportError:  # Windows, which lets nobody remove a file that is open
+    fcntl = None  # type: ignore[assignment]
+
 _REMEDIES = {
     errno.ENOSPC: "free some space, or choose another disk",
     errno.EDQUOT: "free some space, or choose another disk",
+    errno.EFBIG: "this disk, or a limit that is set here, takes no file of that size: choose another disk",
     errno.EACCES: "choose a folder that you may write to",
     errno.EPERM: "choose a folder that you may write to",
     errno.EROFS: "choose a folder that you may write to",
@@ -24,6 +32,8 @@ _REMEDIES = {
     errno.ENAMETOOLONG: "choose a shorter name",
 }
 
+SYNC_EVERY = 0.2  # seconds; what takes less time to write is synced once, at its end
+
 
 @contextmanager
 def atomic(path: str | Path, settle: Callable[[Path, Path], None] = os.replace) -> Iterator[BinaryIO]:
@@ -31,25 +41,162 @@ def atomic(path: str | Path, settle: Callable[[Path, Path], None] = os.replace) 
     temporary file is left. `settle` gives the temporary file its name. An OSError on the way becomes a SaveError, but
     for the FileExistsError of `settle_new`."""
     path = Path(path)
-    temporary = path.with_name(f".bottega-{secrets.token_hex(8)}.part")
-    try:
-        file = open(temporary, "xb")  # noqa: SIM115  closed below, before its temporary name is given up
+    with _as_save_errors(path):
+        temporary, file = _open_part(path.parent)
         try:
             with file:
                 yield file
                 file.flush()
                 os.fsync(file.fileno())
-            settle(temporary, path)
+                if fcntl:  # the lock is held until it has its name: nobody takes it for a stale one
+                    settle(temporary, path)
+            if not fcntl:
+                settle(temporary, path)
         except BaseException:
             temporary.unlink(missing_ok=True)  # an interrupt may come when it has its name already
             raise
         _sync_folder(path.parent)
+
+
+@contextmanager
+def atomic_folder(path: str | Path, aside: Path | None = None) -> Iterator[Path]:
+    """A folder to write into, which becomes `path` when the block ends well; else nothing is left of it.
+
+    The files in it are to be on disk by then. What is at `path` is moved `aside` just before, if that is told; else it
+    is a FileExistsError. Other OSErrors become SaveErrors.
+    """
+    path = Path(path)
+    with _as_save_errors(path):
+        temporary, lock = _make_part_folder(path.parent)
+        try:
+            yield temporary
+            _sync_folders(temporary)
+            if aside is not None:
+                os.rename(path, aside)
+            elif os.path.lexists(path):
+                raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path))
+            os.rename(temporary, path)
+        except BaseException:
+            shutil.rmtree(temporary, ignore_errors=True)
+            raise
+        finally:
+            if lock is not None:
+                os.close(lock)
+        _sync_folder(path.parent)
+
+
+def remove_stale(folder: Path) -> list[Path]:
+    """Remove what `atomic` and `atomic_folder` left in a folder when their process was killed, and tell what it was.
+
+    What a living process still writes is locked, and stays. Only files and folders of our own making are looked at,
+    by their name.
+    """
+    removed = []
+    for part in sorted(folder.glob(f"{_PREFIX}*{_SUFFIX}")):
+        try:
+            with _claimed(part):
+                if part.is_dir():
+                    shutil.rmtree(part)
+                else:
+                    part.unlink()
+        except OSError:
+            continue  # still written, somebody else's, or gone by now
+        removed.append(part)
+    return removed
+
+
+@contextmanager
+def _as_save_errors(path: Path) -> Iterator[None]:
+    """An OSError becomes a SaveError that names `path`, but for the FileExistsError of a name that is taken."""
+    try:
+        yield
     except FileExistsError:
         raise
     except OSError as error:
         reason = error.strerror or str(error)
         remedy = _REMEDIES.get(error.errno or 0, "check the disk")
         raise SaveError(f"{path}: could not be written ({reason})", remedy) from error
+
+
+_PREFIX, _SUFFIX = ".bottega-", ".part"
+
+
+def _part_name() -> str:
+    return f"{_PREFIX}{secrets.token_hex(8)}{_SUFFIX}"
+
+
+def _open_part(folder: Path) -> tuple[Path, BinaryIO]:
+    """A new temporary file, locked: whoever removes stale ones may have claimed it first, so take another then."""
+    while True:
+        temporary = folder / _part_name()
+        file = open(temporary, "xb")  # noqa: SIM115  closed by the caller
+        if _lock(file.fileno()) and temporary.exists():
+            return temporary, file
+        file.close()
+
+
+def _make_part_folder(folder: Path) -> tuple[Path, int | None]:
+    """A new temporary folder, with the descriptor that holds it locked, where folders can be."""
+    while True:
+        temporary = folder / _part_name()
+        temporary.mkdir()
+        if not fcntl:
+            return temporary, None
+        try:
+            handle = os.open(temporary, os.O_RDONLY)
+        except FileNotFoundError:
+            continue
+        if _lock(handle) and temporary.exists():
+            return temporary, handle
+        os.close(handle)
+
+
+def _lock(handle: int) -> bool:
+    """Whether a file is ours until it is closed. A file system that knows no locks lets nobody claim it either."""
+    if fcntl:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        except OSError:
+            return True
+    return True
+
+
+@contextmanager
+def _claimed(part: Path) -> Iterator[None]:
+    """A stale part, locked while it is removed; OSError if it is a link, or anybody holds it."""
+    if not fcntl:
+        yield
+        return
+    handle = os.open(part, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    finally:
+        os.close(handle)
+
+
+@contextmanager
+def syncing(handle: int) -> Iterator[None]:
+    """Send what is written to a file to its disk all along, so that little is left for the `fsync` at the end.
+
+    What goes wrong with it is for that one to tell.
+    """
+    done = threading.Event()
+
+    def sync() -> None:
+        with suppress(OSError):
+            while not done.wait(SYNC_EVERY):
+                os.fsync(handle)
+
+    thread = threading.Thread(target=sync, name="fsync", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
 
 
 def settle_new(temporary: Path, path: Path) -> None:
@@ -78,3 +225,9 @@ def _sync_folder(folder: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def _sync_folders(root: Path) -> None:
+    """Make the names in a tree of folders survive a power cut."""
+    for place, _, _ in os.walk(root, topdown=False):
+        _sync_folder(Path(place))

@@ -10,15 +10,15 @@ import json
 import math
 import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import repeat
 from operator import sub
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from bottega.errors import FormatError
 from bottega.formats import strictjson
-from bottega.formats.atomic import atomic
+from bottega.formats.atomic import atomic, syncing
 from bottega.formats.header import BYTES_OF_DTYPE, Header, TensorInfo, shown
 from bottega.formats.sniff import refusal, sniff, unreadable
 from bottega.formats.tensor_bytes import read_bytes
@@ -98,13 +98,100 @@ def write(
     its own element size and a memory map of the file can be used as it is. Equal input gives equal bytes.
     """
     path = Path(path)
-    rows = sorted(tensors, key=lambda row: (-_BITS.get(row[1], 0), row[0]))
+    rows = sorted(tensors, key=lambda row: _place_in_file(row[1], row[0]))
+    sized = [(name, dtype, shape, memoryview(buffer).nbytes) for name, dtype, shape, buffer in rows]
+    header = _packed_header(path, sized, metadata)
+    with atomic(path) as file:
+        file.write(header)
+        for _, _, _, buffer in rows:
+            file.write(buffer)
+
+
+Declared = tuple[str, str, Sequence[int]]  # name, dtype, shape
+Contents = Iterable[tuple[str, bytes | bytearray | memoryview]]  # name, and some of its bytes
+
+
+def file_order(tensors: Iterable[Declared]) -> list[Declared]:
+    """Tensors in the order in which `write` and `write_stream` lay their bytes down."""
+    return sorted(tensors, key=lambda row: _place_in_file(row[1], row[0]))
+
+
+def file_size(path: str | Path, tensors: Iterable[Declared], metadata: Mapping[str, str] | None = None) -> int:
+    """How many bytes a file of these tensors will have; FormatError if there can be no such file."""
+    rows = _sized(file_order(tensors))
+    return len(_packed_header(Path(path), rows, metadata)) + sum(size for *_, size in rows)
+
+
+def write_stream(
+    path: str | Path,
+    tensors: Iterable[Declared],
+    contents: Contents,
+    metadata: Mapping[str, str] | None = None,
+    *,
+    seal: Callable[[], Mapping[str, str]] | None = None,
+    check: Callable[[Path], None] = lambda written: None,
+    settle: Callable[[Path, Path], None] = os.replace,
+) -> None:
+    """Write a file whose tensors are known, and whose bytes come bit by bit: `write` for what is too large to hold.
+
+    `contents` are (name, bytes) in the order of `file_order`, as many for each tensor as one likes. `seal` is asked for
+    the final metadata when they are written, which must not take more bytes than the first. Then `check` is given
+    the temporary file when all is written, while the disk may still take it in, and raises if it is not what it should
+    be; only then `settle` gives it its name.
+    """
+    path = Path(path)
+    rows = _sized(file_order(tensors))
+    header = _packed_header(path, rows, metadata)
+    with atomic(path, settle) as file, syncing(file.fileno()):
+        file.write(header)
+        _pour(file, path, rows, contents)
+        if seal:
+            final = _packed_header(path, rows, seal(), len(header))
+            if len(final) > len(header):
+                raise ValueError(f"{path}: the final header takes {len(final)} bytes, of {len(header)} that it has")
+            file.seek(0)
+            file.write(final)
+        file.flush()
+        check(Path(file.name))
+
+
+def _pour(file: BinaryIO, path: Path, rows: Sequence[_Sized], contents: Contents) -> None:
+    """Write contents as they come, each where the header says that it is."""
+    wanted = iter([(name, size) for name, _, _, size in rows if size])
+    name, missing = "", 0
+    for given, chunk in contents:
+        count = memoryview(chunk).nbytes
+        if not count:
+            continue
+        if not missing:
+            name, missing = next(wanted, ("", 0))
+        if given != name or count > missing:
+            raise ValueError(f"{path}: {count} bytes of {given!r} came where {missing} of {name!r} are due")
+        file.write(chunk)
+        missing -= count
+    if missing or next(wanted, None):
+        raise ValueError(f"{path}: the contents ended within or before tensors that were declared")
+
+
+_Sized = tuple[str, str, Sequence[int], int]  # name, dtype, shape, bytes
+
+
+def _place_in_file(dtype: str, name: str) -> tuple[int, str]:
+    return -_BITS.get(dtype, 0), name
+
+
+def _sized(rows: Iterable[Declared]) -> list[_Sized]:
+    return [(name, dtype, shape, math.prod(shape) * _BITS.get(dtype, 0) // 8) for name, dtype, shape in rows]
+
+
+def _packed_header(path: Path, rows: Iterable[_Sized], metadata: Mapping[str, str] | None, at_least: int = 0) -> bytes:
+    """The length, the JSON and its padding, of as many bytes as asked: all that comes before the tensors' bytes."""
     entries: dict[str, object] = {"__metadata__": dict(sorted(metadata.items()))} if metadata else {}
     position = 0
-    for name, dtype, shape, buffer in rows:
+    for name, dtype, shape, size in rows:
         if name in entries or name == "__metadata__":
             raise FormatError(path, f"two tensors are called {shown(name)}", "give each its own name")
-        end = position + memoryview(buffer).nbytes
+        end = position + size
         entries[name] = {"dtype": dtype, "shape": list(shape), "data_offsets": [position, end]}
         position = end
     try:
@@ -112,12 +199,9 @@ def write(
         _parse(raw)  # never write what we would not read
     except ValueError as error:
         raise FormatError(path, f"this can't be written as safetensors: {error}", "change the tensors") from None
+    raw = raw.ljust(at_least - 8)
     raw += b" " * (-len(raw) % 8)
-    with atomic(path) as file:
-        file.write(len(raw).to_bytes(8, "little"))
-        file.write(raw)
-        for _, _, _, buffer in rows:
-            file.write(buffer)
+    return len(raw).to_bytes(8, "little") + raw
 
 
 _Row = tuple[int, int, str, str, tuple[int, ...]]  # start, end, name, dtype, shape

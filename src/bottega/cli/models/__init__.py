@@ -16,12 +16,14 @@ ACTIONS = {
     "scan": "look through the shelves for models",
     "list": "list the models that are known",
     "show": "tell what one model is",
+    "check": "tell whether a model file is safe, without running anything in it",
     "hash": "tell the hashes by which sites know a model",
     "duplicates": "find the models that are there more than once",
     "tag": "give a model tags, or make it a favourite",
     "note": "write down something about a model",
     "correct": "say what a model really is",
-    "check": "tell whether a model file is safe, without running anything in it",
+    "convert": "write a model as safetensors or as a folder, in another dtype",
+    "merge": "make one model of several, or of a model and LoRA",
 }
 MODULES = {"list": "listing"}  # where the action's name is taken
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bottega.families._stable_diffusion import recognise as recognition
+from bottega.families._stable_diffusion.anatomy import anatomy_of
 from bottega.families._stable_diffusion.knobs import KNOBS
 from bottega.families._stable_diffusion.recognise import Design
 from bottega.formats.header import Header
@@ -70,4 +71,17 @@ def family_of(design: Design, title: str) -> Family:
 
         return write_single_file(path, design.id, **options)
 
-    return Family(design.id, title, "image", recognise, load, TASKS, defaults, KNOBS, toy, limits, recognition.varied)
+    return Family(
+        design.id,
+        title,
+        "image",
+        recognise,
+        load,
+        TASKS,
+        defaults,
+        KNOBS,
+        toy,
+        limits=limits,
+        varied=recognition.varied,
+        anatomy=anatomy_of(design),
+    )

@@ -6,11 +6,12 @@ dimensions: each module of a network has one place in the file, and a tensor's n
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from bottega.families._stable_diffusion.layout import TextShape, UnetShape, VaeShape
+from bottega.formats.header import BYTES_OF_DTYPE, TensorInfo
 
 if TYPE_CHECKING:
     import torch
@@ -66,6 +67,48 @@ def pack(state: Mapping[str, torch.Tensor], find: Finder) -> dict[str, torch.Ten
     for name, parts in thirds.items():
         packed[name] = torch.cat([parts[index] for index in range(3)])
     return packed
+
+
+def view(source: Source, stored: TensorInfo) -> TensorInfo:
+    """`take` for the description of a tensor: where in the file the network's tensor is, without reading it."""
+    shape, strides = list(stored.shape), list(stored.strides or steps(stored.shape))
+    start = stored.start
+    if source.third is not None:
+        shape[0] //= 3
+        start += int(source.third * shape[0] * strides[0] * BYTES_OF_DTYPE[stored.dtype])
+    if source.convolved:
+        shape, strides = shape[:2], strides[:2]
+    if source.transposed:
+        shape, strides = shape[::-1], strides[::-1]
+    return placed(stored, start, shape, strides)
+
+
+def stow(source: Source, ours: TensorInfo) -> TensorInfo:
+    """The inverse of `view`, but for the joining of thirds: the network's tensor in the form of the file."""
+    shape, strides = list(ours.shape), list(ours.strides or steps(ours.shape))
+    if source.transposed:
+        shape, strides = shape[::-1], strides[::-1]
+    if source.convolved and len(shape) == 2:
+        shape, strides = [*shape, 1, 1], [*strides, 1, 1]
+    return placed(ours, ours.start, shape, strides)
+
+
+def placed(info: TensorInfo, start: int, shape: Sequence[int], strides: Sequence[int]) -> TensorInfo:
+    """Another view of the same bytes: `strides` in elements, left out where the elements follow each other."""
+    elements = 0 if 0 in shape else 1 + sum((size - 1) * step for size, step in zip(shape, strides, strict=True))
+    end = start + int(elements * BYTES_OF_DTYPE[info.dtype])
+    plain = all(size == 1 or step == usual for size, step, usual in zip(shape, strides, steps(shape), strict=True))
+    apart = None if plain else tuple(strides)
+    return TensorInfo(info.dtype, tuple(shape), info.file, start, end, apart, info.packed, info.big_endian)
+
+
+def steps(shape: Sequence[int]) -> list[int]:
+    """The strides of a tensor whose elements follow each other."""
+    strides, step = [], 1
+    for size in reversed(shape):
+        strides.append(step)
+        step *= size
+    return strides[::-1]
 
 
 def _finder(pairs: Iterable[tuple[str, str]]) -> Finder:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -15,7 +14,8 @@ from bottega.diffusion.conditioning import PromptEncoder, TextEncoder
 from bottega.errors import UnsupportedModel
 from bottega.families._stable_diffusion import networks as build
 from bottega.families._stable_diffusion.keys import source_of, take
-from bottega.families._stable_diffusion.layout import TextShape, UnetShape, VaeShape
+from bottega.families._stable_diffusion.layout import UnetShape, VaeShape
+from bottega.families._stable_diffusion.parts import ENCODERS, IGNORED, Part, idle, incomplete, parts_of, stored_name
 from bottega.families._stable_diffusion.recognise import SIZES_OF_VARIANT
 from bottega.formats.header import Header
 from bottega.runtime.place import Place
@@ -53,42 +53,6 @@ class Pipe:
     preview_map: torch.Tensor | None = None
 
 
-@dataclass(frozen=True)
-class Part:
-    """One network of a model: the file that it is in, under which prefix, and its dimensions."""
-
-    header: Header
-    prefix: str
-    shape: UnetShape | VaeShape | TextShape
-    scale_factor: float
-
-
-_SHAPES: dict[str, type[UnetShape | VaeShape | TextShape]] = {
-    "unet": UnetShape,
-    "vae": VaeShape,
-    "text_encoder": TextShape,
-    "text_encoder_2": TextShape,
-}
-_ENCODERS = ("text_encoder", "text_encoder_2")
-
-
-def _shape(name: str, dimensions: Mapping[str, Any]) -> UnetShape | VaeShape | TextShape:
-    """The dimensions as they were read; they may have been through JSON, which has no tuples."""
-    return _SHAPES[name](**{key: _frozen(value) for key, value in dimensions.items()})
-
-
-def _frozen(value: Any) -> Any:
-    return tuple(map(_frozen, value)) if isinstance(value, (list, tuple)) else value
-
-
-def parts_of(header: Header, match: Match) -> dict[str, Part]:
-    """The networks that a recognised file holds; a dict, so that one model's can take the place of another's."""
-    return {
-        name: Part(header, prefix, _shape(name, match.dimensions[name]), match.dimensions["scale_factor"])
-        for name, prefix in match.parts.items()
-    }
-
-
 def load(
     header: Header,
     match: Match,
@@ -119,7 +83,7 @@ def load(
     for name in names:
         networks[name] = loader.load(name, parts[name])
         told(len(networks), len(names))
-    encoders = [name for name in _ENCODERS if name in networks]
+    encoders = [name for name in ENCODERS if name in networks]
     vae = parts["vae"]
     assert isinstance(vae.shape, VaeShape)
     return Pipe(
@@ -170,13 +134,6 @@ def _refuse_what_would_go_wrong(part: Part) -> None:
 
 # --- one network from its file ---------------------------------------------------------------------------------------
 
-# What training and other programs leave in a checkpoint, and what no network here has a place for.
-_IGNORED = re.compile(
-    r"^(model_ema\.|loss\.|first_stage_model\.loss\.|denoiser\.|embedding_manager\.|safety_checker/|feature_extractor/)"
-    r"|(^|\.)(alphas_cumprod\w*|betas|sqrt_\w+|log_one_minus\w+|posterior_\w+|lvlb_weights|logvar|scale_factor)$"
-    r"|(^|\.)(position_ids|logit_scale|attn_mask|v_pred|ztsnr|global_step)$"
-)
-
 
 class _Loader:
     """Builds networks and gives them their tensors, and remembers which tensors of each file were used."""
@@ -206,13 +163,13 @@ class _Loader:
         self._headers[id(header)] = header
         stored = self._tensors.setdefault(id(header), MappedTensors(header))
         used = self._used.setdefault(id(header), set())
-        self._idle.setdefault(id(header), []).extend(_idle(part))
+        self._idle.setdefault(id(header), []).extend(idle(part))
         tensors: dict[str, torch.Tensor] = {}
         missing: list[str] = []
         find = source_of(part.shape)
         for target, like in module.state_dict().items():
             source = find(target)
-            place = _stored_name(header, part.prefix + source.name)
+            place = stored_name(header, part.prefix + source.name)
             if place is None:
                 missing.append(part.prefix + source.name)
                 continue
@@ -222,7 +179,7 @@ class _Loader:
                 tensor = _reshaped(header, place, tensor, like.shape)
             tensors[target] = tensor
         if missing:
-            raise _incomplete(header, name, missing)
+            raise incomplete(header, name, missing)
         return tensors
 
     def leftovers(self) -> Iterator[str]:
@@ -232,27 +189,11 @@ class _Loader:
             left = sorted(
                 name
                 for name in header.tensors
-                if name not in used and not name.startswith(idle) and not _IGNORED.search(name)
+                if name not in used and not name.startswith(idle) and not IGNORED.search(name)
             )
             if left:
                 more = f" and {len(left) - 3} more" if len(left) > 3 else ""
                 yield f"{header.path.name}: not used: {', '.join(left[:3])}{more}"
-
-
-def _idle(part: Part) -> Iterator[str]:
-    """Beginnings of names that are in an OpenCLIP file though nothing reads them: SD 2's last block and projection."""
-    shape = part.shape
-    if isinstance(shape, TextShape) and shape.naming == "openclip" and shape.projection is None:
-        yield f"{part.prefix}transformer.resblocks.{shape.layers}."
-        yield f"{part.prefix}text_projection"
-
-
-def _stored_name(header: Header, name: str) -> str | None:
-    """The name under which a tensor is in the file; its running average's, if only that was kept."""
-    if name in header.tensors:
-        return name
-    average = "model_ema." + name.removeprefix("model.").replace(".", "")
-    return average if average in header.tensors else None
 
 
 def _reshaped(header: Header, name: str, tensor: torch.Tensor, shape: torch.Size) -> torch.Tensor:
@@ -265,9 +206,3 @@ def _reshaped(header: Header, name: str, tensor: torch.Tensor, shape: torch.Size
 
 def _times(shape: torch.Size) -> str:
     return "x".join(map(str, shape)) or "one number"
-
-
-def _incomplete(header: Header, name: str, missing: list[str]) -> UnsupportedModel:
-    more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
-    what = f"its {name} lacks {', '.join(missing[:3])}{more}"
-    return UnsupportedModel(header.path, what, "the file is cut short, or not the model it seems to be")

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from bottega.families._stable_diffusion.configs import text_config, unet_config, vae_config
 from bottega.families._stable_diffusion.layout import TextShape, UnetShape, VaeShape
 
 if TYPE_CHECKING:
@@ -33,37 +34,8 @@ def unet(shape: UnetShape) -> UNet2DConditionModel:
     # The module itself, not the package's front door: importing is most of a cold start.
     from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 
-    conditioned = shape.adm is not None
     with META:
-        return UNet2DConditionModel(
-            in_channels=shape.in_channels,
-            out_channels=shape.out_channels,
-            down_block_types=tuple("CrossAttnDownBlock2D" if any(level) else "DownBlock2D" for level in shape.down),
-            mid_block_type=_MIDDLES.get(shape.middle, "UNetMidBlock2DCrossAttn"),
-            up_block_types=tuple("CrossAttnUpBlock2D" if any(level) else "UpBlock2D" for level in shape.up),
-            block_out_channels=shape.channels,
-            layers_per_block=tuple(len(level) for level in shape.down),
-            norm_num_groups=shape.groups,
-            cross_attention_dim=shape.context,
-            transformer_layers_per_block=_depths(shape),
-            reverse_transformer_layers_per_block=shape.up,
-            attention_head_dim=shape.heads,  # diffusers' name for the number of heads
-            use_linear_projection=shape.linear,
-            addition_embed_type="text_time" if conditioned else None,
-            addition_time_embed_dim=shape.size_width if conditioned else None,
-            projection_class_embeddings_input_dim=shape.adm,
-            time_cond_proj_dim=shape.guidance_width,
-        )
-
-
-# Distilled models leave the attention in the middle out, or the whole middle.
-_MIDDLES = {-1: None, 0: "UNetMidBlock2D"}
-
-
-def _depths(shape: UnetShape) -> tuple[tuple[int, ...], ...]:
-    """Transformer depths by level; the last of them is the middle's too, and often only that."""
-    last = shape.down[-1] if any(shape.down[-1]) else (max(shape.middle, 0),)
-    return (*shape.down[:-1], last)
+        return UNet2DConditionModel(**unet_config(shape))
 
 
 def vae(shape: VaeShape, scale_factor: float) -> AutoencoderKL:
@@ -71,22 +43,8 @@ def vae(shape: VaeShape, scale_factor: float) -> AutoencoderKL:
     prepare_libraries()
     from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 
-    levels = len(shape.channels)
     with META:
-        return AutoencoderKL(
-            in_channels=shape.in_channels,
-            out_channels=shape.in_channels,
-            down_block_types=("DownEncoderBlock2D",) * levels,
-            up_block_types=("UpDecoderBlock2D",) * levels,
-            block_out_channels=shape.channels,
-            layers_per_block=shape.layers,
-            latent_channels=shape.latent_channels,
-            norm_num_groups=shape.groups,
-            scaling_factor=scale_factor,
-            force_upcast=shape.force_upcast,
-            use_quant_conv=shape.quantised,
-            use_post_quant_conv=shape.quantised,
-        )
+        return AutoencoderKL(**vae_config(shape, scale_factor))
 
 
 def text_encoder(shape: TextShape) -> CLIPTextModel | CLIPTextModelWithProjection:
@@ -95,19 +53,7 @@ def text_encoder(shape: TextShape) -> CLIPTextModel | CLIPTextModelWithProjectio
     from transformers.models.clip.configuration_clip import CLIPTextConfig
     from transformers.models.clip.modeling_clip import CLIPTextModel, CLIPTextModelWithProjection
 
-    config = CLIPTextConfig(
-        vocab_size=shape.vocabulary,
-        hidden_size=shape.width,
-        intermediate_size=shape.mlp,
-        num_hidden_layers=shape.layers,
-        num_attention_heads=shape.heads,
-        max_position_embeddings=shape.positions,
-        hidden_act=shape.activation,
-        projection_dim=shape.projection or shape.width,
-        # CLIP's vocabulary ends with these two.
-        bos_token_id=shape.vocabulary - 2,
-        eos_token_id=shape.vocabulary - 1 if shape.eos is None else shape.eos,
-    )
+    config = CLIPTextConfig(**text_config(shape))
     with META:
         model = (CLIPTextModelWithProjection if shape.projection else CLIPTextModel)(config)
     # The one tensor that is in no file.

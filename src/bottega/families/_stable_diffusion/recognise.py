@@ -79,7 +79,7 @@ def recognise(header: Header, design: Design) -> Match | None:
     encoders = _find_encoders(header, design, variant)
     if encoders is None or not _is_heard(encoders, unet, design, variant):
         return None
-    vae = _find_vae(header)
+    vae = find_vae(header)
 
     because = [f"a UNet of this design under {prefix or 'no prefix'!r}: {design.signs(unet)}"]
     because += _words_of_variant(variant, unet)
@@ -164,7 +164,8 @@ def _is_strange(header: Header) -> bool:
     return not _STRANGERS.isdisjoint(header.roots) or any(word in names for word in _STRANGE_WORDS)
 
 
-def _find_vae(header: Header) -> tuple[str, VaeShape] | None:
+def find_vae(header: Header) -> tuple[str, VaeShape] | None:
+    """The autoencoder of a file, with the prefix that it is under."""
     for prefix in _VAE_PREFIXES:
         vae = read_vae(header.under(prefix))
         if vae is not None:

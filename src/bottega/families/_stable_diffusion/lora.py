@@ -1,0 +1,165 @@
+"""What the names in a LoRA file mean: to which tensor of a Stable Diffusion model each of its modules belongs.
+
+Trainers write one module under many names. All are brought to kohya's: diffusers' name of the module with `_` for
+every dot, after `lora_unet_`, `lora_te_` (SD XL: `lora_te1_`, `lora_te2_`). For SD XL's UNet kohya takes LDM's names
+instead; both are understood, for every family.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import replace
+
+from bottega.families._stable_diffusion.inventory import names_of
+from bottega.families._stable_diffusion.keys import REFINER_ENCODER, SINGLE_FILE, source_of, view
+from bottega.families._stable_diffusion.parts import Part, parts_of, stored_name
+from bottega.families._stable_diffusion.recognise import REFINER
+from bottega.formats.header import Header, TensorInfo
+from bottega.spec import Match, Patch, Patches, Place
+
+# How the name of a tensor ends, by what it is in its module: kohya and LyCORIS; diffusers, old and new; peft.
+_ROLES = {
+    "up": (".lora_up.weight", ".lora_B.weight", ".lora_B.default.weight", ".lora_B.default_0.weight", ".lora.up.weight", "_lora.up.weight",
+           ".lora_linear_layer.up.weight", ".lora_B"),
+    "down": (".lora_down.weight", ".lora_A.weight", ".lora_A.default.weight", ".lora_A.default_0.weight", ".lora.down.weight",
+             "_lora.down.weight", ".lora_linear_layer.down.weight", ".lora_A"),
+    "mid": (".lora_mid.weight",),
+    "alpha": (".alpha",),
+    "dora_scale": (".dora_scale", ".lora_magnitude_vector", ".lora_magnitude_vector.weight",
+                   ".lora_magnitude_vector.default.weight"),
+    **{role: (f".{role}",) for role in (
+        "hada_w1_a", "hada_w1_b", "hada_w2_a", "hada_w2_b", "hada_t1", "hada_t2", "lokr_w1", "lokr_w1_a", "lokr_w1_b",
+        "lokr_w2", "lokr_w2_a", "lokr_w2_b", "lokr_t2", "diff", "diff_b", "w_norm", "b_norm",
+    )},
+}  # fmt: skip
+_ENDINGS = sorted(((end, role) for role, ends in _ROLES.items() for end in ends), key=lambda it: -len(it[0]))
+_OF_BIAS = ("diff_b", "b_norm")  # which change a module's bias and not its weight
+
+_PREFIXES = (
+    ("lora_unet_", "unet"), ("lora_te1_", "text_encoder"), ("lora_te2_", "text_encoder_2"),
+    ("lora_te_", "text_encoder"), ("unet_", "unet"), ("text_encoder_2_", "text_encoder_2"),
+    ("text_encoder_", "text_encoder"), ("text_encoders_clip_l_transformer_", "text_encoder"),
+    ("text_encoders_clip_g_transformer_", "text_encoder_2"), ("model_diffusion_model_", "unet"),
+    ("diffusion_model_", "unet"), ("lycoris_", "unet"),
+)  # fmt: skip
+_WRAPPERS = re.compile(r"^(base_model\.model\.|lora\.(?=unet))+")
+_KOHYA = {"unet": "lora_unet_", "text_encoder": "lora_te_", "text_encoder_2": "lora_te2_"}
+_OLD_ATTENTION = {"to_q": "q_proj", "to_k": "k_proj", "to_v": "v_proj", "to_out": "out_proj"}  # of text encoders
+
+
+def places(family: str, header: Header, match: Match) -> list[Place]:
+    """The place of every tensor of the model's networks in a single file."""
+    return [place for part in parts_of(header, match).items() for place in _places_of(family, match, *part)]
+
+
+def _places_of(family: str, match: Match, name: str, part: Part) -> Iterator[Place]:
+    prefix, naming = SINGLE_FILE[family][name]
+    if match.variant == REFINER and name == "text_encoder_2":
+        prefix, naming = REFINER_ENCODER
+    if name == "vae":
+        return
+    find, put = source_of(part.shape), source_of(replace(part.shape, naming=naming))
+    for ours in names_of(part.shape):
+        source = find(ours)
+        stored = stored_name(part.header, part.prefix + source.name)
+        if stored is None:
+            continue
+        target = put(ours)
+        yield Place(
+            part=name,
+            name=ours,
+            key=_key(family, name, ours, target.name),
+            tensor=prefix + target.name,
+            shape=view(source, part.header.tensors[stored]).shape,
+            third=target.third,
+            transposed=target.transposed,
+        )
+
+
+def _key(family: str, part: str, ours: str, theirs: str) -> str:
+    """What kohya's trainer calls the module of a tensor."""
+    if part == "unet":
+        return "lora_unet_" + _flat(theirs if family == "sdxl" else ours)
+    prefix = "lora_te1_" if family == "sdxl" and part == "text_encoder" else _KOHYA[part]
+    return prefix + _flat(ours if ours.startswith("text_projection") else f"text_model.{ours}")
+
+
+def _flat(name: str) -> str:
+    return name.rpartition(".")[0].replace(".", "_")
+
+
+# --- reading a file --------------------------------------------------------------------------------------------------
+
+
+def patches(family: str, header: Header, match: Match, adapter: Header) -> Patches:
+    """What a LoRA does to this model, and which tensors of the LoRA do nothing to it."""
+    weights, biases = _by_name(places(family, header, match))
+    scales = _told_scales(adapter)
+    found: dict[tuple[str, bool], dict[str, TensorInfo]] = {}
+    left = []
+    for name, info in adapter.tensors.items():
+        part, module, role = _parse(name)
+        known = biases if role in _OF_BIAS else weights
+        place = next((known[part, other] for other in _spellings(part, module) if (part, other) in known), None)
+        if place is None:
+            left.append(name)
+        else:
+            found.setdefault((f"{place.part}.{place.name}", role in _OF_BIAS), {})[role] = info
+    where = {f"{place.part}.{place.name}": place for known in (weights, biases) for place in known.values()}
+    made = tuple(Patch(where[name], numbers, scales.get(where[name].part)) for (name, _), numbers in found.items())
+    return Patches(made, tuple(left))
+
+
+def _by_name(known: list[Place]) -> tuple[dict[tuple[str, str], Place], dict[tuple[str, str], Place]]:
+    """Weights and biases by their part and the flattened name of their module, in each of its namings."""
+    weights: dict[tuple[str, str], Place] = {}
+    biases: dict[tuple[str, str], Place] = {}
+    for place in known:
+        named = weights if place.name.endswith(".weight") else biases
+        named[place.part, _flat(place.name)] = place
+        if place.part == "unet" and "input_blocks" not in place.name:
+            named[place.part, _flat(place.tensor.removeprefix("model.diffusion_model."))] = place
+    return weights, biases
+
+
+def _parse(name: str) -> tuple[str, str, str]:
+    """The part, the flattened name of the module and the role of a tensor; empty where they can't be told."""
+    end, role = next(((end, role) for end, role in _ENDINGS if name.endswith(end)), ("", ""))
+    if not role:
+        return "", "", ""
+    module = _WRAPPERS.sub("", name[: len(name) - len(end)]).replace(".processor.", ".").replace(".", "_")
+    prefix, part = next(((prefix, part) for prefix, part in _PREFIXES if module.startswith(prefix)), ("", "unet"))
+    return part, module.removeprefix(prefix), role
+
+
+def _spellings(part: str, module: str) -> Iterator[str]:
+    """The names under which the module may be known here."""
+    module = module.removesuffix("_lora")
+    if part.startswith("text_encoder"):
+        module = module.removeprefix("text_model_")
+        yield module
+        before, _, last = module.rpartition("self_attn_")
+        if last in _OLD_ATTENTION:
+            yield f"{before}self_attn_{_OLD_ATTENTION[last]}"
+        return
+    yield module
+    if module.endswith("_to_out"):
+        yield f"{module}_0"
+
+
+def _told_scales(adapter: Header) -> dict[str, float]:
+    """alpha / rank by part, where diffusers or peft wrote their configuration into the metadata."""
+    try:
+        told = json.loads(adapter.metadata.get("lora_adapter_metadata", "{}"))
+    except ValueError:
+        return {}
+    if not isinstance(told, dict):
+        return {}
+    scales = {}
+    for part in ("unet", "text_encoder", "text_encoder_2"):
+        rank, alpha = told.get(f"{part}.r"), told.get(f"{part}.lora_alpha")
+        if isinstance(rank, int) and isinstance(alpha, (int, float)) and rank > 0:
+            scales[part] = float(alpha) / (rank**0.5 if told.get(f"{part}.use_rslora") is True else rank)
+    return scales

@@ -1,0 +1,235 @@
+"""Reads the numbers of tensors from model files, a block at a time, so that no file is too large.
+
+Files are read, not mapped: pages of a map count as memory of the process, those of the system's cache do not.
+"""
+
+from __future__ import annotations
+
+import io
+import mmap
+import zlib
+from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager
+from itertools import cycle
+from math import prod
+from pathlib import Path
+from queue import SimpleQueue
+from threading import Thread
+from types import TracebackType
+from typing import BinaryIO, TypeVar
+
+from bottega.errors import FormatError
+from bottega.formats.header import BYTES_OF_DTYPE, TensorInfo
+from bottega.formats.sniff import unreadable
+from bottega.spec import Pieces
+
+ELEMENTS = 1 << 21  # of one block: large enough that a call costs nothing, small enough for the processor's cache
+HELD = 4  # blocks that may be in use at once: one read, two waiting, one written
+AHEAD = HELD - 2
+_UNPACKED = 1 << 20  # bytes that are unpacked at a time
+
+Item = TypeVar("Item")
+
+
+class Reader:
+    """Reads tensors; a context manager that closes the files it opened. To be used by one thread at a time.
+
+    A block is overwritten when `HELD` more have been read.
+    """
+
+    def __init__(self) -> None:
+        self._files: dict[Path, BinaryIO] = {}
+        self._buffers = cycle([bytearray() for _ in range(HELD)])
+
+    def __enter__(self) -> Reader:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the files."""
+        for file in self._files.values():
+            file.close()
+        self._files.clear()
+
+    def blocks(self, pieces: Pieces, elements: int = ELEMENTS) -> Iterator[memoryview]:
+        """The little-endian numbers of the pieces, one after the other, `elements` at a time; the last may be fewer."""
+        size = int(elements * BYTES_OF_DTYPE[dtype_of(pieces)])
+        left = sum(bytes_of(info) for info in pieces)
+        sources = (fill for info in pieces for fill in self._sources(info))
+        fill = next(sources, None)
+        while left:
+            block = self._buffer(min(size, left))
+            filled = 0
+            while filled < len(block) and fill is not None:
+                count = fill(block[filled:])
+                filled += count
+                if not count:
+                    fill = next(sources, None)
+            left -= len(block)
+            yield block
+
+    def _buffer(self, size: int) -> memoryview:
+        buffer = next(self._buffers)
+        if len(buffer) < size:
+            buffer.extend(bytes(size - len(buffer)))
+        return memoryview(buffer)[:size]
+
+    def _sources(self, info: TensorInfo) -> Iterator[Callable[[memoryview], int]]:
+        """What fills memory with the tensor's bytes, and answers with how many it gave, 0 at its end."""
+        if info.strides is None and info.packed is None and not info.big_endian:
+            yield self._span(info)
+            return
+        for slab in gathered(info):
+            yield io.BytesIO(slab).readinto
+
+    def _span(self, info: TensorInfo) -> Callable[[memoryview], int]:
+        at = info.start
+
+        def fill(room: memoryview) -> int:
+            nonlocal at
+            wanted = min(len(room), info.end - at)
+            if not wanted:
+                return 0
+            try:
+                file = self._files.get(info.file)
+                if file is None:
+                    file = self._files[info.file] = info.file.open("rb", buffering=0)
+                file.seek(at)
+                count = file.readinto(room[:wanted])  # type: ignore[attr-defined]  # unbuffered files have it
+            except OSError as error:
+                raise unreadable(info.file, error) from error
+            if not count:
+                raise FormatError(info.file, "became shorter while it was read", "try again when it is complete")
+            at += count
+            return int(count)
+
+        return fill
+
+
+def dtype_of(pieces: Pieces) -> str:
+    """The dtype of the pieces; FormatError if they are of several, or quantised."""
+    dtypes = {info.dtype for info in pieces}
+    (dtype, *others) = sorted(dtypes)
+    if others:
+        raise FormatError(pieces[0].file, f"parts of one tensor are stored as {dtype} and {others[0]}")
+    if dtype not in BYTES_OF_DTYPE:
+        what = f"it holds tensors that are quantised ({dtype})"
+        raise FormatError(
+            pieces[0].file, what, "get the model in float16: what quantisation lost can't be brought back"
+        )
+    return dtype
+
+
+def shape_of(pieces: Pieces) -> tuple[int, ...]:
+    """The shape of the pieces on top of each other."""
+    if len(pieces) == 1:
+        return pieces[0].shape
+    return (sum(info.shape[0] for info in pieces), *pieces[0].shape[1:])
+
+
+def bytes_of(info: TensorInfo) -> int:
+    """How many bytes the numbers of a tensor take, one after the other."""
+    return int(prod(info.shape) * BYTES_OF_DTYPE[info.dtype])
+
+
+def gathered(info: TensorInfo) -> Iterator[memoryview]:
+    """The numbers of a tensor that lies scattered, packed or in the other byte order: little-endian, one after another.
+
+    It is read by way of a map whose pages are given back after each slab.
+    """
+    import numpy as np
+
+    width = int(BYTES_OF_DTYPE[info.dtype])
+    number = np.dtype(f"{'>' if info.big_endian else '<'}u{width}")
+    if info.dtype == "C64":  # two numbers, each in its own order
+        number = np.dtype(f"{'>' if info.big_endian else '<'}c8")
+    if 0 in info.shape:
+        return
+    with _bytes_of_file(info) as (content, base):
+        flat = np.frombuffer(content, np.uint8, info.end - info.start, info.start - base)
+        shape = info.shape or (1,)
+        if info.strides is None:
+            view = flat.view(number).reshape(shape)
+        else:
+            steps = tuple(step * width for step in info.strides) or (width,)
+            view = np.lib.stride_tricks.as_strided(flat[: len(flat) // width * width].view(number), shape, steps)
+        rows = max(1, ELEMENTS // max(1, view[0].size))
+        for at in range(0, len(view), rows):
+            slab = np.ascontiguousarray(view[at : at + rows], number.newbyteorder("<"))
+            yield memoryview(slab.reshape(-1).view(np.uint8))
+            if isinstance(content, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
+                content.madvise(mmap.MADV_DONTNEED)
+        del flat, view
+
+
+@contextmanager
+def _bytes_of_file(info: TensorInfo) -> Iterator[tuple[mmap.mmap | bytearray, int]]:
+    """The bytes that a tensor's place counts in, mapped or unpacked, and the place of the first of them."""
+    try:
+        with info.file.open("rb") as file:
+            if info.packed is None:
+                content: mmap.mmap | bytearray = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+            else:
+                content = _unpacked(file, info)
+    except OSError as error:
+        raise unreadable(info.file, error) from error
+    yield content, 0 if info.packed is None else info.start
+
+
+def _unpacked(file: BinaryIO, info: TensorInfo) -> bytearray:
+    """The bytes of a tensor in a stretch that is compressed: those before it are unpacked and forgotten."""
+    assert info.packed is not None
+    unpacker, kept, before = zlib.decompressobj(-15), bytearray(), info.start
+    file.seek(info.packed.start)
+    left = info.packed.end - info.packed.start
+    while left and len(kept) < info.end - info.start:
+        raw = file.read(min(_UNPACKED, left))
+        if not raw:
+            break
+        left -= len(raw)
+        while raw:
+            try:
+                some = unpacker.decompress(raw, _UNPACKED)
+            except zlib.error as error:
+                raise FormatError(info.file, f"its compressed part is damaged ({error})", "download it again") from None
+            raw = unpacker.unconsumed_tail
+            skipped = min(before, len(some))
+            before -= skipped
+            kept += some[skipped:]
+    if len(kept) < info.end - info.start:
+        raise FormatError(info.file, "holds fewer bytes than it says", "download it again")
+    return kept[: info.end - info.start]
+
+
+def ahead(items: Generator[Item]) -> Generator[Item]:
+    """The items, made by another thread up to `AHEAD` of them before they are asked for."""
+    # Queues in C, as locks that are taken in Python can stay locked for ever when a Ctrl-C comes at the wrong moment.
+    ready: SimpleQueue[tuple[Item] | BaseException | None] = SimpleQueue()
+    room: SimpleQueue[bool] = SimpleQueue()
+
+    def make() -> None:
+        try:
+            while room.get():
+                ready.put((next(items),))
+        except StopIteration:
+            ready.put(None)
+        except BaseException as error:  # it is raised where the items are used
+            ready.put(error)
+        finally:
+            items.close()
+
+    for _ in range(AHEAD):
+        room.put(True)
+    thread = Thread(target=make, name="reader", daemon=True)
+    thread.start()
+    try:
+        while (made := ready.get()) is not None:
+            if isinstance(made, BaseException):
+                raise made
+            yield made[0]
+            room.put(True)
+    finally:
+        room.put(False)
+        thread.join()

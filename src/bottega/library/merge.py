@@ -1,0 +1,570 @@
+"""Makes one model of two or three, of a model and its adapters, or with another VAE.
+
+Every tensor is computed in float32, block by block, and rounded once. Models are compared under the names of their
+family's single file, however each of them is stored. What was written is read back and its checksums, one for each
+tensor, are compared with those of what was computed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import zlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import cache, partial
+from math import prod
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bottega.errors import BottegaError, FileError
+from bottega.formats.atomic import remove_stale, settle_new
+from bottega.formats.header import Header, shown
+from bottega.library.contents import ELEMENTS, Reader, dtype_of, shape_of
+from bottega.library.convert import FLOATS, STALE, metadata_of, with_dtypes
+from bottega.library.writing import (
+    Chunks,
+    Target,
+    Told,
+    check_destination,
+    check_room,
+    contents,
+    differs,
+    taken,
+    target_bytes,
+    write_file,
+)
+from bottega.spec import Anatomy, Match, Patch, Pieces
+from bottega.version import __version__
+
+if TYPE_CHECKING:
+    import torch
+
+_UNKNOWN_HASH = "0" * 64
+METHODS = ("weighted", "add-difference", "slerp", "ties", "dare")
+NEEDS_C = ("add-difference",)
+TAKES_C = ("add-difference", "ties", "dare")
+_WIDE = {9: "an inpainting model", 8: "one that follows instructions"}  # what takes more channels than a latent has
+_A1111 = {"weighted": "Weighted sum", "add-difference": "Add difference"}
+# What of A's metadata would not be true of a merge.
+_OWN = ("title", "description", "date", "thumbnail", "author", "trigger_phrase", "usage_hint", "merged_from")
+_OF_ITSELF = frozenset((*STALE, *(f"modelspec.{name}" for name in _OWN)))
+
+
+@dataclass(frozen=True)
+class Parent:
+    """A model that goes into a merge: what it is, and by whom it was recognised.
+
+    `sha256` gives the hash of its file; it is asked for when all else is done, so that it can be computed meanwhile.
+    """
+
+    header: Header
+    match: Match
+    recogniser: str
+    family: str
+    anatomy: Anatomy | None
+    name: str
+    sha256: Callable[[], str] = lambda: _UNKNOWN_HASH
+
+
+@dataclass(frozen=True)
+class Wish:
+    """How models are to be merged.
+
+    `weight` is B's share, or by how much the difference is added; `weights` are those of the blocks, with that of BASE
+    before them or without it. `density` is how much of a difference TIES and DARE keep, `seed` decides what DARE keeps.
+    """
+
+    method: str = "weighted"
+    weight: float | None = None
+    weights: tuple[float, ...] = ()
+    density: float = 0.5
+    seed: int = 0
+    dtype: str = "keep"
+    force: bool = False
+
+
+@dataclass(frozen=True)
+class Merged:
+    """What was written. `missing` are tensors that not all models have, so that they were taken from the one that has
+    them; `left` are tensors of adapters that had no place, by adapter."""
+
+    path: Path
+    tensors: int
+    bytes: int
+    dtypes: Mapping[str, int]
+    missing: tuple[str, ...]
+    left: Mapping[str, tuple[str, ...]]
+    patched: Mapping[str, int]
+    notes: tuple[str, ...]
+
+
+def merge(
+    models: Sequence[Parent],
+    destination: Path,
+    wish: Wish,
+    *,
+    vae: Parent | None = None,
+    loras: Sequence[tuple[Parent, float]] = (),
+    told: Told = lambda phase, done, total: None,
+) -> Merged:
+    """Merge models A, B and C, as many as there are; then take the VAE from `vae`, and add the LoRA.
+
+    Raises FileError before anything is read if they don't fit each other.
+    """
+    first = models[0]
+    parents = [*models, *([vae] if vae else []), *(lora for lora, _ in loras)]
+    if destination.suffix.lower() != ".safetensors":
+        raise FileError(destination, "a merge is written as .safetensors", "name it so, and convert it afterwards")
+    check_destination([parent.header.path for parent in parents], destination, folder=False, force=wish.force)
+    check_fit(models, wish)
+    named = [named_tensors(model) for model in models]
+    tensors = dict(named[0])
+    tensors |= {name: pieces for other in named[1:2] for name, pieces in other.items() if name not in tensors}
+    baked = _vae_of(vae, first, tensors) if vae else {}
+    targets = with_dtypes(first.header, tensors, wish.dtype, first.match)
+    vae_targets = with_dtypes(vae.header, baked, wish.dtype if wish.dtype != "fp8" else "fp16", None) if vae else {}
+    targets |= vae_targets
+    sources = {name: _sources(name, named, targets[name]) for name in targets if name not in baked}
+    shares = _weights(first, wish, targets)
+    work = MergeWork(targets, {name: them for name, them in sources.items() if them and len(models) > 1}, wish, shares)
+    left, counts = {}, {}
+    for lora, strength in loras:
+        left[lora.name], counts[lora.name] = _add_patches(work.patches, lora, strength, first, targets)
+
+    def metadata(hash_of: Callable[[Parent], str]) -> dict[str, str]:
+        return _metadata(models, destination, wish, vae, loras, hash_of)
+
+    unsealed = metadata(lambda parent: hashlib.sha256(os.fsencode(parent.header.path)).hexdigest())  # of equal length
+    check_room(destination, {"": targets}, unsealed)
+    remove_stale(destination.parent)
+    try:
+        settle = os.replace if wish.force else settle_new
+        write_file(destination, work, unsealed, told, settle, seal=cache(partial(metadata, _hash_of)))
+    except FileExistsError:
+        raise taken(destination) from None
+    sizes: dict[str, int] = {}
+    for target in targets.values():
+        sizes[target.dtype] = sizes.get(target.dtype, 0) + target_bytes(target)
+    missing = tuple(name for name, them in sources.items() if len(models) > 1 and not them) if len(models) > 1 else ()
+    return Merged(
+        path=destination,
+        tensors=len(targets),
+        bytes=sum(sizes.values()),
+        dtypes=sizes,
+        missing=tuple(name for name in missing if targets[name].dtype in FLOATS),
+        left=left,
+        patched=counts,
+        notes=_notes(models),
+    )
+
+
+# --- what fits -------------------------------------------------------------------------------------------------------
+
+
+def check_fit(models: Sequence[Parent], wish: Wish) -> None:
+    """Raise FileError if these models can't be merged in this way."""
+    first, *others = models
+    if not others and wish.method != "weighted":
+        raise FileError(first.header.path, f"{wish.method} needs another model", "name it after the first")
+    if wish.method in NEEDS_C and len(models) < 3:
+        raise FileError(first.header.path, f"{wish.method} needs three models", "name a third one, which is taken away")
+    if len(models) > 2 and wish.method not in TAKES_C:
+        raise FileError(models[2].header.path, f"{wish.method} is a merge of two", f"use {' or '.join(TAKES_C)}")
+    for model in models:
+        if model.match.kind == "lora":
+            what = "is a LoRA, whose products can't be merged number by number"
+            raise FileError(model.header.path, what, "merge it into a checkpoint: --lora")
+    for other in others:
+        if (first.recogniser, first.match.kind) != (other.recogniser, other.match.kind):
+            theirs, ours = (each.recogniser or "no known family" for each in (other, first))
+            what = f"is a {other.match.kind} of {theirs}, and {first.name} a {first.match.kind} of {ours}"
+            raise FileError(other.header.path, what, "merge models of one family")
+        _check_variant(first, other)
+
+
+def _check_variant(first: Parent, other: Parent) -> None:
+    ours, theirs = (_incoming(each) for each in (first, other))
+    if theirs in _WIDE and ours != theirs:
+        what = f"is {_WIDE[theirs]}, and {first.name} is not"
+        raise FileError(other.header.path, what, "name the one that takes more first")
+    if (first.match.variant == "refiner") != (other.match.variant == "refiner"):
+        raise FileError(other.header.path, f"is no {first.match.variant} as {first.name} is", "merge two of a kind")
+    predictions = [each.match.dimensions.get("prediction") for each in (first, other)]
+    if predictions[0] != predictions[1] and not (first.match.guess or other.match.guess):
+        what = f"predicts {predictions[1]}, and {first.name} {predictions[0]}"
+        raise FileError(other.header.path, what, "merge models that predict the same: others give only noise")
+
+
+def _incoming(model: Parent) -> int | None:
+    unet = model.match.dimensions.get("unet")
+    channels = unet.get("in_channels") if isinstance(unet, Mapping) else None
+    return channels if isinstance(channels, int) else None
+
+
+def named_tensors(model: Parent) -> Mapping[str, Pieces]:
+    """A model's tensors under the names of its family's single file; of an unknown family, under their own."""
+    if model.anatomy is None:
+        return {name: (info,) for name, info in model.header.tensors.items()}
+    return model.anatomy.relayout(model.header, model.match, "single").weights[""]
+
+
+def _sources(name: str, named: Sequence[Mapping[str, Pieces]], target: Target) -> tuple[Pieces, ...]:
+    """The tensors that are merged into one, of every model; none if one model lacks it, or it holds no numbers."""
+    if target.dtype not in FLOATS or any(name not in tensors for tensors in named):
+        return ()
+    sources = tuple(tensors[name] for tensors in named)
+    first, *others = map(shape_of, sources)
+    for other, pieces in zip(others, sources[1:], strict=True):
+        if other != first and not _is_wider(first, other):
+            what = f"{shown(name)} is {_times(other)}, and {_times(first)} in the first model"
+            raise FileError(pieces[0].file, what, "merge models of one size")
+    return sources
+
+
+def _is_wider(first: tuple[int, ...], other: tuple[int, ...]) -> bool:
+    """Whether the first is a convolution that takes the other's channels, and those of a mask or a picture."""
+    if len(first) != 4 or len(other) != 4 or first[1] not in _WIDE or other[1] != 4:
+        return False
+    return first[:1] + first[2:] == other[:1] + other[2:]
+
+
+def _vae_of(vae: Parent, first: Parent, tensors: Mapping[str, Pieces]) -> Mapping[str, Pieces]:
+    found = first.anatomy.vae(vae.header) if first.anatomy else {}
+    if not found:
+        raise FileError(vae.header.path, f"holds no VAE for {first.name}", "name a VAE, or a checkpoint that has one")
+    for name, pieces in found.items():
+        if name in tensors and shape_of(tensors[name]) != shape_of(pieces):
+            raise FileError(vae.header.path, f"its VAE is of another size than that of {first.name} ({shown(name)})")
+    return found
+
+
+def _weights(first: Parent, wish: Wish, targets: Mapping[str, Target]) -> Callable[[str], float]:
+    """The weight of each tensor: one for all, or its block's."""
+    weight = default_weight(wish, 2) if wish.weight is None else wish.weight
+    if not wish.weights:
+        return lambda name: weight
+    anatomy, match = first.anatomy, first.match
+    if anatomy is None:
+        raise FileError(first.header.path, "its family has no blocks with weights of their own", "use one --weight")
+    blocks = anatomy.blocks(match)
+    if len(wish.weights) not in (len(blocks) - 1, len(blocks)):
+        what = f"its family has {len(blocks) - 1} blocks, and {len(wish.weights)} weights are given"
+        raise FileError(
+            first.header.path, what, f"give one for each of {', '.join(blocks)} (the first may be left out)"
+        )
+    given = wish.weights if len(wish.weights) == len(blocks) else (weight, *wish.weights)
+    by_block = dict(zip(blocks, given, strict=True))
+    by_name = {name: by_block[anatomy.block(match, name)] for name in targets}
+    return lambda name: by_name[name]
+
+
+def default_weight(wish: Wish, models: int) -> float:
+    """Half of each, or a difference as it is."""
+    return 1.0 if wish.method == "add-difference" or (wish.method in TAKES_C and models < 3) else 0.5
+
+
+def _add_patches(
+    patches: dict[str, list[tuple[Patch, float]]],
+    lora: Parent,
+    strength: float,
+    first: Parent,
+    targets: Mapping[str, Target],
+) -> tuple[tuple[str, ...], int]:
+    """Put a LoRA's changes to the tensors that they change; answers with what is left of it, and how many they are."""
+    path = lora.header.path
+    if lora.family and lora.match.kind == "lora" and lora.family != first.recogniser:
+        raise FileError(path, f"is for {lora.family}, and {first.name} is {first.recogniser}", "use one that fits")
+    if first.anatomy is None:
+        raise FileError(path, f"{first.name} is of no family that takes LoRA", "merge it into a Stable Diffusion model")
+    found = first.anatomy.patches(first.header, first.match, lora.header)
+    used = sum(len(patch.numbers) for patch in found.patches)
+    if len(found.left) > used:
+        what = f"is no LoRA for {first.name}: {len(found.left)} of its {used + len(found.left)} tensors"
+        raise FileError(path, f"{what} have no place in it ({shown(found.left[0])})", "use one that fits")
+    for patch in found.patches:
+        _check_patch(path, patch)
+        if patch.place.tensor in targets:
+            patches.setdefault(patch.place.tensor, []).append((patch, strength))
+    return found.left, len(found.patches)
+
+
+def _check_patch(path: Path, patch: Patch) -> None:
+    """What can be told of the shapes without computing anything: a LoRA for another model is refused at once."""
+    numbers, place = patch.numbers, patch.place
+    if "up" in numbers and "down" in numbers and "mid" not in numbers:
+        made: Sequence[int] = (numbers["up"].shape[0], *numbers["down"].shape[1:])
+    elif whole := next((numbers[role] for role in ("diff", "diff_b", "w_norm", "b_norm") if role in numbers), None):
+        made = whole.shape
+    else:
+        return
+    if prod(made) != prod(place.shape):
+        what = f"changes a weight of {_times(made)}, where the model's {place.name} is {_times(place.shape)}"
+        raise FileError(path, what, "it is for another model: use one that fits")
+
+
+def _times(shape: Sequence[int]) -> str:
+    return "x".join(map(str, shape)) or "one number"
+
+
+def _notes(models: Sequence[Parent]) -> tuple[str, ...]:
+    notes = []
+    predictions = {model.match.dimensions.get("prediction") for model in models}
+    if len(predictions) > 1:
+        notes.append("one of the models seems to predict noise and the other v: if that is so, the merge is of no use")
+    return tuple(notes)
+
+
+# --- the work --------------------------------------------------------------------------------------------------------
+
+
+class MergeWork:
+    """Computes the tensors of a merge. `sources` are those to merge by name; all others are copied."""
+
+    def __init__(
+        self,
+        targets: Mapping[str, Target],
+        sources: Mapping[str, tuple[Pieces, ...]],
+        wish: Wish,
+        weight_of: Callable[[str], float],
+    ) -> None:
+        self.targets = targets
+        self.patches: dict[str, list[tuple[Patch, float]]] = {}
+        self._sources, self._wish, self._weight_of = sources, wish, weight_of
+        self._sums: dict[str, int] = {}
+
+    def contents(self, order: Sequence[str]) -> Chunks:
+        """The bytes of the merge's tensors."""
+        from bottega.runtime.casts import one_thread
+
+        with one_thread(), Smith() as smith:
+            for name in order:
+                for chunk in self._tensor(smith, name):
+                    self._sums[name] = zlib.crc32(chunk, self._sums.get(name, 0))
+                    yield name, chunk
+
+    def check(self, header: Header, told: Callable[[int], None]) -> None:
+        """Compare the checksums of what is in the file with those of what was computed."""
+        done = 0
+        with Reader() as reader:
+            for name, info in header.tensors.items():
+                found = 0
+                for block in reader.blocks((info,)):
+                    found = zlib.crc32(block, found)
+                    done += len(block)
+                    told(done)
+                if found != self._sums.get(name, 0):
+                    raise differs(f"tensor {shown(name)}")
+
+    def _tensor(self, smith: Smith, name: str) -> Iterator[memoryview]:
+        target, sources, patches = self.targets[name], self._sources.get(name), self.patches.get(name)
+        if not sources and not patches:
+            return (chunk for _, chunk in contents(smith.readers[0], {name: target}, [name]))
+        dtypes = {dtype_of(pieces) for pieces in sources or ()}
+        if not patches and self._wish.method == "weighted" and dtypes == {target.dtype} and smith.may_lerp(target):
+            # torch computes such a sum in float32 and rounds once, as the long way does, and in one pass.
+            return map(smith.raw, self._blend(smith, name, target.dtype))
+        if patches:
+            return smith.store(self._patched(smith, name, patches), name, target)
+        return smith.store(self._blend(smith, name, "F32"), name, target)
+
+    def _blend(self, smith: Smith, name: str, dtype: str) -> Iterator[torch.Tensor]:
+        """The merged tensor in blocks, in the dtype that the blocks are to be computed from."""
+        from bottega.runtime.blend import WAYS, Share
+
+        wish, sources = self._wish, self._sources[name]
+        share = Share(self._weight_of(name), wish.density, wish.seed, name)
+        way: Callable[..., Iterator[torch.Tensor]] = WAYS[wish.method]
+        shapes = [shape_of(pieces) for pieces in sources]
+        if any(shape != shapes[0] for shape in shapes):
+            whole = [smith.whole(pieces).reshape(shape) for pieces, shape in zip(sources, shapes, strict=True)]
+            theirs = [each[:, :4].reshape(-1) for each in whole]
+            (made,) = way(lambda: iter([tuple(theirs)]), share)
+            whole[0][:, :4] = made.reshape(whole[0][:, :4].shape)
+            return iter([whole[0].reshape(-1)])
+        return way(lambda: smith.blocks(sources, dtype), share)
+
+    def _patched(self, smith: Smith, name: str, patches: Sequence[tuple[Patch, float]]) -> Iterator[torch.Tensor]:
+        """The tensor, merged if there is something to merge, with all adapters added; whole, in float32."""
+        import torch
+
+        from bottega.runtime.deltas import patched
+
+        target = self.targets[name]
+        if name in self._sources:
+            whole = torch.cat([block.clone() for block in self._blend(smith, name, "F32")])
+        else:
+            whole = smith.whole(target.pieces)
+        stored = whole.reshape(target.shape)
+        for patch, strength in patches:
+            place = patch.place
+            rows = stored
+            if place.third is not None:
+                count = stored.shape[0] // 3
+                rows = stored.narrow(0, place.third * count, count)
+            weight = (rows.T if place.transposed else rows).reshape(place.shape)
+            numbers = {role: smith.whole((info,)).reshape(info.shape) for role, info in patch.numbers.items()}
+            try:
+                changed = patched(weight, numbers, strength, patch.scale)
+            except (ValueError, RuntimeError, KeyError) as error:
+                file = next(iter(patch.numbers.values())).file
+                raise FileError(file, f"does not fit {place.name}: {error}", "use one that fits") from None
+            rows.copy_(changed.T if place.transposed else changed.reshape(rows.shape))
+        return iter([whole])
+
+
+class Smith:
+    """The tools of one merge: a reader for each model, and room for what is computed. A context manager."""
+
+    def __init__(self) -> None:
+        from bottega.runtime.casts import Cast
+
+        self.readers = [Reader() for _ in range(3)]
+        self._casts: dict[str, Cast] = {}
+        self._floats: list[torch.Tensor] = []
+
+    def __enter__(self) -> Smith:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for reader in self.readers:
+            reader.close()
+
+    @staticmethod
+    def may_lerp(target: Target) -> bool:
+        """Whether torch merges numbers of this dtype without rounding in between."""
+        return target.dtype in ("F32", "F16", "BF16")
+
+    def blocks(self, sources: Sequence[Pieces], dtype: str) -> Iterator[tuple[torch.Tensor, ...]]:
+        """Tensors of several models in equal pieces, in one dtype."""
+        import torch
+
+        from bottega.runtime.weights import DTYPES
+
+        while len(self._floats) < len(sources):
+            self._floats.append(torch.empty(ELEMENTS))
+        stored = [dtype_of(pieces) for pieces in sources]
+        streams = [reader.blocks(pieces) for reader, pieces in zip(self.readers, sources, strict=False)]
+        for blocks in zip(*streams, strict=True):
+            made = []
+            for block, has, room in zip(blocks, stored, self._floats, strict=False):
+                numbers = torch.frombuffer(block, dtype=DTYPES[has])
+                made.append(numbers if has == dtype else room[: len(numbers)].copy_(numbers))
+            yield tuple(made)
+
+    def whole(self, pieces: Pieces) -> torch.Tensor:
+        """All numbers of a tensor in float32, in a row."""
+        import torch
+
+        made = torch.empty(prod(shape_of(pieces)))
+        at = 0
+        for (block,) in self.blocks([pieces], "F32"):
+            made[at : at + len(block)] = block
+            at += len(block)
+        return made
+
+    @staticmethod
+    def raw(numbers: torch.Tensor) -> memoryview:
+        """The bytes of a tensor."""
+        import torch
+
+        return memoryview(numbers.view(torch.uint8).numpy())
+
+    def store(self, blocks: Iterator[torch.Tensor], name: str, target: Target) -> Iterator[memoryview]:
+        """Numbers in float32 as the bytes of the target's dtype."""
+        from bottega.runtime.casts import Cast, OutOfRange
+
+        if target.dtype not in self._casts:
+            self._casts[target.dtype] = Cast("F32", target.dtype, ELEMENTS)
+        cast = self._casts[target.dtype]
+        for block in blocks:
+            for part in block.split(ELEMENTS):
+                try:
+                    yield cast.store(part)
+                except OutOfRange as error:
+                    what = f"the merge has {error} in {shown(name)}, and {target.dtype} holds none so large"
+                    raise BottegaError(what, "use --dtype bf16") from None
+
+
+# --- what the file says of itself ------------------------------------------------------------------------------------
+
+
+def _metadata(
+    models: Sequence[Parent],
+    destination: Path,
+    wish: Wish,
+    vae: Parent | None,
+    loras: Sequence[tuple[Parent, float]],
+    hash_of: Callable[[Parent], str],
+) -> dict[str, str]:
+    """A's metadata as far as it is true of the merge, and the recipe: A1111's, which other programs show, and ours."""
+    first = models[0]
+    kept = {name: text for name, text in metadata_of(first.header).items() if name not in _OF_ITSELF}
+    if any(name.startswith("modelspec.") for name in kept):
+        kept["modelspec.title"] = destination.stem
+        kept["modelspec.merged_from"] = ", ".join(model.name for model in models)
+    weight = default_weight(wish, len(models)) if wish.weight is None else wish.weight
+    hashes = [hash_of(model) for model in models] + [None] * (3 - len(models))
+    webui = {
+        "type": "bottega",
+        **dict(zip(("primary_model_hash", "secondary_model_hash", "tertiary_model_hash"), hashes, strict=True)),
+        "interp_method": _A1111.get(wish.method, wish.method) if len(models) > 1 else "No interpolation",
+        "multiplier": weight,
+        "save_as_half": wish.dtype == "fp16",
+        "custom_name": destination.stem,
+        "bake_in_vae": vae.name if vae else "None",
+        "discard_weights": "",
+        "is_inpainting": _incoming(first) == 9,
+        "is_instruct_pix2pix": _incoming(first) == 8,
+    }
+    ours: dict[str, Any] = {
+        "app": f"bottega {__version__}",
+        "models": [_told(model, hash_of) for model in models],
+        **({name: value for name, value in asdict(wish).items() if name != "force"} if len(models) > 1 else {}),
+        "weight": weight,
+        "dtype": wish.dtype,
+    }
+    if wish.weights and first.anatomy:
+        ours["blocks"] = list(first.anatomy.blocks(first.match))[-len(wish.weights) :]
+    if vae:
+        ours["vae"] = _told(vae, hash_of)
+    if loras:
+        ours["loras"] = [{**_told(lora, hash_of), "weight": strength} for lora, strength in loras]
+    return {
+        **kept,
+        "format": "pt",
+        "sd_merge_recipe": json.dumps(webui),
+        "sd_merge_models": json.dumps(_ancestors(models, hash_of)),
+        "bottega.merge": json.dumps(ours),
+    }
+
+
+def _hash_of(parent: Parent) -> str:
+    return parent.sha256()
+
+
+def _told(parent: Parent, hash_of: Callable[[Parent], str]) -> dict[str, str]:
+    return {"name": parent.name, "sha256": hash_of(parent)}
+
+
+def _ancestors(models: Sequence[Parent], hash_of: Callable[[Parent], str]) -> dict[str, Any]:
+    """The models by their SHA-256, with those that they were merged from themselves, as A1111 tells it."""
+    told: dict[str, Any] = {}
+    for model in models:
+        metadata = metadata_of(model.header)
+        told |= _parsed(metadata.get("sd_merge_models"))
+        told[hash_of(model)] = {
+            "name": model.name,
+            "legacy_hash": None,
+            "sd_merge_recipe": _parsed(metadata.get("sd_merge_recipe")) or None,
+        }
+    return told
+
+
+def _parsed(text: str | None) -> dict[str, Any]:
+    try:
+        value = json.loads(text or "{}")
+    except ValueError:
+        return {}
+    return value if isinstance(value, dict) else {}

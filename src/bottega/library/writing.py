@@ -1,0 +1,247 @@
+"""Gets planned tensors to disk: room is looked for first, and what was written is checked before it gets its name."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from contextlib import ExitStack, closing
+from dataclasses import dataclass
+from functools import partial
+from math import prod
+from pathlib import Path
+from typing import Protocol
+
+from bottega.errors import BottegaError, FileError, SaveError
+from bottega.formats import read_header
+from bottega.formats.atomic import atomic, atomic_folder, settle_new
+from bottega.formats.header import BYTES_OF_DTYPE, Header, shown
+from bottega.formats.safetensors import file_order, file_size, write_stream
+from bottega.library.contents import ELEMENTS, Reader, ahead, dtype_of, shape_of
+from bottega.library.disk import FOLDER_MARK
+from bottega.spec import Pieces
+
+Told = Callable[[str, int, int], None]  # (phase, bytes done, bytes in all)
+
+
+@dataclass(frozen=True)
+class Target:
+    """A tensor to be written: its dtype, and the stored tensors that make it, or are changed to make it."""
+
+    dtype: str
+    pieces: Pieces
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Its shape."""
+        return shape_of(self.pieces)
+
+
+Plan = Mapping[str, Mapping[str, Target]]  # by file and name; the file "" is the destination itself
+
+
+def check_destination(sources: Iterable[Path], destination: Path, *, folder: bool, force: bool) -> None:
+    """Raise FileError where writing would replace what must not be."""
+    if not destination.parent.is_dir():
+        raise FileError(destination, "its folder is not there", "make it first")
+    if not os.path.lexists(destination):
+        if any(destination.resolve().is_relative_to(source.resolve()) for source in sources):
+            raise FileError(destination, "it would lie in the model that is read", "choose a place outside of it")
+        return
+    for source in sources:
+        same = destination.exists() and destination.samefile(source)
+        if same or source.resolve().is_relative_to(destination.resolve()):
+            raise FileError(destination, "it is what is read, or holds it", "choose another name")
+    if not force:
+        raise FileError(destination, "there is something of that name", "choose another, or use --force to replace it")
+    if folder != destination.is_dir():
+        kind = "a folder" if destination.is_dir() else "a file"
+        raise FileError(destination, f"it is {kind}, and would not be replaced by its like", "choose another name")
+    if destination.is_dir() and not (destination / FOLDER_MARK).is_file():
+        raise FileError(destination, "this folder is no model, so it is not replaced", "choose another name")
+
+
+def target_bytes(target: Target) -> int:
+    """How many bytes a tensor will take."""
+    return int(prod(target.shape) * BYTES_OF_DTYPE[target.dtype])
+
+
+# --- writing and checking --------------------------------------------------------------------------------------------
+
+
+def check_room(destination: Path, plan: Plan, metadata: Mapping[str, str]) -> None:
+    """Raise SaveError if the disk has no room for what is planned."""
+    needed = sum(file_size(destination / file, declared(targets), metadata) for file, targets in plan.items())
+    free = shutil.disk_usage(destination.parent).free
+    if free < needed:
+        what = f"{destination}: {free / 1e9:.2f} GB are free, and it takes {needed / 1e9:.2f}"
+        raise SaveError(what, "free some space, or choose another disk")
+
+
+def declared(targets: Mapping[str, Target]) -> list[tuple[str, str, tuple[int, ...]]]:
+    """The tensors as a safetensors file declares them, in the order of their bytes."""
+    return file_order((name, target.dtype, target.shape) for name, target in targets.items())  # type: ignore[return-value]
+
+
+def write(
+    destination: Path,
+    plan: Plan,
+    files: Mapping[str, bytes],
+    metadata: Mapping[str, str],
+    told: Told,
+    *,
+    force: bool = False,
+) -> None:
+    """Write a file, or a folder of several, and check it against the source before it gets its name."""
+    try:
+        if "" in plan:
+            write_file(destination, Copy(plan[""]), metadata, told, os.replace if force else settle_new)
+        elif force and destination.is_dir():
+            replaced = destination.with_name(f"{destination.name}.replaced")
+            with atomic_folder(destination, replaced) as folder:
+                _write_folder(folder, plan, files, metadata, told)
+            shutil.rmtree(replaced)
+        else:
+            with atomic_folder(destination) as folder:
+                _write_folder(folder, plan, files, metadata, told)
+    except FileExistsError:
+        raise taken(destination) from None
+
+
+def _write_folder(
+    folder: Path, plan: Plan, files: Mapping[str, bytes], metadata: Mapping[str, str], told: Told
+) -> None:
+    sizes = {file: sum(map(target_bytes, targets.values())) for file, targets in plan.items()}
+    before, total = 0, sum(sizes.values())
+    for file, targets in plan.items():
+        path = folder / file
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_file(path, Copy(targets), metadata, partial(_shifted, told, before, total), os.replace)
+        before += sizes[file]
+    for name, content in files.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with atomic(path) as plain:
+            plain.write(content)
+
+
+def _shifted(told: Told, before: int, total: int, phase: str, done: int, _: int) -> None:
+    told(phase, before + done, total)
+
+
+def taken(destination: Path) -> FileError:
+    """The error of a name that was free when we looked."""
+    return FileError(destination, "another program was quicker to take this name", "choose another")
+
+
+def write_file(
+    path: Path,
+    work: Work,
+    metadata: Mapping[str, str],
+    told: Told,
+    settle: Callable[[Path, Path], None],
+    seal: Callable[[], Mapping[str, str]] | None = None,
+) -> None:
+    """Write what the work makes to one file, and let the work check it before `settle` gives it its name.
+
+    `seal` is asked for the final metadata when all is written; it must not take more bytes than the first.
+    """
+    rows = declared(work.targets)
+    total = sum(map(target_bytes, work.targets.values()))
+    with closing(ahead(work.contents([name for name, _, _ in rows]))) as made:
+
+        def check(written: Path) -> None:
+            header = check_header(written, work.targets, seal() if seal else metadata)
+            work.check(header, lambda done: told("checking", done, header.bytes))
+
+        chunks = _counted(made, partial(told, "writing"), total)
+        write_stream(path, rows, chunks, metadata, seal=seal, check=check, settle=settle)
+
+
+Chunks = Generator[tuple[str, memoryview]]
+
+
+class Work(Protocol):
+    """What makes the tensors of a file: `contents` gives their bytes in an order, and `check` looks at what was
+    written, by the header that was read back; it raises BottegaError if it is not what it should be."""
+
+    targets: Mapping[str, Target]
+
+    def contents(self, order: Sequence[str]) -> Chunks: ...
+    def check(self, header: Header, told: Callable[[int], None]) -> None: ...
+
+
+class Copy:
+    """The tensors as they are in the source, in their new dtypes; checked by reading, and casting, all once more."""
+
+    def __init__(self, targets: Mapping[str, Target]) -> None:
+        self.targets = targets
+
+    def contents(self, order: Sequence[str]) -> Chunks:
+        """The bytes of the targets, read from the source and cast."""
+        with Reader() as reader:
+            yield from contents(reader, self.targets, order)
+
+    def check(self, header: Header, told: Callable[[int], None]) -> None:
+        """Compare a file with its source, to the bit, by what its own header says of where things are."""
+        order, done = list(header.tensors), 0
+        with Reader() as back, closing(ahead(self.contents(order))) as expected:
+            for name in order:
+                for block in back.blocks((header.tensors[name],)):
+                    given, wanted = next(expected, ("", memoryview(b"")))
+                    # A bytearray compares its bytes at once, a memoryview one at a time.
+                    if given != name or bytearray(block) != wanted:
+                        raise differs(f"tensor {shown(name)}")
+                    done += len(block)
+                    told(done)
+
+
+def contents(reader: Reader, targets: Mapping[str, Target], order: Sequence[str]) -> Chunks:
+    """The bytes of the targets in this order, block by block, read from the source and cast."""
+    casts: dict[tuple[str, str], Callable[[memoryview], memoryview]] = {}
+    with ExitStack() as threads:
+        for name in order:
+            target = targets[name]
+            stored = dtype_of(target.pieces)
+            blocks = reader.blocks(target.pieces)
+            if stored == target.dtype:
+                yield from ((name, block) for block in blocks)
+                continue
+            from bottega.runtime.casts import Cast, OutOfRange, one_thread
+
+            if not casts:
+                threads.enter_context(one_thread())
+            if (stored, target.dtype) not in casts:
+                casts[stored, target.dtype] = Cast(stored, target.dtype, ELEMENTS)
+            cast = casts[stored, target.dtype]
+            try:
+                yield from ((name, cast(block)) for block in blocks)
+            except OutOfRange as error:
+                what = f"{shown(name)} has {error}, and {target.dtype} holds none so large"
+                raise FileError(target.pieces[0].file, what, "use --dtype bf16") from None
+
+
+def _counted(chunks: Iterable[tuple[str, memoryview]], told: Callable[[int, int], None], total: int) -> Chunks:
+    done = 0
+    for name, chunk in chunks:
+        yield name, chunk
+        done += len(chunk)
+        told(done, total)
+
+
+def check_header(written: Path, targets: Mapping[str, Target], metadata: Mapping[str, str]) -> Header:
+    """The header of a file that was written, read back; BottegaError unless it says what it should."""
+    header = read_header(written)
+    asked = {name: (target.dtype, target.shape) for name, target in targets.items()}
+    found = {name: (info.dtype, info.shape) for name, info in header.tensors.items()}
+    if found != asked or header.metadata != metadata:
+        raise differs("its header")
+    return header
+
+
+def differs(what: str) -> BottegaError:
+    """The error of a file that is not what was to be written."""
+    return BottegaError(
+        f"what was written is not what was read ({what}), so it was thrown away",
+        "if the source was not changed meanwhile, this machine's memory or disk is faulty: check them, then try again",
+    )

@@ -1,0 +1,153 @@
+"""What an adapter adds to a weight, by the definitions of LoRA and LyCORIS; and an adapter from a difference.
+
+Numbers come by their role in the adapter's file: `up` and `down` for LoRA, `mid` in the Tucker form of a convolution,
+`hada_*` for LoHa, `lokr_*` for LoKr, `diff` for all of it; `alpha` scales by alpha / rank, `dora_scale` makes it DoRA.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+
+Numbers = Mapping[str, torch.Tensor]
+_WHOLE = ("diff", "diff_b", "w_norm", "b_norm")
+
+
+def patched(weight: torch.Tensor, numbers: Numbers, strength: float, scale: float | None = None) -> torch.Tensor:
+    """The weight with an adapter's change, `strength` times, in the weight's dtype; ValueError if it does not fit.
+
+    `scale` is alpha / rank where no `alpha` says it.
+    """
+    change = delta(numbers, scale)
+    if change.numel() != weight.numel():
+        raise ValueError(f"{_times(change)} numbers for a weight of {_times(weight)}")
+    change = change.reshape(weight.shape)
+    if "dora_scale" not in numbers:
+        return weight.add(change, alpha=strength)
+    # DoRA (Liu et al. 2024): the sum's direction, at lengths of its own along one axis.
+    moved = weight + change
+    length = numbers["dora_scale"].to(weight.dtype)
+    axis = _axis(length, weight)
+    others = [other for other in range(weight.ndim) if other != axis]
+    norm = torch.linalg.vector_norm(moved, dim=others, keepdim=True).clamp_min(torch.finfo(weight.dtype).tiny)
+    shape = [1] * weight.ndim
+    shape[axis] = weight.shape[axis]
+    moved = moved * (length.reshape(shape) / norm)
+    return torch.lerp(weight, moved, strength)
+
+
+def delta(numbers: Numbers, scale: float | None = None) -> torch.Tensor:
+    """The change of a weight at full strength, without DoRA; its shape may lack the axes of a 1x1 convolution."""
+    if whole := next((role for role in _WHOLE if role in numbers), None):
+        return numbers[whole]
+    if "up" in numbers and "down" in numbers:
+        change, rank = _product(numbers["up"], numbers["down"], numbers.get("mid")), numbers["down"].shape[0]
+    elif "hada_w1_a" in numbers:
+        change, rank = _hadamard(numbers), numbers["hada_w1_b"].shape[0]
+    elif "lokr_w1" in numbers or "lokr_w1_a" in numbers:
+        change, rank = _kronecker(numbers)
+    else:
+        raise ValueError(f"only {', '.join(sorted(numbers))} of it")
+    if "alpha" in numbers:
+        return change * (numbers["alpha"].item() / rank) if rank else change
+    return change * scale if scale is not None else change
+
+
+def _product(up: torch.Tensor, down: torch.Tensor, mid: torch.Tensor | None) -> torch.Tensor:
+    if mid is not None:
+        return torch.einsum("nmkl,in,mj->ijkl", mid, up.flatten(1), down.flatten(1))
+    return (up.flatten(1) @ down.flatten(1)).reshape(up.shape[0], *down.shape[1:])
+
+
+def _hadamard(numbers: Numbers) -> torch.Tensor:
+    """LoHa (Hyeon-Woo et al. 2021): two products, multiplied number by number."""
+    factors = []
+    for which in "12":
+        a, b, t = (numbers.get(name.format(which)) for name in ("hada_w{}_a", "hada_w{}_b", "hada_t{}"))
+        factors.append(_factor(a, b, t))
+    return factors[0] * factors[1]
+
+
+def _kronecker(numbers: Numbers) -> tuple[torch.Tensor, int]:
+    """LoKr: the Kronecker product of two matrices, whole or products themselves; and the rank, 0 if both are whole."""
+    factors, rank = [], 0
+    for which in "12":
+        whole = numbers.get(f"lokr_w{which}")
+        if whole is None:
+            a, b = numbers[f"lokr_w{which}_a"], numbers[f"lokr_w{which}_b"]
+            whole, rank = _factor(a, b, numbers.get(f"lokr_t{which}")), b.shape[0]
+        factors.append(whole)
+    first, second = factors
+    first = first.reshape(*first.shape, *[1] * (second.ndim - first.ndim))
+    return torch.kron(first.contiguous(), second.contiguous()), rank
+
+
+def _factor(a: torch.Tensor | None, b: torch.Tensor | None, core: torch.Tensor | None) -> torch.Tensor:
+    if a is None or b is None:
+        raise ValueError("one factor of a product, and not the other")
+    if core is None:
+        return a @ b.flatten(1) if b.ndim == 2 else (a @ b.flatten(1)).reshape(a.shape[0], *b.shape[1:])
+    return torch.einsum("ijkl,jr,ip->prkl", core, b, a)
+
+
+def _axis(length: torch.Tensor, weight: torch.Tensor) -> int:
+    """The axis along which DoRA's lengths go: the only one that they have, else that of their shape."""
+    if length.ndim > 1:
+        long = [axis for axis, size in enumerate(length.shape) if size > 1]
+        axis = long[0] if long else 0
+    else:
+        axis = 0
+    if axis >= weight.ndim or length.numel() != weight.shape[axis]:
+        raise ValueError(f"DoRA's {_times(length)} lengths for a weight of {_times(weight)}")
+    return axis
+
+
+def _times(tensor: torch.Tensor) -> str:
+    return "x".join(map(str, tensor.shape)) or "one"
+
+
+# --- the other way ---------------------------------------------------------------------------------------------------
+
+_SWEEPS, _MORE = 2, 8  # of the randomised SVD: passes that sharpen it, and directions beside those asked for
+
+
+def factors(difference: torch.Tensor, rank: int, seed: int) -> tuple[torch.Tensor, torch.Tensor, float]:
+    """`up` and `down` of at most this rank that come nearest to a difference, and the share of its energy they hold.
+
+    A convolution is taken as the matrix of its output channels. The singular values are shared between the two evenly.
+    Halko, Martinsson, Tropp 2011.
+    """
+    matrix = difference.flatten(1)
+    rank = min(rank, *matrix.shape)
+    energy = torch.linalg.vector_norm(matrix).item() ** 2
+    if energy == 0:
+        up, down = matrix.new_zeros(matrix.shape[0], rank), matrix.new_zeros(rank, matrix.shape[1])
+        return _as_weights(up, down, difference, 1.0)
+    wide = min(rank + _MORE, *matrix.shape)
+    if wide * 3 > min(matrix.shape):
+        left, values, right = torch.linalg.svd(matrix, full_matrices=False)
+    else:
+        left, values, right = _sketched(matrix, wide, seed)
+    root = values[:rank].sqrt()
+    kept = values[:rank].double().square().sum().item()
+    up, down = left[:, :rank] * root, root[:, None] * right[:rank]
+    return _as_weights(up, down, difference, min(1.0, kept / energy))
+
+
+def _sketched(matrix: torch.Tensor, rank: int, seed: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    basis, _ = torch.linalg.qr(matrix @ torch.randn(matrix.shape[1], rank, generator=generator))
+    for _ in range(_SWEEPS):
+        basis, _ = torch.linalg.qr(matrix.T @ basis)
+        basis, _ = torch.linalg.qr(matrix @ basis)
+    left, values, right = torch.linalg.svd(basis.T @ matrix, full_matrices=False)
+    return basis @ left, values, right
+
+
+def _as_weights(
+    up: torch.Tensor, down: torch.Tensor, like: torch.Tensor, share: float
+) -> tuple[torch.Tensor, torch.Tensor, float]:
+    if like.ndim == 4:
+        return up[:, :, None, None], down.reshape(-1, *like.shape[1:]), share
+    return up, down, share
