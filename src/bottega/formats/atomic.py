@@ -43,7 +43,7 @@ def atomic(path: str | Path, settle: Callable[[Path, Path], None] = os.replace) 
         except BaseException:
             temporary.unlink(missing_ok=True)  # an interrupt may come when it has its name already
             raise
-        _sync_folder(path.parent)
+        sync_folder(path.parent)
     except FileExistsError:
         raise
     except OSError as error:
@@ -69,7 +69,7 @@ def settle_new(temporary: Path, path: Path) -> None:
         os.unlink(temporary)
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
     """Make a rename survive a power cut; Windows has no way to ask for it."""
     if os.name == "nt":
         return

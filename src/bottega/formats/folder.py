@@ -6,6 +6,7 @@ class names stay text here, and whoever builds a network picks the class from a 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
@@ -44,6 +45,26 @@ _UNUSED = frozenset({"safety_checker"})
 _STEMS = ("diffusion_pytorch_model", "model")
 _VARIANTS = ("", ".fp16", ".bf16", ".fp32")  # the first that is there is taken
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".msgpack", ".h5")
+
+# All that a model folder may be made of when it is installed: weights that are data, settings, vocabularies, words.
+_INSTALLED_NAMES = frozenset((
+    "config.json", "model_index.json", "scheduler_config.json", "generation_config.json", "preprocessor_config.json",
+    "processor_config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json",
+    "vocab.json", "vocab.txt", "merges.txt", "tokenizer.model", "spiece.model", "sentencepiece.bpe.model",
+    "chat_template.jinja", "chat_template.json", "quantize_config.json",
+))  # fmt: skip
+_INSTALLED = re.compile(
+    r".+\.(safetensors|gguf)|.+\.safetensors\.index(\.\w+)?\.json|(?i:readme|licen[cs]e|notice)[\w-]*(\.(md|txt))?"
+)
+
+
+def installable(name: str) -> bool:
+    """Whether a file of this name (or path, with slashes) may be part of a model folder: nothing that could be run.
+
+    It is a list of what may be there, so that what nobody thought of stays outside.
+    """
+    last = name.rpartition("/")[2]
+    return last in _INSTALLED_NAMES or _INSTALLED.fullmatch(last) is not None
 
 
 def read_header(path: str | Path) -> Header:

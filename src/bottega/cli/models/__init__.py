@@ -16,6 +16,9 @@ ACTIONS = {
     "scan": "look through the shelves for models",
     "list": "list the models that are known",
     "show": "tell what one model is",
+    "get": "fetch models from Civitai, Hugging Face or any address",
+    "check-updates": "ask the sites of models for newer versions",
+    "identify-online": "look models up at Civitai by their hash",
 }
 MODULES = {"list": "listing"}  # where the action's name is taken
 
