@@ -147,7 +147,7 @@ class Client:
                 finally:
                     raw.close()
                     connection.close()
-            before, target = target, self._allowed(urljoin(target.url, location))
+            before, target = target, self._allowed(_joined(target.url, location))
             if origin_of(target) != origin_of(before):
                 sent.pop("Authorization", None)
             if (target.path or "").rstrip("/").endswith("/login"):  # as Civitai does
@@ -328,6 +328,13 @@ def parse(url: str) -> Url:
     if parsed.auth is not None:
         raise RefusedAddress(f"{shown_url(url)}: a name or a password in an address is not sent", "leave it out")
     return Url(parsed.scheme, None, parsed.host, parsed.port, parsed.path, parsed.query)
+
+
+def _joined(base: str, location: str) -> str:
+    try:
+        return urljoin(base, location)
+    except ValueError:
+        raise RefusedAddress(f"{shown_url(base)}: it redirects to what is no address") from None
 
 
 def origin_of(url: Url) -> str:

@@ -36,7 +36,7 @@ SYNC_EVERY = 2 << 20
 CHUNK = 256 << 10
 MAX_SIZE = 1 << 40  # of one file, whatever a server says
 SLOWEST = 1024  # bytes a second, over as long as the client waits for a silent server
-PROGRESS = 1 << 20  # bytes after which an attempt was worth it: the count of attempts begins anew
+PROGRESS = 1 << 20  # bytes further than ever before: an attempt was worth it, and they are counted anew
 SMALL = 64 << 20  # bytes of a file that needs no more room than itself
 MIB = 1 << 20
 _NEVER = frozenset(("html", "json", "lfs-pointer", "program", "png", "jpeg", "webp", "gif"))  # told by the first bytes
@@ -83,9 +83,8 @@ def download(
     the bytes are not those that were promised, Refused where they are no model, HttpError, Unreachable after several
     attempts, and SaveError where the disk is full.
     """
-    failures = 0
+    failures, farthest = 0, _length(part)
     while True:
-        before = _length(part)
         try:
             return _attempt(client, file, part, keep_free, told)
         except _Restart:
@@ -94,7 +93,9 @@ def download(
             if failures >= ATTEMPTS:
                 raise NetworkError(f"{shown_url(file.urls[0])}: the server's answers contradict each other") from None
         except (Unreachable, HttpError) as error:
-            failures = 1 if _length(part) - before >= PROGRESS else failures + 1
+            reached = _length(part)
+            failures = 1 if reached - farthest >= PROGRESS else failures + 1
+            farthest = max(farthest, reached)
             if failures >= ATTEMPTS:
                 raise
             client.pause(delay_before_retry(error, failures - 1))
