@@ -16,8 +16,22 @@ from time import time
 
 import pytest
 from site_server import (
-    Fault, Served, Site, answer, changing, chunked, cut, drip, flip, raw, reset, running, serve, stall, with_headers,
-)  # fmt: skip
+    Fault,
+    Served,
+    Site,
+    answer,
+    changing,
+    chunked,
+    cut,
+    drip,
+    flip,
+    raw,
+    reset,
+    running,
+    serve,
+    stall,
+    with_headers,
+)
 
 from bottega.errors import BottegaError, FormatError, SaveError
 from bottega.library.sources import download as module

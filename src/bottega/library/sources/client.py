@@ -257,7 +257,10 @@ class Client:
                 decode_content=False,
                 enforce_content_length=False,
             )
-            return connection.getresponse()
+            raw = connection.getresponse()
+            if deadline.passed:  # the end of the connection was taken for the end of the headers
+                raise TimeoutError
+            return raw
         except (HTTPError, HTTPException, OSError, ValueError) as error:
             connection.close()
             raise _lost(shown_url(target.url), TimeoutError() if deadline.passed else error) from None
