@@ -67,7 +67,7 @@ def write_beside(path: Path, offer: Offer, extras: Extras, fetched: Fetched | No
         write_new(beside(path, ending), content)
     source = {
         **offer.source,
-        "key": source_key(offer),
+        "key": offer.short_key,
         "reference": offer.reference,
         "page": offer.page,
         "title": offer.title,
@@ -95,15 +95,6 @@ def write_new(path: Path, content: bytes) -> None:
 def beside(path: Path, ending: str) -> Path:
     """The file of that ending that belongs to the model at `path`."""
     return path.with_name(f"{model_name(path)}{ending}")
-
-
-def source_key(offer: Offer) -> str:
-    """What tells in `.source.json` that a model is exactly what an offer would give."""
-    return ",".join(file.short_key for file in offer.files[:1]) if not offer.is_folder else _folder_key(offer)
-
-
-def _folder_key(offer: Offer) -> str:
-    return f"{len(offer.files)} {offer.source.get('commit')} {offer.source.get('repo')}/{offer.source.get('path')}"
 
 
 def sources_under(root: Path) -> Iterator[tuple[Path, dict[str, Any]]]:

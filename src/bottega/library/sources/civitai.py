@@ -89,7 +89,7 @@ def offer(client: Client, site: Site, text: str, reference: Reference, choice: C
         licence={name: model[name] for name in _PERMISSIONS if name in model} or None,
         card=card,
         preview=_preview(version),
-        notes=tuple(_notes(version, model)),
+        notes=tuple(_notes(version, model, reference)),
     )
 
 
@@ -240,7 +240,10 @@ def _boldness(image: Mapping[str, Any]) -> int:
     return level if isinstance(level, int) else 0
 
 
-def _notes(version: Mapping[str, Any], model: Mapping[str, Any]) -> Iterator[str]:
+def _notes(version: Mapping[str, Any], model: Mapping[str, Any], reference: Reference) -> Iterator[str]:
+    newest = next(_versions(model), version)
+    if not (reference.version or reference.hash) and newest.get("id") != version.get("id"):
+        yield f"the newest version, {one_line(str(newest.get('name')))}, is in early access: this is the one before it"
     if version.get("availability") == "EarlyAccess":
         yield "this version is in early access: only those who paid for it can have it yet"
     if model.get("mode") in ("Archived", "TakenDown"):

@@ -21,7 +21,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import BinaryIO
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from blake3 import blake3
 
@@ -392,7 +392,7 @@ def _suggested_name(response: Response) -> str:
         name = disposition.get_filename()
     except (LookupError, UnicodeError, ValueError):
         name = None
-    return name or urlsplit(response.hops[0].url).path.rpartition("/")[2]
+    return name or unquote(urlsplit(response.hops[0].url).path.rpartition("/")[2])
 
 
 def _length(part: Path) -> int:

@@ -99,9 +99,9 @@ def get(
     seen: dict[str, int] = {}
     try:
         for index, offer in enumerate(offers):
-            if offer.key in seen:
+            if offer.short_key in seen:
                 continue
-            seen[offer.key] = index
+            seen[offer.short_key] = index
             try:
                 if here := already_here(shelf, offer, client, target):
                     complete_beside(client, here, offer, shelf.root)
@@ -127,7 +127,7 @@ def get(
             job.held.close()
             with suppress(OSError):  # something is still in it
                 job.place.parent.rmdir()
-    return [results[seen[offer.key]] for offer in offers]
+    return [results[seen[offer.short_key]] for offer in offers]
 
 
 def _begin(offer: Offer, root: Path) -> _Job:
@@ -135,7 +135,7 @@ def _begin(offer: Offer, root: Path) -> _Job:
     staging = root / STAGING
     staging.mkdir(parents=True, exist_ok=True)
     name = safe_name(offer.title.rpartition("/")[2] if offer.is_folder else offer.files[0].path, "")
-    place = staging / f"{name[:80]}.{offer.files[0].short_key}{'' if offer.is_folder else '.part'}"
+    place = staging / f"{name[:80]}.{offer.short_key}{'' if offer.is_folder else '.part'}"
     held = ExitStack()
     held.enter_context(exclusive(place.with_name(f"{place.name}.lock"), offer.title))
     return _Job(offer, place, held, len(offer.files))

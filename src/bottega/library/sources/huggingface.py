@@ -25,7 +25,9 @@ HOSTS = frozenset(("huggingface.co", "www.huggingface.co", "hf.co"))
 PRECISIONS = ("fp16", "bf16", "fp32", "ema", "non_ema")  # variants in the names of diffusers' weights
 
 _NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}"
-_REPO = re.compile(rf"(?P<repo>{_NAME}(/{_NAME})?)(@(?P<revision>refs/[a-z]+/[^/]+|[^/]+))?(/(?P<path>.+))?")
+_REPO = re.compile(
+    rf"(?P<repo>{_NAME}/{_NAME}|{_NAME}(?=@|$))(@(?P<revision>refs/[a-z]+/[^/]+|[^/]+))?(/(?P<path>.+))?"
+)
 _REVISION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,200}")
 _WEIGHTS = (".safetensors", ".gguf")
 _SHARD = re.compile(r"-[0-9]{5}-of-[0-9]{5}$")

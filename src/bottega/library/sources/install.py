@@ -18,7 +18,7 @@ from bottega.library.disk import MODEL_SUFFIXES, stamp_of
 from bottega.library.find import identify_path
 from bottega.library.hashes import hash_file, sha256_of
 from bottega.library.identify import identify
-from bottega.library.sources.cards import beside, fetch_extras, source_key, sources_under, write_beside
+from bottega.library.sources.cards import beside, fetch_extras, sources_under, write_beside
 from bottega.library.sources.client import Client
 from bottega.library.sources.download import Fetched, discard, forget_state
 from bottega.library.sources.errors import NetworkError, Refused
@@ -99,7 +99,7 @@ def already_here(shelf: Shelf, offer: Offer, client: Client, target: Target) -> 
     """
     root = target.folder or shelf.root
     for path, told in sources_under(root):
-        if told.get("key") == source_key(offer) and _is_unchanged(path, told, offer, client):
+        if told.get("key") == offer.short_key and _is_unchanged(path, told, offer, client):
             sha256 = told.get("sha256")
             return shelf.entry(path, sha256 if isinstance(sha256, str) else "")
     sha256 = None if offer.is_folder else offer.files[0].sha256
@@ -130,7 +130,7 @@ def _is_unchanged(path: Path, told: Mapping[str, Any], offer: Offer, client: Cli
     if not isinstance(etag, str) or not etag.isascii() or not etag.isprintable() or not etag:
         return False
     try:
-        with client.get(offer.files[0].urls[0], {"If-None-Match": etag}) as response:
+        with client.get(offer.files[0].urls[0], {"If-None-Match": etag, "Range": "bytes=0-0"}) as response:
             return response.status == 304
     except NetworkError:
         return False  # the download will say what is wrong

@@ -38,7 +38,7 @@ class RemoteFile:
     @property
     def short_key(self) -> str:
         """A few digits that tell this content from others of the same name."""
-        return sha256(self.key.encode()).hexdigest()[:12]
+        return _short(self.key)
 
 
 @dataclass(frozen=True)
@@ -65,9 +65,9 @@ class Offer:
     notes: tuple[str, ...] = ()
 
     @property
-    def key(self) -> str:
-        """What tells this model from all others."""
-        return "\n".join(file.key for file in self.files)
+    def short_key(self) -> str:
+        """A few digits that tell this model, as it is now, from all others."""
+        return _short("\n".join(file.key for file in self.files))
 
 
 @dataclass(frozen=True)
@@ -80,3 +80,7 @@ class Choice:
     file: str = ""
     variant: str = ""
     sha256: str = ""
+
+
+def _short(key: str) -> str:
+    return sha256(key.encode()).hexdigest()[:12]
