@@ -49,6 +49,12 @@ CONNECT_WITHIN = 15.0  # seconds for each address
 LONGEST_WAIT = 120.0  # seconds; a site that wants us to wait longer is left to the user
 ATTEMPTS = 5
 TRY_AGAIN = frozenset((408, 425, 429, 500, 502, 503, 504))
+# What is on the way when we are killed is sent again: no more than so much may be. At 50 ms it allows 60 MB/s.
+_WINDOW = 3 << 20
+_SOCKET = [
+    *urllib3.connection.HTTPConnection.default_socket_options,
+    *([(socket.IPPROTO_TCP, socket.TCP_WINDOW_CLAMP, _WINDOW)] if hasattr(socket, "TCP_WINDOW_CLAMP") else []),
+]
 _REDIRECTS = frozenset((301, 302, 303, 307, 308))
 _PORTS = {"https": 443, "http": 80}
 
@@ -209,7 +215,7 @@ class Client:
             if _is_number(host):
                 checked_addresses(host, port, lambda host, port: [host], self._allow_loopback)
             tunnel = urllib3.connection.HTTPSConnection(
-                _host(via), via.port or 80, timeout=CONNECT_WITHIN, ssl_context=self._tls
+                _host(via), via.port or 80, timeout=CONNECT_WITHIN, socket_options=_SOCKET, ssl_context=self._tls
             )
             tunnel.set_tunnel(host, port, make_headers(proxy_basic_auth=via.auth) if via.auth else None)
             return self._connected(tunnel, target)
@@ -219,10 +225,17 @@ class Client:
         failure = Unreachable(f"{host} can't be reached")
         for address in addresses:
             if target.scheme == "http":
-                connection = urllib3.connection.HTTPConnection(address, port, timeout=CONNECT_WITHIN)
+                connection = urllib3.connection.HTTPConnection(
+                    address, port, timeout=CONNECT_WITHIN, socket_options=_SOCKET
+                )
             else:
                 connection = urllib3.connection.HTTPSConnection(
-                    address, port, timeout=CONNECT_WITHIN, server_hostname=host, ssl_context=self._tls
+                    address,
+                    port,
+                    timeout=CONNECT_WITHIN,
+                    socket_options=_SOCKET,
+                    server_hostname=host,
+                    ssl_context=self._tls,
                 )
             try:
                 return self._connected(connection, target)

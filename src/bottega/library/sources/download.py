@@ -224,10 +224,11 @@ class _Digests:
     def __init__(self, file: RemoteFile, start: int, part: Path, told: Told) -> None:
         self.size = 0
         self._sha256 = hashlib.sha256()
-        self._blake3 = blake3() if "blake3" in file.hashes else None
-        self._crc32 = 0
+        others = set() if file.sha256 else set(file.hashes)  # a whole SHA-256 leaves nothing to be asked
+        self._blake3 = blake3() if "blake3" in others else None
+        self._crc32 = 0 if "crc32" in others else None
         self._git = None
-        if "git" in file.hashes and file.size is not None:
+        if "git" in others and file.size is not None:
             self._git = hashlib.sha1(b"blob %d\0" % file.size, usedforsecurity=False)
         if start:
             self._read(part, start, told)
@@ -244,7 +245,8 @@ class _Digests:
     def update(self, chunk: bytes) -> None:
         self.size += len(chunk)
         self._sha256.update(chunk)
-        self._crc32 = zlib.crc32(chunk, self._crc32)
+        if self._crc32 is not None:
+            self._crc32 = zlib.crc32(chunk, self._crc32)
         if self._blake3 is not None:
             self._blake3.update(chunk)
         if self._git is not None:
@@ -256,7 +258,9 @@ class _Digests:
 
     def computed(self) -> Mapping[str, str]:
         """Every hash that can be compared, by the name of its kind."""
-        known = {"sha256": self.sha256, "crc32": f"{self._crc32:08x}"}
+        known = {"sha256": self.sha256}
+        if self._crc32 is not None:
+            known["crc32"] = f"{self._crc32:08x}"
         if self._blake3 is not None:
             known["blake3"] = self._blake3.hexdigest()
         if self._git is not None:
