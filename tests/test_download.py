@@ -435,3 +435,17 @@ def test_stopping_keeps_what_has_arrived(site: Site, client: Client, tmp_path: P
         download(client, remote(site), tmp_path / "part", told=told)
     check(download(client, remote(site), tmp_path / "part"))
     assert site.header("Range") == [None, f"bytes={3 * SYNC}-"]
+
+
+def test_no_moment_at_which_old_bytes_pass_for_a_new_file(
+    site: Site, client: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The file changed; we are killed when that is written down, and go on later: nothing of the old one is left."""
+    site.files[PATH].faults = [cut(3 * SYNC)] + [answer(500)] * 4
+    with pytest.raises(HttpError):
+        download(client, remote(site, None), tmp_path / "part")
+    site.files[PATH] = Served(OTHER)
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(module, "_receive", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        download(client, remote(site, None), tmp_path / "part")
+    check(download(client, remote(site, None), tmp_path / "part"), OTHER)

@@ -7,12 +7,14 @@ on other programs' shelves, where we write nothing unasked, is kept in the home,
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from bottega.errors import SaveError
 from bottega.formats import strictjson
 from bottega.formats.atomic import atomic
 from bottega.formats.sniff import sniff_bytes
@@ -58,13 +60,13 @@ def fetch_extras(client: Client, offer: Offer) -> Extras:
     return Extras(files, tuple(notes))
 
 
-def write_beside(path: Path, offer: Offer, extras: Extras, fetched: Fetched | None, sha256: str, size: int) -> None:
+def write_beside(
+    path: Path, offer: Offer, extras: Extras, fetched: Fetched | None, sha256: str, size: int
+) -> tuple[str, ...]:
     """Put the extras and the source beside a model; what the user has there under those names stays.
 
-    Raises SaveError where they can't be written.
+    Answers with notes: on what could not be had, and on what could not be written.
     """
-    for ending, content in extras.files.items():
-        write_new(beside(path, ending), content)
     source = {
         **offer.source,
         "key": offer.short_key,
@@ -81,8 +83,14 @@ def write_beside(path: Path, offer: Offer, extras: Extras, fetched: Fetched | No
         "fetched": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "by": f"bottega {__version__}",
     }
-    with atomic(beside(path, ".source.json")) as out:
-        out.write(json.dumps(source, indent=2).encode())
+    try:
+        for ending, content in extras.files.items():
+            write_new(beside(path, ending), content)
+        with atomic(beside(path, ".source.json")) as out:
+            out.write(json.dumps(source, indent=2).encode())
+    except SaveError as error:
+        return (*extras.notes, str(error))  # the model itself is there
+    return extras.notes
 
 
 def write_new(path: Path, content: bytes) -> None:
@@ -102,7 +110,7 @@ def sources_under(root: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
     for file in (*sorted(root.glob("*.source.json")), *sorted(root.glob("*/*.source.json"))):
         told = read_json(file)
         name = told.get("name") if told else None
-        if told and isinstance(name, str) and name and "/" not in name and "\\" not in name:
+        if told and isinstance(name, str) and name.strip(".") and not re.search(r"[/\\\0]", name):
             path = file.with_name(name)
             if path.exists():
                 yield path, told

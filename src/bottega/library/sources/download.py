@@ -27,6 +27,7 @@ from blake3 import blake3
 
 from bottega.errors import FormatError, SaveError
 from bottega.formats import strictjson
+from bottega.formats.atomic import sync_folder
 from bottega.formats.sniff import KINDS, sniff_bytes
 from bottega.library.sources.client import ATTEMPTS, Client, Response, delay_before_retry, http_error, shown_url
 from bottega.library.sources.errors import Damaged, HttpError, NetworkError, Refused, Unreachable
@@ -120,8 +121,9 @@ def forget_state(part: Path) -> None:
 def _attempt(client: Client, file: RemoteFile, part: Path, keep_free: int, told: Told) -> Fetched:
     state = _read_state(part, file)
     start = _resumable(part, state)
+    digests = _Digests(file, start, part, told)  # before the server is asked: it would not wait so long
     if state.size is not None and start == state.size:
-        return _finished(file, part, state, _Digests(file, start, part, told), resumed=True)
+        return _finished(file, part, state, digests, resumed=True)
     headers = {"Range": f"bytes={start}-"} if start else {}
     if start and (validator := _validator(state)):
         headers["If-Range"] = validator
@@ -133,16 +135,19 @@ def _attempt(client: Client, file: RemoteFile, part: Path, keep_free: int, told:
                 raise _Restart
             if response.status not in (200, 206):
                 raise http_error(response, file.site)
-            start = _agree(response, file, part, state, start)
-            _check_room(part, (state.size or file.size or 0) - start, keep_free)
-            digests = _Digests(file, start, part, told)
+            if _agree(response, file, state, start) != start:
+                digests = _Digests(file, 0, part, told)
+            _check_room(part, (state.size or file.size or 0) - digests.size, keep_free)
+            resumed = digests.size > 0
+            if not resumed:
+                _drop(part)
             _write_state(part, state)
             _receive(client, response, file, part, state, digests, told)
-            return _finished(file, part, state, digests, resumed=start > 0)
+            return _finished(file, part, state, digests, resumed=resumed)
     raise AssertionError("the last address is never skipped")
 
 
-def _agree(response: Response, file: RemoteFile, part: Path, state: _State, start: int) -> int:
+def _agree(response: Response, file: RemoteFile, state: _State, start: int) -> int:
     """Where the body goes on, after comparing what the server says with what is there; brings `state` up to date."""
     headers = response.headers
     etag, modified = headers.get("ETag", ""), headers.get("Last-Modified", "")
@@ -170,6 +175,13 @@ def _agree(response: Response, file: RemoteFile, part: Path, state: _State, star
     state.url = shown_url(file.urls[0])
     state.suggested_name = _suggested_name(response) or state.suggested_name
     return start
+
+
+def _drop(part: Path) -> None:
+    """Take away bytes that are of no use, for good, before anything says that they belong to another file."""
+    if part.exists():
+        part.unlink()
+        sync_folder(part.parent)
 
 
 def _receive(

@@ -158,8 +158,8 @@ def install_file(client: Client, shelf: Shelf, offer: Offer, fetched: Fetched, t
         forget_state(fetched.path)
     else:
         discard(fetched.path)
-    write_beside(path, offer, extras, fetched, fetched.sha256, fetched.size)
-    return Installed(offer, shelf.entry(path, fetched.sha256), True, (*notes, *extras.notes))
+    notes += write_beside(path, offer, extras, fetched, fetched.sha256, fetched.size)
+    return Installed(offer, shelf.entry(path, fetched.sha256), True, notes)
 
 
 def install_folder(client: Client, shelf: Shelf, offer: Offer, staging: Path, target: Target) -> Installed:
@@ -178,10 +178,9 @@ def install_folder(client: Client, shelf: Shelf, offer: Offer, staging: Path, ta
             f"{path}: could not be put there ({error.strerror or error})", "choose a folder on the same disk with --to"
         ) from error
     sync_folder(folder)
-    entry = shelf.entry(path)
-    extras = fetch_extras(client, offer)
-    write_beside(path, offer, extras, None, "", entry.size)
-    return Installed(offer, entry, True, (*offer.notes, *notes, *header.notes, *extras.notes))
+    size = sum(file.size or 0 for file in offer.files)
+    written = write_beside(path, offer, fetch_extras(client, offer), None, "", size)
+    return Installed(offer, shelf.entry(path), True, (*offer.notes, *notes, *header.notes, *written))
 
 
 def complete_beside(client: Client, installed: Entry, offer: Offer, root: Path) -> None:
