@@ -33,7 +33,7 @@ def test_a_variable_goes_before_the_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "told"),
     [
-        ("shelfs = []", "settings.toml: shelfs is no setting; the settings are device, model,"),
+        ("shelfs = []", "settings.toml: shelfs is no setting; the settings are civitai_url, device, huggingface_url,"),
         ('shelves = "models"', "settings.toml: shelves is 'models'; write a list"),
         ("shelves = [1]", "settings.toml: shelves is [1]; write a list"),
         ("model = 3", "settings.toml: model is 3; write a text in quotes"),
@@ -41,6 +41,14 @@ def test_a_variable_goes_before_the_file(tmp_path: Path) -> None:
         ('precision = "float8"', "settings.toml: precision is 'float8'; use one of auto, float32"),
         ('device = "gpu"', "settings.toml: device is 'gpu'; use one of auto, cuda"),
         ('device = "cuda:"', "settings.toml: device is 'cuda:'; use one of auto, cuda"),
+        ("allow_loopback = true", "settings.toml: allow_loopback is no setting"),
+        ('civitai_url = "civitai.com"', "settings.toml: civitai_url is 'civitai.com'; write an address with https://"),
+        ('huggingface_url = "http://127.0.0.1:8"', "write an address with https://"),
+        ('huggingface_url = "https://me:word@mirror"', "'https://...@mirror'; write an address with https://"),
+        ('proxy = "socks5://me:word@proxy"', "settings.toml: proxy is 'socks5://...@proxy'; write"),
+        ("parallel_downloads = 0", "settings.toml: parallel_downloads is 0; write a number from 1 to 8"),
+        ("parallel_downloads = 1.5", "write a number from 1 to 8"),
+        ("keep_free_mb = true", "write a number from 0 to"),
     ],
 )
 def test_a_wrong_setting_is_named_in_its_file(text: str, told: str, tmp_path: Path) -> None:
@@ -74,3 +82,10 @@ def test_a_precision_that_the_device_has_not_is_named_as_the_setting_that_it_is(
     ran = bottega("make", "image", "a house", "--set", "precision=float16")
     assert ran.code == 2
     assert "bottega: knobs.precision: CPUs can't compute in float16" in ran.err
+
+
+def test_this_machine_may_be_fetched_from_only_where_a_variable_says_so(tmp_path: Path) -> None:
+    mirror = 'civitai_url = "http://127.0.0.1:8/"\nstall_seconds = 1\nproxy = "environment"'
+    read = settings(tmp_path, mirror, BOTTEGA_ALLOW_LOOPBACK="1")
+    assert (read.allow_loopback, read.civitai_url, read.stall_seconds) == (True, "http://127.0.0.1:8", 1.0)
+    assert not settings(tmp_path, BOTTEGA_ALLOW_LOOPBACK="0").allow_loopback

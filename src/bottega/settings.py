@@ -14,6 +14,7 @@ from bottega.errors import FileError, InvalidSetting
 
 STARTER_SHELF = Path(__file__).parent / "starter"
 PRECISIONS = ("auto", "float32", "bfloat16", "float16")
+RANGES = {"parallel_downloads": (1, 8), "keep_free_mb": (0, 1 << 20), "stall_seconds": (0.05, 3600)}
 
 
 @dataclass(frozen=True)
@@ -21,6 +22,12 @@ class Settings:
     """What a user may decide about this installation; a recipe, once resolved, no longer depends on any of it.
 
     `shelves` are read in place; the home's own `models` folder and the starter models always belong to them.
+    `civitai_url` and `huggingface_url` are the sites that `models get` asks, or mirrors of them; each site's token is
+    sent to this address and no other. `proxy` is empty (connect directly), `environment` (as `https_proxy` and
+    `no_proxy` say) or the address of one; through a proxy nobody can check which address a name leads to.
+    `parallel_downloads` is how many files are fetched at once, `keep_free_mb` what a download leaves free on the disk,
+    `stall_seconds` how long it waits for a server that has fallen silent. `allow_loopback` is for tests only (the
+    variable BOTTEGA_ALLOW_LOOPBACK=1): this machine's own addresses may be fetched from, also without encryption.
     """
 
     home: Path
@@ -29,6 +36,13 @@ class Settings:
     model: str = "starter-image"
     device: str = "auto"
     precision: str = "auto"
+    civitai_url: str = "https://civitai.com"
+    huggingface_url: str = "https://huggingface.co"
+    proxy: str = ""
+    parallel_downloads: int = 2
+    keep_free_mb: int = 1024
+    stall_seconds: float = 30.0
+    allow_loopback: bool = False
 
     @property
     def file(self) -> Path:
@@ -41,6 +55,21 @@ class Settings:
         return self.home / "catalog.sqlite"
 
     @property
+    def models(self) -> Path:
+        """The shelf of the home: where `models get` puts what it fetches."""
+        return self.home / "models"
+
+    @property
+    def tokens(self) -> Path:
+        """Where the user may keep the keys of sites, readable by nobody else."""
+        return self.home / "tokens.toml"
+
+    @property
+    def cards(self) -> Path:
+        """What sites know of models that lie on other programs' shelves, by hash."""
+        return self.home / "cards"
+
+    @property
     def inputs(self) -> Path:
         """Pictures that recipes were given, kept by hash."""
         return self.home / "inputs"
@@ -48,7 +77,7 @@ class Settings:
     @property
     def all_shelves(self) -> tuple[Path, ...]:
         """Every folder that is scanned, the starter models first."""
-        return (STARTER_SHELF, self.home / "models", *self.shelves)
+        return (STARTER_SHELF, self.models, *self.shelves)
 
 
 def default_home(environment: Mapping[str, str]) -> Path:
@@ -72,12 +101,13 @@ def read_settings(environment: Mapping[str, str] = os.environ) -> Settings:
         told = {}
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise FileError(file, f"is no valid TOML ({error})", "mend it or move it away") from None
-    known = {entry.name for entry in fields(Settings)} - {"home"}
+    allow_loopback = environment.get("BOTTEGA_ALLOW_LOOPBACK") == "1"
+    known = {entry.name for entry in fields(Settings)} - {"home", "allow_loopback"}
     for name, value in told.items():
         if name not in known:
             raise InvalidSetting(f"{file}: {name} is no setting", f"the settings are {', '.join(sorted(known))}")
-        if remedy := _remedy(name, value):
-            raise InvalidSetting(f"{file}: {name} is {value!r}", remedy)
+        if remedy := _remedy(name, value, allow_loopback):
+            raise InvalidSetting(f"{file}: {name} is {_without_password(value)!r}", remedy)
     device = environment.get("BOTTEGA_DEVICE")
     if device and (remedy := _remedy("device", device)):
         raise InvalidSetting(f"BOTTEGA_DEVICE is {device!r}", remedy)
@@ -88,18 +118,42 @@ def read_settings(environment: Mapping[str, str] = os.environ) -> Settings:
         model=told.get("model", defaults.model),
         device=device or told.get("device", defaults.device),
         precision=told.get("precision", defaults.precision),
+        civitai_url=told.get("civitai_url", defaults.civitai_url).rstrip("/"),
+        huggingface_url=told.get("huggingface_url", defaults.huggingface_url).rstrip("/"),
+        proxy=told.get("proxy", defaults.proxy),
+        parallel_downloads=told.get("parallel_downloads", defaults.parallel_downloads),
+        keep_free_mb=told.get("keep_free_mb", defaults.keep_free_mb),
+        stall_seconds=float(told.get("stall_seconds", defaults.stall_seconds)),
+        allow_loopback=allow_loopback,
     )
 
 
-def _remedy(name: str, value: Any) -> str:
+def _remedy(name: str, value: Any, allow_loopback: bool = False) -> str:
     """What to write instead of a value that this setting can't have; empty for one that it can."""
     if name == "shelves":
         is_list = isinstance(value, list) and all(isinstance(item, str) for item in value)
         return "" if is_list else "write a list of texts in quotes"
+    if name in RANGES:
+        low, high = RANGES[name]
+        numbers = (int, float) if name == "stall_seconds" else (int,)
+        fits = isinstance(value, numbers) and not isinstance(value, bool) and low <= value <= high
+        return "" if fits else f"write a number from {low:g} to {high:g}"
     if not isinstance(value, str):
         return "write a text in quotes"
     if name == "device" and not re.fullmatch(r"auto|cpu|mps|cuda(:[0-9]+)?", value):
         return "use one of auto, cuda, cuda:1, mps, cpu"
     if name == "precision" and value not in PRECISIONS:
         return f"use one of {', '.join(PRECISIONS)}"
+    if name in ("civitai_url", "huggingface_url"):
+        schemes = "https?" if allow_loopback else "https"
+        return (
+            "" if re.fullmatch(rf"{schemes}://[^\s/?#@\\]+(/[^\s?#\\]*)?", value) else "write an address with https://"
+        )
+    if name == "proxy" and not re.fullmatch(r"|environment|http://[^\s/?#\\]+/?", value):
+        return 'write "environment", or the address of an HTTP proxy, such as http://proxy:3128'
     return ""
+
+
+def _without_password(value: Any) -> Any:
+    """A value that may be shown: of an address with a name and a password, those are left out."""
+    return re.sub(r"//[^/@]*@", "//...@", value) if isinstance(value, str) else value

@@ -52,6 +52,8 @@ class Progress:
         self._shown_at = now
         told = f"{size_text(done)} of {size_text(total)}" if unit == "bytes" else f"{done}/{total}"
         left = self._left(done, total, now)
+        if unit == "bytes" and left:
+            left = f"{size_text((done - self._first) / (now - self._since))}/s, {left}"
         if self._watched:
             self._draw(phase, done / total if total else 1.0, told, left)
         else:

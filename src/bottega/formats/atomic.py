@@ -55,7 +55,7 @@ def atomic(path: str | Path, settle: Callable[[Path, Path], None] = os.replace) 
         except BaseException:
             temporary.unlink(missing_ok=True)  # an interrupt may come when it has its name already
             raise
-        _sync_folder(path.parent)
+        sync_folder(path.parent)
 
 
 @contextmanager
@@ -82,7 +82,7 @@ def atomic_folder(path: str | Path, aside: Path | None = None) -> Iterator[Path]
         finally:
             if lock is not None:
                 os.close(lock)
-        _sync_folder(path.parent)
+        sync_folder(path.parent)
 
 
 def remove_stale(folder: Path) -> list[Path]:
@@ -216,7 +216,7 @@ def settle_new(temporary: Path, path: Path) -> None:
         os.unlink(temporary)
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
     """Make a rename survive a power cut; Windows has no way to ask for it."""
     if os.name == "nt":
         return
@@ -230,4 +230,4 @@ def _sync_folder(folder: Path) -> None:
 def _sync_folders(root: Path) -> None:
     """Make the names in a tree of folders survive a power cut."""
     for place, _, _ in os.walk(root, topdown=False):
-        _sync_folder(Path(place))
+        sync_folder(Path(place))

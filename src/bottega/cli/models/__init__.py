@@ -24,6 +24,9 @@ ACTIONS = {
     "correct": "say what a model really is",
     "convert": "write a model as safetensors or as a folder, in another dtype",
     "merge": "make one model of several, or of a model and LoRA",
+    "get": "fetch models from Civitai, Hugging Face or any address",
+    "check-updates": "ask the sites of models for newer versions",
+    "identify-online": "look models up at Civitai by their hash",
 }
 MODULES = {"list": "listing"}  # where the action's name is taken
 

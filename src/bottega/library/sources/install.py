@@ -1,0 +1,276 @@
+"""From bytes that have arrived to a model on a shelf: what it is decides where it goes, and whether it may stay."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from bottega.errors import DangerousModel, FileError, FormatError, SaveError
+from bottega.formats import Header, read_header
+from bottega.formats.atomic import atomic, settle_new, sync_folder
+from bottega.library.catalog import Catalog, Entry
+from bottega.library.disk import MODEL_SUFFIXES, stamp_of
+from bottega.library.find import identify_path
+from bottega.library.hashes import hash_file, sha256_of
+from bottega.library.identify import identify
+from bottega.library.sources.cards import beside, fetch_extras, sources_under, write_beside
+from bottega.library.sources.client import Client
+from bottega.library.sources.download import Fetched, discard, forget_state
+from bottega.library.sources.errors import NetworkError, Refused
+from bottega.library.sources.names import safe_name
+from bottega.library.sources.offers import Offer
+from bottega.spec import Recogniser
+
+# The folder for each kind, under the names that ComfyUI gives them where it has one.
+FOLDERS = {
+    "checkpoint": "checkpoints", "lora": "loras", "embedding": "embeddings", "hypernetwork": "hypernetworks",
+    "vae": "vae", "vae_approx": "vae_approx", "controlnet": "controlnet", "t2i_adapter": "controlnet",
+    "upscaler": "upscale_models", "text_encoder": "text_encoders", "diffusion_model": "diffusion_models",
+    "language_model": "language_models", "clip_vision": "clip_vision", "motion_module": "motion_modules",
+    "ip_adapter": "ip_adapters", "unknown": "other", "": "other",
+}  # fmt: skip
+_SUFFIXES = {"safetensors": ".safetensors", "gguf": ".gguf"}
+_PICKLES = (".ckpt", ".pt", ".pth", ".bin")
+
+
+@dataclass(frozen=True)
+class Target:
+    """Where the user wants a model: in which folder (None: the home's folder for its kind), under which name, and
+    whether also if its pickle mentions names beside the harmless ones."""
+
+    folder: Path | None = None
+    name: str = ""
+    allow_unusual: bool = False
+
+
+@dataclass(frozen=True)
+class Installed:
+    """A model that is on a shelf now. `fetched` is false where it was there before."""
+
+    offer: Offer
+    entry: Entry
+    fetched: bool
+    notes: tuple[str, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """The result as plain data."""
+        return {
+            "reference": self.offer.reference,
+            "status": "installed" if self.fetched else "already here",
+            "path": str(self.entry.path),
+            "name": self.entry.name,
+            "kind": self.entry.kind,
+            "family": self.entry.family,
+            "size": self.entry.size,
+            "sha256": self.entry.sha256,
+            "page": self.offer.page,
+            "licence": self.offer.licence,
+            "source": dict(self.offer.source),
+            "notes": list(self.notes),
+        }
+
+
+@dataclass(frozen=True)
+class Shelf:
+    """Where things are put, and how they are recognised and remembered."""
+
+    root: Path
+    catalog: Catalog
+    recognisers: Sequence[Recogniser]
+
+    def entry(self, path: Path, sha256: str = "") -> Entry:
+        """The model at a path, on record with its hash."""
+        entry = identify_path(self.catalog, path, self.recognisers)
+        if path.is_relative_to(self.root) and entry.shelf != self.root:
+            entry = replace(entry, shelf=self.root)
+            self.catalog.put([entry])
+        return self.catalog.keep_hash(entry, sha256) if sha256 and not entry.path.is_dir() else entry
+
+
+def already_here(shelf: Shelf, offer: Offer, client: Client, target: Target) -> Entry | None:
+    """The model that has the very bytes of an offer, if it is on a shelf; nothing is downloaded to find out.
+
+    Files of the same size whose hash nobody computed yet are hashed: that is quicker than to fetch them again.
+    """
+    root = target.folder or shelf.root
+    for path, told in sources_under(root):
+        if told.get("key") == offer.short_key and _is_unchanged(path, told, offer, client):
+            sha256 = told.get("sha256")
+            return shelf.entry(path, sha256 if isinstance(sha256, str) else "")
+    sha256 = None if offer.is_folder else offer.files[0].sha256
+    if sha256 is None:
+        return None
+    same_size = [entry for entry in shelf.catalog.entries() if entry.size == offer.files[0].size]
+    candidates = {entry.path: entry for entry in (*shelf.catalog.with_sha256(sha256), *same_size)}
+    for entry in candidates.values():
+        try:
+            unchanged = not entry.error and stamp_of(entry.path) == entry.stamp
+            if unchanged and sha256_of(shelf.catalog, entry).sha256 == sha256:
+                return entry
+        except (OSError, FileError):
+            continue
+    return None
+
+
+def _is_unchanged(path: Path, told: Mapping[str, Any], offer: Offer, client: Client) -> bool:
+    """Whether a model is still what was fetched, and its site has the same; commits and versions never change."""
+    if offer.is_folder:
+        return path.is_dir()
+    if not path.is_file() or path.stat().st_size != told.get("size"):
+        return False
+    wanted = offer.files[0].sha256
+    if wanted or offer.source["site"] != "url":
+        return wanted in (None, told.get("sha256"))
+    etag = told.get("etag")
+    if not isinstance(etag, str) or not etag.isascii() or not etag.isprintable() or not etag:
+        return False
+    try:
+        with client.get(offer.files[0].urls[0], {"If-None-Match": etag, "Range": "bytes=0-0"}) as response:
+            return response.status == 304
+    except NetworkError:
+        return False  # the download will say what is wrong
+
+
+def install_file(client: Client, shelf: Shelf, offer: Offer, fetched: Fetched, target: Target) -> Installed:
+    """Put one file that arrived on the shelf, if it is a model that may be there.
+
+    Raises FormatError and its kin for what is none (nothing of it is kept), Refused where the user has to say more.
+    """
+    header = _inspected(fetched.path, offer, target)
+    kind, notes = _kind(header, offer, shelf.recognisers)
+    notes = (*offer.notes, *notes, *header.notes)
+    suffix = _suffix(header, offer, fetched)
+    suggested = target.name or (fetched.suggested_name if offer.source["site"] == "url" else offer.files[0].path)
+    folder = target.folder or shelf.root / folder_of(kind)
+    path = folder / safe_name(suggested, suffix)
+    twins = [entry for entry in shelf.catalog.with_sha256(fetched.sha256) if _is_there(entry)]
+    if twins:
+        discard(fetched.path)
+        return Installed(offer, twins[0], False, (*notes, "what arrived is the same as this, which was here before"))
+    extras = fetch_extras(client, offer)
+    folder.mkdir(parents=True, exist_ok=True)
+    if _settle(fetched, path):
+        forget_state(fetched.path)
+    else:
+        discard(fetched.path)
+    notes += write_beside(path, offer, extras, fetched, fetched.sha256, fetched.size)
+    return Installed(offer, shelf.entry(path, fetched.sha256), True, notes)
+
+
+def install_folder(client: Client, shelf: Shelf, offer: Offer, staging: Path, target: Target) -> Installed:
+    """Put a folder that arrived on the shelf, all at once."""
+    header = _inspected(staging, offer, target)
+    kind, notes = _kind(header, offer, shelf.recognisers)
+    folder = target.folder or shelf.root / folder_of(kind)
+    path = folder / safe_name(target.name or offer.title.rpartition("/")[2], "")
+    folder.mkdir(parents=True, exist_ok=True)
+    if os.path.lexists(path):
+        raise Refused(f"{path}: there is something else of that name", "give it another one with --name")
+    try:
+        os.rename(staging, path)
+    except OSError as error:
+        raise SaveError(
+            f"{path}: could not be put there ({error.strerror or error})", "choose a folder on the same disk with --to"
+        ) from error
+    sync_folder(folder)
+    size = sum(file.size or 0 for file in offer.files)
+    written = write_beside(path, offer, fetch_extras(client, offer), None, "", size)
+    return Installed(offer, shelf.entry(path), True, (*offer.notes, *notes, *header.notes, *written))
+
+
+def complete_beside(client: Client, installed: Entry, offer: Offer, root: Path) -> None:
+    """Write what belongs beside a model that was there before, where it lies on our own shelf and has none of it."""
+    if installed.path.is_relative_to(root) and not beside(installed.path, ".source.json").exists():
+        extras = fetch_extras(client, offer)
+        write_beside(installed.path, offer, extras, None, installed.sha256 or "", installed.size)
+
+
+def folder_of(kind: str) -> str:
+    """The folder of a shelf for models of this kind."""
+    return FOLDERS.get(kind) or f"{kind}s"
+
+
+def _inspected(path: Path, offer: Offer, target: Target) -> Header:
+    """The header of what arrived; what is refused is thrown away, what is unusual waits for the user to allow it."""
+    try:
+        header = read_header(path)
+    except FormatError as error:
+        _throw_away(path)
+        raise _renamed(error, path, offer.title) from None
+    if header.safety.verdict != "clean" and not target.allow_unusual:
+        reasons = "; ".join(header.safety.reasons or header.safety.names)[:300]
+        raise Refused(
+            f"{offer.title}: it is unusual ({reasons}) and was not put on a shelf",
+            "nothing in it is ever run; to have it anyway run the command again with --allow-unusual",
+        )
+    return header
+
+
+def _renamed(error: FormatError, path: Path, title: str) -> FormatError:
+    """The same error, about what the user asked for instead of a temporary file."""
+    what = error.what.removeprefix(f"{path}: ").replace(str(path), path.name)
+    remedy = error.remedy
+    if isinstance(error, DangerousModel):
+        return DangerousModel(title, f"{what}; it was thrown away", remedy, error.names)
+    return FormatError(title, f"{what}; it was thrown away", remedy)
+
+
+def _throw_away(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        discard(path)
+
+
+def _kind(header: Header, offer: Offer, recognisers: Sequence[Recogniser]) -> tuple[str, tuple[str, ...]]:
+    """The kind that the header shows, else the one that the site tells, with a note where they differ."""
+    found = identify(header, recognisers).match.kind
+    if found in ("", "unknown"):
+        return offer.kind or "unknown", ()
+    if offer.kind and offer.kind != found and folder_of(offer.kind) != folder_of(found):
+        return found, (f"its site calls it a {offer.kind}, its header shows a {found}",)
+    return found, ()
+
+
+def _suffix(header: Header, offer: Offer, fetched: Fetched) -> str:
+    """The ending that says what is inside, whatever the name was that it came with."""
+    told = PurePosixPath(offer.files[0].path or fetched.suggested_name).suffix.lower()
+    if header.format == "pickle":
+        return told if told in _PICKLES else ".pt"
+    return _SUFFIXES.get(header.format) or (told if told in MODEL_SUFFIXES else ".bin")
+
+
+def _settle(fetched: Fetched, path: Path) -> bool:
+    """Give the file its name; false where the same bytes have it already. Raises Refused where others have it."""
+    try:
+        try:
+            settle_new(fetched.path, path)
+        except FileExistsError:
+            raise
+        except OSError as error:
+            if error.errno != errno.EXDEV:
+                raise
+            with fetched.path.open("rb") as source, atomic(path, settle_new) as out:  # the folder is on another disk
+                shutil.copyfileobj(source, out, 4 << 20)
+            fetched.path.unlink()
+    except FileExistsError:
+        if path.is_file() and path.stat().st_size == fetched.size and hash_file(path) == fetched.sha256:
+            return False
+        raise Refused(
+            f"{path}: a different file of that name is there",
+            "give the new one another name with --name; it has arrived",
+        ) from None
+    sync_folder(path.parent)
+    return True
+
+
+def _is_there(entry: Entry) -> bool:
+    try:
+        return stamp_of(entry.path) == entry.stamp
+    except OSError:
+        return False
