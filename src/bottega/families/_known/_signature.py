@@ -178,7 +178,7 @@ class Signature:
         owner = PIPELINES.get(pipeline) if isinstance(pipeline, str) else None
         if owner is not None and owner[0] != self.id:
             return None
-        if pipeline is not None and self.category == PART:  # a part of what another signature recognises
+        if pipeline is not None and self.kind != DIFFUSION_MODEL:  # a part of what another signature recognises
             return None
         found = self._find(header, tuple(f"{part}/" for part in header.configs if part))
         if found is None and owner is None:
