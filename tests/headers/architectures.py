@@ -241,6 +241,7 @@ PIPELINES: dict[str, Layout] = {
     "flux-part": _part("flux-schnell-diffusers"),
     "flux-part-elsewhere": _part("flux-dev-diffusers", "my-flux"),
     "kolors-part": _part("kolors", "unet"),
+    "clip-part": _part("clip-l", "text_encoder"),
     "t5-part": _part("t5-xxl", "text_encoder_2"),
 }
 
