@@ -238,10 +238,10 @@ PIPELINES: dict[str, Layout] = {
     "karlo-folder": _named("UnCLIPPipeline", "karlo"),
     "unidiffuser-folder": _named("UniDiffuserPipeline", "unidiffuser"),
     "vq-diffusion-folder": _named("VQDiffusionPipeline", "vq-diffusion"),
-    "lumina-next-folder": _named("LuminaPipeline", "lumina-next"),
     "flux-part": _part("flux-schnell-diffusers"),
     "flux-part-elsewhere": _part("flux-dev-diffusers", "my-flux"),
     "kolors-part": _part("kolors", "unet"),
+    "clip-part": _part("clip-l", "text_encoder"),
     "t5-part": _part("t5-xxl", "text_encoder_2"),
 }
 

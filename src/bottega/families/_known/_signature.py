@@ -13,7 +13,7 @@ from types import MappingProxyType
 
 from bottega.families._known import _told
 from bottega.families._known._pipelines import PIPELINES
-from bottega.formats.header import Header, View
+from bottega.formats.header import Header, View, shown
 from bottega.spec import Known, Match
 
 BASE, PART = "base", "part"
@@ -162,7 +162,7 @@ class Signature:
         kind = _told.kind_told(header, self.kind)
         because = [f"config.json says that it is of type {told}"]
         if name := _told.class_name(header):
-            because.append(f"it is of transformers' class {name}")
+            because.append(f"it is of transformers' class {shown(name)}")
         dimensions = _told.config_dimensions(header)
         return Match(BASE, dimensions, {self.part: ""}, tuple(because), False, kind, self.category, self.family)
 
@@ -178,7 +178,7 @@ class Signature:
         owner = PIPELINES.get(pipeline) if isinstance(pipeline, str) else None
         if owner is not None and owner[0] != self.id:
             return None
-        if pipeline is not None and self.category == PART:  # a part of what another signature recognises
+        if pipeline is not None and self.kind != DIFFUSION_MODEL:  # a part of what another signature recognises
             return None
         found = self._find(header, tuple(f"{part}/" for part in header.configs if part))
         if found is None and owner is None:
@@ -209,10 +209,10 @@ class Signature:
         if told:
             variant = Variant(told, words=f"a pipeline of class {pipeline}", family=variant.family)
         because += filter(None, (variant.words, self.words))
-        size = self.named.get(dimensions.get("width"))  # type: ignore[call-overload]
-        if size:
-            dimensions["size"] = size
-            because.append(f"width {dimensions['width']}: the published size {size}")
+        width = dimensions.get("width")
+        if isinstance(width, int) and width in self.named:
+            dimensions["size"] = self.named[width]
+            because.append(f"width {width}: the published size {self.named[width]}")
         parts = _folders(header) if pipeline else {self.part: view.prefix} | _companions(header, view.prefix)
         kind = CHECKPOINT if self.kind == DIFFUSION_MODEL and len(parts) > 1 else self.kind
         return Match(

@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import replace
 
-from bottega.formats.header import Header, TensorInfo
+from bottega.formats.header import Header, TensorInfo, shown
 
 # Dimensions by the names that configs have for them, the commonest first.
 _IN_CONFIG: Mapping[str, tuple[str, ...]] = {
@@ -110,7 +110,7 @@ def config_dimensions(header: Header) -> dict[str, int | str]:
             told[dimension] = value
     quantisation = config.get("quantization_config")
     if isinstance(quantisation, dict) and isinstance(method := quantisation.get("quant_method"), str):
-        told["quantisation"] = method[:40]
+        told["quantisation"] = shown(method)[1:-1]
     return told
 
 

@@ -202,7 +202,7 @@ SIGNATURES = (
         ),
         types=("whisper",),
         kind="speech_recognition",
-        prefixes=BARE,
+        prefixes=("", "model_state_dict."),
         named={384: "tiny", 512: "base", 768: "small", 1024: "medium", 1280: "large"},
     ),
     Signature(

@@ -746,6 +746,88 @@ SIGNATURES = (
         ),
         requires={"text_encoder": "the text encoder CLIP-L", "vae": "its VQ autoencoder"},
     ),
+    Signature(
+        "lumina-next",
+        "Lumina-Next",
+        "image",
+        (
+            Naming(
+                (
+                    "patch_embedder.proj.weight",
+                    "time_caption_embed.caption_embedder.1.weight",
+                    "layers.0.attn1.to_q.weight",
+                ),
+                sizes={"width": ("patch_embedder.proj.weight", 0)},
+                counts={"layers": "layers.{}.attn1.to_q.weight"},
+                label=_DIFFUSERS,
+            ),
+        ),
+        requires={"text_encoder": "the text encoder Gemma 2B", "vae": "Stable Diffusion XL's autoencoder"},
+    ),
+    Signature(
+        "flux3",
+        "FLUX.3",
+        "image",
+        tuple(
+            Naming(
+                (f"early_stream_modulations.image.{lin}.weight", f"single_stream_modulations.image.{lin}.weight"),
+                sizes={"width": (f"early_stream_modulations.image.{lin}.weight", 1)},
+                variants=(
+                    Variant("distilled", (Is("ref_time_in.in_layer.weight"),), "a second embedding of time: distilled"),
+                    Variant("base"),
+                ),
+                label=label,
+            )
+            for lin, label in (("lin", "original"), ("linear", _DIFFUSERS))
+        ),
+        requires={"text_encoder": "its text encoder", "vae": "its autoencoder"},
+    ),
+    Signature(
+        "ernie-image",
+        "ERNIE-Image",
+        "image",
+        (
+            Naming(
+                ("layers.0.adaLN_sa_ln.weight", "text_proj.weight", "x_embedder.proj.weight", "final_linear.weight"),
+                sizes={"width": ("x_embedder.proj.weight", 0), "in_channels": ("x_embedder.proj.weight", 1)},
+                counts={"layers": "layers.{}.adaLN_sa_ln.weight"},
+                label=_DIFFUSERS,
+            ),
+        ),
+        requires={"text_encoder": "its text encoder", "vae": "its autoencoder"},
+    ),
+    Signature(
+        "joy-image",
+        "JoyImage Edit",
+        "image",
+        (
+            Naming(
+                (
+                    "double_blocks.0.img_mod.modulate_table",
+                    "img_in.weight",
+                    "condition_embedder.text_embedder.linear_1.weight",
+                ),
+                sizes={"width": ("img_in.weight", 0), "in_channels": ("img_in.weight", 1)},
+                counts={"layers": "double_blocks.{}.img_mod.modulate_table"},
+                label=_DIFFUSERS,
+            ),
+        ),
+        requires={"text_encoder": "its text encoder", "vae": "its autoencoder"},
+    ),
+    Signature(
+        "nucleus-image",
+        "Nucleus-Image",
+        "image",
+        (
+            Naming(
+                ("transformer_blocks.0.encoder_proj.weight", "txt_norm.weight", "img_in.weight", "proj_out.weight"),
+                sizes={"width": ("img_in.weight", 0), "in_channels": ("img_in.weight", 1)},
+                counts={"layers": "transformer_blocks.{}.encoder_proj.weight"},
+                label=_DIFFUSERS,
+            ),
+        ),
+        requires={"text_encoder": "its text encoder", "vae": "its autoencoder"},
+    ),
 )
 
 KNOWN = known(SIGNATURES)

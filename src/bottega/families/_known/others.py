@@ -6,7 +6,7 @@ import re
 
 from bottega.families._known import _told, audio, encoders, language, upscalers, vision
 from bottega.families._known._signature import BASE, PART
-from bottega.formats.header import Header
+from bottega.formats.header import Header, shown
 from bottega.spec import Known, Match
 
 _TABLES = (*audio.SIGNATURES, *encoders.SIGNATURES, *language.SIGNATURES, *upscalers.SIGNATURES, *vision.SIGNATURES)
@@ -30,7 +30,7 @@ def _other_folder(header: Header) -> Match | None:
     if not kind:
         return None
     family = told if re.fullmatch(r"[\w.-]{1,60}", told, re.ASCII) else ""
-    because = (f"config.json names the class {name}, whose end tells what it is for; its type is not known",)
+    because = (f"config.json names the class {shown(name)}, whose end tells what it is for; its type is not known",)
     return Match(BASE, _told.config_dimensions(header), {"model": ""}, because, True, kind, BASE, family)
 
 
@@ -54,7 +54,7 @@ def _gguf_projector(header: Header) -> Match | None:
         return None
     projector = header.metadata.get("clip.projector_type", header.metadata.get("clip.vision.projector_type", ""))[:40]
     because = ("its metadata says that it projects what an image or audio encoder sees into a language model",)
-    dimensions = {"projector": projector, **_told.quantisation(header)}
+    dimensions = {"projector": shown(projector)[1:-1], **_told.quantisation(header)}
     return Match(BASE, dimensions, {}, because, False, "vision_projector", PART, "")
 
 

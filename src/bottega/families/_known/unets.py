@@ -500,7 +500,6 @@ SIGNATURES = (
             ("karlo", "Karlo unCLIP", "image", None),
             ("unidiffuser", "UniDiffuser", "image", None),
             ("vq-diffusion", "VQ-Diffusion", "image", None),
-            ("lumina-next", "Lumina-Next", "image", None),
         )
     ),
 )

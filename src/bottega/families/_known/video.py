@@ -398,6 +398,62 @@ SIGNATURES = (
         requires={"vae": "SeedVR2's autoencoder"},
         words="it restores and enlarges video and pictures",
     ),
+    Signature(
+        "minimax-h3",
+        "MiniMax H3",
+        "video",
+        (
+            Naming(
+                ("video_patch_proj.weight", "audio_patch_proj.weight", "blocks.0.attn.qkv_proj.weight"),
+                sizes={"width": ("video_patch_proj.weight", 0)},
+                counts={"layers": "blocks.{}.attn.qkv_proj.weight"},
+            ),
+            Naming(
+                ("token_refiner.refiner_blocks.0.norm1.weight", "audio_proj_in.weight", "proj_in.weight"),
+                sizes={"width": ("proj_in.weight", 0)},
+                counts={"layers": "transformer_blocks.{}.attn.to_q.weight"},
+                label=_DIFFUSERS,
+            ),
+        ),
+        requires={"text_encoder": "its text encoder", "vae": "its autoencoders of video and sound"},
+    ),
+    Signature(
+        "kandinsky6",
+        "Kandinsky 6",
+        "video",
+        (
+            Naming(
+                (
+                    "video_text_transformer_blocks.0.attn.to_query.weight",
+                    "audio_embeddings.in_layer.weight",
+                    "visual_embeddings.in_layer.weight",
+                ),
+                sizes={"width": ("visual_embeddings.in_layer.weight", 0)},
+                label=_DIFFUSERS,
+            ),
+        ),
+        requires={"text_encoder": "its text encoders", "vae": "its autoencoders of video and sound"},
+    ),
+    Signature(
+        "motif-video",
+        "Motif-Video",
+        "video",
+        (
+            Naming(
+                (
+                    "context_embedder.linear_1.weight",
+                    "time_text_embed.timestep_embedder.linear_1.weight",
+                    "transformer_blocks.0.norm1_context.linear.weight",
+                    "x_embedder.proj.weight",
+                ),
+                where=(Is("x_embedder.proj.weight", rank=5),),
+                sizes={"width": ("x_embedder.proj.weight", 0), "in_channels": ("x_embedder.proj.weight", 1)},
+                counts={"double_layers": "transformer_blocks.{}.norm1.linear.weight"},
+                label=_DIFFUSERS,
+            ),
+        ),
+        requires={"text_encoder": "its text encoder", "vae": "its autoencoder"},
+    ),
 )
 
 KNOWN = known(SIGNATURES)

@@ -7,7 +7,7 @@ from types import MappingProxyType
 
 from bottega.families._known._signature import PART, Is, Naming, Signature, Variant, known
 
-_PREFIXES = ("", "module.", "model.")
+_PREFIXES = ("", "module.", "model.", "ema.")
 
 
 def _sees(
