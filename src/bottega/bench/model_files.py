@@ -8,8 +8,7 @@ import json
 import os
 import random
 import re
-import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -200,86 +199,25 @@ def _write_broken(path: Path, index: int) -> None:
     path.write_bytes((cut, page, b"", bytes(4096))[index % 4])
 
 
-# --- pickles, as torch.save writes them
+# --- pickles
 
 
 def _write_pickle(path: Path, layout: str, written: list[Path]) -> None:
     """A pickle checkpoint; only every so many names are files of their own."""
-    if written and len(written) % LINKS:
+    if len(written) % LINKS:
         try:
             os.link(written[-1], path)
         except OSError:  # a file system without hard links
-            _write_zip(path, layout)
+            _save(path, layout)
     else:
-        _write_zip(path, layout)
+        _save(path, layout)
     written.append(path)
 
 
-def _write_zip(path: Path, layout: str) -> None:
-    """A zip archive of stored members, each storage's bytes at a multiple of 64 and left as a hole."""
-    root = path.stem
-    directory = b""
-    members = 0
-    with path.open("wb") as file:
-        for name, content, size in _members(layout):
-            full = f"{root}/{name}".encode()
-            at = file.tell()
-            padding = -(at + 30 + len(full) + 4) % 64
-            extra = b"FB" + padding.to_bytes(2, "little") + b"Z" * padding
-            sum_of = zlib.crc32(content) if content else _sum_of_zeros(size)
-            fields = (0).to_bytes(8, "little") + b"".join(
-                value.to_bytes(4, "little") for value in (sum_of, size, size)
-            ) + len(full).to_bytes(2, "little")  # fmt: skip
-            file.write(b"PK\3\4\0\0" + fields + len(extra).to_bytes(2, "little") + full + extra + content)
-            file.seek(size - len(content), os.SEEK_CUR)
-            directory += b"PK\1\2\0\0\0\0" + fields + bytes(12) + at.to_bytes(4, "little") + full
-            members += 1
-        start = file.tell()
-        counts = members.to_bytes(2, "little") * 2 + len(directory).to_bytes(4, "little") + start.to_bytes(4, "little")
-        file.write(directory + b"PK\5\6\0\0\0\0" + counts + b"\0\0")
+def _save(path: Path, layout: str) -> None:
+    """Have torch write the file, of tensors that have no bytes: where those would be it leaves holes."""
+    import torch
+    from torch._subclasses import FakeTensorMode
 
-
-def _members(layout: str) -> Iterator[tuple[str, bytes, int]]:
-    """Name, bytes (none for a hole) and size of each member."""
-    yield "data.pkl", (content := _pickle_of(layout)), len(content)
-    yield "byteorder", b"little", 6
-    for index, shape in enumerate(shapes(layout).values()):
-        yield f"data/{index}", b"", _bytes_of(shape)
-    yield "version", b"3\n", 2
-
-
-@cache
-def _sum_of_zeros(count: int) -> int:
-    return zlib.crc32(bytes(count))
-
-
-@cache
-def _pickle_of(layout: str) -> bytes:
-    """The pickle of a dict of float16 tensors, in protocol 2 without a memo."""
-    entries = b"".join(
-        _text(name) + _tensor(str(index), shape) for index, (name, shape) in enumerate(shapes(layout).items())
-    )
-    return b"\x80\2}(" + entries + b"u."
-
-
-def _tensor(key: str, shape: tuple[int, ...]) -> bytes:
-    """`_rebuild_tensor_v2(storage, 0, shape, strides, False, OrderedDict())`."""
-    strides, step = [], 1
-    for size in reversed(shape):
-        strides.append(step)
-        step *= size
-    storage = b"(" + _text("storage") + b"ctorch\nHalfStorage\n" + _text(key) + _text("cpu") + _number(step) + b"tQ"
-    arguments = storage + _number(0) + _numbers(shape) + _numbers(strides[::-1]) + b"\x89ccollections\nOrderedDict\n)R"
-    return b"ctorch._utils\n_rebuild_tensor_v2\n(" + arguments + b"tR"
-
-
-def _text(value: str) -> bytes:
-    return b"X" + len(value.encode()).to_bytes(4, "little") + value.encode()
-
-
-def _number(value: int) -> bytes:
-    return b"J" + value.to_bytes(4, "little", signed=True)
-
-
-def _numbers(values: tuple[int, ...] | list[int]) -> bytes:
-    return b"(" + b"".join(map(_number, values)) + b"t"
+    with FakeTensorMode(), torch.serialization.skip_data(materialize_fake_tensors=True):
+        torch.save({name: torch.empty(shape, dtype=torch.float16) for name, shape in shapes(layout).items()}, path)

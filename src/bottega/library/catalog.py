@@ -48,17 +48,17 @@ _INDEX_WORDS = (
     "UPDATE search SET said = coalesce((SELECT words FROM said WHERE path = ?), '') "
     "WHERE rowid = (SELECT id FROM models WHERE path = ?)"
 )
-# What is gone and what is here with the same stamp, but for the inode, or with the same bytes; surest first.
-_MEETINGS = """
+# What is gone and what is here of the same size and time, or with the same bytes; the surest come first.
+_MEETING = """
     SELECT old.path, new.path, old.shelf, old.size = new.size AND old.mtime_ns = new.mtime_ns AND old.inode = new.inode
         AND old.inode != 0 AS same_file, old.sha256 = new.sha256 AS same_bytes,
         old.path IN (SELECT path FROM said), new.path IN (SELECT path FROM said)
     FROM models AS old JOIN models AS new ON {} WHERE old.missing AND NOT new.missing
 """
 _MEETINGS = (
-    _MEETINGS.format("old.size = new.size AND old.mtime_ns = new.mtime_ns")
+    _MEETING.format("old.size = new.size AND old.mtime_ns = new.mtime_ns")
     + " UNION "
-    + _MEETINGS.format("old.sha256 = new.sha256")
+    + _MEETING.format("old.sha256 = new.sha256")
     + " ORDER BY same_file DESC, same_bytes DESC, 1, 2"
 )
 _UNSAID = "tags = '[]' AND NOT favourite AND note = '' AND coalesce(kind, category, family, variant) IS NULL"
@@ -128,16 +128,16 @@ class Catalog:
         }
 
     def named(self, names: Iterable[str]) -> list[Entry]:
-        """The models whose name may be one of these: case and accents are not compared, and a name that a model's own
-        program gave it may only end so."""
+        """The models that one of these names may mean, more rather than less: case and accents are not compared, and
+        what has a name of its program's own is among them in any case."""
         wanted = [search.folded(name) for name in names]
         holders = ", ".join("?" * len(wanted))
         return self._entries(f"NOT missing AND (folded IN ({holders}) OR called != '') ORDER BY models.path", *wanted)
 
     def names(self) -> list[tuple[str, str, str]]:
         """Name, file name and kind of every model that can be read."""
-        rows = self._rows(f"SELECT called, models.path, coalesce(said.kind, models.kind) FROM {JOINED} "
-                          "WHERE NOT missing AND error = ''")  # fmt: skip
+        query = f"SELECT called, models.path, {_effective('kind')} FROM {JOINED} WHERE NOT missing AND error = ''"
+        rows = self._rows(query)
         paths = [(string(called), Path(string(path)), kind) for called, path, kind in rows]
         return [(called or model_name(path), path.name, kind) for called, path, kind in paths]
 
@@ -155,9 +155,8 @@ class Catalog:
 
     def _with_digits(self, name: str, prefix: str) -> list[Entry]:
         low = prefix.upper() if name == "crc32" else prefix.lower()
-        return self._entries(
-            f"{name} >= ? AND {name} < ? AND NOT missing ORDER BY models.path", low, f"{low}g"
-        )  # after every digit
+        after = f"{low}g"  # than which every further digit is less
+        return self._entries(f"{name} >= ? AND {name} < ? AND NOT missing ORDER BY models.path", low, after)
 
     def without_hash(self, name: str, kind: str | None = None) -> list[Entry]:
         """The models that can be read and whose hash of this name is not known, the smallest first."""
@@ -264,37 +263,28 @@ class Catalog:
 
     def put_rows(self, rows: Sequence[Row]) -> None:
         """Record entries that are rows already, as `row_of` makes them."""
+        if not rows:
+            return
         stored = [_storable(row) for row in rows]
         with self._transaction() as connection:
             connection.executemany(_PUT, [row[: len(COLUMNS)] for row in stored])
             connection.executemany(INDEX, [(*row[len(COLUMNS) :], row[0]) for row in stored])
 
-    def place(self, shelves: Mapping[str, tuple[Path, str]]) -> None:
-        """Record that the models at these paths are there, on which shelf, and by which name their programs know
-        them."""
-        with self._transaction() as connection:
-            connection.executemany(
-                "UPDATE models SET missing = 0, shelf = ?, called = ? WHERE path = ?",
-                [(text(str(shelf)), text(called), text(path)) for path, (shelf, called) in shelves.items()],
-            )
+    def place(self, shelves: Mapping[str, Path]) -> None:
+        """Record that the models at these paths are there, and on which shelf."""
+        self._change(
+            "UPDATE models SET missing = 0, shelf = ? WHERE path = ?",
+            [(text(str(shelf)), text(path)) for path, shelf in shelves.items()],
+        )
 
     def mark_missing(self, paths: Iterable[Path]) -> None:
         """Record that these are gone for now."""
-        with self._transaction() as connection:
-            connection.executemany(
-                "UPDATE models SET missing = 1 WHERE path = ?", [(text(str(path)),) for path in paths]
-            )
+        self._change("UPDATE models SET missing = 1 WHERE path = ?", [(text(str(path)),) for path in paths])
 
     def forget(self, paths: Iterable[Path]) -> None:
         """Drop these for good, with what the user said of them."""
         with self._transaction() as connection:
             self._forget(connection, paths)
-
-    def forget_missing(self) -> int:
-        """Drop all that is gone for good, with what the user said of it; how many those were."""
-        gone = [Path(string(path)) for (path,) in self._rows("SELECT path FROM models WHERE missing")]
-        self.forget(gone)
-        return len(gone)
 
     def _forget(self, connection: sqlite3.Connection, paths: Iterable[Path]) -> None:
         keys = [(text(str(path)),) for path in paths]
@@ -342,8 +332,8 @@ class Catalog:
         with self._transaction() as connection:
             now = self.entry(entry.path) or entry
             told = {name: now.told.get(name, getattr(now, name)) for name in CORRECTABLE}
-            right = {name: value for name, value in (now.corrected if corrected is None else corrected).items()
-                     if value != told[name]}  # fmt: skip
+            wanted = now.corrected if corrected is None else corrected
+            right = {name: value for name, value in wanted.items() if value != told[name]}
             said = replace(
                 now,
                 **{**told, **right},
@@ -424,6 +414,12 @@ class Catalog:
         """Remember a folder as a shelf."""
         with self._transaction() as connection:
             connection.execute("INSERT OR IGNORE INTO shelves VALUES (?, ?)", (text(str(shelf)), time.time()))
+
+    def _change(self, statement: str, rows: Sequence[tuple[object, ...]]) -> None:
+        """One statement for many rows, all or none; where there are none nobody else has to wait."""
+        if rows:
+            with self._transaction() as connection:
+                connection.executemany(statement, rows)
 
     def _entries(self, where: str, *values: object) -> list[Entry]:
         return [entry_of(row) for row in self._rows(f"SELECT {SELECTED} FROM {JOINED} WHERE {where}", *values)]

@@ -137,21 +137,19 @@ def _jobs(found: Mapping[str, tuple[Found, Path]], known: Mapping[str, Known], r
         for path, (each, shelf) in found.items()
         if not (before := known.get(path))
         or before.stamp != each.stamp
-        or before.beside != each.beside
+        or (before.called, before.beside) != (each.name, each.beside)
         or before.read_by != read_by
     ]
 
 
 def _displaced(
     found: Mapping[str, tuple[Found, Path]], known: Mapping[str, Known], pending: set[str]
-) -> dict[str, tuple[Path, str]]:
-    """What is on record as it is now, but as missing, or on another shelf, or under another name."""
+) -> dict[str, Path]:
+    """What is on record as it is now, but as missing, or as lying on another shelf."""
     return {
-        path: (shelf, each.name)
-        for path, (each, shelf) in found.items()
-        if path not in pending
-        and (before := known[path])
-        and (before.missing or before.shelf != str(shelf) or before.called != each.name)
+        path: shelf
+        for path, (_, shelf) in found.items()
+        if path not in pending and (known[path].missing or known[path].shelf != str(shelf))
     }
 
 
