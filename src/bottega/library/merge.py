@@ -10,9 +10,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cache, partial
 from math import prod
 from pathlib import Path
@@ -29,8 +28,9 @@ from bottega.library.writing import (
     Told,
     check_destination,
     check_room,
+    check_sums,
     contents,
-    differs,
+    summed,
     taken,
     target_bytes,
     write_file,
@@ -46,6 +46,7 @@ METHODS = ("weighted", "add-difference", "slerp", "ties", "dare")
 NEEDS_C = ("add-difference",)
 TAKES_C = ("add-difference", "ties", "dare")
 _WIDE = {9: "an inpainting model", 8: "one that follows instructions"}  # what takes more channels than a latent has
+_OPTIONS = {"ties": ("density",), "dare": ("density", "seed")}
 _A1111 = {"weighted": "Weighted sum", "add-difference": "Add difference"}
 # What of A's metadata would not be true of a merge.
 _OWN = ("title", "description", "date", "thumbnail", "author", "trigger_phrase", "usage_hint", "merged_from")
@@ -340,22 +341,11 @@ class MergeWork:
 
         with one_thread(), Smith() as smith:
             for name in order:
-                for chunk in self._tensor(smith, name):
-                    self._sums[name] = zlib.crc32(chunk, self._sums.get(name, 0))
-                    yield name, chunk
+                yield from summed(name, self._tensor(smith, name), self._sums)
 
     def check(self, header: Header, told: Callable[[int], None]) -> None:
-        """Compare the checksums of what is in the file with those of what was computed."""
-        done = 0
-        with Reader() as reader:
-            for name, info in header.tensors.items():
-                found = 0
-                for block in reader.blocks((info,)):
-                    found = zlib.crc32(block, found)
-                    done += len(block)
-                    told(done)
-                if found != self._sums.get(name, 0):
-                    raise differs(f"tensor {shown(name)}")
+        """Compare what is in the file with what was computed."""
+        check_sums(header, self._sums, told)
 
     def _tensor(self, smith: Smith, name: str) -> Iterator[memoryview]:
         target, sources, patches = self.targets[name], self._sources.get(name), self.patches.get(name)
@@ -500,7 +490,8 @@ def _metadata(
 ) -> dict[str, str]:
     """A's metadata as far as it is true of the merge, and the recipe: A1111's, which other programs show, and ours."""
     first = models[0]
-    kept = {name: text for name, text in metadata_of(first.header).items() if name not in _OF_ITSELF}
+    told = metadata_of(first.header)
+    kept = {name: text for name, text in told.items() if name not in _OF_ITSELF and not name.startswith("bottega.")}
     if any(name.startswith("modelspec.") for name in kept):
         kept["modelspec.title"] = destination.stem
         kept["modelspec.merged_from"] = ", ".join(model.name for model in models)
@@ -521,12 +512,14 @@ def _metadata(
     ours: dict[str, Any] = {
         "app": f"bottega {__version__}",
         "models": [_told(model, hash_of) for model in models],
-        **({name: value for name, value in asdict(wish).items() if name != "force"} if len(models) > 1 else {}),
-        "weight": weight,
         "dtype": wish.dtype,
     }
+    if len(models) > 1:
+        ours |= {"method": wish.method, "weight": weight}
+        ours |= {name: getattr(wish, name) for name in _OPTIONS.get(wish.method, ())}
     if wish.weights and first.anatomy:
-        ours["blocks"] = list(first.anatomy.blocks(first.match))[-len(wish.weights) :]
+        blocks = first.anatomy.blocks(first.match)[-len(wish.weights) :]
+        ours["weights"] = dict(zip(blocks, wish.weights, strict=True))
     if vae:
         ours["vae"] = _told(vae, hash_of)
     if loras:

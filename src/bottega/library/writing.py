@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import zlib
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
@@ -227,6 +228,27 @@ def _counted(chunks: Iterable[tuple[str, memoryview]], told: Callable[[int, int]
         yield name, chunk
         done += len(chunk)
         told(done, total)
+
+
+def summed(name: str, chunks: Iterable[memoryview], sums: dict[str, int]) -> Chunks:
+    """The chunks of a tensor, of which `sums` gets the CRC-32 while they pass."""
+    for chunk in chunks:
+        sums[name] = zlib.crc32(chunk, sums.get(name, 0))
+        yield name, chunk
+
+
+def check_sums(header: Header, sums: Mapping[str, int], told: Callable[[int], None]) -> None:
+    """Compare the checksums of a file's tensors with those of what was computed; BottegaError if one differs."""
+    done = 0
+    with Reader() as reader:
+        for name, info in header.tensors.items():
+            found = 0
+            for block in reader.blocks((info,)):
+                found = zlib.crc32(block, found)
+                done += len(block)
+                told(done)
+            if found != sums.get(name, 0):
+                raise differs(f"tensor {shown(name)}")
 
 
 def check_header(written: Path, targets: Mapping[str, Target], metadata: Mapping[str, str]) -> Header:

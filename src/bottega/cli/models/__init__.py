@@ -18,6 +18,7 @@ ACTIONS = {
     "show": "tell what one model is",
     "convert": "write a model as safetensors or as a folder, in another dtype",
     "merge": "make one model of several, or of a model and LoRA",
+    "extract": "make a LoRA of what sets two checkpoints apart",
 }
 MODULES = {"list": "listing"}  # where the action's name is taken
 
