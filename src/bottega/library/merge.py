@@ -24,12 +24,12 @@ from bottega.library.contents import ELEMENTS, Reader, dtype_of, shape_of
 from bottega.library.convert import FLOATS, STALE, metadata_of, with_dtypes
 from bottega.library.writing import (
     Chunks,
+    Copier,
     Target,
     Told,
     check_destination,
     check_room,
     check_sums,
-    contents,
     summed,
     taken,
     target_bytes,
@@ -350,7 +350,7 @@ class MergeWork:
     def _tensor(self, smith: Smith, name: str) -> Iterator[memoryview]:
         target, sources, patches = self.targets[name], self._sources.get(name), self.patches.get(name)
         if not sources and not patches:
-            return (chunk for _, chunk in contents(smith.readers[0], {name: target}, [name]))
+            return smith.copier.chunks(name, target)
         dtypes = {dtype_of(pieces) for pieces in sources or ()}
         if not patches and self._wish.method == "weighted" and dtypes == {target.dtype} and smith.may_lerp(target):
             # torch computes such a sum in float32 and rounds once, as the long way does, and in one pass.
@@ -405,12 +405,13 @@ class MergeWork:
 
 
 class Smith:
-    """The tools of one merge: a reader for each model, and room for what is computed. A context manager."""
+    """The tools of one merge: what copies, a reader for each model, room for what is computed; a context manager."""
 
     def __init__(self) -> None:
         from bottega.runtime.casts import Cast
 
-        self.readers = [Reader() for _ in range(3)]
+        self.copier = Copier()
+        self._readers = [Reader() for _ in range(3)]
         self._casts: dict[str, Cast] = {}
         self._floats: list[torch.Tensor] = []
 
@@ -418,7 +419,8 @@ class Smith:
         return self
 
     def __exit__(self, *_: object) -> None:
-        for reader in self.readers:
+        self.copier.close()
+        for reader in self._readers:
             reader.close()
 
     @staticmethod
@@ -435,7 +437,7 @@ class Smith:
         while len(self._floats) < len(sources):
             self._floats.append(torch.empty(ELEMENTS))
         stored = [dtype_of(pieces) for pieces in sources]
-        streams = [reader.blocks(pieces) for reader, pieces in zip(self.readers, sources, strict=False)]
+        streams = [reader.blocks(pieces) for reader, pieces in zip(self._readers, sources, strict=False)]
         for blocks in zip(*streams, strict=True):
             made = []
             for block, has, room in zip(blocks, stored, self._floats, strict=False):
