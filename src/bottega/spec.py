@@ -205,8 +205,8 @@ class Anatomy:
     `diffusers` (a folder). `averages` tells where a training's running averages of tensors are, `leftovers` what of a
     file nobody needs to make something with it. `vae` are the tensors of a VAE's file, named as a single file names
     them, `blocks` the names of the blocks that can have weights of their own in a merge, and `block` the one of them
-    that a tensor of a single file belongs to (empty if to none). `patches` says what an adapter does to which tensor,
-    `places` where those tensors are that a LoRA can change.
+    that a tensor of a single file belongs to. `patches` says what an adapter does to which tensor,
+    `places` where those tensors are that a LoRA can change, `names` what a LoRA's metadata calls a base model.
     """
 
     relayout: Callable[[Header, Match, str], Relayout]
@@ -217,6 +217,7 @@ class Anatomy:
     block: Callable[[Match, str], str]
     patches: Callable[[Header, Match, Header], Patches]
     places: Callable[[Header, Match], Sequence[Place]]
+    names: Callable[[Match], Mapping[str, str]]
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,6 @@ import mmap
 import zlib
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
-from itertools import cycle
 from math import prod
 from pathlib import Path
 from queue import SimpleQueue
@@ -39,7 +38,8 @@ class Reader:
 
     def __init__(self) -> None:
         self._files: dict[Path, BinaryIO] = {}
-        self._buffers = cycle([bytearray() for _ in range(HELD)])
+        self._buffers = [bytearray() for _ in range(HELD)]
+        self._turn = 0
 
     def __enter__(self) -> Reader:
         return self
@@ -71,10 +71,11 @@ class Reader:
             yield block
 
     def _buffer(self, size: int) -> memoryview:
-        buffer = next(self._buffers)
-        if len(buffer) < size:
-            buffer.extend(bytes(size - len(buffer)))
-        return memoryview(buffer)[:size]
+        """The one of the buffers that was used longest ago, or a larger one in its place."""
+        self._turn = (self._turn + 1) % HELD
+        if len(self._buffers[self._turn]) < size:
+            self._buffers[self._turn] = bytearray(size)
+        return memoryview(self._buffers[self._turn])[:size]
 
     def _sources(self, info: TensorInfo) -> Iterator[Callable[[memoryview], int]]:
         """What fills memory with the tensor's bytes, and answers with how many it gave, 0 at its end."""

@@ -10,9 +10,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cache, partial
 from math import prod
 from pathlib import Path
@@ -25,12 +24,13 @@ from bottega.library.contents import ELEMENTS, Reader, dtype_of, shape_of
 from bottega.library.convert import FLOATS, STALE, metadata_of, with_dtypes
 from bottega.library.writing import (
     Chunks,
+    Copier,
     Target,
     Told,
     check_destination,
     check_room,
-    contents,
-    differs,
+    check_sums,
+    summed,
     taken,
     target_bytes,
     write_file,
@@ -46,6 +46,7 @@ METHODS = ("weighted", "add-difference", "slerp", "ties", "dare")
 NEEDS_C = ("add-difference",)
 TAKES_C = ("add-difference", "ties", "dare")
 _WIDE = {9: "an inpainting model", 8: "one that follows instructions"}  # what takes more channels than a latent has
+_OPTIONS = {"ties": ("density",), "dare": ("density", "seed")}
 _A1111 = {"weighted": "Weighted sum", "add-difference": "Add difference"}
 # What of A's metadata would not be true of a merge.
 _OWN = ("title", "description", "date", "thumbnail", "author", "trigger_phrase", "usage_hint", "merged_from")
@@ -340,27 +341,16 @@ class MergeWork:
 
         with one_thread(), Smith() as smith:
             for name in order:
-                for chunk in self._tensor(smith, name):
-                    self._sums[name] = zlib.crc32(chunk, self._sums.get(name, 0))
-                    yield name, chunk
+                yield from summed(name, self._tensor(smith, name), self._sums)
 
     def check(self, header: Header, told: Callable[[int], None]) -> None:
-        """Compare the checksums of what is in the file with those of what was computed."""
-        done = 0
-        with Reader() as reader:
-            for name, info in header.tensors.items():
-                found = 0
-                for block in reader.blocks((info,)):
-                    found = zlib.crc32(block, found)
-                    done += len(block)
-                    told(done)
-                if found != self._sums.get(name, 0):
-                    raise differs(f"tensor {shown(name)}")
+        """Compare what is in the file with what was computed."""
+        check_sums(header, self._sums, told)
 
     def _tensor(self, smith: Smith, name: str) -> Iterator[memoryview]:
         target, sources, patches = self.targets[name], self._sources.get(name), self.patches.get(name)
         if not sources and not patches:
-            return (chunk for _, chunk in contents(smith.readers[0], {name: target}, [name]))
+            return smith.copier.chunks(name, target)
         dtypes = {dtype_of(pieces) for pieces in sources or ()}
         if not patches and self._wish.method == "weighted" and dtypes == {target.dtype} and smith.may_lerp(target):
             # torch computes such a sum in float32 and rounds once, as the long way does, and in one pass.
@@ -415,12 +405,13 @@ class MergeWork:
 
 
 class Smith:
-    """The tools of one merge: a reader for each model, and room for what is computed. A context manager."""
+    """The tools of one merge: what copies, a reader for each model, room for what is computed; a context manager."""
 
     def __init__(self) -> None:
         from bottega.runtime.casts import Cast
 
-        self.readers = [Reader() for _ in range(3)]
+        self.copier = Copier()
+        self._readers = [Reader() for _ in range(3)]
         self._casts: dict[str, Cast] = {}
         self._floats: list[torch.Tensor] = []
 
@@ -428,7 +419,8 @@ class Smith:
         return self
 
     def __exit__(self, *_: object) -> None:
-        for reader in self.readers:
+        self.copier.close()
+        for reader in self._readers:
             reader.close()
 
     @staticmethod
@@ -445,7 +437,7 @@ class Smith:
         while len(self._floats) < len(sources):
             self._floats.append(torch.empty(ELEMENTS))
         stored = [dtype_of(pieces) for pieces in sources]
-        streams = [reader.blocks(pieces) for reader, pieces in zip(self.readers, sources, strict=False)]
+        streams = [reader.blocks(pieces) for reader, pieces in zip(self._readers, sources, strict=False)]
         for blocks in zip(*streams, strict=True):
             made = []
             for block, has, room in zip(blocks, stored, self._floats, strict=False):
@@ -500,7 +492,8 @@ def _metadata(
 ) -> dict[str, str]:
     """A's metadata as far as it is true of the merge, and the recipe: A1111's, which other programs show, and ours."""
     first = models[0]
-    kept = {name: text for name, text in metadata_of(first.header).items() if name not in _OF_ITSELF}
+    told = metadata_of(first.header)
+    kept = {name: text for name, text in told.items() if name not in _OF_ITSELF and not name.startswith("bottega.")}
     if any(name.startswith("modelspec.") for name in kept):
         kept["modelspec.title"] = destination.stem
         kept["modelspec.merged_from"] = ", ".join(model.name for model in models)
@@ -521,12 +514,14 @@ def _metadata(
     ours: dict[str, Any] = {
         "app": f"bottega {__version__}",
         "models": [_told(model, hash_of) for model in models],
-        **({name: value for name, value in asdict(wish).items() if name != "force"} if len(models) > 1 else {}),
-        "weight": weight,
         "dtype": wish.dtype,
     }
+    if len(models) > 1:
+        ours |= {"method": wish.method, "weight": weight}
+        ours |= {name: getattr(wish, name) for name in _OPTIONS.get(wish.method, ())}
     if wish.weights and first.anatomy:
-        ours["blocks"] = list(first.anatomy.blocks(first.match))[-len(wish.weights) :]
+        blocks = first.anatomy.blocks(first.match)[-len(wish.weights) :]
+        ours["weights"] = dict(zip(blocks, wish.weights, strict=True))
     if vae:
         ours["vae"] = _told(vae, hash_of)
     if loras:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+import zlib
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from functools import partial
@@ -179,8 +180,14 @@ class Copy:
 
     def contents(self, order: Sequence[str]) -> Chunks:
         """The bytes of the targets, read from the source and cast."""
-        with Reader() as reader:
-            yield from contents(reader, self.targets, order)
+        with ExitStack() as open_now:
+            if any(target.dtype != dtype_of(target.pieces) for target in self.targets.values()):
+                from bottega.runtime.casts import one_thread
+
+                open_now.enter_context(one_thread())
+            copier = open_now.enter_context(Copier())
+            for name in order:
+                yield from ((name, chunk) for chunk in copier.chunks(name, self.targets[name]))
 
     def check(self, header: Header, told: Callable[[int], None]) -> None:
         """Compare a file with its source, to the bit, by what its own header says of where things are."""
@@ -196,29 +203,42 @@ class Copy:
                     told(done)
 
 
-def contents(reader: Reader, targets: Mapping[str, Target], order: Sequence[str]) -> Chunks:
-    """The bytes of the targets in this order, block by block, read from the source and cast."""
-    casts: dict[tuple[str, str], Callable[[memoryview], memoryview]] = {}
-    with ExitStack() as threads:
-        for name in order:
-            target = targets[name]
-            stored = dtype_of(target.pieces)
-            blocks = reader.blocks(target.pieces)
-            if stored == target.dtype:
-                yield from ((name, block) for block in blocks)
-                continue
-            from bottega.runtime.casts import Cast, OutOfRange, one_thread
+class Copier:
+    """Gives the bytes of targets as they are in the source, in their new dtypes; a context manager.
 
-            if not casts:
-                threads.enter_context(one_thread())
-            if (stored, target.dtype) not in casts:
-                casts[stored, target.dtype] = Cast(stored, target.dtype, ELEMENTS)
-            cast = casts[stored, target.dtype]
-            try:
-                yield from ((name, cast(block)) for block in blocks)
-            except OutOfRange as error:
-                what = f"{shown(name)} has {error}, and {target.dtype} holds none so large"
-                raise FileError(target.pieces[0].file, what, "use --dtype bf16") from None
+    Its blocks are what is written: nothing else is to be read with its reader, which would overwrite them too early.
+    """
+
+    def __init__(self) -> None:
+        self._reader = Reader()
+        self._casts: dict[tuple[str, str], Callable[[memoryview], memoryview]] = {}
+
+    def __enter__(self) -> Copier:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the files."""
+        self._reader.close()
+
+    def chunks(self, name: str, target: Target) -> Iterator[memoryview]:
+        """The bytes of one target; FileError if a number is too large for its dtype."""
+        stored = dtype_of(target.pieces)
+        blocks = self._reader.blocks(target.pieces)
+        if stored == target.dtype:
+            yield from blocks
+            return
+        from bottega.runtime.casts import Cast, OutOfRange
+
+        if (stored, target.dtype) not in self._casts:
+            self._casts[stored, target.dtype] = Cast(stored, target.dtype, ELEMENTS)
+        try:
+            yield from map(self._casts[stored, target.dtype], blocks)
+        except OutOfRange as error:
+            what = f"{shown(name)} has {error}, and {target.dtype} holds none so large"
+            raise FileError(target.pieces[0].file, what, "use --dtype bf16") from None
 
 
 def _counted(chunks: Iterable[tuple[str, memoryview]], told: Callable[[int, int], None], total: int) -> Chunks:
@@ -227,6 +247,27 @@ def _counted(chunks: Iterable[tuple[str, memoryview]], told: Callable[[int, int]
         yield name, chunk
         done += len(chunk)
         told(done, total)
+
+
+def summed(name: str, chunks: Iterable[memoryview], sums: dict[str, int]) -> Chunks:
+    """The chunks of a tensor, of which `sums` gets the CRC-32 while they pass."""
+    for chunk in chunks:
+        sums[name] = zlib.crc32(chunk, sums.get(name, 0))
+        yield name, chunk
+
+
+def check_sums(header: Header, sums: Mapping[str, int], told: Callable[[int], None]) -> None:
+    """Compare the checksums of a file's tensors with those of what was computed; BottegaError if one differs."""
+    done = 0
+    with Reader() as reader:
+        for name, info in header.tensors.items():
+            found = 0
+            for block in reader.blocks((info,)):
+                found = zlib.crc32(block, found)
+                done += len(block)
+                told(done)
+            if found != sums.get(name, 0):
+                raise differs(f"tensor {shown(name)}")
 
 
 def check_header(written: Path, targets: Mapping[str, Target], metadata: Mapping[str, str]) -> Header:

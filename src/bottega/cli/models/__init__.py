@@ -27,6 +27,7 @@ ACTIONS = {
     "get": "fetch models from Civitai, Hugging Face or any address",
     "check-updates": "ask the sites of models for newer versions",
     "identify-online": "look models up at Civitai by their hash",
+    "extract": "make a LoRA of what sets two checkpoints apart",
 }
 MODULES = {"list": "listing"}  # where the action's name is taken
 

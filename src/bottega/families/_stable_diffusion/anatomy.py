@@ -42,6 +42,7 @@ def anatomy_of(design: Design) -> Anatomy:
         block=block_of,
         patches=partial(lora.patches, design.id),
         places=partial(lora.places, design.id),
+        names=partial(lora.names_for, design.id),
     )
 
 

@@ -15,16 +15,16 @@ from dataclasses import replace
 from bottega.families._stable_diffusion.inventory import names_of
 from bottega.families._stable_diffusion.keys import REFINER_ENCODER, SINGLE_FILE, source_of, view
 from bottega.families._stable_diffusion.parts import Part, parts_of, stored_name
-from bottega.families._stable_diffusion.recognise import REFINER
+from bottega.families._stable_diffusion.recognise import REFINER, V
 from bottega.formats.header import Header, TensorInfo
 from bottega.spec import Match, Patch, Patches, Place
 
 # How the name of a tensor ends, by what it is in its module: kohya and LyCORIS; diffusers, old and new; peft.
 _ROLES = {
-    "up": (".lora_up.weight", ".lora_B.weight", ".lora_B.default.weight", ".lora_B.default_0.weight", ".lora.up.weight", "_lora.up.weight",
-           ".lora_linear_layer.up.weight", ".lora_B"),
-    "down": (".lora_down.weight", ".lora_A.weight", ".lora_A.default.weight", ".lora_A.default_0.weight", ".lora.down.weight",
-             "_lora.down.weight", ".lora_linear_layer.down.weight", ".lora_A"),
+    "up": (".lora_up.weight", ".lora_B.weight", ".lora_B.default.weight", ".lora_B.default_0.weight",
+           ".lora.up.weight", "_lora.up.weight", ".lora_linear_layer.up.weight", ".lora_B"),
+    "down": (".lora_down.weight", ".lora_A.weight", ".lora_A.default.weight", ".lora_A.default_0.weight",
+             ".lora.down.weight", "_lora.down.weight", ".lora_linear_layer.down.weight", ".lora_A"),
     "mid": (".lora_mid.weight",),
     "alpha": (".alpha",),
     "dora_scale": (".dora_scale", ".lora_magnitude_vector", ".lora_magnitude_vector.weight",
@@ -88,6 +88,18 @@ def _key(family: str, part: str, ours: str, theirs: str) -> str:
 
 def _flat(name: str) -> str:
     return name.rpartition(".")[0].replace(".", "_")
+
+
+_TRAINER_NAMES = {"sd1": "sd_v1", "sd2": "sd_v2", "sdxl": "sdxl_base_v1-0"}
+_ARCHITECTURES = {"sd1": "stable-diffusion-v1", "sd2": "stable-diffusion-v2-512", "sdxl": "stable-diffusion-xl-v1-base"}
+
+
+def names_for(family: str, match: Match) -> dict[str, str]:
+    """What the metadata of a LoRA for such a model says of its base: kohya's name and ModelSpec's."""
+    name, architecture = _TRAINER_NAMES[family], _ARCHITECTURES[family]
+    if family == "sd2" and match.dimensions["prediction"] == V:
+        name, architecture = "sd_v2_v", "stable-diffusion-v2-768-v"
+    return {"ss_base_model_version": name, "modelspec.architecture": f"{architecture}/lora"}
 
 
 # --- reading a file --------------------------------------------------------------------------------------------------
