@@ -41,9 +41,9 @@ MODULES = (
     "jsonpickle",
 )
 CALLS = (
-    "torch.load", "torch.serialization.load", "torch.hub", "torch.jit.load", "torch.package", "torch.storage._load_from_bytes",
-    "torch.utils.model_zoo", "yaml.load", "yaml.unsafe_load", "yaml.full_load", 
-    "os.system", "os.popen", "os.execv", "os.posix_spawn", "eval", "exec",
+    "torch.load", "torch.serialization.load", "torch.hub", "torch.jit.load", "torch.package", "torch.utils.model_zoo",
+    "torch.storage._load_from_bytes", "yaml.load", "yaml.unsafe_load", "yaml.full_load", "os.system", "os.popen",
+    "os.execv", "os.posix_spawn", "eval", "exec",
 )  # fmt: skip
 ALIASES = {"np": "numpy"}
 # Methods whatever they are called on, and arguments that may not be true.

@@ -82,7 +82,7 @@ def measure(folder: Path, numbers: int = NUMBERS) -> Iterator[Figure]:
         def theirs(options: dict[str, Any] = options) -> Any:
             import torch
 
-            return torch.load(path, **options)  # noqa: TID251  the peer, of a file that this program wrote
+            return torch.load(path, **options)["state_dict"]  # noqa: TID251  the peer, of a file that this program wrote
 
         yield _compare(f"{name}: usable tensors", peer, lambda: _ours(path), theirs)
         yield _compare(f"{name}: every number read", peer, lambda: _read(_ours(path)), lambda: _read(theirs()))

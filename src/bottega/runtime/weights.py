@@ -33,14 +33,18 @@ class MappedTensors(Mapping[str, torch.Tensor]):
     """The tensors of a header as views of its memory-mapped files: the bytes are read when they are used.
 
     The maps are private: writing into such a tensor changes memory, never the file. Tensors that share bytes in the
-    file share them here too, unless they have to be copied: because a pickle of torch's old format has them at an
-    address that their dtype can't have, or in the other order of bytes. What is compressed is unpacked when it is asked
-    for, and kept only if several tensors look into it.
+    file share them here too, unless they are in the other order of bytes and have to be copied. What is compressed is
+    unpacked when it is asked for, and kept only if several tensors look into it.
+
+    Some formats align nothing (torch's old one, unpadded safetensors), so a tensor may begin at an address that is no
+    multiple of its elements. Copying and casting bear that, which is all that `assign` does with it; where they don't,
+    for complex128, it is a copy.
     """
 
     def __init__(self, header: Header) -> None:
         self._header = header
-        self._maps: dict[Path, torch.Tensor] = {}
+        self._files: dict[Path, mmap.mmap] = {}
+        self._maps: dict[tuple[Path, int], torch.Tensor] = {}
         self._unpacked: dict[Packed, torch.Tensor] = {}
         self._shared = Counter(info.packed for info in header.tensors.values() if info.packed)
 
@@ -52,10 +56,11 @@ class MappedTensors(Mapping[str, torch.Tensor]):
             raise FormatError(info.file, f"{name} is {stored} as {info.dtype}", "get a version in float16 or bfloat16")
         if not info.elements:
             return torch.empty(info.shape, dtype=dtype)
-        content = self._content(info).narrow(0, info.start, info.end - info.start)
+        shift = info.start % dtype.itemsize
+        content = self._content(info, shift).narrow(0, info.start - shift, info.end - info.start)
         if info.big_endian:
             content = torch.frombuffer(bytearray(swapped(content.numpy().tobytes(), info.dtype)), dtype=torch.uint8)
-        elif info.start % dtype.itemsize:
+        elif shift and dtype.itemsize > 8:  # copied by instructions that end the process if it is not aligned
             content = content.clone()
         if dtype == torch.bool and content.max() > 1:  # torch computes nonsense with such booleans
             content = content.ne(0).view(torch.uint8)
@@ -73,26 +78,31 @@ class MappedTensors(Mapping[str, torch.Tensor]):
     def __contains__(self, name: object) -> bool:
         return name in self._header.tensors
 
-    def _content(self, info: TensorInfo) -> torch.Tensor:
-        """The bytes that a tensor's place counts in: those of the whole file, or of what is packed in it."""
+    def _content(self, info: TensorInfo, shift: int) -> torch.Tensor:
+        """The bytes that a tensor's place counts in, without the first few: of the file, or of what is packed in it."""
         if info.packed is None:
-            return self._map(info)
+            return self._map(info, shift)
         content = self._unpacked.get(info.packed)
         if content is None:
             content = torch.frombuffer(bytearray().join(inflate(info, info.packed)), dtype=torch.uint8)
             if self._shared[info.packed] > 1:
                 self._unpacked[info.packed] = content
-        return content
+        return content.narrow(0, shift, len(content) - shift)
 
-    def _map(self, info: TensorInfo) -> torch.Tensor:
-        """The bytes of the whole file, so that tensors which are neighbours there share their storage."""
-        content = self._maps.get(info.file)
-        if content is None:
+    def _map(self, info: TensorInfo, shift: int) -> torch.Tensor:
+        """The bytes of the whole file but the first few, so that neighbours in the file share their storage.
+
+        A storage that begins `shift` bytes into the map is what torch takes for aligned.
+        """
+        mapped = self._files.get(info.file)
+        if mapped is None:
             with info.file.open("rb") as file:
-                mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
-            content = self._maps[info.file] = torch.frombuffer(mapped, dtype=torch.uint8)
-        if info.end > len(content):
+                mapped = self._files[info.file] = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
+        if info.end > len(mapped):
             raise FormatError(info.file, "is shorter than its header says", "download it again")
+        content = self._maps.get((info.file, shift))
+        if content is None:
+            content = self._maps[info.file, shift] = torch.frombuffer(mapped, dtype=torch.uint8, offset=shift)
         return content
 
 
@@ -119,11 +129,15 @@ def assign(
         tensor = tensors[name]
         if tensor.shape != like.shape:
             raise ValueError(f"{name} is {tuple(tensor.shape)} and should be {tuple(like.shape)}")
-        as_is = tensor.dtype == dtype and tensor.device == device and tensor.is_contiguous()
+        as_is = tensor.dtype == dtype and tensor.device == device and tensor.is_contiguous() and _is_aligned(tensor)
         (kept if as_is else copied)[name] = tensor
     kept.update(_cast(copied, dtype, device))
     module.load_state_dict(kept, assign=True)
     return module.requires_grad_(False).eval()
+
+
+def _is_aligned(tensor: torch.Tensor) -> bool:
+    return tensor.data_ptr() % tensor.dtype.itemsize == 0
 
 
 def _cast(tensors: Mapping[str, torch.Tensor], dtype: torch.dtype, device: torch.device) -> dict[str, torch.Tensor]:
