@@ -48,6 +48,20 @@ SETTINGS = {
         "`auto`, `float32`, `bfloat16`, `float16`",
         "the number format of the networks where the recipe says `auto`",
     ),
+    "civitai_url": ("`https` address", "where `models get` asks for Civitai's models: the site, or a mirror of it"),
+    "huggingface_url": ("`https` address", "the same for Hugging Face"),
+    "proxy": (
+        "empty, `environment`, or an address",
+        "connect directly, as `https_proxy` and `no_proxy` say, or through this proxy",
+    ),
+    "parallel_downloads": ("1 to 8", "how many files are fetched at once"),
+    "keep_free_mb": ("MiB", "what a download leaves free on the disk"),
+    "stall_seconds": ("seconds", "how long a download waits for a server that has fallen silent"),
+    "allow_loopback": (
+        "never in the file",
+        "for tests: with `BOTTEGA_ALLOW_LOOPBACK=1` this machine's own addresses may be fetched from, "
+        "also without encryption",
+    ),
 }
 
 # What a sampler's flags mean to somebody who chooses one.

@@ -31,7 +31,17 @@ COMMANDS: dict[str, dict[str, str]] = {
     "models": {
         "models scan [FOLDER]...": "look through the shelves; a folder that is named becomes one",
         "models list": "list the models on the shelves",
-        "models show NAME": "tell what a model is, and by what evidence",
+        "models show NAME": "tell what a model is and why, how to use it, and what fits it",
+        "models check PATH": "tell whether a file is safe, without running anything in it",
+        "models hash NAME": "tell the hashes by which sites know a model",
+        "models duplicates": "find the models that are there more than once",
+        "models tag|note|correct NAME": "keep what you say of a model",
+        "models convert SRC DST": "write a model as safetensors or as a folder, in another dtype",
+        "models merge A B --out DST": "make one model of several, or of a model and LoRA",
+        "models extract A B --out DST": "make a LoRA of what sets two checkpoints apart",
+        "models get REF...": "fetch models from Civitai, Hugging Face or any address",
+        "models check-updates": "ask the sites of models for newer versions",
+        "models identify-online": "look models up at Civitai by their hash",
         "models check PATH": "tell whether a model file is safe; nothing in it is run",
     },
     "doctor": {"doctor": "tell what this machine has and what it can do"},
@@ -129,7 +139,10 @@ def run_command(name: str, words: list[str]) -> int:
 
     command = import_module(f"bottega.cli.{name}")
     parser = Parser(prog=f"bottega {name}", description=command.__doc__)
-    command.configure(parser)
+    if words and words[0] in getattr(command, "ACTIONS", ()):
+        command.configure(parser, words[0])
+    else:
+        command.configure(parser)
     try:
         args = parser.parse_args([*("--help" if word == "-h" else word for word in free), *verbatim])
     except SystemExit as stop:  # argparse printed its help

@@ -24,6 +24,8 @@ BENCHES = {
     PICTURES: "how fast this machine makes pictures, and how near that is to the best that it could do",
     "pickles": "how long a 2 GB checkpoint pickle takes to become usable tensors, against torch.load",
     "fuzz": "whether mutated files (--mutations) crash anything",
+    "shelves": "how long so many model files (--models) take to scan, again, and to search",
+    "convert": "how long converting and merging a 2 GB checkpoint takes beside copying it, and in how much memory",
 }
 
 
@@ -34,6 +36,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--quick", action="store_true", help="only starter-image, not the full-size model (2.1 GB)")
     parser.add_argument("--against", choices=("diffusers",), help="measure this one too, in turns")
     parser.add_argument("--mutations", type=int, default=20_000, metavar="N", help="how many files fuzz reads (20000)")
+    parser.add_argument("--models", type=int, default=10_000, metavar="N", help="how many files shelves has (10000)")
     parser.add_argument("--json", action="store_true", help="print one JSON document")
     parser.add_argument("--out", type=Path, metavar="FILE", help="also write the JSON here, and a page (.md) beside it")
 

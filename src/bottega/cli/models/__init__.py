@@ -24,18 +24,20 @@ ACTIONS = {
     "correct": "say what a model really is",
     "convert": "write a model as safetensors or as a folder, in another dtype",
     "merge": "make one model of several, or of a model and LoRA",
+    "extract": "make a LoRA of what sets two checkpoints apart",
     "get": "fetch models from Civitai, Hugging Face or any address",
     "check-updates": "ask the sites of models for newer versions",
     "identify-online": "look models up at Civitai by their hash",
-    "extract": "make a LoRA of what sets two checkpoints apart",
 }
 MODULES = {"list": "listing"}  # where the action's name is taken
 
 
-def configure(parser: argparse.ArgumentParser) -> None:
-    """The arguments of `bottega models`."""
+def configure(parser: argparse.ArgumentParser, named: str = "") -> None:
+    """The arguments of `bottega models`: of every action, or of the one that is named, whose module alone is imported."""
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
     for name, summary in ACTIONS.items():
+        if named not in ("", name):
+            continue
         module = import_module(f"{__name__}.{MODULES.get(name, name.replace('-', '_'))}")
         action = actions.add_parser(name, help=summary, description=module.DESCRIPTION)
         module.configure(action)
