@@ -131,7 +131,7 @@ def argument_text(action: argparse.Action) -> str:
     """An argument as one writes it: `--steps N`, `FILE`, `image`."""
     value = action.metavar or ("|".join(map(str, action.choices)) if action.choices else "")
     value = value if isinstance(value, str) else " ".join(value)
-    return " ".join(filter(None, ("".join(action.option_strings), value)))
+    return " ".join(filter(None, (" | ".join(action.option_strings), value)))
 
 
 def family_table(families: Sequence[Family]) -> str:
