@@ -187,6 +187,8 @@ def test_training_leftovers_are_left_out_and_named(tmp_path: Path) -> None:
         ({"id_encoder": {"a": 1}, "lora_weights": {"b": 2}}, ["id_encoder.a", "lora_weights.b"]),
         ({"model": {"state_dict": {"a": 1}}}, ["state_dict.a"]),
         ({"model": 1, "x": 2}, ["model", "x"]),
+        ({"best_model": {"a": 1}}, ["best_model.a"]),
+        ({"upscaler": {"a": 1}, "grad_scaler": {"b": 2}}, ["upscaler.a"]),
         ({"state_dict": 1, "x": {"y": 2}}, ["state_dict", "x.y"]),
     ],
 )

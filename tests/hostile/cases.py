@@ -581,6 +581,9 @@ def _depth(canary: Path) -> Files:
     yield "marks.pkl", pickle(b"(" * 1_000_000 + b"t" * 1_000_000)
     yield "dicts.pkl", pickle((b"}" + text("x")) * 50_000 + b"N" + b"s" * 50_000)
     yield "tensor.pkl", checkpoint(pickle(tensor([4], [1]) + b"\x85" * 100_000), FOUR)
+    rebuilt = name("torch._tensor", "_rebuild_from_type_v2") + b"q\x010" + name("torch", "Tensor") + b"q\x020"
+    nested = b"(" + b"(h\x01h\x02" * 900 + b")" + b"}t" * 900 + b"t"
+    yield "rebuilt.ckpt", checkpoint(pickle(rebuilt + b"h\x01" + nested[1:-1] + b"R"), FOUR)
 
 
 @case(68, REFUSED, says="a number in it")

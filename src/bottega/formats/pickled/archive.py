@@ -11,9 +11,8 @@ import stat
 import unicodedata
 import zlib
 from collections.abc import Iterable
-from dataclasses import dataclass
 from struct import Struct
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
 from bottega.formats.pickled.values import Broken, CutShort
 
@@ -32,8 +31,7 @@ _STORED, _DEFLATED = 0, 8
 _MAX_DESCRIPTOR = 24  # sizes and checksum, which may follow a member's bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Member:
+class Member(NamedTuple):
     """One file of an archive: its bytes lie from `start` to `end`, deflated or as they are; `size` is theirs unpacked.
 
     `crc` is what the directory claims, 0 if it may not have been computed.

@@ -75,7 +75,7 @@ def _storage_view(view: object, whole: int) -> tuple[int, int]:
 def _tensor(args: Args) -> Tensor:
     """torch._utils._rebuild_tensor(storage, offset, size, stride)."""
     storage, offset, shape, strides = args
-    if type(storage) is not Storage:
+    if type(storage) is not Storage or not storage.dtype:
         raise Broken("a tensor in it has no storage")
     return _view(storage, storage.dtype, offset, shape, strides)
 
@@ -85,7 +85,7 @@ def _tensor_v2(args: Args) -> Tensor | Unreadable:
     if len(args) == 7 and _is_transformed(args[6]):
         return _transformed
     storage, offset, shape, strides, _, _, *_ = args
-    if type(storage) is not Storage:
+    if type(storage) is not Storage or not storage.dtype:
         raise Broken("a tensor in it has no storage")
     return _view(storage, storage.dtype, offset, shape, strides)
 
@@ -145,7 +145,7 @@ def _first(args: Args) -> object:
 def _of_type(args: Args) -> object:
     """torch._tensor._rebuild_from_type_v2(function, type, arguments, state): a tensor's subclass."""
     function, _, inner, _ = args
-    if type(function) is not Name or type(inner) is not tuple:
+    if type(function) is not Name or type(inner) is not tuple or function.make is _of_type:
         raise Broken("a tensor in it is rebuilt in an unknown way")
     if function.make is None:
         return Unreadable(f"is rebuilt by {function}")

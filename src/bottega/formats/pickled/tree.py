@@ -31,8 +31,8 @@ WRAPPERS = (
 _CERTAIN_WRAPPERS = WRAPPERS[:3]
 # What training keeps for itself to go on later.
 _LEFTOVER = re.compile(
-    r"optim|sched|scaler|(^|_)ema($|_)|rng|random_state|callbacks|^loops$|hyper_?param|hparams|^args$|^cfg$|^config$"
-    r"|momentum|^amp|^loss|criterion|metric|best|train_|^updates$|epoch|step|history",
+    r"optim|(^|_)(sched|scaler|ema|rng)|random_state|callbacks|^loops$|hyper_?param|hparams|^(args|cfg|config|amp)$"
+    r"|momentum|^loss|criterion|metric|^best_|^train_|^updates$|epoch|step$|history",
     re.IGNORECASE,
 )
 _INNER = (Table, Node, list, tuple)
@@ -84,7 +84,8 @@ def _wrapper(keys: dict[str, object], walk: _Walk) -> tuple[str | None, list[str
             others = [key for key in holding if key != wrapper]
             if wrapper in _CERTAIN_WRAPPERS or all(key in WRAPPERS or _LEFTOVER.search(key) for key in others):
                 return wrapper, others
-    return None, [key for key in holding if key in groups and _LEFTOVER.search(key)]
+    leftovers = [key for key in holding if key in groups and _LEFTOVER.search(key)]
+    return None, leftovers if len(leftovers) < len(holding) else []
 
 
 # --- walking ---------------------------------------------------------------------------------------------------------
