@@ -34,7 +34,19 @@ LINK = re.compile(r"\]\(([^)\s]+)\)")
 SHAPE = re.compile(r"<!-- shape: (\w+) -->\n```json\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 # Objects of which the guide shows a part, because their members depend on the model or the machine.
-OPEN = {"about", "corrected", "dimensions", "facts", "fields", "knobs", "metadata", "parts", "told", "unreadable", "versions"}
+OPEN = {
+    "about",
+    "corrected",
+    "dimensions",
+    "facts",
+    "fields",
+    "knobs",
+    "metadata",
+    "parts",
+    "told",
+    "unreadable",
+    "versions",
+}
 
 
 @pytest.fixture(scope="module")

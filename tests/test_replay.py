@@ -142,7 +142,7 @@ def test_a_picture_of_a1111_is_made_again_from_its_text(bottega: Command, toy: P
     ("title", "told"),
     [
         ("Model hash: 0123456789, Model: toy", "the hash of toy is {real}, not 0123456789; put the right one on a"),
-        ("Model hash: 01234567, Model: toy", "not 01234567 (8 digits are A1111's old kind of hash"),
+        ("Model hash: 01234567, Model: toy", ", not 01234567; put the right one on a shelf"),
         (
             "Model hash: 0123456789, Model: tyo",
             "no model has the hash 0123456789, and none is called 'tyo'; did you mean",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import suppress
 from dataclasses import replace
 from functools import cached_property
@@ -47,10 +47,16 @@ BATCH = 4  # pictures made at once on a GPU; on a CPU one after the other is as 
 
 
 class Workbench:
-    """Models, recipes and outputs of one home. Models stay loaded between runs; not safe to share between threads."""
+    """Models, recipes and outputs of one home. Models stay loaded between runs; not safe to share between threads.
 
-    def __init__(self, settings: Settings | None = None) -> None:
+    `hashing(done, total)` is told the bytes while a model is hashed, which happens once to each that is used.
+    """
+
+    def __init__(
+        self, settings: Settings | None = None, hashing: Callable[[int, int], None] = lambda done, total: None
+    ) -> None:
         self.settings = settings or read_settings()
+        self._hashing = hashing
 
     @cached_property
     def catalog(self) -> Catalog:
@@ -73,8 +79,13 @@ class Workbench:
         return Loader(self.settings.device)
 
     def find(self, reference: str) -> Entry:
-        """The model of that name, path or hash; raises UnknownModel with the nearest names."""
-        return find(self.catalog, reference, all_recognisers(), self._shelves(), kind="checkpoint")
+        """The model of that name, path or hash; raises UnknownModel with the nearest names.
+
+        For a hash that is not on record, also in the `name [hash]` of A1111, checkpoints are hashed until one has it.
+        """
+        return find(
+            self.catalog, reference, all_recognisers(), self._shelves(), kind="checkpoint", hashing=self._hashing
+        )
 
     def keep_input(self, path: Path, role: str) -> Media:
         """Take a picture in as `init` or `mask` of a recipe."""
@@ -192,22 +203,22 @@ class Workbench:
     def _entry(self, ref: Ref | None) -> Entry:
         """The model a recipe means, hashed, and one that a family here can run."""
         ref = ref or Ref(name=self.settings.model)
-        entry = self._pinned(ref, ref.sha256) if ref.sha256 else self._named(ref.name)
+        entry = self._pinned(ref, ref.sha256) if ref.sha256 else self.find(ref.name)
         if entry.error:
             raise FormatError(entry.path, entry.error)
         if not entry.runs:
             raise UnsupportedModel(entry.path, *_why_not(entry))
-        return sha256_of(self.catalog, entry)
+        return sha256_of(self.catalog, entry, self._hashing)
 
     def _pinned(self, ref: Ref, sha256: str) -> Entry:
         for known in self.catalog.with_sha256(sha256):
             # A copy that was replaced or damaged since does not hide a good one.
             with suppress(UnknownModel, FormatError):
-                entry = sha256_of(self.catalog, self.find(str(known.path)))
+                entry = sha256_of(self.catalog, self.find(str(known.path)), self._hashing)
                 if entry.sha256 == sha256:
                     return entry
         try:
-            entry = sha256_of(self.catalog, self._named(ref.name))
+            entry = sha256_of(self.catalog, self.find(ref.name), self._hashing)
         except FormatError as error:
             raise Different(f"the model {ref.name} was changed since: {error.what}", "put the original back") from None
         if entry.sha256 != sha256:
@@ -217,18 +228,6 @@ class Workbench:
                 f"put the original back, it is not {entry.path}",
             )
         return entry
-
-    def _named(self, name: str) -> Entry:
-        try:
-            return self.find(name)
-        except UnknownModel:
-            if not name.endswith("]"):
-                raise
-        # A1111's `name [hash]` of a file that is called otherwise by now: it is found once all hashes are known.
-        for entry in self.catalog.entries():
-            if entry.kind == "checkpoint" and not entry.error and entry.path.exists():
-                sha256_of(self.catalog, entry)
-        return self.find(name)
 
     def _precision(self, draft: Recipe) -> str:
         """What the draft says, else what the settings say, else what the device runs best."""

@@ -42,7 +42,6 @@ COMMANDS: dict[str, dict[str, str]] = {
         "models get REF...": "fetch models from Civitai, Hugging Face or any address",
         "models check-updates": "ask the sites of models for newer versions",
         "models identify-online": "look models up at Civitai by their hash",
-        "models check PATH": "tell whether a model file is safe; nothing in it is run",
     },
     "doctor": {"doctor": "tell what this machine has and what it can do"},
     "bench": {"bench [WHAT]": "measure how fast this machine makes pictures, or something else"},

@@ -33,7 +33,7 @@ MODULES = {"list": "listing"}  # where the action's name is taken
 
 
 def configure(parser: argparse.ArgumentParser, named: str = "") -> None:
-    """The arguments of `bottega models`: of every action, or of the one that is named, whose module alone is imported."""
+    """The arguments of `bottega models`: of every action, or of the `named` one alone, whose module is all it takes."""
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
     for name, summary in ACTIONS.items():
         if named not in ("", name):

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 
 DESCRIPTION = (
     "Look through the shelves for models that are new or changed, read their headers and tell what they are. "
-    "A folder may be plain, or an installation of stable-diffusion-webui, Forge or ComfyUI."
+    "A folder may be plain, or where stable-diffusion-webui, Forge, ComfyUI, InvokeAI, Fooocus, Stability Matrix, "
+    "Hugging Face, LM Studio or ollama keeps models."
 )
 MOST = 20  # files of one sort that a scan names one by one
 
@@ -114,7 +115,7 @@ def report_text(shelves: Sequence[Path], report: Report, missing: Sequence[Path]
         )
     if forgotten:
         paragraphs.append(f"{plural(forgotten, 'missing model')} forgotten.")
-    troubles = [f"{folder}: can't be entered ({reason})" for folder, reason in report.unreadable.items()]
+    troubles = [f"{folder}: can't be read ({reason})" for folder, reason in report.unreadable.items()]
     # The home's own shelf comes to be when something is put on it.
     troubles += [f"{shelf}: this shelf is not there" for shelf in report.absent if shelf.name != "models"]
     paragraphs += [printable(trouble) for trouble in troubles]

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from bottega.cli.models.shelves import all_shelves, sort_text
+from bottega.cli.models.shelves import all_shelves, plural, sort_text
 from bottega.cli.progress import Progress
 from bottega.cli.terminal import count_text, labelled, pairs, print_json, printable, size_text, table, wrapped
 from bottega.library import Catalog, Entry
@@ -35,10 +35,14 @@ def run(args: argparse.Namespace, settings: Settings, catalog: Catalog) -> int:
     from bottega.library.hashes import sha256_of
     from bottega.recognisers import all_recognisers
 
-    entry = find(catalog, args.model, all_recognisers(), all_shelves(settings, catalog))
-    header = read_header(entry.path)
     with Progress(sys.stderr) as progress:
-        entry = sha256_of(catalog, entry, lambda done, total: progress.update("hash", done, total, "bytes"))
+
+        def hashing(done: int, total: int) -> None:
+            progress.update("hash", done, total, "bytes")
+
+        entry = find(catalog, args.model, all_recognisers(), all_shelves(settings, catalog), hashing=hashing)
+        header = read_header(entry.path)
+        entry = sha256_of(catalog, entry, hashing)
     parts = part_rows(header, entry.parts)
     fitting = fits(catalog, entry)
     if args.json:
@@ -131,7 +135,7 @@ def fits_lines(fitting: Fits) -> list[str]:
     lines = []
     for kind, names in fitting.by_kind.items():
         more = f" and {len(names) - MOST_NAMES} more" if len(names) > MOST_NAMES else ""
-        lines.append(f"{len(names)} {kind}: {', '.join(names[:MOST_NAMES])}{more}")
+        lines.append(f"{plural(len(names), kind.replace('_', ' '))}: {', '.join(names[:MOST_NAMES])}{more}")
     return lines
 
 
