@@ -247,6 +247,7 @@ def _strings_of_python_2(canary: Path) -> Files:
 def _dotted_name(canary: Path) -> Files:
     yield "dotted.pkl", pickle(b"\x8c\x07pathlib\x8c\x09os.system\x93" + row(shell(canary)) + b"R", 4)
     yield "global.pkl", pickle(call("pathlib", "os.system", shell(canary)), 4)
+    yield "others.pkl", pickle(call("mycorp", "Foo", name("mycorp", "pathlib.os.system")))
 
 
 @case(27, DANGEROUS, says="numpy.__builtins__")
@@ -319,10 +320,13 @@ def _frames_that_opcodes_straddle(canary: Path) -> Files:
     hidden = name("os", "system") + row(shell(canary)) + b"R."
     literal = b"C" + bytes([len(hidden)]) + hidden
     yield "straddle.pkl", b"\x80\x04" + frame(literal, 2) + b"."
-    yield "nested.pkl", b"\x80\x04" + frame(frame(b"K\x01.")) + b"."
+    yield "nested.pkl", b"\x80\x04" + frame(frame(b"K\x01.", 3))
     yield "past.pkl", b"\x80\x04" + frame(b"K\x01.", 1 << 40)
     yield "short.pkl", b"\x80\x04" + frame(b"K\x01", 1) + b"."
     yield "stop.pkl", b"\x80\x04" + frame(b"K\x01.", 4) + b"."
+    yield "stack.pt", legacy(STATE, [(4, FOUR)], version=frame(whole(1001), 20))
+    yield "rest.pkl", pickle(b"K\x01K\x02")
+    yield "open.pkl", pickle(b"K\x01(")
 
 
 @case(35, UNUSUAL, says="mycorp.net.Foo", tensors=1)
@@ -367,6 +371,15 @@ def _the_same_member_twice(canary: Path) -> Files:
     yield "twice.ckpt", archive([Entry("archive/data.pkl", pickle(STATE)), *members(pickle(STATE), [FOUR])])
 
 
+@case(4100, REFUSED, says="overlap")
+def _a_member_within_another_one(canary: Path) -> Files:
+    inner = Entry("archive/version", b"3\n")
+    outer = Entry("archive/data/0", archive([inner]))
+    at = 30 + len("archive/data.pkl") + len(pickle(STATE)) + 30 + len("archive/data/0")
+    inner = Entry("archive/version", b"", place=at)
+    yield "within.ckpt", archive([Entry("archive/data.pkl", pickle(STATE)), outer, inner])
+
+
 @case(42, REFUSED, says="two of its members")
 def _an_attack_beside_a_good_member(canary: Path) -> Files:
     bad = Entry("archive/data.pkl", pickle(evil(canary)))
@@ -386,6 +399,8 @@ def _junk_before_the_archive(canary: Path) -> Files:
     yield "shell.ckpt", b"#!/bin/sh\n" + GOOD
     yield "pk.ckpt", b"PK\3\4" + bytes(60) + GOOD
     yield "pickle.ckpt", pickle(b"N") + GOOD
+    yield "mended.ckpt", archive(members(pickle(STATE), [FOUR]), before=bytes(30))
+    yield "pk-mended.ckpt", archive(members(pickle(STATE), [FOUR]), before=b"PK\3\4" + bytes(60))
 
 
 @case(45, REFUSED, says="follow")
@@ -397,6 +412,8 @@ def _junk_after_the_archive(canary: Path) -> Files:
 @case(46, REFUSED)
 def _two_archives_in_one_file(canary: Path) -> Files:
     yield "two.ckpt", checkpoint(pickle(evil(canary))) + GOOD
+    yield "mended.ckpt", archive(members(pickle(STATE), [FOUR]), before=checkpoint(pickle(evil(canary))))
+    yield "inside.ckpt", archive(members(pickle(STATE), [FOUR]), inside=checkpoint(pickle(evil(canary))))
     yield "in-comment.ckpt", archive(members(pickle(STATE), [FOUR]), comment=checkpoint(pickle(evil(canary))))
 
 
@@ -510,6 +527,9 @@ def _impossible_shapes(canary: Path) -> Files:
         "huge": tensor([1 << 62, 4], [0, 1], stored=4),
         "endless": tensor([1 << 2000], [1], stored=4),
         "stored": tensor([4], [1], stored=-4),
+        "counted": storage("0", 4).replace(whole(4), text("4")),
+        "float": tensor([4], [1]).replace(wholes([4]), row(b"G" + struct.pack(">d", 4.0))),
+        "true": tensor([4], [1]).replace(wholes([1]), row(b"\x88")),
         "boolean": call(
             "torch._utils", "_rebuild_tensor_v2", storage("0", 4), b"\x88", wholes([1]), wholes([1]), b"\x89", HOOKS
         ),
@@ -526,7 +546,9 @@ def _a_number_repeated_to_a_terabyte(canary: Path) -> Files:
 
 @case(61, REFUSED, says="claims")
 def _a_storage_larger_than_its_bytes(canary: Path) -> Files:
-    yield "claimed.ckpt", checkpoint(pickle(table({"weight": tensor([5], [1], stored=5)})), FOUR)
+    lie = table({"weight": tensor([5], [1], stored=5)})
+    yield "claimed.ckpt", checkpoint(pickle(lie), FOUR)
+    yield "claimed.pt", legacy(lie, [(4, FOUR)])
 
 
 @case(62, REFUSED, says="missing")
@@ -554,18 +576,22 @@ def _sparse_with_lying_indices(canary: Path) -> Files:
 # --- size and depth --------------------------------------------------------------------------------------------------
 
 
-@case(65, CLEAN, REFUSED)
+@case(65, CLEAN)
 def _billions_of_laughs(canary: Path) -> Files:
     laugh = text("ha" * 50)
     yield "dup.pkl", pickle(laugh + b"2\x86" * 60)
-    yield "memo.pkl", pickle(b"](" + laugh * 10 + b"e" + b"".join(
-        b"q%c0](" % index + (b"h%c" % index) * 10 + b"e" for index in range(40)
-    ))  # fmt: skip
-    lists = tensor([4], [1]) + b"".join(b"q%c0](" % index + (b"h%c" % index) * 10 + b"e" for index in range(40))
-    yield "tensors.ckpt", checkpoint(pickle(table({"state_dict": lists})), FOUR)
+    yield "memo.pkl", pickle(b"](" + laugh * 10 + b"e" + LAUGHS)
 
 
-@case(66, CLEAN, UNUSUAL, REFUSED)
+LAUGHS = b"".join(b"q%c0](" % index + (b"h%c" % index) * 10 + b"e" for index in range(40))
+
+
+@case(6501, REFUSED)
+def _billions_of_names_for_one_tensor(canary: Path) -> Files:
+    yield "tensors.ckpt", checkpoint(pickle(table({"state_dict": tensor([4], [1]) + LAUGHS})), FOUR)
+
+
+@case(66, CLEAN, UNUSUAL)
 def _circles(canary: Path) -> Files:
     yield "list.pkl", pickle(b"]q\0h\0a")
     yield "dict.pkl", pickle(b"}q\0" + text("x") + b"h\0s")
@@ -581,9 +607,9 @@ def _depth(canary: Path) -> Files:
     yield "marks.pkl", pickle(b"(" * 1_000_000 + b"t" * 1_000_000)
     yield "dicts.pkl", pickle((b"}" + text("x")) * 50_000 + b"N" + b"s" * 50_000)
     yield "tensor.pkl", checkpoint(pickle(tensor([4], [1]) + b"\x85" * 100_000), FOUR)
-    rebuilt = name("torch._tensor", "_rebuild_from_type_v2") + b"q\x010" + name("torch", "Tensor") + b"q\x020"
-    nested = b"(" + b"(h\x01h\x02" * 900 + b")" + b"}t" * 900 + b"t"
-    yield "rebuilt.ckpt", checkpoint(pickle(rebuilt + b"h\x01" + nested[1:-1] + b"R"), FOUR)
+    start = name("torch._tensor", "_rebuild_from_type_v2") + b"q\x01" + name("torch", "Tensor") + b"q\x020)q\x030"
+    wrapped = b"(h\x01h\x02h\x03}tq\x030" * 5_000
+    yield "rebuilt.ckpt", checkpoint(pickle(start + wrapped + b"h\x03R"), FOUR)
 
 
 @case(68, REFUSED, says="a number in it")

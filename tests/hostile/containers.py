@@ -22,6 +22,7 @@ class Entry:
     method: int = 0
     attributes: int = 0
     size: int | None = None
+    place: int | None = None
     extra: bytes = field(default=b"", repr=False)
 
     @property
@@ -32,16 +33,23 @@ class Entry:
         return deflater.compress(self.data) + deflater.flush()
 
 
-def archive(entries: Sequence[Entry], *, before: bytes = b"", after: bytes = b"", comment: bytes = b"") -> bytes:
-    """A zip archive; `before` and `after` are what does not belong to it."""
-    body, directory = bytearray(), bytearray()
+def archive(
+    entries: Sequence[Entry],
+    *,
+    before: bytes = b"",
+    inside: bytes = b"",
+    after: bytes = b"",
+    comment: bytes = b"",
+) -> bytes:
+    """A zip archive; `before`, `inside` (before its end) and `after` are what does not belong to it."""
+    body, directory = bytearray(before), bytearray()
     for entry in entries:
         packed = entry.packed
         crc = zlib.crc32(entry.data) if entry.crc is None else entry.crc
         size = len(entry.data) if entry.size is None else entry.size
         raw, local = entry.name.encode(), (entry.local_name or entry.name).encode()
         sizes = (crc, len(packed), min(size, 0xFFFFFFFF))
-        place = len(body)
+        place = len(body) if entry.place is None else entry.place
         body += struct.pack("<4s5H3I2H", b"PK\3\4", 20, entry.flags, entry.method, 0, 33, *sizes, len(local), 0)
         body += local + packed
         directory += struct.pack(
@@ -51,7 +59,7 @@ def archive(entries: Sequence[Entry], *, before: bytes = b"", after: bytes = b""
         directory += raw + entry.extra
     count = len(entries)
     end = struct.pack("<4s4H2IH", b"PK\5\6", 0, 0, count, count, len(directory), len(body), len(comment))
-    return before + bytes(body + directory) + end + comment + after
+    return bytes(body + directory) + inside + end + comment + after
 
 
 def members(data: bytes, storages: Sequence[bytes] = (), prefix: str = "archive", **lies: object) -> list[Entry]:
