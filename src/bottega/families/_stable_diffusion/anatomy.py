@@ -197,6 +197,8 @@ _READ = re.compile(r"(^|\.)(v_pred|ztsnr|scale_factor|logit_scale|position_ids)$
 def vae_tensors(header: Header) -> dict[str, Pieces]:
     """The tensors of a VAE, a file's own or a model's, under the names of a single file; none if it holds no VAE."""
     found = find_vae(header)
+    if found is None and (alone := read_vae(header.under(""))):
+        found = "", alone
     if found is None:
         return {}
     prefix, shape = found
