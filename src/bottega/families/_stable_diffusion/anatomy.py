@@ -12,7 +12,7 @@ from bottega.families._stable_diffusion import lora
 from bottega.families._stable_diffusion.configs import Shape, folder_files, weights_file
 from bottega.families._stable_diffusion.inventory import names_of
 from bottega.families._stable_diffusion.keys import REFINER_ENCODER, SINGLE_FILE, source_of, stow, view
-from bottega.families._stable_diffusion.layout import TextShape, UnetShape
+from bottega.families._stable_diffusion.layout import TextShape, UnetShape, read_vae
 from bottega.families._stable_diffusion.parts import (
     IGNORED,
     Part,
