@@ -210,7 +210,7 @@ class Anatomy:
     """
 
     relayout: Callable[[Header, Match, str], Relayout]
-    averages: Callable[[Header], Mapping[str, str]]
+    averages: Callable[[Header, Match], Mapping[str, str]]
     leftovers: Callable[[Header], frozenset[str]]
     vae: Callable[[Header], Mapping[str, Pieces]]
     blocks: Callable[[Match], tuple[str, ...]]

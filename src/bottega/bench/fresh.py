@@ -1,4 +1,4 @@
-"""Fresh processes: what a first picture takes when nothing is loaded yet, imports included.
+"""Fresh processes: what a command takes when nothing is loaded yet, imports included.
 
 As a program, `python -m bottega.bench.fresh make image ...` is `bottega make image ...`, and its last line tells the
 most memory that it held.
@@ -20,8 +20,13 @@ from bottega.errors import BottegaError
 
 def first_picture(words: list[str], environment: Mapping[str, str]) -> tuple[float, int | None]:
     """The seconds from the start of `bottega make image` to its end, and the most bytes that it held."""
+    return command(["make", "image", *words], environment)
+
+
+def command(words: list[str], environment: Mapping[str, str]) -> tuple[float, int | None]:
+    """The seconds from the start of a command of ours to its end, and the most bytes that it held."""
     began = perf_counter()
-    done = _run([sys.executable, "-m", __name__, "make", "image", *words], environment)
+    done = _run([sys.executable, "-m", __name__, *words], environment)
     seconds = perf_counter() - began
     told = done.splitlines()[-1]
     return seconds, int(told) if told.isdecimal() else None

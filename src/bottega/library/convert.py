@@ -78,7 +78,7 @@ def convert(
     layout = wish.layout or layout_of(destination)
     check_destination([header.path], destination, folder=layout == "diffusers", force=wish.force)
     remove_stale(destination.parent)
-    known, pruned = _chosen(header, wish, anatomy)
+    known, pruned = _chosen(header, wish, match, anatomy)
     plan, told_by_family = _laid_out(known, match, anatomy, layout)
     targets = {file: with_dtypes(known, tensors, wish.dtype, match) for file, tensors in plan.weights.items()}
     metadata = {**_metadata(header, wish), **plan.metadata}
@@ -111,21 +111,20 @@ def layout_of(destination: Path) -> str:
 # --- what is written -------------------------------------------------------------------------------------------------
 
 
-def _chosen(header: Header, wish: Wish, anatomy: Anatomy | None) -> tuple[Header, int]:
+def _chosen(header: Header, wish: Wish, match: Match | None, anatomy: Anatomy | None) -> tuple[Header, int]:
     """The header with the tensors that are wanted, and how many were left out."""
     tensors = dict(header.tensors)
-    if wish.ema:
-        averages = anatomy.averages(header) if anatomy else {}
-        if not averages:
-            raise FileError(header.path, "holds no running averages that belong to weights", "convert it without --ema")
-        tensors |= {name: header.tensors[average] for name, average in averages.items()}
-    if wish.prune or wish.ema:
-        dropped = {name for name in header.tensors if _LEFTOVERS.match(name)}
-        dropped |= anatomy.leftovers(header) if anatomy and wish.prune else set()
-        averages = anatomy.averages(header) if anatomy else {}
-        only = {average: name for name, average in averages.items() if name not in header.tensors}
-        tensors |= {name: header.tensors[average] for average, name in only.items()}
-        tensors = {name: info for name, info in tensors.items() if name not in dropped}
+    if not (wish.ema or wish.prune):
+        return header, 0
+    averages = anatomy.averages(header, match) if match and anatomy else {}
+    if wish.ema and not averages:
+        raise FileError(header.path, "holds no running averages that belong to weights", "convert it without --ema")
+    for name, average in averages.items():
+        if wish.ema or name not in tensors:  # of some only the average may be left
+            tensors[name] = header.tensors[average]
+    dropped = {name for name in header.tensors if _LEFTOVERS.match(name)}
+    dropped |= anatomy.leftovers(header) if anatomy and wish.prune else set()
+    tensors = {name: info for name, info in tensors.items() if name not in dropped}
     return replace(header, tensors=tensors), len(header.tensors) - len(tensors)
 
 

@@ -109,7 +109,7 @@ def _times(tensor: torch.Tensor) -> str:
 
 # --- the other way ---------------------------------------------------------------------------------------------------
 
-_SWEEPS, _MORE = 2, 8  # of the randomised SVD: passes that sharpen it, and directions beside those asked for
+_SWEEPS, _MORE = 4, 16  # of the randomised SVD: passes that sharpen it, and directions beside those asked for
 
 
 def factors(difference: torch.Tensor, rank: int, seed: int) -> tuple[torch.Tensor, torch.Tensor, float]:

@@ -12,7 +12,7 @@ from bottega.families._stable_diffusion import lora
 from bottega.families._stable_diffusion.configs import Shape, folder_files, weights_file
 from bottega.families._stable_diffusion.inventory import names_of
 from bottega.families._stable_diffusion.keys import REFINER_ENCODER, SINGLE_FILE, source_of, stow, view
-from bottega.families._stable_diffusion.layout import TextShape, UnetShape
+from bottega.families._stable_diffusion.layout import TextShape, UnetShape, read_vae
 from bottega.families._stable_diffusion.parts import (
     IGNORED,
     Part,
@@ -66,7 +66,7 @@ def _as_single(design: Design, header: Header, match: Match, parts: Mapping[str,
         if design.id == "sd2" and isinstance(part.shape, TextShape):
             notes += _add_idle_block(part, prefix, tensors, used)
     tensors |= _flags(design, header, match)
-    metadata = {"modelspec.prediction_type": "v"} if match.dimensions["prediction"] == V else {}
+    metadata = {} if match.guess else {"modelspec.prediction_type": match.dimensions["prediction"]}
     left = _left(header, used | tensors.keys())
     return Relayout({"": tensors}, metadata=metadata, left=left, notes=tuple(notes))
 
@@ -98,6 +98,9 @@ def _as_folder(design: Design, header: Header, match: Match, parts: Mapping[str,
             notes.append(
                 f"{name}: {len(unread)} tensors that nothing reads are left out, as a folder has no place for them"
             )
+    if match.guess:
+        told = match.dimensions["prediction"]
+        notes.append(f"nothing in the file says what it predicts: the folder's scheduler is set to {told}, as it seems")
     return Relayout(weights, files, _MODEL_FORMAT, _left(header, used), tuple(notes))
 
 
@@ -167,10 +170,16 @@ def _left(header: Header, used: set[str]) -> tuple[str, ...]:
 # --- what training leaves --------------------------------------------------------------------------------------------
 
 
-def averages(header: Header) -> dict[str, str]:
-    """The tensors of which a running average is in the file too, or only that, with the average's name."""
-    kept = {average_name(name): name for name in header.tensors if name.startswith("model.")}
-    return {kept[name]: name for name in header.tensors if name in kept}
+def averages(header: Header, match: Match) -> dict[str, str]:
+    """The tensors of which a running average is in the file, beside them or alone, with the name of the average."""
+    found = {}
+    for part in parts_of(header, match).values():
+        find = source_of(part.shape)
+        for ours in names_of(part.shape):
+            name = part.prefix + find(ours).name
+            if (average := average_name(name)) in header.tensors:
+                found[name] = average
+    return found
 
 
 def leftovers(header: Header) -> frozenset[str]:
@@ -188,6 +197,8 @@ _READ = re.compile(r"(^|\.)(v_pred|ztsnr|scale_factor|logit_scale|position_ids)$
 def vae_tensors(header: Header) -> dict[str, Pieces]:
     """The tensors of a VAE, a file's own or a model's, under the names of a single file; none if it holds no VAE."""
     found = find_vae(header)
+    if found is None and (alone := read_vae(header.under(""))):
+        found = "", alone
     if found is None:
         return {}
     prefix, shape = found

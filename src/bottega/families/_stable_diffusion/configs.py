@@ -108,6 +108,7 @@ _PIPELINES = {
     PIX2PIX: ("StableDiffusionInstructPix2PixPipeline", "StableDiffusionXLInstructPix2PixPipeline"),
     REFINER: ("StableDiffusionXLImg2ImgPipeline", "StableDiffusionXLImg2ImgPipeline"),
 }
+_WRITTEN_FOR = "0.30.0"  # a version of diffusers that has all of this; its loaders ask
 _PLAIN_PIPELINES = ("StableDiffusionPipeline", "StableDiffusionXLPipeline")
 
 
@@ -153,7 +154,8 @@ def _size_factor(shapes: Mapping[str, Shape]) -> int:
 
 def _model_index(family: str, match: Match, shapes: Mapping[str, Shape]) -> dict[str, Any]:
     extra_large = family == "sdxl"
-    index: dict[str, Any] = {"_class_name": _PIPELINES.get(match.variant, _PLAIN_PIPELINES)[extra_large]}
+    name = _PIPELINES.get(match.variant, _PLAIN_PIPELINES)[extra_large]
+    index: dict[str, Any] = {"_class_name": name, "_diffusers_version": _WRITTEN_FOR}
     for part, shape in shapes.items():
         index[part] = list(class_of(shape))
         if isinstance(shape, TextShape):
