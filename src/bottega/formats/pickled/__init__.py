@@ -14,7 +14,7 @@ import os
 import stat
 import struct
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
@@ -77,7 +77,7 @@ def read_text_pickle(path: Path) -> Header | None:
         raise unreadable(path, error) from error
     except DangerousModel:
         raise
-    except FormatError:
+    except (FormatError, MemoryError):
         return None
 
 
@@ -154,8 +154,7 @@ def _refusing(path: Path, machine: Machine) -> Iterator[None]:
         failure = error
     names = machine.judged(DANGEROUS)
     if names or isinstance(failure, Poisonous):
-        told = ", ".join(map(shown, names[:_MANY])) + (" and others" if len(names) > _MANY else "")
-        why = f"it names {told}" if names else str(failure)
+        why = f"it names {_listed(names)}" if names else str(failure)
         raise DangerousModel(path, f"it would run code in a program that trusts it: {why}", _EVIL, names)
     if isinstance(failure, CutShort):
         raise FormatError(path, f"cut short: {failure}", _CUT)
@@ -232,7 +231,7 @@ def _header(
         unreadable = [*unreadable[:_MANY], f"and {len(unreadable) - _MANY} others"]
     notes += [f"left out: {each}" for each in unreadable]
     if flat.leftovers:
-        notes.append(f"left out what training kept for itself: {', '.join(map(shown, flat.leftovers))}")
+        notes.append(f"left out what training kept for itself: {_listed(flat.leftovers)}")
     if not tensors:
         notes.append("no tensors")
     safety = _safety(machine.unusual_names(), script)
@@ -247,6 +246,9 @@ def _safety(unusual: list[Name], script: bool) -> Safety:
     if networks := [name for name in names if name.startswith("torch.")]:
         reasons.append(f"it holds whole networks and not only weights ({shown(networks[0])}): their code is not run")
     if others := [name for name in names if not name.startswith("torch.")]:
-        told = ", ".join(map(shown, others[:_MANY])) + (" and others" if len(others) > _MANY else "")
-        reasons.append(f"it names what Bottega does not know and ignores: {told}")
+        reasons.append(f"it names what Bottega does not know and ignores: {_listed(others)}")
     return Safety("unusual" if reasons else "clean", tuple(names), tuple(reasons))
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(map(shown, names[:_MANY])) + (" and others" if len(names) > _MANY else "")

@@ -41,9 +41,14 @@ def read(file: BinaryIO, size: int) -> tuple[Machine, Legacy | Exception]:
             return machine, _read(machine, data, file, size)
         except (ValueError, IndexError, KeyError, struct.error) as error:
             failure = error
-        if window >= size:
+        if window >= size or not _may_be_short(failure):
             break
     return machine, failure
+
+
+def _may_be_short(failure: Exception) -> bool:
+    """Whether more bytes might have helped."""
+    return not isinstance(failure, Broken | KeyError) or isinstance(failure, CutShort)
 
 
 def _read(machine: Machine, data: bytes, file: BinaryIO, size: int) -> Legacy:
