@@ -275,7 +275,7 @@ def _add_patches(
 ) -> tuple[tuple[str, ...], int]:
     """Put a LoRA's changes to the tensors that they change; answers with what is left of it, and how many they are."""
     path = lora.header.path
-    if lora.family and lora.match.kind == "lora" and lora.family != first.recogniser:
+    if lora.family not in ("", first.recogniser) and lora.match.kind == "lora" and not lora.match.guess:
         raise FileError(path, f"is for {lora.family}, and {first.name} is {first.recogniser}", "use one that fits")
     if first.anatomy is None:
         raise FileError(path, f"{first.name} is of no family that takes LoRA", "merge it into a Stable Diffusion model")
