@@ -540,8 +540,8 @@ def test_a_whole_folder(there: Civitai, hub: Hub, bottega: Command, home: Path, 
     assert ran.code == 0, ran.err
     base = Path(ran.json[0]["path"])
     inside = sorted(path.relative_to(base).as_posix() for path in base.rglob("*") if path.is_file())
-    assert inside == ["LICENSE", "README.md", "model_index.json", "scheduler/scheduler_config.json", "unet/config.json",
-                      "unet/diffusion_pytorch_model.safetensors"]  # fmt: skip
+    assert inside == ["LICENSE", "README.md", "model_index.json", "picture.png", "scheduler/scheduler_config.json",
+                      "unet/config.json", "unet/diffusion_pytorch_model.safetensors"]  # fmt: skip
     assert base.with_name("Pipe.source.json").is_file()
     assert bottega("models", "get", "hf:org/Pipe", "--json").json[0]["status"] == "already here"
     assert not (home / "models/.downloads").exists()
@@ -558,7 +558,7 @@ def test_a_folder_that_breaks_off_goes_on_file_by_file(
     assert all(name.startswith(".downloads/") for name in shelf(home))
     assert bottega("models", "get", "hf:org/Pipe").code == 0
     small_files = [path for path in hub.site.paths() if "/resolve/" in path and not path.endswith(".safetensors")]
-    assert len(small_files) == len(set(small_files)) == 5
+    assert len(small_files) == len(set(small_files)) == 6
 
 
 @pytest.mark.parametrize(
@@ -583,8 +583,9 @@ def test_a_folder_with_something_foul_in_it(
     del files["unet/diffusion_pytorch_model.fp16.safetensors"]
     hub.publish("org/Pipe", files)
     ran = bottega("models", "get", "hf:org/Pipe")
-    if any(name.startswith(("../", "unet/..", "/")) for name in change) and ran.code == 0:
-        assert not any("evil" in name or "etc" in name for name in shelf(home))  # weights outside of parts are left out
+    if any(name.startswith(("../", "unet/..", "/", "unet/con", "a/b")) for name in change) and ran.code == 0:
+        # What nobody should have a file called is left out.
+        assert not any(word in name for word in ("evil", "etc", "con.", "a/b") for name in shelf(home))
         return
     assert ran.code == 2, ran.err
     assert [name for name in shelf(home) if not name.startswith(".downloads/")] == []

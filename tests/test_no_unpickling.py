@@ -16,6 +16,7 @@ ALLOWED = {
     "src/bottega/runtime/guard.py": {"torch.load", "torch.serialization.load"},
     "src/bottega/bench/pickles.py": {"torch.load"},  # the peer, of a file that the benchmark wrote
     "src/bottega/bench/diffusers_peer.py": {"from_single_file"},  # of a safetensors file that the benchmark wrote
+    "tests/test_convert.py": {"from_pretrained"},  # the peer, of a folder that the test wrote
     "tests/test_docs.py": {"exec"},  # the examples of our own documents
     "tests/test_pickled.py": {"torch.load", "pickle"},  # the peer; what it writes for us to read
     "tests/test_guard.py": {

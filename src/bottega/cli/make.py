@@ -71,7 +71,7 @@ def run(args: argparse.Namespace, settings: Settings) -> int:
 
         from bottega.workbench import Workbench
 
-        workbench = Workbench(settings, lambda done, total: progress.update("hash", done, total, "bytes"))
+        workbench = Workbench(settings, progress.hashing())
         recipe = workbench.resolve(draft(args, workbench), out=args.out)
         made = follow(workbench.run(recipe, out=args.out, previews=args.preview), progress)
     report(made, recipe, as_json=args.json)

@@ -12,6 +12,7 @@ from bottega.cli.terminal import columns, cut, printable, size_text, speaks, tim
 
 REDRAW_EVERY = 0.1  # seconds, on a terminal
 LINE_EVERY = 5.0  # seconds, in a log
+WORTH_TELLING = 1.0  # seconds: what is over by then needs no progress
 TRUSTED_AFTER = 0.5  # seconds of work before the time left is worth telling
 WIDEST_BAR = 32
 
@@ -58,6 +59,18 @@ class Progress:
             self._draw(phase, done / total if total else 1.0, told, left)
         else:
             self._write(f"{phase} {told}{f', {left}' if left else ''}\n")
+
+    def hashing(self) -> Callable[[int, int], None]:
+        """What is to be told the bytes of a model that is hashed: it shows them once that has taken a second."""
+        since: list[float] = []
+
+        def told(done: int, total: int) -> None:
+            if not since:
+                since.append(self._clock())
+            if self._clock() - since[0] > WORTH_TELLING:
+                self.update("hash", done, total, "bytes")
+
+        return told
 
     def wait(self, text: str) -> None:
         """Tell a terminal what goes on before anything can be counted; a log, which nobody watches, is not told."""

@@ -29,7 +29,7 @@ def run(args: argparse.Namespace, settings: Settings) -> int:
 
         from bottega.workbench import Workbench
 
-        workbench = Workbench(settings, lambda done, total: progress.update("hash", done, total, "bytes"))
+        workbench = Workbench(settings, progress.hashing())
         source = workbench.replayed(args.file, out=args.out)
         for note in source.notes:
             progress.say(note)

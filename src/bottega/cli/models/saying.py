@@ -22,7 +22,7 @@ def meant(reference: str, settings: Settings, catalog: Catalog) -> Entry:
             reference,
             all_recognisers(),
             all_shelves(settings, catalog),
-            hashing=lambda done, total: progress.update("hash", done, total, "bytes"),
+            hashing=progress.hashing(),
         )
 
 

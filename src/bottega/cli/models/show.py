@@ -36,10 +36,7 @@ def run(args: argparse.Namespace, settings: Settings, catalog: Catalog) -> int:
     from bottega.recognisers import all_recognisers
 
     with Progress(sys.stderr) as progress:
-
-        def hashing(done: int, total: int) -> None:
-            progress.update("hash", done, total, "bytes")
-
+        hashing = progress.hashing()
         entry = find(catalog, args.model, all_recognisers(), all_shelves(settings, catalog), hashing=hashing)
         header = read_header(entry.path)
         entry = sha256_of(catalog, entry, hashing)

@@ -202,6 +202,9 @@ def _inspected(path: Path, offer: Offer, target: Target) -> Header:
     except FormatError as error:
         _throw_away(path)
         raise _renamed(error, path, offer.title) from None
+    if not header.tensors:
+        _throw_away(path)
+        raise Refused(f"{offer.title}: it holds no tensors, so it is no model", "choose another file of it with --file")
     if header.safety.verdict != "clean" and not target.allow_unusual:
         reasons = "; ".join(header.safety.reasons or header.safety.names)[:300]
         raise Refused(
