@@ -7,6 +7,7 @@ import itertools
 import json
 import os
 import random
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy
@@ -19,6 +20,7 @@ from bottega.errors import FormatError, SaveError
 from bottega.formats import header as headers
 from bottega.formats import read_header, safetensors
 from bottega.formats.atomic import atomic
+from bottega.formats.layout import Layout, once_a_layout
 
 
 def container(header: bytes | dict, data: bytes = b"", length: int | None = None) -> bytes:
@@ -225,11 +227,15 @@ def test_other_files_are_called_by_their_name(tmp_path: Path, head: bytes, name:
 
 def both_ways(raw: bytes) -> tuple[object, object]:
     """What the quick way makes of a header (None: it leaves it to the other one), and what the other one does."""
+    return read_by(safetensors._parse_usual, raw), read_by(safetensors._parse_any, raw)
+
+
+def read_by(parse: Callable[[bytes], tuple[dict[str, str], Layout] | None], raw: bytes) -> object:
     try:
-        careful = safetensors._parse_any(raw)
+        told = parse(raw)
     except ValueError:
-        careful = None
-    return safetensors._parse_usual(raw), careful
+        return None
+    return told and (told[0], list(told[1].rows.items()))
 
 
 USUAL = (
@@ -469,3 +475,101 @@ def test_a_header_counts_its_blocks_in_one_pass(tmp_path: Path) -> None:
     view = read_header(path).under("m.")
     assert view.count("layers.{}.") == 12 and view.count("blocks.{}.") == 0
     assert view.size("layers.0.w", 0) == 1 and view.size("layers.0.w", 1) is None and view.shape("x") is None
+
+
+# --- layouts that are kept --------------------------------------------------------------------------------------------
+
+
+def laid_out(names: str, metadata: dict[str, str] | None = None) -> bytes:
+    """A file as the reference library writes it, with a tensor of four bytes for each letter."""
+    entries: dict[str, object] = {"__metadata__": metadata} if metadata else {}
+    entries |= {name: tensor("F16", [2], [4 * index, 4 * index + 4]) for index, name in enumerate(names)}
+    raw = json.dumps(entries, separators=(",", ":"), ensure_ascii=False).encode()
+    return container(raw, bytes(range(4 * len(names))))
+
+
+def read_afresh(path: Path) -> headers.Header:
+    safetensors._kept.cache_clear()
+    return read_header(path)
+
+
+def test_two_files_of_one_layout_share_it_and_nothing_else(tmp_path: Path) -> None:
+    first, second = tmp_path / "first.safetensors", tmp_path / "second.safetensors"
+    first.write_bytes(laid_out("ab", {"title": "one"}))
+    second.write_bytes(laid_out("ab", {"title": "the other, told at length"}))
+    safetensors._kept.cache_clear()
+    one, other = read_header(first), read_header(second)
+    assert one.layout is other.layout and safetensors._kept.cache_info().hits == 1
+    assert (one.metadata["title"], other.metadata["title"]) == ("one", "the other, told at length")
+    for header, path in ((one, first), (other, second)):
+        assert {info.file for info in header.tensors.values()} == {path}
+        assert header.tensors["b"].end == path.stat().st_size
+        assert safetensors.read_tensor(header, "b") == bytes((4, 5, 6, 7))
+
+
+def test_a_header_whose_layout_was_kept_equals_one_that_was_read_afresh(tmp_path: Path) -> None:
+    path = write(tmp_path, laid_out("cab", {"format": "pt"}))
+    afresh = read_afresh(path)
+    kept = read_header(path)
+    assert safetensors._kept.cache_info().hits == 1
+    assert kept == afresh and list(kept.tensors.items()) == list(afresh.tensors.items())
+    plain = headers.Header(path, "safetensors", dict(afresh.tensors), kept.metadata)
+    assert kept == plain and list(kept.tensors) == list(plain.tensors)
+    for told in ("roots", "endings", "dtypes", "parameters", "bytes"):
+        assert getattr(kept, told) == getattr(plain, told), told
+
+
+def test_what_a_header_shares_cannot_be_changed(tmp_path: Path) -> None:
+    header = read_header(write(tmp_path, laid_out("ab")))
+    for shared in (header.tensors, header.dtypes):
+        with pytest.raises(TypeError):
+            shared["x"] = next(iter(shared.values()))  # type: ignore[index]
+
+
+@pytest.mark.parametrize(
+    ("broken", "word"),
+    [
+        (laid_out("ab")[:-1], "cut short"),
+        (laid_out("ab")[:60], "cut short"),
+        (laid_out("ab") + b"\0", "belong to no tensor"),
+        (laid_out("ab", {"a": "b"}).replace(b'"b"}', b"[1]}"), "hold text"),
+        (laid_out("ab").replace(b"}}", b"}\0", 1), "broken"),
+    ],
+)
+def test_a_broken_file_is_refused_though_its_layout_is_known(tmp_path: Path, broken: bytes, word: str) -> None:
+    read_header(write(tmp_path, laid_out("ab", {"a": "b"})))
+    sound = read_header(write(tmp_path, laid_out("ab")))
+    for _ in range(2):
+        with pytest.raises(FormatError, match=word):
+            read_header(write(tmp_path, broken))
+    assert read_header(write(tmp_path, laid_out("ab"))).layout is sound.layout
+
+
+def test_few_layouts_are_kept_and_none_that_is_broken_or_huge(tmp_path: Path) -> None:
+    safetensors._kept.cache_clear()
+    names = [chr(0x4E00 + index) for index in range(safetensors.KEPT_LAYOUTS + 20)]
+    for name in names:
+        read_header(write(tmp_path, laid_out(name)))
+    assert safetensors._kept.cache_info().currsize == safetensors.KEPT_LAYOUTS
+    safetensors._kept.cache_clear()
+    gap = container({"a": tensor(offsets=[4, 8])}, bytes(8))
+    huge = {f"{index:0100}": tensor("U8", [0], [0, 0]) for index in range(safetensors.KEPT_LENGTH // 100)}
+    with pytest.raises(FormatError, match="gap"):
+        read_header(write(tmp_path, gap))
+    assert len(read_header(write(tmp_path, container(json.dumps(huge, separators=(",", ":")).encode()))).tensors) > 5000
+    assert safetensors._kept.cache_info().currsize == 0
+
+
+def test_what_is_found_in_a_layout_is_looked_for_once(tmp_path: Path) -> None:
+    asked = []
+
+    @once_a_layout
+    def longest(layout: Layout, prefix: str, *, more: int = 0) -> int:
+        asked.append(prefix)
+        return max(map(len, layout.rows)) + more
+
+    path = write(tmp_path, laid_out("ab", {"a": "b"}))
+    one, other = read_afresh(path), read_header(path)
+    assert [longest(header.layout, "x") for header in (one, other)] == [1, 1] and asked == ["x"]
+    assert longest(other.layout, "y", more=1) == 2 and asked == ["x", "y"]
+    assert longest(read_afresh(path).layout, "x") == 1 and asked == ["x", "y", "x"]

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 from bottega.adapters._fits import FAMILY_OF_CONTEXT, Fit, settle
-from bottega.formats.header import Header, shown
+from bottega.formats.header import shown
 
 
 @dataclass(frozen=True)
@@ -52,31 +52,40 @@ class Target:
 
 @dataclass(frozen=True)
 class Found:
-    """The family, what more the names told, and a variant where the algorithm does not say enough."""
+    """The family, what more the names told, and a variant where the algorithm does not say enough.
 
-    fit: Fit
+    `fit` hears the metadata: it is all that can tell two files apart that are laid out alike.
+    """
+
+    fit: Callable[[Mapping[str, str]], Fit]
     dimensions: Mapping[str, Any] = field(default_factory=dict)
     variant: str = ""
 
 
-def fit(target: Target, header: Header) -> Found:
+def _settled(families: Sequence[str], why: str) -> Callable[[Mapping[str, str]], Fit]:
+    return partial(settle, families, why)
+
+
+def _certain(family: str, *because: str) -> Callable[[Mapping[str, str]], Fit]:
+    return lambda metadata: Fit(family, because)
+
+
+def fit(target: Target) -> Found:
     """The family of what an adapter changes; metadata decides where names and widths leave several."""
-    if header.format == "gguf":
-        return _told_by_gguf(header)
     if target.cascade:
-        return Found(settle(["stable-cascade"], "its modules are those of Stable Cascade's prior", header.metadata))
+        return Found(_settled(["stable-cascade"], "its modules are those of Stable Cascade's prior"))
     if not target.denoiser:
-        return Found(settle(*_by_encoders(target), header.metadata))
+        return Found(_settled(*_by_encoders(target)))
     if target.has("motion_modules_"):
-        return _motion(target, header)
+        return _motion(target)
     if is_unet(target):
-        return _unet(target, header)
+        return _unet(target)
     for rule in _TRANSFORMERS:
         if rule.holds(target):
-            return Found(settle(rule.families, f"its modules {rule.why}", header.metadata))
+            return Found(_settled(rule.families, f"its modules {rule.why}"))
     if (by_width := _transformer_by_width(target)) is not None:
-        return Found(settle(*by_width, header.metadata))
-    return _language(target, header)
+        return Found(_settled(*by_width))
+    return _language(target)
 
 
 def is_unet(target: Target) -> bool:
@@ -115,10 +124,10 @@ _RELATIVES = (
 )
 
 
-def _unet(target: Target, header: Header) -> Found:
+def _unet(target: Target) -> Found:
     for word, relative in _RELATIVES:
         if word in target.text:
-            return Found(settle([relative], f"a UNet with modules called {word.strip('_')}", header.metadata))
+            return Found(_settled([relative], f"a UNet with modules called {word.strip('_')}"))
     width = target.width_of("attn2_to_k", "attn2_to_v")
     if width is not None:
         family = FAMILY_OF_CONTEXT.get(width)
@@ -127,18 +136,18 @@ def _unet(target: Target, header: Header) -> Found:
         if width == 1280:
             dimensions["refiner"] = True
             why += ", as SD XL's refiner does"
-        return Found(settle([family] if family else [], why, header.metadata), dimensions)
+        return Found(_settled([family] if family else [], why), dimensions)
     if "text_encoder_2" in target.encoders:
-        return Found(settle(["sdxl"], "it changes a UNet and two text encoders", header.metadata))
+        return Found(_settled(["sdxl"], "it changes a UNet and two text encoders"))
     if _has_any(target.text, _DEEP):
-        return Found(settle(["sdxl"], "several transformer blocks in one place of a UNet", header.metadata))
+        return Found(_settled(["sdxl"], "several transformer blocks in one place of a UNet"))
     if _has_any(target.text, _FOUR_LEVELS):
-        return Found(settle(*_first_or_second(target), header.metadata))
+        return Found(_settled(*_first_or_second(target)))
     if _has_any(target.text, _THREE_LEVELS):
-        return Found(settle(["sdxl"], "attention where only SD XL's UNet has it", header.metadata))
+        return Found(_settled(["sdxl"], "attention where only SD XL's UNet has it"))
     # kohya's trainer calls SD XL's blocks as the original does, and those of SD 1 and 2 as diffusers does.
     likely = ["sdxl", "sd1", "sd2"] if _has_any(target.text, _ORIGINAL_BLOCKS) else ["sd1", "sd2", "sdxl"]
-    return Found(settle(likely, "modules that every UNet has", header.metadata))
+    return Found(_settled(likely, "modules that every UNet has"))
 
 
 def _first_or_second(target: Target) -> tuple[list[str], str]:
@@ -184,11 +193,11 @@ def _by_encoders(target: Target) -> tuple[list[str], str]:
     return ["sd1", "sd2", "sdxl"] if target.encoders else [], "modules of a text encoder"
 
 
-def _motion(target: Target, header: Header) -> Found:
+def _motion(target: Target) -> Found:
     """AnimateDiff's motion LoRA: it changes a motion module, not the UNet around it."""
     four = _has_any(target.text, ("down_blocks_3_motion", "up_blocks_3_motion"))
     families = ["sd1"] if four else ["sd1", "sdxl"]
-    found = settle(families, f"modules of a motion module of {'four' if four else 'unknown'} levels", header.metadata)
+    found = _settled(families, f"modules of a motion module of {'four' if four else 'unknown'} levels")
     return Found(found, {"motion": True}, "motion")
 
 
@@ -319,26 +328,27 @@ _WITH_DECODER = ("\nmodel_decoder_layers_", "\nmodel_encoder_layers_")
 _LLAMA_LIKE = ("_self_attn_q_proj", "_self_attn_k_proj", "_self_attn_v_proj", "_self_attn_o_proj", "_mlp_gate_proj")
 
 
-def _language(target: Target, header: Header) -> Found:
+def _language(target: Target) -> Found:
     for word, family in _LANGUAGE:
         if word in target.text:
-            return Found(Fit(family, (f"modules called as those of {family} are",)), {"language_model": True})
+            return Found(_certain(family, f"modules called as those of {family} are"), {"language_model": True})
     if _has_any(target.text, _WITH_DECODER):
         why = "modules called as those of OPT, and of models with an encoder and a decoder (BART, Whisper), are"
-        return Found(Fit("", (why,)), {"language_model": True})
+        return Found(_certain("", why), {"language_model": True})
     if _has_any(target.text, _LLAMA_LIKE):
         why = "modules called as those of Llama, Mistral, Qwen, Gemma and others are: the header can't tell which"
-        return Found(Fit("", (why,)), {"language_model": True})
-    return Found(settle([], "modules that are called as no known family's are", header.metadata))
+        return Found(_certain("", why), {"language_model": True})
+    return Found(_settled([], "modules that are called as no known family's are"))
 
 
-def _told_by_gguf(header: Header) -> Found:
-    family = header.metadata.get("general.architecture", "")
-    base = header.metadata.get("general.base_model.0.name", "")
+def told_by_gguf(metadata: Mapping[str, str]) -> Found:
+    """The family of what an adapter in GGUF changes: its metadata says it."""
+    family = metadata.get("general.architecture", "")
+    base = metadata.get("general.base_model.0.name", "")
     because = [f"general.architecture is {shown(family)}"] if family else []
     if base:
         because.append(f"made for {shown(base)}")
-    dimensions = {"language_model": True}
-    if alpha := header.metadata.get("adapter.lora.alpha"):
-        return Found(Fit(family, tuple(because)), {**dimensions, "alpha": alpha})
-    return Found(Fit(family, tuple(because)), dimensions)
+    dimensions: dict[str, Any] = {"language_model": True}
+    if alpha := metadata.get("adapter.lora.alpha"):
+        dimensions["alpha"] = alpha
+    return Found(_certain(family, *because), dimensions)

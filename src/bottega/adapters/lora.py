@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from bottega.adapters._fits import LIGHTWEIGHT
-from bottega.adapters._lora_fits import Target, fit, is_unet
+from bottega.adapters._lora_fits import Found, Target, fit, is_unet, told_by_gguf
 from bottega.formats.header import Header
+from bottega.formats.layout import Layout, Placed, once_a_layout
 from bottega.spec import Adapter, Match
 
 # A module of each algorithm has exactly one tensor that ends so.
@@ -83,6 +84,7 @@ _TOLD_VARIANTS = {"networks.lora_fa": "lora-fa", "networks.dylora": "dylora"}
 _MADE_FOR = ("the language model that it was made for",)
 
 Shape = tuple[int, ...]
+Rows = Mapping[str, Placed]
 
 
 @dataclass
@@ -95,52 +97,86 @@ class _Contents:
     plain: int = 0  # tensors that are called `weight` or `bias`
 
 
+@dataclass(frozen=True)
+class _Structure:
+    """What names and shapes tell; `rest` counts tensors that belong to no adapter."""
+
+    algorithm: str
+    counts: Mapping[str, int]  # modules by algorithm
+    dora: bool
+    naming: str
+    processors: bool  # whether it changes attention processors, as XLabs' do
+    modules: Mapping[str, int]  # by part
+    prefixes: Mapping[str, str]  # by part
+    ranks: tuple[int, int] | None
+    found: Found
+    rest: int
+
+
 def recognise(header: Header) -> Match | None:
     """The match of a file that holds changes to another model's weights, and little else."""
     if not (_SIGNS & header.endings or header.endings >= _GLORA):
         return None
-    contents = _collect(header)
-    if not contents.modules or 2 * contents.known <= len(header.tensors):
+    structure = _structure(header.layout)
+    if structure is None:
+        return None
+    found = told_by_gguf(header.metadata) if header.format == "gguf" else structure.found
+    fit = found.fit(header.metadata)
+    dimensions: dict[str, Any] = {
+        "algorithm": structure.algorithm,
+        "naming": "xlabs" if fit.family == "flux" and structure.processors else structure.naming,
+        "modules": dict(structure.modules),
+        "dora": structure.dora,
+        **found.dimensions,
+    }
+    if structure.ranks:
+        dimensions["ranks"] = structure.ranks
+    if len(structure.counts) > 1:
+        dimensions["algorithms"] = dict(structure.counts)
+    return Match(
+        variant=found.variant or _variant(structure, header.metadata),
+        dimensions=dimensions,
+        parts=dict(structure.prefixes),
+        because=(_words(structure, dimensions["naming"]), *fit.because, *_words_of_rest(structure.rest)),
+        guess=fit.guess,
+        kind="lora",
+        category=LIGHTWEIGHT,
+        family=fit.family,
+        requires=_MADE_FOR if "language_model" in found.dimensions else fit.requires,
+    )
+
+
+@once_a_layout
+def _structure(layout: Layout) -> _Structure | None:
+    contents = _collect(layout)
+    if not contents.modules or 2 * contents.known <= len(layout.rows):
         return None
     if any(module.startswith(_STRANGERS) for module in contents.modules):
         return None
     parts, prefixes, naming = _parts(contents.modules)
-    target = _target(header, contents.modules, parts)
-    found = fit(target, header)
-
+    target = _target(layout.rows, contents.modules, parts)
     counts = Counter(algorithm for algorithm, _ in contents.modules.values())
     algorithm = _main_algorithm(counts, contents)
-    dora = bool(_DORA & contents.companions)
-    dimensions: dict[str, Any] = {
-        "algorithm": algorithm,
-        "naming": "xlabs" if found.fit.family == "flux" and target.has("_processor_") else naming,
-        "modules": {_called(part, target): len(names) for part, names in parts.items()},
-        "dora": dora,
-        **found.dimensions,
-    }
-    if ranks := _ranks(header, algorithm, contents.modules):
-        dimensions["ranks"] = ranks
-    if len(counts) > 1:
-        dimensions["algorithms"] = dict(counts)
-    return Match(
-        variant=found.variant or _variant(algorithm, dora, header.metadata),
-        dimensions=dimensions,
-        parts={_called(part, target): prefix for part, prefix in prefixes.items()},
-        because=(_words(algorithm, dora, dimensions), *found.fit.because, *_words_of_rest(header, contents)),
-        guess=found.fit.guess,
-        kind="lora",
-        category=LIGHTWEIGHT,
-        family=found.fit.family,
-        requires=_MADE_FOR if "language_model" in found.dimensions else found.fit.requires,
+    return _Structure(
+        algorithm=algorithm,
+        counts=counts,
+        dora=bool(_DORA & contents.companions),
+        naming=naming,
+        processors=target.has("_processor_"),
+        modules={_called(part, target): len(names) for part, names in parts.items()},
+        prefixes={_called(part, target): prefix for part, prefix in prefixes.items()},
+        ranks=_ranks(layout.rows, algorithm, contents.modules),
+        found=fit(target),
+        rest=len(layout.rows) - contents.known,
     )
 
 
-def _collect(header: Header) -> _Contents:
+def _collect(layout: Layout) -> _Contents:
     """Walk once through all names; a name is a module, what the tensor is, perhaps an adapter's name, and `weight`."""
     contents = _Contents()
     modules, companions = contents.modules, contents.companions
     known = plain = 0
-    for name, info in header.tensors.items():
+    for name, row in layout.rows.items():
         module, _, leaf = name.rpartition(".")
         if leaf == "weight" or leaf == "bias":
             plain += 1
@@ -158,9 +194,9 @@ def _collect(header: Header) -> _Contents:
         if role is _COMPANION:
             companions.add(leaf)
         elif module not in modules:
-            modules[module] = role, info.shape
+            modules[module] = role, row.shape
     contents.known, contents.plain = known, plain
-    if "on_input" in header.endings:
+    if "on_input" in layout.endings:
         contents.known += plain  # IA3's factors are called `weight`
     return contents
 
@@ -181,9 +217,10 @@ def _main_algorithm(counts: Mapping[str, int], contents: _Contents) -> str:
     return algorithm
 
 
-def _variant(algorithm: str, dora: bool, metadata: Mapping[str, str]) -> str:
+def _variant(structure: _Structure, metadata: Mapping[str, str]) -> str:
     """The algorithm's name; LoRA has more of them than tensors can tell."""
-    if dora and algorithm in ("lora", "locon"):
+    algorithm = structure.algorithm
+    if structure.dora and algorithm in ("lora", "locon"):
         return "dora"
     if algorithm == "lora":
         return _TOLD_VARIANTS.get(metadata.get("ss_network_module", ""), algorithm)
@@ -211,10 +248,10 @@ def _parts(modules: Mapping[str, object]) -> tuple[dict[str, dict[str, str]], di
     return parts, prefixes, namings.most_common(1)[0][0]
 
 
-def _target(header: Header, modules: Mapping[str, tuple[str, Shape]], parts: Mapping[str, Mapping[str, str]]) -> Target:
+def _target(rows: Rows, modules: Mapping[str, tuple[str, Shape]], parts: Mapping[str, Mapping[str, str]]) -> Target:
     def width(module: str) -> int | None:
         algorithm, shape = modules[module]
-        return _width(header, module, algorithm, shape)
+        return _width(rows, module, algorithm, shape)
 
     def rank(module: str) -> int:
         return len(modules[module][1])
@@ -225,7 +262,7 @@ def _target(header: Header, modules: Mapping[str, tuple[str, Shape]], parts: Map
     return Target(denoiser, encoders, width, rank, cascade)
 
 
-def _width(header: Header, module: str, algorithm: str, shape: Shape) -> int | None:
+def _width(rows: Rows, module: str, algorithm: str, shape: Shape) -> int | None:
     """How many features go into a module, where its algorithm shows that."""
     match algorithm:
         case "lora" | "loha" | "full" if len(shape) > 1:
@@ -233,22 +270,22 @@ def _width(header: Header, module: str, algorithm: str, shape: Shape) -> int | N
         case "glora" if len(shape) > 1:
             return max(shape[:2])
         case "lokr":
-            first = _columns(header, module, "lokr_w1", "lokr_w1_b")
-            second = _columns(header, module, "lokr_w2", "lokr_w2_b")
+            first = _columns(rows, module, "lokr_w1", "lokr_w1_b")
+            second = _columns(rows, module, "lokr_w2", "lokr_w2_b")
             return first * second if first and second else None
     return None
 
 
-def _columns(header: Header, module: str, *leaves: str) -> int | None:
+def _columns(rows: Rows, module: str, *leaves: str) -> int | None:
     """Columns of the first of a module's factors that is there."""
     for leaf in leaves:
-        info = header.tensors.get(f"{module}.{leaf}")
-        if info is not None and len(info.shape) > 1:
-            return info.shape[1]
+        row = rows.get(f"{module}.{leaf}")
+        if row is not None and len(row.shape) > 1:
+            return row.shape[1]
     return None
 
 
-def _ranks(header: Header, algorithm: str, modules: Mapping[str, tuple[str, Shape]]) -> tuple[int, int] | None:
+def _ranks(rows: Rows, algorithm: str, modules: Mapping[str, tuple[str, Shape]]) -> tuple[int, int] | None:
     """The lowest and highest rank (OFT: the size of a block); None where the algorithm has none."""
     plain = {"locon": "lora", "boft": "oft"}.get(algorithm, algorithm)
     shapes = {name: shape for name, (each, shape) in modules.items() if each == plain and shape}
@@ -260,8 +297,8 @@ def _ranks(header: Header, algorithm: str, modules: Mapping[str, tuple[str, Shap
         case "oft":
             found = {shape[-1] for shape in shapes.values()}
         case "lokr":
-            factors = (header.tensors.get(f"{name}.{leaf}") for name in shapes for leaf in ("lokr_w1_b", "lokr_w2_b"))
-            found = {info.shape[0] for info in factors if info is not None and info.shape}
+            factors = (rows.get(f"{name}.{leaf}") for name in shapes for leaf in ("lokr_w1_b", "lokr_w2_b"))
+            found = {row.shape[0] for row in factors if row is not None and row.shape}
         case _:
             found = set()
     return (min(found), max(found)) if found else None
@@ -280,18 +317,18 @@ _TITLES = {
 }  # fmt: skip
 
 
-def _words(algorithm: str, dora: bool, dimensions: Mapping[str, Any]) -> str:
+def _words(structure: _Structure, naming: str) -> str:
     """What it is made of, in words."""
-    counts = " and ".join(f"{count} of the {part}" for part, count in dimensions["modules"].items())
-    lowest, highest = dimensions.get("ranks", (0, 0))
+    algorithm = structure.algorithm
+    counts = " and ".join(f"{count} of the {part}" for part, count in structure.modules.items())
+    lowest, highest = structure.ranks or (0, 0)
     size = "size of blocks" if algorithm in ("oft", "boft") else "rank"
     ranks = f", {size} {lowest}" if lowest == highest else f", {size} {lowest} to {highest}"
-    title = f"DoRA, {_TITLES[algorithm]}" if dora else _TITLES[algorithm]
-    return f"{title} in {dimensions['naming']} naming{ranks if highest else ''}; modules: {counts}"
+    title = f"DoRA, {_TITLES[algorithm]}" if structure.dora else _TITLES[algorithm]
+    return f"{title} in {naming} naming{ranks if highest else ''}; modules: {counts}"
 
 
-def _words_of_rest(header: Header, contents: _Contents) -> tuple[str, ...]:
-    rest = len(header.tensors) - contents.known
+def _words_of_rest(rest: int) -> tuple[str, ...]:
     return (f"{rest} tensors beside it belong to no adapter",) if rest > 0 else ()
 
 

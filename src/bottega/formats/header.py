@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, KeysView, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
+
+from bottega.formats.layout import Layout, Names
 
 BYTES_OF_DTYPE: dict[str, float] = {
     "BOOL": 1, "U8": 1, "I8": 1, "F8_E4M3": 1, "F8_E5M2": 1, "F8_E4M3FNUZ": 1, "F8_E5M2FNUZ": 1, "F8_E8M0": 1,
@@ -32,7 +33,7 @@ class Packed:
     size: int
 
 
-class TensorInfo(NamedTuple):  # a scan makes millions of these, and a frozen dataclass takes three times as long
+class TensorInfo(NamedTuple):  # a model may have millions of these, and a frozen dataclass takes three times as long
     """One tensor: safetensors' (or ggml's) name of its dtype, its shape, and where its bytes lie in which file.
 
     `start` and `end` enclose all bytes of its elements; where it is `packed` they count within the unpacked bytes. Most
@@ -52,6 +53,32 @@ class TensorInfo(NamedTuple):  # a scan makes millions of these, and a frozen da
     def elements(self) -> int:
         """How many numbers the tensor holds."""
         return math.prod(self.shape)
+
+
+class LaidOut(Mapping[str, TensorInfo]):
+    """The tensors of a file that shares its layout with others, each made when it is asked for."""
+
+    def __init__(self, layout: Layout, file: Path, begin: int) -> None:
+        self.layout = layout
+        self._file = file
+        self._begin = begin
+
+    def __getitem__(self, name: str) -> TensorInfo:
+        row = self.layout.rows[name]
+        return TensorInfo(row.dtype, row.shape, self._file, self._begin + row.start, self._begin + row.end)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.layout.rows
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.layout.rows)
+
+    def __len__(self) -> int:
+        return len(self.layout.rows)
+
+    def keys(self) -> KeysView[str]:
+        """The names, as a dict's own view of them: recognisers ask it hundreds of times."""
+        return self.layout.rows.keys()
 
 
 @dataclass(frozen=True)
@@ -87,79 +114,43 @@ class Header:
     safety: Safety = Safety()
 
     @cached_property
+    def layout(self) -> Layout:
+        """What can be told of the tensors without regard to this one file."""
+        return self.tensors.layout if isinstance(self.tensors, LaidOut) else Layout(self.tensors)
+
+    @property
     def roots(self) -> frozenset[str]:
         """What the names of the tensors begin with, up to their first dot or slash."""
-        words = {name.partition(".")[0] for name in self.tensors}
-        return frozenset(word.partition("/")[0] for word in words)
+        return self.layout.roots
 
-    @cached_property
+    @property
     def endings(self) -> frozenset[str]:
         """What the names of the tensors end with: their last word, and their last two (`weight`, `lora_up.weight`)."""
-        ends = {name[name.rfind(".", 0, name.rfind(".")) + 1 :] for name in self.tensors}
-        return frozenset(ends.union(end.rpartition(".")[2] for end in ends))
+        return self.layout.endings
 
     def under(self, prefix: str) -> View:
         """The tensors whose names begin with `prefix`, seen without it."""
         return View(self, prefix)
 
-    @cached_property
+    @property
     def parameters(self) -> int:
         """How many numbers all tensors hold together."""
-        return sum(math.prod(info.shape) for info in self.tensors.values())
+        return self.layout.parameters
 
-    @cached_property
+    @property
     def bytes(self) -> int:
         """How many bytes all tensors take on disk."""
         return sum(self.dtypes.values())
 
-    @cached_property
-    def dtypes(self) -> dict[str, int]:
+    @property
+    def dtypes(self) -> Mapping[str, int]:
         """Bytes of each dtype, the largest first."""
-        totals: dict[str, int] = {}
-        for info in self.tensors.values():
-            totals[info.dtype] = totals.get(info.dtype, 0) + info.end - info.start
-        return dict(sorted(totals.items(), key=lambda item: -item[1]))
+        return self.layout.dtypes
 
 
-class View:
+class View(Names):
     """A header's tensors under one prefix."""
 
     def __init__(self, header: Header, prefix: str) -> None:
+        super().__init__(header.layout, prefix)
         self.header = header
-        self.prefix = prefix
-
-    @cached_property
-    def names(self) -> frozenset[str]:
-        """The names without the prefix."""
-        skip = len(self.prefix)
-        return frozenset(name[skip:] for name in self.header.tensors if name.startswith(self.prefix))
-
-    def __bool__(self) -> bool:
-        return bool(self.names)
-
-    def __contains__(self, name: object) -> bool:
-        return isinstance(name, str) and self.prefix + name in self.header.tensors
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.names)
-
-    def shape(self, name: str) -> tuple[int, ...] | None:
-        """The shape of one tensor, or None if there is no such tensor."""
-        info = self.header.tensors.get(self.prefix + name)
-        return info.shape if info else None
-
-    def size(self, name: str, axis: int) -> int | None:
-        """One axis of one tensor's shape, or None if there is no such tensor or axis."""
-        shape = self.shape(name)
-        return shape[axis] if shape is not None and -len(shape) <= axis < len(shape) else None
-
-    def count(self, pattern: str) -> int:
-        """How many consecutive indices from 0 stand at the `{}` of a name's beginning, as in `layers.{}.`."""
-        before, _, after = pattern.partition("{}")
-        # One pass over the names, and indices kept as text: a hostile file can have many names and long numbers.
-        numbered = re.compile(re.escape(before) + "(0|[1-9][0-9]*)" + re.escape(after))
-        found = {match[1] for name in self.names if (match := numbered.match(name))}
-        index = 0
-        while str(index) in found:
-            index += 1
-        return index

@@ -9,8 +9,8 @@ from __future__ import annotations
 import json
 import math
 import os
-import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import lru_cache
 from itertools import repeat
 from operator import sub
 from pathlib import Path
@@ -19,7 +19,8 @@ from typing import Any, BinaryIO
 from bottega.errors import FormatError
 from bottega.formats import strictjson
 from bottega.formats.atomic import atomic, syncing
-from bottega.formats.header import BYTES_OF_DTYPE, Header, TensorInfo, shown
+from bottega.formats.header import BYTES_OF_DTYPE, Header, LaidOut, shown
+from bottega.formats.layout import Layout, Row
 from bottega.formats.sniff import refusal, sniff, unreadable
 from bottega.formats.tensor_bytes import read_bytes
 
@@ -28,13 +29,14 @@ MAX_METADATA = 16 << 20
 MAX_TENSORS = 1_000_000
 MAX_RANK = 64
 MAX_DIMENSION = 1 << 40
+KEPT_LAYOUTS = 64  # real ones take a megabyte, hostile ones three
+KEPT_LENGTH = 1 << 19  # characters of the longest that is kept: a LoRA for all of SD XL has 400,000
 
 _BITS = {dtype: int(size * 8) for dtype, size in BYTES_OF_DTYPE.items()}
 _FIELDS = ("dtype", "shape", "data_offsets")
 _METADATA = '{"__metadata__":'
 _RHYTHM = ((2, ":{"), (3, "dtype"), (4, ":"), (6, ","), (7, "shape"), (9, "data_offsets"))
 _JSON_SPACE = " \t\r\n"
-_UNESCAPED = re.compile(r"[ -\U0010ffff]*+")  # JSON escapes control characters
 _DAMAGED = "the file is damaged or was written by a broken tool: download it again"
 _CUT = "the download probably stopped halfway: download it again"
 
@@ -60,11 +62,10 @@ def read_header(path: str | Path) -> Header:
     if len(raw) < length:
         raise FormatError(path, f"cut short: only {len(raw):,} of its header's {length:,} bytes are there", _CUT)
     try:
-        metadata, rows = _parse(raw)
-        _check_cover(rows)
+        metadata, layout = _parse(raw)
     except ValueError as error:
         raise FormatError(path, f"its header is broken: {error}", _DAMAGED) from None
-    data, end = 8 + length, rows[-1][1] if rows else 0
+    data, end = 8 + length, sum(layout.dtypes.values())  # the tensors leave no gap
     if missing := max(0, data + end - size):
         there = f"{size:,} of {data + end:,} bytes are there, {missing:,} are missing"
         raise FormatError(path, f"cut short: {there}", _CUT)
@@ -73,9 +74,9 @@ def read_header(path: str | Path) -> Header:
     return Header(
         path,
         "safetensors",
-        {name: TensorInfo(dtype, shape, path, data + start, data + end) for start, end, name, dtype, shape in rows},
+        LaidOut(layout, path, data),
         metadata,
-        notes=tuple(_notes(raw, size, rows)),
+        notes=tuple(_notes(raw, size, layout)),
     )
 
 
@@ -204,56 +205,60 @@ def _packed_header(path: Path, rows: Iterable[_Sized], metadata: Mapping[str, st
     return len(raw).to_bytes(8, "little") + raw
 
 
-_Row = tuple[int, int, str, str, tuple[int, ...]]  # start, end, name, dtype, shape
-
-
-def _parse(raw: bytes) -> tuple[dict[str, str], list[_Row]]:
+def _parse(raw: bytes) -> tuple[dict[str, str], Layout]:
     """The metadata and the tensors in the order of their bytes; ValueError says what is wrong."""
-    metadata, rows = _parse_usual(raw) or _parse_any(raw)
-    rows.sort()
-    return metadata, rows
+    return _parse_usual(raw) or _parse_any(raw)
 
 
-def _parse_usual(raw: bytes) -> tuple[dict[str, str], list[_Row]] | None:
-    """A sound header exactly as the reference library spells it, at a quarter of the cost; None for any other.
+def _parse_usual(raw: bytes) -> tuple[dict[str, str], Layout] | None:
+    """A sound header exactly as the reference library spells it, at a quarter of the cost; None for any other."""
+    try:
+        metadata, entries = _split_metadata(raw.decode())
+        return metadata, _kept(entries) if len(entries) <= KEPT_LENGTH else _laid_out_usually(entries)
+    except (ValueError, IndexError, RecursionError):
+        return None
+
+
+def _laid_out_usually(entries: str) -> Layout:
+    """The layout that the text of the tensors' entries spells; ValueError (or IndexError) where it is not as usual.
 
     Cut at its quotes, `,"NAME":{"dtype":"F16","shape":[2,3],"data_offsets":[0,12]}` has ten pieces for each tensor.
     Every piece is accounted for, so whatever is accepted here reads the same, letter for letter, in `_parse_any`.
     """
-    try:
-        metadata, entries = _split_metadata(raw.decode().rstrip(_JSON_SPACE))
-        pieces = entries.split('"')
-        names, places = pieces[1::10], '"'.join(pieces[10::10])
-        count, rest = divmod(len(pieces), 10)
-        if (
-            rest != 1
-            or pieces[0] != ","
-            or any(pieces[at::10].count(piece) != count for at, piece in _RHYTHM)
-            or not (places.startswith(":[") and places.endswith("]},"))
-            or places.count(']},":[') != count - 1  # so that there is nothing else between two places
-            or {*map(str.count, pieces[10::10], repeat(","))} != {2}
-            or "\\" in entries
-            or not _UNESCAPED.fullmatch("".join(names))
-            or len({"__metadata__", *names}) != count + 1
-        ):
-            return None
-        offsets = json.loads(places.replace(']},":[', ",")[1:-2])
-        starts, ends = offsets[::2], offsets[1::2]
-        spelled = [*zip(pieces[5::10], pieces[8::10], strict=True)]
-        kinds = {each: _kind(*each) for each in {*spelled}}
-        tensors = [kinds[each] for each in spelled]
-        if {*map(type, offsets)} != {int} or [*map(sub, ends, starts)] != [size for _, _, size in tensors]:
-            return None
-        if min(starts) < 0 or len(names) > MAX_TENSORS:
-            return None
-    except (ValueError, IndexError, RecursionError):
-        return None
-    rows = zip(starts, ends, names, tensors, strict=True)
-    return metadata, [(start, end, name, dtype, shape) for start, end, name, (dtype, shape, _) in rows]
+    pieces = f",{entries},".split('"')
+    names, places = pieces[1::10], '"'.join(pieces[10::10])
+    count, rest = divmod(len(pieces), 10)
+    if (
+        rest != 1
+        or pieces[0] != ","
+        or any(pieces[at::10].count(piece) != count for at, piece in _RHYTHM)
+        or not (places.startswith(":[") and places.endswith("]},"))
+        or places.count(']},":[') != count - 1  # so that there is nothing else between two places
+        or {*map(str.count, pieces[10::10], repeat(","))} != {2}
+        or "\\" in entries
+        or not "".join(names).isprintable()  # JSON escapes control characters
+        or len({"__metadata__", *names}) != count + 1
+    ):
+        raise ValueError("it is not spelled as usual")
+    offsets = json.loads(places.replace(']},":[', ",")[1:-2])
+    starts, ends = offsets[::2], offsets[1::2]
+    spelled = [*zip(pieces[5::10], pieces[8::10], strict=True)]
+    kinds = {each: _kind(*each) for each in {*spelled}}
+    dtypes, shapes, sizes = zip(*[kinds[each] for each in spelled], strict=True)
+    if {*map(type, offsets)} != {int} or (*map(sub, ends, starts),) != sizes:
+        raise ValueError("its places are not as long as its tensors")
+    if min(starts) < 0 or len(names) > MAX_TENSORS:
+        raise ValueError("it is out of bounds")
+    return _laid_out([*map(Row, starts, ends, names, dtypes, shapes)])
+
+
+# Of the layouts that were read last, those of a common length: shelves are full of models that are laid out alike.
+# What is wrong raises an error, and so is never kept.
+_kept = lru_cache(maxsize=KEPT_LAYOUTS)(_laid_out_usually)
 
 
 def _split_metadata(text: str) -> tuple[dict[str, str], str]:
-    """The metadata, where a header begins with it, and the text of the tensors' entries with a comma around each."""
+    """The metadata, where a header begins with it, and the text of the tensors' entries."""
     metadata: object = {}
     begin = 1
     if text.startswith(_METADATA):
@@ -261,9 +266,10 @@ def _split_metadata(text: str) -> tuple[dict[str, str], str]:
         if text[begin] != ",":
             raise ValueError("no tensors follow")
         begin += 1
-    if text[0] != "{" or not text.endswith("}}"):
+    end = text.rindex("}")  # a header is large: every copy of its text counts
+    if text[0] != "{" or text[end - 1] != "}" or text[end + 1 :].strip(_JSON_SPACE):
         raise ValueError("it is no JSON object of objects")
-    return _check_metadata(metadata), f",{text[begin:-1]},"
+    return _check_metadata(metadata), text[begin:end]
 
 
 def _kind(dtype: str, shape: str) -> tuple[str, tuple[int, ...], int]:
@@ -277,7 +283,7 @@ def _kind(dtype: str, shape: str) -> tuple[str, tuple[int, ...], int]:
     return dtype, tuple(sizes), whole
 
 
-def _parse_any(raw: bytes) -> tuple[dict[str, str], list[_Row]]:
+def _parse_any(raw: bytes) -> tuple[dict[str, str], Layout]:
     """The same for any header, entry by entry, with the reason where one is broken."""
     entries = strictjson.parse(raw)
     if not isinstance(entries, dict):
@@ -285,13 +291,13 @@ def _parse_any(raw: bytes) -> tuple[dict[str, str], list[_Row]]:
     metadata = _check_metadata(entries.pop("__metadata__", {}))
     if len(entries) > MAX_TENSORS:
         raise ValueError(f"{len(entries):,} tensors, of {MAX_TENSORS:,} allowed")
-    rows: list[_Row] = []
+    rows: list[Row] = []
     for name, entry in entries.items():
         try:
             rows.append(_check_entry(name, entry))
         except ValueError as error:
             raise ValueError(f"tensor {shown(name)}: {error}") from None
-    return metadata, rows
+    return metadata, _laid_out(rows)
 
 
 def _check_metadata(metadata: object) -> dict[str, str]:
@@ -302,7 +308,7 @@ def _check_metadata(metadata: object) -> dict[str, str]:
     return metadata
 
 
-def _check_entry(name: str, entry: Any) -> _Row:
+def _check_entry(name: str, entry: Any) -> Row:
     """One tensor's entry, whose numbers must be whole, in range and agree with each other."""
     if type(entry) is not dict:
         raise ValueError("it is described by no JSON object")
@@ -320,7 +326,7 @@ def _check_entry(name: str, entry: Any) -> _Row:
         raise ValueError("its data_offsets must be two whole numbers, the smaller first")
     if needed != (end - start) * 8:
         raise ValueError(f"{dtype} {shape} takes {needed / 8:,g} bytes, its offsets span {end - start:,}")
-    return start, end, name, dtype, tuple(shape)
+    return Row(start, end, name, dtype, tuple(shape))
 
 
 def _check_kind(dtype: object, shape: object) -> int:
@@ -336,20 +342,25 @@ def _check_kind(dtype: object, shape: object) -> int:
     return math.prod(shape) * bits
 
 
-def _check_cover(rows: Sequence[_Row]) -> None:
-    """Every byte up to the last belongs to exactly one tensor: no room to hide anything, no second reading."""
+def _laid_out(rows: list[Row]) -> Layout:
+    """Put tensors in the order of their bytes, and make sure that every byte up to the last belongs to exactly one.
+
+    So there is no room to hide anything, and no second reading.
+    """
+    rows.sort()
     position = 0
     for start, end, name, _, _ in rows:
         if start != position:
             wrong = "shares bytes with another one" if start < position else f"leaves a gap before byte {start:,}"
             raise ValueError(f"tensor {shown(name)} {wrong}")
         position = end
+    return Layout({row.name: row for row in rows})
 
 
-def _notes(raw: bytes, size: int, rows: Sequence[_Row]) -> Iterable[str]:
+def _notes(raw: bytes, size: int, layout: Layout) -> Iterable[str]:
     if raw[:1] != b"{":
         yield "white space before the header, which the format does not allow"
     if len(raw) > 1 << 20 and len(raw) * 10 > size:
         yield f"an unusually large header: {len(raw):,} of {size:,} bytes"
-    if not rows:
+    if not layout.rows:
         yield "no tensors"

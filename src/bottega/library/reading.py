@@ -117,9 +117,9 @@ def autov1_of(path: Path) -> str:
 
 def signature(recognisers: Iterable[Recogniser]) -> str:
     """Who reads headers: what this code and these recognisers make of one stays true until they change."""
-    return f"{reader()} {_hash_of(tuple(sorted(each.id for each in recognisers)))}"
+    return f"{reader()} {_hash_of(tuple(each.id for each in recognisers))}"
 
 
 @lru_cache
 def _hash_of(ids: tuple[str, ...]) -> str:
-    return blake2b("\n".join(ids).encode(), digest_size=6).hexdigest()
+    return blake2b("\n".join(sorted(ids)).encode(), digest_size=6).hexdigest()

@@ -148,7 +148,7 @@ class Signature:
             return self._recognise_config(header) if self.types else None
         if header.format == "gguf" and self.gguf and header.metadata.get("general.architecture") in self.gguf:
             return self._recognise_gguf(header)
-        if header.tensors.keys().isdisjoint(self.deciding):
+        if header.layout.rows.keys().isdisjoint(self.deciding):
             return None
         if header.format == "gguf":
             header = _told.with_original_shapes(header)

@@ -23,6 +23,7 @@ from bottega.families._stable_diffusion.layout import (
     read_vae,
 )
 from bottega.formats.header import Header, TensorInfo
+from bottega.formats.layout import Layout, once_a_layout
 from bottega.formats.tensor_bytes import read_bytes
 from bottega.spec import Match
 
@@ -69,7 +70,7 @@ _REFINER_PREFIXES = ("conditioner.embedders.0.", "text_encoder_2/")
 
 def recognise(header: Header, design: Design) -> Match | None:
     """The match of a header with one design, its evidence in words, or None."""
-    found = _find_unet(header)
+    found = _find_unet(header.layout)
     if found is None:
         return None
     prefix, unet, last_attention = found
@@ -148,9 +149,10 @@ def is_refiner(unet: UnetShape) -> bool:
 # --- parts -----------------------------------------------------------------------------------------------------------
 
 
-def _find_unet(header: Header) -> tuple[str, UnetShape, str] | None:
+@once_a_layout
+def _find_unet(layout: Layout) -> tuple[str, UnetShape, str] | None:
     for prefix in _UNET_PREFIXES:
-        read = read_unet(header.under(prefix))
+        read = read_unet(layout.under(prefix))
         if read is not None:
             return prefix, *read
     return None
@@ -160,16 +162,29 @@ def _is_strange(header: Header) -> bool:
     pipeline = header.configs.get("", {}).get("_class_name")
     if isinstance(pipeline, str) and _STRANGE_PIPELINES.search(pipeline):
         return True
-    names = "\n".join(header.tensors)  # one text: to look for a dozen words in it is faster than in each name
-    return not _STRANGERS.isdisjoint(header.roots) or any(word in names for word in _STRANGE_WORDS)
+    return not _STRANGERS.isdisjoint(header.roots) or _has_strange_words(header.layout)
+
+
+@once_a_layout
+def _has_strange_words(layout: Layout) -> bool:
+    names = "\n".join(layout.rows)  # one text: to look for a dozen words in it is faster than in each name
+    return any(word in names for word in _STRANGE_WORDS)
 
 
 def find_vae(header: Header) -> tuple[str, VaeShape] | None:
     """The autoencoder of a file, with the prefix that it is under."""
+    if (found := _find_vae(header.layout)) is None:
+        return None
+    prefix, vae = found
+    return prefix, configured_vae(vae, header.configs.get("vae", {}))
+
+
+@once_a_layout
+def _find_vae(layout: Layout) -> tuple[str, VaeShape] | None:
     for prefix in _VAE_PREFIXES:
-        vae = read_vae(header.under(prefix))
+        vae = read_vae(layout.under(prefix))
         if vae is not None:
-            return prefix, configured_vae(vae, header.configs.get("vae", {}))
+            return prefix, vae
     return None
 
 
@@ -184,10 +199,9 @@ def _find_encoders(header: Header, design: Design, variant: str) -> dict[str, tu
     for part in _encoders_of(design, variant):
         roots = _REFINER_PREFIXES if variant == REFINER else _TEXT_PREFIXES[part]
         for root in roots:
-            whole = header.under(root)
-            if not whole:
+            if not _is_there(header.layout, root):
                 continue
-            text = _read_encoder(header, root, activations[part], penultimate=design.id == "sd2")
+            text = _read_encoder(header.layout, root, activations[part], penultimate=design.id == "sd2")
             if text is None:
                 return None
             found[part] = text[0], configured_text(text[1], header.configs.get(part, {}))
@@ -195,9 +209,15 @@ def _find_encoders(header: Header, design: Design, variant: str) -> dict[str, tu
     return found
 
 
-def _read_encoder(header: Header, root: str, activation: str, *, penultimate: bool) -> tuple[str, TextShape] | None:
+@once_a_layout
+def _is_there(layout: Layout, root: str) -> bool:
+    return bool(layout.under(root))
+
+
+@once_a_layout
+def _read_encoder(layout: Layout, root: str, activation: str, *, penultimate: bool) -> tuple[str, TextShape] | None:
     for prefix in (root + "transformer.", root + "model.", root):
-        text = read_text(header.under(prefix), activation, penultimate=penultimate)
+        text = read_text(layout.under(prefix), activation, penultimate=penultimate)
         if text is not None:
             return prefix, text
     return None
