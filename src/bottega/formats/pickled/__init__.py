@@ -123,7 +123,8 @@ def _read_archive(path: Path, file: BinaryIO, size: int) -> Header:
     notes = []
     if inner.crc and zlib.crc32(data) != inner.crc:
         notes.append("the checksum of its pickle is wrong")
-    script = f"{prefix}constants.pkl" in members or any(name.startswith(f"{prefix}code/") for name in members)
+    code = f"{prefix}code/"
+    script = f"{prefix}constants.pkl" in members or [name for name in members if name.startswith(code)]
     return _header(path, machine, flat, places, notes, script=script, big_endian=order == b"big")
 
 
@@ -169,7 +170,7 @@ def _refusing(path: Path, machine: Machine) -> Iterator[None]:
 
 def _prefix(path: Path, members: Mapping[str, Member]) -> str:
     """The folder of an archive in which torch keeps its checkpoint, with a slash; any other archive is refused."""
-    found = [name for name in members if name.count("/") == 1 and name.endswith("/data.pkl")]
+    found = [name for name in members if name.endswith("/data.pkl") and name.count("/") == 1]
     if len(found) == 1:
         return found[0].removesuffix("data.pkl")
     if len(found) > 1:

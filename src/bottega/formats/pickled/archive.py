@@ -6,6 +6,7 @@ be there twice, and nothing may lie before or after the archive.
 
 from __future__ import annotations
 
+import os
 import re
 import stat
 import unicodedata
@@ -31,6 +32,7 @@ _FLAGS = 0x0001 | 0x0020 | 0x0040 | 0x2000  # encrypted, patched, strongly encry
 _STORED, _DEFLATED = 0, 8
 _KIND = 0o170000 << 16  # where the directory keeps what Unix says of a file
 _KINDS = frozenset(kind << 16 for kind in (0, stat.S_IFREG, stat.S_IFDIR))
+_pread = getattr(os, "pread", None)
 _MAX_DESCRIPTOR = 24  # sizes and checksum, which may follow a member's bytes
 
 
@@ -86,8 +88,10 @@ def unpack(file: BinaryIO, member: Member) -> bytes:
 
 def read_at(file: BinaryIO, start: int, count: int) -> bytes:
     """Exactly `count` bytes; Broken if the file ends before."""
-    file.seek(start)
-    raw = file.read(count)
+    raw = _pread(file.fileno(), count, start) if _pread else b""  # a third faster; Windows has none
+    if len(raw) < count:
+        file.seek(start)
+        raw = file.read(count)
     if len(raw) < count:
         raise CutShort("it ends before its storages do")
     return raw
