@@ -14,27 +14,32 @@ from bottega.formats.pickled.rebuild import make_table, make_tensor_v2, view
 from bottega.formats.pickled.values import Broken, Name, Storage, Table, Tensor
 from bottega.formats.tensor_bytes import BYTES_OF_ELEMENT
 
-_INT = rb"(?:K.|M..|J....)"  # BININT1, BININT2, BININT
-_GET = rb"h(.)"  # BINGET, which recalls one of the first 256 things that were remembered
-_PUT = rb"r(?!.\0\0)(..[\0-\x0e]\0)"  # LONG_BINPUT of what is none of these, and less than the machine's limit
-_TUPLE = rb"(\)|%b\x85|%b{2}\x86|%b{3}\x87|\(%b{4,64}t)(?:%b)?" % (_INT, _INT, _INT, _INT, _PUT)
-# What follows a tensor's name: _rebuild_tensor_v2, its arguments, which are
-# (("storage", class, key, location, count[, None]), offset, shape, strides, False, OrderedDict()), and the call.
-_RECORD = re.compile(
-    (_PUT + _GET + rb"\(\(")
-    + (_GET + _GET)
-    + (rb"X(.)\0\0\0([0-9]+)" + _PUT)
-    + (rb"(?:X(\x03\0\0\0cpu|\x06\0\0\0cuda:[0-9])%b|%b)" % (_PUT, _GET))
-    + (rb"(%b)(N?)t%bQ" % (_INT, _PUT))
-    + (rb"(%b)" % _INT + _TUPLE + _TUPLE + rb"\x89")
-    + (_GET + rb"\)R" + _PUT)
-    + (rb"t" + _PUT + rb"R" + _PUT),
-    re.DOTALL,
-).match
-_OPCODES = 23  # of every record: all but those of shape and strides, the None, and three that may remember something
 MARKS = 2  # that a record sets at one time
 
-_INTS = re.compile(_INT, re.DOTALL).findall
+_INT = "(?:K.|M..|J....)"  # BININT1, BININT2, BININT
+
+
+def _record(told: str, remembered: str) -> re.Pattern[bytes]:
+    """What follows a tensor's name: _rebuild_tensor_v2, its arguments, which are (("storage", class, key, location,
+    count[, None]), offset, shape, strides, False, OrderedDict()), and the call.
+
+    `told` opens the groups around what the record tells, `remembered` those around the places it remembers things at.
+    """
+    get = f"h{told}.)"  # BINGET, which recalls one of the first 256 things that were remembered
+    # LONG_BINPUT of what is none of these, and less than the machine's limit.
+    put = rf"r{remembered}(?!.\0\0)..[\0-\x0e]\0)"
+    key = rf"X{told}.)\0\0\0{told}[0-9]+){put}"
+    location = rf"(?:X{told}\x03\0\0\0cpu|\x06\0\0\0cuda:[0-9]){put}|{get})"
+    sizes = rf"{told}\)|{_INT}\x85|{_INT}{{2}}\x86|{_INT}{{3}}\x87|\({_INT}{{4,64}}t)(?:(?<=\))|{put})"
+    storage = rf"\({get}{get}{key}{location}{told}{_INT}N?)t{put}Q"
+    text = rf"{put}{get}\({storage}{told}{_INT}){sizes}{sizes}\x89{get}\)R{put}t{put}R{put}"
+    return re.compile(text.encode("ascii"), re.DOTALL)
+
+
+_RECORD = _record(told="(", remembered="(?:").match
+_REMEMBERED = _record(told="(?:", remembered="(").match
+_OPCODES = 24  # of every record: all but those of shape and strides, a None, and one less if its location is recalled
+_INTS = re.compile(_INT.encode("ascii"), re.DOTALL).findall
 _MAX_LAYOUTS = 4_096  # that are kept: a model has a few dozen
 
 
@@ -49,7 +54,8 @@ class _Layout(NamedTuple):
     start: int
     end: int
     odd_strides: tuple[int, ...] | None  # if the elements don't lie one after the other
-    opcodes: int  # of shape and strides
+    opcodes: int
+    rare: int  # of these, are rare elsewhere: a None behind the count
 
 
 class Records:
@@ -61,7 +67,7 @@ class Records:
     """
 
     def __init__(self) -> None:
-        self.unsaid: list[tuple[re.Match[bytes], tuple[object, ...]]] = []
+        self.unsaid: list[tuple[re.Match[bytes], object, str, Name, object, _Layout, Storage, Tensor]] = []
         self._layouts: dict[tuple[bytes, str], _Layout] = {}
 
     def read(
@@ -75,14 +81,16 @@ class Records:
         match = _RECORD(data, at, edge)
         if match is None:
             return None
-        (_, function_at, word_at, kind_at, length, key, _, location, location_put, location_at, count, none, _, offset,
-         shape, shape_put, strides, strides_put, hooks_at, *_) = match.groups(b"")  # fmt: skip
+        function_at, word_at, kind_at, length, key, _, location_at, count, offset, shape, strides, hooks_at = (
+            match.groups()
+        )
         function, word, kind = memo.get(function_at[0]), memo.get(word_at[0]), memo.get(kind_at[0])
         hooks = memo.get(hooks_at[0])
         if (
             length[0] != len(key)
             or type(function) is not Name
             or function.make is not make_tensor_v2
+            or type(word) is not str
             or word != "storage"
             or type(kind) is not Name
             or not kind.dtype
@@ -91,53 +99,51 @@ class Records:
             or (location_at and location_at[0] not in memo)
         ):
             return None
-        layout = self._layouts.get((count + offset + shape + strides, kind.dtype))
+        dtype = kind.dtype
+        layout = self._layouts.get((count + offset + shape + strides, dtype))
         if layout is None:
-            layout = self._layout(kind.dtype, count, offset, shape, strides)
-        _, nbytes, _, sizes, _, start, end, odd_strides, opcodes = layout
+            layout = self._layout(dtype, count, offset, shape, strides)
+        _, nbytes, _, sizes, _, start, end, odd_strides, opcodes, rare = layout
         storage_key = key.decode("ascii")
-        storage = Storage(storage_key, kind.dtype, 0, nbytes)
+        storage = Storage(storage_key, dtype, 0, nbytes)
         known = storages.get(storage_key)
         if known is None or known.first + known.nbytes < nbytes:
             storages[storage_key] = storage
-        tensor = Tensor(storage_key, kind.dtype, start, end, sizes, odd_strides)
-        where = memo[location_at[0]] if location_at else location[4:].decode("ascii")
-        self.unsaid.append((match, (name, word, kind, where, layout, storage, tensor)))
-        opcodes += _OPCODES + len(none) + (len(location_put + shape_put + strides_put) >> 2)
-        return tensor, match.end(), opcodes, len(none)
+        tensor = Tensor(storage_key, dtype, start, end, sizes, odd_strides)
+        location = None
+        if location_at:
+            location = memo[location_at[0]]
+            opcodes -= 1
+        self.unsaid.append((match, name, word, kind, location, layout, storage, tensor))
+        return tensor, match.end(), opcodes, rare
 
     def remember(self, memo: dict[int, object]) -> None:
         """Put into `memo` what the records since the last time have put there."""
-        for match, (name, word, kind, where, layout, storage, tensor) in self.unsaid:
-            (name_put, _, _, _, _, _, key_put, _, location_put, _, _, none, identity_put, _, _, shape_put, _,
-             strides_put, _, hooks_put, args_put, put) = match.groups(b"")  # fmt: skip
-            key = storage.key
-            identity = (word, kind, key, where, layout.count) + ((None,) if none else ())
+        for match, name, word, kind, location, layout, storage, tensor in self.unsaid:
+            text = match[6]
+            if text:
+                location = text[4:].decode("ascii")
+            identity = (word, kind, storage.key, location, layout.count) + (None,) * layout.rare
             hooks = Table()
             args = (storage, layout.offset, layout.shape, layout.strides, False, hooks)
-            for index, value in (
-                (name_put, name),
-                (key_put, key),
-                (location_put, where),
-                (identity_put, identity),
-                (shape_put, layout.shape),
-                (strides_put, layout.strides),
-                (hooks_put, hooks),
-                (args_put, args),
-                (put, tensor),
-            ):
-                if index:
-                    memo[int.from_bytes(index, "little")] = value
+            values = (name, storage.key, location, identity, layout.shape, layout.strides, hooks, args, tensor)
+            puts = _REMEMBERED(match.string, match.start())
+            assert puts
+            for put, value in zip(puts.groups(), values, strict=True):
+                if put:
+                    memo[int.from_bytes(put, "little")] = value
         self.unsaid.clear()
 
     def _layout(self, dtype: str, count: bytes, offset: bytes, shape: bytes, strides: bytes) -> _Layout:
-        numbers, first, sizes, steps = _number(count), _number(offset), _numbers(shape), _numbers(strides)
+        number = _INTS(count)[0]
+        rare = len(count) - len(number)
+        numbers, first, sizes, steps = _number(number), _number(offset), _numbers(shape), _numbers(strides)
         if numbers < 0:
             raise Broken("a storage in it has an impossible size")
         nbytes = numbers * BYTES_OF_ELEMENT[dtype]
         tensor = view(Storage("", dtype, 0, nbytes), dtype, first, sizes, steps)
-        opcodes = len(sizes) + len(steps) + 2 + shape.startswith(b"(") + strides.startswith(b"(")
-        layout = _Layout(numbers, nbytes, first, sizes, steps, tensor.start, tensor.end, tensor.strides, opcodes)
+        opcodes = _OPCODES + rare + _steps(shape, sizes) + _steps(strides, steps)
+        layout = _Layout(numbers, nbytes, first, sizes, steps, tensor.start, tensor.end, tensor.strides, opcodes, rare)
         if len(self._layouts) < _MAX_LAYOUTS:
             self._layouts[count + offset + shape + strides, dtype] = layout
         return layout
@@ -146,6 +152,11 @@ class Records:
 def _numbers(opcodes: bytes) -> tuple[int, ...]:
     """The tuple that the opcodes make, of which the last makes it."""
     return tuple(map(_number, _INTS(opcodes, 1 if opcodes.startswith(b"(") else 0, len(opcodes) - 1)))
+
+
+def _steps(opcodes: bytes, numbers: tuple[int, ...]) -> int:
+    """How many opcodes make a tuple of these numbers, with the one that remembers it unless it is empty."""
+    return len(numbers) + 1 + bool(numbers) + opcodes.startswith(b"(")
 
 
 def _number(opcode: bytes) -> int:
