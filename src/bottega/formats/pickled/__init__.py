@@ -37,7 +37,7 @@ _CUT = "the download probably stopped halfway: download it again"
 _EVIL = "Bottega runs nothing of it; delete it, or get a .safetensors version of this model"
 _MANY = 8  # names that are told before "and others"
 
-_Place = tuple[int, int, Packed | None]  # the bytes of a storage; within what is unpacked, if it is packed
+_Place = tuple[int, Packed | None]  # where a storage begins; within what is unpacked, if it is packed
 
 
 def read_header(path: str | Path) -> Header:
@@ -118,7 +118,8 @@ def _read_archive(path: Path, file: BinaryIO, size: int) -> Header:
         root, end = machine.run(data)
         if end != len(data):
             raise Broken(f"{len(data) - end:,} bytes follow the end of its pickle")
-        places = {key: _place(members.get(f"{prefix}data/{key}"), storage) for key, storage in machine.storages.items()}
+        folder = f"{prefix}data/"
+        places = {key: _place(members.get(folder + key), storage) for key, storage in machine.storages.items()}
         flat = flatten(root)
     notes = []
     if inner.crc and zlib.crc32(data) != inner.crc:
@@ -140,7 +141,7 @@ def _read_bare(path: Path, file: BinaryIO, size: int) -> Header:
             start, end = read.storages[key]
             if storage.first + storage.nbytes > end - start:
                 raise Broken("a storage in it is shorter than it claims")
-            places[key] = start, end, None
+            places[key] = start, None
         flat = flatten(read.root)
     return _header(path, machine, flat, places, [])
 
@@ -203,12 +204,12 @@ def _place(member: Member | None, storage: Storage) -> _Place:
     if member is None:
         if needed:
             raise Broken(f"the bytes of its storage {shown(storage.key)} are missing")
-        return 0, 0, None
+        return 0, None
     if needed > member.size:
         raise Broken(f"its storage {shown(storage.key)} claims {needed:,} bytes, but {member.size:,} are there")
     if member.deflated:
-        return 0, member.size, Packed(member.start, member.end, member.size)
-    return member.start, member.end, None
+        return 0, Packed(member.start, member.end, member.size)
+    return member.start, None
 
 
 def _header(
@@ -223,8 +224,8 @@ def _header(
 ) -> Header:
     tensors: dict[str, TensorInfo] = {}
     for name, tensor in flat.tensors.items():
-        begin, _, packed = places[tensor.key]
-        start, end = begin + tensor.start, begin + tensor.end
+        first, packed = places[tensor.key]
+        start, end = first + tensor.start, first + tensor.end
         tensors[name] = TensorInfo(tensor.dtype, tensor.shape, path, start, end, tensor.strides, packed, big_endian)
     unreadable = [f"the tensor {shown(name)} {why}" for name, why in flat.unreadable.items()]
     if unreadable and not tensors:
