@@ -16,6 +16,7 @@ import struct
 import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from itertools import repeat
 from pathlib import Path
 from typing import BinaryIO
 
@@ -124,8 +125,7 @@ def _read_archive(path: Path, file: BinaryIO, size: int) -> Header:
     notes = []
     if inner.crc and zlib.crc32(data) != inner.crc:
         notes.append("the checksum of its pickle is wrong")
-    code = f"{prefix}code/"
-    script = f"{prefix}constants.pkl" in members or [name for name in members if name.startswith(code)]
+    script = f"{prefix}constants.pkl" in members or any(map(str.startswith, members, repeat(f"{prefix}code/")))
     return _header(path, machine, flat, places, notes, script=script, big_endian=order == b"big")
 
 

@@ -60,7 +60,14 @@ def read_members(file: BinaryIO, size: int) -> dict[str, Member]:
     for (offset, raw_name, packed, unpacked, method, crc), name in sorted(zip(entries, names, strict=True)):
         if not position <= offset <= position + gap:
             raise Broken("bytes of it belong to no member" if offset > position else "two of its members overlap")
-        start = _check_local(file, offset, raw_name, method)
+        # The member's own header, which must say the same as the directory; no call, because there are many of them.
+        header = read_at(file, offset, _LOCAL.size + len(raw_name))
+        magic, flags, own_method, name_length, extra_length = _LOCAL.unpack_from(header)
+        if magic != b"PK\3\4" or name_length != len(raw_name) or header[_LOCAL.size :] != raw_name:
+            raise Broken("a member has two names: another one in its directory than where it lies")
+        if own_method != method or flags & _FLAGS:
+            raise Broken("a member is packed otherwise than its directory says")
+        start = offset + len(header) + extra_length
         position, gap = start + packed, _MAX_DESCRIPTOR
         if position > first:
             raise Broken("a member reaches into its directory")
@@ -188,17 +195,6 @@ def _large(extra: bytes, unpacked: int, packed: int, offset: int) -> list[int]:
             return [next(told, value) if value == _ALL_ONES else value for value in (unpacked, packed, offset)]
         at += 4 + length
     return [unpacked, packed, offset]
-
-
-def _check_local(file: BinaryIO, offset: int, raw_name: bytes, method: int) -> int:
-    """Where a member's bytes begin, once its own header says the same of it as the directory."""
-    header = read_at(file, offset, _LOCAL.size + len(raw_name))
-    magic, flags, own_method, name_length, extra_length = _LOCAL.unpack_from(header)
-    if magic != b"PK\3\4" or name_length != len(raw_name) or header[_LOCAL.size :] != raw_name:
-        raise Broken("a member has two names: another one in its directory than where it lies")
-    if own_method != method or flags & _FLAGS:
-        raise Broken("a member is packed otherwise than its directory says")
-    return offset + len(header) + int(extra_length)
 
 
 # --- limits ----------------------------------------------------------------------------------------------------------

@@ -131,7 +131,7 @@ class Machine:
                     position += 4
                     stack.append(str(data[position : position + length], "utf-8", "surrogatepass"))
                     position += length
-                    if data.startswith(b"r", position):
+                    if position < edge and data[position] == 0x72:  # what follows may be a whole tensor
                         position = self._record(data, position, edge, stack)
                 elif code == 0x6A:  # LONG_BINGET
                     if unsaid:

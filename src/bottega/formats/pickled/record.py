@@ -1,8 +1,8 @@
 """The opcodes that torch writes for one tensor of a state dict, taken in one step where they are the usual ones.
 
-A checkpoint is a thousand times the same thirty opcodes with other numbers in them. A regular expression finds them, and
-what they would have done is done at once: the same values, and the same of them remembered, as when a machine takes one
-after the other. Whatever is not exactly the usual record is left to it, and nothing has changed then.
+A checkpoint is a thousand times the same thirty opcodes with other numbers in them. A regular expression finds them,
+and what they would do is done at once: the values are the same, and the same of them is remembered, as when a machine
+takes one after the other. Whatever is not exactly the usual record is left to it, and nothing has changed then.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ _MAX_LAYOUTS = 4_096  # that are kept: a model has a few dozen
 class _Layout(NamedTuple):
     """What a record says but for the names: numbers and bytes in the storage, and where in it the tensor lies."""
 
-    count: int
+    numbers: int
     nbytes: int
     offset: int
     shape: tuple[int, ...]
@@ -110,7 +110,7 @@ class Records:
         if known is None or known.first + known.nbytes < nbytes:
             storages[storage_key] = storage
         tensor = Tensor(storage_key, dtype, start, end, sizes, odd_strides)
-        location = None
+        location = None  # or what will be found in the record
         if location_at:
             location = memo[location_at[0]]
             opcodes -= 1
@@ -120,14 +120,13 @@ class Records:
     def remember(self, memo: dict[int, object]) -> None:
         """Put into `memo` what the records since the last time have put there."""
         for match, name, word, kind, location, layout, storage, tensor in self.unsaid:
-            text = match[6]
-            if text:
+            if text := match[6]:
                 location = text[4:].decode("ascii")
-            identity = (word, kind, storage.key, location, layout.count) + (None,) * layout.rare
+            identity = (word, kind, storage.key, location, layout.numbers) + (None,) * layout.rare
             hooks = Table()
             args = (storage, layout.offset, layout.shape, layout.strides, False, hooks)
             values = (name, storage.key, location, identity, layout.shape, layout.strides, hooks, args, tensor)
-            puts = _REMEMBERED(match.string, match.start())
+            puts = _REMEMBERED(match.string, match.start(), match.end())
             assert puts
             for put, value in zip(puts.groups(), values, strict=True):
                 if put:
@@ -142,7 +141,7 @@ class Records:
             raise Broken("a storage in it has an impossible size")
         nbytes = numbers * BYTES_OF_ELEMENT[dtype]
         tensor = view(Storage("", dtype, 0, nbytes), dtype, first, sizes, steps)
-        opcodes = _OPCODES + rare + _steps(shape, sizes) + _steps(strides, steps)
+        opcodes = _OPCODES + rare + _opcodes_of(shape, sizes) + _opcodes_of(strides, steps)
         layout = _Layout(numbers, nbytes, first, sizes, steps, tensor.start, tensor.end, tensor.strides, opcodes, rare)
         if len(self._layouts) < _MAX_LAYOUTS:
             self._layouts[count + offset + shape + strides, dtype] = layout
@@ -154,7 +153,7 @@ def _numbers(opcodes: bytes) -> tuple[int, ...]:
     return tuple(map(_number, _INTS(opcodes, 1 if opcodes.startswith(b"(") else 0, len(opcodes) - 1)))
 
 
-def _steps(opcodes: bytes, numbers: tuple[int, ...]) -> int:
+def _opcodes_of(opcodes: bytes, numbers: tuple[int, ...]) -> int:
     """How many opcodes make a tuple of these numbers, with the one that remembers it unless it is empty."""
     return len(numbers) + 1 + bool(numbers) + opcodes.startswith(b"(")
 
