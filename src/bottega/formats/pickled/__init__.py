@@ -16,6 +16,7 @@ import struct
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import repeat
 from pathlib import Path
 from typing import BinaryIO
 
@@ -37,7 +38,7 @@ _CUT = "the download probably stopped halfway: download it again"
 _EVIL = "Bottega runs nothing of it; delete it, or get a .safetensors version of this model"
 _MANY = 8  # names that are told before "and others"
 
-_Place = tuple[int, int, Packed | None]  # the bytes of a storage; within what is unpacked, if it is packed
+_Place = tuple[int, Packed | None]  # where a storage begins; within what is unpacked, if it is packed
 
 
 def read_header(path: str | Path) -> Header:
@@ -118,12 +119,13 @@ def _read_archive(path: Path, file: BinaryIO, size: int) -> Header:
         root, end = machine.run(data)
         if end != len(data):
             raise Broken(f"{len(data) - end:,} bytes follow the end of its pickle")
-        places = {key: _place(members.get(f"{prefix}data/{key}"), storage) for key, storage in machine.storages.items()}
+        folder = f"{prefix}data/"
+        places = {key: _place(members.get(folder + key), storage) for key, storage in machine.storages.items()}
         flat = flatten(root)
     notes = []
     if inner.crc and zlib.crc32(data) != inner.crc:
         notes.append("the checksum of its pickle is wrong")
-    script = f"{prefix}constants.pkl" in members or any(name.startswith(f"{prefix}code/") for name in members)
+    script = f"{prefix}constants.pkl" in members or any(map(str.startswith, members, repeat(f"{prefix}code/")))
     return _header(path, machine, flat, places, notes, script=script, big_endian=order == b"big")
 
 
@@ -139,7 +141,7 @@ def _read_bare(path: Path, file: BinaryIO, size: int) -> Header:
             start, end = read.storages[key]
             if storage.first + storage.nbytes > end - start:
                 raise Broken("a storage in it is shorter than it claims")
-            places[key] = start, end, None
+            places[key] = start, None
         flat = flatten(read.root)
     return _header(path, machine, flat, places, [])
 
@@ -168,7 +170,7 @@ def _refusing(path: Path, machine: Machine) -> Iterator[None]:
 
 def _prefix(path: Path, members: Mapping[str, Member]) -> str:
     """The folder of an archive in which torch keeps its checkpoint, with a slash; any other archive is refused."""
-    found = [name for name in members if name.count("/") == 1 and name.endswith("/data.pkl")]
+    found = [name for name in members if name.endswith("/data.pkl") and name.count("/") == 1]
     if len(found) == 1:
         return found[0].removesuffix("data.pkl")
     if len(found) > 1:
@@ -201,12 +203,12 @@ def _place(member: Member | None, storage: Storage) -> _Place:
     if member is None:
         if needed:
             raise Broken(f"the bytes of its storage {shown(storage.key)} are missing")
-        return 0, 0, None
+        return 0, None
     if needed > member.size:
         raise Broken(f"its storage {shown(storage.key)} claims {needed:,} bytes, but {member.size:,} are there")
     if member.deflated:
-        return 0, member.size, Packed(member.start, member.end, member.size)
-    return member.start, member.end, None
+        return 0, Packed(member.start, member.end, member.size)
+    return member.start, None
 
 
 def _header(
@@ -221,8 +223,8 @@ def _header(
 ) -> Header:
     tensors: dict[str, TensorInfo] = {}
     for name, tensor in flat.tensors.items():
-        begin, _, packed = places[tensor.key]
-        start, end = begin + tensor.start, begin + tensor.end
+        first, packed = places[tensor.key]
+        start, end = first + tensor.start, first + tensor.end
         tensors[name] = TensorInfo(tensor.dtype, tensor.shape, path, start, end, tensor.strides, packed, big_endian)
     unreadable = [f"the tensor {shown(name)} {why}" for name, why in flat.unreadable.items()]
     if unreadable and not tensors:

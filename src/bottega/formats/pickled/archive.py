@@ -6,6 +6,7 @@ be there twice, and nothing may lie before or after the archive.
 
 from __future__ import annotations
 
+import os
 import re
 import stat
 import unicodedata
@@ -23,11 +24,15 @@ MAX_RATIO = 200
 FREE_INFLATION = 64 << 20
 
 _END, _END64, _LOCATOR64 = Struct("<4s4H2IH"), Struct("<4sQ2H2I4Q"), Struct("<4sIQI")
-_CENTRAL, _LOCAL = Struct("<4s6H3I5H2I"), Struct("<4s5H3I2H")
+# Of the fields of a member's two headers, those that matter: versions, times, and what the other header says, don't.
+_CENTRAL, _LOCAL = Struct("<4s4x2H4x3I4H2x2I"), Struct("<4s2x2H16x2H")
 _MAX_COMMENT = 65_535
 _ALL_ONES = 0xFFFFFFFF
 _FLAGS = 0x0001 | 0x0020 | 0x0040 | 0x2000  # encrypted, patched, strongly encrypted, masked
 _STORED, _DEFLATED = 0, 8
+_KIND = 0o170000 << 16  # where the directory keeps what Unix says of a file
+_KINDS = frozenset(kind << 16 for kind in (0, stat.S_IFREG, stat.S_IFDIR))
+_pread = getattr(os, "pread", None)
 _MAX_DESCRIPTOR = 24  # sizes and checksum, which may follow a member's bytes
 
 
@@ -48,18 +53,25 @@ class Member(NamedTuple):
 def read_members(file: BinaryIO, size: int) -> dict[str, Member]:
     """The files of the archive that `file` (of `size` bytes) is, by name; Broken if anything in it is ambiguous."""
     directory, count, first = _directory(file, size)
-    entries = list(_entries(directory, count))
-    _check_names(name for name, *_ in entries)
+    entries = _entries(directory, count)
+    names = _names([raw_name for _, raw_name, *_ in entries])
     members: dict[str, Member] = {}
-    position = 0
-    for name, raw_name, offset, packed, unpacked, method, crc in sorted(entries, key=lambda entry: entry[2]):
-        if not position <= offset <= position + (_MAX_DESCRIPTOR if position else 0):
+    position = gap = 0
+    for (offset, raw_name, packed, unpacked, method, crc), name in sorted(zip(entries, names, strict=True)):
+        if not position <= offset <= position + gap:
             raise Broken("bytes of it belong to no member" if offset > position else "two of its members overlap")
-        start = _check_local(file, offset, raw_name, method)
-        position = start + packed
+        # The member's own header, which must say the same as the directory; no call, because there are many of them.
+        header = read_at(file, offset, _LOCAL.size + len(raw_name))
+        magic, flags, own_method, name_length, extra_length = _LOCAL.unpack_from(header)
+        if magic != b"PK\3\4" or name_length != len(raw_name) or header[_LOCAL.size :] != raw_name:
+            raise Broken("a member has two names: another one in its directory than where it lies")
+        if own_method != method or flags & _FLAGS:
+            raise Broken("a member is packed otherwise than its directory says")
+        start = offset + len(header) + extra_length
+        position, gap = start + packed, _MAX_DESCRIPTOR
         if position > first:
             raise Broken("a member reaches into its directory")
-        if not name.endswith("/"):
+        if name[-1] != "/":
             members[name] = Member(name, start, position, unpacked, method == _DEFLATED, crc)
         elif unpacked:
             raise Broken("a folder in it has content")
@@ -83,8 +95,10 @@ def unpack(file: BinaryIO, member: Member) -> bytes:
 
 def read_at(file: BinaryIO, start: int, count: int) -> bytes:
     """Exactly `count` bytes; Broken if the file ends before."""
-    file.seek(start)
-    raw = file.read(count)
+    raw = _pread(file.fileno(), count, start) if _pread else b""  # a third faster; Windows has none
+    if len(raw) < count:
+        file.seek(start)
+        raw = file.read(count)
     if len(raw) < count:
         raise CutShort("it ends before its storages do")
     return raw
@@ -138,36 +152,36 @@ def _directory64(file: BinaryIO, locator: bytes, locator_at: int) -> tuple[tuple
     return (here, count, size, first), at
 
 
-_Entry = tuple[str, bytes, int, int, int, int, int]  # name, its bytes, offset, packed and unpacked size, method, crc
+_Entry = tuple[int, bytes, int, int, int, int]  # offset, name, packed and unpacked size, method, crc
 
 
-def _entries(directory: bytes, count: int) -> Iterable[_Entry]:
+def _entries(directory: bytes, count: int) -> list[_Entry]:
+    entries = []
     at = 0
     for _ in range(count):
-        (magic, _, _, flags, method, _, _, crc, packed, unpacked, name_length, extra_length, comment_length, disk, _,
-         attributes, offset) = _CENTRAL.unpack_from(directory, at)  # fmt: skip
+        (magic, flags, method, crc, packed, unpacked, name_length, extra_length, comment_length, disk, attributes,
+         offset) = _CENTRAL.unpack_from(directory, at)  # fmt: skip
         at += _CENTRAL.size
-        raw_name = directory[at : at + name_length]
-        at += name_length
-        extra = directory[at : at + extra_length]
-        at += extra_length + comment_length
+        name_end = at + name_length
+        raw_name = directory[at:name_end]
+        at = name_end + extra_length + comment_length
         if magic != b"PK\1\2" or at > len(directory):
             raise Broken("its directory is damaged")
-        name = _name(raw_name)
-        if _ALL_ONES in (packed, unpacked, offset):
+        if packed == _ALL_ONES or unpacked == _ALL_ONES or offset == _ALL_ONES:
+            extra = directory[name_end : name_end + extra_length]
             unpacked, packed, offset = _large(extra, unpacked, packed, offset)
-        kind = stat.S_IFMT(attributes >> 16)
         if flags & _FLAGS:
-            raise Broken(f"its member {name!a} is encrypted, or says so")
-        if method not in (_STORED, _DEFLATED):
-            raise Broken(f"its member {name!a} is compressed in a way that torch does not know")
-        if disk or kind not in (0, stat.S_IFREG, stat.S_IFDIR):
-            raise Broken(f"its member {name!a} is a link, or no file")
+            raise Broken(f"its member {_text(raw_name)!a} is encrypted, or says so")
+        if method != _STORED and method != _DEFLATED:
+            raise Broken(f"its member {_text(raw_name)!a} is compressed in a way that torch does not know")
+        if disk or attributes & _KIND not in _KINDS:
+            raise Broken(f"its member {_text(raw_name)!a} is a link, or no file")
         if method == _STORED and packed != unpacked:
-            raise Broken(f"its member {name!a} has two sizes")
-        yield name, raw_name, offset, packed, unpacked, method, crc
+            raise Broken(f"its member {_text(raw_name)!a} has two sizes")
+        entries.append((offset, raw_name, packed, unpacked, method, crc))
     if at != len(directory):
         raise Broken("its directory is longer than its members")
+    return entries
 
 
 def _large(extra: bytes, unpacked: int, packed: int, offset: int) -> list[int]:
@@ -183,41 +197,46 @@ def _large(extra: bytes, unpacked: int, packed: int, offset: int) -> list[int]:
     return [unpacked, packed, offset]
 
 
-def _check_local(file: BinaryIO, offset: int, raw_name: bytes, method: int) -> int:
-    """Where a member's bytes begin, once its own header says the same of it as the directory."""
-    header = read_at(file, offset, _LOCAL.size + len(raw_name))
-    magic, _, flags, own_method, _, _, _, _, _, name_length, extra_length = _LOCAL.unpack_from(header)
-    if magic != b"PK\3\4" or name_length != len(raw_name) or header[_LOCAL.size :] != raw_name:
-        raise Broken("a member has two names: another one in its directory than where it lies")
-    if own_method != method or flags & _FLAGS:
-        raise Broken("a member is packed otherwise than its directory says")
-    return offset + len(header) + int(extra_length)
-
-
 # --- limits ----------------------------------------------------------------------------------------------------------
 
 
 # A path that is absolute, has a drive, or a part that is empty, `.` or `..`; and separators of another system.
 _LEADS_OUT = re.compile(rb"^/|^.?:|//|\\|\0|(?:^|/)\.{1,2}(?:/|$)|^$", re.DOTALL)
+# Where none of these is in a path that all names together make, no name leads out.
+_PERHAPS_LEADS_OUT = (b"//", b"/./", b"/../", b":", b"\\")
 
 
-def _name(raw: bytes) -> str:
-    if _LEADS_OUT.search(raw):
-        raise Broken(f"its member {ascii(raw)[1:120]} would be unpacked outside of its folder")
-    try:
-        return raw.decode("utf-8")
-    except UnicodeDecodeError:
-        return raw.decode("cp437")
+def _names(raw_names: list[bytes]) -> list[str]:
+    """The names as text, none of which leads out of the folder that the archive is unpacked to, or is there twice.
 
-
-def _check_names(names: Iterable[str]) -> None:
-    """No name twice, not even for file systems that take capitals, or two spellings of an accent, for the same."""
+    Two names are the same if file systems that take capitals for small letters, or two spellings of an accent for one,
+    say so. The names of most archives are plain, and looked at all together.
+    """
+    together = b"\0".join(raw_names)
+    path = b"/%b/" % together.replace(b"\0", b"/")
+    if together.count(b"\0") >= len(raw_names) or any(piece in path for piece in _PERHAPS_LEADS_OUT):
+        for raw_name in raw_names:
+            if _LEADS_OUT.search(raw_name):
+                raise Broken(f"its member {ascii(raw_name)[1:120]} would be unpacked outside of its folder")
+    elif together.isascii():
+        text = together.decode("ascii")
+        if len(raw_names) == len(set(text.lower().split("\0"))):
+            return text.split("\0")
+    names = [_text(raw_name) for raw_name in raw_names]
     seen: set[str] = set()
     for name in names:
         same = name.lower() if name.isascii() else unicodedata.normalize("NFC", name).casefold()
         if same in seen:
             raise Broken(f"two of its members are called {ascii(name)[:120]}")
         seen.add(same)
+    return names
+
+
+def _text(raw_name: bytes) -> str:
+    try:
+        return raw_name.decode("utf-8")
+    except UnicodeDecodeError:
+        return raw_name.decode("cp437")
 
 
 def _check_inflation(members: Iterable[Member]) -> None:

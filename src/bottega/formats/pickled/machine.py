@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import codecs
 from collections.abc import Callable
-from itertools import repeat
+from itertools import islice, repeat
 from struct import Struct
 
 from bottega.formats.pickled.names import DANGEROUS, INERT, judge
 from bottega.formats.pickled.rebuild import name_of, storage_of
+from bottega.formats.pickled.record import MARKS, Records
 from bottega.formats.pickled.values import Broken, CutShort, Name, Node, Poisonous, Storage, Table
 
 # Together these keep what any file can make below 400 MiB and two seconds. A hundred thousand tensors take 3.3 million
@@ -44,6 +45,7 @@ class Machine:
         self.storages: dict[str, Storage] = {}
         self._fuel = repeat(None, MAX_OPCODES)
         self._rare_fuel = MAX_RARE_OPCODES
+        self._records = Records()
         self._stack: list[object] = []
         self._marked: list[list[object]] = []
         self._memo: dict[int, object] = {}
@@ -66,6 +68,8 @@ class Machine:
         self._memo, self._marked = memo, marked
         self._edge = self._end = len(data)
         self._framed = False
+        unsaid = self._records.unsaid
+        unsaid.clear()
         position = start
         edge = self._edge
         # What a checkpoint is made of is done in this loop, because a call takes longer than most opcodes, and in three
@@ -105,6 +109,8 @@ class Machine:
                     position, stack, edge = self._rare(code, data, position, stack)
             elif code <= 0x74:
                 if code == 0x72:  # LONG_BINPUT
+                    if unsaid:
+                        self._records.remember(memo)
                     index = _UINT32(data, position)[0]
                     memo[index] = stack[-1]
                     position += 4
@@ -125,12 +131,18 @@ class Machine:
                     position += 4
                     stack.append(str(data[position : position + length], "utf-8", "surrogatepass"))
                     position += length
+                    if position < edge and data[position] == 0x72:  # what follows may be a whole tensor
+                        position = self._record(data, position, edge, stack)
                 elif code == 0x6A:  # LONG_BINGET
+                    if unsaid:
+                        self._records.remember(memo)
                     stack.append(memo[_UINT32(data, position)[0]])
                     position += 4
                 else:
                     position, stack, edge = self._rare(code, data, position, stack)
             elif code == 0x94:  # MEMOIZE
+                if unsaid:
+                    self._records.remember(memo)
                 memo[len(memo)] = stack[-1]
                 if len(memo) > MAX_MEMO:
                     raise Broken("it remembers too many things")
@@ -152,6 +164,19 @@ class Machine:
             else:
                 position, stack, edge = self._rare(code, data, position, stack)
         raise Broken(f"it has more than {MAX_OPCODES:,} opcodes")
+
+    def _record(self, data: bytes, at: int, edge: int, stack: list[object]) -> int:
+        """Do all opcodes that make the tensor whose name is on the stack, if they follow; where the next one is."""
+        if len(self._marked) + MARKS > MAX_MARKS or not self._rare_fuel:
+            return at
+        record = self._records.read(data, at, edge, stack[-1], self._memo, self.storages)
+        if record is None:
+            return at
+        tensor, end, opcodes, rare = record
+        stack.append(tensor)
+        self._rare_fuel -= rare
+        next(islice(self._fuel, opcodes, opcodes), None)
+        return end
 
     def _rare(self, code: int, data: bytes, position: int, stack: list[object]) -> tuple[int, list[object], int]:
         """Do one opcode by the table; where the next one is, and the stack and the edge as they are then."""
@@ -308,12 +333,14 @@ class Machine:
 
     def _get(self, data: bytes, at: int) -> int:
         line, at = _line(data, at)
+        self._records.remember(self._memo)
         self._stack.append(self._memo[_whole(line)])
         return at
 
     def _put(self, data: bytes, at: int) -> int:
         line, at = _line(data, at)
         index = _whole(line)
+        self._records.remember(self._memo)
         self._memo[index] = self._stack[-1]
         if index > MAX_MEMO:
             raise Broken("it remembers too many things")

@@ -77,17 +77,17 @@ def _tensor(args: Args) -> Tensor:
     storage, offset, shape, strides = args
     if type(storage) is not Storage or not storage.dtype:
         raise Broken("a tensor in it has no storage")
-    return _view(storage, storage.dtype, offset, shape, strides)
+    return view(storage, storage.dtype, offset, shape, strides)
 
 
-def _tensor_v2(args: Args) -> Tensor | Unreadable:
+def make_tensor_v2(args: Args) -> Tensor | Unreadable:
     """torch._utils._rebuild_tensor_v2(storage, offset, size, stride, requires_grad, hooks[, metadata])."""
     if len(args) == 7 and _is_transformed(args[6]):
         return _transformed
     storage, offset, shape, strides, _, _, *_ = args
     if type(storage) is not Storage or not storage.dtype:
         raise Broken("a tensor in it has no storage")
-    return _view(storage, storage.dtype, offset, shape, strides)
+    return view(storage, storage.dtype, offset, shape, strides)
 
 
 def _tensor_v3(args: Args) -> Tensor | Unreadable:
@@ -97,7 +97,7 @@ def _tensor_v3(args: Args) -> Tensor | Unreadable:
     storage, offset, shape, strides, _, _, dtype, *_ = args
     if type(storage) is not Storage or type(dtype) is not Name or dtype.name not in DTYPE_OF_NAME:
         raise Broken("a tensor in it has no storage or an unknown dtype")
-    return _view(storage, dtype.dtype, offset, shape, strides)
+    return view(storage, dtype.dtype, offset, shape, strides)
 
 
 _transformed = Unreadable("is stored as the conjugate or negative of what it is")
@@ -108,7 +108,7 @@ def _is_transformed(metadata: object) -> bool:
     return type(metadata) is Table and any(value is True for value in metadata[1::2])
 
 
-def _view(storage: Storage, dtype: str, offset: object, shape: object, strides: object) -> Tensor:
+def view(storage: Storage, dtype: str, offset: object, shape: object, strides: object) -> Tensor:
     """A tensor, once it is certain that all its numbers lie within its storage."""
     if type(offset) is not int or type(shape) is not tuple or type(strides) is not tuple:
         raise Broken("a tensor's offset, shape or strides are no numbers")
@@ -174,7 +174,7 @@ def _allocation(what: str) -> Maker:
 # --- plain things ----------------------------------------------------------------------------------------------------
 
 
-def _table(args: Args) -> Table:
+def make_table(args: Args) -> Table:
     """OrderedDict() or dict(), from pairs in files of Python 2, or Counter({...}) and defaultdict(factory)."""
     table = Table()
     for argument in args:
@@ -234,7 +234,7 @@ def _scalar(args: Args) -> object:
 
 _MAKERS: dict[tuple[str, str], Maker] = {
     ("torch._utils", "_rebuild_tensor"): _tensor,
-    ("torch._utils", "_rebuild_tensor_v2"): _tensor_v2,
+    ("torch._utils", "_rebuild_tensor_v2"): make_tensor_v2,
     ("torch._utils", "_rebuild_tensor_v3"): _tensor_v3,
     ("torch._utils", "_rebuild_parameter"): _first,
     ("torch._utils", "_rebuild_parameter_with_state"): _first,
@@ -263,12 +263,12 @@ _MAKERS: dict[tuple[str, str], Maker] = {
     ("copy_reg", "_reconstructor"): _object,
     ("numpy.core.multiarray", "scalar"): _scalar,
     ("numpy._core.multiarray", "scalar"): _scalar,
-    **{("collections", name): _table for name in ("OrderedDict", "defaultdict", "Counter")},
+    **{("collections", name): make_table for name in ("OrderedDict", "defaultdict", "Counter")},
     **{
         (module, name): maker
         for module in ("builtins", "__builtin__")
         for name, maker in (
-            ("set", _sequence), ("frozenset", _sequence), ("list", _sequence), ("tuple", _size), ("dict", _table),
+            ("set", _sequence), ("frozenset", _sequence), ("list", _sequence), ("tuple", _size), ("dict", make_table),
             ("bytes", _bytes), ("bytearray", _bytes),
         )
     },
