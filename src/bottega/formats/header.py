@@ -140,12 +140,12 @@ class Header:
     @property
     def bytes(self) -> int:
         """How many bytes all tensors take on disk."""
-        return sum(self.dtypes.values())
+        return sum(self.layout.dtypes.values())
 
     @property
-    def dtypes(self) -> Mapping[str, int]:
+    def dtypes(self) -> dict[str, int]:
         """Bytes of each dtype, the largest first."""
-        return self.layout.dtypes
+        return dict(self.layout.dtypes)
 
 
 class View(Names):

@@ -9,7 +9,6 @@ import math
 import re
 from collections.abc import Callable, Iterator, Mapping
 from functools import cached_property, wraps
-from types import MappingProxyType
 from typing import Any, Concatenate, NamedTuple, ParamSpec, Protocol, TypeVar
 
 _More = ParamSpec("_More")
@@ -69,7 +68,7 @@ class Layout:
         totals: dict[str, int] = {}
         for row in self.rows.values():
             totals[row.dtype] = totals.get(row.dtype, 0) + row.end - row.start
-        return MappingProxyType(dict(sorted(totals.items(), key=lambda item: -item[1])))
+        return dict(sorted(totals.items(), key=lambda item: -item[1]))
 
     def under(self, prefix: str) -> Names:
         """The tensors whose names begin with `prefix`, seen without it."""
