@@ -643,6 +643,19 @@ def _as_much_as_one_file_can_make(canary: Path) -> Files:
     yield "sized.pkl", bytes([0x80, 2]) + bytes(65 << 20)
 
 
+@case(6501, REFUSED, says="more of its parts")
+def _copies_without_end(canary: Path) -> Files:
+    words = b"X" + struct.pack("<I", 1 << 20) + b"a" * (1 << 20)
+    encoded = name("_codecs", "encode") + b"q\0" + b"(" + words + text("latin1") + b"tq\1" + b"h\0h\1R" * 3_000
+    yield "bytes.ckpt", checkpoint(pickle(b"(" + encoded + b"t"), FOUR)
+    copied = name("__builtin__", "list") + b"q\0(](" + b"N" * 200_000 + b"etq\1" + b"h\0h\1R" * 1_500
+    yield "lists.ckpt", checkpoint(pickle(b"(" + copied + b"t"), FOUR)
+    paired = (
+        name("collections", "OrderedDict") + b"q\0(}(" + (text("k") + b"N") * 100_000 + b"utq\1" + b"h\0h\1R" * 1_500
+    )
+    yield "tables.ckpt", checkpoint(pickle(b"(" + paired + b"t"), FOUR)
+
+
 @case(6900, REFUSED, says="too long")
 def _names_of_gigabytes(canary: Path) -> Files:
     small = table({f"{index}": b"h\1" for index in range(100_000)})

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import gc
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 from bottega.errors import FileError
 from bottega.events import Note, Step
 from bottega.formats import read_header
+from bottega.formats.garbage import uncollected
 from bottega.library import Entry
 from bottega.library.disk import stamp_of
 from bottega.spec import Emit, Family
@@ -43,7 +41,7 @@ class Loader:
         keep_memory()
         keep_precision()
         place = choose(self.device, precision)
-        with guarded(), _uncollected():
+        with guarded(), uncollected():
             header = read_header(entry.path)
             match = family.recognise(header)
             _refuse_changed(entry)
@@ -59,16 +57,3 @@ class Loader:
 def _refuse_changed(entry: Entry) -> None:
     if stamp_of(entry.path) != entry.stamp:
         raise FileError(entry.path, "was changed while it was loaded", "try again when it is complete")
-
-
-@contextmanager
-def _uncollected() -> Iterator[None]:
-    """Without garbage collection: importing the networks' libraries makes no garbage, and looking for it takes a fifth
-    of the time."""
-    was_on = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_on:
-            gc.enable()

@@ -9,7 +9,6 @@ used.
 
 from __future__ import annotations
 
-import gc
 import os
 import stat
 import struct
@@ -21,6 +20,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from bottega.errors import DangerousModel, FormatError
+from bottega.formats.garbage import uncollected
 from bottega.formats.header import Header, Packed, Safety, TensorInfo, shown
 from bottega.formats.pickled import legacy
 from bottega.formats.pickled.archive import Member, read_members, unpack
@@ -54,7 +54,7 @@ def read_header(path: str | Path) -> Header:
                 raise refusal(path, "special")
             magic = file.read(2)
             read = _read_archive if magic == b"PK" else _read_bare
-            with _uncollected():
+            with uncollected():
                 header = read(path, file, before.st_size)
             after = os.fstat(file.fileno())
     except OSError as error:
@@ -82,19 +82,6 @@ def read_text_pickle(path: Path) -> Header | None:
         return None
 
 
-@contextmanager
-def _uncollected() -> Iterator[None]:
-    """Without garbage collection: a tree of a million objects is no garbage, and looking for some takes a fifth of the
-    time."""
-    was_on = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_on:
-            gc.enable()
-
-
 # --- the two containers ----------------------------------------------------------------------------------------------
 
 
@@ -103,10 +90,10 @@ def _read_archive(path: Path, file: BinaryIO, size: int) -> Header:
         members = read_members(file, size)
         prefix = _prefix(path, members)
         inner = members[f"{prefix}data.pkl"]
-        if inner.size > MAX_PICKLE:
-            raise Broken(f"its pickle claims {inner.size:,} bytes, of {MAX_PICKLE:,} allowed")
-        data = unpack(file, inner)
-        order = unpack(file, members[f"{prefix}byteorder"]) if f"{prefix}byteorder" in members else b"little"
+        data = unpack(file, inner, MAX_PICKLE)
+        order = b"little"
+        if f"{prefix}byteorder" in members:
+            order = unpack(file, members[f"{prefix}byteorder"], len("little"))
         if order not in (b"little", b"big"):
             raise Broken("its byteorder is neither little nor big")
     except CutShort as error:

@@ -81,8 +81,10 @@ def read_members(file: BinaryIO, size: int) -> dict[str, Member]:
     return members
 
 
-def unpack(file: BinaryIO, member: Member) -> bytes:
-    """The bytes of one member, which the caller has found to be small enough."""
+def unpack(file: BinaryIO, member: Member, limit: int) -> bytes:
+    """The bytes of one member; Broken if they are more than `limit`."""
+    if member.size > limit:
+        raise Broken(f"its member {member.name!a} claims {member.size:,} bytes, of {limit:,} allowed")
     raw = read_at(file, member.start, member.end - member.start)
     if not member.deflated:
         return raw

@@ -20,6 +20,7 @@ from bottega.formats.pickled.values import Broken, CutShort, Name, Node, Poisono
 # opcodes and 800,000 memo entries.
 MAX_OPCODES = 3_600_000
 MAX_RARE_OPCODES = 1_500_000
+MAX_COPIES = 10_000_000  # items that calls copy, eight bytes of text or bytes counting as one
 MAX_MEMO = 1_000_000
 MAX_MARKS = 1_000
 MAX_NAMES = 10_000
@@ -45,6 +46,7 @@ class Machine:
         self.storages: dict[str, Storage] = {}
         self._fuel = repeat(None, MAX_OPCODES)
         self._rare_fuel = MAX_RARE_OPCODES
+        self._copies = MAX_COPIES
         self._records = Records()
         self._stack: list[object] = []
         self._marked: list[list[object]] = []
@@ -93,7 +95,7 @@ class Machine:
                     position += 2
                 elif code == 0x52:  # REDUCE
                     args = stack.pop()
-                    stack[-1] = _made(stack[-1], args)
+                    stack[-1] = self._made(stack[-1], args)
                 elif code == 0x51:  # BINPERSID
                     stack[-1] = self._refer(stack[-1])
                 elif code == 0x29:  # EMPTY_TUPLE
@@ -224,6 +226,26 @@ class Machine:
         self._stack = self._marked.pop()
         return items
 
+    def _made(self, function: object, args: object) -> object:
+        """What stands for a call: what our maker builds of its arguments, or a note that the call is in the file."""
+        if type(args) is not tuple:
+            raise Broken("it calls something without arguments")
+        if type(function) is not Name:
+            if type(function) is Node:
+                raise Poisonous(f"it calls what a call of {function.function} would give")
+            raise Broken("it calls something that is no function")
+        if not function.make:
+            return Node(function, args)
+        made = function.make(args)
+        # A few bytes can ask for the same large copy again and again.
+        if isinstance(made, (list, tuple)):
+            self._copies -= len(made)
+        elif type(made) is bytes:
+            self._copies -= len(made) // 8
+        if self._copies < 0:
+            raise Broken("it makes more of its parts than any checkpoint does")
+        return made
+
     # --- opcodes that are rare in checkpoints; each takes what follows the opcode and tells where the next one is -----
 
     def _none(self, data: bytes, at: int) -> int:
@@ -259,17 +281,17 @@ class Machine:
         module, at = _line(data, at)
         name, at = _line(data, at)
         args = tuple(self.pop_mark())
-        self._stack.append(_made(self.name(_text(module), _text(name)), args))
+        self._stack.append(self._made(self.name(_text(module), _text(name)), args))
         return at
 
     def _obj(self, data: bytes, at: int) -> int:
         function, *args = self.pop_mark()
-        self._stack.append(_made(function, tuple(args)))
+        self._stack.append(self._made(function, tuple(args)))
         return at
 
     def _newobj(self, data: bytes, at: int) -> int:
         args = self._stack.pop()
-        self._stack[-1] = _made(self._stack[-1], args)
+        self._stack[-1] = self._made(self._stack[-1], args)
         return at
 
     def _build(self, data: bytes, at: int) -> int:
@@ -450,17 +472,6 @@ _RARE: dict[int, _Work] = {
     0x8E: Machine._binbytes8, 0x96: Machine._binbytes8, 0x8F: Machine._empty_list, 0x90: Machine._appends,
     0x91: Machine._frozenset, 0x80: Machine._proto, 0x95: Machine._frame,
 }  # fmt: skip
-
-
-def _made(function: object, args: object) -> object:
-    """What stands for a call: what our maker builds of its arguments, or a note that the call is in the file."""
-    if type(args) is not tuple:
-        raise Broken("it calls something without arguments")
-    if type(function) is not Name:
-        if type(function) is Node:
-            raise Poisonous(f"it calls what a call of {function.function} would give")
-        raise Broken("it calls something that is no function")
-    return function.make(args) if function.make else Node(function, args)
 
 
 def _entries(target: object) -> list[object]:
