@@ -106,10 +106,53 @@ _HARMLESS: dict[str, tuple[str, ...] | list[str]] = {
     ),
 }  # fmt: skip
 _INERT = {module: frozenset(names) for module, names in _HARMLESS.items()}
-_INERT_CLASSES = ("pytorch_lightning.callbacks.", "lightning.pytorch.callbacks.")
+# Callbacks of Lightning whose classes are the keys of a checkpoint's `callbacks`, by module.
+_CALLBACKS = {
+    "model_checkpoint": ("ModelCheckpoint",),
+    "early_stopping": ("EarlyStopping",),
+    "lr_monitor": ("LearningRateMonitor",),
+    "progress": ("ProgressBar", "TQDMProgressBar", "RichProgressBar"),
+    "stochastic_weight_avg": ("StochasticWeightAveraging",),
+    "timer": ("Timer",),
+    "gradient_accumulation_scheduler": ("GradientAccumulationScheduler",),
+    "finetuning": ("BaseFinetuning", "BackboneFinetuning"),
+}
+_INERT.update(
+    (f"{package}.callbacks.{module}", frozenset(names))
+    for package in ("pytorch_lightning", "lightning.pytorch")
+    for module, names in _CALLBACKS.items()
+)
 
 # Classes of torch that whole networks and optimizers consist of.
-_NETWORK_CLASSES = ("torch.nn.modules.", "torch.optim.", "torch.nn.utils.", "torch.nn.quantized.", "torch.ao.nn.")
+_NETWORK_CLASSES = (
+    "torch.nn.modules.", "torch.optim.", "torch.nn.utils.", "torch.nn.quantized.", "torch.ao.nn.", "torch.nn.intrinsic.",
+    "torch.nn.qat.", "torch.nn.parallel.", "torch.quantization.observer.", "torch.ao.quantization.observer.",
+    "torch.distributions.", "torchvision.models.", "torchvision.transforms.", "torchvision.ops.", "torchaudio.models.",
+    "torchaudio.transforms.",
+)  # fmt: skip
+
+# What is no part of a model and yet stands in real ones, beside the tensors: data, activations, wrappers.
+_ODD: dict[str, tuple[str, ...]] = {
+    "torch.nn.backends.thnn": ("_get_thnn_function_backend",),  # in whole modules of torch 0.4 to 1.2
+    "torch.cuda.amp.grad_scaler": ("GradScaler", "OptState"),
+    "torch.amp.grad_scaler": ("GradScaler", "OptState"),
+    "torch._dynamo.eval_frame": ("OptimizedModule",),
+    "torch.nn.functional": ("relu", "gelu", "silu", "tanh", "sigmoid", "leaky_relu", "elu", "selu", "mish", "softplus"),
+    "torch._C._nn": ("gelu", "silu", "leaky_relu", "elu", "mish", "softplus"),
+    "torch._C._VariableFunctions": ("relu", "tanh", "sigmoid", "selu"),
+    "torch": ("relu", "tanh", "sigmoid", "selu"),
+    "numpy": ("object_", "generic", "integer", "floating", "number", "signedinteger", "unsignedinteger"),
+    "numpy.random": ("__RandomState_ctor",),
+    "numpy.random.bit_generator": ("SeedSequence", "__pyx_unpickle_SeedSequence"),
+    "numpy.ma.core": ("_mareconstruct", "MaskedArray"),
+    "array": ("array", "_array_reconstructor"),
+    "_io": ("BytesIO", "StringIO"),
+    "time": ("struct_time",),
+    "zoneinfo": ("ZoneInfo",),
+    "ipaddress": ("IPv4Address", "IPv6Address", "IPv4Network", "IPv6Network"),
+    "random": ("Random",),
+    "logging": ("Logger",),
+}
 
 # Modules that some version of Python has or had, but perhaps not the one that runs.
 _PAST_AND_FUTURE = frozenset({
@@ -138,19 +181,33 @@ _RUNS_CODE = frozenset({
     "triton", "torchvision", "torchaudio", "torchtext", "fickling", "picklescan", "modelscan",
 })  # fmt: skip
 
+# Functions of packages that are harmless else, which import, call or evaluate whatever they are told.
+_CALLS_ANYTHING = frozenset({
+    ("hydra.utils", "instantiate"), ("hydra.utils", "call"), ("hydra.utils", "get_method"), ("hydra.utils", "get_class"),
+    ("hydra._internal.utils", "_locate"), ("hydra._internal.instantiate._instantiate2", "instantiate"),
+    ("PIL.ImageMath", "eval"), ("PIL.ImageMath", "unsafe_eval"), ("numexpr", "evaluate"), ("fire", "Fire"),
+    ("fire.core", "Fire"), ("trio", "run_process"), ("anyio", "run_process"), ("gevent.subprocess", "Popen"),
+    ("srsly", "pickle_loads"), ("gensim.utils", "unpickle"), ("networkx", "read_gpickle"), ("bottle", "template"),
+    ("asteval", "Interpreter"), ("transformers.dynamic_module_utils", "get_class_from_dynamic_module"),
+    ("transformers.dynamic_module_utils", "get_class_in_module"), ("diffusers.utils.dynamic_modules_utils",
+    "get_class_from_dynamic_module"), ("omegaconf.resolvers.oc", "decode"), ("pydoc_data", "locate"),
+    ("__builtins__", "eval"), ("__builtins__", "exec"), ("__builtins__", "getattr"), ("__builtins__", "__import__"),
+})  # fmt: skip
+
 
 def judge(module: str, name: str) -> str:
     """INERT, UNUSUAL or DANGEROUS."""
     if name in _INERT.get(module, ()):
         return INERT
+    if name in _ODD.get(module, ()):
+        return UNUSUAL
     if not _is_plain(module, name):
         return DANGEROUS
-    if module.startswith(_INERT_CLASSES) and _is_class(name):
-        return INERT
+    if module.startswith(_NETWORK_CLASSES) and _is_class(name):
+        return UNUSUAL
     root = module.partition(".")[0]
-    if root in ("torch", "numpy"):
-        return UNUSUAL if module.startswith(_NETWORK_CLASSES) and _is_class(name) else DANGEROUS
-    return DANGEROUS if root in _STANDARD or root in _RUNS_CODE else UNUSUAL
+    known = root in _STANDARD or root in _RUNS_CODE or root in ("torch", "numpy")
+    return DANGEROUS if known or (module, name) in _CALLS_ANYTHING else UNUSUAL
 
 
 def is_script(module: str) -> bool:
