@@ -228,6 +228,8 @@ def test_default_weights(tmp_path: Path, models: list[Path]) -> None:
     close(tmp_path / "half.safetensors", {name: (a[name] + b[name]) / 2 for name in a})
     merged(tmp_path / "whole.safetensors", *models, method="add-difference", dtype="fp32")
     close(tmp_path / "whole.safetensors", {name: a[name] + b[name] - c[name] for name in a})
+    merged(tmp_path / "ties.safetensors", *models, method="ties", density=0.3, dtype="fp32")
+    close(tmp_path / "ties.safetensors", {name: define_ties(a[name], b[name], c[name], 0.5, 0.3) for name in a})
 
 
 # --- blocks, channels, parts -----------------------------------------------------------------------------------------
