@@ -355,13 +355,21 @@ class MergeWork:
         target, sources, patches = self.targets[name], self._sources.get(name), self.patches.get(name)
         if not sources and not patches:
             return smith.copier.chunks(name, target)
-        dtypes = {dtype_of(pieces) for pieces in sources or ()}
-        equal = {shape_of(pieces) for pieces in sources or ()} == {target.shape} and dtypes == {target.dtype}
-        if sources and equal and not patches and self._wish.method == "weighted" and target.dtype in LERPED:
-            return smith.lerp(sources, target.dtype, self._weight_of(name))
         if patches:
             return smith.store(self._patched(smith, name, patches), name, target)
+        if sources and self._is_plain(name, sources):
+            return smith.lerp(sources, target.dtype, self._weight_of(name))
         return smith.store(self._blend(smith, name), name, target)
+
+    def _is_plain(self, name: str, sources: Sequence[Pieces]) -> bool:
+        """Whether this is a sum of two equal tensors that can't become too large: most tensors of most merges are."""
+        target = self.targets[name]
+        return (
+            self._wish.method == "weighted"
+            and target.dtype in LERPED
+            and all((dtype_of(pieces), shape_of(pieces)) == (target.dtype, target.shape) for pieces in sources)
+            and 0 <= self._weight_of(name) <= 1
+        )
 
     def _blend(self, smith: Smith, name: str) -> Iterator[torch.Tensor]:
         """The merged tensor in blocks of float32."""
