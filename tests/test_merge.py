@@ -228,6 +228,8 @@ def test_default_weights(tmp_path: Path, models: list[Path]) -> None:
     close(tmp_path / "half.safetensors", {name: (a[name] + b[name]) / 2 for name in a})
     merged(tmp_path / "whole.safetensors", *models, method="add-difference", dtype="fp32")
     close(tmp_path / "whole.safetensors", {name: a[name] + b[name] - c[name] for name in a})
+    merged(tmp_path / "ties.safetensors", *models, method="ties", density=0.3, dtype="fp32")
+    close(tmp_path / "ties.safetensors", {name: define_ties(a[name], b[name], c[name], 0.5, 0.3) for name in a})
 
 
 # --- blocks, channels, parts -----------------------------------------------------------------------------------------
@@ -358,6 +360,16 @@ def test_too_large_a_sum_is_not_lost_in_silence(tmp_path: Path) -> None:
             tmp_path / "m.safetensors", *(tmp_path / f"{name}.safetensors" for name in "abc"), method="add-difference"
         )
     assert not (tmp_path / "m.safetensors").exists()
+
+
+def test_a_weight_beyond_one_is_allowed_and_watched(tmp_path: Path) -> None:
+    for name, value in (("a", 1.0), ("b", 3e4)):
+        safetensors.write(tmp_path / f"{name}.safetensors", rows({"x": torch.full((4,), value).half()}))
+    paths = [tmp_path / f"{name}.safetensors" for name in "ab"]
+    merged(tmp_path / "m.safetensors", *paths, weight=-1)
+    assert load_file(tmp_path / "m.safetensors")["x"].tolist() == [torch.tensor(2 - 3e4).half().item()] * 4
+    with pytest.raises(BottegaError, match="holds none so large"):
+        merged(tmp_path / "n.safetensors", *paths, weight=3)
 
 
 def test_what_was_written_wrongly_gets_no_name(

@@ -13,6 +13,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
+from itertools import cycle
 from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from bottega.errors import BottegaError, FileError
 from bottega.formats.atomic import remove_stale, settle_new
 from bottega.formats.header import Header, shown
-from bottega.library.contents import ELEMENTS, Reader, dtype_of, shape_of
+from bottega.library.contents import ELEMENTS, HELD, Reader, dtype_of, shape_of
 from bottega.library.convert import FLOATS, STALE, metadata_of, with_dtypes
 from bottega.library.writing import (
     Chunks,
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
 _UNKNOWN_HASH = "0" * 64
 METHODS = ("weighted", "add-difference", "slerp", "ties", "dare")
 NEEDS_C = ("add-difference",)
+LERPED = ("F32", "F16", "BF16")  # the dtypes whose weighted sums torch computes without rounding in between
 TAKES_C = ("add-difference", "ties", "dare")
 _WIDE = {9: "an inpainting model", 8: "one that follows instructions"}  # what takes more channels than a latent has
 _OPTIONS = {"ties": ("density",), "dare": ("density", "seed")}
@@ -125,11 +127,12 @@ def merge(
     tensors |= {name: pieces for other in named[1:2] for name, pieces in other.items() if name not in tensors}
     baked = _vae_of(vae, first, tensors) if vae else {}
     targets = with_dtypes(first.header, tensors, wish.dtype, first.match)
-    vae_targets = with_dtypes(vae.header, baked, wish.dtype if wish.dtype != "fp8" else "fp16", None) if vae else {}
-    targets |= vae_targets
+    if vae:  # which is no matter for float8
+        targets |= with_dtypes(vae.header, baked, "fp16" if wish.dtype == "fp8" else wish.dtype, None)
     sources = {name: _sources(name, named, targets[name]) for name in targets if name not in baked}
-    shares = _weights(first, wish, targets)
-    work = MergeWork(targets, {name: them for name, them in sources.items() if them and len(models) > 1}, wish, shares)
+    missing = tuple(name for name, them in sources.items() if not them and targets[name].dtype in FLOATS)
+    merging = {name: them for name, them in sources.items() if them and len(models) > 1}
+    work = MergeWork(targets, merging, wish, _weights(first, wish, targets, len(models)))
     left, counts = {}, {}
     for lora, strength in loras:
         left[lora.name], counts[lora.name] = _add_patches(work.patches, lora, strength, first, targets)
@@ -148,13 +151,12 @@ def merge(
     sizes: dict[str, int] = {}
     for target in targets.values():
         sizes[target.dtype] = sizes.get(target.dtype, 0) + target_bytes(target)
-    missing = tuple(name for name, them in sources.items() if len(models) > 1 and not them) if len(models) > 1 else ()
     return Merged(
         path=destination,
         tensors=len(targets),
         bytes=sum(sizes.values()),
         dtypes=sizes,
-        missing=tuple(name for name in missing if targets[name].dtype in FLOATS),
+        missing=missing,
         left=left,
         patched=counts,
         notes=_notes(models),
@@ -241,9 +243,9 @@ def _vae_of(vae: Parent, first: Parent, tensors: Mapping[str, Pieces]) -> Mappin
     return found
 
 
-def _weights(first: Parent, wish: Wish, targets: Mapping[str, Target]) -> Callable[[str], float]:
+def _weights(first: Parent, wish: Wish, targets: Mapping[str, Target], models: int) -> Callable[[str], float]:
     """The weight of each tensor: one for all, or its block's."""
-    weight = default_weight(wish, 2) if wish.weight is None else wish.weight
+    weight = weight_of(wish, models)
     if not wish.weights:
         return lambda name: weight
     anatomy, match = first.anatomy, first.match
@@ -261,8 +263,10 @@ def _weights(first: Parent, wish: Wish, targets: Mapping[str, Target]) -> Callab
     return lambda name: by_name[name]
 
 
-def default_weight(wish: Wish, models: int) -> float:
-    """Half of each, or a difference as it is."""
+def weight_of(wish: Wish, models: int) -> float:
+    """The weight that is wished for; else half of each, or a difference as it is."""
+    if wish.weight is not None:
+        return wish.weight
     return 1.0 if wish.method == "add-difference" or (wish.method in TAKES_C and models < 3) else 0.5
 
 
@@ -351,16 +355,24 @@ class MergeWork:
         target, sources, patches = self.targets[name], self._sources.get(name), self.patches.get(name)
         if not sources and not patches:
             return smith.copier.chunks(name, target)
-        dtypes = {dtype_of(pieces) for pieces in sources or ()}
-        if not patches and self._wish.method == "weighted" and dtypes == {target.dtype} and smith.may_lerp(target):
-            # torch computes such a sum in float32 and rounds once, as the long way does, and in one pass.
-            return map(smith.raw, self._blend(smith, name, target.dtype))
         if patches:
             return smith.store(self._patched(smith, name, patches), name, target)
-        return smith.store(self._blend(smith, name, "F32"), name, target)
+        if sources and self._is_plain(name, sources):
+            return smith.lerp(sources, target.dtype, self._weight_of(name))
+        return smith.store(self._blend(smith, name), name, target)
 
-    def _blend(self, smith: Smith, name: str, dtype: str) -> Iterator[torch.Tensor]:
-        """The merged tensor in blocks, in the dtype that the blocks are to be computed from."""
+    def _is_plain(self, name: str, sources: Sequence[Pieces]) -> bool:
+        """Whether this is a sum of two equal tensors that can't become too large: most tensors of most merges are."""
+        target = self.targets[name]
+        return (
+            self._wish.method == "weighted"
+            and target.dtype in LERPED
+            and all((dtype_of(pieces), shape_of(pieces)) == (target.dtype, target.shape) for pieces in sources)
+            and 0 <= self._weight_of(name) <= 1
+        )
+
+    def _blend(self, smith: Smith, name: str) -> Iterator[torch.Tensor]:
+        """The merged tensor in blocks of float32."""
         from bottega.runtime.blend import WAYS, Share
 
         wish, sources = self._wish, self._sources[name]
@@ -373,7 +385,7 @@ class MergeWork:
             (made,) = way(lambda: iter([tuple(theirs)]), share)
             whole[0][:, :4] = made.reshape(whole[0][:, :4].shape)
             return iter([whole[0].reshape(-1)])
-        return way(lambda: smith.blocks(sources, dtype), share)
+        return way(lambda: smith.blocks(sources, "F32"), share)
 
     def _patched(self, smith: Smith, name: str, patches: Sequence[tuple[Patch, float]]) -> Iterator[torch.Tensor]:
         """The tensor, merged if there is something to merge, with all adapters added; whole, in float32."""
@@ -383,7 +395,7 @@ class MergeWork:
 
         target = self.targets[name]
         if name in self._sources:
-            whole = torch.cat([block.clone() for block in self._blend(smith, name, "F32")])
+            whole = torch.cat([block.clone() for block in self._blend(smith, name)])
         else:
             whole = smith.whole(target.pieces)
         stored = whole.reshape(target.shape)
@@ -414,6 +426,7 @@ class Smith:
         self._readers = [Reader() for _ in range(3)]
         self._casts: dict[str, Cast] = {}
         self._floats: list[torch.Tensor] = []
+        self._sums: dict[str, Iterator[torch.Tensor]] = {}
 
     def __enter__(self) -> Smith:
         return self
@@ -422,11 +435,6 @@ class Smith:
         self.copier.close()
         for reader in self._readers:
             reader.close()
-
-    @staticmethod
-    def may_lerp(target: Target) -> bool:
-        """Whether torch merges numbers of this dtype without rounding in between."""
-        return target.dtype in ("F32", "F16", "BF16")
 
     def blocks(self, sources: Sequence[Pieces], dtype: str) -> Iterator[tuple[torch.Tensor, ...]]:
         """Tensors of several models in equal pieces, in one dtype."""
@@ -455,6 +463,21 @@ class Smith:
             made[at : at + len(block)] = block
             at += len(block)
         return made
+
+    def lerp(self, sources: Sequence[Pieces], dtype: str, weight: float) -> Iterator[memoryview]:
+        """The weighted sum of two tensors of one dtype, as the bytes of that dtype.
+
+        torch computes it in float32 and rounds once, as the long way does, and in one pass.
+        """
+        import torch
+
+        from bottega.runtime.weights import DTYPES
+
+        if dtype not in self._sums:
+            self._sums[dtype] = cycle([torch.empty(ELEMENTS, dtype=DTYPES[dtype]) for _ in range(HELD)])
+        for a, b in self.blocks(sources, dtype):
+            room = next(self._sums[dtype])[: len(a)]
+            yield self.raw(torch.lerp(a, b, weight, out=room))
 
     @staticmethod
     def raw(numbers: torch.Tensor) -> memoryview:
@@ -497,7 +520,7 @@ def _metadata(
     if any(name.startswith("modelspec.") for name in kept):
         kept["modelspec.title"] = destination.stem
         kept["modelspec.merged_from"] = ", ".join(model.name for model in models)
-    weight = default_weight(wish, len(models)) if wish.weight is None else wish.weight
+    weight = weight_of(wish, len(models))
     hashes = [hash_of(model) for model in models] + [None] * (3 - len(models))
     webui = {
         "type": "bottega",
