@@ -120,7 +120,7 @@ def test_check_of_pipes_links_and_what_is_not_there(bottega: Command, tmp_path: 
     (tmp_path / "link.ckpt").symlink_to(tmp_path / "real.ckpt")
     assert bottega("models", "check", tmp_path / "link.ckpt").code == 0
     assert bottega("models", "check", tmp_path).code == 0
-    assert "no such file" in bottega("models", "check", tmp_path / "none.ckpt").out
+    assert "no such file" in bottega("models", "check", tmp_path / "none.ckpt").err
 
 
 def test_names_reach_no_terminal_raw(bottega: Command, tmp_path: Path) -> None:

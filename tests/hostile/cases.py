@@ -296,7 +296,7 @@ def _a_pickle_in_a_pickle(canary: Path) -> Files:
     yield "joblib.pkl", pickle(call("joblib.numpy_pickle", "load", text("x")), 3)
 
 
-@case(31, DANGEROUS, says="functools.partial")
+@case(31, DANGEROUS, says="torch.serialization.load")
 def _partial_of_torch_load(canary: Path) -> Files:
     yield "partial.pkl", pickle(call("functools", "partial", name("torch.serialization", "load"), text("x")) + b")R")
 

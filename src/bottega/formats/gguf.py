@@ -39,6 +39,7 @@ MAX_PARTS = 1024
 
 KEPT_TEXT = MAX_TEMPLATE  # of a text that is longer only its length is kept
 KEPT_ITEMS = 64  # and so of longer lists
+MOST_ITEMS = 20_000  # of short lists that are kept, all together
 
 # ggml's types of numbers: how many of them make a block, and the bytes of one. GGML_QUANT_SIZES in gguf-py, but Q8_1,
 # which is said to take 40 bytes there and takes 36 in ggml-common.h.
@@ -251,7 +252,7 @@ def _read_array(source: _Source) -> object:
         return _Summary(f"[{count} lists]")
     if kind != _TEXT and kind not in _NUMBERS:
         raise ValueError(f"lists of type {kind} are unknown")
-    if count <= KEPT_ITEMS:
+    if count <= KEPT_ITEMS and source.may_keep(count):
         items = [_read_value(source, kind) for _ in range(count)]
         if sum(len(item) for item in items if isinstance(item, str)) <= KEPT_TEXT:
             return items
@@ -432,6 +433,7 @@ class _Source:
         self._begin = 0  # where in the file the window begins
         self._at = 0  # where in the window we are
         self._texts = 0  # how many were walked over
+        self._items = MOST_ITEMS
 
     @property
     def position(self) -> int:
@@ -458,6 +460,11 @@ class _Source:
         """The next bytes."""
         at = self._take(count)
         return self._window[at : at + count]
+
+    def may_keep(self, count: int) -> bool:
+        """Whether there is room for so many more items of lists; those of one file are not many."""
+        self._items -= count
+        return self._items >= 0
 
     def skip(self, count: int) -> None:
         """Go on behind the next `count` bytes, which must be there."""

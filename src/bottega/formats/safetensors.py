@@ -24,9 +24,9 @@ from bottega.formats.layout import Layout, Row
 from bottega.formats.sniff import refusal, sniff, unreadable
 from bottega.formats.tensor_bytes import read_bytes
 
-MAX_HEADER = 32 << 20  # the largest real ones stay below 1 MiB; parsing costs some 30 times as much memory
+MAX_HEADER = 16 << 20  # the largest real ones stay below 1 MiB; parsing costs some 30 times as much memory
 MAX_METADATA = 16 << 20
-MAX_TENSORS = 1_000_000
+MAX_TENSORS = 300_000
 MAX_RANK = 64
 MAX_DIMENSION = 1 << 40
 KEPT_LAYOUTS = 64  # real ones take a megabyte, hostile ones three
@@ -65,6 +65,8 @@ def read_header(path: str | Path) -> Header:
         metadata, layout = _parse(raw)
     except ValueError as error:
         raise FormatError(path, f"its header is broken: {error}", _DAMAGED) from None
+    except MemoryError:
+        raise FormatError(path, "its header needs more memory than there is", _DAMAGED) from None
     data, end = 8 + length, sum(layout.dtypes.values())  # the tensors leave no gap
     if missing := max(0, data + end - size):
         there = f"{size:,} of {data + end:,} bytes are there, {missing:,} are missing"

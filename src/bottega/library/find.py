@@ -176,7 +176,8 @@ def _named(catalog: Catalog, name: str) -> list[Entry]:
         names = [(entry, [same(path) for path in _path_names(entry)]) for entry in entries]
         exact = [entry for entry, paths in names if same(wanted) in paths]
         ending = [entry for entry, paths in names if any(path.endswith(same(f"/{wanted}")) for path in paths)]
-        if found := exact or ending:
+        # A bare name means every model that is called so, wherever it lies; a path goes before the ends of others.
+        if found := (exact or ending) if "/" in wanted else [*exact, *(each for each in ending if each not in exact)]:
             return found
     return []
 

@@ -21,7 +21,17 @@ from bottega.errors import BottegaError
 
 _UNPICKLING = frozenset({"pickle.find_class"})
 _STARTING = frozenset(
-    {"os.system", "os.exec", "os.posix_spawn", "os.spawn", "os.startfile", "subprocess.Popen", "pty.spawn"}
+    {
+        "os.system",
+        "os.exec",
+        "os.posix_spawn",
+        "os.spawn",
+        "os.startfile",
+        "os.fork",
+        "os.forkpty",
+        "subprocess.Popen",
+        "pty.spawn",
+    }
 )
 
 _state = threading.local()

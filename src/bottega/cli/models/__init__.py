@@ -8,6 +8,7 @@ from importlib import import_module
 
 from bottega.cli.terminal import printable
 from bottega.library import open_catalog
+from bottega.library.catalog import CatalogError
 from bottega.settings import Settings
 
 # Each action with what `--help` says of it; its code is in the module of the same name: `DESCRIPTION`,
@@ -29,6 +30,7 @@ ACTIONS = {
     "check-updates": "ask the sites of models for newer versions",
     "identify-online": "look models up at Civitai by their hash",
 }
+KEPT = ("tag", "note", "correct")  # what these are told must be kept
 MODULES = {"list": "listing"}  # where the action's name is taken
 
 
@@ -48,6 +50,8 @@ def configure(parser: argparse.ArgumentParser, named: str = "") -> None:
 def run(args: argparse.Namespace, settings: Settings) -> int:
     """Do what the action says."""
     with open_catalog(settings.catalog) as catalog:
+        if catalog.note and args.action in KEPT:
+            raise CatalogError(catalog.note, "make Bottega's home writable: what you say would be lost")
         if catalog.note:
             print(f"note: {printable(catalog.note)}", file=sys.stderr)
         code = args.work(args, settings, catalog)

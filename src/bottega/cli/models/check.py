@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from bottega.cli.terminal import labelled, pairs, print_json
-from bottega.errors import DangerousModel, FormatError
+from bottega.errors import DangerousModel, FileError, FormatError
 from bottega.library import Catalog
 from bottega.settings import Settings
 
@@ -21,7 +21,12 @@ DESCRIPTION = (
 
 EXIT_CODES = {"clean": 0, "unusual": 1, "refused": 2}
 _MODEL_KINDS = ("safetensors", "pickle", "zip", "gguf")
-_MODEL_SUFFIXES = (".safetensors", ".ckpt", ".pt", ".pth", ".bin", ".pkl", ".gguf")
+_MODEL_SUFFIXES = (
+    ".safetensors", ".sft", ".ckpt", ".pt", ".pth", ".pt2", ".bin", ".gguf", ".pkl", ".pickle", ".p", ".joblib",
+    ".dill", ".npy", ".npz",
+)  # fmt: skip
+_CODE_KINDS = ("program", "script", "python")
+_PACKED_KINDS = ("7z", "rar", "tar", "torch-tar", "gzip", "xz", "bzip2", "zstd", "lz4")
 
 
 @dataclass(frozen=True)
@@ -43,6 +48,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace, settings: Settings, catalog: Catalog) -> int:
     """Check one path."""
+    if not os.path.lexists(args.path):
+        raise FileError(args.path, "there is no such file", "check the path; `check` takes no names")
     checked = check_folder(args.path) if args.path.is_dir() else check(args.path)
     if args.json:
         print_json(to_json(args.path, checked))
@@ -68,11 +75,13 @@ def check(path: Path) -> Checked:
 
 def check_folder(folder: Path) -> Checked:
     """The worst verdict on the files of a folder, and on the model that the folder itself is, if it is one."""
-    is_model = any((folder / name).is_file() for name in ("model_index.json", "config.json"))
+    from bottega.formats.folder import is_model as is_model_folder
+
+    is_model = is_model_folder([path.name for path in folder.iterdir()])
     checked = [check(folder)] if is_model else []
-    for path in _model_files(folder):
+    for path, kind in _files(folder):
         name = path.relative_to(folder)
-        inner = check(path)
+        inner = _beside(kind) if kind in (*_CODE_KINDS, *_PACKED_KINDS) else check(path)
         checked.append(replace(inner, reasons=_in(name, inner.reasons), notes=_in(name, inner.notes), tensors=0))
         if not is_model:
             checked[-1] = replace(checked[-1], tensors=inner.tensors)
@@ -93,8 +102,17 @@ def _in(name: Path, lines: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(f"{name}: {line}" for line in lines)
 
 
-def _model_files(folder: Path) -> Iterator[Path]:
-    """The files under a folder that are models, or are called like one; links to folders are not followed."""
+def _beside(kind: str) -> Checked:
+    """The verdict on what is no model and lies beside one."""
+    from bottega.formats.sniff import KINDS
+
+    note = "which is not run" if kind in _CODE_KINDS else "which is not looked into"
+    return Checked("unusual", reasons=(f"{KINDS[kind][0]}, {note}",))
+
+
+def _files(folder: Path) -> Iterator[tuple[Path, str]]:
+    """The files under a folder that are worth a verdict, with what sniffing says that they are: models and what is
+    called like one, code, archives. Links to folders are not followed."""
     from bottega.formats.sniff import sniff
 
     for parent, folders, names in os.walk(folder):
@@ -104,10 +122,11 @@ def _model_files(folder: Path) -> Iterator[Path]:
             try:
                 kind = sniff(path)
             except FormatError:  # it can't be read: checking it says so
-                yield path
+                yield path, ""
                 continue
-            if kind in _MODEL_KINDS or (kind != "special" and path.suffix.lower() in _MODEL_SUFFIXES):
-                yield path
+            is_called_so = kind != "special" and path.suffix.lower() in _MODEL_SUFFIXES
+            if is_called_so or kind in (*_MODEL_KINDS, *_CODE_KINDS, *_PACKED_KINDS):
+                yield path, "" if is_called_so else kind
 
 
 def text(path: Path, checked: Checked) -> str:

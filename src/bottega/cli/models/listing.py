@@ -76,7 +76,10 @@ def run(args: argparse.Namespace, settings: Settings, catalog: Catalog) -> int:
         print("no model on record is like that; `bottega models list` lists them all", file=sys.stderr)
     if len(shown) < len(chosen):
         print(f"and {len(chosen) - len(shown)} more", file=sys.stderr)
-    if args.verdict is None and (refused := len(catalog.of_verdict("refused"))):
+    narrowed = any(
+        (args.search, args.kind, args.family, args.category, args.tag, args.favourite, args.verdict, args.missing)
+    )
+    if not narrowed and (refused := len(catalog.of_verdict("refused"))):
         print(f"{plural(refused, 'file')} refused; `bottega models list --verdict refused` tells why", file=sys.stderr)
     return 0
 

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from bottega.library.fits import Fits
 
 DESCRIPTION = "Tell what a model is and by what evidence, how to use it, what fits it, and what is in it."
+HASHED_AT_ONCE = 256 << 20  # bytes; a larger model's hash takes seconds, which is for `models hash` to spend
+MERGED = {"lora": "--lora NAME:WEIGHT", "vae": "--vae NAME"}  # what can be built into a checkpoint, and how
 MOST_NAMES = 6  # of the models that fit one
 MOST_DESCRIBED = 1200  # characters of a description; `--json` has all of it
 
@@ -39,7 +41,8 @@ def run(args: argparse.Namespace, settings: Settings, catalog: Catalog) -> int:
         hashing = progress.hashing()
         entry = find(catalog, args.model, all_recognisers(), all_shelves(settings, catalog), hashing=hashing)
         header = read_header(entry.path)
-        entry = sha256_of(catalog, entry, hashing)
+        if entry.size <= HASHED_AT_ONCE:
+            entry = sha256_of(catalog, entry, hashing)
     parts = part_rows(header, entry.parts)
     fitting = fits(catalog, entry)
     if args.json:
@@ -111,10 +114,13 @@ def use_rows(entry: Entry) -> list[tuple[str, str]]:
 
 def use_line(entry: Entry) -> str:
     """The command that makes something with it, or why there is none."""
-    if entry.error:
-        return "it can't be read"
     if entry.runs:
-        return f'bottega make image "..." --model {shell_word(entry.name)}'
+        word = shell_word(entry.name)
+        return f'bottega make image "..." --model{"=" if word.startswith("-") else " "}{word}'
+    if entry.kind in MERGED:
+        return (
+            f"a picture can't use it yet; `bottega models merge CHECKPOINT {MERGED[entry.kind]} --out DST` builds it in"
+        )
     if entry.kind == "unknown":
         return "Bottega does not know what it is; if you do, tell it: `bottega models correct`"
     return "Bottega knows what it is, and can't use it yet"
@@ -191,7 +197,7 @@ def file_rows(entry: Entry, header: Header) -> list[tuple[str, str]]:
         ("format", entry.format),
         ("dtype", dtypes),
         ("size", f"{size_text(entry.size)}, {count_text(entry.parameters)} parameters"),
-        ("sha256", f"{entry.sha256} (AutoV2 {entry.autov2})"),
+        ("sha256", f"{entry.sha256} (AutoV2 {entry.autov2})" if entry.sha256 else "`bottega models hash` computes it"),
         ("other hashes", other_hashes(entry)),
         ("shelf", str(entry.shelf) if entry.shelf else "none"),
         ("path", str(entry.path)),

@@ -125,7 +125,8 @@ _INERT.update(
 
 # Classes of torch that whole networks and optimizers consist of.
 _NETWORK_CLASSES = (
-    "torch.nn.modules.", "torch.optim.", "torch.nn.utils.", "torch.nn.quantized.", "torch.ao.nn.", "torch.nn.intrinsic.",
+    "torch.nn.modules.", "torch.optim.", "torch.nn.utils.", "torch.nn.quantized.", "torch.ao.nn.",
+    "torch.nn.intrinsic.", "torch.utils.data.dataset.", "torch.utils.data.sampler.", "torch.autograd.variable.",
     "torch.nn.qat.", "torch.nn.parallel.", "torch.quantization.observer.", "torch.ao.quantization.observer.",
     "torch.distributions.", "torchvision.models.", "torchvision.transforms.", "torchvision.ops.", "torchaudio.models.",
     "torchaudio.transforms.",
@@ -151,7 +152,15 @@ _ODD: dict[str, tuple[str, ...]] = {
     "zoneinfo": ("ZoneInfo",),
     "ipaddress": ("IPv4Address", "IPv6Address", "IPv4Network", "IPv6Network"),
     "random": ("Random",),
-    "logging": ("Logger",),
+    "logging": ("Logger", "getLogger"),
+    "platform": ("uname_result",),
+    "string": ("Template",),
+    "re": ("_compile",),
+    "dataclasses": ("_MISSING_TYPE",),
+    "weakref": ("WeakSet",),
+    "functools": ("partial",),  # what it would call is named beside it, and judged by itself
+    "builtins": ("type", "len", "max", "min", "Ellipsis", "NotImplemented"),
+    "__builtin__": ("type", "len", "max", "min", "Ellipsis", "NotImplemented"),
 }
 
 # Modules that some version of Python has or had, but perhaps not the one that runs.
@@ -166,6 +175,8 @@ _PAST_AND_FUTURE = frozenset({
     "posix", "ntpath", "posixpath", "winreg", "_winapi", "_testcapi",
 })  # fmt: skip
 _STANDARD = frozenset(sys.stdlib_module_names) | _PAST_AND_FUTURE
+# Of these names people's own modules are called too: their classes are as unusual as any, their functions are not.
+_COMMON_WORDS = frozenset({"parser", "test", "user", "symbol", "chunk", "formatter", "exceptions"})
 
 # Packages whose functions start programs, fetch and run code, or unpickle.
 _RUNS_CODE = frozenset({
@@ -183,8 +194,9 @@ _RUNS_CODE = frozenset({
 
 # Functions of packages that are harmless else, which import, call or evaluate whatever they are told.
 _CALLS_ANYTHING = frozenset({
-    ("hydra.utils", "instantiate"), ("hydra.utils", "call"), ("hydra.utils", "get_method"), ("hydra.utils", "get_class"),
-    ("hydra._internal.utils", "_locate"), ("hydra._internal.instantiate._instantiate2", "instantiate"),
+    ("hydra.utils", "instantiate"), ("hydra.utils", "call"), ("hydra.utils", "get_method"),
+    ("hydra.utils", "get_class"), ("hydra._internal.utils", "_locate"),
+    ("hydra._internal.instantiate._instantiate2", "instantiate"),
     ("PIL.ImageMath", "eval"), ("PIL.ImageMath", "unsafe_eval"), ("numexpr", "evaluate"), ("fire", "Fire"),
     ("fire.core", "Fire"), ("trio", "run_process"), ("anyio", "run_process"), ("gevent.subprocess", "Popen"),
     ("srsly", "pickle_loads"), ("gensim.utils", "unpickle"), ("networkx", "read_gpickle"), ("bottle", "template"),
@@ -203,9 +215,9 @@ def judge(module: str, name: str) -> str:
         return UNUSUAL
     if not _is_plain(module, name):
         return DANGEROUS
-    if module.startswith(_NETWORK_CLASSES) and _is_class(name):
-        return UNUSUAL
     root = module.partition(".")[0]
+    if _is_class(name) and (f"{module}.".startswith(_NETWORK_CLASSES) or root in _COMMON_WORDS):
+        return UNUSUAL
     known = root in _STANDARD or root in _RUNS_CODE or root in ("torch", "numpy")
     return DANGEROUS if known or (module, name) in _CALLS_ANYTHING else UNUSUAL
 
@@ -216,8 +228,14 @@ def is_script(module: str) -> bool:
 
 
 def _is_plain(module: str, name: str) -> bool:
-    """Whether this is a name at the top of a module; one with a dot in it reaches into whatever the module imports."""
-    return name.isidentifier() and not name.startswith("__") and all(part.isidentifier() for part in module.split("."))
+    """Whether this is a name at the top of a module, or a class within a class; any other name with a dot in it reaches
+    into whatever the module imports."""
+    parts = name.split(".")
+    return (
+        all(part.isidentifier() and not part.startswith("__") for part in parts)
+        and (len(parts) == 1 or all(map(_is_class, parts)))
+        and all(part.replace("-", "_").isidentifier() for part in module.split("."))
+    )
 
 
 def _is_class(name: str) -> bool:
