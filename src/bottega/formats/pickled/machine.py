@@ -70,7 +70,7 @@ class Machine:
         self._memo, self._marked = memo, marked
         self._edge = self._end = len(data)
         self._framed = False
-        unsaid = self._records.unsaid
+        unsaid = self._records.unsaid  # what has to be in the memo before anything there is recalled or counted
         unsaid.clear()
         position = start
         edge = self._edge
@@ -177,7 +177,7 @@ class Machine:
         tensor, end, opcodes, rare = record
         stack.append(tensor)
         self._rare_fuel -= rare
-        next(islice(self._fuel, opcodes, opcodes), None)
+        next(islice(self._fuel, opcodes, opcodes), None)  # they count as if they had been taken one by one
         return end
 
     def _rare(self, code: int, data: bytes, position: int, stack: list[object]) -> tuple[int, list[object], int]:

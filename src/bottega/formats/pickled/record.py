@@ -26,9 +26,9 @@ def _record(told: str, remembered: str) -> re.Pattern[bytes]:
     `told` opens the groups around what the record tells, `remembered` those around the places it remembers things at.
     """
     get = f"h{told}.)"  # BINGET, which recalls one of the first 256 things that were remembered
-    # LONG_BINPUT of what is none of these, and less than the machine's limit.
+    # LONG_BINPUT of what is none of these, and below the machine's limit. Only an empty tuple is not remembered.
     put = rf"r{remembered}(?!.\0\0)..[\0-\x0e]\0)"
-    key = rf"X{told}.)\0\0\0{told}[0-9]+){put}"
+    key = rf"X{told}.)\0\0\0{told}[0-9]{{1,255}}){put}"
     location = rf"(?:X{told}\x03\0\0\0cpu|\x06\0\0\0cuda:[0-9]){put}|{get})"
     sizes = rf"{told}\)|{_INT}\x85|{_INT}{{2}}\x86|{_INT}{{3}}\x87|\({_INT}{{4,64}}t)(?:(?<=\))|{put})"
     storage = rf"\({get}{get}{key}{location}{told}{_INT}N?)t{put}Q"
