@@ -8,17 +8,16 @@ from bottega.spec import Adapter, Match
 
 _XL = (256, 768)  # input channels after every 16 x 16 pixels became one; SD 1's adapters take 8 x 8 (64, 192)
 
+_BLOCKS = tuple(f"body.0.{inner}block{number}.weight" for inner in ("", "resnets.0.") for number in (1, 2))
+
 
 def recognise(header: Header) -> Match | None:
     """The match of a T2I-Adapter, full or light, in the original's names or in diffusers'."""
     for prefix in (lone_part(header), "adapter.", f"{lone_part(header)}adapter."):
         view = header.under(prefix)
-        if (first := view.shape("body.0.in_conv.weight")) is not None and "body.0.body.0.block1.weight" in view:
+        if (first := view.shape("body.0.in_conv.weight")) is not None:
             return _match(view, "light", first, 1)
-        if first is not None and "body.0.resnets.0.block1.weight" in view:
-            return _match(view, "light", first, 1)
-        full = "body.0.block2.weight" in view or "body.0.resnets.0.block2.weight" in view
-        if full and (first := view.shape("conv_in.weight")) is not None:
+        if any(name in view for name in _BLOCKS) and (first := view.shape("conv_in.weight")) is not None:
             return _match(view, "full", first, 1)
     view = header.under(f"{lone_part(header)}adapters.0.adapter.")
     if (first := view.shape("conv_in.weight")) is not None:
