@@ -173,6 +173,15 @@ _SQUARE = ("self_attn", "layer_norm")  # as much comes out of these modules of a
 _BEYOND_TWELVE = re.compile("_layers_(1[2-9]|2[0-9])_")
 
 
+def _width_of_encoder(target: Target, short: str, module: str) -> int | None:
+    """How wide a text encoder is, where what goes into a module of it, or comes out, tells that."""
+    if _has_any(short, _SQUARE):
+        return target.width(module) or target.answer(module)
+    if short.endswith("fc1"):
+        return target.width(module)
+    return target.answer(module) if short.endswith("fc2") else None
+
+
 def _by_encoders(target: Target) -> tuple[list[str], str]:
     """What the text encoders tell by themselves: how many there are, how deep, how wide."""
     parts = set(target.encoders)
@@ -186,7 +195,7 @@ def _by_encoders(target: Target) -> tuple[list[str], str]:
         (
             width
             for short, module in target.encoders.get("text_encoder", {}).items()
-            if _has_any(short, _SQUARE) and (width := target.width(module) or target.answer(module)) is not None
+            if (width := _width_of_encoder(target, short, module)) is not None
         ),
         None,
     )

@@ -222,6 +222,9 @@ _LAYOUTS: tuple[tuple[tuple[str, ...], Callable[[View], _Found | None]], ...] = 
             "control_to_base_for_conv_in.weight",
             "control_add_embedding.linear_1.weight",
             "control_add_embedding.linear_1.bias",
+            "controlnet_down_blocks.0.weight",
+            "controlnet_mid_block.weight",
+            "controlnet_mid_block.bias",
         ),
         _diffusers,
     ),
@@ -230,6 +233,7 @@ _LAYOUTS: tuple[tuple[tuple[str, ...], Callable[[View], _Found | None]], ...] = 
     (("patch_embed_base.proj.weight",), _cosmos),
     (("control_all_x_embedder.2-1.weight", "control_layers.14.adaLN_modulation.0.weight"), _z_image),
     (("backbone.0.0.weight", "backbone.10.blocks.0.weight"), _cascade),
+    (("input_hint_block.0.weight",), _original),  # some for transformers have it too, and their own names above
 )
 
 

@@ -19,13 +19,17 @@ _PROJECTIONS = (
     "image_proj.latents",
     "image_proj.perceiver_resampler.proj_in.weight",
 )
-# Where an image projection's answer shows the width of the text that it stands beside: the name, and the axis.
+_WORDS = 4  # that a whole picture, or a face, becomes in all that are published
+# Where an image projection shows the width of the text that it stands beside: a name, an axis, how many words that is.
 _ANSWERS = (
-    ("image_proj.norm.weight", -1),
-    ("image_proj.norm_out.weight", -1),
-    ("image_proj.proj_out.weight", 0),
-    ("image_proj.proj.3.weight", -1),
-    ("image_proj.perceiver_resampler.proj_out.weight", 0),
+    ("image_proj.norm.weight", -1, 1),
+    ("image_proj.norm_out.weight", -1, 1),
+    ("image_proj.proj_out.weight", 0, 1),
+    ("image_proj.proj.3.weight", -1, 1),
+    ("image_proj.perceiver_resampler.proj_out.weight", 0, 1),
+    ("image_proj.proj.weight", 0, _WORDS),
+    ("image_proj.proj.2.weight", 0, _WORDS),
+    ("image_proj.latents", -1, 1),
 )
 # What a UNet or FLUX has that the adapter is merged into.
 _BASES = ("time_embed.0.weight", "time_embedding.linear_1.weight", "img_in.weight", "x_embedder.weight")
@@ -78,7 +82,8 @@ def _is_merged(header: Header) -> bool:
 
 def _answer_width(view: View) -> int | None:
     """The width of the words that an image projection makes of a picture, where a shape tells that."""
-    return next((width for name, axis in _ANSWERS if (width := view.size(name, axis)) is not None), None)
+    sizes = ((view.size(name, axis), words) for name, axis, words in _ANSWERS)
+    return next((size // words for size, words in sizes if size is not None), None)
 
 
 def _fit(view: View, width: int | None, hears: int | None) -> Fit:

@@ -8,12 +8,18 @@ from bottega.spec import Adapter, Match
 
 # Its image encoder answers in SD XL's two text widths: CLIP ViT-L's own, and a second projection of PhotoMaker's.
 _PROJECTION = "visual_projection_2.weight"
+# What tells it, and what that begins with.
+_SIGNS = {
+    f"id_encoder.{_PROJECTION}": "id_encoder.",
+    "id_encoder.fuse_module.mlp1.fc1.weight": "id_encoder.",
+    _PROJECTION: "",
+}
 _SECOND = "qformer_perceiver.token_norm.weight"
 
 
 def recognise(header: Header) -> Match | None:
     """The match of PhotoMaker's encoder, with its LoRA (as published) or without it."""
-    prefix = next((each for each in ("id_encoder.", "") if each + _PROJECTION in header.tensors), None)
+    prefix = next((prefix for sign, prefix in _SIGNS.items() if sign in header.tensors), None)
     if prefix is None:
         return None
     second = prefix + _SECOND in header.tensors
