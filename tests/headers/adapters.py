@@ -667,6 +667,9 @@ def _few_of_controlnets() -> Iterator[tuple[str, Layout]]:
     yield "diffusers-hint", row("", _HINT)
     yield "diffusers-pooled", row("sdxl", _HINT | pooled)
     yield "diffusers-middle", row("", _HINT | {"controlnet_mid_block.bias": (1280,)})
+    yield "diffusers-blocks", row("sd1", {"controlnet_mid_block.bias": (1280,)} | heard("mid_block.attentions.0", 768))
+    hint: Shapes = {"input_hint_block.0.weight": (16, 3, 3, 3)}
+    yield "original-hint", row("sd1", under("control_model.", hint | heard("input_blocks.2.1", 768)))
     union = {"control_add_embedding.linear_1.bias": (1280,), "task_embedding": (6, 320)}
     yield "union", row("sdxl", union, "union", guess=True)
     yield "union-pooled", row("sdxl", _HINT | union | pooled, "union")
@@ -741,6 +744,11 @@ def _few_of_pictures() -> Iterator[tuple[str, Layout]]:
                 full = under(prefix, first | {block: (320, 320, 3, 3)})
                 yield f"t2i-{prefix}{channels}-{block}", Layout(full, "t2i_adapter", family, "full")
 
+    block: Shapes = {"adapter.body.0.resnets.0.block1.weight": (320, 320, 3, 3)}
+    yield "t2i-diffusers-block", Layout(block, "t2i_adapter", "sd1", "full", guess=True)
+    narrow: Shapes = {"adapter.body.0.resnets.0.block1.weight": (80, 80, 3, 3)}
+    yield "t2i-diffusers-narrow", Layout(narrow, "t2i_adapter", "sd1", "light", guess=True)
+
     def ip(family: str, shapes: Shapes, variant: str = "plain", guess: bool = False) -> Layout:
         return Layout(shapes, "ip_adapter", family, variant, guess=guess)
 
@@ -752,6 +760,10 @@ def _few_of_pictures() -> Iterator[tuple[str, Layout]]:
             yield f"ip-{family}-{index}", ip(family, keys | projection)
             yield f"ip-{family}-face-{index}", ip(family, keys | {"image_proj.proj.0.weight": (1024, 512)}, "faceid")
         yield f"ip-{family}-projection", ip(family, projection, guess=True)
+        layer: Shapes = {"image_proj.proj.weight": (4 * width, 1024)}
+        yield f"ip-{family}-layer", ip(family, layer, guess=True)
+        face: Shapes = {"image_proj.proj.0.weight": (1024, 512), "image_proj.proj.2.weight": (4 * width, 1024)}
+        yield f"ip-{family}-face", ip(family, face, "faceid", guess=True)
         resampler: Shapes = {"image_proj.latents": (1, 16, 1280), "image_proj.proj_out.weight": (width, 1280)}
         yield f"ip-{family}-resampler", ip(family, resampler, "plus", guess=True)
     xlabs: Shapes = {"ip_adapter_proj_model.proj.weight": (16384, 768)}
@@ -765,6 +777,7 @@ def _few_of_pictures() -> Iterator[tuple[str, Layout]]:
     fusion: Shapes = {"fuse_module.mlp1.fc1.weight": (2048, 4096)}
     yield "photomaker-lora", Layout(under("id_encoder.", second) | changes, "photomaker", "sdxl", "v1")
     yield "photomaker-fusion", Layout(under("id_encoder.", second | fusion) | changes, "photomaker", "sdxl", "v1")
+    yield "photomaker-only-fusion", Layout(under("id_encoder.", fusion) | changes, "photomaker", "sdxl", "v1")
     yield "photomaker-bare", Layout(second | fusion, "photomaker", "sdxl", "v1")
 
     def motion(family: str, variant: str, frames: int, more: Shapes) -> Layout:

@@ -712,5 +712,10 @@ def fewest() -> Iterator[tuple[str, Layout]]:
             yield f"text-{name}-{family}-{layer}", row(family, encoder, name)
             around = flat("lora_unet_", {"up_blocks.3.attentions.2.proj_in": (320, 320)}, algorithm)
             yield f"both-{name}-{family}-{layer}", row(family, encoder | around, name)
-    beyond = flat("lora_te_", {"text_model.encoder.layers.22.mlp.fc2": (1024, 4096)}, oft)
+    for family, width in (("sd1", 768), ("sd2", 1024)):
+        inner = {"text_model.encoder.layers.0.mlp.fc1": (4 * width, width)}
+        yield f"text-inner-{family}", row(family, flat("lora_te_", inner, lora))
+        outer = {"text_model.encoder.layers.0.mlp.fc2": (width, 4 * width)}
+        yield f"text-outer-{family}", row(family, flat("lora_te_", outer, oft), "oft")
+    beyond = flat("lora_te_", {"text_model.encoder.layers.22.mlp.fc1": (4096, 1024)}, oft)
     yield "text-oft-beyond", row("sd2", beyond, "oft")
