@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from headers import lora as lora_layouts
 from headers import stable_diffusion
-from headers.adapters import LAYOUTS
+from headers.adapters import LAYOUTS, MINIMAL
 from headers.layout import Layout
 from headers.stable_diffusion import Shapes, under
 
@@ -64,7 +64,10 @@ def only_claim(model: Header) -> Match:
 
 @pytest.mark.parametrize("name", LAYOUTS)
 def test_published_layouts(name: str) -> None:
-    layout = LAYOUTS[name]
+    assert_told(LAYOUTS[name])
+
+
+def assert_told(layout: Layout) -> None:
     match = only_claim(header_of(layout))
     told = (match.kind, match.family, match.variant, match.guess)
     assert told == (layout.kind, layout.family, layout.variant, layout.guess)
@@ -73,6 +76,12 @@ def test_published_layouts(name: str) -> None:
     assert all(match.because)
     assert match.requires or not match.family
     json.dumps([match.dimensions, match.parts])  # the catalog keeps them so
+
+
+@pytest.mark.parametrize("name", MINIMAL)
+def test_what_is_decisive_is_enough(name: str) -> None:
+    """Files cut down to the few tensors that tell a layout, as examples in other programs' tests are."""
+    assert_told(MINIMAL[name])
 
 
 def test_all_kinds_have_a_layout() -> None:
@@ -245,12 +254,24 @@ NEAR_MISSES: Mapping[str, Shapes] = {
     "a hypernetwork with one half": {"768.0.linear.0.weight": (1536, 768), "768.0.linear.2.weight": (768, 1536)},
     "a hypernetwork of another width": {f"768.{half}.linear.0.weight": (640, 640) for half in (0, 1)},
     "a Sequential": {"0.weight": (64, 3, 3, 3), "0.bias": (64,), "2.weight": (64, 64, 3, 3)},
-    "a decoder's first layer alone": {"decoder.conv_in.weight": (512, 4, 3, 3)},
+    "a decoder's first layer of an odd number of channels": {"decoder.conv_in.weight": (512, 7, 3, 3)},
+    "a decoder's first layer and another network": {"decoder.conv_in.weight": (512, 4, 3, 3), "head.weight": (9, 9)},
+    "the beginning of a film's decoder, of odd channels": {"decoder.conv1.weight": (384, 7, 3, 3, 3)},
+    "a decoder of one pixel": {"decoder.conv_in.weight": (512, 4, 1, 1)},
     "a restorer of faces": stable_diffusion.vae(latent=256) | {"quantize.embedding.weight": (1024, 256)},
     "another tiny network": {"1.weight": (32, 4, 3, 3), "3.conv.0.weight": (32, 32, 3, 3)},
     "a T5 encoder": {"encoder.block.0.layer.0.SelfAttention.q.weight": (4096, 4096), "shared.weight": (32128, 4096)},
-    "an encoder of hints alone": {"controlnet_cond_embedding.conv_in.weight": (16, 3, 3, 3)},
-    "keys without an image projection's order": {"ip_adapter.7.to_k_ip.weight": (320, 768)},
+    "a part of an encoder of hints": {"controlnet_cond_embedding.blocks.0.weight": (16, 3, 3, 3)},
+    "layers after blocks of nothing known": {"controlnet_blocks.0.weight": (3072, 3072)},
+    "an IP-Adapter's keys in a UNet's names": {"mid_block.attn2.processor.to_k_ip.weight": (320, 768)},
+    "positions": {"pos_embed": (197, 768)},
+    "few positions": {"pos_embed": (17, 768)},
+    "a class": {"cls_token": (1, 768)},
+    "a classifier": {"head": (10, 768)},
+    "a prompt for a language model": {"prompt_embeddings": (20, 1024)},
+    "more vectors than a word has": {"vocabulary": (129, 768)},
+    "a layer in words of three": {"one.two.three": (4, 768)},
+    "a Sequential that begins as a tiny decoder": {"1.weight": (64, 4, 3, 3), "3.weight": (64, 64, 3, 3)},
     "an MLP": {"body.0.weight": (64, 3, 3, 3), "body.2.weight": (64, 64, 3, 3)},
     "a gated model": {"layers.0.a1.weight": (4, 4), "layers.0.b1.weight": (4, 4)},
     "names that are almost LoRA": {"layer.lora_downs.weight": (4, 4), "layer.lora_ups.weight": (4, 4)},

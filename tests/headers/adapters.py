@@ -637,3 +637,176 @@ LAYOUTS: dict[str, Layout] = {
     )
     for name, layout in layouts
 }
+
+
+# --- the least that tells a layout -----------------------------------------------------------------------------------
+
+_POSITIONS = (
+    "down_blocks.0.motion_modules.0.temporal_transformer.transformer_blocks.0.attention_blocks.0.pos_encoder.pe"
+)
+_HINT: Shapes = {"controlnet_cond_embedding.conv_in.weight": (16, 3, 3, 3)}
+
+
+def _few_of_controlnets() -> Iterator[tuple[str, Layout]]:
+    def row(family: str, shapes: Shapes, variant: str = "plain", **more: object) -> Layout:
+        return Layout(shapes, "controlnet", family, variant, **more)  # type: ignore[arg-type]
+
+    def heard(place: str, width: int) -> Shapes:
+        return {f"{place}.transformer_blocks.0.attn2.to_k.weight": (640, width)}
+
+    for family, width in (("sd1", 768), ("sd2", 1024), ("sdxl", 2048)):
+        for place in ("input_blocks.2.1", "input_blocks.5.1", "middle_block.1"):
+            shapes = {"zero_convs.0.0.weight": (320, 320, 1, 1)} | heard(place, width)
+            yield f"original-{family}-{place}", row(family, shapes)
+            yield f"control-model-{family}-{place}", row(family, under("control_model.", shapes))
+            yield f"wrapped-{family}-{place}", row(family, under("model.control_model.", shapes))
+            yield f"difference-{family}-{place}", row(family, shapes | {"difference": ()}, "difference")
+        for place in ("down_blocks.0.attentions.0", "down_blocks.1.attentions.1", "mid_block.attentions.0"):
+            yield f"diffusers-{family}-{place}", row(family, _HINT | heard(place, width))
+    pooled: Shapes = {"add_embedding.linear_1.weight": (1280, 2816)}
+    yield "diffusers-hint", row("", _HINT)
+    yield "diffusers-pooled", row("sdxl", _HINT | pooled)
+    yield "diffusers-middle", row("", _HINT | {"controlnet_mid_block.bias": (1280,)})
+    yield "diffusers-blocks", row("sd1", {"controlnet_mid_block.bias": (1280,)} | heard("mid_block.attentions.0", 768))
+    hint: Shapes = {"input_hint_block.0.weight": (16, 3, 3, 3)}
+    yield "original-hint", row("sd1", under("control_model.", hint | heard("input_blocks.2.1", 768)))
+    union = {"control_add_embedding.linear_1.bias": (1280,), "task_embedding": (6, 320)}
+    yield "union", row("sdxl", union, "union", guess=True)
+    yield "union-pooled", row("sdxl", _HINT | union | pooled, "union")
+    yield "union-heard", row("sdxl", union | heard("down_blocks.1.attentions.0", 2048), "union")
+    positions: Shapes = {_POSITIONS: (1, 32, 320)}
+    yield "sparsectrl-scribble", row("sd1", _HINT | positions, "sparsectrl-scribble")
+    frames: Shapes = {"controlnet_cond_embedding.weight": (320, 4, 3, 3)}
+    yield "sparsectrl-rgb", row("sd1", frames | positions, "sparsectrl-rgb")
+    yield "sparsectrl-rgb-module", row("sd1", under("module.", frames | positions), "sparsectrl-rgb")
+    yield "sparsectrl-rgb-frames", row("sd1", frames, "sparsectrl-rgb")
+    down: Shapes = {"input_blocks.4.1.transformer_blocks.0.attn2.to_k.down": (64, 2048)}
+    yield "control-lora", row("sdxl", {"lora_controlnet": ()} | down, "control-lora")
+    yield "control-lora-mark", row("", {"lora_controlnet": ()}, "control-lora")
+    queries: Shapes = {"lllite_unet_input_blocks_4_1_transformer_blocks_0_attn1_to_q.down.0.weight": (16, 640)}
+    yield "lllite", row("sdxl", queries, "lllite")
+
+    blocks: Shapes = {"controlnet_blocks.0.weight": (3072, 3072)}
+    embedder: Shapes = {"controlnet_x_embedder.weight": (3072, 64)}
+    qwen: Shapes = {"transformer_blocks.0.img_mlp.net.0.proj.weight": (12288, 3072)}
+    yield "xlabs", row("flux", blocks | {"double_blocks.0.img_attn.qkv.weight": (9216, 3072)}, "xlabs")
+    yield "xlabs-other", row("flux", blocks | {"double_blocks.1.img_mlp.0.weight": (12288, 3072)}, "xlabs")
+    yield "mistoline", row("flux", {"controlnet_blocks.0.linear.weight": (3072, 3072)}, "mistoline")
+    yield "instantx", row("flux", blocks | embedder, "instantx")
+    yield "qwen", row("qwen-image", blocks | qwen, "instantx")
+    yield "qwen-embedder", row("qwen-image", blocks | qwen | embedder, "instantx")
+    yield "sd3", row("sd3", blocks | {"pos_embed_input.proj.weight": (1536, 16, 2, 2)}, "instantx")
+    yield "sd3-inpaint", row("sd3", blocks | {"pos_embed_input.proj.weight": (1536, 17, 2, 2)}, "inpainting")
+    yield "hunyuan-dit", row("hunyuan-dit", {"after_proj_list.18.bias": (1408,)}, "original")
+    cosmos: Shapes = {"patch_embed_base.proj.weight": (2048, 72), "control_blocks.0.attn1.to_q.weight": (2048, 2048)}
+    yield "cosmos", row("cosmos", cosmos, "cosmos")
+
+
+def _few_of_vaes() -> Iterator[tuple[str, Layout]]:
+    def row(family: str, shapes: Shapes, variant: str = "kl", guess: bool = True) -> Layout:
+        return Layout(shapes, "vae", family, variant, guess=guess)
+
+    for channels, family in ((4, "sd1"), (16, "flux")):
+        decoder: Shapes = {"decoder.conv_in.weight": (512, channels, 3, 3)}
+        encoder: Shapes = {"encoder.conv_in.weight": (128, 3, 3, 3)}
+        quant: Shapes = {"quant_conv.weight": (2 * channels, 2 * channels, 1, 1)}
+        yield f"decoder-{channels}", row(family, decoder)
+        yield f"both-{channels}", row(family, decoder | encoder)
+        yield f"quant-{channels}", row(family, decoder | encoder | quant)
+        yield f"first-stage-{channels}", row(family, under("first_stage_model.", decoder | encoder))
+        diffusers: Shapes = {"decoder.up_blocks.0.resnets.0.norm1.weight": (512,)}
+        yield f"diffusers-{channels}", row(family, decoder | diffusers)
+        tiny = "taesd" if channels == 4 else "taef1"
+        for name in ("taesd_decoder.1.weight", "decoder.layers.0.weight"):
+            half: Shapes = {name: (64, channels, 3, 3)}
+            other: Shapes = {name.replace("decoder", "encoder").replace("1", "0"): (64, 3, 3, 3)}
+            yield f"{name}-{channels}", row(family, half, tiny)
+            yield f"{name}-{channels}-both", row(family, half | other, tiny)
+    yield "diffusers", row("sd1", diffusers)
+    yield "film", row("wan", {"decoder.conv_in.weight": (384, 16, 3, 3, 3)}, "film")
+    yield "film-other", row("", {"decoder.conv_in.weight": (384, 4, 3, 3, 3)}, "film", guess=False)
+    flux2: Shapes = {"decoder.conv_in.weight": (512, 32, 3, 3)}
+    yield "flux2", row("flux2", flux2)
+    yield "flux2-norm", row("flux2", flux2 | {"bn.running_mean": (128,)}, guess=False)
+    wan: Shapes = {"decoder.conv1.weight": (384, 16, 3, 3, 3)}
+    yield "wan-decoder", row("wan", wan, "film")
+    yield "wan", row("wan", wan | {"encoder.conv1.weight": (96, 3, 3, 3, 3)}, "film")
+
+
+def _few_of_pictures() -> Iterator[tuple[str, Layout]]:
+    """What hears or makes a picture: T2I-Adapters, IP-Adapters, PhotoMaker; and motion modules."""
+    for prefix in ("", "adapter."):
+        light = under(prefix, {"body.0.in_conv.weight": (80, 64, 1, 1)})
+        yield f"t2i-{prefix}light", Layout(light, "t2i_adapter", "sd1", "light")
+        for family, channels in (("sd1", 64), ("sd1", 192), ("sdxl", 256), ("sdxl", 768)):
+            first: Shapes = {"conv_in.weight": (320, channels, 3, 3)}
+            for block in ("body.0.block2.weight", "body.0.resnets.0.block1.weight"):
+                full = under(prefix, first | {block: (320, 320, 3, 3)})
+                yield f"t2i-{prefix}{channels}-{block}", Layout(full, "t2i_adapter", family, "full")
+
+    block: Shapes = {"adapter.body.0.resnets.0.block1.weight": (320, 320, 3, 3)}
+    yield "t2i-diffusers-block", Layout(block, "t2i_adapter", "sd1", "full", guess=True)
+    narrow: Shapes = {"adapter.body.0.resnets.0.block1.weight": (80, 80, 3, 3)}
+    yield "t2i-diffusers-narrow", Layout(narrow, "t2i_adapter", "sd1", "light", guess=True)
+
+    def ip(family: str, shapes: Shapes, variant: str = "plain", guess: bool = False) -> Layout:
+        return Layout(shapes, "ip_adapter", family, variant, guess=guess)
+
+    for family, width in (("sd1", 768), ("sd2", 1024), ("sdxl", 2048), ("flux", 4096)):
+        projection: Shapes = {"image_proj.proj.weight": (4 * width, 1024), "image_proj.norm.weight": (width,)}
+        for index in (1, 3):
+            keys: Shapes = {f"ip_adapter.{index}.to_k_ip.weight": (320, width)}
+            yield f"ip-{family}-keys-{index}", ip(family, keys)
+            yield f"ip-{family}-{index}", ip(family, keys | projection)
+            yield f"ip-{family}-face-{index}", ip(family, keys | {"image_proj.proj.0.weight": (1024, 512)}, "faceid")
+        yield f"ip-{family}-projection", ip(family, projection, guess=True)
+        layer: Shapes = {"image_proj.proj.weight": (4 * width, 1024)}
+        yield f"ip-{family}-layer", ip(family, layer, guess=True)
+        face: Shapes = {"image_proj.proj.0.weight": (1024, 512), "image_proj.proj.2.weight": (4 * width, 1024)}
+        yield f"ip-{family}-face", ip(family, face, "faceid", guess=True)
+        resampler: Shapes = {"image_proj.latents": (1, 16, 1280), "image_proj.proj_out.weight": (width, 1280)}
+        yield f"ip-{family}-resampler", ip(family, resampler, "plus", guess=True)
+    xlabs: Shapes = {"ip_adapter_proj_model.proj.weight": (16384, 768)}
+    processor: Shapes = {"double_blocks.10.processor.ip_adapter_double_stream_k_proj.weight": (3072, 4096)}
+    yield "ip-xlabs-projection", ip("flux", xlabs, "xlabs")
+    yield "ip-xlabs-norm", ip("flux", {"ip_adapter_proj_model.norm.weight": (4096,)}, "xlabs")
+    yield "ip-xlabs", ip("flux", xlabs | processor, "xlabs")
+
+    changes: Shapes = {"lora_weights.unet.mid_block.attn1.processor.to_q_lora.down.weight": (64, 1280)}
+    second: Shapes = {"visual_projection_2.weight": (1280, 1024)}
+    fusion: Shapes = {"fuse_module.mlp1.fc1.weight": (2048, 4096)}
+    yield "photomaker-lora", Layout(under("id_encoder.", second) | changes, "photomaker", "sdxl", "v1")
+    yield "photomaker-fusion", Layout(under("id_encoder.", second | fusion) | changes, "photomaker", "sdxl", "v1")
+    yield "photomaker-only-fusion", Layout(under("id_encoder.", fusion) | changes, "photomaker", "sdxl", "v1")
+    yield "photomaker-bare", Layout(second | fusion, "photomaker", "sdxl", "v1")
+
+    def motion(family: str, variant: str, frames: int, more: Shapes) -> Layout:
+        return Layout({_POSITIONS: (1, frames, 320)} | more, "motion_module", family, variant)
+
+    def third(width: int) -> Shapes:
+        return {"up_blocks.2.motion_modules.0.temporal_transformer.norm.weight": (width,)}
+
+    middle: Shapes = {"mid_block.motion_modules.0.temporal_transformer.norm.bias": (1280,)}
+    yield "animatediff-v1", motion("sd1", "animatediff-v1", 24, {})
+    yield "animatediff-v1-up", motion("sd1", "animatediff-v1", 24, third(640))
+    yield "animatediff-v2", motion("sd1", "animatediff-v2", 32, middle)
+    yield "animatediff-v3", motion("sd1", "animatediff-v3", 32, {})
+    yield "animatediff-sdxl", motion("sdxl", "animatediff-sdxl", 32, third(320))
+
+
+def _few_of_words() -> Iterator[tuple[str, Layout]]:
+    for family, width in (("sd1", 768), ("sd2", 1024)):
+        yield family, Layout({"my.tok": (4, width)}, "embedding", family, "bare", guess=True)
+
+
+MINIMAL: dict[str, Layout] = {
+    f"{kind}/{name}": layout
+    for kind, layouts in (
+        ("lora", lora.fewest()),
+        ("embedding", _few_of_words()),
+        ("vae", _few_of_vaes()),
+        ("controlnet", _few_of_controlnets()),
+        ("picture", _few_of_pictures()),
+    )
+    for name, layout in layouts
+}

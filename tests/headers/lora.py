@@ -677,3 +677,45 @@ def layouts() -> Iterator[tuple[str, Layout]]:
     yield from _kohya()
     yield from _others()
     yield from _transformers()
+
+
+def fewest() -> Iterator[tuple[str, Layout]]:
+    """Weight adapters of one module or two, which tell the family by one name or width alone."""
+
+    def row(family: str, shapes: Shapes, variant: str = "lora", **more: object) -> Layout:
+        return Layout(shapes, "lora", family, variant, **more)  # type: ignore[arg-type]
+
+    place = "down_blocks.1.attentions.0.transformer_blocks.{}"
+    for family, width in (("sd1", 768), ("sd2", 1024), ("sdxl", 2048)):
+        heard = {f"{place.format(0)}.attn2.to_k": (640, width)}
+        for name, algorithm in (("lora", lora), ("loha", loha), ("lokr", lokr), ("glora", glora), ("full", full)):
+            yield f"heard-{name}-{family}", row(family, flat("lora_unet_", heard, algorithm), name)
+        yield f"heard-peft-{family}", row(family, dots("unet.", heard, peft))
+    for index in (1, 5, 10):
+        deep = {f"{place.format(index)}.attn1.to_q": (1280, 1280)}
+        yield f"deep-{index}", row("sdxl", flat("lora_unet_", deep, lora))
+        yield f"deep-dots-{index}", row("sdxl", dots("unet.", deep, peft))
+    listening = {f"{place.format(0)}.attn1.to_q": (640, 640)}
+    only_self = flat("lora_unet_", listening, lora)
+    yield "self-attention", row("sd1", only_self, guess=True)
+    yield "self-attention-v2", row("sd2", only_self, metadata={"ss_v2": "True"})
+    yield "self-attention-not-v2", row("sd1", only_self, metadata={"ss_v2": "False"}, guess=True)
+    xl = {"ss_base_model_version": "sdxl_base_v1-0", "ss_v2": "False"}
+    yield "self-attention-told", row("sdxl", only_self, metadata=xl)
+
+    algorithms = (("oft", oft), ("boft", boft), ("ia3", ia3), ("norm", norm))
+    for name, algorithm in algorithms:
+        for family, width, layer in (("sd1", 768, 3), ("sd2", 1024, 3), ("sd2", 1024, 22)):
+            module = "layer_norm1" if name == "norm" else "self_attn.q_proj"
+            text = {f"text_model.encoder.layers.{layer}.{module}": (width,) if name == "norm" else (width, width)}
+            encoder = flat("lora_te_", text, algorithm)
+            yield f"text-{name}-{family}-{layer}", row(family, encoder, name)
+            around = flat("lora_unet_", {"up_blocks.3.attentions.2.proj_in": (320, 320)}, algorithm)
+            yield f"both-{name}-{family}-{layer}", row(family, encoder | around, name)
+    for family, width in (("sd1", 768), ("sd2", 1024)):
+        inner = {"text_model.encoder.layers.0.mlp.fc1": (4 * width, width)}
+        yield f"text-inner-{family}", row(family, flat("lora_te_", inner, lora))
+        outer = {"text_model.encoder.layers.0.mlp.fc2": (width, 4 * width)}
+        yield f"text-outer-{family}", row(family, flat("lora_te_", outer, oft), "oft")
+    beyond = flat("lora_te_", {"text_model.encoder.layers.22.mlp.fc1": (4096, 1024)}, oft)
+    yield "text-oft-beyond", row("sd2", beyond, "oft")

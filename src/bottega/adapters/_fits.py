@@ -93,6 +93,8 @@ def told_family(metadata: Mapping[str, str]) -> tuple[str, str] | None:
         for beginning, family in _ARCHITECTURES:
             if plain.startswith(beginning):
                 return family, f"{key} is {shown(value)}"
+    if metadata.get("ss_v2", "").strip().lower() == "true":
+        return "sd2", "ss_v2 is true"
     return None
 
 
@@ -131,17 +133,19 @@ def lone_config(header: Header) -> Mapping[str, object]:
 
 
 _BASE_MODELS = ("model.", "cond_stage_model.", "conditioner.", "unet.", "unet/", "transformer.", "transformer/")
+WRAPPED_CONTROL = "model.control_model."  # a trainer's own name before a ControlNet
 
 
 def has_base_model(header: Header) -> bool:
     """Whether the file holds a whole UNet or transformer beside what was found in it: then it is a checkpoint."""
-    return any(name.startswith(_BASE_MODELS) for name in header.tensors)
+    return any(name.startswith(_BASE_MODELS) and not name.startswith(WRAPPED_CONTROL) for name in header.tensors)
 
 
-def context_of(view: View, *places: str) -> int | None:
-    """The width that the first cross-attention among `places` hears, read from the shape of its `to_k`."""
-    for place in places:
-        width = view.size(f"{place}.transformer_blocks.0.attn2.to_k.weight", -1)
-        if width is not None:
-            return width
-    return None
+def context_of(view: View, leaf: str = "weight") -> int | None:
+    """The width that a UNet's cross-attention hears, read from the shape of a `to_k` in any of its blocks.
+
+    It goes through all names; motion modules are passed over, they hear other frames.
+    """
+    ending = f".attn2.to_k.{leaf}"
+    names = sorted(name for name in view.names if name.endswith(ending) and "motion_modules." not in name)
+    return next((width for name in names if (width := view.size(name, -1)) is not None), None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
@@ -18,6 +19,7 @@ class Target:
     denoiser: Mapping[str, str]
     encoders: Mapping[str, Mapping[str, str]]
     width: Callable[[str], int | None]  # features that go into a module
+    answer: Callable[[str], int | None]  # features that come out of a module, where `width` isn't known
     rank: Callable[[str], int]  # axes of its first factor
     cascade: bool = False
     _widths: dict[tuple[str, ...], int | None] = field(default_factory=dict)  # by the words that were asked for
@@ -112,7 +114,7 @@ _FOUR_LEVELS = (
 )  # fmt: skip
 _THREE_LEVELS = ("\nup_blocks_0_attentions_", "\noutput_blocks_0_1_", "\noutput_blocks_1_1_", "\noutput_blocks_2_1_t")
 _ORIGINAL_BLOCKS = ("\ninput_blocks_", "\nmiddle_block_", "\noutput_blocks_")
-_DEEP = ("_transformer_blocks_1_",)  # SD 1 and 2 have one block in each transformer
+_DEEP = re.compile("_transformer_blocks_[1-9]")  # SD 1 and 2 have one block in each transformer
 
 
 # UNets that are built like Stable Diffusion's, by what they have more than it.
@@ -139,12 +141,14 @@ def _unet(target: Target) -> Found:
         return Found(_settled([family] if family else [], why), dimensions)
     if "text_encoder_2" in target.encoders:
         return Found(_settled(["sdxl"], "it changes a UNet and two text encoders"))
-    if _has_any(target.text, _DEEP):
+    if _DEEP.search(target.text):
         return Found(_settled(["sdxl"], "several transformer blocks in one place of a UNet"))
     if _has_any(target.text, _FOUR_LEVELS):
         return Found(_settled(*_first_or_second(target)))
     if _has_any(target.text, _THREE_LEVELS):
         return Found(_settled(["sdxl"], "attention where only SD XL's UNet has it"))
+    if target.encoders and (by_encoders := _by_encoders(target))[0] == ["sd2"]:
+        return Found(_settled(*by_encoders))
     # kohya's trainer calls SD XL's blocks as the original does, and those of SD 1 and 2 as diffusers does.
     likely = ["sdxl", "sd1", "sd2"] if _has_any(target.text, _ORIGINAL_BLOCKS) else ["sd1", "sd2", "sdxl"]
     return Found(_settled(likely, "modules that every UNet has"))
@@ -165,6 +169,19 @@ def _first_or_second(target: Target) -> tuple[list[str], str]:
     return ["sd1", "sd2"], "a UNet of four levels, and nothing whose width would tell more"
 
 
+_SQUARE = ("self_attn", "layer_norm")  # as much comes out of these modules of a text encoder as goes in
+_BEYOND_TWELVE = re.compile("_layers_(1[2-9]|2[0-9])_")
+
+
+def _width_of_encoder(target: Target, short: str, module: str) -> int | None:
+    """How wide a text encoder is, where what goes into a module of it, or comes out, tells that."""
+    if _has_any(short, _SQUARE):
+        return target.width(module) or target.answer(module)
+    if short.endswith("fc1"):
+        return target.width(module)
+    return target.answer(module) if short.endswith("fc2") else None
+
+
 def _by_encoders(target: Target) -> tuple[list[str], str]:
     """What the text encoders tell by themselves: how many there are, how deep, how wide."""
     parts = set(target.encoders)
@@ -178,11 +195,11 @@ def _by_encoders(target: Target) -> tuple[list[str], str]:
         (
             width
             for short, module in target.encoders.get("text_encoder", {}).items()
-            if "self_attn" in short and (width := target.width(module)) is not None
+            if (width := _width_of_encoder(target, short, module)) is not None
         ),
         None,
     )
-    if width == 1024 or (width is None and "_layers_12_" in target.encoder_text):
+    if width == 1024 or (width is None and _BEYOND_TWELVE.search(target.encoder_text)):
         return ["sd2"], "a text encoder of width 1024" if width else "a text encoder of more than twelve layers"
     if width == 768 or (width is None and "_layers_11_" in target.encoder_text):
         words = "a text encoder of width 768" if width else "a text encoder of twelve layers"

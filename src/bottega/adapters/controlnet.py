@@ -6,7 +6,16 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from bottega.adapters._fits import FAMILY_OF_CONTEXT, PART, Fit, context_of, has_base_model, lone_part, settle
+from bottega.adapters._fits import (
+    FAMILY_OF_CONTEXT,
+    PART,
+    WRAPPED_CONTROL,
+    Fit,
+    context_of,
+    has_base_model,
+    lone_part,
+    settle,
+)
 from bottega.formats.header import Header, View
 from bottega.spec import Adapter, Match
 
@@ -27,7 +36,7 @@ def recognise(header: Header) -> Match | None:
     first = next(iter(header.tensors), "")
     if first.startswith("lllite_"):
         return _answer(_lllite(header))
-    for prefix in (lone_part(header), "control_model.", "module."):
+    for prefix in (lone_part(header), "control_model.", "module.", WRAPPED_CONTROL):
         view = header.under(prefix)
         for signs, read in _LAYOUTS:
             if any(sign in view for sign in signs):
@@ -56,14 +65,6 @@ def _answer(found: _Found | None) -> Match | None:
 
 # --- for UNets -------------------------------------------------------------------------------------------------------
 
-_ORIGINAL = ("input_blocks.1.1", "input_blocks.2.1", "input_blocks.4.1", "input_blocks.7.1", "middle_block.1")
-_DIFFUSERS = (
-    "down_blocks.0.attentions.0",
-    "down_blocks.1.attentions.0",
-    "down_blocks.2.attentions.0",
-    "mid_block.attentions.0",
-)
-
 
 def _by_context(view: View, width: int | None, pooled: int | None) -> Fit:
     """The family of the UNet that is guided. Not from the middle's width: SD 1 and SD XL have the same."""
@@ -79,7 +80,7 @@ def _by_context(view: View, width: int | None, pooled: int | None) -> Fit:
 def _original(view: View) -> _Found:
     """ControlNet's own names; some are published as differences from the UNet that they were trained on."""
     difference = "difference" in view or "difference" in view.header.tensors
-    fit = _by_context(view, context_of(view, *_ORIGINAL), view.size("label_emb.0.0.weight", -1))
+    fit = _by_context(view, context_of(view), view.size("label_emb.0.0.weight", -1))
     why = "a copy of half a UNet with a convolution after each block"
     if difference:
         why += ", kept as the difference from the UNet it was made of"
@@ -88,27 +89,23 @@ def _original(view: View) -> _Found:
 
 
 def _control_lora(view: View) -> _Found:
-    width = None
-    for place in _ORIGINAL:
-        width = width or view.size(f"{place}.transformer_blocks.0.attn2.to_k.down", -1)
-    fit = _by_context(view, width or context_of(view, *_ORIGINAL), view.size("label_emb.0.0.down", -1))
+    fit = _by_context(view, context_of(view, "down") or context_of(view), view.size("label_emb.0.0.down", -1))
     hint = view.size("input_hint_block.0.weight", 1)
     return _Found("control-lora", "low-rank changes to half a UNet: Control-LoRA", fit, hint)
 
 
-def _diffusers(view: View) -> _Found | None:
+def _diffusers(view: View) -> _Found:
     """diffusers' names: plain, union (one network for many sorts of hints), SparseCtrl and ControlNet-XS."""
-    fit = _by_context(view, context_of(view, *_DIFFUSERS), view.size("add_embedding.linear_1.weight", -1))
+    fit = _by_context(view, context_of(view), view.size("add_embedding.linear_1.weight", -1))
     hint = view.size("controlnet_cond_embedding.conv_in.weight", 1)
     if any(sign in view for sign in _SPARSE):
         return _sparse(view)
     if "control_to_base_for_conv_in.weight" in view:
-        width = context_of(view, *_DIFFUSERS, "mid_block.midblock.attentions.0")
-        return _Found("xs", "a small network beside a UNet: ControlNet-XS", _by_context(view, width, None), hint)
-    if "down_blocks.0.resnets.0.conv1.weight" not in view:
-        return None
+        return _Found("xs", "a small network beside a UNet: ControlNet-XS", fit, hint)
     if "task_embedding" in view:
         kinds = view.size("task_embedding", 0)
+        if not fit.family:
+            fit = Fit("sdxl", (*fit.because, "all that are published are for SD XL"), guess=True)
         return _Found("union", f"one network for {kinds} sorts of hints: union", fit, hint, (("hints", kinds),))
     return _Found("plain", "half a UNet that hears a picture", fit, hint, (("naming", "diffusers"),))
 
@@ -118,6 +115,7 @@ _SPARSE = (
     f"{_MOTION}temporal_transformer.transformer_blocks.0.attention_blocks.0.to_q.weight",
     f"{_MOTION}temporal_transformer.transformer_blocks.0.attention_blocks.0.pos_encoder.pe",
     f"{_MOTION}transformer_blocks.0.attn1.to_q.weight",
+    "controlnet_cond_embedding.weight",  # one convolution over a frame's latents, where others encode a picture
 )
 
 
@@ -126,7 +124,7 @@ def _sparse(view: View) -> _Found:
     scribble = "controlnet_cond_embedding.conv_in.weight" in view
     first = "controlnet_cond_embedding.conv_in.weight" if scribble else "controlnet_cond_embedding.weight"
     variant = "sparsectrl-scribble" if scribble else "sparsectrl-rgb"
-    fit = _by_context(view, context_of(view, *_DIFFUSERS), None)
+    fit = _by_context(view, context_of(view), None)
     if not fit.family:
         fit = settle(["sd1"], "SparseCtrl was made for AnimateDiff, which is of SD 1", view.header.metadata)
     return _Found(variant, "half a UNet with motion modules: SparseCtrl", fit, view.size(first, 1))
@@ -146,13 +144,17 @@ def _lllite(header: Header) -> _Found | None:
 # --- for transformers ------------------------------------------------------------------------------------------------
 
 
+_QWEN = ("transformer_blocks.0.img_mlp.", "transformer_blocks.0.img_mod.")
+
+
 def _blocks(view: View) -> _Found | None:
     """Some blocks of a transformer, each with a layer after it; which one is told by how a block is made."""
     metadata = view.header.metadata
     count = view.count("controlnet_blocks.{}.")
     blocks = (("control_blocks", count),)
-    if "double_blocks.0.img_attn.norm.key_norm.scale" in view or "double_blocks.0.img_attn.qkv.weight" in view:
-        variant = "mistoline" if "controlnet_blocks.0.linear.weight" in view else "xlabs"
+    mistoline = "controlnet_blocks.0.linear.weight" in view
+    if mistoline or any(name.startswith("double_blocks.") for name in view.names):
+        variant = "mistoline" if mistoline else "xlabs"
         fit = settle(["flux"], "FLUX's double blocks", metadata)
         hint = view.size("input_hint_block.0.weight", 1)
         return _Found(variant, f"{count} layers after double blocks", fit, hint, blocks)
@@ -165,9 +167,9 @@ def _blocks(view: View) -> _Found | None:
         channels = first[1] if len(first) > 1 else None
         variant = "sd35" if stability else "inpainting" if channels == 17 else "instantx"
         return _Found(variant, f"{count} layers after joint blocks", fit, channels, blocks)
-    if (first := view.shape("controlnet_x_embedder.weight")) is not None:
-        packed = first[1] if len(first) > 1 else None
-        qwen = "transformer_blocks.0.img_mod.1.weight" in view or "txt_norm.weight" in view
+    qwen = "txt_norm.weight" in view or any(name.startswith(_QWEN) for name in view.names)
+    if qwen or "controlnet_x_embedder.weight" in view:
+        packed = view.size("controlnet_x_embedder.weight", 1)
         fit = settle(["qwen-image" if qwen else "flux"], f"blocks of {'Qwen-Image' if qwen else 'FLUX'}", metadata)
         modes = view.size("controlnet_mode_embedder.weight", 0)
         more = (*blocks, ("hints", modes)) if modes else blocks
@@ -184,6 +186,15 @@ def _blocks(view: View) -> _Found | None:
 def _hunyuan(view: View) -> _Found:
     fit = settle(["hunyuan-dit"], "HunyuanDiT's blocks", view.header.metadata)
     return _Found("original", "a layer after each of 19 blocks: HunyuanDiT's ControlNet", fit)
+
+
+def _cosmos(view: View) -> _Found | None:
+    if not any(name.startswith("control_blocks.0.") for name in view.names):
+        return None
+    fit = settle(["cosmos"], "Cosmos' blocks in diffusers' names", view.header.metadata)
+    blocks = view.count("control_blocks.{}.")
+    hint = view.size("patch_embed.proj.weight", -1)
+    return _Found("cosmos", f"{blocks} blocks beside Cosmos' own", fit, hint, (("control_blocks", blocks),))
 
 
 def _z_image(view: View) -> _Found:
@@ -209,13 +220,20 @@ _LAYOUTS: tuple[tuple[tuple[str, ...], Callable[[View], _Found | None]], ...] = 
             "controlnet_cond_embedding.conv_in.weight",
             "controlnet_cond_embedding.weight",
             "control_to_base_for_conv_in.weight",
+            "control_add_embedding.linear_1.weight",
+            "control_add_embedding.linear_1.bias",
+            "controlnet_down_blocks.0.weight",
+            "controlnet_mid_block.weight",
+            "controlnet_mid_block.bias",
         ),
         _diffusers,
     ),
     (("controlnet_blocks.0.weight", "controlnet_blocks.0.linear.weight", "controlnet_blocks.0.y_rms.weight"), _blocks),
     (("after_proj_list.18.bias", "after_proj_list.0.weight"), _hunyuan),
+    (("patch_embed_base.proj.weight",), _cosmos),
     (("control_all_x_embedder.2-1.weight", "control_layers.14.adaLN_modulation.0.weight"), _z_image),
     (("backbone.0.0.weight", "backbone.10.blocks.0.weight"), _cascade),
+    (("input_hint_block.0.weight",), _original),  # some for transformers have it too, and their own names above
 )
 
 

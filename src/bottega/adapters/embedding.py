@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from bottega.adapters._fits import FAMILY_OF_CONTEXT, LIGHTWEIGHT, Fit, settle
+from bottega.adapters.lora import ROLES
 from bottega.formats.header import Header, shown
 from bottega.spec import Adapter, Match
 
 _MOST_VECTORS = 1024  # a prompt holds 75; nobody publishes more
+_MOST_BARE_VECTORS = 128  # where nothing but a width tells that they are words
 _MOST_TENSORS = 16  # of a library of words in one file
 
 # Names for the vectors of one text encoder, in files for several.
@@ -18,8 +20,14 @@ _ENCODERS: Mapping[str, str] = {
     "clip_l_out": "", "clip_g_out": "", "t5_out": "", "t5xxl_out": "",
 }  # fmt: skip
 _WIDTHS = (*FAMILY_OF_CONTEXT, 4096)
-# Names that a single vector of some other network would have.
-_NO_WORDS = ("weight", "bias", "scale", "mean", "std", "latents_mean", "latents_std", "gamma", "beta")
+# Names that a few vectors of some other network would have.
+_NO_WORDS = frozenset({
+    "weight", "bias", "scale", "mean", "std", "latents_mean", "latents_std", "gamma", "beta", "head", "proj", "pe",
+    "pos_embed", "pos_embedding", "pos_embeds", "position_embedding", "position_embeddings", "positional_embedding",
+    "cls_token", "class_token", "cls_embedding", "class_embedding", "mask_token", "dist_token", "reg_token",
+    "register_tokens", "query_tokens", "latents", "queries", "query", "prompt_embeddings", "prompt_embeds",
+    "running_mean", "running_var", "scale_shift_table", "modulation",
+})  # fmt: skip
 
 
 def recognise(header: Header) -> Match | None:
@@ -54,9 +62,18 @@ def _layout(shapes: Mapping[str, tuple[int, ...]]) -> str | None:
         return "emb_params"
     if all(name.startswith("<") and name.endswith(">") for name in shapes):
         return "sd-concepts"
-    if len(shapes) == 1 and "." not in (name := next(iter(shapes))) and name not in _NO_WORDS:
-        return "bare" if shapes[name][-1] in FAMILY_OF_CONTEXT else None
+    if len(shapes) == 1 and _is_word(*shapes.items()):
+        return "bare"
     return None
+
+
+def _is_word(lone: tuple[str, tuple[int, ...]]) -> bool:
+    """Whether a file's only tensor can be a new word, by a name that no network's tensor has: `style`, `my.tok`."""
+    name, shape = lone
+    last = name.rpartition(".")[2]
+    if name.count(".") > 1 or last in _NO_WORDS or ("." in name and last in ROLES):
+        return False
+    return shape[-1] in FAMILY_OF_CONTEXT and (len(shape) == 1 or shape[0] <= _MOST_BARE_VECTORS)
 
 
 def _fit(width: int, layout: str, header: Header) -> Fit:

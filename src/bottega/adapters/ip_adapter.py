@@ -2,12 +2,37 @@
 
 from __future__ import annotations
 
-from bottega.adapters._fits import CHECKPOINT_OF_FAMILY, FAMILY_OF_CONTEXT, PART, Fit, settle
+import re
+
+from bottega.adapters._fits import CHECKPOINT_OF_FAMILY, FAMILY_OF_CONTEXT, PART, Fit, has_base_model, settle
 from bottega.formats.header import Header, View
 from bottega.spec import Adapter, Match
 
-_XLABS = "double_blocks.0.processor.ip_adapter_double_stream_k_proj.weight"
-_FIRST = ("ip_adapter.1.to_k_ip.weight", "ip_adapter.0.to_k_ip.weight")  # processors count self-attention in UNets
+_KEYS = re.compile(r"ip_adapter\.[0-9]+\.to_k_ip\.weight")  # a UNet's processors count self-attention too
+_KEYS_END = "to_k_ip.weight"
+_XLABS = re.compile(r"double_blocks\.[0-9]+\.processor\.ip_adapter_double_stream_k_proj\.weight")
+_XLABS_END = "ip_adapter_double_stream_k_proj.weight"
+_XLABS_PROJECTION = ("ip_adapter_proj_model.proj.weight", "ip_adapter_proj_model.norm.weight")
+_PROJECTIONS = (
+    "image_proj.proj.weight",
+    "image_proj.proj.0.weight",
+    "image_proj.latents",
+    "image_proj.perceiver_resampler.proj_in.weight",
+)
+_WORDS = 4  # that a whole picture, or a face, becomes in all that are published
+# Where an image projection shows the width of the text that it stands beside: a name, an axis, how many words that is.
+_ANSWERS = (
+    ("image_proj.norm.weight", -1, 1),
+    ("image_proj.norm_out.weight", -1, 1),
+    ("image_proj.proj_out.weight", 0, 1),
+    ("image_proj.proj.3.weight", -1, 1),
+    ("image_proj.perceiver_resampler.proj_out.weight", 0, 1),
+    ("image_proj.proj.weight", 0, _WORDS),
+    ("image_proj.proj.2.weight", 0, _WORDS),
+    ("image_proj.latents", -1, 1),
+)
+# What a UNet or FLUX has that the adapter is merged into.
+_BASES = ("time_embed.0.weight", "time_embedding.linear_1.weight", "img_in.weight", "x_embedder.weight")
 _OF_SD3 = "ip_adapter.0.norm_ip.linear.weight"
 
 _FACE = 512  # of what ArcFace sees in a face
@@ -22,13 +47,18 @@ _FACE_MODEL = "a face recognition model of 512 numbers (InsightFace)"
 def recognise(header: Header) -> Match | None:
     """The match of an image projection with the keys and values that hear it."""
     view = header.under("")
-    if _XLABS in view:
-        return _xlabs(view)
-    first = next((name for name in _FIRST if name in view), None)
-    if first is None:
+    ends = header.endings
+    if _XLABS_END in ends or any(name in view for name in _XLABS_PROJECTION):
+        return None if _is_merged(header) else _xlabs(view)
+    if _KEYS_END not in ends and not any(name in view for name in _PROJECTIONS):
         return None
-    width, hears = view.size(first, 0), view.size(first, -1)
+    first = min(filter(_KEYS.fullmatch, header.tensors), default=None)
+    if _is_merged(header) or (first is None and not any(name in view for name in _PROJECTIONS)):
+        return None
+    width, hears = (view.size(first, 0), view.size(first, -1)) if first else (None, _answer_width(view))
     fit = _fit(view, width, hears)
+    if first is None:
+        fit = Fit(fit.family, (*fit.because, "there are no keys and values in it to hear the picture"), guess=True)
     variant, why, encoders = _variant(view)
     lora = any(".to_q_lora." in name for name in header.tensors)
     because = [why, *fit.because]
@@ -46,6 +76,16 @@ def recognise(header: Header) -> Match | None:
     )
 
 
+def _is_merged(header: Header) -> bool:
+    return any(name in header.tensors for name in _BASES) or has_base_model(header)
+
+
+def _answer_width(view: View) -> int | None:
+    """The width of the words that an image projection makes of a picture, where a shape tells that."""
+    sizes = ((view.size(name, axis), words) for name, axis, words in _ANSWERS)
+    return next((size // words for size, words in sizes if size is not None), None)
+
+
 def _fit(view: View, width: int | None, hears: int | None) -> Fit:
     metadata = view.header.metadata
     if _OF_SD3 in view:
@@ -53,7 +93,7 @@ def _fit(view: View, width: int | None, hears: int | None) -> Fit:
     if hears == 4096 or width == 3072:
         return settle(["flux"], f"keys of width {width} that hear text of width {hears}", metadata)
     family = FAMILY_OF_CONTEXT.get(hears or 0)
-    return settle([family] if family else [], f"its keys hear text of width {hears}", metadata)
+    return settle([family] if family else [], f"made to hear text of width {hears}", metadata)
 
 
 def _variant(view: View) -> tuple[str, str, tuple[str, ...]]:
@@ -94,12 +134,14 @@ def _tokens(view: View, hears: int | None) -> int | None:
 
 
 def _xlabs(view: View) -> Match:
-    seen, hears = view.size("ip_adapter_proj_model.proj.weight", -1), view.size(_XLABS, -1)
+    keys = min(filter(_XLABS.fullmatch, view.header.tensors), default="")
+    hears = view.size(keys, -1) if keys else view.size("ip_adapter_proj_model.norm.weight", -1)
+    seen = view.size("ip_adapter_proj_model.proj.weight", -1)
     rows = view.size("ip_adapter_proj_model.proj.weight", 0)
     return Match(
         variant="xlabs",
         dimensions={"context": hears, "tokens": rows // hears if rows and hears else None, "lora": False},
-        because=("XLabs' processors for FLUX's double blocks", f"its keys hear text of width {hears}"),
+        because=("XLabs' processors for FLUX's double blocks", f"made to hear text of width {hears}"),
         kind="ip_adapter",
         category=PART,
         family="flux",

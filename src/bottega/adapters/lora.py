@@ -33,7 +33,7 @@ _COMPANIONS = frozenset({
     "rescale", "boft_s", "a2", "b1", "b2", "bm", "diff_b", "b_norm", "scalar",
 })  # fmt: skip
 _COMPANION = "companion"
-_ROLES: Mapping[str, str] = {**_ALGORITHMS, **dict.fromkeys(_COMPANIONS, _COMPANION)}
+ROLES: Mapping[str, str] = {**_ALGORITHMS, **dict.fromkeys(_COMPANIONS, _COMPANION)}
 _DORA = frozenset({"dora_scale", "lora_magnitude_vector"})
 
 # What makes it worth while to walk through a header's names: endings that hardly another kind of model has ...
@@ -181,9 +181,9 @@ def _collect(layout: Layout) -> _Contents:
         if leaf == "weight" or leaf == "bias":
             plain += 1
             module, _, leaf = module.rpartition(".")
-            if leaf not in _ROLES:
+            if leaf not in ROLES:
                 module, _, leaf = module.rpartition(".")
-        role = _ROLES.get(leaf)
+        role = ROLES.get(leaf)
         if role is None:
             continue
         if leaf == "down" or leaf == "up":
@@ -253,13 +253,17 @@ def _target(rows: Rows, modules: Mapping[str, tuple[str, Shape]], parts: Mapping
         algorithm, shape = modules[module]
         return _width(rows, module, algorithm, shape)
 
+    def answer(module: str) -> int | None:
+        algorithm, shape = modules[module]
+        return _answer(rows, module, algorithm, shape)
+
     def rank(module: str) -> int:
         return len(modules[module][1])
 
     denoiser = {**parts.get("denoiser", {}), **parts.get("denoiser_2", {})}
     encoders = {part: parts[part] for part in _ENCODERS if part in parts}
     cascade = any(module.startswith("lora_prior_unet_") for module in denoiser.values())
-    return Target(denoiser, encoders, width, rank, cascade)
+    return Target(denoiser, encoders, width, answer, rank, cascade)
 
 
 def _width(rows: Rows, module: str, algorithm: str, shape: Shape) -> int | None:
@@ -273,6 +277,19 @@ def _width(rows: Rows, module: str, algorithm: str, shape: Shape) -> int | None:
             first = _columns(rows, module, "lokr_w1", "lokr_w1_b")
             second = _columns(rows, module, "lokr_w2", "lokr_w2_b")
             return first * second if first and second else None
+    return None
+
+
+def _answer(rows: Rows, module: str, algorithm: str, shape: Shape) -> int | None:
+    """How many features come out of a module, where its algorithm shows that and not what goes in."""
+    match algorithm:
+        case "oft" | "boft" if len(shape) > 2 and shape[-1] == shape[-2]:  # blocks on the diagonal of a rotation
+            return shape[-3] * shape[-1]
+        case "norm" if len(shape) == 1:
+            return shape[0]
+        case "ia3":
+            factors = rows.get(f"{module}.weight")
+            return max(factors.shape, default=None) if factors is not None else None
     return None
 
 

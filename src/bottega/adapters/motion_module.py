@@ -19,7 +19,16 @@ _LAYOUTS = (
 _FRAMES_OF_V1 = 24
 
 # With these it is a whole UNet, or a control network.
-_STRANGERS = ("down_blocks.0.resnets.0.conv1.weight", "time_embedding.linear_1.weight", "controlnet_mid_block.weight")
+_STRANGERS = (
+    "down_blocks.0.resnets.0.conv1.weight",
+    "time_embedding.linear_1.weight",
+    "controlnet_mid_block.weight",
+    "controlnet_cond_embedding.conv_in.weight",
+    "controlnet_cond_embedding.weight",
+)
+# On the way up SD XL's third level is the last, and as narrow as its first; SD 1 has one more.
+_THIRD_LEVEL = tuple(f"up_blocks.2.motion_modules.{index}." for index in range(3))
+_NARROWEST = 320
 
 
 def recognise(header: Header) -> Match | None:
@@ -36,9 +45,10 @@ def _match(view: View, layout: str, sign: str, positions: str) -> Match:
     middle = any(name.startswith("mid_block.") for name in view.names)
     levels = view.count("down_blocks.{}.")
     frames = view.size(positions, 1)
-    variant, why = _version(view, layout, middle, levels, frames)
-    families = ["sdxl"] if levels == 3 else ["sd1"]
-    fit = settle(families, f"motion modules at {levels} levels", view.header.metadata)
+    xl = _is_xl(view, levels)
+    variant, why = _version(view, layout, middle, xl, frames)
+    where = f"motion modules at {levels} levels on the way down"
+    fit = settle(["sdxl" if xl else "sd1"], f"{where}, as wide as SD {'XL' if xl else '1'}'s", view.header.metadata)
     because = [why, *fit.because]
     if frames:
         because.append(f"positions of {frames} frames")
@@ -54,11 +64,18 @@ def _match(view: View, layout: str, sign: str, positions: str) -> Match:
     )
 
 
-def _version(view: View, layout: str, middle: bool, levels: int, frames: int | None) -> tuple[str, str]:
+def _is_xl(view: View, levels: int) -> bool:
+    """Whether it fits SD XL's UNet: by the width of the third level on the way up, else by the number of levels."""
+    norms = (f"{module}{inner}norm.weight" for module in _THIRD_LEVEL for inner in ("temporal_transformer.", ""))
+    width = next((width for name in norms if (width := view.size(name, -1)) is not None), None)
+    return levels == 3 if width is None else width == _NARROWEST
+
+
+def _version(view: View, layout: str, middle: bool, xl: bool, frames: int | None) -> tuple[str, str]:
     if layout == "hotshot":
         return "hotshot-xl", "temporal attentions with a `positional_encoding`: Hotshot-XL's"
-    if levels == 3:
-        return "animatediff-sdxl", "three levels: AnimateDiff's for SD XL"
+    if xl:
+        return "animatediff-sdxl", "made for three levels: AnimateDiff's for SD XL"
     if "conv_in.weight" in view:
         return "pia", "a first convolution beside the motion modules: PIA's"
     if frames is None and layout == "original":

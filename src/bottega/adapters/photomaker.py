@@ -7,21 +7,27 @@ from bottega.formats.header import Header
 from bottega.spec import Adapter, Match
 
 # Its image encoder answers in SD XL's two text widths: CLIP ViT-L's own, and a second projection of PhotoMaker's.
-_PROJECTION, _FUSION = "visual_projection_2.weight", "fuse_module.mlp1.fc1.weight"
+_PROJECTION = "visual_projection_2.weight"
+# What tells it, and what that begins with.
+_SIGNS = {
+    f"id_encoder.{_PROJECTION}": "id_encoder.",
+    "id_encoder.fuse_module.mlp1.fc1.weight": "id_encoder.",
+    _PROJECTION: "",
+}
 _SECOND = "qformer_perceiver.token_norm.weight"
 
 
 def recognise(header: Header) -> Match | None:
     """The match of PhotoMaker's encoder, with its LoRA (as published) or without it."""
-    prefix = next((each for each in ("id_encoder.", "") if each + _PROJECTION in header.tensors), None)
-    if prefix is None or prefix + _FUSION not in header.tensors:
+    prefix = next((prefix for sign, prefix in _SIGNS.items() if sign in header.tensors), None)
+    if prefix is None:
         return None
     second = prefix + _SECOND in header.tensors
     lora = "lora_weights" in header.roots
     requires = [CHECKPOINT_OF_FAMILY["sdxl"]]
     if second:
         requires.append("a face recognition model of 512 numbers (InsightFace)")
-    because = ["an image encoder with a second projection and a module that fuses it with a word: PhotoMaker's"]
+    because = ["an image encoder with a second projection, to be fused with a word: PhotoMaker's"]
     because.append("a perceiver of faces: version 2" if second else "no perceiver of faces: version 1")
     if not lora:
         because.append("its LoRA is not in it")

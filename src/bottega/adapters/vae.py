@@ -100,9 +100,11 @@ _TINY = {
 
 def _tiny(view: View) -> _Found | None:
     """TAESD and its relatives, in diffusers' names, ComfyUI's, or the original's of one half."""
-    naming = next((naming for naming, (_, inner) in _TINY.items() if inner in view), None)
-    shape = view.shape(_TINY[naming][0]) if naming else None
-    if shape is None or len(shape) != 4 or shape[0] != _TINY_WIDTH:
+    naming = next((naming for naming, names in _TINY.items() if any(name in view for name in names)), None)
+    if naming is None or (naming == "original" and _TINY[naming][1] not in view):  # `1.weight` could be anybody's
+        return None
+    shape = view.shape(_TINY[naming][0])
+    if shape is None or len(shape) != 4 or shape[0] != _TINY_WIDTH or shape[2:] != (3, 3):
         return None
     return _tiny_of(shape[1], f"a tiny autoencoder in {naming} names", view)
 
@@ -167,12 +169,29 @@ def _picture(view: View) -> _Found | None:
     if "decoder.up_blocks.0.0.conv.weight" in view or "decoder.up_blocks.0.1.conv1.weight" in view:
         return _Found("dc", ("sana",), "deep compression (DC-AE) in diffusers' names", channels, {"naming": naming})
     if "decoder.mid.block_1.conv1.weight" not in view and "decoder.mid_block.resnets.0.conv1.weight" not in view:
-        return None
+        return _bare(view, channels) if shape[2:] == (3, 3) else None
     levels = max(view.count("decoder.up.{}.block.0."), view.count("decoder.up_blocks.{}.resnets.0."))
     if channels == 4 and levels == 3:
         return _Found("kl-f4", ("sd-x4-upscaler",), "three levels: that of the upscaler of 4 times", 4, dimensions)
     families = {4: _FOUR, 16: _SIXTEEN, 64: ("hunyuan-image",)}.get(channels, ())
     return _Found("kl", families, f"an autoencoder of {levels} levels in {naming} names", channels, dimensions)
+
+
+_HALVES = ("encoder.", "decoder.", "quant_conv.", "post_quant_conv.", "loss.")
+_FEWEST = {4: _FOUR, 16: _SIXTEEN, 32: ("flux2", "sana")}
+
+
+def _bare(view: View, channels: int | None) -> _Found | None:
+    """What shows no more than how its decoder begins: only a guess, and only where nothing else is in the file."""
+    if not all(name.startswith(_HALVES) for name in view.names) or len(view.names) != len(view.header.tensors):
+        return None
+    families = _FOUR if channels is None else _FEWEST.get(channels)
+    return _Found("kl", families, "the beginning of a decoder, and little else", channels) if families else None
+
+
+def _diffusers(view: View) -> _Found | None:
+    """A decoder in diffusers' names without its first convolution."""
+    return None if "decoder.conv_in.weight" in view else _bare(view, None)
 
 
 def _quantised(view: View, channels: int, dimensions: Mapping[str, str]) -> _Found | None:
@@ -213,7 +232,13 @@ def _film(view: View, channels: int) -> _Found:
         return _Found("film", ("mochi",), "Mochi's blocks in diffusers' names", channels, {"naming": "diffusers"})
     if "decoder.norm_out.gamma" in view:
         return _Found("film", _wan(channels), "Wan's blocks in diffusers' names", channels, {"naming": "diffusers"})
-    return _Found("film", (), "convolutions over time and place", channels)
+    if "decoder.mid_block.resnets.0.norm1.weight" in view or "decoder.mid.block_1.norm1.weight" in view:
+        return _Found("film", (), "convolutions over time and place", channels)
+    families = _wan(channels) if channels in _WAN_CHANNELS else ()
+    return _Found("film", families, "convolutions over time and place, as Wan's decoder begins", channels)
+
+
+_WAN_CHANNELS = (16, 48)
 
 
 def _wan(channels: int | None) -> tuple[str, ...]:
@@ -224,6 +249,14 @@ def _wan(channels: int | None) -> tuple[str, ...]:
 def _wan_original(view: View) -> _Found:
     channels = view.size("decoder.conv1.weight", 1)
     return _Found("film", _wan(channels), "Wan's residual blocks", channels, {"naming": "original"})
+
+
+def _wan_bare(view: View) -> _Found | None:
+    """Wan's two first convolutions without the blocks after them."""
+    shape = view.shape("decoder.conv1.weight")
+    if shape is None or len(shape) != 5 or shape[1] not in _WAN_CHANNELS:
+        return None
+    return _Found("film", _wan(shape[1]), "a decoder that begins as Wan's", shape[1], {"naming": "original"})
 
 
 def _causal(view: View) -> _Found | None:
@@ -298,6 +331,8 @@ _READERS: Mapping[str, Callable[[View], _Found | None]] = {
     "1.conv.0.weight": _tiny_encoder,
     "conv8.weight": _approximation,
     "decoder.1.weight": _tiny_video,
+    "decoder.conv1.weight": _wan_bare,
+    "decoder.up_blocks.0.resnets.0.norm1.weight": _diffusers,
 }
 
 
