@@ -19,6 +19,7 @@ from bottega.library import Catalog, Entry, open_catalog
 from bottega.library.catalog import CatalogError
 from bottega.library.disk import Stamp
 from bottega.library.find import AmbiguousModel, find
+from bottega.library.fits import fits
 from bottega.library.hashes import sha256_of
 from bottega.library.scan import scan
 
@@ -82,6 +83,27 @@ def test_missing_and_forgotten(catalog: Catalog) -> None:
     assert (catalog.entries(), len(catalog.entries(missing=True))) == ([], 1)
     catalog.forget([ENTRY.path])
     assert catalog.entries(missing=True) == []
+
+
+def test_all_that_moved_is_handed_over_at_once(catalog: Catalog) -> None:
+    old = [replace(ENTRY, path=Path(f"/shelf/{n}.safetensors"), stamp=Stamp(10, n, n + 1)) for n in range(300)]
+    new = [replace(entry, path=Path(f"/shelf/sub/{entry.path.name}")) for entry in old]
+    catalog.put([*old, *new])
+    catalog.mark_missing(entry.path for entry in old)
+    done: list[str] = []
+    catalog._connection.set_trace_callback(done.append)
+    moved = catalog.reunite({entry.path for entry in new})
+    catalog._connection.set_trace_callback(None)
+    assert sorted(moved) == sorted((one.path, other.path) for one, other in zip(old, new, strict=True))
+    assert sum(statement.startswith("COMMIT") for statement in done) == 1
+
+
+def test_what_takes_so_many_bytes_and_what_is_of_a_family(catalog: Catalog) -> None:
+    other = replace(ENTRY, path=Path("/shelf/sha256-abc"), called="llama3:8b", stamp=Stamp(11, 1, 1), kind="lora")
+    catalog.put([ENTRY, other, replace(other, path=Path("/shelf/c"), family="blue", called="")])
+    assert catalog.of_size(10) == [ENTRY] and len(catalog.of_size(11)) == 2 and catalog.of_size(12) == []
+    assert catalog.of_family("red") == [("a", "checkpoint"), ("llama3:8b", "lora")]
+    assert fits(catalog, ENTRY).to_json() == {"lora": ["llama3:8b"]}
 
 
 def test_all_of_a_batch_or_nothing(catalog: Catalog) -> None:

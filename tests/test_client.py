@@ -340,6 +340,23 @@ def test_headers_that_never_end(server: Site, client: Client, monkeypatch: pytes
         pass
 
 
+def test_no_more_addresses_are_tried_than_there_is_time_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "HEADERS_WITHIN", 0.2)
+    monkeypatch.setattr(module, "CONNECT_WITHIN", 0.15)
+    with socket.create_server(("127.0.0.1", 0), backlog=64) as silent:
+        client = Client(allow_loopback=True, resolve=lambda host, port: ["127.0.0.1"] * 40)
+        url = f"https://models.test:{silent.getsockname()[1]}/"
+        with pytest.raises(Unreachable, match="no answer in time"), client.get(url):
+            pass
+        silent.settimeout(0.1)
+        tried = 0
+        with pytest.raises(TimeoutError):
+            while True:
+                silent.accept()[0].close()
+                tried += 1
+    assert 1 <= tried <= 3
+
+
 def test_a_small_body_that_never_ends(server: Site, client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
     def drip(request: Request) -> None:
         request.begin(200, {})
@@ -443,3 +460,30 @@ def test_a_proxy_is_used_only_if_the_settings_say_so(
     assert fetch(Client(proxy="environment", allow_loopback=True, resolve=names_lead_here)) == b"abc"
     assert len(asked) == 2
     assert isinstance(client_for(settings_at(tmp_path / "home")), Client)
+
+
+@pytest.mark.parametrize(
+    "host",
+    ["127.0.0.1", "127.1", "0x7f.1", "2130706433", "0177.0.0.1", "0", "[::1]", "[::ffff:7f00:1]", "10.1", "127.0.0.1.",
+     "localhost", "LOCALHOST.", "models.localhost", "localhost.localdomain", "ip6-localhost", "2852039166"],
+)  # fmt: skip
+def test_no_proxy_is_asked_for_this_machine_or_its_network(host: str, proxy: tuple[str, list[bytes]]) -> None:
+    address, asked = proxy
+    with pytest.raises(RefusedAddress, match="is no public address"), Client(proxy=address).get(f"https://{host}/x"):
+        pass
+    assert asked == []
+
+
+@pytest.mark.parametrize(
+    "told", ["http://[::1", "http://proxy:99999", "https://proxy:1", "socks5://proxy:1", "http://"]
+)
+def test_a_proxy_that_is_none_is_named_after_who_told_it(told: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(RefusedAddress, match="proxy of the settings"), Client(proxy=told).get("https://models.test/"):
+        pass
+    monkeypatch.setenv("https_proxy", told)
+    monkeypatch.delenv("no_proxy", raising=False)
+    with (
+        pytest.raises(RefusedAddress, match=r"proxy of the environment .* set https_proxy to"),
+        Client(proxy="environment").get("https://models.test/"),
+    ):
+        pass

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import gzip
 import hashlib
 import json
@@ -449,3 +450,16 @@ def test_no_moment_at_which_old_bytes_pass_for_a_new_file(
         patch.setattr(module, "_receive", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         download(client, remote(site, None), tmp_path / "part")
     check(download(client, remote(site, None), tmp_path / "part"), OTHER)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has other locks")
+def test_a_disk_that_knows_no_locks_is_no_obstacle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import fcntl
+
+    def flock(handle: int, operation: int) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    with exclusive(tmp_path / "x.lock", "x"):
+        assert (tmp_path / "x.lock").exists()
+    assert not (tmp_path / "x.lock").exists()

@@ -11,7 +11,7 @@ import pytest
 from conftest import Command
 from small_models import FAMILIES, write_model
 
-from bottega.errors import BottegaError, FileError
+from bottega.errors import BottegaError, FileError, Interrupted
 from bottega.formats import safetensors
 from bottega.library import Catalog, open_catalog
 from bottega.library import duplicates as module
@@ -185,6 +185,19 @@ def test_a_copy_that_changes_at_the_last_moment_stays(tmp_path: Path, monkeypatc
 
 
 # --- the command -----------------------------------------------------------------------------------------------------
+
+
+def test_it_stops_when_it_is_told_to(catalog: Catalog, shelf: Path) -> None:
+    copied(write_model(shelf / "a.safetensors", width=30), shelf / "b.safetensors")
+    scan(catalog, [shelf], FAMILIES)
+
+    def stop(done: int, total: int) -> None:
+        raise Interrupted("stopped")
+
+    failed: list[BottegaError | OSError] = []
+    with pytest.raises(Interrupted):
+        duplicates(catalog, stop, failed.append)
+    assert failed == []
 
 
 def test_models_duplicates(bottega: Command, tmp_path: Path) -> None:

@@ -264,6 +264,25 @@ def test_what_is_here_is_not_fetched_again(there: Civitai, bottega: Command, hom
     assert there.cdn.paths() == [] and shelf(home) == []
 
 
+def test_what_stands_behind_a_question_mark_is_kept_and_shown_nowhere(
+    there: Civitai, hub: Hub, bottega: Command, home: Path, tmp_path: Path
+) -> None:
+    hub.publish("org/name", {"m.safetensors": small(tmp_path)})
+    hub.publish("org/folder", diffusers_folder(small(tmp_path)))
+    words = [
+        f"{there.url}/models/123?modelVersionId=456&token={SECRET}",
+        f"{hub.url}/org/name/blob/main/m.safetensors?token={SECRET}",
+        f"{hub.url}/org/folder?token={SECRET}",
+        f"{there.url}/models/7?token={SECRET}",
+    ]
+    for more in ([], ["--json"]):
+        ran = bottega("models", "get", *words, *more)
+        assert ran.code == 1 and f"{there.url}/models/7: " in ran.err and SECRET not in ran.out + ran.err
+    assert [told["reference"] for told in ran.json] == [word.partition("?")[0] for word in (*words[3:], *words[:3])]
+    kept = [path.read_text() for path in (home / "models").rglob("*.source.json")]
+    assert len(kept) == 3 and not any(SECRET in text for text in kept)
+
+
 def test_twice_the_same_is_fetched_once(there: Civitai, bottega: Command, home: Path) -> None:
     for status in ("installed", "already here"):
         ran = bottega("models", "get", "civitai:123", "https://civitai.com/models/123?modelVersionId=456", "--json")
@@ -547,6 +566,22 @@ def test_a_whole_folder(there: Civitai, hub: Hub, bottega: Command, home: Path, 
     assert not (home / "models/.downloads").exists()
 
 
+def test_the_names_in_a_folder_are_on_disk_before_it_gets_its_own(
+    there: Civitai, hub: Hub, bottega: Command, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hub.publish("org/name", diffusers_folder(small(tmp_path)))
+    synced: list[tuple[set[str], bool]] = []
+
+    def sync(staging: Path) -> None:
+        names = {path.name for path in staging.rglob("*") if path.is_file()}
+        synced.append((names, any(path.name == "name" for path in (home / "models").glob("*/*"))))
+
+    monkeypatch.setattr(install, "sync_tree", sync)
+    assert bottega("models", "get", "hf:org/name").code == 0
+    ((names, was_there),) = synced
+    assert "model_index.json" in names and not any(name.endswith(".part") for name in names) and not was_there
+
+
 def test_a_folder_that_breaks_off_goes_on_file_by_file(
     there: Civitai, hub: Hub, bottega: Command, home: Path, tmp_path: Path
 ) -> None:
@@ -744,6 +779,36 @@ def test_identify_online(there: Civitai, bottega: Command, home: Path, tmp_path:
     assert (elsewhere / "model.bin.civitai.info").exists()
 
 
+def test_one_answer_that_fails_keeps_no_other_model_from_being_told(
+    there: Civitai, hub: Hub, bottega: Command, home: Path, tmp_path: Path, toy: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bottega.library.sources.client.ATTEMPTS", 1)
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    busy = sha256(small(elsewhere, "blue"))
+    small(elsewhere, "red")
+    (elsewhere / "toy.safetensors").write_bytes(toy)
+    assert bottega("models", "scan", elsewhere).code == 0
+    (elsewhere / "red.safetensors").unlink()
+    by_hash = f"/api/v1/model-versions/by-hash/{busy}"
+    there.site.answers[by_hash] = lambda request: request.reply(429)
+    ran = bottega("models", "identify-online", "--json")
+    told = {each["name"]: each for each in ran.json}
+    assert ran.code == 1 and told["toy"]["known"] and told["toy"]["error"] is None
+    assert "429" in told["blue"]["error"] and "red.safetensors" in told["red"]["error"]
+    ran = bottega("models", "identify-online")
+    assert ran.code == 1 and "blue: " in ran.err and "429" in ran.err and "Civitai knows 0 models of 2" in ran.err
+
+    hub.publish("org/name", {"m.safetensors": small(tmp_path)})
+    assert bottega("models", "get", "hf:org/name/m.safetensors").code == 0
+    there.site.answers["/api/v1/models/123"] = lambda request: request.reply(503)
+    for more in ([], ["--json"]):
+        ran = bottega("models", "check-updates", *more)
+        assert ran.code == 1 and ("503" in ran.err or more)
+    told = {each["name"]: each for each in ran.json}
+    assert "503" in told["toy"]["error"] and (told["m"]["error"], told["m"]["newer"]) == (None, [])
+
+
 # --- keys, interrupts, speed -----------------------------------------------------------------------------------------
 
 
@@ -862,13 +927,14 @@ def test_several_at_a_time_but_no_more_than_the_settings_say(
 ) -> None:
     at_once, most = 0, 0
     lock = threading.Lock()
+    two = threading.Barrier(2)
 
     def counted(request: Request, served: Served) -> None:
         nonlocal at_once, most
         with lock:
             at_once += 1
             most = max(most, at_once)
-        time.sleep(0.1)
+        two.wait(timeout=30)  # nobody gets further alone
         with lock:
             at_once -= 1
         status, start, headers = head_of(request, served)

@@ -14,7 +14,9 @@ from blake3 import blake3
 from conftest import Command
 from small_models import FAMILIES, write_model
 
-from bottega.errors import FileError
+from bottega.cli.models.hash import hash_all
+from bottega.cli.progress import Progress
+from bottega.errors import FileError, Interrupted
 from bottega.formats import safetensors
 from bottega.library import Catalog, Entry, open_catalog
 from bottega.library.hashes import CHUNK, Hashes, hash_file, hash_file_all, hashes_of, sha256_of
@@ -181,3 +183,17 @@ def test_models_hash_all_goes_on_after_a_file_that_it_can_not_read(bottega: Comm
     assert [each["name"] for each in ran.json if each["path"].startswith(str(shelf))] == ["a", "c"]
     assert bottega("models", "hash").code == 2
     assert bottega("models", "hash", "a", "--all").code == 2
+
+
+def test_models_hash_stops_when_it_is_told_to(
+    catalog: Catalog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_model(tmp_path / "shelf" / "a.safetensors")
+    entry = scanned(catalog, tmp_path / "shelf")
+
+    def stop(*_: object) -> None:
+        raise Interrupted("stopped")
+
+    monkeypatch.setattr(Progress, "update", stop)
+    with pytest.raises(Interrupted):
+        hash_all(catalog, [entry])

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from small_models import BLUE, FAMILIES, RED, write_model
 
+from bottega.errors import Interrupted
 from bottega.library import Catalog, Entry, open_catalog
 from bottega.library.find import find
 from bottega.library.hashes import hashes_of, sha256_of
@@ -164,6 +165,25 @@ def test_it_goes_with_the_bytes_to_another_disk(catalog: Catalog, shelf: Path) -
     assert report.moved == ((path, new),)
     assert is_spoken(said_of(catalog, new)) and said_of(catalog, new).sha256 == hashed.sha256
     assert told[-1][0] == told[-1][1] > 0
+
+
+def stop(done: int, total: int) -> None:
+    """What the user's Ctrl-C makes of telling how far the work is."""
+    raise Interrupted("stopped")
+
+
+def test_a_scan_and_a_search_by_hash_stop_when_they_are_told_to(catalog: Catalog, shelf: Path) -> None:
+    path = spoken(catalog, shelf)
+    sha256 = sha256_of(catalog, said_of(catalog, path)).sha256
+    assert sha256
+    shutil.copyfile(path, shelf / "renamed.safetensors")
+    path.unlink()
+    with pytest.raises(Interrupted):
+        scan(catalog, [shelf], FAMILIES, stop)
+    with pytest.raises(Interrupted):
+        scan(catalog, [shelf], FAMILIES, hashing=stop)
+    with pytest.raises(Interrupted):
+        find(catalog, sha256[:10], FAMILIES, hashing=stop)
 
 
 def test_only_files_that_may_be_it_are_hashed(catalog: Catalog, shelf: Path) -> None:

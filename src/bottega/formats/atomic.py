@@ -70,7 +70,7 @@ def atomic_folder(path: str | Path, aside: Path | None = None) -> Iterator[Path]
         temporary, lock = _make_part_folder(path.parent)
         try:
             yield temporary
-            _sync_folders(temporary)
+            sync_tree(temporary)
             if aside is not None:
                 os.rename(path, aside)
             elif os.path.lexists(path):
@@ -227,7 +227,7 @@ def sync_folder(folder: Path) -> None:
         os.close(handle)
 
 
-def _sync_folders(root: Path) -> None:
+def sync_tree(root: Path) -> None:
     """Make the names in a tree of folders survive a power cut."""
     for place, _, _ in os.walk(root, topdown=False):
         sync_folder(Path(place))

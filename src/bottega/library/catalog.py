@@ -168,6 +168,10 @@ class Catalog:
             kind,
         )
 
+    def of_size(self, size: int) -> list[Entry]:
+        """The models that take so many bytes on disk, by path."""
+        return self._entries("size = ? AND NOT missing ORDER BY models.path", size)
+
     def of_verdict(self, verdict: str) -> list[Entry]:
         """The models of this verdict (clean, unusual, refused), by path."""
         return self._entries("verdict = ? AND NOT missing ORDER BY models.path", verdict)
@@ -177,6 +181,16 @@ class Catalog:
         kind, family, variant = (_effective(name) for name in ("kind", "family", "variant"))
         query = f"SELECT models.path, {kind}, {family}, {variant} FROM {JOINED} WHERE NOT missing AND error = ''"
         return [(Path(string(path)), *sort) for path, *sort in self._rows(query)]
+
+    def of_family(self, family: str) -> list[tuple[str, str]]:
+        """Name and kind of every model of a family that can be read."""
+        query = (
+            f"SELECT called, models.path, {_effective('kind')} FROM {JOINED} "
+            f"WHERE {_effective('family')} = ? AND NOT missing AND error = ''"
+        )
+        return [
+            (string(called) or model_name(Path(string(path))), kind) for called, path, kind in self._rows(query, family)
+        ]
 
     def search(
         self,
@@ -385,23 +399,27 @@ class Catalog:
         count, and those of which the user said nothing, where something that was said would else be lost to sight. The
         old record goes, unless its whole shelf is away: that may come back.
         """
+        if not (meetings := self._rows(_MEETINGS)):
+            return []
         met: dict[Path, Path] = {}
-        for before, now, shelf, same_file, same_bytes, said_before, said_now in self._rows(_MEETINGS):
-            old, here = Path(string(before)), Path(string(now))
-            is_it = same_bytes or (same_bytes is None and (same_file or old.name == here.name))
-            if old in met or here in met.values() or not is_it:
-                continue
-            if (said_before and said_now) or not (here in new or said_before):
-                continue
-            away = shelf is not None and not os.path.isdir(string(shelf))
-            with self._transaction() as connection:
+        taken: set[Path] = set()
+        with self._transaction() as connection:
+            for before, now, shelf, same_file, same_bytes, said_before, said_now in meetings:
+                old, here = Path(string(before)), Path(string(now))
+                is_it = same_bytes or (same_bytes is None and (same_file or old.name == here.name))
+                if old in met or here in taken or not is_it:
+                    continue
+                if (said_before and said_now) or not (here in new or said_before):
+                    continue
+                away = shelf is not None and not os.path.isdir(string(shelf))
                 if same_file or same_bytes:
                     connection.execute(_HAND_HASHES, (before, now))
                 connection.execute(_HAND_WORDS, (now, before))
                 connection.execute(_INDEX_WORDS, (now, now))
                 if not away:
                     self._forget(connection, [old])
-            met[old] = here
+                met[old] = here
+                taken.add(here)
         return list(met.items())
 
     # --- shelves

@@ -151,7 +151,7 @@ def _by_hash(
         for copy in group:
             try:
                 copy[0] = hashed(copy[0], partial(_from, told, done, total))
-            except (BottegaError, OSError) as error:
+            except (FileError, OSError) as error:
                 failed(error)
                 keys.append(None)
             else:

@@ -11,7 +11,7 @@ from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
 
-from bottega.errors import BottegaError, UnknownModel
+from bottega.errors import BottegaError, FileError, UnknownModel
 from bottega.formats import read_header
 from bottega.library.catalog import Catalog, Entry
 from bottega.library.disk import model_name, stamp_of
@@ -152,7 +152,7 @@ def _hashed_now(catalog: Catalog, digits: str, kind: str | None, hashing: Told) 
     unknown = catalog.without_hash(name, kind)
     total, done = sum(entry.size for entry in unknown), 0
     for entry in unknown:
-        with suppress(BottegaError, OSError):  # it changed since the scan, or is gone
+        with suppress(FileError, OSError):  # it changed since the scan, or is gone
             hash_it(catalog, entry, partial(_from, hashing, done, total))
             if found := catalog.with_hash(digits):
                 return found

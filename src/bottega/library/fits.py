@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from bottega.library.catalog import Catalog, Entry
-from bottega.library.disk import model_name
 
 WHOLE = ("checkpoint", "diffusion_model")  # what makes pictures, with whatever changes or completes it
 
@@ -27,7 +26,7 @@ def fits(catalog: Catalog, entry: Entry) -> Fits:
     if not entry.family or entry.error:
         return Fits({})
     found: dict[str, list[str]] = {}
-    for path, kind, family, _ in catalog.sorts():
-        if family == entry.family and (entry.kind in WHOLE) != (kind in WHOLE):
-            found.setdefault(kind, []).append(model_name(path))
+    for name, kind in catalog.of_family(entry.family):
+        if (entry.kind in WHOLE) != (kind in WHOLE):
+            found.setdefault(kind, []).append(name)
     return Fits({kind: tuple(sorted(names, key=str.casefold)) for kind, names in sorted(found.items())})

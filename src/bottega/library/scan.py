@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
-from bottega.errors import BottegaError
+from bottega.errors import FileError
 from bottega.library.catalog import Catalog, Known
 from bottega.library.entry import REFUSED, UNUSUAL, Entry, Row
 from bottega.library.hashes import sha256_of
@@ -176,7 +176,7 @@ def _reunite(catalog: Catalog, new: set[Path], hashing: Told) -> list[tuple[Path
     total = sum(entry.size for entry in candidates)
     done = 0
     for entry in candidates:
-        with suppress(BottegaError, OSError):  # it changes while it is looked at: the next scan finds out
+        with suppress(FileError, OSError):  # it changes while it is looked at: the next scan finds out
             sha256_of(catalog, entry, lambda part, _, done=done: hashing(done + part, total))  # type: ignore[misc]
         done += entry.size
     return moved + (catalog.reunite(new) if candidates else [])

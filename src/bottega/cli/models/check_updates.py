@@ -30,7 +30,8 @@ def run(args: argparse.Namespace, settings: Settings, catalog: Catalog) -> int:
     """Ask for each model that has a source; a commit or a version that is newest says nothing."""
     from bottega.library.find import find
     from bottega.library.sources.client import client_for
-    from bottega.library.sources.online import check_updates, source_of
+    from bottega.library.sources.errors import NetworkError
+    from bottega.library.sources.online import Update, check_updates, source_of
     from bottega.recognisers import all_recognisers
 
     if args.models:
@@ -40,14 +41,19 @@ def run(args: argparse.Namespace, settings: Settings, catalog: Catalog) -> int:
         entries = [entry for entry in catalog.entries() if not entry.error]
     sources = [(entry, source) for entry in entries if (source := source_of(entry, settings))]
     client = client_for(settings)
-    updates = []
+    updates: list[Update] = []
+    code = 0
     with Progress(sys.stderr) as progress:
         for index, (entry, source) in enumerate(sources):
             progress.update("asking", index, len(sources))
-            updates.append(check_updates(client, settings, entry, source))
+            try:
+                updates.append(check_updates(client, settings, entry, source))
+            except NetworkError as error:  # keeps no other model away
+                updates.append(Update(entry, source, problem=str(error)))
+                code = 1
     if args.json:
         print_json([update_json(update) for update in updates])
-        return 0
+        return code
     rows = [
         (update.entry.name, newer.name, newer.base_model, newer.published, newer.reference)
         for update in updates
@@ -63,7 +69,7 @@ def run(args: argparse.Namespace, settings: Settings, catalog: Catalog) -> int:
     print(f"{plural(current, 'model')} up to date, {unknown} from no known source", file=sys.stderr)
     if unknown:
         print("`bottega models identify-online` looks those up at Civitai by their hash", file=sys.stderr)
-    return 0
+    return code
 
 
 def update_json(update: Update) -> dict[str, Any]:

@@ -45,7 +45,7 @@ def run(args: argparse.Namespace, settings: Settings, catalog: Catalog) -> int:
     from bottega.library.sources.fetch import Stop, get
     from bottega.library.sources.install import Shelf, Target
     from bottega.library.sources.offers import Choice
-    from bottega.library.sources.references import look_up
+    from bottega.library.sources.references import look_up, shown_reference
     from bottega.recognisers import all_recognisers
 
     if len(args.references) > 1 and (args.sha256 or args.name):
@@ -59,7 +59,7 @@ def run(args: argparse.Namespace, settings: Settings, catalog: Catalog) -> int:
     with Progress(sys.stderr) as progress:
         offers = {}
         for reference in dict.fromkeys(args.references):
-            progress.wait(f"looking for {reference}")
+            progress.wait(f"looking for {shown_reference(reference)}")
             try:
                 offers[reference] = look_up(client, settings, reference, choice)
             except Interrupted:
@@ -85,13 +85,16 @@ def run(args: argparse.Namespace, settings: Settings, catalog: Catalog) -> int:
 
 def tell(outcomes: dict[str, Installed | BottegaError], *, as_json: bool) -> int:
     """Say what became of each reference; the exit code of the worst."""
+    from bottega.library.sources.references import shown_reference
+
     code = 0
     documents: list[dict[str, Any]] = []
     for reference, outcome in outcomes.items():
+        shown = shown_reference(reference)
         if isinstance(outcome, BottegaError):
             code = max(code, outcome.exit_code)
-            documents.append({"reference": reference, "status": "failed", "error": str(outcome)})
-            print(f"bottega: {printable(reference)}: {printable(str(outcome))}", file=sys.stderr)
+            documents.append({"reference": shown, "status": "failed", "error": str(outcome)})
+            print(f"bottega: {printable(shown)}: {printable(str(outcome))}", file=sys.stderr)
         else:
             documents.append(outcome.to_json())
             if not as_json:

@@ -11,7 +11,7 @@ from bottega.cli import UsageError
 from bottega.cli.models.shelves import all_shelves, know_starter, plural
 from bottega.cli.progress import Progress
 from bottega.cli.terminal import pairs, print_json, printable
-from bottega.errors import BottegaError
+from bottega.errors import FileError
 from bottega.library import Catalog, Entry
 from bottega.settings import Settings
 
@@ -61,7 +61,7 @@ def hash_all(catalog: Catalog, entries: list[Entry]) -> tuple[list[Entry], int]:
         for entry in entries:
             try:
                 hashed.append(hashes_of(catalog, entry, partial(_tell, progress, before, total)))
-            except (BottegaError, OSError) as error:
+            except (FileError, OSError) as error:
                 progress.say(str(error))
             before += entry.size
     return hashed, len(entries) - len(hashed)

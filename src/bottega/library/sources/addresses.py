@@ -6,6 +6,7 @@ https://www.iana.org/assignments/iana-ipv4-special-registry, https://www.iana.or
 
 from __future__ import annotations
 
+import re
 import socket
 from collections.abc import Callable
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
@@ -41,6 +42,24 @@ def look_up(host: str, port: int) -> list[str]:
     """The addresses of a name, each once, in the order in which the system would try them."""
     found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     return list(dict.fromkeys(str(address[0]) for *_, address in found))
+
+
+def spelled_out(host: str) -> list[str]:
+    """The addresses that a host means without being looked up; none for a name, which only a look-up can tell.
+
+    `127.1`, `0x7f.1` and `2130706433` are spellings of 127.0.0.1 to whatever asks the C library, as many proxies do.
+    """
+    bare = host.rstrip(".").lower()
+    if re.search(r"(^|\.)(ip6-)?localhost(\.localdomain)?$", bare):
+        return ["127.0.0.1", "::1"]
+    try:
+        return [str(ip_address(bare))]
+    except ValueError:
+        pass
+    try:
+        return [str(IPv4Address(socket.inet_aton(bare)))]
+    except (OSError, ValueError):
+        return []
 
 
 def checked_addresses(host: str, port: int, resolve: Resolve, allow_loopback: bool) -> list[str]:

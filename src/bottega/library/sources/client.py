@@ -5,7 +5,7 @@ was checked is what is connected to: the name is looked up, its addresses are ch
 of those, with the name for the certificate. A redirect is a new request to which all of this applies again.
 
 Through a proxy (only if the settings name one) it is the proxy that looks the name up: then only encryption,
-certificates, and addresses that are written out as numbers can be checked here.
+certificates, and hosts that are written out as numbers, or as this machine's own name, can be checked here.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from urllib3.exceptions import HTTPError, LocationParseError
 from urllib3.util import Url, make_headers, parse_url
 
 from bottega.formats import strictjson
-from bottega.library.sources.addresses import Resolve, checked_addresses, look_up
+from bottega.library.sources.addresses import Resolve, checked_addresses, look_up, spelled_out
 from bottega.library.sources.errors import HttpError, NetworkError, RefusedAddress, Unreachable
 from bottega.library.sources.tokens import Site
 from bottega.settings import Settings
@@ -44,7 +44,9 @@ T = TypeVar("T")
 USER_AGENT = f"bottega/{__version__}"
 MAX_REDIRECTS = 5
 MAX_JSON = 32 << 20
-HEADERS_WITHIN = 60.0  # seconds from the first look-up to the end of the headers, and for all of a small body
+# Seconds from the look-up to the end of the headers, of each hop; and for all of a small body. Only the system's own
+# look-up, and the attempt to connect that is under way by then, may take longer.
+HEADERS_WITHIN = 60.0
 CONNECT_WITHIN = 15.0  # seconds for each address
 LONGEST_WAIT = 120.0  # seconds; a site that wants us to wait longer is left to the user
 ATTEMPTS = 5
@@ -110,14 +112,12 @@ class Client:
         allow_loopback: bool = False,
         pause: Callable[[float], None] = time.sleep,
         resolve: Resolve = look_up,
-        environment: Mapping[str, str] = os.environ,
     ) -> None:
         self.stall = stall
         self.pause = pause
         self._proxy = proxy
         self._allow_loopback = allow_loopback
         self._resolve = resolve
-        self._environment = environment
         self._tls = _tls_context()
 
     @contextmanager
@@ -139,8 +139,8 @@ class Client:
             sent["Authorization"] = site.token.header()
         hops: tuple[Hop, ...] = ()
         for _ in range(MAX_REDIRECTS + 1):
-            connection = self._connection(target)
-            with _Deadline(connection, HEADERS_WITHIN) as deadline:
+            with _Deadline(HEADERS_WITHIN) as deadline:
+                connection = self._connection(target, deadline)
                 raw = self._answer(connection, target, sent, deadline)
                 try:
                     hops = (*hops, Hop(target.url, raw.headers))
@@ -207,18 +207,18 @@ class Client:
             raise RefusedAddress(f"{shown_url(url)}: only https:// addresses are fetched", "use the https:// address")
         return target
 
-    def _connection(self, target: Url) -> urllib3.connection.HTTPConnection:
+    def _connection(self, target: Url, deadline: _Deadline) -> urllib3.connection.HTTPConnection:
         """An open connection to one of the addresses of the target, all of which were checked."""
         host, port = _host(target), target.port or _PORTS[target.scheme or "https"]
         via = self._proxy_for(host) if target.scheme == "https" else None
         if via is not None:
-            if _is_number(host):
-                checked_addresses(host, port, lambda host, port: [host], self._allow_loopback)
+            if spelled_out(host):
+                checked_addresses(host, port, lambda host, port: spelled_out(host), self._allow_loopback)
             tunnel = urllib3.connection.HTTPSConnection(
                 _host(via), via.port or 80, timeout=CONNECT_WITHIN, socket_options=_SOCKET, ssl_context=self._tls
             )
             tunnel.set_tunnel(host, port, make_headers(proxy_basic_auth=via.auth) if via.auth else None)
-            return self._connected(tunnel, target)
+            return self._connected(tunnel, target, deadline)
         addresses = checked_addresses(host, port, self._resolve, self._allow_loopback)
         if target.scheme == "http" and not all(ip_address(address).is_loopback for address in addresses):
             raise RefusedAddress(f"{shown_url(target.url)}: only https:// addresses are fetched")
@@ -238,19 +238,24 @@ class Client:
                     ssl_context=self._tls,
                 )
             try:
-                return self._connected(connection, target)
+                return self._connected(connection, target, deadline)
             except Unreachable as error:
                 failure = error
+            if deadline.passed:
+                break
         raise failure
 
     def _connected(
-        self, connection: urllib3.connection.HTTPConnection, target: Url
+        self, connection: urllib3.connection.HTTPConnection, target: Url, deadline: _Deadline
     ) -> urllib3.connection.HTTPConnection:
+        deadline.connection = connection
         try:
             connection.connect()
+            if deadline.passed:
+                raise TimeoutError
         except (HTTPError, HTTPException, OSError, ValueError) as error:
             connection.close()
-            raise _lost(shown_url(target.url), error) from None
+            raise _lost(shown_url(target.url), TimeoutError() if deadline.passed else error) from None
         connection.timeout = self.stall
         return connection
 
@@ -285,17 +290,24 @@ class Client:
             told = "" if proxy_bypass_environment(host, proxies) else proxies.get("https", "")
         if not told:
             return None
-        via = parse_url(told if "//" in told else f"http://{told}")
+        try:
+            via = parse_url(told if "//" in told else f"http://{told}")
+        except (LocationParseError, ValueError):
+            via = Url()
         if via.scheme != "http" or not via.host:
-            raise RefusedAddress("the proxy of the environment is no HTTP proxy", "set https_proxy to http://HOST:PORT")
+            whose, name = ("environment", "https_proxy") if self._proxy == "environment" else ("settings", "proxy")
+            raise RefusedAddress(f"the proxy of the {whose} is no HTTP proxy", f"set {name} to http://HOST:PORT")
         return via
 
 
 class _Deadline:
-    """Ends a connection when its time is up, even while another thread waits for a byte from it."""
+    """Ends a connection when its time is up, even while another thread waits for a byte from it.
 
-    def __init__(self, connection: urllib3.connection.HTTPConnection, seconds: float) -> None:
-        self._socket = connection.sock
+    `connection` is the one at hand: it is told before it is opened.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self.connection: urllib3.connection.HTTPConnection | None = None
         self.passed = False
         self._timer = self._started(seconds)
 
@@ -319,9 +331,12 @@ class _Deadline:
 
     def _end(self) -> None:
         self.passed = True
+        sock = self.connection.sock if self.connection else None
+        if sock is None:
+            return  # whoever opens it will see that the time is up
         try:
             # Not TLS's own farewell: it would meddle with what the other thread is reading.
-            socket.socket.shutdown(self._socket, socket.SHUT_RDWR)
+            socket.socket.shutdown(sock, socket.SHUT_RDWR)
         except OSError:
             return  # it has ended already
 
@@ -453,14 +468,6 @@ def _lost(url: str, error: Exception) -> NetworkError:
 
 def _host(url: Url) -> str:
     return (url.host or "").strip("[]")
-
-
-def _is_number(host: str) -> bool:
-    try:
-        ip_address(host)
-    except ValueError:
-        return False
-    return True
 
 
 def _tls_context() -> ssl.SSLContext:

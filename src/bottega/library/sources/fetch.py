@@ -57,8 +57,10 @@ class Stop:
 
 @dataclass
 class _Job:
-    """One offer on its way: what of it has arrived, where it is gathered, and what is held until it is settled."""
+    """One offer on its way: its place among those asked for, what of it has arrived, where it is gathered, and what is
+    held until it is settled."""
 
+    index: int
     offer: Offer
     place: Path
     held: ExitStack
@@ -94,7 +96,7 @@ def get(
     call for the same.
     """
     results: dict[int, Installed | BottegaError] = {}
-    jobs: dict[int, _Job] = {}
+    jobs: list[_Job] = []
     tasks: list[_Task] = []
     seen: dict[str, int] = {}
     try:
@@ -107,30 +109,30 @@ def get(
                     complete_beside(client, here, offer, shelf.root)
                     results[index] = Installed(offer, here, False, offer.notes)
                     continue
-                jobs[index] = job = _begin(offer, target.folder or shelf.root)
+                job = _begin(index, offer, target.folder or shelf.root)
+                jobs.append(job)
                 tasks += _tasks(job)
             except BottegaError as error:
                 results[index] = error
         for job in _arrivals(client, stop, settings, tasks, told):
-            index = next(index for index, each in jobs.items() if each is job)
             try:
-                results[index] = _settled(client, shelf, job, target)
+                results[job.index] = _settled(client, shelf, job, target)
             except BottegaError as error:
-                results[index] = error
+                results[job.index] = error
             finally:
                 job.held.close()
     except KeyboardInterrupt:
         stop.asked = True
         raise Interrupted("stopped; what has arrived is kept", "run the same command again to go on") from None
     finally:
-        for job in jobs.values():
+        for job in jobs:
             job.held.close()
             with suppress(OSError):  # something is still in it
                 job.place.parent.rmdir()
     return [results[seen[offer.short_key]] for offer in offers]
 
 
-def _begin(offer: Offer, root: Path) -> _Job:
+def _begin(index: int, offer: Offer, root: Path) -> _Job:
     """Make room for a job, which nobody else may work at meanwhile."""
     staging = root / STAGING
     staging.mkdir(parents=True, exist_ok=True)
@@ -138,7 +140,7 @@ def _begin(offer: Offer, root: Path) -> _Job:
     place = staging / f"{name[:80]}.{offer.short_key}{'' if offer.is_folder else '.part'}"
     held = ExitStack()
     held.enter_context(exclusive(place.with_name(f"{place.name}.lock"), offer.title))
-    return _Job(offer, place, held, len(offer.files))
+    return _Job(index, offer, place, held, len(offer.files))
 
 
 def _tasks(job: _Job) -> list[_Task]:

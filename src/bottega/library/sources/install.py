@@ -12,7 +12,7 @@ from typing import Any
 
 from bottega.errors import DangerousModel, FileError, FormatError, SaveError
 from bottega.formats import Header, read_header
-from bottega.formats.atomic import atomic, settle_new, sync_folder
+from bottega.formats.atomic import atomic, settle_new, sync_folder, sync_tree
 from bottega.library.catalog import Catalog, Entry
 from bottega.library.disk import MODEL_SUFFIXES, stamp_of
 from bottega.library.find import identify_path
@@ -105,7 +105,8 @@ def already_here(shelf: Shelf, offer: Offer, client: Client, target: Target) -> 
     sha256 = None if offer.is_folder else offer.files[0].sha256
     if sha256 is None:
         return None
-    same_size = [entry for entry in shelf.catalog.entries() if entry.size == offer.files[0].size]
+    size = offer.files[0].size
+    same_size = [] if size is None else shelf.catalog.of_size(size)
     candidates = {entry.path: entry for entry in (*shelf.catalog.with_sha256(sha256), *same_size)}
     for entry in candidates.values():
         try:
@@ -172,6 +173,7 @@ def install_folder(client: Client, shelf: Shelf, offer: Offer, staging: Path, ta
     if os.path.lexists(path):
         raise Refused(f"{path}: there is something else of that name", "give it another one with --name")
     try:
+        sync_tree(staging)  # the files in it have just got their names
         os.rename(staging, path)
     except OSError as error:
         raise SaveError(

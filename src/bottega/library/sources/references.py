@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from bottega.library.sources import civitai, huggingface, url
-from bottega.library.sources.client import Client
+from bottega.library.sources.client import Client, shown_url
 from bottega.library.sources.errors import BadReference, Refused
 from bottega.library.sources.offers import Choice, Offer
 from bottega.library.sources.tokens import site
@@ -32,7 +32,13 @@ def look_up(
         raise BadReference(
             f"{text!r} is no reference", "write civitai:MODEL[@VERSION], hf:ORG/NAME[/FILE] or an https:// address"
         )
+    offered = replace(offered, reference=shown_reference(text))
     return _with_sha256(offered, choice.sha256) if choice.sha256 else offered
+
+
+def shown_reference(text: str) -> str:
+    """A reference as it may be shown and kept: an address without its query, which may hold a key."""
+    return shown_url(text) if "://" in text else text
 
 
 def _with_sha256(offer: Offer, sha256: str) -> Offer:
