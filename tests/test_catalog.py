@@ -102,8 +102,16 @@ def test_what_takes_so_many_bytes_and_what_is_of_a_family(catalog: Catalog) -> N
     other = replace(ENTRY, path=Path("/shelf/sha256-abc"), called="llama3:8b", stamp=Stamp(11, 1, 1), kind="lora")
     catalog.put([ENTRY, other, replace(other, path=Path("/shelf/c"), family="blue", called="")])
     assert catalog.of_size(10) == [ENTRY] and len(catalog.of_size(11)) == 2 and catalog.of_size(12) == []
-    assert catalog.of_family("red") == [("a", "checkpoint"), ("llama3:8b", "lora")]
+    assert catalog.of_family("red") == [("a", "checkpoint", None), ("llama3:8b", "lora", None)]
     assert fits(catalog, ENTRY).to_json() == {"lora": ["llama3:8b"]}
+
+
+def test_what_hears_text_of_another_width_does_not_fit(catalog: Catalog) -> None:
+    lora = replace(ENTRY, path=Path("/shelf/lora"), kind="lora", stamp=Stamp(11, 1, 1), dimensions={"context": 768})
+    word = replace(lora, path=Path("/shelf/word"), kind="embedding", dimensions={"width": 128})
+    catalog.put([lora, word])
+    assert fits(catalog, replace(ENTRY, dimensions={"unet": {"context": 768}})).to_json() == {"lora": ["lora"]}
+    assert fits(catalog, replace(ENTRY, dimensions={"unet": {"context": 128}})).to_json() == {"embedding": ["word"]}
 
 
 def test_all_of_a_batch_or_nothing(catalog: Catalog) -> None:

@@ -407,3 +407,15 @@ def test_a_real_terminal_gets_a_bar(tmp_path: Path, shelf: Path) -> None:
     os.close(master)
     assert done.returncode == 0
     assert "headers" in drawn and "━" in drawn and drawn.endswith("\r\x1b[2K")  # and nothing stays behind
+
+
+def test_a_shelf_that_is_gone_can_be_dropped(bottega: Bottega, tmp_path: Path) -> None:
+    shelf = tmp_path / "shelf"
+    write_model(shelf / "a.safetensors")
+    bottega("models", "scan", shelf)
+    (shelf / "a.safetensors").unlink()
+    shelf.rmdir()
+    assert f"bottega models scan --forget-missing {shelf}" in bottega("models", "scan").stdout
+    assert bottega("models", "scan", shelf).returncode == 2
+    assert document(bottega("models", "scan", "--forget-missing", shelf, "--json"))["forgotten"] == 1
+    assert str(shelf) not in bottega("models", "scan").stdout

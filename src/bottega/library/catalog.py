@@ -182,14 +182,18 @@ class Catalog:
         query = f"SELECT models.path, {kind}, {family}, {variant} FROM {JOINED} WHERE NOT missing AND error = ''"
         return [(Path(string(path)), *sort) for path, *sort in self._rows(query)]
 
-    def of_family(self, family: str) -> list[tuple[str, str]]:
-        """Name and kind of every model of a family that can be read."""
+    def of_family(self, family: str) -> list[tuple[str, str, int | None]]:
+        """Name, kind and width of the text that is heard (None where the header does not show it) of every model of a
+        family that can be read."""
+        heard = "coalesce(json_extract(dimensions, '$.unet.context'), json_extract(dimensions, '$.context'), " \
+                f"CASE {_effective('kind')} WHEN 'embedding' THEN json_extract(dimensions, '$.width') END)"  # fmt: skip
         query = (
-            f"SELECT called, models.path, {_effective('kind')} FROM {JOINED} "
+            f"SELECT called, models.path, {_effective('kind')}, {heard} FROM {JOINED} "
             f"WHERE {_effective('family')} = ? AND NOT missing AND error = ''"
         )
         return [
-            (string(called) or model_name(Path(string(path))), kind) for called, path, kind in self._rows(query, family)
+            (string(called) or model_name(Path(string(path))), kind, width if isinstance(width, int) else None)
+            for called, path, kind, width in self._rows(query, family)
         ]
 
     def search(
@@ -432,6 +436,10 @@ class Catalog:
         """Remember a folder as a shelf."""
         with self._transaction() as connection:
             connection.execute("INSERT OR IGNORE INTO shelves VALUES (?, ?)", (text(str(shelf)), time.time()))
+
+    def forget_shelf(self, shelf: Path) -> None:
+        """Let go of a folder as a shelf; what is on record of it is another matter."""
+        self._change("DELETE FROM shelves WHERE path = ?", [(text(str(shelf)),)])
 
     def _change(self, statement: str, rows: Sequence[tuple[object, ...]]) -> None:
         """One statement for many rows, all or none; where there are none nobody else has to wait."""

@@ -31,7 +31,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """The arguments of `bottega models scan`."""
     parser.add_argument("folders", nargs="*", type=Path, metavar="FOLDER", help="only these; each becomes a shelf")
     parser.add_argument(
-        "--forget-missing", action="store_true", help="drop what is gone from these shelves, with your words about it"
+        "--forget-missing",
+        action="store_true",
+        help="drop what is gone from these shelves, with your words about it, or a shelf that is named and gone itself",
     )
 
 
@@ -41,26 +43,31 @@ def run(args: argparse.Namespace, settings: Settings, catalog: Catalog) -> int:
     from bottega.library.scan import scan
     from bottega.recognisers import all_recognisers
 
+    named = [folder.expanduser().absolute() for folder in args.folders]
+    dropped = [folder for folder in named if args.forget_missing and is_gone(folder, catalog)]
+    for shelf in dropped:
+        catalog.forget_shelf(shelf)
     shelves = all_shelves(settings, catalog)
-    folders = [checked_folder(folder) for folder in args.folders]
+    folders = [checked_folder(folder) for folder in named if folder not in dropped]
     for folder in folders:
         if not any(folder.is_relative_to(shelf) for shelf in shelves):
             catalog.add_shelf(folder)
+    looked = folders if args.folders else shelves
     with Progress(sys.stderr) as progress:
         report = scan(
             catalog,
-            folders or shelves,
+            looked,
             all_recognisers(),
             lambda done, total: progress.update("headers", done, total) if total else None,
             inspector=COMMAND,
             hashing=lambda done, total: progress.update("hash", done, total, "bytes"),
         )
-    forgotten = forget_missing(catalog, folders or shelves) if args.forget_missing else 0
-    missing = gone_from(catalog, folders or shelves)
+    forgotten = forget_missing(catalog, looked, dropped) if args.forget_missing else 0
+    missing = gone_from(catalog, looked)
     if args.json:
-        print_json(report_json(folders or shelves, report, missing, forgotten))
+        print_json(report_json(looked, report, missing, forgotten))
     else:
-        print(report_text(folders or shelves, report, missing, forgotten))
+        print(report_text(looked, report, missing, forgotten))
     return 0
 
 
@@ -73,16 +80,20 @@ def gone_from(catalog: Catalog, shelves: Sequence[Path]) -> list[Path]:
     ]
 
 
-def forget_missing(catalog: Catalog, shelves: Sequence[Path]) -> int:
-    """Drop what is gone from these shelves; a shelf that is away as a whole may come back, and is spared."""
-    gone = gone_from(catalog, [shelf for shelf in shelves if shelf.is_dir()])
+def is_gone(folder: Path, catalog: Catalog) -> bool:
+    """Whether a folder is a shelf that is no longer there."""
+    return folder in catalog.shelves() and not folder.exists()
+
+
+def forget_missing(catalog: Catalog, shelves: Sequence[Path], dropped: Sequence[Path]) -> int:
+    """Drop what is gone from these shelves; one that is away as a whole may come back, and is spared unless dropped."""
+    gone = gone_from(catalog, [*(shelf for shelf in shelves if shelf.is_dir()), *dropped])
     catalog.forget(gone)
     return len(gone)
 
 
 def checked_folder(folder: Path) -> Path:
-    """The folder by its full path; raises FileError if there is none."""
-    folder = folder.expanduser()
+    """The folder without links in its path; raises FileError if there is none."""
     if not folder.exists():
         raise FileError(folder, "there is no such folder", "check the path")
     if not folder.is_dir():
@@ -117,7 +128,11 @@ def report_text(shelves: Sequence[Path], report: Report, missing: Sequence[Path]
         paragraphs.append(f"{plural(forgotten, 'missing model')} forgotten.")
     troubles = [f"{folder}: can't be read ({reason})" for folder, reason in report.unreadable.items()]
     # The home's own shelf comes to be when something is put on it.
-    troubles += [f"{shelf}: this shelf is not there" for shelf in report.absent if shelf.name != "models"]
+    troubles += [
+        f"{shelf}: this shelf is not there; `bottega models scan --forget-missing {shelf}` drops it"
+        for shelf in report.absent
+        if shelf.name != "models"
+    ]
     paragraphs += [printable(trouble) for trouble in troubles]
     return "\n\n".join(paragraphs)
 
