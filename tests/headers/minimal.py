@@ -90,6 +90,7 @@ UNETS: dict[str, Layout] = {
     "sd2 inpainting": _checkpoint("sd2", "inpainting", _ends(9) | _hears(_TWO, 1024), _VAE, _OPEN),
     "sd2 by its encoder": _checkpoint("sd2", "base", {}, _OPEN),
     "sdxl": _checkpoint("sdxl", "base", _XL, _VAE, _BOTH),
+    "a checkpoint of whatever family": _checkpoint("", "base", _ends(), _VAE),
     "sdxl by its encoder": _checkpoint("sdxl", "base", {}, _BOTH),
     "sdxl by one name": _checkpoint("sdxl", "base", {}, {"conditioner.embedders.1.model.ln_final.weight": (1280,)}),
     "sdxl inpainting": _checkpoint("sdxl", "inpainting", _ends(9) | _hears(_FOUR, 2048, 640), _VAE, _BOTH),
@@ -291,7 +292,20 @@ OTHERS: dict[str, Layout] = {
     "swinir": _upscaler("swinir", "base", _FIRST_CONV | {"layers.0.residual_group.blocks.0.norm1.weight": (180,)}),
 }
 
-MINIMAL: dict[str, Layout] = {**UNETS, **WHOLE, **TRANSFORMERS, **OTHERS}
+GGUF: dict[str, Layout] = {
+    f"gguf {name}": Layout(
+        {"some.weight": (32, 32)},
+        "diffusion_model",
+        family,
+        "base",
+        format="gguf",
+        metadata={"general.architecture": name},
+        guess=True,
+    )
+    for name, family in {"flux": "flux", "ltxv": "ltx", "hyvid": "hunyuan-video", "sd1": "sd1"}.items()
+}
+
+MINIMAL: dict[str, Layout] = {**GGUF, **UNETS, **WHOLE, **TRANSFORMERS, **OTHERS}
 
 # What has a deciding name of the above, and is something else.
 OTHERWISE: dict[str, Shapes] = {

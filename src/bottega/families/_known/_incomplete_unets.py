@@ -12,7 +12,7 @@ from bottega.formats.header import Header
 from bottega.formats.layout import Layout, once_a_layout
 from bottega.spec import Match
 
-_MISSING = "some of its tensors are missing, so it can't be run"
+MISSING = "some of its tensors are missing, so it can't be run"
 _BLOCK = r"(?:input_blocks|middle_block|output_blocks|down_blocks|mid_block|up_blocks)\."
 _HEARS = re.compile(rf"(?P<prefix>(?:[a-z_]+\.){{0,3}}?){_BLOCK}[\w.]*attn2\.to_k\.weight")
 _PREFIXES = (
@@ -72,7 +72,7 @@ def recognise_unet(header: Header) -> Match | None:
     if seen:
         parts = {"unet": seen.prefix} | parts
     kind = "diffusion_model" if seen and len(parts) == 1 else "checkpoint"
-    because = [told.why, _MISSING]
+    because = [told.why, MISSING]
     if kind == "diffusion_model" and seen and told.variant == "instruct-pix2pix":
         because.append("8 input channels can be IC-Light's too")
     dimensions: dict[str, object] = {}
@@ -189,6 +189,8 @@ def _families(header: Header, seen: _Seen | None) -> Iterator[tuple[str, str, bo
         yield "sdxl", "384 channels: the refiner", True
     if seen and seen.rank == 4:
         yield "sd1", "convolutions around attention", False
+    if seen and seen.prefix == "model.diffusion_model." and not _COMPANIONS.keys().isdisjoint(header.roots):
+        yield "", "a checkpoint in LDM's names; nothing left of it says of which family", False
 
 
 def _by_encoders(header: Header) -> Iterator[tuple[str, str, bool]]:

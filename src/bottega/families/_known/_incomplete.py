@@ -6,15 +6,16 @@ that its architecture shares with hardly any other; that it can't be run like th
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from itertools import chain
 
 from bottega.families._known import audio, encoders, image, language, threed, unets, upscalers, video
-from bottega.families._known._incomplete_unets import recognise_unet
-from bottega.families._known._signature import PREFIXES, Is, Signature, Variant
+from bottega.families._known._incomplete_unets import MISSING, recognise_unet
+from bottega.families._known._signature import BASE, PREFIXES, Is, Signature, Variant
+from bottega.families._known._told import quantisation
 from bottega.formats.header import Header
-from bottega.spec import Known, Match
+from bottega.spec import Match
 
 _MODULES = (audio, encoders, image, language, threed, unets, upscalers, video)
 _WHOLE = {each.id: each for module in _MODULES for each in module.SIGNATURES}
@@ -319,16 +320,40 @@ SIGNATURES = (*_TRANSFORMERS, *_ENCODERS, *_LANGUAGE, *_UPSCALERS)
 _DECIDING = frozenset(chain.from_iterable(each.deciding for each in SIGNATURES))
 
 
+# What the converters of ComfyUI and stable-diffusion.cpp name in GGUF's metadata.
+_ARCHITECTURES: Mapping[str, tuple[str, str]] = {
+    "flux": ("diffusion_model", "flux"), "sd1": ("diffusion_model", "sd1"), "sdxl": ("diffusion_model", "sdxl"),
+    "sd3": ("diffusion_model", "sd3"), "aura": ("diffusion_model", "auraflow"),
+    "hidream": ("diffusion_model", "hidream"), "cosmos": ("diffusion_model", "cosmos"),
+    "ltxv": ("diffusion_model", "ltx"), "hyvid": ("diffusion_model", "hunyuan-video"),
+    "wan": ("diffusion_model", "wan"), "lumina2": ("diffusion_model", "lumina2"),
+    "qwen_image": ("diffusion_model", "qwen-image"), "chroma": ("diffusion_model", "chroma"),
+    "t5": ("language_model", "t5"), "t5encoder": ("text_encoder", "t5"),
+}  # fmt: skip
+
+
 def recognise(header: Header) -> Match | None:
     """The match of a header with the first architecture a part of which it is, or None."""
     if header.format in ("diffusers", "transformers"):  # their configs say what they are
         return None
     if (found := recognise_unet(header)) is not None:
         return found
+    match = _by_names(header) or _by_architecture(header)
+    return match and replace(match, guess=True, because=(*match.because, MISSING))
+
+
+def _by_names(header: Header) -> Match | None:
     if header.layout.rows.keys().isdisjoint(_DECIDING):
         return None
-    match = next((match for each in SIGNATURES if (match := each.recognise(header)) is not None), None)
-    return match and replace(match, guess=True, because=(*match.because, "some of its tensors are missing"))
+    return next((match for each in SIGNATURES if (match := each.recognise(header)) is not None), None)
 
 
-KNOWN = (Known("incomplete", "A model of which parts are missing", "image", recognise, asked_last=True),)
+def _by_architecture(header: Header) -> Match | None:
+    architecture = header.metadata.get("general.architecture", "")
+    if header.format != "gguf" or architecture not in _ARCHITECTURES:
+        return None
+    if header.metadata.get("general.type", "model") != "model":  # an adapter or a projector for it
+        return None
+    kind, family = _ARCHITECTURES[architecture]
+    because = (f"its metadata names the architecture {architecture}",)
+    return Match(BASE, quantisation(header), {}, because, True, kind, BASE, family)
