@@ -104,6 +104,9 @@ UNETS: dict[str, Layout] = {
     "x4-upscaler": _checkpoint(
         "sd-x4-upscaler", "base", _ends(7, 256) | {"input_blocks.10.0.skip_connection.bias": (1024,)}, _VAE
     ),
+    "x4-upscaler by one name": _unet("sd-x4-upscaler", "base", {"input_blocks.10.0.skip_connection.bias": (1024,)}),
+    "unclip by its eye": _checkpoint("sd2", "unclip-l", {}, {"embedder.model.ln_final.weight": (768,)}),
+    "inpainting of whatever family": _unet("", "inpainting", {"input_blocks.0.0.weight": (320, 9, 3, 3)}),
     "svd": _checkpoint(
         "svd", "base", _ends(8) | {f"{_TWO}.time_stack.0.attn1.to_q.weight": (320, 320)} | _added(768), _VAE, _SIGHT
     ),
@@ -287,6 +290,7 @@ OTHERS: dict[str, Layout] = {
         "old",
         {"model.0.weight": (64, 3, 3, 3), "model.3.weight": (64, 64, 3, 3), "model.10.weight": (3, 64, 3, 3)},
     ),
+    "srvgg": _upscaler("srvgg", "base", {"body.0.weight": (64, 3, 3, 3), "body.1.weight": (64,)}),
     "esrgan new": _upscaler("esrgan", "new", _FIRST_CONV | {"RRDB_trunk.0.RDB1.conv1.weight": _DENSE}),
     "esrgan real": _upscaler("esrgan", "real", _FIRST_CONV | {"body.0.rdb1.conv1.weight": _DENSE}),
     "swinir": _upscaler("swinir", "base", _FIRST_CONV | {"layers.0.residual_group.blocks.0.norm1.weight": (180,)}),
@@ -314,6 +318,10 @@ OTHERWISE: dict[str, Shapes] = {
     "a ControlNet for Z-Image": {
         "layers.0.adaLN_modulation.0.weight": (15360, 256),
         "control_layers.0.adaLN_modulation.0.weight": (15360, 256),
+    },
+    "a UNet for films": {
+        f"{_LDM}input_blocks.2.1.transformer_blocks.0.attn2.to_k.weight": (320, 1024),
+        f"{_LDM}input_blocks.1.0.temopral_conv.conv1.0.weight": (320,),
     },
     "a motion module": {"down_blocks.0.motion_modules.0.transformer_blocks.0.attn2.to_k.weight": (320, 1280)},
     "a convolution with statistics": {

@@ -303,9 +303,22 @@ _LANGUAGE = (
 _SWIN = "layers.0.residual_group.blocks.0.norm1.weight"
 
 _UPSCALERS = (
-    _part_of("esrgan", "model.1.sub.0.RDB1.conv1.0.weight", ("model.0.weight", "model.3.weight", "model.10.weight")),
+    _part_of("esrgan", "model.1.sub.0.RDB1.conv1.0.weight", "model.1.sub.0.RDB1.conv1.0.bias"),
+    _part_of(
+        "esrgan",
+        ("model.0.weight", "model.3.weight"),
+        ("model.0.weight", "model.10.weight"),
+        absent=("model.1.weight", "model.1.running_mean"),
+        where=(Is("model.0.weight", 1, (1, 3, 4), rank=4),),
+        variants=(Variant("old", (), "the old names"),),
+    ),
     _part_of("esrgan", "RRDB_trunk.0.RDB1.conv1.weight", naming=1),
     _part_of("esrgan", "body.0.rdb1.conv1.weight", naming=2),
+    _part_of(
+        "srvgg",
+        ("body.0.weight", "body.1.weight"),
+        where=(Is("body.0.weight", 1, (1, 3, 4), rank=4), Is("body.1.weight", rank=1)),
+    ),
     _part_of(
         "swinir",
         _SWIN,

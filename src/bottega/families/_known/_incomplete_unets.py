@@ -28,7 +28,7 @@ _ADAPTERS = frozenset({
 })  # fmt: skip
 _STRANGE_WORDS = (
     "motion_modules", "temporal_transformer", "temp_convs", "lora_", "encoder_hid_proj", "position_net", "zero_convs",
-    "to_k_ip",
+    "to_k_ip", "temopral_conv", "temporal_conv", "init_attn", "fps_embedding", "camera_embed", "hint_model",
 )  # fmt: skip
 _FAMILY_OF_CONTEXT = {768: "sd1", 1024: "sd2", 2048: "sdxl", 1280: "sdxl"}
 _OF_CHANNELS = {4: "base", 9: "inpainting", 8: "instruct-pix2pix", 12: "ic-light"}
@@ -144,6 +144,10 @@ def _special(header: Header, seen: _Seen | None) -> _Told | None:
         return _Told("sdxl", "playground-2.5", "latents normalised by edm_mean and edm_std: Playground 2.5")
     if "edm_vpred" in roots:
         return _Told("sdxl", "cosxl-edit" if channels == 8 else "cosxl", "EDM's v-prediction: CosXL")
+    if "embedder.model.ln_final.weight" in tensors or "noise_augmentor" in roots or (seen and seen.adm in (1536, 2048)):
+        width = header.under("embedder.model.").size("ln_final.weight", 0)
+        variant = "unclip-l" if width == 768 or (seen and seen.adm == 1536) else "unclip-h"
+        return _Told("sd2", variant, "it hears what CLIP sees too: unCLIP")
     if seen is None:
         return None
     view = header.under(seen.prefix)
@@ -152,12 +156,8 @@ def _special(header: Header, seen: _Seen | None) -> _Told | None:
         return _Told("svd", variant, "attention over time: Stable Video Diffusion")
     if (channels == 5 and seen.context in (None, 1024)) or "depth_model" in roots:
         return _Told("sd2", "depth2img", "5 input channels or a model of depth: it keeps depth")
-    if channels == 7 or (seen.width == 256 and "input_blocks.10.0.skip_connection.bias" in view):
-        return _Told("sd-x4-upscaler", "base", "7 input channels or 256 of its own: the x4 upscaler")
-    if seen.adm in (1536, 2048) or {"embedder", "noise_augmentor"} & roots:
-        width = header.under("embedder.model.").size("ln_final.weight", 0)
-        variant = "unclip-l" if seen.adm == 1536 or width == 768 else "unclip-h"
-        return _Told("sd2", variant, "it hears what CLIP sees too: unCLIP")
+    if channels == 7 or (seen.width in (None, 256) and "input_blocks.10.0.skip_connection.bias" in view):
+        return _Told("sd-x4-upscaler", "base", "7 input channels, or a fourth level twice as wide: the x4 upscaler")
     if "cond_stage_model.model.visual.conv1.weight" in tensors:
         return _Told("sd1", "image-variations", "it hears a picture through CLIP")
     return None
@@ -189,8 +189,10 @@ def _families(header: Header, seen: _Seen | None) -> Iterator[tuple[str, str, bo
         yield "sdxl", "384 channels: the refiner", True
     if seen and seen.rank == 4:
         yield "sd1", "convolutions around attention", False
-    if seen and seen.prefix == "model.diffusion_model." and not _COMPANIONS.keys().isdisjoint(header.roots):
-        yield "", "a checkpoint in LDM's names; nothing left of it says of which family", False
+    if seen and seen.prefix == "model.diffusion_model.":
+        if "v_pred" in header.tensors:
+            yield "sdxl", "a tensor named v_pred, which checkpoints of Stable Diffusion XL have", False
+        yield "", "a UNet in LDM's names; nothing left of it says of which family", False
 
 
 def _by_encoders(header: Header) -> Iterator[tuple[str, str, bool]]:
