@@ -42,7 +42,7 @@ def test_published_layouts(name: str) -> None:
 
 def test_every_architecture_has_a_layout() -> None:
     told = {identified(layout).recogniser for layout in LAYOUTS.values()}
-    assert {each.id for each in known()} <= told
+    assert {each.id for each in known() if not each.asked_last} <= told
 
 
 def test_ids_are_their_own() -> None:
@@ -150,12 +150,14 @@ NEAR_MISSES = {
 
 
 @pytest.mark.parametrize("name", NEAR_MISSES)
-def test_near_misses_are_unknown(name: str) -> None:
+def test_near_misses_are_never_taken_for_whole(name: str) -> None:
+    """What lacks a part that every such model has is at most guessed, from the names that decide."""
     source, missing = NEAR_MISSES[name]
     layout = LAYOUTS[source]
     assert missing in layout.shapes
     shapes = {name: shape for name, shape in layout.shapes.items() if name != missing}
-    assert identified(replace(layout, shapes=shapes)).match.kind == UNKNOWN
+    found = identified(replace(layout, shapes=shapes))
+    assert found.match.kind == UNKNOWN or (found.recogniser == "incomplete" and found.match.guess)
 
 
 def test_a_controlnet_that_begins_as_flux_does_is_no_flux() -> None:

@@ -52,12 +52,16 @@ class Recogniser(Protocol):
 
 @dataclass(frozen=True)
 class Known:
-    """An architecture that is told apart by its header, though Bottega can't run it yet."""
+    """An architecture that is told apart by its header, though Bottega can't run it yet.
+
+    One that is `asked_last` is only heard where no other recogniser claims a header.
+    """
 
     id: str
     title: str
     medium: str
     recognise: Callable[[Header], Match | None]
+    asked_last: bool = False
 
 
 @dataclass(frozen=True)

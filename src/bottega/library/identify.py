@@ -1,4 +1,7 @@
-"""Tell what a model is: exactly one of the recognisers that are given must claim its header."""
+"""Tell what a model is: exactly one of the recognisers that are given must claim its header.
+
+Those that guess from a few names what a model was before parts of it got lost are asked last, about what is left over.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ from itertools import islice
 from pathlib import Path
 
 from bottega.formats.header import Header
-from bottega.spec import Family, Match, Recogniser
+from bottega.spec import Family, Known, Match, Recogniser
 from bottega.version import __version__
 
 UNKNOWN = "unknown"
@@ -47,7 +50,8 @@ class Identity:
 
 def identify(header: Header, recognisers: Sequence[Recogniser]) -> Identity:
     """Ask every recogniser; what none claims, or more than one, is of kind "unknown" with a word why."""
-    claims = [(each, match) for each in recognisers if (match := each.recognise(header)) is not None]
+    claims = _claims(header, [each for each in recognisers if not _is_asked_last(each)])
+    claims = claims or _claims(header, [each for each in recognisers if _is_asked_last(each)])
     if len(claims) == 1:
         ((claimant, match),) = claims
         family = claimant.id if match.family is None else match.family
@@ -58,6 +62,14 @@ def identify(header: Header, recognisers: Sequence[Recogniser]) -> Identity:
     return _unknown(
         f"nothing known has these {len(header.tensors)} tensors ({names} ...)" if names else "it has no tensors"
     )
+
+
+def _claims(header: Header, recognisers: Sequence[Recogniser]) -> list[tuple[Recogniser, Match]]:
+    return [(each, match) for each in recognisers if (match := each.recognise(header)) is not None]
+
+
+def _is_asked_last(recogniser: Recogniser) -> bool:
+    return isinstance(recogniser, Known) and recogniser.asked_last
 
 
 @cache

@@ -74,13 +74,15 @@ class Naming:
     """One way of naming an architecture's tensors.
 
     All `keys` are there, the first of which hardly any other architecture has, and none of those that are `absent`;
-    `beside` are names without the network's prefix. `sizes` are dimensions by tensor and axis, `counts` by a name
-    whose `{}` counts from 0, `measures` by a function. The first variant whose conditions hold is the one.
+    `beside` and `not_beside` are such names without the network's prefix. `sizes` are dimensions by tensor and axis,
+    `counts` by a name whose `{}` counts from 0, `measures` by a function. The first variant whose conditions hold is
+    the one.
     """
 
     keys: tuple[str, ...]
     absent: tuple[str, ...] = ()
     beside: tuple[str, ...] = ()
+    not_beside: tuple[str, ...] = ()
     where: tuple[Is, ...] = ()
     sizes: Mapping[str, tuple[str, int]] = field(default_factory=dict)
     counts: Mapping[str, str] = field(default_factory=dict)
@@ -95,6 +97,7 @@ class Naming:
             all(key in view for key in self.keys)
             and not any(key in view for key in self.absent)
             and all(name in tensors for name in self.beside)
+            and not any(name in tensors for name in self.not_beside)
             and all(condition.holds(view) for condition in self.where)
         )
 

@@ -64,6 +64,7 @@ _KINDS_OF_CLASSES: tuple[tuple[str, str], ...] = (
     ("ForCTC", "speech_recognition"),
     ("ForTextToSpeech", "text_to_speech"),
     ("ForTextToWaveform", "text_to_speech"),
+    ("T5ForConditionalGeneration", "language_model"),  # mT5's and UMT5's too
     ("ForCausalLM", "language_model"),
     ("LMHeadModel", "language_model"),
     ("ForMaskedLM", "text_encoder"),
@@ -94,9 +95,9 @@ def kind_of_class(name: str) -> str:
 
 
 def kind_told(header: Header, kind: str) -> str:
-    """The kind of an architecture, unless its class makes a classifier of it."""
+    """The kind of an architecture, unless its class makes a classifier of it, or of an encoder a whole model."""
     told = kind_of_class(class_name(header))
-    return told if told in _OVERRULING else kind
+    return told if told in _OVERRULING or (kind, told) == ("text_encoder", "language_model") else kind
 
 
 def config_dimensions(header: Header) -> dict[str, int | str]:

@@ -128,7 +128,7 @@ SIGNATURES = (
         ),
         types=("musicgen", "musicgen_melody"),
         kind="text_to_music",
-        prefixes=("", "best_state.", "lm."),
+        prefixes=("", "best_state.", "best_state.model.", "lm."),
         requires={"text_encoder": "the text encoder T5-base", "vae": "the codec EnCodec"},
         named={1024: "small", 1536: "medium", 2048: "large"},
     ),

@@ -33,6 +33,7 @@ def _eyes(patches: str) -> tuple[Variant, ...]:
 
 
 _TOKENS, _TOKENS_OPEN = "embeddings.token_embedding.weight", "token_embedding.weight"
+_PATCHES_WAN = "visual.patch_embedding.weight"
 _PATCHES, _CLASS = "vision_model.embeddings.patch_embedding.weight", "vision_model.embeddings.class_embedding"
 
 SIGNATURES = (
@@ -94,7 +95,11 @@ SIGNATURES = (
         (
             Naming(
                 (_CLASS, _PATCHES, "vision_model.encoder.layers.0.self_attn.q_proj.weight"),
-                absent=(f"text_model.{_TOKENS}", "qformer.encoder.layer.0.attention.attention.query.weight"),
+                absent=(
+                    f"text_model.{_TOKENS}",
+                    "qformer.encoder.layer.0.attention.attention.query.weight",
+                    "visual_projection_2.weight",  # PhotoMaker's encoder of faces is CLIP's and more
+                ),
                 sizes={"width": (_PATCHES, 0), "patch": (_PATCHES, 2), "projection": ("visual_projection.weight", 0)},
                 counts={"layers": "vision_model.encoder.layers.{}.self_attn.q_proj.weight"},
                 variants=_eyes(_PATCHES),
@@ -140,6 +145,13 @@ SIGNATURES = (
                 },
                 variants=_eyes("visual.conv1.weight"),
                 label="OpenCLIP's",
+            ),
+            Naming(
+                ("visual.cls_embedding", "visual.patch_embedding.weight", "textual.token_embedding.weight"),
+                sizes={"width": ("textual.token_embedding.weight", 1), "vision_width": (_PATCHES_WAN, 0)},
+                counts={"vision_layers": "visual.transformer.{}.attn.to_qkv.weight"},
+                variants=_eyes(_PATCHES_WAN),
+                label="Wan's",
             ),
         ),
         types=("clip", "chinese_clip", "altclip", "metaclip_2"),
@@ -215,6 +227,18 @@ SIGNATURES = (
                     Variant("base"),
                 ),
                 label="llama.cpp's",
+            ),
+            Naming(
+                (
+                    "blocks.0.pos_embedding.embedding.weight",
+                    "token_embedding.weight",
+                    "blocks.0.attn.q.weight",
+                    "blocks.0.ffn.gate.0.weight",
+                ),
+                sizes={"width": ("token_embedding.weight", 1), "vocabulary": ("token_embedding.weight", 0)},
+                counts={"layers": "blocks.{}.attn.q.weight"},
+                variants=(Variant("umt5", (), "relative positions in every block: UMT5"),),
+                label="Wan's",
             ),
         ),
         types=("t5", "mt5", "umt5", "byt5"),

@@ -29,7 +29,11 @@ _SEES = (
     "visual.blocks.0.attn.qkv.weight", "vision_tower.vision_model.encoder.layers.0.self_attn.q_proj.weight",
     "model.visual.blocks.0.attn.qkv.weight",
 )  # fmt: skip
-_ODD = (_QUERY_NORM, _QUERY_BIAS, _BEFORE_MLP, _ROUTER, _MIXTRAL_ROUTER, f"{_FIRST}input_layernorm.bias")
+_KEY_NORM, _KEY_BIAS = f"{_FIRST}self_attn.k_norm.weight", f"{_FIRST}self_attn.k_proj.bias"
+_ODD = (
+    _QUERY_NORM, _QUERY_BIAS, _KEY_NORM, _KEY_BIAS, _BEFORE_MLP, _AFTER_MLP, _ROUTER, _MIXTRAL_ROUTER,
+    f"{_FIRST}input_layernorm.bias", "multi_modal_projector.linear_1.weight",
+)  # fmt: skip
 
 
 def _decoder(

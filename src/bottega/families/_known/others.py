@@ -1,4 +1,4 @@
-"""What no table knows: told by its class's end, by the vocabulary it brings, by what GGUF calls its type."""
+"""What no table knows: told by its class's end, by the vocabulary it brings, by GGUF's type, by what is left of it."""
 
 from __future__ import annotations
 
@@ -58,8 +58,16 @@ def _gguf_projector(header: Header) -> Match | None:
     return Match(BASE, dimensions, {}, because, False, "vision_projector", PART, "")
 
 
+def _incomplete(header: Header) -> Match | None:
+    """What is left of a model that nobody recognises as a whole."""
+    from bottega.families._known._incomplete import recognise  # a large table, which few headers need
+
+    return recognise(header)
+
+
 KNOWN = (
     Known("transformers-other", "a model of transformers' whose type is not known", "text", _other_folder),
     Known("gguf-other", "a language model whose architecture is not known", "text", _other_gguf),
     Known("gguf-projector", "a projector for a language model", "text", _gguf_projector),
+    Known("incomplete", "a model of which parts are missing", "image", _incomplete, asked_last=True),
 )

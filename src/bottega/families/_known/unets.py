@@ -188,6 +188,7 @@ SIGNATURES = (
             Naming(
                 (_IN,),
                 beside=("cond_stage_model.model.visual.conv1.weight",),
+                not_beside=("cc_projection.weight",),  # Zero123 hears a picture through CLIP too
                 sizes=_SIZES,
                 variants=(Variant("image-variations", (), "a UNet that hears a picture through CLIP"),),
                 label=_LDM,

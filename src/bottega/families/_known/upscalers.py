@@ -124,7 +124,7 @@ SIGNATURES = (
         "SRVGG (Real-ESRGAN compact)",
         Naming(
             ("body.0.weight", "body.1.weight", "body.2.weight"),
-            absent=("conv_first.weight", "head.0.weight"),
+            absent=("conv_first.weight", "head.0.weight", "body.1.bias", "body.1.running_mean"),
             where=(Is("body.0.weight", rank=4), Is("body.1.weight", rank=1), Is("body.2.weight", rank=4)),
             sizes={"width": ("body.0.weight", 0), "in_channels": ("body.0.weight", 1)},
             measures={"scale": _compact_scale},

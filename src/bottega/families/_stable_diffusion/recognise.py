@@ -51,7 +51,7 @@ class Design:
 # Other architectures that contain, or look like, such a UNet.
 _STRANGERS = frozenset({
     "cc_projection", "control_model", "depth_model", "embedder", "image_encoder", "image_normalizer",
-    "low_scale_model", "noise_augmentor", "edm_mean", "edm_std", "edm_vpred",
+    "low_scale_model", "noise_augmentor", "edm_mean", "edm_std", "edm_vpred", "ip_adapter",
 })  # fmt: skip
 _STRANGE_WORDS = (
     "motion_modules", "temporal", "temp_convs", "time_stack", "time_mix", "time_conv", "roberta", "lora_",
@@ -59,7 +59,10 @@ _STRANGE_WORDS = (
 )  # fmt: skip
 _STRANGE_PIPELINES = re.compile(r"Depth2Img|Upscale|UnCLIP|ImageVariation|Marigold|GLIGEN|Video|Alt|Kandinsky|IF|LDM3D")
 
-_UNET_PREFIXES = ("model.diffusion_model.", "unet/", "", "diffusion_model.", "unet.")
+_UNET_PREFIXES = (
+    "model.diffusion_model.", "unet/", "", "diffusion_model.", "unet.", "model.model.", "net.", "model.", "module.",
+    "_orig_mod.",
+)  # fmt: skip
 _VAE_PREFIXES = ("first_stage_model.", "vae/", "vae.")
 _TEXT_PREFIXES = {
     "text_encoder": ("cond_stage_model.", "conditioner.embedders.0.", "text_encoder/"),
@@ -109,6 +112,9 @@ def recognise(header: Header, design: Design) -> Match | None:
     for part, (where, text) in encoders.items():
         parts[part], dimensions[part] = where, asdict(text)
     kind = "checkpoint" if encoders or vae else "diffusion_model"
+    if variant == PIX2PIX and kind == "diffusion_model":
+        guess = True
+        because.append("IC-Light's UNet, which takes a picture to light anew, has 8 input channels too")
     return Match(variant, dimensions, parts, tuple(because), guess, kind)
 
 
