@@ -260,7 +260,6 @@ NEAR_MISSES: Mapping[str, Shapes] = {
     "a decoder of one pixel": {"decoder.conv_in.weight": (512, 4, 1, 1)},
     "a restorer of faces": stable_diffusion.vae(latent=256) | {"quantize.embedding.weight": (1024, 256)},
     "another tiny network": {"1.weight": (32, 4, 3, 3), "3.conv.0.weight": (32, 32, 3, 3)},
-    "a T5 encoder": {"encoder.block.0.layer.0.SelfAttention.q.weight": (4096, 4096), "shared.weight": (32128, 4096)},
     "a part of an encoder of hints": {"controlnet_cond_embedding.blocks.0.weight": (16, 3, 3, 3)},
     "layers after blocks of nothing known": {"controlnet_blocks.0.weight": (3072, 3072)},
     "an IP-Adapter's keys in a UNet's names": {"mid_block.attn2.processor.to_k_ip.weight": (320, 768)},
