@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from bottega.adapters._fits import (
@@ -37,6 +38,8 @@ def recognise(header: Header) -> Match | None:
     if first.startswith("lllite_"):
         return _answer(_lllite(header))
     for prefix in (lone_part(header), "control_model.", "module.", WRAPPED_CONTROL):
+        if header.tensors.keys().isdisjoint(_signs(prefix)):
+            continue
         view = header.under(prefix)
         for signs, read in _LAYOUTS:
             if any(sign in view for sign in signs):
@@ -235,6 +238,12 @@ _LAYOUTS: tuple[tuple[tuple[str, ...], Callable[[View], _Found | None]], ...] = 
     (("backbone.0.0.weight", "backbone.10.blocks.0.weight"), _cascade),
     (("input_hint_block.0.weight",), _original),  # some for transformers have it too, and their own names above
 )
+
+
+@lru_cache(maxsize=64)
+def _signs(prefix: str) -> frozenset[str]:
+    """All names that tell a layout, in full: most files have none, and are asked once for all."""
+    return frozenset(prefix + sign for signs, _ in _LAYOUTS for sign in signs)
 
 
 adapter = Adapter("controlnet", "ControlNets", recognise)
