@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hostile import benign
-from hostile.containers import Entry, archive, checkpoint, legacy, members
+from hostile.containers import Entry, archive, checkpoint, legacy, members, tar_block
 from hostile.opcodes import HOOKS, call, frame, name, pickle, row, storage, table, tensor, text, whole, wholes
 
 CLEAN, UNUSUAL, REFUSED, DANGEROUS = "clean", "unusual", "refused", "dangerous"
@@ -394,6 +394,27 @@ def _the_same_member_in_capitals(canary: Path) -> Files:
     yield "accent.ckpt", archive([*members(pickle(STATE), [FOUR]), Entry("é"), Entry("e\u0301")])
 
 
+@case(4300, REFUSED, says="outside of the checkpoint's folder")
+def _a_checkpoint_in_the_folder_that_comes_first(canary: Path) -> Files:
+    good, bad = members(pickle(STATE), [FOUR]), Entry("evil/DATA.PKL", pickle(evil(canary)))
+    yield "first.ckpt", archive([bad, Entry("evil/version", b"3\n"), *good])
+    yield "folder.ckpt", archive([Entry("evil/"), *good])
+    yield "last.ckpt", archive([*good, bad])
+    yield "deep.ckpt", archive([Entry("evil/x/data.pkl", pickle(evil(canary))), *good])
+    yield "root.ckpt", archive([Entry("data.pkl", pickle(evil(canary))), *good])
+    yield "capitals.ckpt", archive([*good, Entry("ARCHIVE/code/x", b"")])
+
+
+@case(4301, REFUSED, says="programs differ")
+def _what_torch_reads_in_capitals(canary: Path) -> Files:
+    pickled, order, stored, version = members(pickle(STATE), [FOUR])
+    yield "byteorder.ckpt", archive([pickled, Entry("archive/BYTEORDER", b"big"), stored, version])
+    yield "storage.ckpt", archive([pickled, order, Entry("archive/DATA/0", FOUR), version])
+    yield "other-storage.ckpt", archive([pickled, order, stored, Entry("archive/Data/1", FOUR), version])
+    yield "version.ckpt", archive([pickled, order, stored, Entry("archive/Version", b"3\n")])
+    yield "constants.ckpt", archive([pickled, order, stored, version, Entry("archive/Constants.pkl", b")")])
+
+
 @case(44, REFUSED)
 def _junk_before_the_archive(canary: Path) -> Files:
     yield "shell.ckpt", b"#!/bin/sh\n" + GOOD
@@ -466,6 +487,24 @@ def _tar_with_a_link(canary: Path) -> Files:
     header = bytearray(512)
     header[:8], header[156:157], header[157:168], header[257:263] = b"storages", b"2", b"/etc/passwd", b"ustar\0"
     yield "old.pt", bytes(header) + bytes(1024)
+
+
+@case(5200, REFUSED, says="also a tar archive")
+def _a_pickle_that_is_a_tar_archive(canary: Path) -> Files:
+    inner = tar_block("pickle", b"x" * 30) + pickle(evil(canary)).ljust(512, b"\0")
+    for opcode in (b"\x80\x03B", b"\x80\x02T"):
+        swallow = opcode + struct.pack("<I", 512 + len(inner) - 7)
+        yield f"{opcode[2:].decode()}.pt", tar_block(swallow.decode("latin-1"), b"") + inner + b"."
+        yield f"{opcode[2:].decode()}-v7.pt", tar_block(swallow.decode("latin-1"), b"", magic=b"") + inner + b"."
+
+
+@case(5201, REFUSED, says="also a zip archive")
+def _a_pickle_that_is_a_zip_archive(canary: Path) -> Files:
+    inner = archive(members(pickle(evil(canary))), comment=b".")
+    yield "bytes.pt", b"\x80\x03B" + struct.pack("<I", len(inner) - 1) + inner
+    inner = checkpoint(pickle(evil(canary)))
+    state = table({"weight": tensor([len(inner)], [1], kind="ByteStorage")})
+    yield "storage.pt", legacy(state, [(len(inner), inner)])
 
 
 @case(53, DANGEROUS, says="os.system")
@@ -586,7 +625,7 @@ def _billions_of_laughs(canary: Path) -> Files:
 LAUGHS = b"".join(b"q%c0](" % index + (b"h%c" % index) * 10 + b"e" for index in range(40))
 
 
-@case(6501, REFUSED)
+@case(6502, REFUSED)
 def _billions_of_names_for_one_tensor(canary: Path) -> Files:
     yield "tensors.ckpt", checkpoint(pickle(table({"state_dict": tensor([4], [1]) + LAUGHS})), FOUR)
 

@@ -83,3 +83,14 @@ def legacy(root: bytes, storages: Sequence[tuple[int, bytes]] = (), *, magic: by
     stacked = [magic, parts.get("version", whole(1001)), parts.get("info", info), root, parts.get("keys", keys)]
     body = b"".join(map(pickle, stacked))
     return body + b"".join(struct.pack("<q", count) + raw for count, raw in storages)
+
+
+def tar_block(name: str, data: bytes, *, magic: bytes = b"ustar\x0000") -> bytes:
+    """The header of a file in a tar archive, with the checksum that it needs; the file's bytes are to follow."""
+    block = bytearray(512)
+    block[: len(name)] = name.encode("latin-1")
+    block[100:108], block[124:136], block[156:157] = b"0000644\0", b"%011o\0" % len(data), b"0"
+    block[257 : 257 + len(magic)] = magic
+    block[148:156] = b" " * 8
+    block[148:156] = b"%06o\0 " % sum(block)
+    return bytes(block)

@@ -13,7 +13,7 @@ import os
 import stat
 import struct
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import repeat
 from pathlib import Path
@@ -23,7 +23,7 @@ from bottega.errors import DangerousModel, FormatError
 from bottega.formats.garbage import uncollected
 from bottega.formats.header import Header, Packed, Safety, TensorInfo, shown
 from bottega.formats.pickled import legacy
-from bottega.formats.pickled.archive import Member, read_members, unpack
+from bottega.formats.pickled.archive import MAX_COMMENT, Archive, Member, read_archive, read_at, unpack
 from bottega.formats.pickled.machine import Machine
 from bottega.formats.pickled.names import DANGEROUS, is_script
 from bottega.formats.pickled.tree import Flat, flatten
@@ -36,7 +36,12 @@ _BROKEN = (ValueError, IndexError, KeyError, struct.error, zlib.error)
 _DAMAGED = "the file is damaged or was made to mislead: get a .safetensors version of this model"
 _CUT = "the download probably stopped halfway: download it again"
 _EVIL = "Bottega runs nothing of it; delete it, or get a .safetensors version of this model"
+_TAR_BLOCK = 512
+_ZIP_END = 22  # bytes at the end of a zip archive, before its comment
 _MANY = 8  # names that are told before "and others"
+
+# What torch reads of an archive, beside data/*.
+_READ = frozenset({"data.pkl", "byteorder", "version", "constants.pkl", "data"})
 
 _Place = tuple[int, Packed | None]  # where a storage begins; within what is unpacked, if it is packed
 
@@ -87,8 +92,9 @@ def read_text_pickle(path: Path) -> Header | None:
 
 def _read_archive(path: Path, file: BinaryIO, size: int) -> Header:
     try:
-        members = read_members(file, size)
-        prefix = _prefix(path, members)
+        archive = read_archive(file, size)
+        members = archive.members
+        prefix = _prefix(path, archive)
         inner = members[f"{prefix}data.pkl"]
         data = unpack(file, inner, MAX_PICKLE)
         order = b"little"
@@ -121,6 +127,8 @@ def _read_bare(path: Path, file: BinaryIO, size: int) -> Header:
     with _refusing(path, machine):
         if isinstance(read, Exception):
             raise read
+        if other := _also(file, size):
+            raise Broken(f"it is also {other}, in which other programs may find something else")
         places: dict[str, _Place] = {}
         for key, storage in machine.storages.items():
             if key not in read.storages:
@@ -131,6 +139,32 @@ def _read_bare(path: Path, file: BinaryIO, size: int) -> Header:
             places[key] = start, None
         flat = flatten(read.root)
     return _header(path, machine, flat, places, [])
+
+
+def _also(file: BinaryIO, size: int) -> str:
+    """What other programs may take a bare pickle for: torch's oldest reader tries tar archives before all else."""
+    tail = min(size, _ZIP_END + MAX_COMMENT)
+    if b"PK\5\6" in read_at(file, size - tail, tail):
+        return "a zip archive"
+    return "a tar archive" if size >= _TAR_BLOCK and _begins_a_tar(read_at(file, 0, _TAR_BLOCK)) else ""
+
+
+def _begins_a_tar(block: bytes) -> bool:
+    """Whether Python's tarfile takes a file's first block for a header of its own: it goes by the checksum alone."""
+    if block[257:262] == b"ustar":
+        return True
+    counted = block[:148] + b" " * 8 + block[156:]  # the checksum's own field counts as spaces
+    unsigned = sum(counted)
+    signed = unsigned - 256 * sum(byte > 127 for byte in counted)
+    field = block[148:156]
+    if field[0] in (0o200, 0o377):
+        told = int.from_bytes(field[1:], "big") - (256**7 if field[0] == 0o377 else 0)
+    else:
+        try:
+            told = int(field.partition(b"\0")[0].strip() or b"0", 8)
+        except ValueError:
+            return False
+    return told in (unsigned, signed)
 
 
 @contextmanager
@@ -155,15 +189,31 @@ def _refusing(path: Path, machine: Machine) -> Iterator[None]:
         raise FormatError(path, f"its pickle is refused: {failure}", _DAMAGED)
 
 
-def _prefix(path: Path, members: Mapping[str, Member]) -> str:
-    """The folder of an archive in which torch keeps its checkpoint, with a slash; any other archive is refused."""
-    found = [name for name in members if name.endswith("/data.pkl") and name.count("/") == 1]
-    if len(found) == 1:
-        return found[0].removesuffix("data.pkl")
+def _prefix(path: Path, archive: Archive) -> str:
+    """The folder of an archive in which torch keeps its checkpoint, with a slash; any other archive is refused.
+
+    torch takes the folder of whatever its directory lists first, and looks for names without regard to capitals.
+    """
+    found = [name for name in archive.members if name.endswith("/data.pkl") and name.count("/") == 1]
+    if not found:
+        what, remedy = _other_archive(archive.members)
+        raise FormatError(path, f"this is {what}, not a model that Bottega can read", remedy)
     if len(found) > 1:
         raise Broken("it holds two checkpoints")
-    what, remedy = _other_archive(members)
-    raise FormatError(path, f"this is {what}, not a model that Bottega can read", remedy)
+    prefix = found[0].removesuffix("data.pkl")
+    for name in _beside_storages(archive.names, prefix):
+        word = name.removeprefix(prefix)
+        if not name.startswith(prefix):
+            raise Broken(f"{shown(name)} in it lies outside of the checkpoint's folder {shown(prefix)}")
+        if word.lower() != word and (word.lower() in _READ or word.lower().startswith("data/")):
+            raise Broken(f"programs differ in what they take {shown(name)} in it for")
+    return prefix
+
+
+def _beside_storages(names: Iterable[str], prefix: str) -> list[str]:
+    """What lies in an archive beside the storages of its checkpoint, of which there may be many."""
+    folder = f"{prefix}data/"
+    return [name for name in names if not name.startswith(folder)]
 
 
 def _other_archive(members: Mapping[str, Member]) -> tuple[str, str]:

@@ -11,14 +11,16 @@ import re
 import stat
 import unicodedata
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from struct import Struct
 from typing import BinaryIO, NamedTuple
 
 from bottega.formats.pickled.values import Broken, CutShort
 
-MAX_MEMBERS = 300_000
-MAX_DIRECTORY = 64 << 20
+MAX_MEMBERS = 150_000
+MAX_DIRECTORY = 24 << 20
+MAX_NAME = 512  # bytes; to normalise a name takes time that grows with the square of its length
+MAX_COMMENT = 65_535
 # All zeros shrink to a thousandth; no model's numbers do.
 MAX_RATIO = 200
 FREE_INFLATION = 64 << 20
@@ -26,7 +28,9 @@ FREE_INFLATION = 64 << 20
 _END, _END64, _LOCATOR64 = Struct("<4s4H2IH"), Struct("<4sQ2H2I4Q"), Struct("<4sIQI")
 # Of the fields of a member's two headers, those that matter: versions, times, and what the other header says, don't.
 _CENTRAL, _LOCAL = Struct("<4s4x2H4x3I4H2x2I"), Struct("<4s2x2H16x2H")
-_MAX_COMMENT = 65_535
+_FIELD = Struct("<2sH")  # what an extra field is, and how many bytes follow
+_LARGE, _PADDING = b"\1\0", b"FB"  # extra fields that torch writes: large sizes, and what aligns a storage
+_MAX_FIELDS = 8  # of one member
 _ALL_ONES = 0xFFFFFFFF
 _FLAGS = 0x0001 | 0x0020 | 0x0040 | 0x2000  # encrypted, patched, strongly encrypted, masked
 _STORED, _DEFLATED = 0, 8
@@ -50,10 +54,20 @@ class Member(NamedTuple):
     crc: int
 
 
-def read_members(file: BinaryIO, size: int) -> dict[str, Member]:
-    """The files of the archive that `file` (of `size` bytes) is, by name; Broken if anything in it is ambiguous."""
-    directory, count, first = _directory(file, size)
-    entries = _entries(directory, count)
+class Archive(NamedTuple):
+    """An archive: what its directory lists, in its order and with folders; its files by name; and whether there is more
+    in it than torch writes into one: comments, or extra fields that are neither sizes nor padding."""
+
+    names: list[str]
+    members: dict[str, Member]
+    embellished: bool
+
+
+def read_archive(file: BinaryIO, size: int) -> Archive:
+    """The archive that `file` (of `size` bytes) is; Broken if anything in it is ambiguous."""
+    directory, count, first, comment = _directory(file, size)
+    entries, embellished = _entries(directory, count)
+    embellished |= comment > 0
     names = _names([raw_name for _, raw_name, *_ in entries])
     members: dict[str, Member] = {}
     position = gap = 0
@@ -61,13 +75,16 @@ def read_members(file: BinaryIO, size: int) -> dict[str, Member]:
         if not position <= offset <= position + gap:
             raise Broken("bytes of it belong to no member" if offset > position else "two of its members overlap")
         # The member's own header, which must say the same as the directory; no call, because there are many of them.
-        header = read_at(file, offset, _LOCAL.size + len(raw_name))
+        name_end = _LOCAL.size + len(raw_name)
+        header = read_at(file, offset, name_end + _FIELD.size)  # these bytes are there: the directory follows
         magic, flags, own_method, name_length, extra_length = _LOCAL.unpack_from(header)
-        if magic != b"PK\3\4" or name_length != len(raw_name) or header[_LOCAL.size :] != raw_name:
+        if magic != b"PK\3\4" or name_length != len(raw_name) or header[_LOCAL.size : name_end] != raw_name:
             raise Broken("a member has two names: another one in its directory than where it lies")
         if own_method != method or flags & _FLAGS:
             raise Broken("a member is packed otherwise than its directory says")
-        start = offset + len(header) + extra_length
+        start = offset + name_end + extra_length
+        if extra_length and _FIELD.unpack_from(header, name_end) != (_PADDING, extra_length - _FIELD.size):
+            embellished |= not _is_usual(read_at(file, offset + name_end, extra_length))
         position, gap = start + packed, _MAX_DESCRIPTOR
         if position > first:
             raise Broken("a member reaches into its directory")
@@ -78,7 +95,7 @@ def read_members(file: BinaryIO, size: int) -> dict[str, Member]:
     if first > position + _MAX_DESCRIPTOR:
         raise Broken("bytes of it belong to no member")
     _check_inflation(members.values())
-    return members
+    return Archive(names, members, embellished)
 
 
 def unpack(file: BinaryIO, member: Member, limit: int) -> bytes:
@@ -109,9 +126,9 @@ def read_at(file: BinaryIO, start: int, count: int) -> bytes:
 # --- the directory ---------------------------------------------------------------------------------------------------
 
 
-def _directory(file: BinaryIO, size: int) -> tuple[bytes, int, int]:
-    """The central directory, how many members it lists, and where it begins."""
-    tail_at = max(0, size - _END.size - _MAX_COMMENT)
+def _directory(file: BinaryIO, size: int) -> tuple[bytes, int, int, int]:
+    """The central directory, how many members it lists, where it begins, and the length of the archive's comment."""
+    tail_at = max(0, size - _END.size - MAX_COMMENT)
     tail = read_at(file, tail_at, size - tail_at)
     found = tail.rfind(b"PK\5\6")
     if found < 0:
@@ -140,7 +157,7 @@ def _directory(file: BinaryIO, size: int) -> tuple[bytes, int, int]:
         raise Broken("its directory is not where it should be: something was put before or into it")
     if count > MAX_MEMBERS or length > MAX_DIRECTORY:
         raise Broken(f"it has {count:,} members, of {MAX_MEMBERS:,} allowed")
-    return read_at(file, first, length), count, first
+    return read_at(file, first, length), count, first, comment
 
 
 def _directory64(file: BinaryIO, locator: bytes, locator_at: int) -> tuple[tuple[int, int, int, int], int]:
@@ -157,8 +174,10 @@ def _directory64(file: BinaryIO, locator: bytes, locator_at: int) -> tuple[tuple
 _Entry = tuple[int, bytes, int, int, int, int]  # offset, name, packed and unpacked size, method, crc
 
 
-def _entries(directory: bytes, count: int) -> list[_Entry]:
+def _entries(directory: bytes, count: int) -> tuple[list[_Entry], bool]:
+    """What the directory says of each member, and whether it says more than torch does."""
     entries = []
+    embellished = False
     at = 0
     for _ in range(count):
         (magic, flags, method, crc, packed, unpacked, name_length, extra_length, comment_length, disk, attributes,
@@ -169,9 +188,11 @@ def _entries(directory: bytes, count: int) -> list[_Entry]:
         at = name_end + extra_length + comment_length
         if magic != b"PK\1\2" or at > len(directory):
             raise Broken("its directory is damaged")
-        if packed == _ALL_ONES or unpacked == _ALL_ONES or offset == _ALL_ONES:
+        if extra_length or comment_length:
             extra = directory[name_end : name_end + extra_length]
-            unpacked, packed, offset = _large(extra, unpacked, packed, offset)
+            embellished |= comment_length > 0 or not _is_usual(extra)
+            if packed == _ALL_ONES or unpacked == _ALL_ONES or offset == _ALL_ONES:
+                unpacked, packed, offset = _large(extra, unpacked, packed, offset)
         if flags & _FLAGS:
             raise Broken(f"its member {_text(raw_name)!a} is encrypted, or says so")
         if method != _STORED and method != _DEFLATED:
@@ -183,20 +204,34 @@ def _entries(directory: bytes, count: int) -> list[_Entry]:
         entries.append((offset, raw_name, packed, unpacked, method, crc))
     if at != len(directory):
         raise Broken("its directory is longer than its members")
-    return entries
+    return entries, embellished
 
 
 def _large(extra: bytes, unpacked: int, packed: int, offset: int) -> list[int]:
-    """Sizes and offset, those that don't fit into 32 bits from the extra field 1."""
-    at = 0
-    while at + 4 <= len(extra):
-        kind, length = int.from_bytes(extra[at : at + 2], "little"), int.from_bytes(extra[at + 2 : at + 4], "little")
-        if kind == 1:
-            body = extra[at + 4 : at + 4 + length]
+    """Sizes and offset, those that don't fit into 32 bits from the extra field that is for them."""
+    for kind, body in _fields(extra):
+        if kind == _LARGE:
             told = iter([int.from_bytes(body[index : index + 8], "little") for index in range(0, len(body) - 7, 8)])
             return [next(told, value) if value == _ALL_ONES else value for value in (unpacked, packed, offset)]
-        at += 4 + length
     return [unpacked, packed, offset]
+
+
+def _is_usual(extra: bytes) -> bool:
+    """Whether torch may have written a member's extra fields."""
+    return all(kind in (_LARGE, _PADDING) for kind, _ in _fields(extra))
+
+
+def _fields(extra: bytes) -> Iterator[tuple[bytes, bytes]]:
+    """Kind and content of each extra field of a member."""
+    at = 0
+    for _ in range(_MAX_FIELDS):
+        if at + _FIELD.size > len(extra):
+            return
+        kind, length = _FIELD.unpack_from(extra, at)
+        at += _FIELD.size
+        yield kind, extra[at : at + length]
+        at += length
+    raise Broken("a member has too many extra fields")
 
 
 # --- limits ----------------------------------------------------------------------------------------------------------
@@ -224,6 +259,8 @@ def _names(raw_names: list[bytes]) -> list[str]:
         text = together.decode("ascii")
         if len(raw_names) == len(set(text.lower().split("\0"))):
             return text.split("\0")
+    if any(len(raw_name) > MAX_NAME for raw_name in raw_names):
+        raise Broken(f"the name of one of its members is longer than {MAX_NAME} bytes")
     names = [_text(raw_name) for raw_name in raw_names]
     seen: set[str] = set()
     for name in names:
