@@ -39,6 +39,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit("Bottega needs Python 3.11 or newer, this is " + sys.version.split()[0] + "; run make PYTHON=/path/to/python3.11" if sys.version_info < (3, 11) else 0)'
 	test -d $(VENV) || $(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --constraint constraints.txt --editable .
+	$(BIN)/python -m compileall -q src  # else the first commands would start slowly
 	touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.installed
