@@ -16,6 +16,7 @@ from small_models import FAMILIES, write_model
 
 from bottega.errors import FileError, FormatError, UnknownModel
 from bottega.library import Catalog, Entry, open_catalog
+from bottega.library.about import About
 from bottega.library.catalog import CatalogError
 from bottega.library.disk import Stamp
 from bottega.library.find import AmbiguousModel, find
@@ -104,6 +105,28 @@ def test_what_takes_so_many_bytes_and_what_is_of_a_family(catalog: Catalog) -> N
     assert catalog.of_size(10) == [ENTRY] and len(catalog.of_size(11)) == 2 and catalog.of_size(12) == []
     assert catalog.of_family("red") == [("a", "checkpoint"), ("llama3:8b", "lora")]
     assert fits(catalog, ENTRY).to_json() == {"lora": ["llama3:8b"]}
+
+
+def test_what_a_site_says_is_of_the_bytes_and_stays_with_them(catalog: Catalog) -> None:
+    other = replace(ENTRY, path=Path("/shelf/b.safetensors"), about=About(title="Mine"))
+    catalog.put([ENTRY, other])
+    catalog.keep_hash(ENTRY, SHA)
+    told = About(title="Theirs", author="somebody", description="it paints vermilion", triggers=("ochre",))
+    catalog.learn(SHA, told)
+    assert [entry.about for entry in catalog.entries()] == [told, other.about]
+    assert [entry.path for entry in catalog.search("vermilion")] == [ENTRY.path]
+    catalog.put([ENTRY])  # its header was read again
+    assert [entry.about for entry in catalog.search("ochre")] == [told]
+    catalog.keep_hash(other, SHA)
+    assert {entry.about.title for entry in catalog.search("ochre somebody")} == {"Theirs", "Mine"}
+    moved = replace(ENTRY, path=Path("/shelf/sub/a.safetensors"))
+    catalog.mark_missing([ENTRY.path])
+    catalog.put([moved])
+    assert catalog.reunite({moved.path}) == [(ENTRY.path, moved.path)]
+    assert moved.path in [entry.path for entry in catalog.search("vermilion")]
+    catalog.learn(SHA, About(author="nobody"))
+    assert catalog.search("vermilion") == []
+    assert {entry.about.author for entry in catalog.search("nobody")} == {"nobody"}
 
 
 def test_all_of_a_batch_or_nothing(catalog: Catalog) -> None:
