@@ -24,6 +24,7 @@ from bottega.library.entry import (
     REFUSED,
     Entry,
     Row,
+    about_of,
     entry_of,
     row_of,
     string,
@@ -354,6 +355,8 @@ class Catalog:
                 (*changes.values(), text(str(entry.path)), *entry.stamp),
             )
             self._index_learnt(connection, [str(entry.path)])
+        for (learnt,) in self._rows("SELECT about FROM learnt WHERE sha256 = ?", hashed.sha256):
+            hashed = replace(hashed, about=hashed.about.over(about_of(learnt)))
         return hashed
 
     # --- what sites say

@@ -190,7 +190,7 @@ def entry_of(row: Row) -> Entry:
         path=Path(string(told["path"])),
         shelf=Path(string(told["shelf"])) if told["shelf"] else None,
         stamp=Stamp(told["size"], told["mtime_ns"], told["inode"]),
-        about=_about(told["about"]).over(_about(told["learnt"])) if told["learnt"] else _about(told["about"]),
+        about=about_of(told["about"]).over(about_of(told["learnt"])) if told["learnt"] else about_of(told["about"]),
         tags=tuple(json.loads(told["tags"])) if told["tags"] else (),
         favourite=bool(told["favourite"]),
         note=string(told["note"]) if told["note"] else "",
@@ -201,7 +201,8 @@ def entry_of(row: Row) -> Entry:
     )
 
 
-def _about(told: str | None) -> About:
+def about_of(told: str | None) -> About:
+    """What the catalog's JSON says of a model."""
     return About.from_json(json.loads(told)) if told else NOTHING
 
 
