@@ -335,6 +335,27 @@ def test_stability_matrix_and_lora_manager(model: Path) -> None:
     assert (told.tags, told.preview) == (("mine", "woman", "photo"), None)
 
 
+def test_what_get_kept_of_a_source(model: Path) -> None:
+    hub = {"site": "huggingface", "repo": "org/name", "page": "https://huggingface.co/org/name/blob/c0/m.safetensors"}
+    beside(model, ".source.json", {**hub, "licence": {"license": "other", "license_name": "open-1", "x": 1}})
+    told = said(model)
+    assert (told.author, told.licence, told.source) == ("org", "open-1", hub["page"])
+    terms = {"allowNoCredit": False, "allowDerivatives": True}
+    beside(model, ".source.json", {"site": "civitai", "licence": terms, "page": "https://civitai.com/models/1"})
+    assert said(model) == About(source="https://civitai.com/models/1", permissions=permissions(terms))
+    for foul in ({"licence": 7, "repo": ["a/b"], "page": "javascript:alert(1)"}, {"licence": None, "page": {}}, []):
+        beside(model, ".source.json", foul)
+        assert said(model).source == said(model).author == ""
+    folder = model.with_name("v1.5")
+    folder.mkdir()
+    folder.with_name("v1.5.source.json").write_text(json.dumps({**hub, "licence": {"license": "mit"}}))
+    told = said(folder)
+    assert (told.licence, told.source) == ("mit", hub["page"])
+    beside(model, ".source.json", {})
+    beside(model, ".license.txt", "\n# The Licence\nof many words")
+    assert said(model).licence == "The Licence"
+
+
 def test_texts_configs_and_pictures(model: Path) -> None:
     beside(model, ".txt", "\ufeffwhat it is\r\n\r\n\r\nand more  \n")
     beside(model, ".yaml", 'model:\n  params:\n    parameterization: "v"\n')

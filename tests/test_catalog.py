@@ -16,6 +16,7 @@ from small_models import FAMILIES, write_model
 
 from bottega.errors import FileError, FormatError, UnknownModel
 from bottega.library import Catalog, Entry, open_catalog
+from bottega.library.about import About
 from bottega.library.catalog import CatalogError
 from bottega.library.disk import Stamp
 from bottega.library.find import AmbiguousModel, find
@@ -112,6 +113,28 @@ def test_what_hears_text_of_another_width_does_not_fit(catalog: Catalog) -> None
     catalog.put([lora, word])
     assert fits(catalog, replace(ENTRY, dimensions={"unet": {"context": 768}})).to_json() == {"lora": ["lora"]}
     assert fits(catalog, replace(ENTRY, dimensions={"unet": {"context": 128}})).to_json() == {"embedding": ["word"]}
+
+
+def test_what_a_site_says_is_of_the_bytes_and_stays_with_them(catalog: Catalog) -> None:
+    other = replace(ENTRY, path=Path("/shelf/b.safetensors"), about=About(title="Mine"))
+    catalog.put([ENTRY, other])
+    catalog.keep_hash(ENTRY, SHA)
+    told = About(title="Theirs", author="somebody", description="it paints vermilion", triggers=("ochre",))
+    catalog.learn(SHA, told)
+    assert [entry.about for entry in catalog.entries()] == [told, other.about]
+    assert [entry.path for entry in catalog.search("vermilion")] == [ENTRY.path]
+    catalog.put([ENTRY])  # its header was read again
+    assert [entry.about for entry in catalog.search("ochre")] == [told]
+    catalog.keep_hash(other, SHA)
+    assert {entry.about.title for entry in catalog.search("ochre somebody")} == {"Theirs", "Mine"}
+    moved = replace(ENTRY, path=Path("/shelf/sub/a.safetensors"))
+    catalog.mark_missing([ENTRY.path])
+    catalog.put([moved])
+    assert catalog.reunite({moved.path}) == [(ENTRY.path, moved.path)]
+    assert moved.path in [entry.path for entry in catalog.search("vermilion")]
+    catalog.learn(SHA, About(author="nobody"))
+    assert catalog.search("vermilion") == []
+    assert {entry.about.author for entry in catalog.search("nobody")} == {"nobody"}
 
 
 def test_all_of_a_batch_or_nothing(catalog: Catalog) -> None:

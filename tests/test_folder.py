@@ -14,7 +14,7 @@ from bottega import formats
 from bottega.errors import DangerousModel, FormatError
 from bottega.formats import Header, folder, read_header, safetensors
 from bottega.formats.header import Safety, TensorInfo
-from bottega.library.disk import is_later_part, is_model_folder, model_name
+from bottega.library.disk import is_model_folder, model_name
 
 FOUR = bytes(4)
 INDEX = {
@@ -573,9 +573,7 @@ def test_which_folders_are_one_model(names: str, expected: bool) -> None:
     assert is_model_folder(frozenset(names.split())) is expected
 
 
-def test_later_parts_are_no_models_by_themselves() -> None:
-    names = {"a-00001-of-00002.gguf", "a-00002-of-00002.gguf", "b-00002-of-00002.gguf", "c.gguf"}
-    assert {name for name in names if is_later_part(name, names)} == {"a-00002-of-00002.gguf"}
+def test_what_a_model_is_called() -> None:
     assert model_name(Path("x/model.onnx")) == "model" and model_name(Path("x/v1.5")) == "v1.5"
 
 

@@ -771,6 +771,15 @@ def test_identify_online(there: Civitai, bottega: Command, home: Path, tmp_path:
     card = home / "cards" / f"{sha256(toy)}.civitai.info"
     assert told["card"] == str(card) and json.loads(card.read_text())["creator"]["username"] == "somebody"
     assert sorted(path.name for path in elsewhere.iterdir()) == ["blue.safetensors", "model.bin.safetensors"]
+    # It is shown and found by what Civitai says, also when its header is read again.
+    for words in ((), ("--forget-missing",)):
+        (elsewhere / "model.bin.safetensors").touch()
+        assert bottega("models", "scan", elsewhere, *words).code == 0
+        about = bottega("models", "show", "model.bin", "--json").json["about"]
+        assert (about["author"], about["triggers"]) == ("somebody", ["toy"])
+        assert [told["name"] for told in bottega("models", "list", "--search", "somebody", "--json").json] == [
+            "model.bin"
+        ]
     # The next time it is known, and its updates can be looked for.
     assert [told["name"] for told in bottega("models", "identify-online", "--json").json] == ["blue"]
     assert bottega("models", "check-updates", "model.bin", "--json").json[0]["newer"] == []

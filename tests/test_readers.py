@@ -153,10 +153,8 @@ def test_interrupted_while_the_processes_start(catalog: Catalog, shelf: Path) ->
     before = children()
     timer = threading.Timer(0.5, interrupt)
     timer.start()
-    began = time.monotonic()
     with pytest.raises(KeyboardInterrupt):
         scanned(catalog, shelf, "late")
-    assert time.monotonic() - began < 2.5
     assert children() == before
 
 

@@ -8,6 +8,7 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from small_models import BLUE, FAMILIES, RED, write_model
 
 from bottega.errors import Interrupted
 from bottega.library import Catalog, Entry, open_catalog
+from bottega.library.catalog import CatalogError
 from bottega.library.find import find
 from bottega.library.hashes import hashes_of, sha256_of
 from bottega.library.scan import scan
@@ -348,6 +350,36 @@ print("done")
 """
 
 
+def test_the_old_one_is_kept_beside_the_new_one(tmp_path: Path) -> None:
+    path = tmp_path / "catalog.sqlite"
+    old_catalog(path)
+    (tmp_path / "catalog.sqlite.v1.part").write_bytes(b"broken off")
+    for _ in range(2):
+        with open_catalog(path) as catalog:
+            check_old_catalog(catalog)
+    assert sorted(each.name for each in tmp_path.iterdir()) == ["catalog.sqlite", "catalog.sqlite.v1"]
+    with closing(sqlite3.connect(tmp_path / "catalog.sqlite.v1")) as kept:
+        assert kept.execute("PRAGMA user_version").fetchone() == (1,)
+        assert kept.execute("SELECT count(*) FROM models").fetchone() == (50,)
+    # An older Bottega, or we after something went wrong, can go on with it.
+    (tmp_path / "catalog.sqlite.v1").rename(path)
+    with open_catalog(path) as catalog:
+        check_old_catalog(catalog)
+    open_catalog(tmp_path / "new" / "catalog.sqlite").close()
+    assert [each.name for each in (tmp_path / "new").iterdir()] == ["catalog.sqlite"]
+
+
+def test_without_room_for_the_copy_the_old_one_stays_as_it_is(tmp_path: Path) -> None:
+    path = tmp_path / "catalog.sqlite"
+    old_catalog(path)
+    (tmp_path / "catalog.sqlite.v1").mkdir()  # nothing can be put in its place
+    with pytest.raises(CatalogError, match="copy"):
+        open_catalog(path)
+    with closing(sqlite3.connect(path)) as connection:
+        assert connection.execute("PRAGMA user_version").fetchone() == (1,)
+    assert sorted(each.name for each in tmp_path.iterdir()) == ["catalog.sqlite", "catalog.sqlite.v1"]
+
+
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs SIGKILL")
 def test_killed_at_any_statement_it_is_the_old_one_or_the_new_one(tmp_path: Path) -> None:
     old_catalog(tmp_path / "original.sqlite")
@@ -361,7 +393,7 @@ def test_killed_at_any_statement_it_is_the_old_one_or_the_new_one(tmp_path: Path
         (version,) = connection.execute("PRAGMA user_version").fetchone()
         tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
         connection.close()
-        assert version == 1 + ("said" in tables)
+        assert version == 1 + ("said" in tables) + ("learnt" in tables)
         assert "models" in tables and "models_1" not in tables
         with open_catalog(path) as catalog:
             check_old_catalog(catalog)

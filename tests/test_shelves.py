@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from small_models import FAMILIES, write_model
 
-from bottega.library import Catalog, open_catalog
+from bottega.library import Catalog, companions, open_catalog
 from bottega.library.disk import is_model_folder
 from bottega.library.layouts import known_places, parse_yaml
 from bottega.library.scan import scan
@@ -448,6 +448,15 @@ def test_half_downloads_and_rubbish_are_passed_over(shelf: Path) -> None:
     touch(shelf / "b.safetensors", shelf / "b.safetensors.aria2", shelf / "c.safetensors", shelf / ".d.safetensors")
     touch(shelf / "$RECYCLE.BIN" / "e.safetensors", shelf / "node_modules" / "f.bin", shelf / "g.vae.pt")
     assert paths(shelf) == {"c.safetensors", "g.vae.pt"}
+
+
+@pytest.mark.parametrize("ending", [*companions.CARDS, *companions.PREVIEWS])
+def test_every_companion_that_is_read_is_noticed(shelf: Path, ending: str) -> None:
+    touch(shelf / "a.b.safetensors")
+    (before,) = walked(shelf)
+    touch(shelf / f"a.b{ending}")
+    (after,) = walked(shelf)
+    assert before.beside == 0 != after.beside
 
 
 def test_cards_and_previews_beside_a_model_make_a_number(shelf: Path) -> None:

@@ -17,10 +17,34 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from bottega.errors import BottegaError
 from bottega.library import search
 from bottega.library.disk import Stamp, model_name
-from bottega.library.entry import COLUMNS, CORRECTABLE, HASHES, REFUSED, Entry, Row, entry_of, row_of, string, text
-from bottega.library.schema import INDEX, JOINED, SELECTED, NewerCatalogError, code_of, connect, prepare, transaction
+from bottega.library.entry import (
+    COLUMNS,
+    CORRECTABLE,
+    HASHES,
+    REFUSED,
+    Entry,
+    Row,
+    about_of,
+    entry_of,
+    row_of,
+    string,
+    text,
+    words_of,
+)
+from bottega.library.schema import (
+    INDEX,
+    JOINED,
+    SELECTED,
+    CopyError,
+    NewerCatalogError,
+    code_of,
+    connect,
+    prepare,
+    transaction,
+)
 
 if TYPE_CHECKING:
+    from bottega.library.about import About
     from bottega.library.hashes import Hashes
 
 __all__ = ["Catalog", "CatalogError", "Entry", "Known", "open_catalog"]
@@ -61,6 +85,8 @@ _MEETINGS = (
     + _MEETING.format("old.sha256 = new.sha256")
     + " ORDER BY same_file DESC, same_bytes DESC, 1, 2"
 )
+# Of bytes of which a site told, by their path.
+_LEARNT = f"SELECT {SELECTED} FROM {JOINED} WHERE models.path = ? AND learnt.sha256 IS NOT NULL"
 _UNSAID = "tags = '[]' AND NOT favourite AND note = '' AND coalesce(kind, category, family, variant) IS NULL"
 _WEIGHTS = "10.0, 4.0, 1.0, 8.0"  # of the columns of the index: name, words, text, and what the user said
 WEIGHED = 2000  # models that a query may find to have each weighed: some 10 ms
@@ -156,7 +182,9 @@ class Catalog:
     def _with_digits(self, name: str, prefix: str) -> list[Entry]:
         low = prefix.upper() if name == "crc32" else prefix.lower()
         after = f"{low}g"  # than which every further digit is less
-        return self._entries(f"{name} >= ? AND {name} < ? AND NOT missing ORDER BY models.path", low, after)
+        return self._entries(
+            f"models.{name} >= ? AND models.{name} < ? AND NOT missing ORDER BY models.path", low, after
+        )
 
     def without_hash(self, name: str, kind: str | None = None) -> list[Entry]:
         """The models that can be read and whose hash of this name is not known, the smallest first."""
@@ -330,7 +358,30 @@ class Catalog:
                 "WHERE path = ? AND size = ? AND mtime_ns = ? AND inode = ?",
                 (*changes.values(), text(str(entry.path)), *entry.stamp),
             )
+            self._index_learnt(connection, [str(entry.path)])
+        for (learnt,) in self._rows("SELECT about FROM learnt WHERE sha256 = ?", hashed.sha256):
+            hashed = replace(hashed, about=hashed.about.over(about_of(learnt)))
         return hashed
+
+    # --- what sites say
+
+    def learn(self, sha256: str, about: About) -> None:
+        """Record what a site says of a file with this SHA-256: it completes what is said beside every such file and in
+        it, now and whenever it is read again."""
+        words, texts = map(search.indexed, words_of(about))
+        with self._transaction() as connection:
+            connection.execute(
+                "INSERT OR REPLACE INTO learnt VALUES (?, ?, ?, ?)", (sha256, json.dumps(about.to_json()), words, texts)
+            )
+            paths = connection.execute("SELECT path FROM models WHERE sha256 = ?", (sha256,)).fetchall()
+            self._index_learnt(connection, [string(path) for (path,) in paths])
+
+    def _index_learnt(self, connection: sqlite3.Connection, paths: Iterable[str]) -> None:
+        """Let the index know what sites say of the models at these paths, whose hash may just have become known."""
+        for path in paths:
+            for row in connection.execute(_LEARNT, (text(path),)).fetchall():
+                values = row_of(entry_of(row))
+                connection.execute(INDEX, (*values[len(COLUMNS) :], text(path)))
 
     # --- what the user says
 
@@ -418,6 +469,7 @@ class Catalog:
                 away = shelf is not None and not os.path.isdir(string(shelf))
                 if same_file or same_bytes:
                     connection.execute(_HAND_HASHES, (before, now))
+                    self._index_learnt(connection, [str(here)])
                 connection.execute(_HAND_WORDS, (now, before))
                 connection.execute(_INDEX_WORDS, (now, now))
                 if not away:
@@ -487,6 +539,9 @@ def open_catalog(path: Path) -> Catalog:
             if code_of(error) not in (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_FULL):
                 raise
             return _in_memory(path, str(error))
+        except BaseException:
+            connection.close()
+            raise
     return Catalog(connection, path)
 
 
@@ -519,6 +574,10 @@ def _explained(path: Path) -> Iterator[None]:
         raise CatalogError(
             f"{path} was made by a newer Bottega", "update Bottega, or move the file away and scan again"
         ) from None
+    except CopyError as error:
+        raise CatalogError(
+            f"{path} is of an older version, and no copy of it could be kept: {error}", "free some space there"
+        ) from error
     except sqlite3.DatabaseError as error:
         raise CatalogError(f"{path}: {error}", _REMEDIES.get(code_of(error), "check the disk that it is on")) from error
 

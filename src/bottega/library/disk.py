@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 from bottega.formats.folder import is_model
-from bottega.formats.gguf import later_part_of
 
 # What models are kept in, also such as Bottega can only call by their names: people look for them on their shelves.
 MODEL_SUFFIXES = frozenset((
@@ -35,12 +34,6 @@ def model_name(path: Path) -> str:
 def is_model_folder(names: Collection[str]) -> bool:
     """Whether a folder with these names in it is one model: diffusers', transformers', or an adapter of PEFT."""
     return is_model(names)
-
-
-def is_later_part(name: str, names: Collection[str]) -> bool:
-    """Whether this file is a part of a split model whose first part lies beside it, and so is no model by itself."""
-    first = later_part_of(name)
-    return first is not None and first in names
 
 
 def stamp_of(path: Path) -> Stamp:

@@ -177,8 +177,8 @@ def row_of(entry: Entry) -> list[Any]:
 
 
 def entry_of(row: Row) -> Entry:
-    """The entry that the values of COLUMNS and of SAID make."""
-    told = dict(zip((*COLUMNS, *SAID), row, strict=True))
+    """The entry that the values of COLUMNS and of SAID make, and what a site said of its bytes."""
+    told = dict(zip((*COLUMNS, *SAID, "learnt"), row, strict=True))
     corrected = {name: told[f"said_{name}"] for name in CORRECTABLE if told[f"said_{name}"] is not None}
     others: dict[str, Any] = {
         **{name: corrected.get(name, told[name]) for name in PLAIN},
@@ -190,7 +190,7 @@ def entry_of(row: Row) -> Entry:
         path=Path(string(told["path"])),
         shelf=Path(string(told["shelf"])) if told["shelf"] else None,
         stamp=Stamp(told["size"], told["mtime_ns"], told["inode"]),
-        about=About.from_json(json.loads(told["about"])) if told["about"] else NOTHING,
+        about=about_of(told["about"]).over(about_of(told["learnt"])) if told["learnt"] else about_of(told["about"]),
         tags=tuple(json.loads(told["tags"])) if told["tags"] else (),
         favourite=bool(told["favourite"]),
         note=string(told["note"]) if told["note"] else "",
@@ -201,15 +201,27 @@ def entry_of(row: Row) -> Entry:
     )
 
 
+def about_of(told: str | None) -> About:
+    """What the catalog's JSON says of a model."""
+    return About.from_json(json.loads(told)) if told else NOTHING
+
+
 # What the user says of a model, in a table of its own.
 SAID = ("tags", "favourite", "note", *(f"said_{name}" for name in CORRECTABLE))
 
 
 def _index_of(entry: Entry, told: Mapping[str, Any]) -> tuple[str, str, str]:
-    about = entry.about
-    words = [*about.triggers, *about.tags, about.base_model, *(told[name] for name in CORRECTABLE), entry.recogniser]
-    texts = [_place(entry), about.title, about.author, about.version, about.notes, about.description]
-    return indexed([entry.name]), indexed(words), indexed(texts)
+    words, texts = words_of(entry.about)
+    words += [*(told[name] for name in CORRECTABLE), entry.recogniser]
+    return indexed([entry.name]), indexed(words), indexed([_place(entry), *texts])
+
+
+def words_of(about: About) -> tuple[list[str], list[str]]:
+    """What a model can be found by of what is said of it: words, and texts, which tell less."""
+    return (
+        [*about.triggers, *about.tags, about.base_model],
+        [about.title, about.author, about.version, about.notes, about.description],
+    )
 
 
 def _place(entry: Entry) -> str:

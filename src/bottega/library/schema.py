@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager, suppress
 
 from bottega.library.entry import COLUMNS, INDEXED, SAID, entry_of, row_of
 
@@ -58,20 +59,34 @@ MIGRATIONS = (
     ) WITHOUT ROWID;
     CREATE VIRTUAL TABLE search USING fts5 (name, words, text, said, tokenize = 'ascii', prefix = '1 2 3');
     """,
+    """
+    CREATE TABLE learnt (sha256 TEXT PRIMARY KEY, about TEXT, words TEXT, text TEXT) WITHOUT ROWID;
+    """,
 )
 
+_INDEXED_SINCE = 2  # the version that brought the index of words
+
 SELECTED = ", ".join(
-    (*(f"models.{name}" for name in COLUMNS), *(f"said.{name.removeprefix('said_')}" for name in SAID))
+    (
+        *(f"models.{name}" for name in COLUMNS),
+        *(f"said.{name.removeprefix('said_')}" for name in SAID),
+        "learnt.about",
+    )
 )
-JOINED = "models LEFT JOIN said ON said.path = models.path"
+JOINED = "models LEFT JOIN said ON said.path = models.path LEFT JOIN learnt ON learnt.sha256 = models.sha256"
 INDEX = (
-    f"INSERT OR REPLACE INTO search (rowid, {', '.join(INDEXED)}, said) SELECT id, {', '.join('?' * len(INDEXED))}, "
-    "coalesce((SELECT words FROM said WHERE said.path = models.path), '') FROM models WHERE path = ?"
+    f"INSERT OR REPLACE INTO search (rowid, {', '.join(INDEXED)}, said) "
+    "SELECT id, ?, ? || coalesce(' ' || learnt.words, ''), ? || coalesce(' ' || learnt.text, ''), "
+    f"coalesce(said.words, '') FROM {JOINED} WHERE models.path = ?"
 )
 
 
 class NewerCatalogError(Exception):
     """The file was made by a newer Bottega, which may keep what this one does not know of."""
+
+
+class CopyError(Exception):
+    """The file is of an older version, and no copy of it could be kept beside it."""
 
 
 def connect(target: str, *, uri: bool = False) -> sqlite3.Connection:
@@ -80,7 +95,8 @@ def connect(target: str, *, uri: bool = False) -> sqlite3.Connection:
 
 
 def prepare(connection: sqlite3.Connection) -> None:
-    """Bring the tables up to date; raises NewerCatalogError for those of a newer version."""
+    """Bring the tables up to date; raises NewerCatalogError for those of a newer version,
+    CopyError where those of an older one could not be kept beside them."""
     version = _version(connection)
     if version > len(MIGRATIONS):
         raise NewerCatalogError
@@ -90,10 +106,12 @@ def prepare(connection: sqlite3.Connection) -> None:
     with transaction(connection):
         # Another process may have done it while this one waited for its turn, so the version is read again.
         version = _version(connection)
+        if 0 < version < len(MIGRATIONS):
+            _keep_copy(connection, version)
         for script in MIGRATIONS[version:]:
             for statement in script.split(";"):
                 connection.execute(statement)
-        if version < len(MIGRATIONS):
+        if version < _INDEXED_SINCE:
             _index_all(connection)
         connection.execute(f"PRAGMA user_version = {len(MIGRATIONS)}")
 
@@ -121,6 +139,25 @@ def _index_all(connection: sqlite3.Connection) -> None:
         values = row_of(entry_of(row))
         connection.execute("UPDATE models SET folded = ? WHERE path = ?", (values[COLUMNS.index("folded")], row[0]))
         connection.execute(INDEX, (*values[len(COLUMNS) :], row[0]))
+
+
+def _keep_copy(connection: sqlite3.Connection, version: int) -> None:
+    """Keep the file as it is beside itself, under the number of its version: an older Bottega can go on with it."""
+    path = next(file for _, name, file in connection.execute("PRAGMA database_list") if name == "main")
+    if not path:
+        return  # it is in memory
+    copy, part = f"{path}.v{version}", f"{path}.v{version}.part"
+    with suppress(FileNotFoundError):
+        os.unlink(part)  # of a copy that was broken off
+    try:
+        # Through a connection of its own: this one is about to write, and a copy would wait for it for ever.
+        with closing(connect(path)) as source, closing(connect(part)) as target:
+            source.backup(target)
+        os.replace(part, copy)
+    except (OSError, sqlite3.Error) as error:
+        with suppress(OSError):
+            os.unlink(part)
+        raise CopyError(str(error)) from error
 
 
 def _use_wal(connection: sqlite3.Connection) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from bottega.library import layouts, stores
+from bottega.library import companions, layouts, stores
 from bottega.library.disk import MODEL_SUFFIXES, Stamp, file_stamp, folder_files, folder_stamp, is_model_folder
 
 # Python's own folders are full of `.pt` and `.bin` files that are no models.
@@ -18,12 +18,6 @@ NO_SHELVES = frozenset((
     "__pycache__", "node_modules", "site-packages", "venv", "python_embeded", "python_embedded", "__MACOSX",
     "$RECYCLE.BIN", "System Volume Information", "lost+found",
 ))  # fmt: skip
-
-# What other programs, and people, put beside a model under its name: cards with what it is, and pictures of it.
-CARDS = (".civitai.info", ".cm-info.json", ".metadata.json", ".json", ".yaml", ".txt", ".md")
-PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".avif")
-_BESIDE = frozenset((".info", ".json", ".yaml", ".txt", ".md", *PICTURES))
-_MORE = (".civitai", ".cm-info", ".metadata", ".preview")  # words between a model's name and such an ending
 
 _SHARD = re.compile(r"(.+)-([0-9]{5})-of-([0-9]{5})", re.DOTALL)
 
@@ -154,7 +148,7 @@ class Walk:
                 continue
             stem, ending = os.path.splitext(name)
             ending = ending.lower()
-            if ending in _BESIDE:
+            if ending in companions.LAST:
                 others.append((stem, entry))
             elif ending in MODEL_SUFFIXES and f"{name}.aria2" not in names and entry.path not in self._recorded:
                 title = None
@@ -238,7 +232,7 @@ def _beside(others: Iterable[tuple[str, os.DirEntry[str]]], stems: Collection[st
     for stem, entry in others:
         if stem not in stems:
             stem, more = os.path.splitext(stem)
-            if more not in _MORE or stem not in stems:
+            if more not in companions.BEFORE or stem not in stems:
                 continue
         try:
             status = entry.stat()

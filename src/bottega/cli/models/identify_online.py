@@ -63,6 +63,7 @@ def looked_up(
     client: Client, settings: Settings, catalog: Catalog, entry: Entry, progress: Progress, *, write_beside: bool
 ) -> dict[str, Any]:
     """What Civitai knows of one model, which is kept; and its hash, which is computed where it is not known."""
+    from bottega.library.about.cards import from_civitai_version
     from bottega.library.hashes import sha256_of
     from bottega.library.sources.civitai import one_line, page_of
     from bottega.library.sources.online import identify_online, keep_card
@@ -74,6 +75,7 @@ def looked_up(
     card = identify_online(client, settings, hashed.sha256)
     if card is None:
         return {"sha256": hashed.sha256}
+    catalog.learn(hashed.sha256, from_civitai_version(card))
     return {
         "sha256": hashed.sha256,
         "known": True,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections import Counter
 from collections.abc import Sequence
@@ -68,7 +69,19 @@ def run(args: argparse.Namespace, settings: Settings, catalog: Catalog) -> int:
         print_json(report_json(looked, report, missing, forgotten))
     else:
         print(report_text(looked, report, missing, forgotten))
+        if not args.folders:
+            suggest(shelves)
     return 0
+
+
+def suggest(shelves: Sequence[Path]) -> None:
+    """Name the places where other programs keep models here, as far as they are no shelves yet."""
+    from bottega.library.layouts import known_places
+
+    known = {os.path.realpath(shelf) for shelf in shelves}
+    for place in known_places(os.environ):
+        if not any(os.path.realpath(place).startswith(shelf) for shelf in known):
+            print(f"there are models in {printable(str(place))}: `bottega models scan` it", file=sys.stderr)
 
 
 def gone_from(catalog: Catalog, shelves: Sequence[Path]) -> list[Path]:

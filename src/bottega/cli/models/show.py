@@ -46,7 +46,7 @@ def run(args: argparse.Namespace, settings: Settings, catalog: Catalog) -> int:
     parts = part_rows(header, entry.parts)
     fitting = fits(catalog, entry)
     if args.json:
-        told = {**entry.to_json(), "parts": parts, "dtypes": header.dtypes}
+        told = {**entry.to_json(), "parts": parts, "dtypes": dict(header.dtypes)}
         print_json({**told, "notes": list(header.notes), "fits": fitting.to_json()})
         return 0
     print(show_text(entry, header, parts, fitting))

@@ -1,11 +1,11 @@
-"""What stands in the cards that other programs put beside a model: A1111, Civitai's, Stability Matrix, Lora Manager."""
+"""What stands in the cards that programs put beside a model: A1111, Civitai's, Stability Matrix, Lora Manager, us."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
-from bottega.library.about.facts import About, inner, long_text, number, parsed, some, text, words
+from bottega.library.about.facts import About, address, inner, long_text, number, parsed, some, text, words
 from bottega.library.about.markup import plain
 
 MAX_MARKUP = 200_000  # characters of HTML that are looked at
@@ -85,6 +85,18 @@ def from_lora_manager(told: Mapping[str, Any]) -> About:
         notes=long_text(told.get("notes")),
     )
     return own.over(from_civitai_version(inner(told, "civitai")))
+
+
+def from_source(told: Mapping[str, Any]) -> About:
+    """Our own `.source.json`: the page that a model was fetched from, and the licence that its site gave."""
+    terms = inner(told, "licence")
+    return About(
+        author=text(told.get("repo")).rpartition("/")[0],
+        licence=text(terms.get("license_name")) or text(terms.get("license")) or text(told.get("licence")),
+        permissions=permissions(terms),
+        source=address(told.get("page")),
+        extra=some([("licence text", text(terms.get("license_link")))]),
+    )
 
 
 # --- Civitai's permissions -------------------------------------------------------------------------------------------

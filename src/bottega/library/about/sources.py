@@ -13,13 +13,13 @@ from typing import Any
 
 from bottega.formats import strictjson
 from bottega.formats.header import Header
+from bottega.library import companions
 from bottega.library.about import cards
 from bottega.library.about.facts import About, long_text, some, text, words
 from bottega.library.about.markup import first_paragraph, heading, tidy
 from bottega.library.about.metadata import said_in_metadata
-from bottega.library.disk import MODEL_SUFFIXES
+from bottega.library.disk import model_name
 from bottega.library.layouts import parse_yaml
-from bottega.library.shelves import PICTURES
 from bottega.library.stores import ollama_manifests
 
 MAX_CARD = 4 << 20  # bytes of a card; real ones have some thousand
@@ -40,10 +40,11 @@ def _sources(header: Header, path: Path) -> Iterator[About]:
     """What each source says, the one that is to be believed most first."""
     is_folder = path.is_dir()
     ignored: list[str] = []
+    stem = os.fspath(path.with_name(model_name(path)))
     if is_folder:
         yield _hub_card(path, ignored)
+        yield cards.from_source(_object(_content(stem + companions.SOURCE, ignored)))
     else:
-        stem = os.fspath(path.with_suffix("") if path.suffix.lower() in MODEL_SUFFIXES else path)
         yield from _beside(stem, path.name, ignored)
     yield said_in_metadata(header)
     if not is_folder:
@@ -60,8 +61,9 @@ def _sources(header: Header, path: Path) -> Iterator[About]:
 _CARDS: tuple[tuple[str, Callable[[dict[str, Any], str], About]], ...] = (
     (".json", cards.from_json_card),
     (".metadata.json", lambda told, file: cards.from_lora_manager(told)),
-    (".civitai.info", lambda told, file: cards.from_json_card(told, file)),
-    (".cm-info.json", lambda told, file: cards.from_stability_matrix(told)),
+    (companions.CIVITAI, lambda told, file: cards.from_json_card(told, file)),
+    (companions.STABILITY_MATRIX, lambda told, file: cards.from_stability_matrix(told)),
+    (companions.SOURCE, lambda told, file: cards.from_source(told)),
 )
 
 
@@ -69,9 +71,11 @@ def _beside(stem: str, file: str, ignored: list[str]) -> Iterator[About]:
     for ending, read in _CARDS:
         if raw := _content(stem + ending, ignored):
             yield read(_object(raw), file)
-    for ending, shown in ((".txt", tidy), (".description.txt", tidy), (".md", first_paragraph)):
+    for ending, shown in ((".txt", tidy), (companions.DESCRIPTION, tidy), (".md", first_paragraph)):
         if raw := _content(stem + ending, ignored):
             yield About(description=long_text(shown(raw.decode("utf-8-sig", "replace"))))
+    if raw := _content(stem + companions.LICENCE, ignored):
+        yield About(licence=_first_line(raw))
     if raw := _content(f"{stem}.yaml", ignored):
         match = _PARAMETERIZATION.search(raw[: 1 << 20].decode("utf-8", "replace"))
         yield About(extra=some([("prediction", match[1] if match else "")]))
@@ -80,7 +84,7 @@ def _beside(stem: str, file: str, ignored: list[str]) -> Iterator[About]:
 
 def _preview(stem: str) -> str | None:
     """The first picture of a model that lies beside it."""
-    names = (f"{stem}{middle}{ending}" for middle in (".preview", "") for ending in PICTURES)
+    names = (f"{stem}{ending}" for ending in companions.PREVIEWS)
     return next((name for name in names if _size(name) is not None), None)
 
 

@@ -18,6 +18,7 @@ from bottega.errors import SaveError
 from bottega.formats import strictjson
 from bottega.formats.atomic import atomic
 from bottega.formats.sniff import sniff_bytes
+from bottega.library import companions
 from bottega.library.disk import model_name
 from bottega.library.sources.client import Client
 from bottega.library.sources.download import Fetched
@@ -44,7 +45,7 @@ def fetch_extras(client: Client, offer: Offer) -> Extras:
     files: dict[str, bytes] = {}
     notes = []
     if offer.card is not None:
-        files[".civitai.info"] = json.dumps(offer.card, indent=4).encode()
+        files[companions.CIVITAI] = json.dumps(offer.card, indent=4).encode()
     for ending, remote in offer.texts.items():
         try:
             files[ending] = client.small(remote.urls[0], MAX_CARD, remote.site)
@@ -86,7 +87,7 @@ def write_beside(
     try:
         for ending, content in extras.files.items():
             write_new(beside(path, ending), content)
-        with atomic(beside(path, ".source.json")) as out:
+        with atomic(beside(path, companions.SOURCE)) as out:
             out.write(json.dumps(source, indent=2).encode())
     except SaveError as error:
         return (*extras.notes, str(error))  # the model itself is there
@@ -107,7 +108,7 @@ def beside(path: Path, ending: str) -> Path:
 
 def sources_under(root: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
     """Every model under a folder, or one level deeper, that was fetched and is still there, with its source."""
-    for file in (*sorted(root.glob("*.source.json")), *sorted(root.glob("*/*.source.json"))):
+    for file in (*sorted(root.glob(f"*{companions.SOURCE}")), *sorted(root.glob(f"*/*{companions.SOURCE}"))):
         told = read_json(file)
         name = told.get("name") if told else None
         if told and isinstance(name, str) and name.strip(".") and not re.search(r"[/\\\0]", name):
@@ -118,12 +119,12 @@ def sources_under(root: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
 
 def known_of(path: Path, cards: Path, sha256: str | None) -> dict[str, Any] | None:
     """Where a model is from, as far as anything beside it or in the home tells: `site` and what identifies it there."""
-    if (told := read_json(beside(path, ".source.json"))) and told.get("site") in ("civitai", "huggingface"):
+    if (told := read_json(beside(path, companions.SOURCE))) and told.get("site") in ("civitai", "huggingface"):
         return told
-    for file in (beside(path, ".civitai.info"), *([card_path(cards, sha256)] if sha256 else [])):
+    for file in (beside(path, companions.CIVITAI), *([card_path(cards, sha256)] if sha256 else [])):
         if (told := read_json(file)) and _is_id(told.get("modelId")) and _is_id(told.get("id")):
             return {"site": "civitai", "model": told["modelId"], "version": told["id"]}
-    told = read_json(beside(path, ".cm-info.json"))  # Stability Matrix's
+    told = read_json(beside(path, companions.STABILITY_MATRIX))  # Stability Matrix's
     if told and _is_id(told.get("ModelId")) and _is_id(told.get("VersionId")):
         return {"site": "civitai", "model": told["ModelId"], "version": told["VersionId"]}
     return None
@@ -131,7 +132,7 @@ def known_of(path: Path, cards: Path, sha256: str | None) -> dict[str, Any] | No
 
 def card_path(cards: Path, sha256: str) -> Path:
     """Where the home keeps what Civitai knows of the file with this hash."""
-    return cards / f"{sha256}.civitai.info"
+    return cards / f"{sha256}{companions.CIVITAI}"
 
 
 def read_json(path: Path) -> dict[str, Any] | None:

@@ -14,6 +14,7 @@ from typing import Any
 from urllib.parse import quote, unquote, urlsplit
 
 from bottega.formats.folder import installable
+from bottega.library import companions
 from bottega.library.disk import MODEL_SUFFIXES
 from bottega.library.sources.client import Client
 from bottega.library.sources.errors import BadReference, HttpError, NetworkError, Refused
@@ -246,7 +247,7 @@ def _texts(files: Mapping[str, RemoteFile]) -> dict[str, RemoteFile]:
         texts[".md"] = files["README.md"]
     for name in ("LICENSE", "LICENSE.txt", "LICENSE.md", "LICENCE"):
         if name in files:
-            texts[".license.txt"] = files[name]
+            texts[companions.LICENCE] = files[name]
             break
     return texts
 

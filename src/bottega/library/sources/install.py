@@ -13,6 +13,7 @@ from typing import Any
 from bottega.errors import DangerousModel, FileError, FormatError, SaveError
 from bottega.formats import Header, read_header
 from bottega.formats.atomic import atomic, settle_new, sync_folder, sync_tree
+from bottega.library import companions
 from bottega.library.catalog import Catalog, Entry
 from bottega.library.disk import MODEL_SUFFIXES, stamp_of
 from bottega.library.find import identify_path
@@ -187,7 +188,7 @@ def install_folder(client: Client, shelf: Shelf, offer: Offer, staging: Path, ta
 
 def complete_beside(client: Client, installed: Entry, offer: Offer, root: Path) -> None:
     """Write what belongs beside a model that was there before, where it lies on our own shelf and has none of it."""
-    if installed.path.is_relative_to(root) and not beside(installed.path, ".source.json").exists():
+    if installed.path.is_relative_to(root) and not beside(installed.path, companions.SOURCE).exists():
         extras = fetch_extras(client, offer)
         write_beside(installed.path, offer, extras, None, installed.sha256 or "", installed.size)
 

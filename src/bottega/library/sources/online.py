@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from bottega.formats.atomic import atomic
+from bottega.library import companions
 from bottega.library.catalog import Entry
 from bottega.library.sources import civitai, huggingface
 from bottega.library.sources.cards import beside, card_path, known_of, write_new
@@ -111,7 +112,7 @@ def keep_card(entry: Entry, card: Mapping[str, Any], settings: Settings, *, writ
     """
     raw = json.dumps(card, indent=4).encode()
     if write_beside or entry.path.is_relative_to(settings.models):
-        path = beside(entry.path, ".civitai.info")
+        path = beside(entry.path, companions.CIVITAI)
         write_new(path, raw)
         return path
     assert entry.sha256
