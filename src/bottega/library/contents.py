@@ -7,25 +7,27 @@ from __future__ import annotations
 
 import io
 import mmap
-import zlib
 from collections.abc import Callable, Generator, Iterator
-from contextlib import contextmanager
 from math import prod
 from pathlib import Path
 from queue import SimpleQueue
 from threading import Thread
 from types import TracebackType
-from typing import BinaryIO, TypeVar
+from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
 
 from bottega.errors import FormatError
-from bottega.formats.header import BYTES_OF_DTYPE, TensorInfo
+from bottega.formats.gguf import QUANTISED
+from bottega.formats.header import BYTES_OF_DTYPE, Packed, TensorInfo
 from bottega.formats.sniff import unreadable
+from bottega.library.unpacked import KEPT, Unpacked
 from bottega.spec import Pieces
+
+if TYPE_CHECKING:
+    import numpy as np
 
 ELEMENTS = 1 << 21  # of one block: large enough that a call costs nothing, small enough for the processor's cache
 HELD = 4  # blocks that may be in use at once: one read, two waiting, one written
 AHEAD = HELD - 2
-_UNPACKED = 1 << 20  # bytes that are unpacked at a time
 
 Item = TypeVar("Item")
 
@@ -38,6 +40,7 @@ class Reader:
 
     def __init__(self) -> None:
         self._files: dict[Path, BinaryIO] = {}
+        self._unpacked: dict[tuple[Path, Packed], Unpacked] = {}  # the one that was used longest ago comes first
         self._buffers = [bytearray() for _ in range(HELD)]
         self._turn = 0
 
@@ -51,7 +54,10 @@ class Reader:
         """Close the files."""
         for file in self._files.values():
             file.close()
+        for packed in self._unpacked.values():
+            packed.close()
         self._files.clear()
+        self._unpacked.clear()
 
     def blocks(self, pieces: Pieces, elements: int = ELEMENTS) -> Iterator[memoryview]:
         """The little-endian numbers of the pieces, one after the other, `elements` at a time; the last may be fewer."""
@@ -79,11 +85,34 @@ class Reader:
 
     def _sources(self, info: TensorInfo) -> Iterator[Callable[[memoryview], int]]:
         """What fills memory with the tensor's bytes, and answers with how many it gave, 0 at its end."""
-        if info.strides is None and info.packed is None and not info.big_endian:
-            yield self._span(info)
+        packed = self._unpack(info, info.packed) if info.packed else None
+        if info.strides is None and not info.big_endian:
+            yield self._unpacked_span(info, packed) if packed else self._span(info)
             return
-        for slab in gathered(info):
+        for slab in gathered(info, packed.whole().fileno() if packed else None):
             yield io.BytesIO(slab).readinto
+
+    def _unpack(self, info: TensorInfo, packed: Packed) -> Unpacked:
+        """The stretch that a tensor lies in, which others may lie in too, so that a few are kept."""
+        key = info.file, packed
+        self._unpacked[key] = self._unpacked.pop(key) if key in self._unpacked else Unpacked(info, packed)
+        if len(self._unpacked) > KEPT:
+            self._unpacked.pop(next(iter(self._unpacked))).close()
+        return self._unpacked[key]
+
+    def _unpacked_span(self, info: TensorInfo, packed: Unpacked) -> Callable[[memoryview], int]:
+        at = info.start
+
+        def fill(room: memoryview) -> int:
+            nonlocal at
+            wanted = min(len(room), info.end - at)
+            count = packed.read(at, room[:wanted]) if wanted else 0
+            if wanted and not count:
+                raise FormatError(info.file, "its compressed tensors are shorter than it claims", "download it again")
+            at += count
+            return count
+
+        return fill
 
     def _span(self, info: TensorInfo) -> Callable[[memoryview], int]:
         at = info.start
@@ -116,11 +145,15 @@ def dtype_of(pieces: Pieces) -> str:
     if others:
         raise FormatError(pieces[0].file, f"parts of one tensor are stored as {dtype} and {others[0]}")
     if dtype not in BYTES_OF_DTYPE:
-        what = f"it holds tensors that are quantised ({dtype})"
-        raise FormatError(
-            pieces[0].file, what, "get the model in float16: what quantisation lost can't be brought back"
-        )
+        raise _not_writable(pieces[0].file, dtype)
     return dtype
+
+
+def _not_writable(path: Path, dtype: str) -> FormatError:
+    if dtype in QUANTISED:
+        what = f"it holds tensors that are quantised ({dtype})"
+        return FormatError(path, what, "get the model in float16: what quantisation lost can't be brought back")
+    return FormatError(path, f"it holds tensors of the dtype {dtype}, which safetensors lacks", "get it in another one")
 
 
 def shape_of(pieces: Pieces) -> tuple[int, ...]:
@@ -135,10 +168,11 @@ def bytes_of(info: TensorInfo) -> int:
     return int(prod(info.shape) * BYTES_OF_DTYPE[info.dtype])
 
 
-def gathered(info: TensorInfo) -> Iterator[memoryview]:
-    """The numbers of a tensor that lies scattered, packed or in the other byte order: little-endian, one after another.
+def gathered(info: TensorInfo, whole: int | None = None) -> Iterator[memoryview]:
+    """The numbers of a tensor that lies scattered or in the other byte order: little-endian, one after another.
 
-    It is read by way of a map whose pages are given back after each slab.
+    It is read by way of a map whose pages are given back after each slab: of its file, or of the open one with this
+    descriptor, into which it was unpacked.
     """
     import numpy as np
 
@@ -148,60 +182,42 @@ def gathered(info: TensorInfo) -> Iterator[memoryview]:
         number = np.dtype(f"{'>' if info.big_endian else '<'}c8")
     if 0 in info.shape:
         return
-    with _bytes_of_file(info) as (content, base):
-        flat = np.frombuffer(content, np.uint8, info.end - info.start, info.start - base)
-        shape = info.shape or (1,)
-        if info.strides is None:
-            view = flat.view(number).reshape(shape)
-        else:
-            steps = tuple(step * width for step in info.strides) or (width,)
-            view = np.lib.stride_tricks.as_strided(flat[: len(flat) // width * width].view(number), shape, steps)
-        rows = max(1, ELEMENTS // max(1, view[0].size))
-        for at in range(0, len(view), rows):
-            slab = np.ascontiguousarray(view[at : at + rows], number.newbyteorder("<"))
-            yield memoryview(slab.reshape(-1).view(np.uint8))
-            if isinstance(content, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
-                content.madvise(mmap.MADV_DONTNEED)
-        del flat, view
+    content = _mapped(info, whole)
+    if len(content) < info.end:
+        raise FormatError(info.file, "became shorter while it was read", "try again when it is complete")
+    flat = np.frombuffer(content, np.uint8, info.end - info.start, info.start)
+    shape = info.shape or (1,)
+    if info.strides is None:
+        view = flat.view(number).reshape(shape)
+    else:
+        steps = tuple(step * width for step in info.strides) or (width,)
+        view = np.lib.stride_tricks.as_strided(flat[: len(flat) // width * width].view(number), shape, steps)
+    for part in _slabs(view):
+        slab = np.ascontiguousarray(part, number.newbyteorder("<"))
+        yield memoryview(slab.reshape(-1).view(np.uint8))
+        if hasattr(mmap, "MADV_DONTNEED"):
+            content.madvise(mmap.MADV_DONTNEED)
 
 
-@contextmanager
-def _bytes_of_file(info: TensorInfo) -> Iterator[tuple[mmap.mmap | bytearray, int]]:
-    """The bytes that a tensor's place counts in, mapped or unpacked, and the place of the first of them."""
+def _slabs(view: np.ndarray[Any, Any]) -> Iterator[np.ndarray[Any, Any]]:
+    """Parts of an array, in order, of about a block's elements each, however long its rows are."""
+    if view[0].size > ELEMENTS:
+        for row in view:
+            yield from _slabs(row)
+        return
+    rows = max(1, ELEMENTS // max(1, view[0].size))
+    for at in range(0, len(view), rows):
+        yield view[at : at + rows]
+
+
+def _mapped(info: TensorInfo, whole: int | None) -> mmap.mmap:
     try:
+        if whole is not None:
+            return mmap.mmap(whole, 0, access=mmap.ACCESS_READ)
         with info.file.open("rb") as file:
-            if info.packed is None:
-                content: mmap.mmap | bytearray = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-            else:
-                content = _unpacked(file, info)
+            return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     except OSError as error:
         raise unreadable(info.file, error) from error
-    yield content, 0 if info.packed is None else info.start
-
-
-def _unpacked(file: BinaryIO, info: TensorInfo) -> bytearray:
-    """The bytes of a tensor in a stretch that is compressed: those before it are unpacked and forgotten."""
-    assert info.packed is not None
-    unpacker, kept, before = zlib.decompressobj(-15), bytearray(), info.start
-    file.seek(info.packed.start)
-    left = info.packed.end - info.packed.start
-    while left and len(kept) < info.end - info.start:
-        raw = file.read(min(_UNPACKED, left))
-        if not raw:
-            break
-        left -= len(raw)
-        while raw:
-            try:
-                some = unpacker.decompress(raw, _UNPACKED)
-            except zlib.error as error:
-                raise FormatError(info.file, f"its compressed part is damaged ({error})", "download it again") from None
-            raw = unpacker.unconsumed_tail
-            skipped = min(before, len(some))
-            before -= skipped
-            kept += some[skipped:]
-    if len(kept) < info.end - info.start:
-        raise FormatError(info.file, "holds fewer bytes than it says", "download it again")
-    return kept[: info.end - info.start]
 
 
 def ahead(items: Generator[Item]) -> Generator[Item]:

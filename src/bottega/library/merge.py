@@ -491,7 +491,7 @@ class Smith:
         from bottega.runtime.casts import Cast, OutOfRange
 
         if target.dtype not in self._casts:
-            self._casts[target.dtype] = Cast("F32", target.dtype, ELEMENTS)
+            self._casts[target.dtype] = Cast("F32", target.dtype, ELEMENTS, HELD)
         cast = self._casts[target.dtype]
         for block in blocks:
             for part in block.split(ELEMENTS):

@@ -15,10 +15,10 @@ from typing import Protocol
 
 from bottega.errors import BottegaError, FileError, SaveError
 from bottega.formats import read_header
-from bottega.formats.atomic import atomic, atomic_folder, settle_new
+from bottega.formats.atomic import atomic, atomic_folder, replace_folder, settle_new, settle_new_folder
 from bottega.formats.header import BYTES_OF_DTYPE, Header, shown
 from bottega.formats.safetensors import file_order, file_size, write_stream
-from bottega.library.contents import ELEMENTS, Reader, ahead, dtype_of, shape_of
+from bottega.library.contents import ELEMENTS, HELD, Reader, ahead, dtype_of, shape_of
 from bottega.library.disk import FOLDER_MARK
 from bottega.spec import Pieces
 
@@ -97,13 +97,9 @@ def write(
     try:
         if "" in plan:
             write_file(destination, Copy(plan[""]), metadata, told, os.replace if force else settle_new)
-        elif force and destination.is_dir():
-            replaced = destination.with_name(f"{destination.name}.replaced")
-            with atomic_folder(destination, replaced) as folder:
-                _write_folder(folder, plan, files, metadata, told)
-            shutil.rmtree(replaced)
         else:
-            with atomic_folder(destination) as folder:
+            replaces = force and destination.is_dir()
+            with atomic_folder(destination, replace_folder if replaces else settle_new_folder) as folder:
                 _write_folder(folder, plan, files, metadata, told)
     except FileExistsError:
         raise taken(destination) from None
@@ -233,7 +229,7 @@ class Copier:
         from bottega.runtime.casts import Cast, OutOfRange
 
         if (stored, target.dtype) not in self._casts:
-            self._casts[stored, target.dtype] = Cast(stored, target.dtype, ELEMENTS)
+            self._casts[stored, target.dtype] = Cast(stored, target.dtype, ELEMENTS, HELD)
         try:
             yield from map(self._casts[stored, target.dtype], blocks)
         except OutOfRange as error:

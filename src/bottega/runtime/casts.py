@@ -10,8 +10,6 @@ import torch
 
 from bottega.runtime.weights import DTYPES
 
-_HELD = 4  # results that are kept from being overwritten
-
 
 class OutOfRange(ValueError):
     """A number that is finite and would not be so in the dtype that it is to be cast to."""
@@ -21,12 +19,12 @@ class Cast:
     """Casts blocks of at most `elements` numbers of one dtype to another, rounding to nearest.
 
     What is too large for float8 becomes its largest number; for float16 and bfloat16 that raises OutOfRange, as such a
-    model would make nothing but black pictures. A result is overwritten by the fourth after it.
+    model would make nothing but black pictures. A result is overwritten by the one that comes `held` after it.
     """
 
-    def __init__(self, source: str, target: str, elements: int) -> None:
+    def __init__(self, source: str, target: str, elements: int, held: int) -> None:
         self._source, self._target = DTYPES[source], DTYPES[target]
-        self._results = cycle([torch.empty(elements, dtype=self._target) for _ in range(_HELD)])
+        self._results = cycle([torch.empty(elements, dtype=self._target) for _ in range(held)])
         self._largest = torch.finfo(self._target).max
         self._narrows = self._largest < torch.finfo(self._source).max
         # The way by float32 loses nothing, and is two to four times as fast as the direct one.
