@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -45,6 +47,30 @@ def pixels(path: Path) -> Image.Image:
     """A picture, with its file closed."""
     with Image.open(path) as picture:
         return picture.convert("RGB")
+
+
+def killed_in(phase: str, *words: str) -> None:
+    """Run a command, and kill it once its progress tells of a phase. It stops itself there, so that it can't escape."""
+    program = """
+import os, signal, sys
+from bottega.cli import main
+from bottega.cli.progress import Progress
+phase, tell = sys.argv.pop(1), Progress.update
+def update(progress, now, *rest, **unit):
+    tell(progress, now, *rest, **unit)
+    if now == phase:
+        signal.pause()
+Progress.update = update
+sys.exit(main(sys.argv[1:]))
+"""
+    process = subprocess.Popen(
+        [sys.executable, "-c", program, phase, *words], stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True
+    )
+    assert process.stderr is not None
+    with process, process.stderr:
+        seen = next((line for line in process.stderr if line.startswith(phase)), "")
+        process.kill()
+    assert seen and process.returncode == -signal.SIGKILL
 
 
 def growth(run: Callable[[str], object], text: str) -> float:

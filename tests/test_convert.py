@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import json
 import os
-import random
 import resource
-import signal
 import subprocess
 import sys
-import time
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
-from conftest import Command
+from conftest import Command, killed_in
 from safetensors.torch import load_file
 
 from bottega.errors import BottegaError, FileError, FormatError, SaveError
@@ -31,7 +28,6 @@ from bottega.formats.header import Header, Packed, TensorInfo
 from bottega.library import writing
 from bottega.library.contents import ELEMENTS, Reader, ahead
 from bottega.library.convert import Converted, Wish, convert
-from bottega.library.disk import folder_files
 from bottega.library.identify import identify
 from bottega.recognisers import all_recognisers
 from bottega.runtime.place import choose
@@ -499,48 +495,21 @@ def test_a_header_that_was_written_wrongly_is_seen(tmp_path: Path) -> None:
     writing.check_header(source.path, targets, {})
 
 
-def command(*words: object) -> list[str]:
-    return [sys.executable, "-m", "bottega", "models", *map(str, words)]
-
-
 @pytest.mark.slow
+@pytest.mark.parametrize("phase", ["writing", "checking"])
 @pytest.mark.parametrize("destination", ["b.safetensors", "folder"])
-def test_killed_at_any_moment_it_leaves_nothing_under_the_name(tmp_path: Path, home: Path, destination: str) -> None:
+def test_killed_while_it_works_it_leaves_nothing_under_the_name(
+    tmp_path: Path, home: Path, destination: str, phase: str
+) -> None:
     source = toy.write_single_file(tmp_path / "a.safetensors", "sdxl", dtype="float32")
     before = source.read_bytes()
-    shots = random.Random(0)
-    survived = killed = 0
-    words = command("convert", source, tmp_path / destination)
-    began = time.monotonic()
-    subprocess.run(words, check=True, capture_output=True)
-    whole = time.monotonic() - began
-    for _ in range(12):
-        remove(tmp_path / destination)
-        process = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        time.sleep(whole * shots.uniform(0.3, 1.05))
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-        assert source.read_bytes() == before
-        if (tmp_path / destination).exists():
-            survived += 1
-            read_header(tmp_path / destination)  # what has the name is whole
-        else:
-            killed += 1
-    assert killed
-    remove(tmp_path / destination)
-    subprocess.run(words, check=True, capture_output=True)
-    assert sorted(os.listdir(tmp_path)) == sorted(["a.safetensors", "home", destination])  # and the parts are gone
-
-
-def remove(path: Path) -> None:
-    if path.is_dir():
-        for _, file in list(folder_files(path)):
-            file.unlink()
-        for folder in sorted((each for each in path.rglob("*") if each.is_dir()), reverse=True):
-            folder.rmdir()
-        path.rmdir()
-    else:
-        path.unlink(missing_ok=True)
+    words = ["models", "convert", str(source), str(tmp_path / destination)]
+    killed_in(phase, *words)
+    assert source.read_bytes() == before and not (tmp_path / destination).exists()
+    assert len([name for name in os.listdir(tmp_path) if name.startswith(".bottega-")]) == 1  # what the kill left
+    subprocess.run([sys.executable, "-m", "bottega", *words], check=True, capture_output=True)
+    read_header(tmp_path / destination)
+    assert sorted(os.listdir(tmp_path)) == sorted(["a.safetensors", "home", destination])
 
 
 def test_an_interrupt_leaves_nothing(tmp_path: Path) -> None:

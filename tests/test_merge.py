@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-import random
-import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +13,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import Command
+from conftest import Command, killed_in
 from safetensors.torch import load_file
 
 from bottega.errors import BottegaError, FileError
@@ -26,7 +23,8 @@ from bottega.formats import read_header, safetensors
 from bottega.library import writing
 from bottega.library.extract import extract
 from bottega.library.identify import identify
-from bottega.library.merge import Merged, Parent, Wish, merge
+from bottega.library.merge import Merged, merge
+from bottega.library.merge_recipe import Parent, Wish
 from bottega.recognisers import all_recognisers
 from bottega.runtime import blend
 from bottega.runtime.weights import rows
@@ -230,6 +228,23 @@ def test_default_weights(tmp_path: Path, models: list[Path]) -> None:
     close(tmp_path / "whole.safetensors", {name: a[name] + b[name] - c[name] for name in a})
     merged(tmp_path / "ties.safetensors", *models, method="ties", density=0.3, dtype="fp32")
     close(tmp_path / "ties.safetensors", {name: define_ties(a[name], b[name], c[name], 0.5, 0.3) for name in a})
+
+
+@pytest.mark.parametrize(
+    ("method", "count", "weight"),
+    [("weighted", 2, 0.5), ("slerp", 2, 0.5), ("add-difference", 3, 1.0)]
+    + [(method, count, weight) for method in ("ties", "dare") for count, weight in ((2, 1.0), (3, 0.5))],
+)
+def test_what_is_computed_with_is_what_is_recorded(
+    tmp_path: Path, models: list[Path], method: str, count: int, weight: float
+) -> None:
+    merged(tmp_path / "m.safetensors", *models[:count], method=method)
+    merged(tmp_path / "n.safetensors", *models[:count], method=method, weight=weight)
+    metadata = read_header(tmp_path / "m.safetensors").metadata
+    assert json.loads(metadata["bottega.merge"])["weight"] == weight
+    assert json.loads(metadata["sd_merge_recipe"])["multiplier"] == weight
+    one, other = (load_file(tmp_path / f"{name}.safetensors") for name in "mn")
+    assert all(torch.equal(tensor, other[name]) for name, tensor in one.items())
 
 
 # --- blocks, channels, parts -----------------------------------------------------------------------------------------
@@ -759,6 +774,20 @@ def test_the_commands(tmp_path: Path, bottega: Command, models: list[Path]) -> N
     assert ran.code == 0 and "weights changed" in ran.out
 
 
+def test_a_home_that_cannot_be_written_is_no_hindrance(tmp_path: Path, bottega: Command, models: list[Path]) -> None:
+    import hashlib
+
+    (tmp_path / "home").write_bytes(b"")  # so the catalog is in memory
+    ran = bottega("models", "merge", *models[:2], "--out", tmp_path / "m.safetensors")
+    assert ran.code == 0, ran.err
+    told = json.loads(read_header(tmp_path / "m.safetensors").metadata["bottega.merge"])
+    assert [each["sha256"] for each in told["models"]] == [
+        hashlib.sha256(model.read_bytes()).hexdigest() for model in models[:2]
+    ]
+    ran = bottega("models", "extract", *models[:2], "--rank", "1", "--out", tmp_path / "l.safetensors")
+    assert ran.code == 0, ran.err
+
+
 def test_the_commands_refuse_in_one_line(tmp_path: Path, bottega: Command, models: list[Path]) -> None:
     out = tmp_path / "m.safetensors"
     for words in (
@@ -779,24 +808,14 @@ def test_the_commands_refuse_in_one_line(tmp_path: Path, bottega: Command, model
 
 
 @pytest.mark.slow
-def test_killed_at_any_moment_it_leaves_nothing_under_the_name(tmp_path: Path, home: Path) -> None:
+@pytest.mark.parametrize("phase", ["writing", "checking"])
+def test_killed_while_it_works_it_leaves_nothing_under_the_name(tmp_path: Path, home: Path, phase: str) -> None:
     paths = [toy.write_single_file(tmp_path / f"{i}.safetensors", "sdxl", dtype="float32", seed=i) for i in (1, 2)]
     before = [path.read_bytes() for path in paths]
     out = tmp_path / "m.safetensors"
-    words = [sys.executable, "-m", "bottega", "models", "merge", *map(str, paths), "--out", str(out)]
-    began = time.monotonic()
-    subprocess.run(words, check=True, capture_output=True)
-    whole = time.monotonic() - began
-    expected = out.read_bytes()
-    shots = random.Random(0)
-    for _ in range(10):
-        out.unlink(missing_ok=True)
-        process = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        time.sleep(whole * shots.uniform(0.5, 1.05))
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-        assert [path.read_bytes() for path in paths] == before
-        assert not out.exists() or out.read_bytes() == expected
-    out.unlink(missing_ok=True)
-    subprocess.run(words, check=True, capture_output=True)
+    words = ["models", "merge", *map(str, paths), "--out", str(out)]
+    killed_in(phase, *words)
+    assert [path.read_bytes() for path in paths] == before and not out.exists()
+    assert len([name for name in os.listdir(tmp_path) if name.startswith(".bottega-")]) == 1  # what the kill left
+    subprocess.run([sys.executable, "-m", "bottega", *words], check=True, capture_output=True)
     assert sorted(os.listdir(tmp_path)) == ["1.safetensors", "2.safetensors", "home", "m.safetensors"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -12,7 +13,7 @@ import pytest
 
 from bottega.errors import FormatError, SaveError
 from bottega.formats import read_header
-from bottega.formats.atomic import atomic, atomic_folder, remove_stale, settle_new
+from bottega.formats.atomic import atomic, atomic_folder, remove_stale, replace_folder, settle_new
 from bottega.formats.safetensors import file_order, file_size, write, write_stream
 
 TENSORS = {
@@ -111,12 +112,53 @@ def test_a_folder_appears_whole_or_not_at_all(tmp_path: Path) -> None:
         raise RuntimeError
     with pytest.raises(FileExistsError), atomic_folder(tmp_path / "a"):
         pass
-    with atomic_folder(tmp_path / "a", tmp_path / "old") as folder:
+    (tmp_path / "a.replaced").mkdir()  # somebody's own
+    with atomic_folder(tmp_path / "a", replace_folder) as folder:
         (folder / "x").write_bytes(b"2")
-    assert (tmp_path / "a" / "x").read_bytes() == b"2" and (tmp_path / "old" / "x").read_bytes() == b"1"
-    assert sorted(os.listdir(tmp_path)) == ["a", "old"]
+    assert (tmp_path / "a" / "x").read_bytes() == b"2"
+    assert sorted(os.listdir(tmp_path)) == ["a", "a.replaced"]
     with pytest.raises(SaveError), atomic_folder(tmp_path / "nowhere" / "a"):
         pass
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, OSError])
+@pytest.mark.parametrize("moved", [False, True])
+def test_a_folder_that_is_not_replaced_keeps_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: type[BaseException], moved: bool
+) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "x").write_bytes(b"1")
+    real, calls = os.rename, []
+
+    def rename(source: Path, target: Path) -> None:
+        calls.append(target)
+        if len(calls) == 2 and not moved:  # the one that gives the new folder its name
+            raise error
+        real(source, target)
+        if len(calls) == 1 and moved:
+            raise error
+
+    monkeypatch.setattr(os, "rename", rename)
+    with pytest.raises(SaveError if error is OSError else error), atomic_folder(tmp_path / "a", replace_folder) as new:
+        (new / "x").write_bytes(b"2")
+    assert os.listdir(tmp_path) == ["a"] and (tmp_path / "a" / "x").read_bytes() == b"1"
+
+
+def test_an_old_folder_that_cannot_be_removed_is_left_for_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "a").mkdir()
+
+    def refuse(path: Path) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(shutil, "rmtree", refuse)
+        with atomic_folder(tmp_path / "a", replace_folder) as folder:
+            (folder / "x").write_bytes(b"2")
+    assert (tmp_path / "a" / "x").read_bytes() == b"2" and len(os.listdir(tmp_path)) == 2
+    remove_stale(tmp_path)
+    assert os.listdir(tmp_path) == ["a"] and (tmp_path / "a" / "x").read_bytes() == b"2"
 
 
 # --- what a kill leaves ----------------------------------------------------------------------------------------------
@@ -130,6 +172,31 @@ with atomic(sys.argv[1] + "/a") as file, atomic_folder(sys.argv[1] + "/b") as fo
     (folder / "x").write_bytes(b"half")
     os.kill(os.getpid(), 9)
 """
+
+
+REPLACING = """
+import os, sys
+from bottega.formats.atomic import atomic_folder, replace_folder
+real, calls = os.rename, []
+def rename(source, target):
+    real(source, target)
+    calls.append(target)
+    if len(calls) == int(sys.argv[2]):
+        os.kill(os.getpid(), 9)
+os.rename = rename
+with atomic_folder(sys.argv[1] + "/a", replace_folder) as folder:
+    (folder / "x").write_bytes(b"2")
+"""
+
+
+@pytest.mark.parametrize(("renames", "content"), [(1, b"1"), (2, b"2")])
+def test_a_folder_whose_replacing_was_killed_is_given_back(tmp_path: Path, renames: int, content: bytes) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "x").write_bytes(b"1")
+    subprocess.run([sys.executable, "-c", REPLACING, tmp_path, str(renames)], check=False)
+    assert (tmp_path / "a").exists() == (renames == 2)
+    remove_stale(tmp_path)
+    assert os.listdir(tmp_path) == ["a"] and (tmp_path / "a" / "x").read_bytes() == content
 
 
 def test_what_a_kill_left_is_removed_and_nothing_else(tmp_path: Path) -> None:

@@ -58,24 +58,45 @@ def atomic(path: str | Path, settle: Callable[[Path, Path], None] = os.replace) 
         sync_folder(path.parent)
 
 
+def settle_new_folder(temporary: Path, path: Path) -> None:
+    """Give a folder a name that nothing has yet; else it is a FileExistsError."""
+    if os.path.lexists(path):
+        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path))
+    os.rename(temporary, path)
+
+
+def replace_folder(temporary: Path, path: Path) -> None:
+    """Give a folder the name of another one, which is removed; if that fails, the other one keeps its name.
+
+    No system renames a folder over a full one. In between the other one lies in a folder of our own making, under its
+    own name, so that `remove_stale` can give it back if this process is killed there.
+    """
+    aside, lock = _make_part_folder(path.parent, _ASIDE)
+    try:
+        os.rename(path, aside / path.name)
+        os.rename(temporary, path)
+    finally:
+        # What can't be removed now, the next `remove_stale` tries to: the new folder is complete, and has its name.
+        with suppress(OSError):
+            _clear_aside(aside)
+        if lock is not None:
+            os.close(lock)
+
+
 @contextmanager
-def atomic_folder(path: str | Path, aside: Path | None = None) -> Iterator[Path]:
+def atomic_folder(path: str | Path, settle: Callable[[Path, Path], None] = settle_new_folder) -> Iterator[Path]:
     """A folder to write into, which becomes `path` when the block ends well; else nothing is left of it.
 
-    The files in it are to be on disk by then. What is at `path` is moved `aside` just before, if that is told; else it
-    is a FileExistsError. Other OSErrors become SaveErrors.
+    The files in it are to be on disk by then. `settle` gives it its name: `settle_new_folder`, or `replace_folder`. An
+    OSError on the way becomes a SaveError, but for the FileExistsError of a name that is taken.
     """
     path = Path(path)
     with _as_save_errors(path):
-        temporary, lock = _make_part_folder(path.parent)
+        temporary, lock = _make_part_folder(path.parent, _SUFFIX)
         try:
             yield temporary
             sync_tree(temporary)
-            if aside is not None:
-                os.rename(path, aside)
-            elif os.path.lexists(path):
-                raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path))
-            os.rename(temporary, path)
+            settle(temporary, path)
         except BaseException:
             shutil.rmtree(temporary, ignore_errors=True)
             raise
@@ -88,14 +109,16 @@ def atomic_folder(path: str | Path, aside: Path | None = None) -> Iterator[Path]
 def remove_stale(folder: Path) -> list[Path]:
     """Remove what `atomic` and `atomic_folder` left in a folder when their process was killed, and tell what it was.
 
-    What a living process still writes is locked, and stays. Only files and folders of our own making are looked at,
-    by their name.
+    A folder that was to be replaced and was not gets its name back. What a living process still writes is locked, and
+    stays. Only files and folders of our own making are looked at, by their name.
     """
     removed = []
-    for part in sorted(folder.glob(f"{_PREFIX}*{_SUFFIX}")):
+    for part in sorted([*folder.glob(f"{_PREFIX}*{_SUFFIX}"), *folder.glob(f"{_PREFIX}*{_ASIDE}")]):
         try:
             with _claimed(part):
-                if part.is_dir():
+                if part.suffix == _ASIDE:
+                    _clear_aside(part)
+                elif part.is_dir():
                     shutil.rmtree(part)
                 else:
                     part.unlink()
@@ -103,6 +126,15 @@ def remove_stale(folder: Path) -> list[Path]:
             continue  # still written, somebody else's, or gone by now
         removed.append(part)
     return removed
+
+
+def _clear_aside(aside: Path) -> None:
+    """Give what was moved aside its name back if nothing took its place, and remove the rest."""
+    for child in list(aside.iterdir()):
+        place = aside.parent / child.name
+        if not os.path.lexists(place):
+            os.rename(child, place)
+    shutil.rmtree(aside)
 
 
 @contextmanager
@@ -119,26 +151,27 @@ def _as_save_errors(path: Path) -> Iterator[None]:
 
 
 _PREFIX, _SUFFIX = ".bottega-", ".part"
+_ASIDE = ".aside"  # of a folder that holds one which is being replaced
 
 
-def _part_name() -> str:
-    return f"{_PREFIX}{secrets.token_hex(8)}{_SUFFIX}"
+def _part_name(suffix: str) -> str:
+    return f"{_PREFIX}{secrets.token_hex(8)}{suffix}"
 
 
 def _open_part(folder: Path) -> tuple[Path, BinaryIO]:
     """A new temporary file, locked: whoever removes stale ones may have claimed it first, so take another then."""
     while True:
-        temporary = folder / _part_name()
+        temporary = folder / _part_name(_SUFFIX)
         file = open(temporary, "xb")  # noqa: SIM115  closed by the caller
         if _lock(file.fileno()) and temporary.exists():
             return temporary, file
         file.close()
 
 
-def _make_part_folder(folder: Path) -> tuple[Path, int | None]:
+def _make_part_folder(folder: Path, suffix: str) -> tuple[Path, int | None]:
     """A new temporary folder, with the descriptor that holds it locked, where folders can be."""
     while True:
-        temporary = folder / _part_name()
+        temporary = folder / _part_name(suffix)
         temporary.mkdir()
         if not fcntl:
             return temporary, None

@@ -76,8 +76,8 @@ def convert(
     was read. Whatever happens, the source stays as it is, and nothing incomplete has the destination's name.
     """
     layout = wish.layout or layout_of(destination)
+    remove_stale(destination.parent)  # which may give a folder its name back
     check_destination([header.path], destination, folder=layout == "diffusers", force=wish.force)
-    remove_stale(destination.parent)
     known, pruned = _chosen(header, wish, match, anatomy)
     plan, told_by_family = _laid_out(known, match, anatomy, layout)
     targets = {file: with_dtypes(known, tensors, wish.dtype, match) for file, tensors in plan.weights.items()}

@@ -19,7 +19,8 @@ from bottega.errors import FileError
 from bottega.formats.atomic import remove_stale, settle_new
 from bottega.formats.header import Header, TensorInfo
 from bottega.library.contents import Reader
-from bottega.library.merge import Parent, Smith, Wish, check_fit, named_tensors
+from bottega.library.merge import Smith, check_fit, named_tensors
+from bottega.library.merge_recipe import Parent, Wish
 from bottega.library.writing import (
     Chunks,
     Target,

@@ -52,9 +52,16 @@ def sha256_of(catalog: Catalog, entry: Entry, told: Told = lambda done, total: N
     stamp = stamp_of(entry.path)
     if entry.sha256 and entry.stamp == stamp:
         return entry
-    digest = hash_model(entry.path, stamp, told)
+    return keep_sha256(catalog, entry, stamp, hash_model(entry.path, stamp, told))
+
+
+def keep_sha256(catalog: Catalog, entry: Entry, stamp: Stamp, sha256: str) -> Entry:
+    """The entry with a SHA-256 that was computed since its bytes had this stamp; recorded in the catalog.
+
+    Raises FileError if the bytes changed meanwhile, or since they were scanned.
+    """
     _check_same(entry, stamp)
-    return catalog.keep_hash(entry, digest)
+    return catalog.keep_hash(entry, sha256)
 
 
 def hashes_of(catalog: Catalog, entry: Entry, told: Told = lambda done, total: None) -> Entry:

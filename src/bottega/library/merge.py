@@ -8,7 +8,6 @@ tensor, are compared with those of what was computed.
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,13 +15,14 @@ from functools import cache, partial
 from itertools import cycle
 from math import prod
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from bottega.errors import BottegaError, FileError
 from bottega.formats.atomic import remove_stale, settle_new
 from bottega.formats.header import Header, shown
 from bottega.library.contents import ELEMENTS, HELD, Reader, dtype_of, shape_of
-from bottega.library.convert import FLOATS, STALE, metadata_of, with_dtypes
+from bottega.library.convert import FLOATS, with_dtypes
+from bottega.library.merge_recipe import NEEDS_C, TAKES_C, Parent, Wish, incoming, recipe_metadata, weight_of
 from bottega.library.writing import (
     Chunks,
     Copier,
@@ -36,56 +36,13 @@ from bottega.library.writing import (
     target_bytes,
     write_file,
 )
-from bottega.spec import Anatomy, Match, Patch, Pieces
-from bottega.version import __version__
+from bottega.spec import Patch, Pieces
 
 if TYPE_CHECKING:
     import torch
 
-_UNKNOWN_HASH = "0" * 64
-METHODS = ("weighted", "add-difference", "slerp", "ties", "dare")
-NEEDS_C = ("add-difference",)
 LERPED = ("F32", "F16", "BF16")  # the dtypes whose weighted sums torch computes without rounding in between
-TAKES_C = ("add-difference", "ties", "dare")
 _WIDE = {9: "an inpainting model", 8: "one that follows instructions"}  # what takes more channels than a latent has
-_OPTIONS = {"ties": ("density",), "dare": ("density", "seed")}
-_A1111 = {"weighted": "Weighted sum", "add-difference": "Add difference"}
-# What of A's metadata would not be true of a merge.
-_OWN = ("title", "description", "date", "thumbnail", "author", "trigger_phrase", "usage_hint", "merged_from")
-_OF_ITSELF = frozenset((*STALE, *(f"modelspec.{name}" for name in _OWN)))
-
-
-@dataclass(frozen=True)
-class Parent:
-    """A model that goes into a merge: what it is, and by whom it was recognised.
-
-    `sha256` gives the hash of its file; it is asked for when all else is done, so that it can be computed meanwhile.
-    """
-
-    header: Header
-    match: Match
-    recogniser: str
-    family: str
-    anatomy: Anatomy | None
-    name: str
-    sha256: Callable[[], str] = lambda: _UNKNOWN_HASH
-
-
-@dataclass(frozen=True)
-class Wish:
-    """How models are to be merged.
-
-    `weight` is B's share, or by how much the difference is added; `weights` are those of the blocks, with that of BASE
-    before them or without it. `density` is how much of a difference TIES and DARE keep, `seed` decides what DARE keeps.
-    """
-
-    method: str = "weighted"
-    weight: float | None = None
-    weights: tuple[float, ...] = ()
-    density: float = 0.5
-    seed: int = 0
-    dtype: str = "keep"
-    force: bool = False
 
 
 @dataclass(frozen=True)
@@ -132,20 +89,19 @@ def merge(
     sources = {name: _sources(name, named, targets[name]) for name in targets if name not in baked}
     missing = tuple(name for name, them in sources.items() if not them and targets[name].dtype in FLOATS)
     merging = {name: them for name, them in sources.items() if them and len(models) > 1}
-    work = MergeWork(targets, merging, wish, _weights(first, wish, targets, len(models)))
+    weight = weight_of(wish, len(models))
+    work = MergeWork(targets, merging, wish, _weights(first, wish, weight, targets))
     left, counts = {}, {}
     for lora, strength in loras:
         left[lora.name], counts[lora.name] = _add_patches(work.patches, lora, strength, first, targets)
 
-    def metadata(hash_of: Callable[[Parent], str]) -> dict[str, str]:
-        return _metadata(models, destination, wish, vae, loras, hash_of)
-
+    metadata = partial(recipe_metadata, models, destination, wish, weight, vae, loras)
     unsealed = metadata(lambda parent: hashlib.sha256(os.fsencode(parent.header.path)).hexdigest())  # of equal length
     check_room(destination, {"": targets}, unsealed)
     remove_stale(destination.parent)
     try:
         settle = os.replace if wish.force else settle_new
-        write_file(destination, work, unsealed, told, settle, seal=cache(partial(metadata, _hash_of)))
+        write_file(destination, work, unsealed, told, settle, seal=cache(partial(metadata, Parent.hash)))
     except FileExistsError:
         raise taken(destination) from None
     sizes: dict[str, int] = {}
@@ -188,7 +144,7 @@ def check_fit(models: Sequence[Parent], wish: Wish) -> None:
 
 
 def _check_variant(first: Parent, other: Parent) -> None:
-    ours, theirs = (_incoming(each) for each in (first, other))
+    ours, theirs = (incoming(each) for each in (first, other))
     if theirs in _WIDE and ours != theirs:
         what = f"is {_WIDE[theirs]}, and {first.name} is not"
         raise FileError(other.header.path, what, "name the one that takes more first")
@@ -198,12 +154,6 @@ def _check_variant(first: Parent, other: Parent) -> None:
     if predictions[0] != predictions[1] and not (first.match.guess or other.match.guess):
         what = f"predicts {predictions[1]}, and {first.name} {predictions[0]}"
         raise FileError(other.header.path, what, "merge models that predict the same: others give only noise")
-
-
-def _incoming(model: Parent) -> int | None:
-    unet = model.match.dimensions.get("unet")
-    channels = unet.get("in_channels") if isinstance(unet, Mapping) else None
-    return channels if isinstance(channels, int) else None
 
 
 def named_tensors(model: Parent) -> Mapping[str, Pieces]:
@@ -243,9 +193,8 @@ def _vae_of(vae: Parent, first: Parent, tensors: Mapping[str, Pieces]) -> Mappin
     return found
 
 
-def _weights(first: Parent, wish: Wish, targets: Mapping[str, Target], models: int) -> Callable[[str], float]:
+def _weights(first: Parent, wish: Wish, weight: float, targets: Mapping[str, Target]) -> Callable[[str], float]:
     """The weight of each tensor: one for all, or its block's."""
-    weight = weight_of(wish, models)
     if not wish.weights:
         return lambda name: weight
     anatomy, match = first.anatomy, first.match
@@ -261,13 +210,6 @@ def _weights(first: Parent, wish: Wish, targets: Mapping[str, Target], models: i
     by_block = dict(zip(blocks, given, strict=True))
     by_name = {name: by_block[anatomy.block(match, name)] for name in targets}
     return lambda name: by_name[name]
-
-
-def weight_of(wish: Wish, models: int) -> float:
-    """The weight that is wished for; else half of each, or a difference as it is."""
-    if wish.weight is not None:
-        return wish.weight
-    return 1.0 if wish.method == "add-difference" or (wish.method in TAKES_C and models < 3) else 0.5
 
 
 def _add_patches(
@@ -500,89 +442,3 @@ class Smith:
                 except OutOfRange as error:
                     what = f"the merge has {error} in {shown(name)}, and {target.dtype} holds none so large"
                     raise BottegaError(what, "use --dtype bf16") from None
-
-
-# --- what the file says of itself ------------------------------------------------------------------------------------
-
-
-def _metadata(
-    models: Sequence[Parent],
-    destination: Path,
-    wish: Wish,
-    vae: Parent | None,
-    loras: Sequence[tuple[Parent, float]],
-    hash_of: Callable[[Parent], str],
-) -> dict[str, str]:
-    """A's metadata as far as it is true of the merge, and the recipe: A1111's, which other programs show, and ours."""
-    first = models[0]
-    told = metadata_of(first.header)
-    kept = {name: text for name, text in told.items() if name not in _OF_ITSELF and not name.startswith("bottega.")}
-    if any(name.startswith("modelspec.") for name in kept):
-        kept["modelspec.title"] = destination.stem
-        kept["modelspec.merged_from"] = ", ".join(model.name for model in models)
-    weight = weight_of(wish, len(models))
-    hashes = [hash_of(model) for model in models] + [None] * (3 - len(models))
-    webui = {
-        "type": "bottega",
-        **dict(zip(("primary_model_hash", "secondary_model_hash", "tertiary_model_hash"), hashes, strict=True)),
-        "interp_method": _A1111.get(wish.method, wish.method) if len(models) > 1 else "No interpolation",
-        "multiplier": weight,
-        "save_as_half": wish.dtype == "fp16",
-        "custom_name": destination.stem,
-        "bake_in_vae": vae.name if vae else "None",
-        "discard_weights": "",
-        "is_inpainting": _incoming(first) == 9,
-        "is_instruct_pix2pix": _incoming(first) == 8,
-    }
-    ours: dict[str, Any] = {
-        "app": f"bottega {__version__}",
-        "models": [_told(model, hash_of) for model in models],
-        "dtype": wish.dtype,
-    }
-    if len(models) > 1:
-        ours |= {"method": wish.method, "weight": weight}
-        ours |= {name: getattr(wish, name) for name in _OPTIONS.get(wish.method, ())}
-    if wish.weights and first.anatomy:
-        blocks = first.anatomy.blocks(first.match)[-len(wish.weights) :]
-        ours["weights"] = dict(zip(blocks, wish.weights, strict=True))
-    if vae:
-        ours["vae"] = _told(vae, hash_of)
-    if loras:
-        ours["loras"] = [{**_told(lora, hash_of), "weight": strength} for lora, strength in loras]
-    return {
-        **kept,
-        "format": "pt",
-        "sd_merge_recipe": json.dumps(webui),
-        "sd_merge_models": json.dumps(_ancestors(models, hash_of)),
-        "bottega.merge": json.dumps(ours),
-    }
-
-
-def _hash_of(parent: Parent) -> str:
-    return parent.sha256()
-
-
-def _told(parent: Parent, hash_of: Callable[[Parent], str]) -> dict[str, str]:
-    return {"name": parent.name, "sha256": hash_of(parent)}
-
-
-def _ancestors(models: Sequence[Parent], hash_of: Callable[[Parent], str]) -> dict[str, Any]:
-    """The models by their SHA-256, with those that they were merged from themselves, as A1111 tells it."""
-    told: dict[str, Any] = {}
-    for model in models:
-        metadata = metadata_of(model.header)
-        told |= _parsed(metadata.get("sd_merge_models"))
-        told[hash_of(model)] = {
-            "name": model.name,
-            "legacy_hash": None,
-            "sd_merge_recipe": _parsed(metadata.get("sd_merge_recipe")) or None,
-        }
-    return told
-
-
-def _parsed(text: str | None) -> dict[str, Any]:
-    try:
-        value = json.loads(text or "{}")
-    except ValueError:
-        return {}
-    return value if isinstance(value, dict) else {}

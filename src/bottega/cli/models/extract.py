@@ -48,9 +48,9 @@ def run(args: argparse.Namespace, settings: Settings, catalog: Catalog) -> int:
     if args.rank < 1 or args.conv_rank < 0:
         raise WrongRank(f"a rank of {min(args.rank, args.conv_rank)} is none", "use 4 to 128")
     parents = parents_of([args.tuned, args.base], settings, catalog, kind="checkpoint")
-    with hashed(parents[1:], settings) as bases, Progress(sys.stderr) as progress:
+    with hashed(parents[1:], catalog) as bases, Progress(sys.stderr) as progress:
         extracted = extract(
-            parents[0],
+            parents[0].parent,
             bases[0],
             args.out.expanduser(),
             args.rank,

@@ -14,6 +14,7 @@ from bottega.cli.progress import Progress
 from bottega.cli.terminal import print_json, printable, size_text
 from bottega.errors import BottegaError
 from bottega.library import Catalog
+from bottega.library.merge_recipe import METHODS
 from bottega.settings import Settings
 
 if TYPE_CHECKING:
@@ -25,7 +26,6 @@ DESCRIPTION = (
     "their differences from C, or of two models A + (B - A) W, of which only the largest numbers (ties), or a random "
     "share of them (dare), are kept. The recipe is written into the file."
 )
-METHODS = ("weighted", "add-difference", "slerp", "ties", "dare")
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -35,7 +35,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--out", type=Path, required=True, metavar="DST", help="the .safetensors to write")
     parser.add_argument("--method", choices=METHODS, help="how (weighted; add-difference for three models)")
-    parser.add_argument("--weight", type=float, metavar="W", help="B's share (0.5), or that of a difference (1)")
+    parser.add_argument(
+        "--weight",
+        type=float,
+        metavar="W",
+        help="B's share (0.5; in ties and dare of three models too), or how much of a difference is added (1: "
+        "add-difference, and ties and dare of two)",
+    )
     parser.add_argument(
         "--weights",
         metavar="W,W,...",
@@ -65,7 +71,8 @@ class WrongNumber(BottegaError):
 
 def run(args: argparse.Namespace, settings: Settings, catalog: Catalog) -> int:
     """Merge models."""
-    from bottega.library.merge import Wish, check_fit, merge
+    from bottega.library.merge import check_fit, merge
+    from bottega.library.merge_recipe import Wish
 
     if len(args.models) > 3:
         raise WrongNumber(f"{len(args.models)} models are named, of 3 that a merge takes", "merge the result once more")
@@ -78,9 +85,9 @@ def run(args: argparse.Namespace, settings: Settings, catalog: Catalog) -> int:
     models = parents_of(args.models, settings, catalog, kind="checkpoint")
     vaes = parents_of([args.vae] if args.vae else [], settings, catalog, kind="vae")
     loras = parents_of([name for name, _ in names], settings, catalog, kind="lora")
-    check_fit(models, wish)
+    check_fit([model.parent for model in models], wish)
     strengths = [weight for _, weight in names]
-    with hashed([*models, *vaes, *loras], settings) as parents, Progress(sys.stderr) as progress:
+    with hashed([*models, *vaes, *loras], catalog) as parents, Progress(sys.stderr) as progress:
         merged = merge(
             parents[: len(models)],
             args.out.expanduser(),

@@ -5,30 +5,37 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from pathlib import Path
 from queue import SimpleQueue
 from threading import Event, Thread
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from bottega.cli.models.shelves import all_shelves
 from bottega.errors import BottegaError, Interrupted
-from bottega.library import Catalog, open_catalog
-from bottega.library.hashes import sha256_of
+from bottega.library import Catalog, Entry
+from bottega.library.disk import stamp_of
+from bottega.library.hashes import hash_model, keep_sha256
 from bottega.settings import Settings
 
 if TYPE_CHECKING:
-    from bottega.library.merge import Parent
+    from bottega.library.merge_recipe import Parent
+
+
+class Named(NamedTuple):
+    """A model that was named: what it is, and its entry in the catalog."""
+
+    parent: Parent
+    entry: Entry
 
 
 def parents_of(
     references: Sequence[str], settings: Settings, catalog: Catalog, *, kind: str | None = None
-) -> list[Parent]:
+) -> list[Named]:
     """The models that the references mean, those of `kind` first."""
     from bottega.families import all_families
     from bottega.formats import read_header
     from bottega.library.find import find
     from bottega.library.identify import identify
-    from bottega.library.merge import Parent
+    from bottega.library.merge_recipe import Parent
     from bottega.recognisers import all_recognisers
 
     anatomies = {family.id: family.anatomy for family in all_families()}
@@ -38,43 +45,48 @@ def parents_of(
         header = read_header(entry.path)
         identity = identify(header, all_recognisers())
         anatomy = anatomies.get(identity.recogniser)
-        found.append(Parent(header, identity.match, identity.recogniser, identity.family, anatomy, entry.name))
+        parent = Parent(header, identity.match, identity.recogniser, identity.family, anatomy, entry.name)
+        found.append(Named(parent, entry))
     return found
 
 
 @contextmanager
-def hashed(parents: Sequence[Parent], settings: Settings) -> Iterator[list[Parent]]:
+def hashed(models: Sequence[Named], catalog: Catalog) -> Iterator[list[Parent]]:
     """The models with their SHA-256, which other threads compute meanwhile where it is not known."""
     stopped = Event()
-    hashes = {path: _Hash(path, settings, stopped) for path in {parent.header.path for parent in parents}}
+    entries = {entry.path: entry for _, entry in models}
+    hashes = {path: _Hash(entry, catalog, stopped) for path, entry in entries.items()}
     try:
-        yield [replace(parent, sha256=hashes[parent.header.path].result) for parent in parents]
+        yield [replace(parent, sha256=hashes[entry.path].result) for parent, entry in models]
     finally:
         stopped.set()
 
 
 class _Hash:
-    """The SHA-256 of one file, computed by a thread."""
+    """The SHA-256 of one model, computed by a thread; the catalog is this thread's affair alone."""
 
-    def __init__(self, path: Path, settings: Settings, stopped: Event) -> None:
-        self._path, self._settings, self._stopped = path, settings, stopped
+    def __init__(self, entry: Entry, catalog: Catalog, stopped: Event) -> None:
+        self._entry, self._catalog, self._stopped = entry, catalog, stopped
+        self._stamp = stamp_of(entry.path)
+        self._known = entry.sha256 if entry.stamp == self._stamp else None
         self._made: SimpleQueue[str | BaseException] = SimpleQueue()
-        Thread(target=self._make, name="hash", daemon=True).start()
+        if not self._known:
+            Thread(target=self._make, name="hash", daemon=True).start()
 
     def result(self) -> str:
-        """The hash, once it is known."""
-        made = self._made.get()
-        self._made.put(made)  # for whoever asks next
-        if isinstance(made, BaseException):
-            raise made
-        return made
+        """The hash, once it is known; the catalog keeps it."""
+        if not self._known:
+            made = self._made.get()
+            if isinstance(made, BaseException):
+                self._made.put(made)  # for whoever asks next
+                raise made
+            keep_sha256(self._catalog, self._entry, self._stamp, made)
+            self._known = made
+        return self._known
 
     def _make(self) -> None:
         try:
-            with open_catalog(self._settings.catalog) as catalog:  # a connection of this thread's own
-                entry = catalog.entry(self._path)
-                assert entry is not None  # it was found, and so recorded
-                self._made.put(sha256_of(catalog, entry, self._watch).sha256 or "")
+            self._made.put(hash_model(self._entry.path, self._stamp, self._watch))
         except BaseException as error:  # it is raised where the hash is asked for
             self._made.put(error)
 
