@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import struct
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
@@ -230,6 +231,12 @@ def _stack_global_of_remembered_words(canary: Path) -> Files:
     yield "swapped.pkl", pickle(swapped + row(shell(canary)) + b"R", 4)
 
 
+@case(2300, UNUSUAL, says="mycorp.Foo", tensors=1)
+def _an_object_made_with_named_arguments(canary: Path) -> Files:
+    made = name("mycorp", "Foo") + row(whole(1)) + table({"size": whole(2)}) + b"\x92"
+    yield "newobj_ex.ckpt", checkpoint(pickle(table({"weight": tensor([4], [1]), "x": made}), 4), FOUR)
+
+
 @case(2400, REFUSED, says="no text")
 def _stack_global_of_no_words(canary: Path) -> Files:
     yield "number.pkl", pickle(b"K\x01K\x02\x93", 4)
@@ -342,6 +349,84 @@ def _the_words_of_an_attack_as_words(canary: Path) -> Files:
 
 
 # --- archives --------------------------------------------------------------------------------------------------------
+
+
+@case(3600, UNUSUAL, says="a pickle is hidden")
+def _a_pickle_in_a_value(canary: Path) -> Files:
+    for protocol in (2, 3, 4, 5):
+        inner = pickle(evil(canary), protocol)
+        values = {
+            "bytes": b"B" + struct.pack("<I", len(inner)) + inner,
+            "long-bytes": b"\x8e" + struct.pack("<Q", len(inner)) + inner,
+            "string": b"T" + struct.pack("<I", len(inner)) + inner,
+            "text": text(inner.decode("latin-1")),
+            "line": b"V" + inner.decode("latin-1").replace("\n", "\\u000a").encode("raw-unicode-escape") + b"\n",
+            "quoted": b"S" + ascii(inner)[1:].encode() + b"\n",
+            "base64": text(base64.b64encode(inner).decode()),
+            "hexadecimal": text(inner.hex()),
+        }
+        for form, value in values.items():
+            yield (
+                f"{form}-{protocol}.ckpt",
+                checkpoint(pickle(table({"weight": tensor([4], [1]), "x": value}), 4), FOUR),
+            )
+    short = b"\x8c\x1a" + b"800463" + b"6f" * 10
+    yield "short.pkl", pickle(short, 4)
+
+
+@case(3601, CLEAN, tensors=1)
+def _values_that_no_pickle_begins_with(canary: Path) -> Files:
+    for index, word in enumerate(("gAmma", "gAUSSIAN", "8002", "800312ab34cd56ef", "\x80", "\x80\x02", "8" * 64)):
+        yield f"{index}.ckpt", holding(text(word))
+    yield "bytes.ckpt", checkpoint(pickle(table({"weight": tensor([4], [1]), "x": b"C\4\x80\2\0\0"}), 3), FOUR)
+
+
+# --- archives, once more: what else lies in them ---------------------------------------------------------------------
+
+
+@case(3700, UNUSUAL, says="files that torch does not write", tensors=1)
+def _members_that_torch_does_not_write(canary: Path) -> Files:
+    for index, path in enumerate(("setup.py", "inner.pt", "extra/lib.so", "data/1", "data/aot/x.so", "models/m.json")):
+        yield f"{index}.ckpt", archive([*members(pickle(STATE), [FOUR]), Entry(f"archive/{path}", b"x")])
+
+
+@case(3701, DANGEROUS, says="os.system")
+def _an_attack_in_another_pickle(canary: Path) -> Files:
+    for path in ("evil.pkl", "constants.pkl", "extra/data.pkl", ".data.pkl", "code/x.PKL", "a.pickle"):
+        entry = Entry(f"archive/{path}", pickle(evil(canary)))
+        yield f"{path.replace('/', '-')}.ckpt", archive([*members(pickle(STATE), [FOUR]), entry])
+    second = Entry("archive/x.pkl", pickle(b"N") + pickle(evil(canary)))
+    yield "second.ckpt", archive([*members(pickle(STATE), [FOUR]), second])
+
+
+@case(3702, UNUSUAL, says="could not be read to the end", tensors=1)
+def _other_pickles_that_are_none(canary: Path) -> Files:
+    yield "junk.ckpt", archive([*members(pickle(STATE), [FOUR]), Entry("archive/constants.pkl", b"\xff\xff")])
+    many = [Entry(f"archive/{index}.pkl", pickle(b"N")) for index in range(100)]
+    yield "many.ckpt", archive([*members(pickle(STATE), [FOUR]), *many])
+    yield "row.ckpt", archive([*members(pickle(STATE), [FOUR]), Entry("archive/x.pkl", b"N." * 100)])
+
+
+@case(3703, UNUSUAL, says="more in its zip directory", tensors=1)
+def _what_a_directory_may_carry(canary: Path) -> Files:
+    yield "comment.ckpt", archive(members(pickle(STATE), [FOUR]), comment=pickle(evil(canary)))
+    pickled, *others = members(pickle(STATE), [FOUR])
+    field = struct.pack("<HH", 0xCAFE, 4) + b"evil"
+    yield "field.ckpt", archive([pickled, *others[:-1], Entry("archive/version", b"3\n", extra=field)])
+    yield "local.ckpt", archive([pickled, *others[:-1], Entry("archive/version", b"3\n", local_extra=field)])
+    padded = b"FB" + struct.pack("<H", 2) + b"ZZ" + field
+    yield "behind.ckpt", archive([pickled, *others[:-1], Entry("archive/version", b"3\n", local_extra=padded)])
+
+
+@case(3704, REFUSED)
+def _a_directory_that_takes_long(canary: Path) -> Files:
+    entries = [Entry(f"a{index}" + "\u0300\u0316" * 10_000) for index in range(40)]
+    yield "accents.ckpt", archive([*members(pickle(STATE), [FOUR]), *entries])
+    shorter = [Entry(f"{index}" + "\u0300\u0316" * 120) for index in range(40_000)]
+    yield "shorter.ckpt", archive([*members(pickle(STATE), [FOUR]), *shorter])
+    fields = Entry("archive/version", b"3\n", extra=struct.pack("<HH", 1, 0) * 16_000)
+    yield "fields.ckpt", archive([*members(pickle(STATE), [FOUR])[:-1], fields])
+    yield "most.ckpt", archive([*members(pickle(STATE), [FOUR]), *(Entry(f"data/{index}") for index in range(65_000))])
 
 
 @case(37, REFUSED, says="encrypted")
@@ -680,6 +765,14 @@ def _as_much_as_one_file_can_make(canary: Path) -> Files:
     yield "named.pkl", pickle(b"(" + b"".join(b"cmycorp\nF%d\n" % index for index in range(100_000)) + b"t")
     yield "bytes.pkl", pickle(b"B" + struct.pack("<I", 60 << 20) + bytes(60 << 20), 3)
     yield "sized.pkl", bytes([0x80, 2]) + bytes(65 << 20)
+    yield "fitting-lists.pkl", pickle(b"(" + b"]" * 490_000 + b"l")
+    yield "fitting-dicts.pkl", pickle(b"(" + b"}\x94" * 490_000 + b"l", 4)
+    yield (
+        "fitting-words.pkl",
+        pickle(b"(" + b"".join(b"\x8c\3%03d" % (index % 1000) for index in range(490_000)) + b"l", 4),
+    )
+    yield "fitting-objects.pkl", pickle(name("mycorp", "Foo") + b"q\0(" + b"h\0)R" * 1_130_000 + b"l")
+    yield "fitting-tuples.pkl", pickle(b"N" + b"\x85" * 3_390_000)
 
 
 @case(6501, REFUSED, says="more of its parts")
@@ -693,6 +786,60 @@ def _copies_without_end(canary: Path) -> Files:
         name("collections", "OrderedDict") + b"q\0(}(" + (text("k") + b"N") * 100_000 + b"utq\1" + b"h\0h\1R" * 1_500
     )
     yield "tables.ckpt", checkpoint(pickle(b"(" + paired + b"t"), FOUR)
+
+
+@case(6503, REFUSED, says="more of its parts")
+def _copies_of_lists_and_dictionaries(canary: Path) -> Files:
+    copied = name("builtins", "set") + b"q\0((" + whole(1) * 500_000 + b"ltq\1(" + b"h\0h\1R" * 2_000 + b"t"
+    yield "set.pkl", pickle(copied)
+    paired = name("collections", "OrderedDict") + b"q\0((" + whole(1) * 500_000 + b"dtq\1(" + b"h\0h\1R0" * 5_000 + b"t"
+    yield "table.pkl", pickle(paired)
+    words = text("a" * (8 << 20))
+    yield (
+        "bytes.pkl",
+        pickle(name("_codecs", "encode") + b"q\0(" + words + text("utf-8") + b"tq\1(" + b"h\0h\1R" * 20 + b"t"),
+    )
+    inner = name("torch._tensor", "_rebuild_from_type_v2") + b"(h\0" + name("torch", "Tensor") + b"h\1}tR"
+    yield "inner.pkl", pickle(copied[:-1] + inner + b"t")
+
+
+@case(6504, CLEAN, says="no tensors")
+def _metadata_made_of_references(canary: Path) -> Files:
+    word = text("s" * (1 << 20))
+    yield "text.pkl", pickle(table({"a": b"(" + word + b"q\0" + b"h\0" * 4_000 + b"l"}))
+    shorter = text("é" * 30_000) + b"q\0" + whole(1)
+    lists = b"".join(text(f"k{index}") + b"(" + b"h\0" * 10 + b"l" for index in range(20_000))
+    yield "lists.pkl", pickle(b"}(" + shorter + lists + b"u")
+
+
+@case(6505, REFUSED, says="too long")
+def _long_keys_by_reference(canary: Path) -> Files:
+    yield "accents.pkl", pickle(b"}(" + text("é" * (1 << 19)) + b"q\0N" + b"h\0N" * 20_000 + b"u")
+    yield (
+        "bytes.pkl",
+        pickle(b"}(B" + struct.pack("<I", 1 << 20) + b"a" * (1 << 20) + b"q\0N" + b"h\0N" * 20_000 + b"u", 3),
+    )
+
+
+@case(6506, CLEAN)
+def _keys_by_reference(canary: Path) -> Files:
+    yield "accents.pkl", pickle(b"}(" + text("é" * (1 << 16)) + b"q\0N" + b"h\0N" * 240_000 + b"u")
+    yield (
+        "numbers.pkl",
+        pickle(b"}(\x8b" + struct.pack("<i", 1000) + b"\x7f" * 1000 + b"q\0N" + b"h\0N" * 240_000 + b"u"),
+    )
+
+
+@case(6507, REFUSED, says="over and over")
+def _large_tables_by_reference(canary: Path) -> Files:
+    junk = b"}(" + b"".join(whole(1000 + index) + b"N" for index in range(300_000)) + b"u"
+    parts = {"_parameters": table({"w": tensor([4], [1])}), "_modules": b"}", "_buffers": b"}", "junk": junk}
+    network = name("torch.nn.modules.module", "Module") + b")\x81" + table(parts) + b"bq\5"
+    yield "list.ckpt", checkpoint(pickle(b"(" + network + b"h\5" * 100_000 + b"l"), FOUR)
+    keyed = b"".join(text(f"k{index}") + b"h\5" for index in range(50_000))
+    yield "table.ckpt", checkpoint(pickle(b"}(" + text("a") + network + keyed + b"u"), FOUR)
+    nothing = b"(" + whole(1) * 300_000 + tensor([4], [1]) + b"lq\5"
+    yield "nothing.ckpt", checkpoint(pickle(b"(" + nothing + b"h\5" * 100_000 + b"l"), FOUR)
 
 
 @case(6900, REFUSED, says="too long")

@@ -24,6 +24,7 @@ class Entry:
     size: int | None = None
     place: int | None = None
     extra: bytes = field(default=b"", repr=False)
+    local_extra: bytes = b""
 
     @property
     def packed(self) -> bytes:
@@ -50,8 +51,9 @@ def archive(
         raw, local = entry.name.encode(), (entry.local_name or entry.name).encode()
         sizes = (crc, len(packed), min(size, 0xFFFFFFFF))
         place = len(body) if entry.place is None else entry.place
-        body += struct.pack("<4s5H3I2H", b"PK\3\4", 20, entry.flags, entry.method, 0, 33, *sizes, len(local), 0)
-        body += local + packed
+        body += struct.pack("<4s5H3I2H", b"PK\3\4", 20, entry.flags, entry.method, 0, 33, *sizes, len(local),
+                            len(entry.local_extra))  # fmt: skip
+        body += local + entry.local_extra + packed
         directory += struct.pack(
             "<4s6H3I5H2I", b"PK\1\2", 3 << 8, 20, entry.flags, entry.method, 0, 33, *sizes, len(raw), len(entry.extra),
             0, 0, 0, entry.attributes << 16, place,

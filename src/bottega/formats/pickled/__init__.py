@@ -15,7 +15,6 @@ import struct
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from itertools import repeat
 from pathlib import Path
 from typing import BinaryIO
 
@@ -27,7 +26,7 @@ from bottega.formats.pickled.archive import MAX_COMMENT, Archive, Member, read_a
 from bottega.formats.pickled.machine import Machine
 from bottega.formats.pickled.names import DANGEROUS, is_script
 from bottega.formats.pickled.tree import Flat, flatten
-from bottega.formats.pickled.values import Broken, CutShort, Name, Poisonous, Storage
+from bottega.formats.pickled.values import Broken, CutShort, Poisonous, Storage
 from bottega.formats.sniff import refusal, sniff, unreadable
 
 MAX_PICKLE = legacy.MAX_PICKLE
@@ -41,7 +40,13 @@ _ZIP_END = 22  # bytes at the end of a zip archive, before its comment
 _MANY = 8  # names that are told before "and others"
 
 # What torch reads of an archive, beside data/*.
-_READ = frozenset({"data.pkl", "byteorder", "version", "constants.pkl", "data"})
+_READ = frozenset({"data.pkl", "byteorder", "version", "constants.pkl"})
+
+# What torch and TorchScript write beside data/*, of which it reads those above.
+_WRITTEN = _READ | {"", ".format_version", ".storage_alignment", ".data/", ".data/serialization_id", ".data/version"}
+_SCRIPT = ("code/", "extra/", "constants/", "tensors/", "bytecode.pkl", "mobile_debug_handles.pkl")
+_PICKLES = (".pkl", ".pickle")
+_MAX_PICKLES = 8  # beside the checkpoint's own
 
 _Place = tuple[int, Packed | None]  # where a storage begins; within what is unpacked, if it is packed
 
@@ -115,11 +120,15 @@ def _read_archive(path: Path, file: BinaryIO, size: int) -> Header:
         folder = f"{prefix}data/"
         places = {key: _place(members.get(folder + key), storage) for key, storage in machine.storages.items()}
         flat = flatten(root)
+        names = [name.removeprefix(prefix) for name in _beside_storages(archive.names, prefix)]
+        script = "constants.pkl" in names or any(name.startswith("code/") for name in names)
+        beside = _beside(names, archive, prefix, machine, script)
+        if unread := _judge_others(names, archive, prefix, machine, file):
+            beside.append(f"it holds other pickles, which could not be read to the end: {_listed(unread)}")
     notes = []
     if inner.crc and zlib.crc32(data) != inner.crc:
         notes.append("the checksum of its pickle is wrong")
-    script = f"{prefix}constants.pkl" in members or any(map(str.startswith, members, repeat(f"{prefix}code/")))
-    return _header(path, machine, flat, places, notes, script=script, big_endian=order == b"big")
+    return _header(path, machine, flat, places, notes, script=script, beside=beside, big_endian=order == b"big")
 
 
 def _read_bare(path: Path, file: BinaryIO, size: int) -> Header:
@@ -174,7 +183,7 @@ def _refusing(path: Path, machine: Machine) -> Iterator[None]:
     try:
         yield
     except _BROKEN as error:
-        failure = error
+        failure = error.with_traceback(None)  # which would keep all that was read
     names = machine.judged(DANGEROUS)
     if names or isinstance(failure, Poisonous):
         why = f"it names {_listed(names)}" if names else str(failure)
@@ -234,6 +243,41 @@ def _other_archive(members: Mapping[str, Member]) -> tuple[str, str]:
     return f"a zip archive of {len(members):,} files", "unpack it and choose the model inside"
 
 
+def _beside(names: Sequence[str], archive: Archive, prefix: str, machine: Machine, script: bool) -> list[str]:
+    """What is unusual in an archive beside its checkpoint, of whose other members `names` are."""
+    reasons = []
+    if archive.embellished:
+        reasons.append("there is more in its zip directory than torch writes: a comment, or fields of another kind")
+    folder = f"{prefix}data/"
+    stored = [name for name in archive.members if name.startswith(folder)]
+    unknown = [name for name in stored if name[len(folder) :] not in machine.storages]
+    unknown += [name for name in names if name not in _WRITTEN and not (script and name.startswith(_SCRIPT))]
+    if unknown:
+        reasons.append(f"it holds files that torch does not write: {_listed(unknown)}")
+    return reasons
+
+
+def _judge_others(names: Sequence[str], archive: Archive, prefix: str, machine: Machine, file: BinaryIO) -> list[str]:
+    """Run what else in an archive is called a pickle, so that it is judged too; those that can't be read to the end."""
+    pickles = [name for name in names if name != "data.pkl" and name.lower().endswith(_PICKLES)]
+    unread = pickles[_MAX_PICKLES:]
+    for name in pickles[:_MAX_PICKLES]:
+        try:
+            data = unpack(file, archive.members[prefix + name], MAX_PICKLE // _MAX_PICKLES)
+            at = 0
+            for _ in range(_MAX_PICKLES):
+                _, at = machine.run(data, at)
+                if at == len(data):
+                    break
+            else:
+                unread.append(name)
+        except Poisonous:
+            raise
+        except _BROKEN:
+            unread.append(name)
+    return unread
+
+
 def _place(member: Member | None, storage: Storage) -> _Place:
     """Where the bytes of a storage lie in an archive."""
     needed = storage.first + storage.nbytes
@@ -256,6 +300,7 @@ def _header(
     notes: list[str],
     *,
     script: bool = False,
+    beside: Sequence[str] = (),
     big_endian: bool = False,
 ) -> Header:
     tensors: dict[str, TensorInfo] = {}
@@ -273,11 +318,13 @@ def _header(
         notes.append(f"left out what training kept for itself: {_listed(flat.leftovers)}")
     if not tensors:
         notes.append("no tensors")
-    safety = _safety(machine.unusual_names(), script)
+    safety = _safety(machine, script, beside)
     return Header(path, "pickle", tensors, flat.metadata, notes=tuple(notes), safety=safety)
 
 
-def _safety(unusual: list[Name], script: bool) -> Safety:
+def _safety(machine: Machine, script: bool, beside: Sequence[str]) -> Safety:
+    """What is told of a file that runs nothing: what it names, and what lies `beside` its checkpoint."""
+    unusual = machine.unusual_names()
     names = [str(name) for name in unusual if not is_script(name.module)]
     reasons = []
     if script or len(names) < len(unusual):
@@ -286,6 +333,9 @@ def _safety(unusual: list[Name], script: bool) -> Safety:
         reasons.append(f"it holds whole networks and not only weights ({shown(networks[0])}): their code is not run")
     if others := [name for name in names if not name.startswith("torch.")]:
         reasons.append(f"it names what Bottega does not know and ignores: {_listed(others)}")
+    if machine.hides_pickle:
+        reasons.append("a pickle is hidden in a value of it: it is not read")
+    reasons += beside
     return Safety("unusual" if reasons else "clean", tuple(names), tuple(reasons))
 
 

@@ -19,7 +19,9 @@ from bottega.formats.pickled.values import Broken, CutShort
 
 MAX_MEMBERS = 150_000
 MAX_DIRECTORY = 24 << 20
-MAX_NAME = 512  # bytes; to normalise a name takes time that grows with the square of its length
+# Of names with accents, one by one and together: to normalise one takes time that grows with the square of its length.
+MAX_NAME = 512
+MAX_ACCENTED = 4 << 20
 MAX_COMMENT = 65_535
 # All zeros shrink to a thousandth; no model's numbers do.
 MAX_RATIO = 200
@@ -259,8 +261,9 @@ def _names(raw_names: list[bytes]) -> list[str]:
         text = together.decode("ascii")
         if len(raw_names) == len(set(text.lower().split("\0"))):
             return text.split("\0")
-    if any(len(raw_name) > MAX_NAME for raw_name in raw_names):
-        raise Broken(f"the name of one of its members is longer than {MAX_NAME} bytes")
+    accented = [len(raw_name) for raw_name in raw_names if not raw_name.isascii()]
+    if accented and (max(accented) > MAX_NAME or sum(accented) > MAX_ACCENTED):
+        raise Broken("the names of its members are too long")
     names = [_text(raw_name) for raw_name in raw_names]
     seen: set[str] = set()
     for name in names:

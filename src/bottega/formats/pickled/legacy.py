@@ -40,7 +40,7 @@ def read(file: BinaryIO, size: int) -> tuple[Machine, Legacy | Exception]:
         try:
             return machine, _read(machine, data, file, size)
         except (ValueError, IndexError, KeyError, struct.error) as error:
-            failure = error
+            failure = error.with_traceback(None)  # which would keep all that was read
         if window >= size or not _may_be_short(failure):
             break
     return machine, failure

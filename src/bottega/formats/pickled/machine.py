@@ -7,20 +7,22 @@ about what a scanner would see in it, the file is refused here.
 from __future__ import annotations
 
 import codecs
+import re
 from collections.abc import Callable
 from itertools import islice, repeat
 from struct import Struct
 
 from bottega.formats.pickled.names import DANGEROUS, INERT, judge
-from bottega.formats.pickled.rebuild import name_of, storage_of
+from bottega.formats.pickled.rebuild import COPYING, name_of, storage_of
 from bottega.formats.pickled.record import MARKS, Records
 from bottega.formats.pickled.values import Broken, CutShort, Name, Node, Poisonous, Storage, Table
 
 # Together these keep what any file can make below 400 MiB and two seconds. A hundred thousand tensors take 3.3 million
-# opcodes and 800,000 memo entries.
-MAX_OPCODES = 3_600_000
-MAX_RARE_OPCODES = 1_500_000
-MAX_COPIES = 10_000_000  # items that calls copy, eight bytes of text or bytes counting as one
+# opcodes, of which 200,000 are dear, and 800,000 memo entries.
+MAX_OPCODES = 3_400_000
+MAX_DEAR_OPCODES = 500_000  # that make a text, or are rare in checkpoints
+MAX_COPIES = 4_000_000  # items that calls copy
+MAX_COPIED_TEXT = 128 << 20  # letters and bytes that calls copy
 MAX_MEMO = 1_000_000
 MAX_MARKS = 1_000
 MAX_NAMES = 10_000
@@ -30,6 +32,17 @@ MAX_DIGITS = 1_024  # of a number that is written out, and bytes of a long one
 _UINT16, _INT32 = Struct("<H").unpack_from, Struct("<i").unpack_from
 _UINT32, _UINT64 = Struct("<I").unpack_from, Struct("<Q").unpack_from
 _DOUBLE = Struct(">d").unpack_from
+
+# How a pickle of protocol 2 or later begins, as bytes, as text of the same letters, in base64 and in hexadecimal; with
+# one of the opcodes that usually come first.
+_PICKLE = re.compile(
+    rb"(?:\x80|\xc2\x80)[\2-\5](?:[\x95\x80\x8a-\x8e]|\xc2[\x95\x80\x8a-\x8e]|[]}()cCBUTXVKMJIGNSi\x88\x89\x8f])"
+    rb"|gA[I-X][A-Za-z0-9+/_-]{12}"
+    rb"|800[2-5](?:95|8[0a-f]|5[d5468]|7d|2[89]|6[39]|4[23b9ad7e]|88)[0-9A-Fa-f]{6}",
+).match
+_BEGINNINGS = frozenset(b"\x80\xc2g8")  # of which it is one
+
+_TOO_MANY = "it has too many texts, or opcodes that are rare in checkpoints"
 
 _Work = Callable[["Machine", bytes, int], int]
 
@@ -45,8 +58,9 @@ class Machine:
         self.names: dict[tuple[str, str], Name] = {}
         self.storages: dict[str, Storage] = {}
         self._fuel = repeat(None, MAX_OPCODES)
-        self._rare_fuel = MAX_RARE_OPCODES
-        self._copies = MAX_COPIES
+        self._dear_fuel = MAX_DEAR_OPCODES
+        self.hides_pickle = False  # in one of its texts or bytes
+        self._copies, self._copied_text = MAX_COPIES, MAX_COPIED_TEXT
         self._records = Records()
         self._stack: list[object] = []
         self._marked: list[list[object]] = []
@@ -132,6 +146,11 @@ class Machine:
                     length = _UINT32(data, position)[0]
                     position += 4
                     stack.append(str(data[position : position + length], "utf-8", "surrogatepass"))
+                    self._dear_fuel -= 1
+                    if self._dear_fuel < 0:
+                        raise Broken(_TOO_MANY)
+                    if data[position] in _BEGINNINGS:
+                        self._suspect(data, position, position + length)
                     position += length
                     if position < edge and data[position] == 0x72:  # what follows may be a whole tensor
                         position = self._record(data, position, edge, stack)
@@ -155,6 +174,11 @@ class Machine:
                 length = data[position]
                 position += 1
                 stack.append(str(data[position : position + length], "utf-8", "surrogatepass"))
+                self._dear_fuel -= 1
+                if self._dear_fuel < 0:
+                    raise Broken(_TOO_MANY)
+                if data[position] in _BEGINNINGS:
+                    self._suspect(data, position, position + length)
                 position += length
             elif code == 0x89:  # NEWFALSE
                 stack.append(False)
@@ -169,23 +193,23 @@ class Machine:
 
     def _record(self, data: bytes, at: int, edge: int, stack: list[object]) -> int:
         """Do all opcodes that make the tensor whose name is on the stack, if they follow; where the next one is."""
-        if len(self._marked) + MARKS > MAX_MARKS or not self._rare_fuel:
+        if len(self._marked) + MARKS > MAX_MARKS or self._dear_fuel <= 0:
             return at
         record = self._records.read(data, at, edge, stack[-1], self._memo, self.storages)
         if record is None:
             return at
         tensor, end, opcodes, rare = record
         stack.append(tensor)
-        self._rare_fuel -= rare
+        self._dear_fuel -= rare
         next(islice(self._fuel, opcodes, opcodes), None)  # they count as if they had been taken one by one
         return end
 
     def _rare(self, code: int, data: bytes, position: int, stack: list[object]) -> tuple[int, list[object], int]:
         """Do one opcode by the table; where the next one is, and the stack and the edge as they are then."""
         self._stack = stack
-        self._rare_fuel -= 1
-        if self._rare_fuel < 0:
-            raise Broken("it has too many opcodes that are rare in checkpoints")
+        self._dear_fuel -= 1
+        if self._dear_fuel < 0:
+            raise Broken(_TOO_MANY)
         work = _RARE.get(code)
         if work is None:
             raise Broken(f"it has an opcode that no checkpoint needs (0x{code:02x})")
@@ -200,6 +224,11 @@ class Machine:
             raise Broken("an opcode reaches out of its frame")
         self._edge, self._framed = self._end, False
         return self._edge
+
+    def _suspect(self, data: bytes, start: int, end: int) -> None:
+        """Note if a text, or bytes, begin like a pickle; another program may read it, but nothing here does."""
+        if _PICKLE(data, start, end):
+            self.hides_pickle = True
 
     def _refer(self, identity: object) -> object:
         storage = storage_of(identity)
@@ -236,15 +265,19 @@ class Machine:
             raise Broken("it calls something that is no function")
         if not function.make:
             return Node(function, args)
-        made = function.make(args)
-        # A few bytes can ask for the same large copy again and again.
-        if isinstance(made, (list, tuple)):
-            self._copies -= len(made)
-        elif type(made) is bytes:
-            self._copies -= len(made) // 8
-        if self._copies < 0:
+        if function.make in COPYING:
+            self._spend(args)
+        return function.make(args)
+
+    def _spend(self, args: tuple[object, ...]) -> None:
+        """Count what a call will copy: a few bytes can ask for the same large copy again and again."""
+        for each in args:
+            if isinstance(each, (list, tuple)):
+                self._copies -= len(each)
+            elif isinstance(each, (str, bytes)):
+                self._copied_text -= len(each)
+        if self._copies < 0 or self._copied_text < 0:
             raise Broken("it makes more of its parts than any checkpoint does")
-        return made
 
     # --- opcodes that are rare in checkpoints; each takes what follows the opcode and tells where the next one is -----
 
@@ -292,6 +325,14 @@ class Machine:
     def _newobj(self, data: bytes, at: int) -> int:
         args = self._stack.pop()
         self._stack[-1] = self._made(self._stack[-1], args)
+        return at
+
+    def _newobj_ex(self, data: bytes, at: int) -> int:
+        named, args = self._stack.pop(), self._stack.pop()
+        function = self._stack[-1]
+        if type(function) is Name and function.make:
+            raise Broken(f"it gives {function} arguments by their names")
+        self._stack[-1] = self._made(function, (args, named))
         return at
 
     def _build(self, data: bytes, at: int) -> int:
@@ -405,12 +446,17 @@ class Machine:
         line, at = _line(data, at)
         if len(line) < 2 or line[0] != line[-1] or line[0] not in b"\"'":
             raise Broken("a text in it has no quotes")
-        self._stack.append(_text(codecs.escape_decode(line[1:-1])[0]))
+        raw = codecs.escape_decode(line[1:-1])[0]
+        self._suspect(raw, 0, len(raw))
+        self._stack.append(_text(raw))
         return at
 
     def _unicode(self, data: bytes, at: int) -> int:
         line, at = _line(data, at)
-        self._stack.append(str(line, "raw-unicode-escape"))
+        value = str(line, "raw-unicode-escape")
+        start = value[:32].encode("utf-8", "replace")
+        self._suspect(start, 0, len(start))
+        self._stack.append(value)
         return at
 
     def _short_binstring(self, data: bytes, at: int) -> int:
@@ -423,6 +469,7 @@ class Machine:
         return self._text(data, at + 8, _UINT64(data, at)[0])
 
     def _text(self, data: bytes, at: int, length: int) -> int:
+        self._suspect(data, at, at + length)
         self._stack.append(_text(data[at : at + length]))
         return at + length
 
@@ -436,6 +483,7 @@ class Machine:
         return self._bytes(data, at + 8, _UINT64(data, at)[0])
 
     def _bytes(self, data: bytes, at: int, length: int) -> int:
+        self._suspect(data, at, at + length)
         self._stack.append(data[at : at + length])
         return at + length
 
@@ -462,7 +510,8 @@ class Machine:
 _RARE: dict[int, _Work] = {
     ord("N"): Machine._none, 0x88: Machine._true, ord("}"): Machine._empty_dict, ord("]"): Machine._empty_list,
     ord("c"): Machine._global, 0x93: Machine._stack_global, ord("i"): Machine._inst, ord("o"): Machine._obj,
-    0x81: Machine._newobj, ord("b"): Machine._build, ord("s"): Machine._setitem, ord("u"): Machine._setitems,
+    0x81: Machine._newobj, 0x92: Machine._newobj_ex, ord("b"): Machine._build,
+    ord("s"): Machine._setitem, ord("u"): Machine._setitems,
     ord("a"): Machine._append, ord("e"): Machine._appends, ord("d"): Machine._dict, ord("l"): Machine._list,
     ord("0"): Machine._pop, ord("1"): Machine._pop_mark, ord("2"): Machine._dup, ord("g"): Machine._get,
     ord("p"): Machine._put, ord("I"): Machine._int, ord("L"): Machine._long, ord("F"): Machine._float,

@@ -145,7 +145,7 @@ def _first(args: Args) -> object:
 def _of_type(args: Args) -> object:
     """torch._tensor._rebuild_from_type_v2(function, type, arguments, state): a tensor's subclass."""
     function, _, inner, _ = args
-    if type(function) is not Name or type(inner) is not tuple or function.make is _of_type:
+    if type(function) is not Name or type(inner) is not tuple or function.make is _of_type or function.make in COPYING:
         raise Broken("a tensor in it is rebuilt in an unknown way")
     if function.make is None:
         return Unreadable(f"is rebuilt by {function}")
@@ -156,10 +156,13 @@ def _unreadable(why: str) -> Maker:
     return lambda args: Unreadable(why)
 
 
-def _sparse(args: Args) -> object:
-    """A sparse tensor. The file is refused, because programs that believe its indices can be made to write outside
-    of their memory, and whether they lie can't be told without reading them."""
-    raise Broken("it holds a sparse tensor, which Bottega does not read: its indices may point anywhere")
+# A model that has one is refused, because programs that believe its indices can be made to write outside of their
+# memory, and whether they lie can't be told without reading them.
+SPARSE = Unreadable("is sparse: its indices may point anywhere")
+
+
+def _sparse(args: Args) -> Unreadable:
+    return SPARSE
 
 
 def _allocation(what: str) -> Maker:
@@ -206,10 +209,10 @@ def _bytes(args: Args) -> bytes:
 
 
 def _encoded(args: Args) -> bytes:
-    """_codecs.encode(text, "latin1"): how protocol 2 and older write bytes."""
-    if len(args) != 2 or type(args[0]) is not str or args[1] not in ("latin1", "latin-1"):
-        raise Broken("it decodes text in a way that bytes are not written in")
-    return args[0].encode("latin-1")
+    """_codecs.encode(text, "latin1"): how protocol 2 and older write bytes; some programs write UTF-8."""
+    if len(args) != 2 or type(args[0]) is not str or args[1] not in ("latin1", "latin-1", "utf-8", "utf8"):
+        raise Broken("it encodes text in a way that bytes are not written in")
+    return args[0].encode("utf-8" if args[1] in ("utf-8", "utf8") else "latin-1")
 
 
 def _object(args: Args) -> Node:
@@ -231,6 +234,9 @@ def _scalar(args: Args) -> object:
         return None
     return struct.unpack(order + letter, raw)[0]
 
+
+# Those that copy all that they are given.
+COPYING: frozenset[Maker] = frozenset({make_table, _sequence, _size, _bytes, _encoded})
 
 _MAKERS: dict[tuple[str, str], Maker] = {
     ("torch._utils", "_rebuild_tensor"): _tensor,

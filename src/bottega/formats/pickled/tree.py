@@ -1,7 +1,8 @@
 """From the tree that a pickle is to tensors with dotted names, the way a state dict has them, and to plain metadata.
 
 No walk recurses, follows a circle, goes deeper than MAX_DEPTH or takes more than MAX_STEPS: a few bytes can describe a
-tree with more leaves than there are atoms.
+tree with more leaves than there are atoms. What is looked at is paid for before, item by item; and a key is turned into
+text once, however often it is there.
 """
 
 from __future__ import annotations
@@ -12,16 +13,19 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from bottega.formats.header import shown
+from bottega.formats.pickled.rebuild import SPARSE
 from bottega.formats.pickled.values import Broken, Name, Node, Table, Tensor, Unreadable
 
 MAX_DEPTH = 100
 MAX_STEPS = 500_000
+MAX_KEY = 128 << 10  # letters
 MAX_LETTERS = 64 << 20  # of all names together
 MAX_METADATA = 4 << 20
 _MAX_VALUE = 64 << 10
 _MAX_JSON_DEPTH = 8
 _MAX_JSON_ITEMS = 4_096
+_JSON_ITEM = 4  # letters that an item takes at least, with what is around it
+_MAX_BITS = 64  # of a whole number that is a key
 
 # Keys that a checkpoint wraps its tensors in; the first that is there counts, and only one is taken off.
 WRAPPERS = (
@@ -53,19 +57,21 @@ def flatten(root: object) -> Flat:
     flat, walk = Flat(), _Walk()
     model = root
     if type(root) is Table:
-        keys = _keys(root)
-        _keep_plain(flat, keys)
+        keys = walk.keys(root)
+        _keep_plain(flat, keys, walk)
         wrapper, flat.leftovers = _wrapper(keys, walk)
         if wrapper is not None:
             model = keys[wrapper]
             if type(model) is Table:
-                _keep_plain(flat, _keys(model))
+                _keep_plain(flat, walk.keys(model), walk)
         elif flat.leftovers:
             model = Table(item for key, value in keys.items() if key not in flat.leftovers for item in (key, value))
     for name, leaf in walk.leaves(model):
+        if leaf is SPARSE:
+            raise Broken("it holds a sparse tensor, which Bottega does not read: its indices may point anywhere")
         if name in flat.tensors or name in flat.unreadable:
-            raise Broken(f"two tensors in it are called {shown(name)}")
-        if type(leaf) is Tensor:
+            flat.unreadable[name] = "is there twice, by two ways to write its name: the first one counts"
+        elif type(leaf) is Tensor:
             flat.tensors[name] = leaf
         elif type(leaf) is Unreadable:
             flat.unreadable[name] = leaf.why
@@ -97,6 +103,13 @@ class _Walk:
     def __init__(self) -> None:
         self._steps = self._letters = 0
         self._barren: set[int] = set()  # what holds no tensor need not be walked again
+        self._words: dict[int, str] = {}  # the text of keys that it takes time to make
+
+    def pay(self, steps: int) -> None:
+        """Take so many steps from the budget."""
+        self._steps += steps
+        if self._steps > MAX_STEPS:
+            raise Broken("it holds the same things over and over again")
 
     def holds_tensors(self, value: object) -> bool:
         """Whether there is a tensor in or under a value."""
@@ -109,12 +122,11 @@ class _Walk:
             return
         if type(root) not in _INNER:
             return
-        path = [_Branch("", root)]
+        path = [_Branch("", root, self.children(root))]
         above = {id(root)}
         while path:
             branch = path[-1]
             for key, child in branch.children:
-                self._steps += 1
                 kind = type(child)
                 if kind is Tensor or kind is Unreadable:
                     branch.bears = True
@@ -128,7 +140,7 @@ class _Walk:
                     self._letters += len(branch.prefix) + len(key)
                     if self._letters > MAX_LETTERS:
                         raise Broken("the names of its tensors are too long")
-                    path.append(_Branch(f"{branch.prefix}{key}.", child))
+                    path.append(_Branch(f"{branch.prefix}{key}.", child, self.children(child)))
                     above.add(id(child))
                     break
             else:
@@ -138,8 +150,76 @@ class _Walk:
                     self._barren.add(id(branch.value))
                 elif path:
                     path[-1].bears = True
-            if self._steps > MAX_STEPS:
-                raise Broken("it holds the same things over and over again")
+
+    def children(self, value: object) -> Iterator[tuple[str, object]]:
+        """What lies directly in a dict, a list, a tuple or an object, with the name it has there."""
+        if type(value) is Table:
+            return self._items(value)
+        if type(value) is Node:
+            return self._parts(value)
+        assert isinstance(value, list | tuple)
+        self.pay(1 + len(value))
+        return ((str(index), item) for index, item in enumerate(value) if type(item) in (*_INNER, Tensor, Unreadable))
+
+    def keys(self, table: Table) -> dict[str, object]:
+        """A dict under the text of its keys; of keys that come twice the last counts, as in Python."""
+        return dict(self._items(table))
+
+    def word(self, key: object) -> str:
+        """A key as a word of a name; whole numbers in digits, as hypernetworks have them."""
+        if type(key) is str and len(key) <= MAX_KEY and key.isascii():
+            return key
+        if type(key) is not str and type(key) is not bytes:
+            return _text(key)
+        word = self._words.get(id(key))
+        if word is None:
+            if len(key) > MAX_KEY:
+                raise Broken(f"a key in it is too long: {len(key):,} letters")
+            word = self._words[id(key)] = _text(key)
+        return word
+
+    def _items(self, table: Table) -> Iterator[tuple[str, object]]:
+        self.pay(1 + len(table) // 2)
+        keys = table[::2]
+        words = list(map(self.word, keys))
+        if len(set(words)) == len(words):
+            return zip(words, table[1::2], strict=True)
+        # Of one key the last value counts, as in Python; other keys may have the same text.
+        known = {(type(key), word): value for key, word, value in zip(keys, words, table[1::2], strict=True)}
+        return ((word, value) for (_, word), value in known.items())
+
+    def _parts(self, node: Node) -> Iterator[tuple[str, object]]:
+        """An object's attributes; of a network, what its `state_dict()` would hold."""
+        self.pay(1)
+        states = node.state if type(node.state) is tuple else (node.state,)
+        for state in states[:2]:
+            if type(state) is not Table:
+                continue
+            attributes = self.keys(state)
+            if "_modules" in attributes and "_parameters" in attributes:
+                yield from self._network(attributes)
+            else:
+                yield from attributes.items()
+        if node.entries is not None:
+            yield from self._items(node.entries)
+        if node.items is not None:
+            yield from self.children(node.items)
+        if node.state is None:
+            yield from self.children(node.args)
+
+    def _network(self, attributes: dict[str, object]) -> Iterator[tuple[str, object]]:
+        """torch.nn.Module: parameters, those buffers that are saved, and the modules in it."""
+        passing = attributes.get("_non_persistent_buffers_set")
+        hidden: set[str] = set()
+        if type(passing) is list:
+            self.pay(len(passing))
+            hidden = {name for name in passing if type(name) is str}
+        for group in ("_parameters", "_buffers", "_modules"):
+            members = attributes.get(group)
+            if type(members) is Table:
+                for key, value in self.keys(members).items():
+                    if group != "_buffers" or key not in hidden:
+                        yield key, value
 
 
 class _Branch:
@@ -147,111 +227,84 @@ class _Branch:
 
     __slots__ = ("bears", "children", "prefix", "value")
 
-    def __init__(self, prefix: str, value: object) -> None:
-        self.prefix, self.value = prefix, value
-        self.children = _children(value)
+    def __init__(self, prefix: str, value: object, children: Iterator[tuple[str, object]]) -> None:
+        self.prefix, self.value, self.children = prefix, value, children
         self.bears = False  # whether a tensor was found under it
 
 
-def _children(value: object) -> Iterator[tuple[str, object]]:
-    """What lies directly in a dict, a list, a tuple or an object, with the name it has there."""
-    if type(value) is Table:
-        return zip(map(key_text, value[::2]), value[1::2], strict=True)
-    if type(value) is Node:
-        return _parts(value)
-    assert isinstance(value, list | tuple)
-    return ((str(index), item) for index, item in enumerate(value) if type(item) in (*_INNER, Tensor, Unreadable))
-
-
-def _parts(node: Node) -> Iterator[tuple[str, object]]:
-    """An object's attributes; of a network, what its `state_dict()` would hold."""
-    states = node.state if type(node.state) is tuple else (node.state,)
-    for state in states:
-        if type(state) is not Table:
-            continue
-        attributes = _keys(state)
-        if "_modules" in attributes and "_parameters" in attributes:
-            yield from _network(attributes)
-        else:
-            yield from attributes.items()
-    if node.entries is not None:
-        yield from _children(node.entries)
-    if node.items is not None:
-        yield from _children(node.items)
-    if node.state is None:
-        yield from _children(node.args)
-
-
-def _network(attributes: dict[str, object]) -> Iterator[tuple[str, object]]:
-    """torch.nn.Module: parameters, those buffers that are saved, and the modules in it."""
-    passing = attributes.get("_non_persistent_buffers_set")
-    hidden = {name for name in passing if type(name) is str} if type(passing) is list else set()
-    for group in ("_parameters", "_buffers", "_modules"):
-        members = attributes.get(group)
-        if type(members) is Table:
-            for key, value in _keys(members).items():
-                if group != "_buffers" or key not in hidden:
-                    yield key, value
-
-
-def _keys(table: Table) -> dict[str, object]:
-    """A dict under the text of its keys; of keys that come twice the last counts, as in Python."""
-    return dict(zip(map(key_text, table[::2]), table[1::2], strict=True))
-
-
-def key_text(key: object) -> str:
-    """A key as a word of a name; whole numbers in digits, as hypernetworks have them."""
+def _text(key: object) -> str:
     if type(key) is str:
         return key if key.isascii() else key.encode("utf-8", "replace").decode()
-    if type(key) in (int, bool, float):
-        return str(key)
     if type(key) is bytes:
         return key.decode("latin-1")
+    if type(key) in (bool, float) or (type(key) is int and key.bit_length() <= _MAX_BITS):
+        return str(key)
     return str(key) if type(key) is Name else f"<{type(key).__name__.lower()}>"
 
 
 # --- plain values ----------------------------------------------------------------------------------------------------
 
 
-def _keep_plain(flat: Flat, keys: dict[str, object]) -> None:
+def _keep_plain(flat: Flat, keys: dict[str, object], walk: _Walk) -> None:
     """Keep what is plain and small as metadata: text as it is, all else as JSON."""
     left = MAX_METADATA - sum(map(len, flat.metadata.values()))
     for key, value in keys.items():
         if value is None or type(value) in (Tensor, Unreadable, Node, Name):
             continue
+        plain = _Plain(walk)
         try:
-            plain = _plain(value, 0, [_MAX_JSON_ITEMS])
+            made = plain.of(value, 0)
         except _NotPlain:
-            continue
-        text = plain if type(plain) is str else json.dumps(plain, ensure_ascii=False)
-        left -= len(key) + len(text)
+            made = None
+        left -= len(key) + plain.size
         if left < 0:
             return
-        if len(text) <= _MAX_VALUE:
-            flat.metadata.setdefault(key, text)
+        if made is not None:
+            text = made if type(made) is str else json.dumps(made, ensure_ascii=False)
+            if len(text) <= _MAX_VALUE:
+                flat.metadata.setdefault(key, text)
 
 
 class _NotPlain(Exception):
     """A value that can't be said in JSON, or that is too large."""
 
 
-def _plain(value: object, depth: int, left: list[int]) -> object:
-    """A value as JSON has it; `left` counts down how many more there may be."""
-    left[0] -= 1
-    if depth > _MAX_JSON_DEPTH or left[0] < 0:
-        raise _NotPlain
-    kind = type(value)
-    if value is None or kind is bool or kind is int:
-        return value
-    if kind is float:
-        assert isinstance(value, float)
-        return value if math.isfinite(value) else str(value)
-    if kind is str:
-        return key_text(value)
-    if kind is Table:
-        assert isinstance(value, Table)
-        return {key: _plain(inner, depth + 1, left) for key, inner in _keys(value).items()}
-    if kind in (list, tuple):
+class _Plain:
+    """Turns one value into what JSON has; `size` is about how long its text is, even of one that is too large."""
+
+    def __init__(self, walk: _Walk) -> None:
+        self.size = 0
+        self._walk = walk
+
+    def of(self, value: object, depth: int) -> object:
+        """The value, at some depth within others."""
+        kind = type(value)
+        if value is None or kind in (bool, float):
+            self._grow(_JSON_ITEM)
+            return value if kind is not float or math.isfinite(value) else str(value)  # type: ignore[arg-type]
+        if kind is int:
+            self._grow(_JSON_ITEM + value.bit_length() // 3)  # type: ignore[attr-defined]
+            return value
+        if kind is str:
+            assert isinstance(value, str)
+            self._grow(_JSON_ITEM * bool(depth) + len(value))
+            return _text(value)
+        if kind not in (Table, list, tuple) or depth > _MAX_JSON_DEPTH:
+            raise _NotPlain
         assert isinstance(value, list | tuple)
-        return [_plain(inner, depth + 1, left) for inner in value]
-    raise _NotPlain
+        items = len(value) // 2 if kind is Table else len(value)
+        if items > _MAX_JSON_ITEMS:
+            raise _NotPlain
+        self._grow(_JSON_ITEM * (1 + items))
+        if kind is Table:
+            made = {}
+            for key, inner in self._walk.keys(value).items():  # type: ignore[arg-type]
+                self._grow(len(key))
+                made[key] = self.of(inner, depth + 1)
+            return made
+        return [self.of(inner, depth + 1) for inner in value]
+
+    def _grow(self, letters: int) -> None:
+        if self.size + letters > _MAX_VALUE:
+            raise _NotPlain
+        self.size += letters
