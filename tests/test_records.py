@@ -103,7 +103,7 @@ def run(data: bytes) -> tuple[object, ...]:
     seen: dict[int, int] = {}
     memo = [(index, told(value, seen)) for index, value in sorted(machine._memo.items())]
     storages = {key: told(storage) for key, storage in machine.storages.items()}
-    return told(value, seen), end, memo, storages, machine._fuel.__length_hint__(), machine._rare_fuel
+    return told(value, seen), end, memo, storages, machine._fuel.__length_hint__(), machine._dear_fuel
 
 
 def mutations(count: int) -> Iterator[bytes]:
