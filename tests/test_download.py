@@ -219,7 +219,7 @@ def test_without_a_hash_the_validators_are_enough(name: str, site: Site, client:
 
 
 @pytest.mark.parametrize("then", [serve, _ignoring_if_range])
-@pytest.mark.parametrize("modified", ["", LONG_AGO])
+@pytest.mark.parametrize("modified", ["", LONG_AGO], ids=["without a date", "with a date"])
 def test_a_file_that_changes_meanwhile_arrives_as_the_new_one(
     then: Fault, modified: str, site: Site, client: Client, tmp_path: Path
 ) -> None:
