@@ -819,3 +819,18 @@ def test_killed_while_it_works_it_leaves_nothing_under_the_name(tmp_path: Path, 
     assert len([name for name in os.listdir(tmp_path) if name.startswith(".bottega-")]) == 1  # what the kill left
     subprocess.run([sys.executable, "-m", "bottega", *words], check=True, capture_output=True)
     assert sorted(os.listdir(tmp_path)) == ["1.safetensors", "2.safetensors", "home", "m.safetensors"]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [("--weight", "nan"), ("--weight", "inf"), ("--weights", ",".join(["0.5"] * 24 + ["nan"])), ("--lora", "x:nan")],
+)
+def test_weights_are_finite(words: tuple[str, ...], bottega: Command, tmp_path: Path) -> None:
+    ran = bottega("models", "merge", "a", "b", *words, "--out", tmp_path / "m.safetensors")
+    assert ran.code == 2 and "is no weight" in ran.err
+    assert not (tmp_path / "m.safetensors").exists()
+
+
+def test_one_model_is_nothing_to_merge(bottega: Command, tmp_path: Path) -> None:
+    ran = bottega("models", "merge", "a", "--out", tmp_path / "m.safetensors")
+    assert ran.code == 2 and "nothing to merge" in ran.err

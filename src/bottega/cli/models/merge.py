@@ -6,6 +6,7 @@ import argparse
 import sys
 from dataclasses import asdict
 from functools import partial
+from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -82,6 +83,11 @@ def run(args: argparse.Namespace, settings: Settings, catalog: Catalog) -> int:
     weights = numbers(args.weights) if args.weights else ()
     wish = Wish(method, args.weight, weights, args.density, args.seed, args.dtype, args.force)
     names = [weighted(words) for words in args.lora]
+    for told in (*weights, *(weight for _, weight in names), args.weight or 0.0):
+        if not isfinite(told):
+            raise WrongNumber(f"{told:g} is no weight", "write a finite number, such as 0.5")
+    if len(args.models) == 1 and not (args.vae or args.lora):
+        raise WrongNumber("one model alone is nothing to merge", "name another one, --lora or --vae")
     models = parents_of(args.models, settings, catalog, kind="checkpoint")
     vaes = parents_of([args.vae] if args.vae else [], settings, catalog, kind="vae")
     loras = parents_of([name for name, _ in names], settings, catalog, kind="lora")
