@@ -104,6 +104,7 @@ class _Walk:
         self._steps = self._letters = 0
         self._barren: set[int] = set()  # what holds no tensor need not be walked again
         self._words: dict[int, str] = {}  # the text of keys that it takes time to make
+        self._tables: dict[int, list[str]] = {}  # the texts of a dict's keys
 
     def pay(self, steps: int) -> None:
         """Take so many steps from the budget."""
@@ -181,7 +182,9 @@ class _Walk:
     def _items(self, table: Table) -> Iterator[tuple[str, object]]:
         self.pay(1 + len(table) // 2)
         keys = table[::2]
-        words = list(map(self.word, keys))
+        words = self._tables.get(id(table))
+        if words is None:
+            words = self._tables[id(table)] = list(map(self.word, keys))
         if len(set(words)) == len(words):
             return zip(words, table[1::2], strict=True)
         # Of one key the last value counts, as in Python; other keys may have the same text.
