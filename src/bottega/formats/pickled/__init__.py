@@ -171,7 +171,7 @@ def _begins_a_tar(block: bytes) -> bool:
         told = int.from_bytes(field[1:], "big") - (256**7 if field[0] == 0o377 else 0)
     else:
         try:
-            told = int(field.partition(b"\0")[0].strip() or b"0", 8)
+            told = int(field.partition(b"\0")[0].decode("ascii").strip() or "0", 8)
         except ValueError:
             return False
     return told in (unsigned, signed)

@@ -39,6 +39,7 @@ _LEFTOVER = re.compile(
     r"|momentum|^loss|criterion|metric|^best_|^train_|^updates$|epoch|step$|history",
     re.IGNORECASE,
 )
+_MAX_LEFTOVER = 200  # letters of such a key
 _INNER = (Table, Node, list, tuple)
 
 
@@ -88,10 +89,14 @@ def _wrapper(keys: dict[str, object], walk: _Walk) -> tuple[str | None, list[str
     for wrapper in WRAPPERS:
         if wrapper in groups:
             others = [key for key in holding if key != wrapper]
-            if wrapper in _CERTAIN_WRAPPERS or all(key in WRAPPERS or _LEFTOVER.search(key) for key in others):
+            if wrapper in _CERTAIN_WRAPPERS or all(key in WRAPPERS or _is_leftover(key) for key in others):
                 return wrapper, others
-    leftovers = [key for key in holding if key in groups and _LEFTOVER.search(key)]
+    leftovers = [key for key in holding if key in groups and _is_leftover(key)]
     return None, leftovers if len(leftovers) < len(holding) else []
+
+
+def _is_leftover(key: str) -> bool:
+    return len(key) <= _MAX_LEFTOVER and _LEFTOVER.search(key) is not None
 
 
 # --- walking ---------------------------------------------------------------------------------------------------------
@@ -236,6 +241,7 @@ class _Branch:
 
 
 def _text(key: object) -> str:
+    """A key, or a text, as UTF-8 can say it; what has no text is called by its kind."""
     if type(key) is str:
         return key if key.isascii() else key.encode("utf-8", "replace").decode()
     if type(key) is bytes:
