@@ -253,6 +253,31 @@ def test_tensors_without_plain_numbers_are_left_out_by_name(tmp_path: Path) -> N
         written(tmp_path / "x.pt", {"meta": odd["meta"]})
 
 
+def test_two_tensors_of_one_name_are_not_mixed_up(tmp_path: Path) -> None:
+    first, second = benign.noise(2), benign.noise(3)
+    for twins, called in (({1: first, "1": second}, "1"), ({"a": {"b": first}, "a.b": second}, "a.b")):
+        header = written(tmp_path / "x.pt", twins)
+        assert_equal(header, {called: first})
+        assert any(f"the tensor {called!r} is there twice" in note for note in header.notes)
+    again = table([(text("w"), tensor([2], [1], stored=4)), (text("w"), tensor([4], [1]))])
+    (tmp_path / "x.pt").write_bytes(checkpoint(pickle(again), FOUR))
+    assert read_header(tmp_path / "x.pt").tensors["w"].shape == (4,)
+
+
+def test_bytes_of_protocol_2_in_either_encoding(tmp_path: Path) -> None:
+    for encoding in ("latin1", "utf-8"):
+        value = call("_codecs", "encode", text("é"), text(encoding))
+        (tmp_path / "x.pt").write_bytes(checkpoint(pickle(table({"w": tensor([4], [1]), "x": value})), FOUR))
+        assert read_header(tmp_path / "x.pt").safety.verdict == "clean"
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_sparse_tensors_among_leftovers_are_left_out(tmp_path: Path) -> None:
+    state = {"w": benign.noise(3)}
+    header = written(tmp_path / "x.pt", {"state_dict": state, "optimizer": {"momentum": torch.eye(3).to_sparse()}})
+    assert_equal(header, state)
+
+
 @pytest.mark.filterwarnings("ignore")
 def test_sparse_tensors_refuse_their_file(tmp_path: Path) -> None:
     dense = torch.eye(3)

@@ -580,6 +580,9 @@ def _a_pickle_that_is_a_tar_archive(canary: Path) -> Files:
     for opcode in (b"\x80\x03B", b"\x80\x02T"):
         swallow = opcode + struct.pack("<I", 512 + len(inner) - 7)
         yield f"{opcode[2:].decode()}.pt", tar_block(swallow.decode("latin-1"), b"") + inner + b"."
+        odd = bytearray(tar_block(swallow.decode("latin-1"), b"", magic=b""))
+        odd[148:149] = b"\x1c"  # white space, to Python
+        yield f"{opcode[2:].decode()}-odd.pt", bytes(odd) + inner + b"."
         yield f"{opcode[2:].decode()}-v7.pt", tar_block(swallow.decode("latin-1"), b"", magic=b"") + inner + b"."
 
 
@@ -819,6 +822,13 @@ def _long_keys_by_reference(canary: Path) -> Files:
         "bytes.pkl",
         pickle(b"}(B" + struct.pack("<I", 1 << 20) + b"a" * (1 << 20) + b"q\0N" + b"h\0N" * 20_000 + b"u", 3),
     )
+
+
+@case(6508, CLEAN, tensors=200)
+def _long_keys_that_are_looked_through(canary: Path) -> Files:
+    first = b"(" + tensor([4], [1]) + b"lq\5"
+    keys = b"".join(text(f"{index}" + "random_stat" * 10_000) + b"h\5" for index in range(199))
+    yield "keys.ckpt", checkpoint(pickle(b"}(" + text("a") + first + keys + b"u"), FOUR)
 
 
 @case(6506, CLEAN)

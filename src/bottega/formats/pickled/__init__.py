@@ -13,7 +13,7 @@ import os
 import stat
 import struct
 import zlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
@@ -120,10 +120,11 @@ def _read_archive(path: Path, file: BinaryIO, size: int) -> Header:
         folder = f"{prefix}data/"
         places = {key: _place(members.get(folder + key), storage) for key, storage in machine.storages.items()}
         flat = flatten(root)
-        names = [name.removeprefix(prefix) for name in _beside_storages(archive.names, prefix)]
-        script = "constants.pkl" in names or any(name.startswith("code/") for name in names)
-        beside = _beside(names, archive, prefix, machine, script)
-        if unread := _judge_others(names, archive, prefix, machine, file):
+        stored = {folder + key for key in machine.storages}
+        others = [name.removeprefix(prefix) for name in sorted(members.keys() - stored)]
+        script = "constants.pkl" in others or any(name.startswith("code/") for name in others)
+        beside = _beside(others, archive, script)
+        if unread := _judge_others(others, archive, prefix, machine, file):
             beside.append(f"it holds other pickles, which could not be read to the end: {_listed(unread)}")
     notes = []
     if inner.crc and zlib.crc32(data) != inner.crc:
@@ -170,7 +171,7 @@ def _begins_a_tar(block: bytes) -> bool:
         told = int.from_bytes(field[1:], "big") - (256**7 if field[0] == 0o377 else 0)
     else:
         try:
-            told = int(field.partition(b"\0")[0].strip() or b"0", 8)
+            told = int(field.partition(b"\0")[0].decode("ascii").strip() or "0", 8)
         except ValueError:
             return False
     return told in (unsigned, signed)
@@ -210,19 +211,14 @@ def _prefix(path: Path, archive: Archive) -> str:
     if len(found) > 1:
         raise Broken("it holds two checkpoints")
     prefix = found[0].removesuffix("data.pkl")
-    for name in _beside_storages(archive.names, prefix):
+    folder = f"{prefix}data/"
+    for name in [name for name in archive.names if not name.startswith(folder)]:
         word = name.removeprefix(prefix)
         if not name.startswith(prefix):
             raise Broken(f"{shown(name)} in it lies outside of the checkpoint's folder {shown(prefix)}")
         if word.lower() != word and (word.lower() in _READ or word.lower().startswith("data/")):
             raise Broken(f"programs differ in what they take {shown(name)} in it for")
     return prefix
-
-
-def _beside_storages(names: Iterable[str], prefix: str) -> list[str]:
-    """What lies in an archive beside the storages of its checkpoint, of which there may be many."""
-    folder = f"{prefix}data/"
-    return [name for name in names if not name.startswith(folder)]
 
 
 def _other_archive(members: Mapping[str, Member]) -> tuple[str, str]:
@@ -243,16 +239,12 @@ def _other_archive(members: Mapping[str, Member]) -> tuple[str, str]:
     return f"a zip archive of {len(members):,} files", "unpack it and choose the model inside"
 
 
-def _beside(names: Sequence[str], archive: Archive, prefix: str, machine: Machine, script: bool) -> list[str]:
-    """What is unusual in an archive beside its checkpoint, of whose other members `names` are."""
+def _beside(others: Sequence[str], archive: Archive, script: bool) -> list[str]:
+    """What is unusual in an archive beside its checkpoint, of whose other members `others` are."""
     reasons = []
     if archive.embellished:
         reasons.append("there is more in its zip directory than torch writes: a comment, or fields of another kind")
-    folder = f"{prefix}data/"
-    stored = [name for name in archive.members if name.startswith(folder)]
-    unknown = [name for name in stored if name[len(folder) :] not in machine.storages]
-    unknown += [name for name in names if name not in _WRITTEN and not (script and name.startswith(_SCRIPT))]
-    if unknown:
+    if unknown := [name for name in others if name not in _WRITTEN and not (script and name.startswith(_SCRIPT))]:
         reasons.append(f"it holds files that torch does not write: {_listed(unknown)}")
     return reasons
 

@@ -40,7 +40,7 @@ _PICKLE = re.compile(
     rb"|gA[I-X][A-Za-z0-9+/_-]{12}"
     rb"|800[2-5](?:95|8[0a-f]|5[d5468]|7d|2[89]|6[39]|4[23b9ad7e]|88)[0-9A-Fa-f]{6}",
 ).match
-_BEGINNINGS = frozenset(b"\x80\xc2g8")  # of which it is one
+_BEGINNINGS = frozenset(b"\x80\xc2g8")  # the bytes that it can begin with
 
 _TOO_MANY = "it has too many texts, or opcodes that are rare in checkpoints"
 
@@ -57,9 +57,9 @@ class Machine:
     def __init__(self) -> None:
         self.names: dict[tuple[str, str], Name] = {}
         self.storages: dict[str, Storage] = {}
+        self.hides_pickle = False  # in one of its texts or bytes
         self._fuel = repeat(None, MAX_OPCODES)
         self._dear_fuel = MAX_DEAR_OPCODES
-        self.hides_pickle = False  # in one of its texts or bytes
         self._copies, self._copied_text = MAX_COPIES, MAX_COPIED_TEXT
         self._records = Records()
         self._stack: list[object] = []

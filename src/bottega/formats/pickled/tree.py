@@ -39,6 +39,7 @@ _LEFTOVER = re.compile(
     r"|momentum|^loss|criterion|metric|^best_|^train_|^updates$|epoch|step$|history",
     re.IGNORECASE,
 )
+_MAX_LEFTOVER = 200  # letters of such a key
 _INNER = (Table, Node, list, tuple)
 
 
@@ -88,10 +89,14 @@ def _wrapper(keys: dict[str, object], walk: _Walk) -> tuple[str | None, list[str
     for wrapper in WRAPPERS:
         if wrapper in groups:
             others = [key for key in holding if key != wrapper]
-            if wrapper in _CERTAIN_WRAPPERS or all(key in WRAPPERS or _LEFTOVER.search(key) for key in others):
+            if wrapper in _CERTAIN_WRAPPERS or all(key in WRAPPERS or _is_leftover(key) for key in others):
                 return wrapper, others
-    leftovers = [key for key in holding if key in groups and _LEFTOVER.search(key)]
+    leftovers = [key for key in holding if key in groups and _is_leftover(key)]
     return None, leftovers if len(leftovers) < len(holding) else []
+
+
+def _is_leftover(key: str) -> bool:
+    return len(key) <= _MAX_LEFTOVER and _LEFTOVER.search(key) is not None
 
 
 # --- walking ---------------------------------------------------------------------------------------------------------
@@ -104,6 +109,7 @@ class _Walk:
         self._steps = self._letters = 0
         self._barren: set[int] = set()  # what holds no tensor need not be walked again
         self._words: dict[int, str] = {}  # the text of keys that it takes time to make
+        self._tables: dict[int, list[str]] = {}  # the texts of a dict's keys
 
     def pay(self, steps: int) -> None:
         """Take so many steps from the budget."""
@@ -181,7 +187,9 @@ class _Walk:
     def _items(self, table: Table) -> Iterator[tuple[str, object]]:
         self.pay(1 + len(table) // 2)
         keys = table[::2]
-        words = list(map(self.word, keys))
+        words = self._tables.get(id(table))
+        if words is None:
+            words = self._tables[id(table)] = list(map(self.word, keys))
         if len(set(words)) == len(words):
             return zip(words, table[1::2], strict=True)
         # Of one key the last value counts, as in Python; other keys may have the same text.
@@ -233,6 +241,7 @@ class _Branch:
 
 
 def _text(key: object) -> str:
+    """A key, or a text, as UTF-8 can say it; what has no text is called by its kind."""
     if type(key) is str:
         return key if key.isascii() else key.encode("utf-8", "replace").decode()
     if type(key) is bytes:
