@@ -13,7 +13,7 @@ import torch
 from bottega.errors import FormatError, SaveError
 from bottega.formats import tensor_bytes
 from bottega.formats.header import Header, Packed, TensorInfo
-from bottega.library import unpacked
+from bottega.library import contents, unpacked
 from bottega.library.contents import HELD, Reader, dtype_of
 from bottega.library.convert import Wish, convert
 from bottega.runtime.casts import Cast
@@ -59,6 +59,19 @@ def test_views_of_one_storage_unpack_it_at_most_twice(
         for info in infos:
             assert read(reader, info, 1000) == raw[info.start : info.end]
     assert len(times) == (1 if order == "forwards" else 2)
+
+
+def test_a_large_scattered_tensor_is_read_tile_by_tile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    numbers = torch.arange(60 * 70, dtype=torch.float32).reshape(60, 70)
+    (tmp_path / "a").write_bytes(numbers.numpy().tobytes())
+    monkeypatch.setattr(contents, "MAPPED", 1000)
+    tiles = list(contents._tiles(numbers.numpy().T))
+    assert tiles[1] == (slice(None), slice(3, 6)) and len(tiles) == 20  # 3 of its columns lie in 1000 bytes
+    for elements in (7, 500, 10_000):
+        monkeypatch.setattr(contents, "ELEMENTS", elements)
+        with Reader() as reader:
+            info = TensorInfo("F32", (70, 60), tmp_path / "a", 0, numbers.nbytes, (1, 70))
+            assert read(reader, info) == numbers.T.contiguous().numpy().tobytes()
 
 
 def test_a_deflated_part_that_is_too_short_is_told(tmp_path: Path) -> None:

@@ -25,9 +25,10 @@ from bottega.spec import Pieces
 if TYPE_CHECKING:
     import numpy as np
 
-ELEMENTS = 1 << 21  # of one block: large enough that a call costs nothing, small enough for the processor's cache
+ELEMENTS = 1 << 20  # of one block: large enough that a call costs nothing, small enough for the processor's cache
 HELD = 4  # blocks that may be in use at once: one read, two waiting, one written
 AHEAD = HELD - 2
+MAPPED = 64 << 20  # bytes of a map, which count as memory of the process
 
 Item = TypeVar("Item")
 
@@ -171,8 +172,8 @@ def bytes_of(info: TensorInfo) -> int:
 def gathered(info: TensorInfo, whole: int | None = None) -> Iterator[memoryview]:
     """The numbers of a tensor that lies scattered or in the other byte order: little-endian, one after another.
 
-    It is read by way of a map whose pages are given back after each slab: of its file, or of the open one with this
-    descriptor, into which it was unpacked.
+    It is read by way of a map of which no more than `MAPPED` bytes are touched before they are given back: of its file,
+    or of the open one with the descriptor `whole`, into which it was unpacked.
     """
     import numpy as np
 
@@ -193,10 +194,20 @@ def gathered(info: TensorInfo, whole: int | None = None) -> Iterator[memoryview]
         steps = tuple(step * width for step in info.strides) or (width,)
         view = np.lib.stride_tricks.as_strided(flat[: len(flat) // width * width].view(number), shape, steps)
     for part in _slabs(view):
-        slab = np.ascontiguousarray(part, number.newbyteorder("<"))
+        slab = np.empty(part.shape, number.newbyteorder("<"))
+        for place in _tiles(part):
+            slab[place] = part[place]
+            if len(flat) > MAPPED and hasattr(mmap, "MADV_DONTNEED"):
+                content.madvise(mmap.MADV_DONTNEED)
         yield memoryview(slab.reshape(-1).view(np.uint8))
-        if hasattr(mmap, "MADV_DONTNEED"):
-            content.madvise(mmap.MADV_DONTNEED)
+
+
+def _tiles(part: np.ndarray[Any, Any]) -> Iterator[tuple[slice, ...]]:
+    """The places of parts of an array each of which touches little of the map, however far apart its rows lie."""
+    axis = max(range(part.ndim), key=lambda each: part.strides[each])
+    step = max(1, MAPPED // max(1, part.strides[axis]))
+    for at in range(0, part.shape[axis], step):
+        yield (*[slice(None)] * axis, slice(at, at + step))
 
 
 def _slabs(view: np.ndarray[Any, Any]) -> Iterator[np.ndarray[Any, Any]]:
