@@ -32,6 +32,8 @@ _END, _END64, _LOCATOR64 = Struct("<4s4H2IH"), Struct("<4sQ2H2I4Q"), Struct("<4s
 _CENTRAL, _LOCAL = Struct("<4s4x2H4x3I4H2x2I"), Struct("<4s2x2H16x2H")
 _FIELD = Struct("<2sH")  # what an extra field is, and how many bytes follow
 _LARGE, _PADDING = b"\1\0", b"FB"  # extra fields that torch writes: large sizes, and what aligns a storage
+_MAX_STAMP = 32  # bytes
+_STAMPS = (b"UT", b"ux", b"UX", b"\n\0")  # and those of programs that pack: times and owners
 _MAX_FIELDS = 8  # of one member
 _ALL_ONES = 0xFFFFFFFF
 _FLAGS = 0x0001 | 0x0020 | 0x0040 | 0x2000  # encrypted, patched, strongly encrypted, masked
@@ -219,8 +221,10 @@ def _large(extra: bytes, unpacked: int, packed: int, offset: int) -> list[int]:
 
 
 def _is_usual(extra: bytes) -> bool:
-    """Whether torch may have written a member's extra fields."""
-    return all(kind in (_LARGE, _PADDING) for kind, _ in _fields(extra))
+    """Whether torch may have written a member's extra fields, or a program that packed its archive anew."""
+    return all(
+        kind in (_LARGE, _PADDING) or (kind in _STAMPS and len(body) <= _MAX_STAMP) for kind, body in _fields(extra)
+    )
 
 
 def _fields(extra: bytes) -> Iterator[tuple[bytes, bytes]]:

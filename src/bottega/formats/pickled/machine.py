@@ -14,7 +14,7 @@ from struct import Struct
 
 from bottega.formats.pickled.names import DANGEROUS, INERT, judge
 from bottega.formats.pickled.rebuild import COPYING, name_of, storage_of
-from bottega.formats.pickled.record import MARKS, Records
+from bottega.formats.pickled.record import MARKS, MOST_DEAR, Records
 from bottega.formats.pickled.values import Broken, CutShort, Name, Node, Poisonous, Storage, Table
 
 # Together these keep what any file can make below 400 MiB and two seconds. A hundred thousand tensors take 3.3 million
@@ -193,14 +193,14 @@ class Machine:
 
     def _record(self, data: bytes, at: int, edge: int, stack: list[object]) -> int:
         """Do all opcodes that make the tensor whose name is on the stack, if they follow; where the next one is."""
-        if len(self._marked) + MARKS > MAX_MARKS or self._dear_fuel <= 0:
+        if len(self._marked) + MARKS > MAX_MARKS or self._dear_fuel < MOST_DEAR:
             return at
         record = self._records.read(data, at, edge, stack[-1], self._memo, self.storages)
         if record is None:
             return at
-        tensor, end, opcodes, rare = record
+        tensor, end, opcodes, dear = record
         stack.append(tensor)
-        self._dear_fuel -= rare
+        self._dear_fuel -= dear
         next(islice(self._fuel, opcodes, opcodes), None)  # they count as if they had been taken one by one
         return end
 

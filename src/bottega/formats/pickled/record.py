@@ -15,6 +15,7 @@ from bottega.formats.pickled.values import Broken, Name, Storage, Table, Tensor
 from bottega.formats.tensor_bytes import BYTES_OF_ELEMENT
 
 MARKS = 2  # that a record sets at one time
+MOST_DEAR = 3  # opcodes in it that cost much: the texts of key and location, and a None
 
 _INT = "(?:K.|M..|J....)"  # BININT1, BININT2, BININT
 
@@ -75,7 +76,7 @@ class Records:
     ) -> tuple[Tensor, int, int, int] | None:
         """The record that begins at `at`, behind a tensor's name, and ends before `edge`, if one does.
 
-        It gives a tensor, where its record ends, and how many opcodes that was, of which some are rare elsewhere.
+        It gives a tensor, where its record ends, and how many opcodes that was, of which some are dear.
         Broken if the tensor is, as the opcodes would have found.
         """
         match = _RECORD(data, at, edge)
@@ -111,11 +112,13 @@ class Records:
             storages[storage_key] = storage
         tensor = Tensor(storage_key, dtype, start, end, sizes, odd_strides)
         location = None  # or what will be found in the record
+        dear = rare + 2  # the texts of key and location
         if location_at:
             location = memo[location_at[0]]
             opcodes -= 1
+            dear -= 1
         self.unsaid.append((match, name, word, kind, location, layout, storage, tensor))
-        return tensor, match.end(), opcodes, rare
+        return tensor, match.end(), opcodes, dear
 
     def remember(self, memo: dict[int, object]) -> None:
         """Put into `memo` what the records since the last time have put there."""
