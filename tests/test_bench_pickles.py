@@ -39,6 +39,7 @@ def test_what_should_not_be_raised_is_told_with_its_number(monkeypatch: pytest.M
     assert report.verdicts == {"failed": 2}
 
 
+@pytest.mark.slow
 def test_reading_is_compared_with_the_peer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pickles, "REPEATS", 1)
     monkeypatch.setattr(pickles, "TENSORS", 24)

@@ -169,6 +169,7 @@ def test_a_broken_catalog(bottega: Bottega, tmp_path: Path) -> None:
     assert done.returncode == 1 and "move it away" in done.stderr and len(done.stderr.splitlines()) == 1
 
 
+@pytest.mark.slow
 def test_interrupting_a_scan_keeps_the_catalog_whole(tmp_path: Path, bottega: Bottega) -> None:
     shelf = tmp_path / "many"
     model = write_model(shelf / "0.safetensors")

@@ -71,6 +71,7 @@ def assert_same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) ->
 # --- layouts ---------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("family", "variant"), MODELS)
 def test_there_and_back_again_is_bit_equal(tmp_path: Path, family: str, variant: str) -> None:
     single = toy.write_single_file(tmp_path / "a.safetensors", family, variant, metadata={"modelspec.title": "A"})
@@ -80,6 +81,7 @@ def test_there_and_back_again_is_bit_equal(tmp_path: Path, family: str, variant:
     assert read_header(tmp_path / "b.safetensors").metadata["modelspec.title"] == "A"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("family", "variant"), MODELS)
 def test_both_layouts_are_recognised_as_the_same(tmp_path: Path, family: str, variant: str) -> None:
     header = read_header(toy.write_single_file(tmp_path / "a.safetensors", family, variant))
@@ -118,6 +120,7 @@ def test_a_folder_becomes_another_folder(tmp_path: Path) -> None:
     assert set(other.dtypes) == {"BF16"}
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize(("family", "variant"), MODELS)
 def test_diffusers_loads_the_folder_and_computes_the_same(tmp_path: Path, family: str, variant: str) -> None:

@@ -190,6 +190,7 @@ def _ignoring_if_range(request: object, served: Served) -> None:
     serve(request, served)  # type: ignore[arg-type]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SCRIPTS)
 def test_the_right_bytes_or_an_explicit_error(name: str, site: Site, client: Client, tmp_path: Path) -> None:
     script, must_arrive = SCRIPTS[name]

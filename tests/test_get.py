@@ -450,6 +450,7 @@ def zipped(pickle: bytes) -> bytes:
     return out.getvalue()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["a.safetensors", "a.ckpt", "a.pt", "a.bin", "a.py", "a.exe"])
 def test_what_is_no_model_is_never_put_on_the_shelf(
     name: str, there: Civitai, bottega: Command, home: Path, tmp_path: Path

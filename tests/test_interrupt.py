@@ -60,6 +60,7 @@ def test_a_library_that_swallows_interrupts_while_it_is_imported(tmp_path: Path)
     assert (done.returncode, done.stderr, done.stdout) == (130, "bottega: interrupted\n", "")
 
 
+@pytest.mark.slow
 def test_while_it_loads_a_model(tmp_path: Path) -> None:
     done = interrupted("diffusers", tmp_path, "make", "image", "a house", "--out", str(tmp_path / "out.png"))
     assert (done.returncode, done.stdout) == (130, "")

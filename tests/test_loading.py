@@ -89,6 +89,7 @@ def test_single_file(tmp_path: Path, family: str, variant: str) -> None:
     assert_equal(pipe, toy.states(family, variant), "float16", "float32")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stored", ["float32", "float16", "bfloat16", "float8_e4m3fn", "float8_e5m2"])
 @pytest.mark.parametrize("run", ["float32", "bfloat16"])
 def test_every_dtype(tmp_path: Path, stored: str, run: str) -> None:
@@ -392,6 +393,7 @@ print(peak, header.parameters)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 @pytest.mark.parametrize(
     ("stored", "run", "copies"),

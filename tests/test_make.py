@@ -49,6 +49,7 @@ def pictures(tmp_path: Path) -> tuple[Path, Path]:
     return init, mask
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("family", "variant"), TOYS)
 def test_every_family_and_variant_makes_pictures_for_every_task(
     family: str, variant: str, bottega: Command, pictures: tuple[Path, Path], tmp_path: Path
@@ -120,6 +121,7 @@ def test_a_mask_keeps_what_is_black(bottega: Command, toy: Path, pictures: tuple
     assert before.crop(left).tobytes() != after.crop(left).tobytes()
 
 
+@pytest.mark.slow
 def test_strength_says_how_much_of_the_picture_is_new(
     bottega: Command, toy: Path, pictures: tuple[Path, Path], tmp_path: Path
 ) -> None:

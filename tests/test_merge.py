@@ -145,6 +145,7 @@ def test_slerp(tmp_path: Path, models: list[Path]) -> None:
     close(tmp_path / "m.safetensors", {name: define_slerp(a[name], b[name], 0.3) for name in a}, 1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("weight", [0.0, 0.3, 1.0])
 def test_ties(tmp_path: Path, models: list[Path], weight: float) -> None:
     merged(tmp_path / "m.safetensors", *models, method="ties", weight=weight, density=0.2, dtype="fp32")

@@ -418,6 +418,7 @@ def test_storages_of_other_kinds_and_sizes_are_refused(tmp_path: Path) -> None:
             read_header(tmp_path / "x.ckpt")
 
 
+@pytest.mark.slow
 def test_mutations_crash_nothing(tmp_path: Path) -> None:
     chance = random.Random(5)
     parent = nn.ParameterDict({"*": nn.Parameter(benign.noise(2, 4))})

@@ -85,6 +85,7 @@ torch.nn.functional.conv2d(torch.ones(1, 64, 32, 32), torch.ones(64, 64, 3, 3))
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="this torch has no oneDNN")
 @pytest.mark.parametrize("variable", ["ONEDNN_DEFAULT_FPMATH_MODE", "DNNL_DEFAULT_FPMATH_MODE"])
 def test_no_variable_makes_float32_less_exact(variable: str) -> None:
@@ -108,6 +109,7 @@ print(torch.get_float32_matmul_precision(), backends.cuda.matmul.allow_tf32, bac
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "before",
     [

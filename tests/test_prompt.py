@@ -165,6 +165,7 @@ HOSTILE = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("text", HOSTILE.values(), ids=HOSTILE.keys())
 @pytest.mark.parametrize(
     "parse", [parse_attention, lambda text: parse_schedule(text, 10), parse_composable, take_extra_networks],

@@ -204,6 +204,7 @@ with open_catalog(Path(sys.argv[1])) as catalog:
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="needs /proc")
 def test_killed_at_any_moment_a_scan_goes_on_from_there(tmp_path: Path) -> None:
     shelf, path = tmp_path / "shelf", tmp_path / "catalog.sqlite"

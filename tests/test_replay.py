@@ -28,6 +28,7 @@ def make(bottega: Command, model: Path, out: Path, *words: object) -> None:
     assert ran.code == 0, ran.err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("suffix", ["png", "jpg", "webp"])
 @pytest.mark.parametrize("sampler", [sampler.name for sampler in SAMPLERS])
 def test_every_sampler_replays_to_the_byte_from_every_format(
@@ -40,6 +41,7 @@ def test_every_sampler_replays_to_the_byte_from_every_format(
     assert ran.out.strip() == "the same to the byte"
 
 
+@pytest.mark.slow
 def test_another_process_makes_the_same_bytes(bottega: Command, toy: Path, tmp_path: Path) -> None:
     out = tmp_path / "out.png"
     make(bottega, toy, out, "--sampler", "DPM++ SDE", "--set", "variation_strength=0.3")

@@ -67,6 +67,7 @@ def make(workbench: Workbench, recipe: Recipe) -> list[Image.Image]:
 # --- corners of a recipe ---------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sampler", [sampler.name for sampler in SAMPLERS])
 def test_every_sampler_makes_a_picture_in_one_step_and_at_both_ends_of_strength(
     sampler: str, workbench: Workbench, toys: dict[str, Path], init: Path
