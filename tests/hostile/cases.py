@@ -852,6 +852,16 @@ def _large_tables_by_reference(canary: Path) -> Files:
     yield "nothing.ckpt", checkpoint(pickle(b"(" + nothing + b"h\5" * 100_000 + b"l"), FOUR)
 
 
+@case(6509, REFUSED, says="cut short")
+def _a_constant_longer_than_any_file(canary: Path) -> Files:
+    for length in (1 << 62, 1 << 63, (1 << 64) - 1):
+        for opcode in (b"\x8e", b"\x96", b"\x8d"):
+            yield (
+                f"{opcode.hex()}-{length}.pkl",
+                b"\x80\x05" + opcode + struct.pack("<Q", length) + b"\x80\x04\x95" + bytes(40),
+            )
+
+
 @case(6900, REFUSED, says="too long")
 def _names_of_gigabytes(canary: Path) -> Files:
     small = table({f"{index}": b"h\1" for index in range(100_000)})

@@ -227,7 +227,7 @@ class Machine:
 
     def _suspect(self, data: bytes, start: int, end: int) -> None:
         """Note if a text, or bytes, begin like a pickle; another program may read it, but nothing here does."""
-        if _PICKLE(data, start, end):
+        if _PICKLE(data, start, min(end, self._end)):
             self.hides_pickle = True
 
     def _refer(self, identity: object) -> object:
