@@ -285,7 +285,7 @@ def test_a_full_disk_leaves_nothing_behind(toy: Path, home: Path, tmp_path: Path
         capture_output=True,
         text=True,
         check=False,
-        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (64_000, 64_000)),
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000)),
     )
     assert ran.returncode == 1
     assert "could not be written" in one_line(ran.stderr)

@@ -102,7 +102,7 @@ def write_configs(folder: Path, pipe: Any) -> Path:
         "unet/config.json": {
             "_class_name": "UNet2DConditionModel",
             **{name: unet[name] for name in (*copied, "cross_attention_dim")},
-            "layers_per_block": unet.layers_per_block[0],
+            "layers_per_block": layers if isinstance(layers := unet.layers_per_block, int) else layers[0],
             "attention_head_dim": unet.attention_head_dim[0],
             "sample_size": 64,
         },
