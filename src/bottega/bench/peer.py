@@ -103,7 +103,7 @@ def write_configs(folder: Path, pipe: Any) -> Path:
             "_class_name": "UNet2DConditionModel",
             **{name: unet[name] for name in (*copied, "cross_attention_dim")},
             "layers_per_block": layers if isinstance(layers := unet.layers_per_block, int) else layers[0],
-            "attention_head_dim": unet.attention_head_dim[0],
+            "attention_head_dim": heads if isinstance(heads := unet.attention_head_dim, int) else heads[0],
             "sample_size": 64,
         },
         "vae/config.json": dict(pipe.vae.config),
