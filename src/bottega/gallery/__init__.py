@@ -1,0 +1,1 @@
+"""Everything that was made: an index of outputs with their recipes, and what came from what."""

@@ -1,0 +1,1 @@
+"""Where and when: a queue that loses nothing, and the worker processes that do what it says."""

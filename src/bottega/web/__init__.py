@@ -1,0 +1,1 @@
+"""The page: one shell and a file for each room; it talks only to the public API."""
