@@ -73,7 +73,7 @@ const words = {
 
 export default {
   id: "gallery",
-  order: 30,
+  order: 3,
   words,
   mount(element, context) {
     const room = new Gallery(element, context);
