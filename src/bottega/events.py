@@ -117,6 +117,6 @@ class Retried(Event):
 
 @dataclass(frozen=True, slots=True)
 class Changed(Event):
-    """Somebody steered the job, or with no job the whole queue: it was paused, resumed, moved, prioritised, cancelling."""
+    """Somebody steered a job, or the whole queue: it is `paused`, `resumed`, `moved`, `prioritised`, `cancelling`."""
 
     what: str

@@ -79,7 +79,7 @@ class Workbench:
     def precision(self) -> str:
         """What `auto` means here: the precision of the settings; InvalidSetting for one that the device has not."""
         try:
-            return self.facts.precision(self.settings.precision)
+            return str(self.facts.precision(self.settings.precision))
         except InvalidRecipe as error:
             (problem,) = error.problems
             raise InvalidSetting(f"{self.settings.file}: precision: {problem.what}", problem.remedy) from None

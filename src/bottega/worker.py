@@ -1,7 +1,7 @@
 """The worker: the process in which the work of a server's jobs is done, told what to do over its standard input.
 
-`python -m bottega.worker make` makes outputs on one device, `python -m bottega.worker library` works on the shelves. Each
-is told one piece of work at a time and answers with what happens; when nobody listens any more, it ends.
+`python -m bottega.worker make` makes outputs on one device, `python -m bottega.worker library` works on the shelves.
+Each is told one piece of work at a time and answers with what happens; when nobody listens any more, it ends.
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING, Any
 
 from bottega.errors import BottegaError, Interrupted, OutOfMemory
 from bottega.events import Done, Event, Failed, Made, Preview, Step
-from bottega.jobs.job import LIBRARY, MAKE
 from bottega.jobs.wire import Pipe, messages
 from bottega.settings import Settings, read_settings
 

@@ -19,13 +19,13 @@ from typing import TYPE_CHECKING, Any
 from bottega.engine.inputs import keep_input
 from bottega.engine.save import make_writable, write_whole
 from bottega.errors import BottegaError
-from bottega.events import Done, Made
+from bottega.events import Made
 from bottega.formats.atomic import atomic
 from bottega.gallery import Gallery, Output, UnknownOutput
-from bottega.jobs.foreman import Foreman, Limits
+from bottega.jobs.foreman import Foreman, Limits, Preview
 from bottega.jobs.job import LIBRARY, MAKE, Job, Numbered
 from bottega.jobs.queue import Queue
-from bottega.recipe import Media, Recipe, read_recipe, recipe_from
+from bottega.recipe import Media, Recipe, read_recipe
 from bottega.runtime.facts import Facts, facts_from
 from bottega.runtime.plan import available_memory
 from bottega.settings import Settings
@@ -204,7 +204,12 @@ class Workshop:
     async def finished(self, id: str) -> Job:
         """The job once it is over."""
         loop, over = asyncio.get_running_loop(), asyncio.Event()
-        end = self.foreman.subscribe(lambda told: loop.call_soon_threadsafe(over.set) if _ends(told, id) else None)
+
+        def heard(told: Numbered | Preview) -> None:
+            if _ends(told, id):
+                loop.call_soon_threadsafe(over.set)
+
+        end = self.foreman.subscribe(heard)
         try:
             if not self.queue.job(id).over:
                 await over.wait()
@@ -219,13 +224,16 @@ class Workshop:
     def outputs(self, id: str) -> list[Output]:
         """What a job has made so far, in order."""
         job = self.queue.job(id)
-        named = job.result["outputs"] if job.kind == "make" and job.result else None
-        ids = named or [f"{id}-{index}" for index in range(_count(job))]
-        found = []
-        for each in ids:
-            with suppress(UnknownOutput):
-                found.append(self.gallery.output(each))
-        return found
+        if job.kind == "make" and job.result:
+            with_ids = (self._output(each) for each in job.result["outputs"])
+            return [output for output in with_ids if output is not None]
+        return self.gallery.of_job(id)
+
+    def _output(self, id: str) -> Output | None:
+        try:
+            return self.gallery.output(id)
+        except UnknownOutput:
+            return None
 
     def output_folder(self, job: Job) -> Path:
         """Where the outputs of a job go: the folder of the day on which it was asked for."""
@@ -277,9 +285,9 @@ class Workshop:
         """Remember what a worker tells of its device, for the next start too."""
         self._facts = facts_from(told)
         self._facts_told.set()
-        with suppress(BottegaError):  # the next start has to wait for its worker then
-            with atomic(self._facts_file) as file:
-                file.write(json.dumps({"for": _facts_key(self.settings), "facts": dict(told)}).encode())
+        # Where it can't be written, the next start has to wait for its worker.
+        with suppress(BottegaError), atomic(self._facts_file) as file:
+            file.write(json.dumps({"for": _facts_key(self.settings), "facts": dict(told)}).encode())
 
 
 def event_fields(event: Mapping[str, Any]) -> dict[str, Any]:
@@ -290,11 +298,6 @@ def event_fields(event: Mapping[str, Any]) -> dict[str, Any]:
 def _ends(told: Any, id: str) -> bool:
     kinds = ("done", "result", "failed", "cancelled")
     return isinstance(told, Numbered) and told.job == id and told.event["event"] in kinds
-
-
-def _count(job: Job) -> int:
-    recipe = job.request.get("recipe", {})
-    return int(recipe.get("count", 1)) if job.kind == "make" else 0
 
 
 def _facts_key(settings: Settings) -> str:

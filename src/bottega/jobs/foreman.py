@@ -12,9 +12,9 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, cast
 
 from bottega.errors import BottegaError
 from bottega.events import Done, Failed, Note, Result, Started, Step
@@ -113,7 +113,7 @@ class Foreman:
             lane.start()
 
     def stop(self, timeout: float = 8.0) -> None:
-        """Begin nothing more, have what runs stop within a step and wait for another time; after `timeout` seconds by force."""
+        """Begin nothing more, and have what runs stop within a step and wait again; by force after so many seconds."""
         deadline = time.monotonic() + timeout
         for lane in self.lanes.values():
             lane.stop(deadline)
@@ -131,7 +131,7 @@ class Foreman:
             return self._previews.get(job)
 
     def subscribe(self, listener: Listener) -> Callable[[], None]:
-        """Call this with every event of the queue and every Preview as they come; the answer ends it. It has to be quick."""
+        """Call this, which has to be quick, with every event and every Preview as they come; the answer ends it."""
         with self._lock:
             self._listeners = [*self._listeners, listener]
 
@@ -270,9 +270,8 @@ class Lane:
                 self._kill("it did not start")
         elif self._working:
             self._watch(now)
-        elif self._stop_by is None:
-            if not self._give() and self.name == LIBRARY and now > self._since + limits.idle:
-                self._ask_to_leave()
+        elif self._stop_by is None and not self._give() and self.name == LIBRARY and now > self._since + limits.idle:
+            self._ask_to_leave()
 
     def _watch(self, now: float) -> None:
         limits = self.foreman.limits
@@ -288,7 +287,7 @@ class Lane:
             self._term_at = now + limits.leave
             return
         taken = resident(self._process.pid)
-        if limits.memory and taken > limits.memory or _memory_is_short(limits.spare, taken):
+        if (limits.memory and taken > limits.memory) or _memory_is_short(limits.spare, taken):
             self._kill("it took more memory than there is")
 
     def _spawn(self) -> None:
@@ -305,16 +304,14 @@ class Lane:
         assert process.stdin is not None and process.stdout is not None
         with suppress(OSError):  # where memory runs out, the kernel takes the worker and not the server
             Path(f"/proc/{process.pid}/oom_score_adj").write_text("500")
-        self._process, self._pipe = process, Pipe(process.stdin)
+        self._process, self._pipe = process, Pipe(cast(BinaryIO, process.stdin))
         self._who, self._ready, self._ending, self._term_at = identity(process.pid), False, "", None
         self._since, self._kills, self._state = time.monotonic(), kernel_kills(), {}
-        threading.Thread(
-            target=self._read, args=(process,), name=f"read-{self.name}", daemon=True
-        ).start()
+        threading.Thread(target=self._read, args=(process,), name=f"read-{self.name}", daemon=True).start()
 
     def _read(self, process: subprocess.Popen[bytes]) -> None:
         assert process.stdout is not None
-        for message in messages(process.stdout):
+        for message in messages(cast(BinaryIO, process.stdout)):
             self._inbox.put(("said", message))
         self._inbox.put(("gone", process))
 
@@ -478,8 +475,8 @@ def _memory_is_short(spare: int, taken: int) -> bool:
     return taken > spare and available_memory() < spare
 
 
-def _event(told: Mapping[str, Any]) -> Started | Step | Note | Done:
-    kinds = {"started": Started, "step": Step, "note": Note, "done": Done}
+def _event(told: Mapping[str, Any]) -> Started | Step | Note:
+    kinds: dict[str, type[Started | Step | Note]] = {"started": Started, "step": Step, "note": Note}
     return kinds[told["event"]](**{name: value for name, value in told.items() if name != "event"})
 
 

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
 import secrets
 import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from bottega.events import Cancelled, Changed, Done, Event, Failed, Queued, Result, Retried, Step
+from bottega.formats.database import Schema, connect, explained, prepare
 from bottega.jobs.job import (
     CANCELLED,
     DONE,
@@ -31,15 +33,12 @@ from bottega.jobs.job import (
     WrongState,
 )
 
-PATIENCE = 10.0  # seconds to wait for another process that writes
 MOST_WAITING = 1000
 MOST_ATTEMPTS = 3
 KEEP = 20_000  # ended jobs that are remembered, with their events
 FLUSH_EVERY = 0.25  # seconds that a Step may wait to be written down
 GAP = 10_000  # numbers that are left out at every start: Steps told before a crash may have had them
-_VERSION = 1
-
-_SCHEMA = """
+_TABLES = """
 CREATE TABLE jobs (
     seq INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL UNIQUE, kind TEXT NOT NULL, lane TEXT NOT NULL,
     owner TEXT NOT NULL, state TEXT NOT NULL, request TEXT NOT NULL, digest TEXT NOT NULL, title TEXT NOT NULL,
@@ -62,10 +61,29 @@ CREATE INDEX events_owner ON events (owner, number);
 CREATE TABLE facts (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 """
 
+SCHEMA = Schema(
+    what="queue",
+    table="jobs",
+    migrations=(_TABLES.strip().removesuffix(";"),),
+    error=QueueError,
+    newer="update Bottega, or move the file away: outputs are not in it",
+    damaged="move it away, or restore a backup: outputs are not in it",
+)
+
 _COLUMNS = (
     "id, kind, lane, owner, state, request, digest, title, priority, position, attempt, needs, reuse, key, created, "
     "started, ended, progress, error, result, cancelling"
 )
+
+_READY = "state = 'waiting' AND lane = :lane AND blocked = 0"
+# Of those of the highest priority the first of each owner, and of these the one whose owner was served longest ago.
+_NEXT = f"""
+SELECT id, owner, alike FROM jobs JOIN (
+    SELECT owner AS whose, min(position) AS first FROM jobs
+    WHERE {_READY} AND priority = (SELECT max(priority) FROM jobs WHERE {_READY}) GROUP BY owner
+) ON owner = whose AND position = first
+WHERE {_READY} ORDER BY coalesce((SELECT served FROM turns WHERE turns.owner = jobs.owner), 0), position LIMIT 1
+"""
 
 Listener = Callable[[Numbered], None]
 
@@ -95,9 +113,7 @@ class Queue:
         self._read = _connect(path)
         (last,) = self._write.execute("SELECT coalesce(max(number), 0) FROM events").fetchone()
         self._number = max(int(last), int(self._fact("number", "0"))) + GAP
-        (self._ended,) = self._write.execute(
-            f"SELECT count(*) FROM jobs WHERE state IN {_quoted(ENDED)}"
-        ).fetchone()
+        (self._ended,) = self._write.execute(f"SELECT count(*) FROM jobs WHERE state IN {_quoted(ENDED)}").fetchone()
 
     def close(self) -> None:
         """Write down what is left, and let go of the file."""
@@ -145,7 +161,7 @@ class Queue:
             if waiting >= self.cap:
                 raise QueueFull(f"{waiting:,} jobs are waiting, which is all there is room for", "try again later", 10)
             if allowed is not None and own >= allowed:
-                raise QueueFull(f"{own:,} of your jobs are waiting, which is as many as you may have", "wait for them", 10)
+                raise QueueFull(f"{own:,} of your jobs are waiting, as many as you may have", "wait for them", 10)
             id, now = secrets.token_hex(10), self._clock()
             with self._transaction():
                 blocked = self._depend(id, after)
@@ -174,7 +190,9 @@ class Queue:
         for needed in dict.fromkeys(after):
             other = self._job(self._write, needed)
             if other.state in (FAILED, CANCELLED):
-                raise WrongState(f"the job {needed} that this one is to follow has {_past(other.state)}", "retry it first")
+                raise WrongState(
+                    f"the job {needed} that it is to follow has {_past(other.state)}", "retry that one first"
+                )
             if not other.over:
                 self._write.execute("INSERT INTO needs (job, needed) VALUES (?, ?)", (id, needed))
                 blocked += 1
@@ -220,14 +238,14 @@ class Queue:
         """How many jobs are in each state."""
         query = "SELECT state, count(*) FROM jobs WHERE ? IS NULL OR owner = ? GROUP BY state"
         with self._reading:
-            return {state: count for state, count in self._read.execute(query, (owner, owner))}
+            return dict(self._read.execute(query, (owner, owner)).fetchall())
 
     def events(
         self, after: int = 0, *, job: str | None = None, owner: str | None = None, limit: int = 1000
     ) -> list[Numbered]:
         """What happened after the event of that number, in order."""
         self.flush()
-        where, values = ["number > ?"], [after]
+        where, values = ["number > ?"], cast(list[object], [after])
         for name, value in (("job", job), ("owner", owner)):
             if value is not None:
                 where.append(f"{name} = ?")
@@ -401,14 +419,7 @@ class Queue:
             return [self._job(self._write, id) for id in ids]
 
     def _next(self, lane: str) -> tuple[str, str, str] | None:
-        row: tuple[str, str, str] | None = self._write.execute(
-            "SELECT id, owner, alike FROM jobs JOIN (SELECT owner AS whose, min(position) AS first FROM jobs WHERE state"
-            " = 'waiting' AND lane = :lane AND blocked = 0 AND priority = (SELECT max(priority) FROM jobs WHERE state = "
-            "'waiting' AND lane = :lane AND blocked = 0) GROUP BY owner) ON owner = whose AND position = first "
-            "WHERE state = 'waiting' AND lane = :lane AND blocked = 0 ORDER BY coalesce((SELECT served FROM turns WHERE "
-            "turns.owner = jobs.owner), 0), position LIMIT 1",
-            {"lane": lane},
-        ).fetchone()
+        row: tuple[str, str, str] | None = self._write.execute(_NEXT, {"lane": lane}).fetchone()
         return row
 
     def waiting(self, lane: str) -> int:
@@ -479,7 +490,7 @@ class Queue:
                 self._end(job, CANCELLED, Cancelled())
             elif counts and job.attempt >= MOST_ATTEMPTS:
                 what = f"the worker crashed {job.attempt} times on it; the last time {why}"
-                self._end(job, FAILED, Failed("WorkerCrashed", what, "see the log; it may be too much for this machine"))
+                self._end(job, FAILED, Failed("WorkerCrashed", what, "see the log; it may be too much for it"))
             else:
                 self._write.execute(
                     "UPDATE jobs SET state = 'waiting', started = NULL, worker = NULL, lease = NULL, progress = NULL, "
@@ -508,8 +519,8 @@ class Queue:
         self._steps = [told for told in self._steps if told.job != job.id]
         self._write.execute("DELETE FROM events WHERE job = ? AND kind = 'step'", (job.id,))
         self._write.execute(
-            "UPDATE jobs SET state = ?, ended = ?, error = ?, result = ?, progress = NULL, cancelling = 0, worker = NULL, "
-            "lease = NULL WHERE id = ?",
+            "UPDATE jobs SET state = ?, ended = ?, error = ?, result = ?, progress = NULL, cancelling = 0, "
+            "worker = NULL, lease = NULL WHERE id = ?",
             (state, self._clock(), error, None if result is None else _dump(result), job.id),
         )
         self._say(job.id, job.owner, event)
@@ -529,9 +540,7 @@ class Queue:
 
     def _prune(self) -> None:
         """Forget the oldest of the jobs that have ended, beyond those that are kept."""
-        self._write.execute(
-            f"CREATE TEMP TABLE IF NOT EXISTS forgotten AS SELECT id FROM jobs WHERE 0"
-        )
+        self._write.execute("CREATE TEMP TABLE IF NOT EXISTS forgotten AS SELECT id FROM jobs WHERE 0")
         self._write.execute("DELETE FROM temp.forgotten")
         self._write.execute(
             f"INSERT INTO temp.forgotten SELECT id FROM jobs WHERE state IN {_quoted(ENDED)} ORDER BY ended LIMIT ?",
@@ -578,7 +587,7 @@ class Queue:
             yield
             return
         steps = self._steps
-        with _explained(self.path):
+        with explained(self.path, SCHEMA):
             try:
                 self._write.execute("BEGIN IMMEDIATE")
                 self._write_steps()
@@ -598,7 +607,7 @@ class Queue:
                 listener(each)
 
     def _job(self, connection: sqlite3.Connection, id: str) -> Job:
-        with _explained(self.path):
+        with explained(self.path, SCHEMA):
             row = connection.execute(f"SELECT {_COLUMNS} FROM jobs WHERE id = ?", (id,)).fetchone()
         if row is None:
             raise UnknownJob(id)
@@ -613,45 +622,30 @@ class Queue:
 
 
 def _connect(path: Path) -> sqlite3.Connection:
-    connection = sqlite3.connect(path, timeout=PATIENCE, isolation_level=None, check_same_thread=False)
+    connection = connect(os.fspath(path), check_same_thread=False)
     connection.execute("PRAGMA synchronous = FULL")
     return connection
 
 
 def _open(path: Path) -> sqlite3.Connection:
     """A connection to a sound queue of this version, made if there is none."""
-    with _explained(path):
+    try:
         path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise QueueError(f"{path.parent}: can't be made ({reason})", "set BOTTEGA_HOME to a folder of yours") from None
+    with explained(path, SCHEMA):
         connection = _connect(path)
         try:
-            connection.execute("PRAGMA journal_mode = WAL")
-            (version,) = connection.execute("PRAGMA user_version").fetchone()
-            if version > _VERSION:
-                raise QueueError(f"{path}: was made by a newer Bottega", "update Bottega, or move the file away")
-            if version == 0:
-                connection.executescript(f"BEGIN IMMEDIATE; {_SCHEMA} PRAGMA user_version = {_VERSION}; COMMIT;")
-            row = connection.execute("SELECT value FROM facts WHERE name = 'clean'").fetchone()
-            if version and row is None:
+            prepare(connection, SCHEMA)
+            if connection.execute("DELETE FROM facts WHERE name = 'clean'").rowcount == 0:
                 (verdict,) = connection.execute("PRAGMA quick_check(1)").fetchone()
                 if verdict != "ok":
-                    raise QueueError(f"{path}: is damaged ({verdict})", "move it away; outputs are not in it")
-            connection.execute("DELETE FROM facts WHERE name = 'clean'")
+                    raise QueueError(f"{path} is damaged: {verdict}", SCHEMA.damaged)
         except BaseException:
             connection.close()
             raise
     return connection
-
-
-@contextmanager
-def _explained(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except sqlite3.Error as error:
-        full = getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_FULL
-        remedy = "free some space" if full else "check the disk and who may write it"
-        raise QueueError(f"{path}: {error}", remedy) from error
-    except OSError as error:
-        raise QueueError(f"{path}: {error.strerror or error}", "check the disk and who may write it") from error
 
 
 def _job_of(row: Sequence[Any]) -> Job:
