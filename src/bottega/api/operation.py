@@ -71,7 +71,9 @@ class Watch:
 
 
 def _disk(folder: Path) -> list[str]:
-    """What is wrong with the disk of a folder."""
+    """What is wrong with the disk of a folder, or of the one that it will be made in."""
+    while not folder.exists() and folder != folder.parent:
+        folder = folder.parent
     try:
         free = shutil.disk_usage(folder).free
     except OSError as error:
