@@ -74,13 +74,11 @@ async function differences(place, context, one, other) {
   } catch (error) {
     return fill(place, h("p", { class: "wrong", text: context.saying(error) }));
   }
-  const rows = told.differences ?? told.items ?? told;
+  const rows = told.differences;
   if (!rows.length) return fill(place, h("p", { class: "soft", text: t("beside.same") }));
   const shown = (value) => (value === null || value === undefined || value === "" ? "–" : typeof value === "object" ? JSON.stringify(value) : String(value));
   fill(place, h("table", { class: "beside-table" },
     h("thead", {}, h("tr", {}, ["field", "one", "other"].map((name) => h("th", { scope: "col", text: t(`beside.${name}`) })))),
-    h("tbody", {}, rows.map((row) => {
-      const [field, a, b] = Array.isArray(row) ? row : [row.field, row.a ?? row.one, row.b ?? row.other];
-      return h("tr", {}, h("th", { scope: "row", text: fieldName(field), title: field }), h("td", { text: shown(a) }), h("td", { text: shown(b) }));
-    }))));
+    h("tbody", {}, rows.map(({ field, a, b }) => h("tr", {},
+      h("th", { scope: "row", text: fieldName(field), title: field }), h("td", { text: shown(a) }), h("td", { text: shown(b) }))))));
 }

@@ -22,7 +22,8 @@ addWords({
     "look.compare.older": "With the one made before", "look.compare.newer": "With the one made after", "look.compare.pick": "Pick another …",
     "look.queued": "Queued", "look.queue": "See the queue",
     "look.lineage": "What came of what", "look.lineage.alone": "Made from words alone; nothing was made from it yet.",
-    "look.edge.input": "made from it", "look.edge.variation": "a variation", "look.edge.recipe": "of the same recipe", "look.edge.same": "of the same recipe",
+    "look.edge.init": "started from it", "look.edge.mask": "masked by it", "look.edge.variation": "another variation of the same recipe",
+    "look.edge.replay": "the same recipe once more", "look.edge.seed": "the same recipe with another seed", "look.lineage.more": "and {n} more",
     "look.file": "File", "look.made": "Made", "look.took": "Took", "look.format": "Format", "look.bytes": "Size of the file",
     "look.digest": "Recipe digest", "look.gone": "The file is no longer in the outputs folder; its recipe is still here, and can make it again.",
     "look.missing": "This output is not here any more.", "look.keys.zoom": "Zoom", "look.keys.fit": "Whole picture", "look.keys.actual": "Pixel by pixel",
@@ -36,7 +37,8 @@ addWords({
     "look.compare.older": "与前一件比较", "look.compare.newer": "与后一件比较", "look.compare.pick": "另选一件……",
     "look.queued": "已加入队列", "look.queue": "查看队列",
     "look.lineage": "来龙去脉", "look.lineage.alone": "仅由文字生成；还没有由它衍生的作品。",
-    "look.edge.input": "由此制作", "look.edge.variation": "变体", "look.edge.recipe": "同一配方", "look.edge.same": "同一配方",
+    "look.edge.init": "以此为起点", "look.edge.mask": "以此为蒙版", "look.edge.variation": "同一配方的另一变体",
+    "look.edge.replay": "同一配方再次制作", "look.edge.seed": "同一配方，另一种子", "look.lineage.more": "还有 {n} 件",
     "look.file": "文件", "look.made": "制作于", "look.took": "用时", "look.format": "格式", "look.bytes": "文件大小",
     "look.digest": "配方摘要", "look.gone": "文件已不在输出文件夹中；配方还在，可以再做一次。",
     "look.missing": "这件作品已不在这里。", "look.keys.zoom": "缩放", "look.keys.fit": "完整图片", "look.keys.actual": "逐像素",
@@ -136,7 +138,7 @@ export class Look {
   /** An output is different now. */
   changed(item) {
     if (this.item?.id !== item.id) return;
-    this.item = item;
+    this.item = { ...this.item, ...item };
     this.star.setAttribute("aria-pressed", String(Boolean(item.favourite)));
   }
 
@@ -218,8 +220,27 @@ export class Look {
     this.download.setAttribute("download", `${item.id}.${item.format || "png"}`);
     this.changed(item);
     this.drawPlace();
-    this.drawSide();
     this.prepare();
+    this.tell(item);
+  }
+
+  /** The recipe, which the list does not carry, and what is known beside it. */
+  async tell(item) {
+    clearTimeout(this.telling);
+    if (item.recipe === undefined) {
+      // Whoever walks fast through the pictures asks for no recipe that is gone before it comes.
+      await new Promise((resolve) => { this.telling = setTimeout(resolve, 60); });
+      if (this.item?.id !== item.id) return;
+      try {
+        const whole = await this.context.api.get(`/api/outputs/${item.id}`);
+        if (this.item?.id !== item.id) return;
+        this.item = { ...this.item, ...whole };
+      } catch (error) {
+        if (this.item?.id === item.id) fill(this.side, h("p", { class: "wrong", text: this.context.saying(error) }));
+        return;
+      }
+    }
+    this.drawSide();
   }
 
   drawPlace() {
@@ -256,13 +277,13 @@ export class Look {
     } catch (error) {
       return fill(place, h("p", { class: "wrong", text: this.context.saying(error) }));
     }
-    if (!place.isConnected || this.item !== item) return;
+    if (!place.isConnected) return;
     if (graph.nodes.length < 2) return fill(place, h("p", { class: "soft small", text: t("look.lineage.alone") }));
     fill(place, lineageGraph(graph, item.id, (node) => ({
-      picture: node.output === false || node.kind === "input" ? `/api/inputs/${node.sha256}` : this.context.api.address(`/api/outputs/${node.id}/thumbnail`, { size: 256 }),
-      name: node.prompt || node.name || (node.kind === "input" ? t("look.input") : node.id),
+      picture: node.kind === "input" ? `/api/inputs/${node.sha256}` : this.context.api.address(`/api/outputs/${node.id}/thumbnail`, { size: 256 }),
+      name: node.prompt || (node.kind === "input" ? t("look.input") : node.id),
       open: node.kind === "input" || node.id === item.id ? undefined : () => this.host.go({ output: node.id }),
-    }), (kind) => t(`look.edge.${kind}`, {}, kind)));
+    }), (kind) => t(`look.edge.${kind}`, {}, kind)), graph.left_out > 0 && h("p", { class: "soft small", text: t("look.lineage.more", { n: number(graph.left_out) }) }));
   }
 
   /** Have the neighbours ready. */

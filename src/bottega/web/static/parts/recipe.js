@@ -25,8 +25,11 @@ addWords({
   },
 });
 
-/** The recipe of an output as plain data, however the server sent it. */
-export const recipeOf = (output) => (typeof output.recipe === "string" ? JSON.parse(output.recipe) : output.recipe) || {};
+/** The recipe of an output; of one that carries none, what else is known of how it was made. */
+export const recipeOf = (output) => output.recipe ?? {
+  prompt: output.prompt, negative: output.negative, model: output.model ? { name: output.model } : undefined, task: output.task,
+  sampling: { seed: output.seed ?? undefined }, size: { width: output.width, height: output.height },
+};
 
 /** A field's name for people: `sampling.seed`, `knobs.eta`, `adapters.0`. */
 export function fieldName(field) {

@@ -17,7 +17,7 @@ const STILL = 90; // ms without scrolling before what is on the screen is fetche
 const MOST = 1000; // outputs that one request may name
 const KNOWN = new Set([
   "model", "task", "since", "until", "seed", "steps", "sampler", "schedule", "guidance", "strength", "width", "height",
-  "lora", "embedding", "hypernetwork", "vae", "negative", "format",
+  "clip_skip", "eta", "format", "quality",
 ]);
 
 const words = {
@@ -374,7 +374,7 @@ class Gallery {
       this.folders?.length || state.folder ? folders : null, tab(t("gallery.trash"), state.view === "trash", { view: "trash" }));
     if (folders.isConnected) {
       menu(folders, () => this.folders.map((folder) => ({
-        text: folder.name, key: number(folder.count), checked: folder.name === state.folder, run: () => this.go({ view: "", folder: folder.name, output: "" }),
+        text: folder.name, key: number(folder.outputs), checked: folder.name === state.folder, run: () => this.go({ view: "", folder: folder.name, output: "" }),
       })), { label: t("gallery.folders") });
     }
     if (!this.folders) this.loadFolders();
@@ -384,7 +384,7 @@ class Gallery {
     this.folders ??= [];
     try {
       const { items } = await this.context.api.get("/api/folders");
-      this.folders = items.map((folder) => (typeof folder === "string" ? { name: folder, count: 0 } : folder));
+      this.folders = items;
     } catch (error) {
       this.context.complain(error);
     }
@@ -536,7 +536,7 @@ class Gallery {
       const name = h("input", { type: "text", placeholder: t("gallery.folder.new"), aria: { label: t("gallery.folder.name") }, maxlength: "80" });
       put(panel, [
         ...(this.folders || []).map((folder) => h("button", { type: "button", class: "menu-item", on: { click: () => into(folder.name) } }, icon("folder"), h("span", { class: "grow", text: folder.name }))),
-        h("button", { type: "button", class: "menu-item", on: { click: () => into(null) } }, icon("close"), h("span", { class: "grow", text: t("gallery.folder.none") })),
+        h("button", { type: "button", class: "menu-item", on: { click: () => into("") } }, icon("close"), h("span", { class: "grow", text: t("gallery.folder.none") })),
         h("form", { class: "menu-form", on: { submit: (event) => { event.preventDefault(); if (name.value.trim()) into(name.value.trim()); } } }, name,
           h("button", { type: "submit", text: t("gallery.folder.put") })),
       ]);
@@ -574,7 +574,7 @@ class Gallery {
     const before = items.map((item) => ({ ...item }));
     for (const item of items) this.change({ ...item, ...changes });
     try {
-      await Promise.all(items.map((item) => this.context.api.patch(`/api/outputs/${item.id}`, changes)));
+      for (const item of items) await this.context.api.patch(`/api/outputs/${item.id}`, changes);
     } catch (error) {
       for (const item of before) this.change(item);
       this.context.complain(error);

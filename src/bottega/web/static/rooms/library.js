@@ -23,6 +23,9 @@ const KINDS = [
 ];
 const CATEGORIES = ["base", "full fine-tune", "lightweight fine-tune", "part"];
 const METHODS = ["weighted", "add-difference", "slerp", "ties", "dare"];
+// What a licence says of a model, in the words of the library.
+const FORBIDS = new Set(["none", "may not be shared", "not allowed: the same terms"]);
+const ALLOWS = new Set(["not needed", "may be shared", "allowed"]);
 const DTYPES = ["keep", "fp32", "fp16", "bf16", "fp8"];
 
 const words = {
@@ -78,7 +81,7 @@ const words = {
     "library.dtype.keep": "As they are", "library.dtype.fp32": "32 bits", "library.dtype.fp16": "16 bits", "library.dtype.bf16": "bfloat16", "library.dtype.fp8": "8 bits",
     "library.keys.search": "Search", "library.keys.star": "Favourite", "library.keys.use": "Use in Make", "library.keys.view": "Cards or table",
     "library.pick": "Choose a model to see what it is.",
-    "library.permit.yes": "Allowed: {what}", "library.permit.no": "Not allowed: {what}",
+    "permit.,": ", ",
   },
   zh: {
     "room.library": "模型库",
@@ -132,7 +135,12 @@ const words = {
     "library.dtype.keep": "保持不变", "library.dtype.fp32": "32 位", "library.dtype.fp16": "16 位", "library.dtype.bf16": "bfloat16", "library.dtype.fp8": "8 位",
     "library.keys.search": "搜索", "library.keys.star": "收藏", "library.keys.use": "用于创作", "library.keys.view": "卡片或表格",
     "library.pick": "选择一个模型，查看它是什么。",
-    "library.permit.yes": "允许：{what}", "library.permit.no": "不允许：{what}",
+    "permit.,": "、", "permit.credit": "署名", "permit.not needed": "不需要", "permit.the author must be named": "必须注明作者",
+    "permit.commercial use": "商业用途", "permit.none": "不允许", "permit.selling what it makes": "出售生成的内容",
+    "permit.running it as a service on Civitai": "在 Civitai 上作为服务运行", "permit.running it as a service": "作为服务运行",
+    "permit.selling it or merges of it": "出售模型或合并后的模型", "permit.merges and changes": "合并与改动",
+    "permit.may be shared": "可以分享", "permit.may not be shared": "不可分享", "permit.other terms on merges": "合并后更换条款",
+    "permit.allowed": "允许", "permit.not allowed: the same terms": "不允许：须用相同条款",
   },
 };
 
@@ -439,7 +447,7 @@ class Library {
       class: ["line", item.missing && "is-missing"], aria: { selected: String(item.id === this.state.model) },
     }, h("span", { class: "cell is-name", title: item.name }, item.verdict !== "clean" && h("span", { class: `dot is-${item.verdict}`, title: verdictText(item.verdict) }), h("span", { class: "cut", text: item.name }), item.favourite && icon("star", 12)),
     cell("kind", kindText(item.kind)), cell("family", item.family ? familyText(item.family, item.variant) : ""), cell("category", categoryText(item.category)),
-    cell("format", [item.format, item.dtype].filter(Boolean).join(" ")), cell("size", bytes(item.size)), cell("date", item.modified ? moment(item.modified) : ""));
+    cell("format", [item.format, item.dtype].filter(Boolean).join(" ")), cell("size", bytes(item.size)), cell("date", moment(item.changed)));
   }
 
   chosen(index) {
@@ -568,7 +576,7 @@ class Library {
     const field = (name, control) => {
       const said = entry.corrected && name in entry.corrected;
       return h("label", { class: ["right-row", said && "is-corrected"] }, h("span", { text: t(`library.${name}`) }), control,
-        said && h("span", { class: "right-said small" }, t("library.said", { value: wordFor(name, entry.told?.[name]) || t("library.said.nothing") }),
+        said && h("span", { class: "right-said small" }, t("library.said", { value: wordFor(name, entry.header_says[name]) || t("library.said.nothing") }),
           h("button", { type: "button", class: "link", text: t("frame.undo"), on: { click: () => this.correct(name, null) } })));
     };
     const choice = (name, options) => h("span", { class: "choice" }, h("select", { data: { keep: name }, on: { change: (event) => this.correct(name, event.target.value) } },
@@ -605,9 +613,9 @@ class Library {
     const permits = Object.entries(about.permissions ?? {});
     return section(t("library.licence"), about.licence ? h("p", { class: "licence-name", text: about.licence }) : h("p", { class: "soft small", text: t("library.licence.none") }),
       permits.length > 0 && h("ul", { class: "permits" }, permits.map(([what, value]) => {
-        const plain = typeof value === "boolean";
-        return h("li", { class: plain ? (value ? "is-clean" : "is-refused") : "" }, plain && icon(value ? "check" : "close", 14),
-          h("span", { text: plain ? t(value ? "library.permit.yes" : "library.permit.no", { what }) : `${what}: ${Array.isArray(value) ? value.join(", ") : value}` }));
+        const told = value.split(", ").map((each) => t(`permit.${each}`, {}, each)).join(t("permit.,"));
+        const sort = FORBIDS.has(value) ? "is-refused" : ALLOWS.has(value) ? "is-clean" : "";
+        return h("li", { class: sort }, icon(sort === "is-refused" ? "close" : sort ? "check" : "minus", 14), h("span", { text: `${t(`permit.${what}`, {}, what)}: ${told}` }));
       })));
   }
 
@@ -631,7 +639,7 @@ class Library {
     const { t, entry } = this;
     const before = { ...entry.corrected };
     const corrected = { ...before };
-    if (value === null || value === entry.told?.[name]) delete corrected[name];
+    if (value === null || value === entry.header_says[name]) delete corrected[name];
     else corrected[name] = value;
     const field = t(`library.${name}`);
     const text = name in corrected ? t("library.corrected", { field, value: wordFor(name, value) }) : t("library.uncorrected", { field });
@@ -869,7 +877,7 @@ function facetEntries(facet, told) {
 }
 
 function workText(t, job) {
-  return job.title && job.title !== job.kind ? job.title : t(`library.${job.kind}`, {}, job.kind);
+  return job.kind !== "scan" && job.title ? job.title : t("library.started.scan");
 }
 
 function progressText(job) {

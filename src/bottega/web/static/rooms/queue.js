@@ -200,7 +200,7 @@ class QueueRoom {
   heard(event) {
     if (event.kind === "preview" && event.job) this.look(event.job);
     if (event.kind === "changed") {
-      if (!event.job) this.setPaused((event.what ?? event.state ?? event.change) === "paused");
+      if (!event.job) this.setPaused(event.what === "paused");
       else {
         clearTimeout(this.again);
         this.again = setTimeout(() => this.context.jobs.refresh(), 150);
@@ -312,7 +312,7 @@ class QueueRoom {
     const act = (name, drawing, run, text = false) => h("button", {
       type: "button", class: ["quiet", !text && "square"], title: t(name), aria: { label: text ? null : `${t(name)}: ${title}` }, on: { click: run },
     }, icon(drawing), text && h("span", { text: t(name) }));
-    const recipe = job.request?.recipe;
+    const recipe = job.recipe;
     const model = recipe?.model?.name;
     const facts = [
       model, recipe?.size && `${recipe.size.width} × ${recipe.size.height}`, recipe?.count > 1 && t("queue.count", { n: number(recipe.count) }),
@@ -367,7 +367,7 @@ class QueueRoom {
     if (job.state === "running") {
       const { phase, done = 0, total = 0 } = job.progress ?? {};
       const bar = row.querySelector("progress");
-      const images = job.request?.recipe?.count ?? 1;
+      const images = job.recipe?.count ?? 1;
       const share = phase === "sample" && total ? ((job.progress.image ?? 0) + done / total) / Math.max(images, (job.progress.image ?? 0) + 1) : total ? done / total : null;
       if (bar && share !== null) {
         bar.max = 1;
@@ -587,5 +587,5 @@ const SIGNS = { done: "check", failed: "warn", cancelled: "close" };
 
 function titleOf(t, job) {
   if (job.kind === "make") return job.title || t("queue.untitled");
-  return job.title && job.title !== job.kind ? job.title : t(`queue.kind.${job.kind}`, {}, job.kind);
+  return job.kind !== "scan" && job.title ? job.title : t(`queue.kind.${job.kind}`, {}, job.kind);
 }
