@@ -57,6 +57,7 @@ SETTINGS = {
     "parallel_downloads": ("1 to 8", "how many files are fetched at once"),
     "keep_free_mb": ("MiB", "what a download leaves free on the disk"),
     "stall_seconds": ("seconds", "how long a download waits for a server that has fallen silent"),
+    "trash_days": ("days", "how long deleted outputs stay in the trash, from where they can be restored"),
     "allow_loopback": (
         "never in the file",
         "for tests: with `BOTTEGA_ALLOW_LOOPBACK=1` this machine's own addresses may be fetched from, "

@@ -14,7 +14,12 @@ from bottega.errors import FileError, InvalidSetting
 
 STARTER_SHELF = Path(__file__).parent / "starter"
 PRECISIONS = ("auto", "float32", "bfloat16", "float16")
-RANGES = {"parallel_downloads": (1, 8), "keep_free_mb": (0, 1 << 20), "stall_seconds": (0.05, 3600)}
+RANGES = {
+    "parallel_downloads": (1, 8),
+    "keep_free_mb": (0, 1 << 20),
+    "stall_seconds": (0.05, 3600),
+    "trash_days": (1, 3650),
+}
 
 
 @dataclass(frozen=True)
@@ -26,8 +31,9 @@ class Settings:
     sent to this address and no other. `proxy` is empty (connect directly), `environment` (as `https_proxy` and
     `no_proxy` say) or the address of one; through a proxy nobody can check which address a name leads to.
     `parallel_downloads` is how many files are fetched at once, `keep_free_mb` what a download leaves free on the disk,
-    `stall_seconds` how long it waits for a server that has fallen silent. `allow_loopback` is for tests only (the
-    variable BOTTEGA_ALLOW_LOOPBACK=1): this machine's own addresses may be fetched from, also without encryption.
+    `stall_seconds` how long it waits for a server that has fallen silent. `trash_days` is how long deleted outputs can
+    be restored. `allow_loopback` is for tests only (the variable BOTTEGA_ALLOW_LOOPBACK=1): this machine's own
+    addresses may be fetched from, also without encryption.
     """
 
     home: Path
@@ -42,6 +48,7 @@ class Settings:
     parallel_downloads: int = 2
     keep_free_mb: int = 1024
     stall_seconds: float = 30.0
+    trash_days: int = 30
     allow_loopback: bool = False
 
     @property
@@ -134,6 +141,7 @@ def read_settings(environment: Mapping[str, str] = os.environ) -> Settings:
         parallel_downloads=told.get("parallel_downloads", defaults.parallel_downloads),
         keep_free_mb=told.get("keep_free_mb", defaults.keep_free_mb),
         stall_seconds=float(told.get("stall_seconds", defaults.stall_seconds)),
+        trash_days=told.get("trash_days", defaults.trash_days),
         allow_loopback=allow_loopback,
     )
 
