@@ -87,6 +87,7 @@ class Gallery {
     this.selected = new Map();
     this.selecting = false;
     this.state = null;
+    this.ratios = [];
     this.size = context.store.get("size", 2);
     this.pages = new Pages(
       (offset, limit, signal) => context.api.get("/api/outputs", { ...this.wishes, offset, limit }, { signal }),
