@@ -63,6 +63,6 @@ def test_a_prompt_that_changes_with_the_steps_has_a_count_and_no_places_of_chunk
     "piece", ["(", "[a|b] ", "BREAK ", "<lora:a:1> ", "a AND ", "(a:1.1)", "[a:b:0.5]", "\\(", "[[", "a:", "🎨(é)"]
 )
 def test_the_longest_prompt_is_marked_at_once(piece: str) -> None:
-    began = time.perf_counter()
+    began = time.thread_time()
     marks(piece * (MAX_PROMPT // len(piece)))
-    assert time.perf_counter() - began < 2
+    assert time.thread_time() - began < 2

@@ -10,12 +10,13 @@ from pydantic import Field
 
 from bottega.api.access import need
 from bottega.api.native.shapes import Told
-from bottega.diffusion.names import SAMPLERS, SCHEDULES
+from bottega.diffusion.names import SAMPLERS, SCHEDULES, Sampler
 from bottega.families import all_families
 from bottega.spec import Family, Knob
 
 router = APIRouter(tags=["forms"], dependencies=[Depends(need("read"))])
 
+SAMPLER_KNOBS = ("eta", "s_churn", "s_tmin", "s_tmax", "s_noise")
 TYPES = {int: "int", float: "float", bool: "bool", str: "str"}
 
 
@@ -54,7 +55,7 @@ class SamplerForm(Told):
     name: str
     aliases: list[str]
     schedule: str
-    options: list[str] = Field(description="the knobs that it obeys")
+    knobs: list[str] = Field(description="those of a family's knobs that mean something to it alone")
     adaptive: bool = Field(description="it decides by itself how many steps it takes")
     takes_schedule: bool = Field(description="false for one that walks the trained timesteps, whatever the schedule")
 
@@ -98,7 +99,7 @@ def _forms() -> Forms:
                 name=sampler.name,
                 aliases=list(sampler.aliases),
                 schedule=sampler.schedule,
-                options=list(sampler.options),
+                knobs=[_knob(sampler, option) for option in sampler.options if option in SAMPLER_KNOBS],
                 adaptive=sampler.adaptive,
                 takes_schedule=not sampler.timesteps,
             )
@@ -111,6 +112,11 @@ def _forms() -> Forms:
             FormatForm(id="webp", type="image/webp", lossy=True),
         ],
     )
+
+
+def _knob(sampler: Sampler, option: str) -> str:
+    """The knob that sets an option of a sampler."""
+    return "eta_ddim" if option == "eta" and sampler.timesteps else option
 
 
 def family_form(family: Family) -> FamilyForm:

@@ -15,12 +15,12 @@ from bottega.errors import FieldProblem, InvalidRecipe
 MOST = 500  # items of a list in one answer
 MANY = 1000  # ids that one request may name
 
-JobId = Annotated[str, Field(pattern=r"^[0-9a-z-]{6,64}$", description="opaque id of a job")]
-OutputId = Annotated[str, Field(pattern=r"^[0-9a-z-]{6,80}$", description="opaque id of an output")]
+JobId = Annotated[str, Field(pattern=r"^[0-9A-Za-z_-]{6,128}$", description="opaque id of a job")]
+OutputId = Annotated[str, Field(pattern=r"^[0-9A-Za-z_-]{6,140}$", description="opaque id of an output")]
 ModelId = Annotated[str, Field(pattern=r"^[0-9a-f]{16}$", description="opaque id of a model")]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$", description="SHA-256 of a file's bytes")]
-JobInPath = Annotated[str, PathParameter(pattern=r"^[0-9a-z-]{6,64}$", description="opaque id of a job")]
-OutputInPath = Annotated[str, PathParameter(pattern=r"^[0-9a-z-]{6,80}$", description="opaque id of an output")]
+JobInPath = Annotated[str, PathParameter(pattern=r"^[0-9A-Za-z_-]{6,128}$", description="opaque id of a job")]
+OutputInPath = Annotated[str, PathParameter(pattern=r"^[0-9A-Za-z_-]{6,140}$", description="opaque id of an output")]
 ModelInPath = Annotated[str, PathParameter(pattern=r"^[0-9a-f]{16}$", description="opaque id of a model")]
 Sha256InPath = Annotated[str, PathParameter(pattern=r"^[0-9a-f]{64}$", description="SHA-256 of the picture's bytes")]
 Seconds = Annotated[float, Field(description="seconds since 1970-01-01 00:00 UTC")]
