@@ -40,7 +40,7 @@ def write_output(folder: Path, recipe: Recipe | None = None, *, id: str = "", at
     seed = recipe.sampling.seed or 0
     picture = Image.new("RGB", (8, 8), (seed % 256, number % 256, 90))
     content = encode_output(picture, recipe)
-    path = folder / f"{id}.{ {'jpeg': 'jpg'}.get(recipe.output.format, recipe.output.format)}"
+    path = folder / f"{id}.{ {'jpeg': 'jpg'}.get(recipe.output.format, recipe.output.format) }"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(content)
     model = recipe.model or MODEL

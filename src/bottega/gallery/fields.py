@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -77,6 +78,39 @@ def flat(told: Mapping[str, Any], place: str = "") -> Iterator[tuple[str, Any]]:
             yield from flat(value, f"{place}{name}.")
         else:
             yield f"{place}{name}", value
+
+
+def differences(first: str, second: str) -> list[Difference]:
+    """The fields in which two recipes (JSON, or empty) differ, in the order of a recipe, by plain names.
+
+    A field is called by its name alone (`steps`, `width`), an input by its role, an adapter by its kind and name; where
+    that is taken it stands with its place. By what they were made (device, versions) comes last.
+    """
+    one, other = (_plain(json.loads(text)) if text else {} for text in (first, second))
+    order = {part: index for index, part in enumerate(_ORDER)}
+    names = sorted({**one, **other}, key=lambda name: order.get({**one, **other}[name][0], len(order)))
+    values = [(name, one.get(name, _NOTHING)[1], other.get(name, _NOTHING)[1]) for name in names]
+    return [Difference(name, before, after) for name, before, after in values if before != after]
+
+
+_ORDER = ("version", "task", "model", "prompt", "negative", "adapters", "inputs", "sampling", "size", "count", "output",
+          "knobs")  # fmt: skip
+_NOTHING = ("", None)
+_PLACE = re.compile(r"^(adapters|inputs|sampling|size|output|knobs|made\.versions|made)\.|(?<=^model)\.name$")
+
+
+def _plain(told: Mapping[str, Any]) -> dict[str, tuple[str, Any]]:
+    """The fields of a recipe by plain names, each with the part of the recipe that it is in, and its value."""
+    uses: dict[str, Any] = {}
+    for use in told.get("adapters", ()):
+        name = f"{use['kind']} {use['ref']['name']}"
+        uses |= {name: use["weight"], f"{name} sha256": use["ref"].get("sha256")}
+    inputs = {given["role"]: given["sha256"] for given in told.get("inputs", ())}
+    plain: dict[str, tuple[str, Any]] = {}
+    for place, value in flat({**told, "adapters": uses, "inputs": inputs}):
+        name = _PLACE.sub("", place)
+        plain[place if name in plain else name] = (place.partition(".")[0], value)
+    return plain
 
 
 def _without(told: Mapping[str, Any], places: tuple[str, ...]) -> dict[str, Any]:

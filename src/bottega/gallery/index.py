@@ -2,48 +2,41 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import sqlite3
 import time
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from bottega.formats import database
-from bottega.gallery import fields
+from bottega.gallery import fields, rows, trash
+from bottega.gallery.adopt import Adopted, adopt
+from bottega.gallery.export import zipped
+from bottega.gallery.fields import Difference
+from bottega.gallery.lineage import Graph, graph
 from bottega.gallery.output import BadCursor, Folder, Output, Page, UnknownOutput
 from bottega.gallery.schema import SCHEMA
 from bottega.gallery.store import Store
+from bottega.gallery.thumbnails import Thumbnails
 from bottega.library import search
 
-_JOINED = (
-    "outputs JOIN details USING (id) JOIN owners ON owners.id = outputs.owner JOIN tasks ON tasks.id = outputs.task "
-    "JOIN models ON models.id = outputs.model LEFT JOIN folders ON folders.id = outputs.folder"
-)
-# In the order of an Output's fields.
-_SHOWN = (
-    "details.name, job, number, owners.name, path, medium, format, width, height, bytes, details.sha256, seed, digest, "
-    "tasks.name, prompt, negative, models.name, models.sha256, outputs.id / 1e6, recipe, favourite, "
-    "coalesce(folders.name, ''), deleted_at, missing, changed, seconds"
-)
-_PATH = 4  # its place among them
-_YES_OR_NO = (20, 23, 24)
-
 SHORTEST_HASH = 8  # digits by which a model is looked for
-LAST = 9e12  # seconds: what is later than any output, and as microseconds still one of SQLite's numbers
 
 
 class Gallery:
     """The open index of what was made; safe to share between threads, and readers never wait for who writes.
 
     `path` is its SQLite file, `outputs_folder` where outputs lie whose paths it keeps relative to it: they may move
-    together. Raises GalleryError for a file that is none of this gallery's, or can't be written.
+    together. `thumbnails` is where small pictures are kept, a folder beside the file if it is not said. Raises
+    GalleryError for a file that is none of this gallery's, or can't be written.
     """
 
-    def __init__(self, path: Path, outputs_folder: Path) -> None:
+    def __init__(self, path: Path, outputs_folder: Path, thumbnails: Path | None = None) -> None:
         self.folder = Path(os.path.abspath(outputs_folder))
         self._store = Store(path, SCHEMA)
+        self._thumbnails = Thumbnails(thumbnails or path.parent / "thumbnails")
 
     def __enter__(self) -> Gallery:
         return self
@@ -64,14 +57,14 @@ class Gallery:
         that was found at this path before anybody told of it.
         """
         with self._store.writing() as connection:
-            self._put(connection, output)
-            (recorded,) = self._read(connection, "details.name = ?", output.id)
+            rows.put(connection, self.folder, output)
+            (recorded,) = rows.read(connection, self.folder, "details.name = ?", output.id)
         return recorded
 
     def output(self, id: str) -> Output:
         """The output of this id, in the trash too; UnknownOutput if there is none."""
         with self._store.reading() as connection:
-            for output in self._read(connection, "details.name = ?", id):
+            for output in rows.read(connection, self.folder, "details.name = ?", id):
                 return output
         raise UnknownOutput(id)
 
@@ -113,21 +106,21 @@ class Gallery:
             if favourite is not None:
                 asked.add("favourite = ?", favourite)
             if since is not None:
-                asked.add("id >= ?", _number(since))
+                asked.add("id >= ?", rows.time_number(since))
             if until is not None:
-                asked.add("id < ?", _number(until))
+                asked.add("id < ?", rows.time_number(until))
             for name, value in (field or {}).items():
                 asked.field(name, value)
             total = asked.count()
             ids = asked.ids(_place(before), limit + 1)
             shown = ", ".join(map(str, ids[:limit]))
-            items = self._read(connection, f"outputs.id IN ({shown}) ORDER BY outputs.id DESC")
+            items = rows.read(connection, self.folder, f"outputs.id IN ({shown}) ORDER BY outputs.id DESC")
         return Page(items, str(ids[limit - 1]) if len(ids) > limit else None, total)
 
     def of_job(self, job: str) -> list[Output]:
         """The outputs of a job, in its order."""
         with self._store.reading() as connection:
-            return self._read(connection, "job = ? AND job != '' ORDER BY number", job)
+            return rows.read(connection, self.folder, "job = ? AND job != '' ORDER BY number", job)
 
     def with_digest(self, digest: str, owner: str) -> list[Output]:
         """An owner's outputs of the recipe with this digest whose file is as it was made, the oldest first."""
@@ -146,19 +139,79 @@ class Gallery:
         with self._store.reading() as connection:
             return [Folder(*row) for row in connection.execute(query, (owner,))]
 
+    # --- what came from what
+
+    def lineage(self, id: str) -> Graph:
+        """What an output was made from, what was made from it, and what shares its recipe; UnknownOutput."""
+        with self._store.reading() as connection:
+            for output in rows.read(connection, self.folder, "details.name = ?", id):
+                return graph(connection, self.folder, output)
+        raise UnknownOutput(id)
+
+    def differences(self, first: str, second: str) -> list[Difference]:
+        """The recipe's fields in which two outputs differ, in the recipe's order; UnknownOutput."""
+        return fields.differences(self.output(first).recipe, self.output(second).recipe)
+
+    # --- files
+
+    def thumbnail(self, id: str, size: int) -> bytes:
+        """A small WebP of an output, its longer side the next of 128, 256, 384 and 512 pixels from `size` on.
+
+        Raises UnknownOutput, and FileError for a picture that is gone, damaged or too large.
+        """
+        output = self.output(id)
+        key = output.sha256
+        if output.changed:  # by others: what is shown is what is there now
+            size_now, mtime_ns = rows.stamp_of(output.path) or (0, 0)
+            key = hashlib.sha256(f"{key} {size_now} {mtime_ns}".encode()).hexdigest()
+        return self._thumbnails.of(output.path, key, size)
+
+    def export(self, ids: Iterable[str]) -> Iterator[bytes]:
+        """A ZIP of these outputs' files, piece by piece; UnknownOutput before the first of them.
+
+        A file that is gone by then is named in `left-out.txt` within the archive.
+        """
+        return zipped([self.output(id) for id in dict.fromkeys(ids)])
+
+    def adopt(
+        self,
+        folder: Path,
+        told: Callable[[int, int], None] = lambda done, total: None,
+        owner_of: Callable[[str], str] = lambda job: "",
+    ) -> Adopted:
+        """Look through a folder of outputs: record those that nobody told of, and note which are gone, back, moved or
+        changed by others.
+
+        Files are read once, and again when their size or time changes. `told(done, total)` counts those that have to
+        be read; what it raises ends the work, and what is recorded by then stays. `owner_of` answers whose the outputs
+        of a job are, with an empty text for what came without a job.
+        """
+        return adopt(self._store, self.folder, Path(os.path.abspath(folder)), told, owner_of)
+
+    def empty_trash(self, older_than: float = 0.0, owner: str | None = None) -> int:
+        """Remove for good what lies in the trash, of an owner or of all, for at least so many seconds; how many.
+
+        A file goes only if its bytes are the recorded ones: what others put in its place stays.
+        """
+        emptied = trash.empty(self._store, self.folder, time.time() - older_than, owner)
+        for sha256 in emptied:
+            if not self.by_sha256(sha256):
+                self._thumbnails.forget(sha256)
+        return len(emptied)
+
     # --- what the owner says
 
     def mark(self, id: str, *, favourite: bool | None = None, folder: str | None = None) -> Output:
         """Make an output a favourite, or none, or put it into a folder ("" takes it out); None leaves as it is."""
         with self._store.writing() as connection:
-            number = self._number(connection, id)
+            number = rows.number_of(connection, id)
             if favourite is not None:
                 connection.execute("UPDATE outputs SET favourite = ? WHERE id = ?", (favourite, number))
             if folder is not None:
                 name = " ".join(folder.split())
-                place = _kept(connection, "folders", name) if name else 0
+                place = rows.kept(connection, "folders", name) if name else 0
                 connection.execute("UPDATE outputs SET folder = ? WHERE id = ?", (place, number))
-            (marked,) = self._read(connection, "outputs.id = ?", number)
+            (marked,) = rows.read(connection, self.folder, "outputs.id = ?", number)
         return marked
 
     def delete(self, ids: Iterable[str]) -> None:
@@ -171,7 +224,7 @@ class Gallery:
 
     def _trash(self, ids: Iterable[str], at: float | None) -> None:
         with self._store.writing() as connection:
-            numbers = [(self._number(connection, id),) for id in ids]
+            numbers = [(rows.number_of(connection, id),) for id in ids]
             connection.executemany(f"UPDATE outputs SET deleted = {int(at is not None)} WHERE id = ?", numbers)
             connection.executemany(
                 "UPDATE details SET deleted_at = CASE WHEN ? IS NULL THEN NULL ELSE coalesce(deleted_at, ?) END "
@@ -179,80 +232,10 @@ class Gallery:
                 [(at, at, number) for (number,) in numbers],
             )
 
-    # --- rows
-
-    def _put(self, connection: sqlite3.Connection, output: Output) -> None:
-        parts = fields.parts_of(output.recipe)
-        path = self._kept_path(output.path)
-        known = connection.execute(
-            "SELECT id FROM details WHERE name = ? OR path = ? ORDER BY name = ? DESC", (output.id, path, output.id)
-        ).fetchall()
-        for (other,) in known[1:]:
-            remove(connection, other)
-        number = known[0][0] if known else _free(connection, _number(output.created))
-        marks = {
-            "owner": _kept(connection, "owners", output.owner),
-            "model": _kept_model(connection, output.model, output.model_sha256),
-            "task": _kept(connection, "tasks", output.task),
-            "settings": _kept_settings(connection, parts),
-            "missing": output.missing,
-            "changed": output.changed,
-            "seed": output.seed,
-        }
-        said = {
-            "folder": _kept(connection, "folders", output.folder) if output.folder else 0,
-            "favourite": output.favourite,
-            "deleted": output.deleted is not None,
-        }
-        size, mtime_ns = _stamp(output.path)
-        details = {
-            "name": output.id,
-            "job": output.job,
-            "number": output.index,
-            "path": path,
-            "size": size,
-            "mtime_ns": mtime_ns,
-            **{name: getattr(output, name) for name in ("medium", "format", "width", "height", "bytes", "sha256")},
-            **{name: getattr(output, name) for name in ("digest", "seconds", "prompt", "negative", "recipe")},
-            "kin": parts.kin,
-        }
-        _upsert(connection, "outputs", {"id": number, **marks}, said)
-        _upsert(connection, "details", {"id": number, **details}, {"deleted_at": output.deleted})
-        connection.execute("DELETE FROM inputs WHERE output = ?", (number,))
-        connection.executemany(
-            "INSERT OR IGNORE INTO inputs VALUES (?, ?, ?)", [(sha256, number, role) for role, sha256 in parts.inputs]
-        )
-        connection.execute(
-            "INSERT OR REPLACE INTO search (rowid, prompt, negative, model) VALUES (?, ?, ?, ?)",
-            (number, *(search.indexed([words]) for words in (output.prompt, output.negative, output.model))),
-        )
-
-    def _read(self, connection: sqlite3.Connection, where: str, *values: object) -> list[Output]:
-        rows = connection.execute(f"SELECT {_SHOWN} FROM {_JOINED} WHERE {where}", values).fetchall()
-        return [self._output(row) for row in rows]
-
-    def _output(self, row: Sequence[Any]) -> Output:
-        values = list(row)
-        values[_PATH] = self.folder / database.string(values[_PATH])
-        for place in _YES_OR_NO:
-            values[place] = bool(values[place])
-        return Output(*values)
-
     def _sound(self, where: str, *values: object) -> list[Output]:
         sound = "NOT deleted AND NOT missing AND NOT changed ORDER BY outputs.id"
         with self._store.reading() as connection:
-            return self._read(connection, f"{where} AND {sound}", *values)
-
-    def _number(self, connection: sqlite3.Connection, id: str) -> int:
-        for (number,) in connection.execute("SELECT id FROM details WHERE name = ?", (id,)):
-            return int(number)
-        raise UnknownOutput(id)
-
-    def _kept_path(self, path: Path) -> str | bytes:
-        """The path from the outputs folder on, with slashes on every system; whole, if it lies elsewhere."""
-        whole = Path(os.path.abspath(path))
-        within = whole.relative_to(self.folder) if whole.is_relative_to(self.folder) else whole
-        return database.text(within.as_posix())
+            return rows.read(connection, self.folder, f"{where} AND {sound}", *values)
 
 
 class _Asked:
@@ -333,80 +316,10 @@ class _Asked:
         return [number for (number,) in self._connection.execute(query, values)]
 
 
-def _number(seconds: float) -> int:
-    """The number of an output that was made then."""
-    return int(min(max(seconds, 0.0), LAST) * 1e6)
-
-
 def _place(cursor: str | None) -> int:
     """Below which number a page begins."""
     if cursor is None:
-        return _number(LAST)
+        return rows.time_number(rows.LAST)
     if not (cursor.isascii() and cursor.isdecimal() and len(cursor) < 20):
         raise BadCursor(cursor)
     return int(cursor)
-
-
-def _free(connection: sqlite3.Connection, number: int) -> int:
-    """The first number from this one on that nothing has."""
-    while connection.execute("SELECT 1 FROM outputs WHERE id = ?", (number,)).fetchone():
-        number += 1
-    return number
-
-
-def _kept(connection: sqlite3.Connection, table: str, name: str) -> int:
-    """The number under which a table keeps this name."""
-    connection.execute(f"INSERT OR IGNORE INTO {table} (name) VALUES (?)", (name,))
-    return _found(connection, f"SELECT id FROM {table} WHERE name = ?", name)
-
-
-def _kept_model(connection: sqlite3.Connection, name: str, sha256: str) -> int:
-    connection.execute(
-        "INSERT OR IGNORE INTO models (name, sha256, folded) VALUES (?, ?, ?)", (name, sha256, search.folded(name))
-    )
-    return _found(connection, "SELECT id FROM models WHERE name = ? AND sha256 = ?", name, sha256)
-
-
-def _kept_settings(connection: sqlite3.Connection, parts: fields.Parts) -> int:
-    known = connection.execute("SELECT id FROM settings WHERE told = ?", (parts.settings,)).fetchone()
-    if known:
-        return int(known[0])
-    number = connection.execute("INSERT INTO settings (told) VALUES (?)", (parts.settings,)).lastrowid
-    assert number is not None
-    connection.executemany(
-        "INSERT INTO fields VALUES (?, ?, ?)", [(name, value, number) for name, value in parts.fields.items()]
-    )
-    return number
-
-
-def _found(connection: sqlite3.Connection, query: str, *values: object) -> int:
-    (number,) = connection.execute(query, values).fetchone()
-    return int(number)
-
-
-def _upsert(
-    connection: sqlite3.Connection, table: str, facts: Mapping[str, object], said: Mapping[str, object]
-) -> None:
-    """Insert a row, or give the one that has its id the new facts; what was said of that one stays."""
-    row = {**facts, **said}
-    changes = ", ".join(f"{name} = excluded.{name}" for name in facts if name != "id")
-    connection.execute(
-        f"INSERT INTO {table} ({', '.join(row)}) VALUES ({', '.join('?' * len(row))}) "
-        f"ON CONFLICT (id) DO UPDATE SET {changes}",
-        tuple(row.values()),
-    )
-
-
-def remove(connection: sqlite3.Connection, number: int) -> None:
-    """Drop an output from the record; its file is not touched."""
-    for table, key in (("outputs", "id"), ("details", "id"), ("inputs", "output"), ("search", "rowid")):
-        connection.execute(f"DELETE FROM {table} WHERE {key} = ?", (number,))
-
-
-def _stamp(path: Path) -> tuple[int, int]:
-    """Size and time of a file; zeros for one that is not there."""
-    try:
-        status = path.stat()
-    except OSError:
-        return 0, 0
-    return status.st_size, status.st_mtime_ns

@@ -16,6 +16,7 @@ DESCRIPTION = (
     "Say what a model is where its header can't tell, or tells it wrongly. What you say wins, stays with the file when "
     "it is moved or renamed, and is kept beside what the header says."
 )
+MOST_NAMED = 20
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -52,4 +53,5 @@ def checked(what: str, word: str | None, known: Collection[str]) -> str | None:
     if word is None or (folded := word.casefold()) in known:
         return word and folded
     near = get_close_matches(folded, known, n=3) or sorted(known)
-    raise UsageError(f"{word!r} is no {what} that is known here", f"use one of {', '.join(near)}")
+    more = f" ... ({len(near)} in all, see docs/reference.md)" if len(near) > MOST_NAMED else ""
+    raise UsageError(f"{word!r} is no {what} that is known here", f"use one of {', '.join(near[:MOST_NAMED])}{more}")
