@@ -55,7 +55,7 @@ class SamplerForm(Told):
     name: str
     aliases: list[str]
     schedule: str
-    knobs: list[str] = Field(description="those of a family's knobs that mean something to it alone")
+    options: list[str] = Field(description="those of a family's knobs that it obeys, and not every sampler")
     adaptive: bool = Field(description="it decides by itself how many steps it takes")
     takes_schedule: bool = Field(description="false for one that walks the trained timesteps, whatever the schedule")
 
@@ -99,7 +99,7 @@ def _forms() -> Forms:
                 name=sampler.name,
                 aliases=list(sampler.aliases),
                 schedule=sampler.schedule,
-                knobs=[_knob(sampler, option) for option in sampler.options if option in SAMPLER_KNOBS],
+                options=[_knob(sampler, option) for option in sampler.options if option in SAMPLER_KNOBS],
                 adaptive=sampler.adaptive,
                 takes_schedule=not sampler.timesteps,
             )

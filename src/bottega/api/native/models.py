@@ -51,7 +51,7 @@ class ModelCard(Told):
     dtype: str
     parameters: int
     size: int = Field(description="bytes on disk")
-    changed: Seconds
+    modified: Seconds = Field(description="when its file was last changed")
     runs: bool = Field(description="a family here can make something with it")
     guess: bool = Field(description="its header alone can't decide what it is")
     verdict: Literal["clean", "unusual", "refused"]
@@ -99,7 +99,7 @@ class ModelDetail(ModelCard):
     metadata: dict[str, str]
     about: About
     corrected: dict[str, str] = Field(description="what the user says it is, which wins")
-    header_says: dict[str, str] = Field(description="what the header says of what is corrected")
+    told: dict[str, str] = Field(description="what the header says of what is corrected")
     fits: dict[str, list[str]] = Field(description="names of what goes together with it, by kind")
     autov1: str | None
     autov2: str | None
@@ -429,7 +429,7 @@ def _card(entry: Entry) -> dict[str, Any]:
         "dtype": entry.dtype,
         "parameters": entry.parameters,
         "size": entry.size,
-        "changed": entry.stamp.mtime_ns / 1e9,
+        "modified": entry.stamp.mtime_ns / 1e9,
         "runs": entry.runs,
         "guess": entry.guess,
         "verdict": entry.verdict,
@@ -464,7 +464,7 @@ def detail(catalog: Catalog, entry: Entry) -> ModelDetail:
         metadata={name: value[:MOST_TEXT] for name, value in metadata.items()},
         about=About(**{**about, "permissions": permissions}),
         corrected=dict(entry.corrected),
-        header_says=dict(entry.told),
+        told=dict(entry.told),
         fits={
             kind: [shown(name) for name in names[:MOST_NAMES]] for kind, names in fits(catalog, entry).by_kind.items()
         },

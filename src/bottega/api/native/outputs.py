@@ -85,8 +85,10 @@ class LineageNode(Told):
     """An output, or a picture from elsewhere that was used as an input: that one is at /api/inputs/{sha256}."""
 
     id: str
-    output: OutputCard | None
+    kind: Literal["output", "input"]
     sha256: str
+    prompt: str
+    output: OutputCard | None
 
 
 class LineageEdge(Told):
@@ -228,11 +230,11 @@ async def file(id: OutputInPath, request: Request, shop: Shop, aside: Aside, cal
 
 
 def _file(output: Output) -> Response:
-    content = _content(output)
+    content = content_of(output)
     return picture(content, output.format, output.id, output.sha256, lasting=True)
 
 
-def _content(output: Output) -> bytes:
+def content_of(output: Output) -> bytes:
     """The bytes of an output's file, which are those that were made; raises OutputGone."""
     remedy = "its recipe is kept: make it again"
     try:
@@ -286,7 +288,13 @@ def _lineage(shop: Workshop, caller: Caller, id: str) -> Lineage:
     graph = shop.gallery.lineage(id)
     return Lineage(
         nodes=[
-            LineageNode(id=node.id, output=card(node.output) if node.output else None, sha256=node.sha256)
+            LineageNode(
+                id=node.id,
+                kind="output" if node.output else "input",
+                sha256=node.sha256,
+                prompt=node.output.prompt if node.output else "",
+                output=card(node.output) if node.output else None,
+            )
             for node in graph.nodes
         ],
         edges=[LineageEdge(**edge._asdict()) for edge in graph.edges],

@@ -23,7 +23,7 @@ JobInPath = Annotated[str, PathParameter(pattern=r"^[0-9A-Za-z_-]{6,128}$", desc
 OutputInPath = Annotated[str, PathParameter(pattern=r"^[0-9A-Za-z_-]{6,140}$", description="opaque id of an output")]
 ModelInPath = Annotated[str, PathParameter(pattern=r"^[0-9a-f]{16}$", description="opaque id of a model")]
 Sha256InPath = Annotated[str, PathParameter(pattern=r"^[0-9a-f]{64}$", description="SHA-256 of the picture's bytes")]
-Seconds = Annotated[float, Field(description="seconds since 1970-01-01 00:00 UTC")]
+Seconds = float  # unix seconds
 
 Item = TypeVar("Item")
 
