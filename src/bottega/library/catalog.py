@@ -148,6 +148,12 @@ class Catalog:
         """Where every model on record is, or was."""
         return [Path(string(path)) for (path,) in self.rows("SELECT path FROM models")]
 
+    def bytes_below(self, folder: Path) -> int:
+        """How many bytes the models in a folder, and in those within it, take on disk."""
+        below = text(f"{folder}{os.sep}"), text(f"{folder}{chr(ord(os.sep) + 1)}")
+        query = "SELECT coalesce(sum(size), 0) FROM models WHERE path > ? AND path < ? AND NOT missing"
+        return int(self.rows(query, *below)[0][0])
+
     def names(self) -> list[tuple[str, str, str]]:
         """Name, file name and kind of every model that can be read."""
         query = f"SELECT called, models.path, {effective('kind')} FROM {JOINED} WHERE NOT missing AND error = ''"

@@ -34,7 +34,7 @@ ENDS = ("done", "failed", "cancelled")
 _STREAM: Any = {
     200: {
         "content": {"text/event-stream": {"schema": {"type": "string"}}},
-        "description": "`id:` is the event's number, `event:` its kind, `data:` JSON with the job, the time and the rest",
+        "description": "`id:` is the event's number, `event:` its kind, `data:` JSON: job, time, and the rest",
     }
 }
 
@@ -123,19 +123,23 @@ class Client:
         return True
 
 
-@router.get("/events", summary="Everything that happens to the caller's jobs", responses=_STREAM, response_class=Response)
+@router.get(
+    "/events", summary="Everything that happens to the caller's jobs", responses=_STREAM, response_class=Response
+)
 async def events(
     request: Request, shop: Shop, aside: Aside, caller: Reader, after: After = None, last: LastEventId = None
 ) -> Response:
     """Server-sent events, an admin's: of everybody. Without a number to begin after, from now on.
 
-    What is in the stream: queued, started, step, preview, made, note, done, failed, cancelled, retried, changed, result.
+    It tells: queued, started, step, preview, made, note, done, failed, cancelled, retried, changed, result.
     Steps and previews may be left out for a client that is slow; everything else is always sent, once and in order.
     """
     return _stream(request, shop, aside, None if caller.admin else caller.name, None, _number(last, after))
 
 
-@router.get("/jobs/{id}/events", summary="Everything that happens to one job", responses=_STREAM, response_class=Response)
+@router.get(
+    "/jobs/{id}/events", summary="Everything that happens to one job", responses=_STREAM, response_class=Response
+)
 async def job_events(
     id: JobInPath,
     request: Request,
@@ -188,13 +192,13 @@ async def told_to(
                     number = kept[-1].number
             elif not await client.wait(HEARTBEAT):
                 yield ": still here\n\n"
-            for told in client.take():
-                if isinstance(told, Preview):
-                    yield _preview_text(told)
-                elif told.number > number:
-                    number = told.number
-                    yield _text(told)
-                    if _ends(told, job):
+            for news in client.take():
+                if isinstance(news, Preview):
+                    yield _preview_text(news)
+                elif news.number > number:
+                    number = news.number
+                    yield _text(news)
+                    if _ends(news, job):
                         return
     finally:
         hub.leave(client)

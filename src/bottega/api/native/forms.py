@@ -17,7 +17,7 @@ from bottega.spec import Family, Knob
 router = APIRouter(tags=["forms"], dependencies=[Depends(need("read"))])
 
 SAMPLER_KNOBS = ("eta", "s_churn", "s_tmin", "s_tmax", "s_noise")
-TYPES = {int: "int", float: "float", bool: "bool", str: "str"}
+TYPES: dict[type, Literal["int", "float", "bool", "str"]] = {int: "int", float: "float", bool: "bool", str: "str"}
 
 
 class KnobForm(Told):

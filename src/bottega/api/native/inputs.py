@@ -97,7 +97,8 @@ def _draft(told: str | None) -> dict[str, Any] | None:
 )
 async def input(sha256: Sha256InPath, request: Request, shop: Shop, aside: Aside) -> Response:
     """The bytes as they were sent. Who knows them, or their hash, may have them."""
-    return unchanged(request, sha256) or await aside.draw(_input, shop, sha256)
+    known = unchanged(request, sha256)
+    return known if known else await aside.draw(_input, shop, sha256)
 
 
 def _input(shop: Workshop, sha256: str) -> Response:

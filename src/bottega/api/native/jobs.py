@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Depends, Header, Query, Request, Response
+from fastapi import APIRouter, Depends, Header, Query, Response
 from pydantic import Field
 
 from bottega.api.access import Caller, need
@@ -13,8 +12,8 @@ from bottega.api.errors import without_paths
 from bottega.api.native.inside import Aside, Shop
 from bottega.api.native.outputs import OutputCard, card
 from bottega.api.native.pictures import SEALED, UnknownPreview
-from bottega.api.native.recipes import Draft, at_recipe, draft_of, input_of_output
-from bottega.api.native.shapes import Asked, ErrorAnswer, JobId, JobInPath, Listed, Told
+from bottega.api.native.recipes import Draft, at_recipe, draft_of
+from bottega.api.native.shapes import Asked, ErrorAnswer, JobId, JobInPath, Listed, Told, Wished
 from bottega.errors import FieldProblem, InvalidRecipe
 from bottega.jobs.job import STATES, Job, UnknownJob
 from bottega.workshop import Workshop
@@ -100,9 +99,9 @@ class Submission(Asked):
     """A recipe that is to be made."""
 
     recipe: Draft
-    priority: int = Field(0, ge=-100, le=100)
-    after: list[JobId] = Field([], max_length=64, description="jobs that must be done before")
-    reuse: bool = Field(False, description="answer with outputs that were made from the same recipe before, if any")
+    priority: int = Field(default=0, ge=-100, le=100)
+    after: list[JobId] = Field(default=[], max_length=64, description="jobs that must be done before")
+    reuse: bool = Field(default=False, description="answer with outputs that were made from the same recipe before")
 
 
 class Priority(Asked):
@@ -117,14 +116,12 @@ class Place(Asked):
     before: JobId | None = None
 
 
-class Asking(Asked):
+class Asking(Wished):
     """Which jobs are asked for, and how many at once."""
 
-    model_config = {"extra": "forbid", "frozen": True, "strict": False}
-
-    state: list[State] = Field([], max_length=len(STATES), description="may be given several times")
-    limit: int = Field(100, ge=1, le=500)
-    before: JobId | None = Field(None, description="`next` of the page before")
+    state: list[State] = Field(default=[], max_length=len(STATES), description="may be given several times")
+    limit: int = Field(default=100, ge=1, le=500)
+    before: JobId | None = Field(default=None, description="`next` of the page before")
 
 
 @router.post("/jobs", summary="Hand a recipe in", status_code=202, responses={**FULL, **REUSED})
@@ -141,7 +138,6 @@ def _submit(shop: Workshop, caller: Caller, asked: Submission, key: str | None) 
     for index, id in enumerate(after):
         if not _is_mine(shop, caller, id):
             raise InvalidRecipe([FieldProblem(f"after.{index}", "there is no such job", "see /api/jobs")])
-    waiting: list[tuple[str, str, int]] = []
     draft = asked.recipe
     for index, given in enumerate(draft.inputs):
         if given.job is None:
@@ -149,27 +145,16 @@ def _submit(shop: Workshop, caller: Caller, asked: Submission, key: str | None) 
         if not _is_mine(shop, caller, given.job):
             problem = FieldProblem(f"recipe.inputs.{index}.job", "there is no such job", "see /api/jobs")
             raise InvalidRecipe([problem])
-        waiting.append((given.role, given.job, given.index))
     with at_recipe():
         recipe = draft_of(shop, caller, draft)
-        if waiting:
-            job = shop.submit_after(
-                recipe,
-                waiting,
-                owner=caller.name,
-                priority=asked.priority,
-                key=key,
-                after=tuple(after),
-            )
-        else:
-            job = shop.submit(
-                recipe,
-                owner=caller.name,
-                priority=asked.priority,
-                key=key,
-                after=tuple(after),
-                reuse=asked.reuse,
-            )
+        job = shop.submit(
+            recipe,
+            owner=caller.name,
+            priority=asked.priority,
+            key=key,
+            after=tuple(after),
+            reuse=asked.reuse,
+        )
     return job_card(job)
 
 

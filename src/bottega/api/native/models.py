@@ -17,13 +17,13 @@ from bottega.api.errors import without_paths
 from bottega.api.native.forms import KnobForm, TaskForm, knob_form, task_forms
 from bottega.api.native.inside import Aside, Shop
 from bottega.api.native.pictures import drawn_preview, picture, preview_of, preview_tag, unchanged
-from bottega.api.native.shapes import Asked, Listed, ModelId, ModelInPath, Seconds, Told, cursor, place_of
-from bottega.errors import FieldProblem, InvalidRecipe, UnknownModel, UnsupportedModel
+from bottega.api.native.shapes import Asked, Listed, ModelId, ModelInPath, Seconds, Told, Wished, cursor, place_of
 from bottega.engine.resolve import Chosen
+from bottega.errors import FieldProblem, InvalidRecipe, UnknownModel, UnsupportedModel
 from bottega.families import family as find_family
 from bottega.formats import read_header
 from bottega.library import Catalog, Entry
-from bottega.library.browse import BEST, ORDERS, Wish, browse, counts, tag_counts
+from bottega.library.browse import Wish, browse, counts, tag_counts
 from bottega.workshop import Workshop
 
 router = APIRouter(prefix="/models", tags=["models"])
@@ -33,6 +33,7 @@ MOST_TEXT = 2000  # characters of one value of a file's metadata
 MOST_VALUES = 200
 
 Text = Annotated[str, Field(max_length=200)]
+Tag = Annotated[str, StringConstraints(min_length=1, max_length=60)]
 
 
 class ModelCard(Told):
@@ -160,25 +161,22 @@ class Corrections(Asked):
 class Saying(Asked):
     """What the user says of a model; what is left out stays as it is."""
 
-    tags: list[Annotated[str, StringConstraints(min_length=1, max_length=60)]] | None = Field(None, max_length=50)
+    tags: list[Tag] | None = Field(default=None, max_length=50)
     favourite: bool | None = None
-    note: str | None = Field(None, max_length=10_000)
+    note: str | None = Field(default=None, max_length=10_000)
     corrected: Corrections | None = None
 
 
-class Filters(Asked):
+class Filters(Wished):
     """Which models are asked for; what is left out asks for nothing."""
 
-    # A query has nothing but texts, which mean numbers and switches.
-    model_config = {"extra": "forbid", "frozen": True, "strict": False}
-
-    q: str = Field("", max_length=300, description="words, or their beginnings, of names, tags, descriptions, ...")
+    q: str = Field(default="", max_length=300, description="beginnings of words of names, tags, descriptions, ...")
     kind: Text | None = None
     family: Text | None = None
     medium: Literal["image", "text", "audio", "video", "3d", "vision", ""] | None = None
     tag: Text | None = None
     verdict: Literal["clean", "unusual", "refused"] | None = Field(
-        None, description="what is refused is only listed when it is asked for"
+        default=None, description="what is refused is only listed when it is asked for"
     )
     runs: bool | None = None
     favourite: bool | None = None
@@ -188,10 +186,10 @@ class Asking(Filters):
     """Which models are asked for, in which order, and how many at once."""
 
     sort: Literal["best", "name", "kind", "size", "date"] | None = Field(
-        None, description="best for a search, else by name; size and date downwards"
+        default=None, description="best for a search, else by name; size and date downwards"
     )
-    limit: int = Field(100, ge=1, le=500)
-    after: str | None = Field(None, max_length=1000, description="`next` of the page before")
+    limit: int = Field(default=100, ge=1, le=500)
+    after: str | None = Field(default=None, max_length=1000, description="`next` of the page before")
 
 
 @router.get("", summary="Models on the shelves", dependencies=[Depends(need("read"))])
@@ -332,8 +330,8 @@ async def preview(
     entry = await aside.look(entry_with, shop, id)
     if (tag := preview_tag(entry, size)) and (known := unchanged(request, tag)):
         return known
-    tag, content = await aside.draw(drawn_preview, entry, size, shop.settings.home / "thumbnails" / "models")
-    return picture(content, "webp", "preview", tag, lasting=False)
+    told, content = await aside.draw(drawn_preview, entry, size, shop.settings.home / "thumbnails" / "models")
+    return picture(content, "webp", "preview", told, lasting=False)
 
 
 @router.patch("/{id}", summary="Say something of a model")
@@ -355,7 +353,9 @@ def _say(shop: Workshop, id: str, said: Saying) -> ModelDetail:
         told = said.corrected.model_dump(exclude_unset=True)
         known = correctable(catalog, all_recognisers())
         problems = [
-            FieldProblem(f"corrected.{name}", f"{value!r} is none that is known here", f"use one of {_near(value, words)}")
+            FieldProblem(
+                f"corrected.{name}", f"{value!r} is none that is known here", f"use one of {_near(value, words)}"
+            )
             for name, words in known.items()
             if (value := told.get(name)) is not None and value.casefold() not in words
         ]
@@ -483,4 +483,3 @@ def _value(value: object) -> str:
 def shown(name: str) -> str:
     """A name as JSON can hold it: what is no valid Unicode on the disk is replaced."""
     return name.encode(errors="replace").decode()
-

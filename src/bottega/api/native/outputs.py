@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, Query, Request, Response
-from pydantic import Field, StringConstraints
+from pydantic import ConfigDict, Field, StringConstraints
 from starlette.responses import StreamingResponse
 
 from bottega.api.access import Caller, need
@@ -27,6 +27,7 @@ from bottega.api.native.shapes import (
     OutputInPath,
     Seconds,
     Told,
+    Wished,
 )
 from bottega.errors import FieldProblem, FileError, InvalidRecipe
 from bottega.gallery import Output, UnknownOutput
@@ -150,22 +151,22 @@ class Ids(Asked):
     ids: list[OutputId] = Field(min_length=1, max_length=MANY)
 
 
-class Asking(Asked):
+class Asking(Wished):
     """Which outputs are asked for, and how many at once."""
 
     # `field.NAME` may have any name; they are read from the request.
-    model_config = {"extra": "ignore", "frozen": True, "strict": False}
+    model_config = ConfigDict(extra="ignore", allow_inf_nan=False, frozen=True)
 
-    q: str = Field("", max_length=300, description="beginnings of words of the prompts and the model's name")
-    model: str = Field("", max_length=200, description="a part of its name, or at least 8 digits of its SHA-256")
-    task: str = Field("", max_length=60)
-    since: float | None = Field(None, ge=0, le=LATEST)
-    until: float | None = Field(None, ge=0, le=LATEST)
+    q: str = Field(default="", max_length=300, description="beginnings of words of the prompts and the model's name")
+    model: str = Field(default="", max_length=200, description="a part of its name, or 8 digits or more of its SHA-256")
+    task: str = Field(default="", max_length=60)
+    since: float | None = Field(default=None, ge=0, le=LATEST)
+    until: float | None = Field(default=None, ge=0, le=LATEST)
     favourite: bool | None = None
-    folder: str | None = Field(None, max_length=120, description="empty for what is in none")
-    deleted: bool = Field(False, description="what lies in the trash instead")
-    limit: int = Field(100, ge=1, le=500)
-    before: str | None = Field(None, max_length=40, description="`next` of the page before")
+    folder: str | None = Field(default=None, max_length=120, description="empty for what is in none")
+    deleted: bool = Field(default=False, description="what lies in the trash instead")
+    limit: int = Field(default=100, ge=1, le=500)
+    before: str | None = Field(default=None, max_length=40, description="`next` of the page before")
 
 
 FIELD = "field."
@@ -184,9 +185,7 @@ async def outputs(
     `field.knobs.clip_skip`) or its name alone (`field.sampler`); up to eight of them.
     """
     fields = {name.removeprefix(FIELD): value for name, value in request.query_params.items() if name.startswith(FIELD)}
-    strange = [
-        name for name in request.query_params if not name.startswith(FIELD) and name not in Asking.model_fields
-    ]
+    strange = [name for name in request.query_params if not name.startswith(FIELD) and name not in Asking.model_fields]
     problems = [FieldProblem(name, "is nothing that outputs are asked for by") for name in strange]
     for name, value in fields.items():
         if not 0 < len(name) <= 60 or len(value) > 200:
@@ -226,7 +225,8 @@ async def output(id: OutputInPath, shop: Shop, aside: Aside, caller: Reader) -> 
 async def file(id: OutputInPath, request: Request, shop: Shop, aside: Aside, caller: Reader) -> Response:
     """Byte for byte as it was made, with its recipe inside."""
     found = await aside.look(mine, shop, caller, id)
-    return unchanged(request, found.sha256) or await aside.draw(_file, found)
+    known = unchanged(request, found.sha256)
+    return known if known else await aside.draw(_file, found)
 
 
 def _file(output: Output) -> Response:
@@ -266,7 +266,8 @@ async def thumbnail(
     """A WebP whose longer side has the next of 128, 256, 384 and 512 pixels from `size` on."""
     found = await aside.look(mine, shop, caller, id)
     tag = f"{found.sha256[:32]}-{size}"
-    return unchanged(request, tag) or await aside.draw(_thumbnail, shop, found, size, tag)
+    known = unchanged(request, tag)
+    return known if known else await aside.draw(_thumbnail, shop, found, size, tag)
 
 
 def _thumbnail(shop: Workshop, output: Output, size: int, tag: str) -> Response:
@@ -310,9 +311,7 @@ async def compare(a: OutputInPath, b: OutputInPath, shop: Shop, aside: Aside, ca
 
 def _compare(shop: Workshop, caller: Caller, a: str, b: str) -> Comparison:
     first, second = mine(shop, caller, a), mine(shop, caller, b)
-    differences = [
-        Difference(field=field, a=one, b=other) for field, one, other in shop.gallery.differences(a, b)
-    ]
+    differences = [Difference(field=field, a=one, b=other) for field, one, other in shop.gallery.differences(a, b)]
     return Comparison(a=card(first), b=card(second), differences=differences)
 
 

@@ -40,7 +40,7 @@ class ModelMeant(Asked):
     """A model by its id, or by its name, or as a recipe pins it: by name and SHA-256."""
 
     id: ModelId | None = None
-    name: str | None = Field(None, min_length=1, max_length=300)
+    name: str | None = Field(default=None, min_length=1, max_length=300)
     sha256: Sha256 | None = None
 
 
@@ -49,7 +49,7 @@ class AdapterMeant(Asked):
 
     kind: str = Field(max_length=40)
     ref: ModelMeant
-    weight: float = Field(1.0, ge=-100, le=100)
+    weight: float = Field(default=1.0, ge=-100, le=100)
 
 
 class InputMeant(Asked):
@@ -59,18 +59,18 @@ class InputMeant(Asked):
     sha256: Sha256 | None = None
     output: OutputId | None = None
     job: JobId | None = None
-    index: int = Field(0, ge=0, lt=1000, description="which of the job's outputs")
+    index: int = Field(default=0, ge=0, lt=1000, description="which of the job's outputs")
 
 
 class SamplingMeant(Asked):
     """How noise becomes a picture; what is left out is the model's default."""
 
-    sampler: str | None = Field(None, max_length=100)
-    schedule: str | None = Field(None, max_length=100)
-    steps: int | None = Field(None, ge=1, le=MOST_STEPS)
-    guidance: float | None = Field(None, ge=0, le=100)
-    seed: int | None = Field(None, ge=-1, lt=2**63, description="-1 draws one")
-    strength: float | None = Field(None, ge=0, le=1, description="how much of an input picture is made anew")
+    sampler: str | None = Field(default=None, max_length=100)
+    schedule: str | None = Field(default=None, max_length=100)
+    steps: int | None = Field(default=None, ge=1, le=MOST_STEPS)
+    guidance: float | None = Field(default=None, ge=0, le=100)
+    seed: int | None = Field(default=None, ge=-1, lt=2**63, description="-1 draws one")
+    strength: float | None = Field(default=None, ge=0, le=1, description="how much of an input picture is made anew")
 
 
 class SizeMeant(Asked):
@@ -84,7 +84,7 @@ class OutputMeant(Asked):
     """The files that are written; the quality, 1 to 100, is for lossy ones."""
 
     format: Literal["png", "jpeg", "webp"] = "png"
-    quality: int = Field(92, ge=1, le=100)
+    quality: int = Field(default=92, ge=1, le=100)
 
 
 class Draft(Asked):
@@ -94,20 +94,20 @@ class Draft(Asked):
     """
 
     version: Literal[1] = 1
-    task: str = Field("text-to-image", max_length=60, description="GET /api/forms tells which there are")
+    task: str = Field(default="text-to-image", max_length=60, description="GET /api/forms tells which there are")
     model: ModelMeant | None = None
-    prompt: str = Field("", max_length=MAX_PROMPT)
-    negative: str = Field("", max_length=MAX_PROMPT)
-    adapters: list[AdapterMeant] = Field([], max_length=50)
-    inputs: list[InputMeant] = Field([], max_length=16)
+    prompt: str = Field(default="", max_length=MAX_PROMPT)
+    negative: str = Field(default="", max_length=MAX_PROMPT)
+    adapters: list[AdapterMeant] = Field(default=[], max_length=50)
+    inputs: list[InputMeant] = Field(default=[], max_length=16)
     sampling: SamplingMeant = SamplingMeant()
     size: SizeMeant | None = None
-    count: int = Field(1, ge=1, le=MOST_PICTURES)
+    count: int = Field(default=1, ge=1, le=MOST_PICTURES)
     output: OutputMeant = OutputMeant()
-    knobs: dict[Annotated[str, Field(max_length=60)], bool | int | float | Annotated[str, Field(max_length=300)]] = Field(
-        {}, max_length=100, description="the settings that GET /api/models/{id}/form tells of"
+    knobs: dict[Annotated[str, Field(max_length=60)], bool | int | float | Annotated[str, Field(max_length=300)]] = (
+        Field(default={}, max_length=100, description="the settings that GET /api/models/{id}/form tells of")
     )
-    made: dict[str, Any] | None = Field(None, description="what a recipe says of how it was made; not looked at")
+    made: dict[str, Any] | None = Field(default=None, description="how an output was made; not looked at")
 
 
 class ResolveAsked(Asked):
@@ -173,7 +173,9 @@ def draft_of(shop: Workshop, caller: Caller, asked: Draft) -> Recipe:
             problems.append(FieldProblem(field, "does not say which picture", "give one of sha256, output, job"))
         elif given.sha256 is not None:
             if not shop.input_path(given.sha256).is_file():
-                problems.append(FieldProblem(f"{field}.sha256", "no such picture was taken in", "POST it to /api/inputs"))
+                problems.append(
+                    FieldProblem(f"{field}.sha256", "no such picture was taken in", "POST it to /api/inputs")
+                )
             inputs.append(Media(role=given.role, sha256=given.sha256))
         elif given.output is not None:
             try:
@@ -200,7 +202,9 @@ def draft_of(shop: Workshop, caller: Caller, asked: Draft) -> Recipe:
 def _too_much(asked: Draft) -> Iterator[FieldProblem]:
     size = asked.size
     if size is not None and size.width * size.height > MOST_PIXELS:
-        yield FieldProblem("recipe.size", f"{size.width}x{size.height} is too much for a server", "4096x4096 is the most")
+        yield FieldProblem(
+            "recipe.size", f"{size.width}x{size.height} is too much for a server", "4096x4096 is the most"
+        )
     for name, value in asked.knobs.items():
         if isinstance(value, int) and not -(2**63) <= value < 2**64:
             yield FieldProblem(f"recipe.knobs.{name}", "is too large a number")
@@ -240,7 +244,9 @@ def at_recipe() -> Iterator[None]:
     except InvalidRecipe as error:
         raise InvalidRecipe(
             [
-                each if each.field.startswith("recipe") else FieldProblem(f"recipe.{each.field}", each.what, each.remedy)
+                each
+                if each.field.startswith("recipe")
+                else FieldProblem(f"recipe.{each.field}", each.what, each.remedy)
                 for each in error.problems
             ]
         ) from None

@@ -34,6 +34,12 @@ class Asked(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False, frozen=True)
 
 
+class Wished(BaseModel):
+    """The query of a request, which has nothing but texts: they may mean numbers and switches."""
+
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False, frozen=True)
+
+
 class Told(BaseModel):
     """Something that the server answers."""
 

@@ -41,7 +41,7 @@ Name = Annotated[
 class Scan(Asked):
     """Look through the shelves for models that are new or changed."""
 
-    forget_missing: bool = Field(False, description="drop what is gone from them, with what was said of it")
+    forget_missing: bool = Field(default=False, description="drop what is gone from them, with what was said of it")
 
 
 class Get(Asked):
@@ -52,11 +52,13 @@ class Get(Asked):
         max_length=2000,
         description="civitai:MODEL[@VERSION], hf:ORG/NAME[/FILE], or an address; for other sites than those an admin's",
     )
-    file: str = Field("", max_length=300, description="which file of the version or the repository")
-    variant: str = Field("", max_length=40, description="the precision to prefer, such as fp16")
-    sha256: str = Field("", pattern=r"^([0-9a-fA-F]{64})?$", description="refuse any other bytes")
+    file: str = Field(default="", max_length=300, description="which file of the version or the repository")
+    variant: str = Field(default="", max_length=40, description="the precision to prefer, such as fp16")
+    sha256: str = Field(default="", pattern=r"^([0-9a-fA-F]{64})?$", description="refuse any other bytes")
     name: Annotated[str, Field(max_length=120, description="what to call it; empty for its own name")] = ""
-    allow_unusual: bool = Field(False, description="also a pickle that mentions unusual names; they are never run")
+    allow_unusual: bool = Field(
+        default=False, description="also a pickle that mentions unusual names, which are never run"
+    )
 
 
 class Convert(Asked):
@@ -65,9 +67,9 @@ class Convert(Asked):
     name: Name
     dtype: Dtype = "keep"
     layout: Literal["single", "diffusers"] = "single"
-    prune: bool = Field(False, description="leave out what training left")
-    ema: bool = Field(False, description="take the running averages instead of the weights")
-    force: bool = Field(False, description="replace what the home has under this name")
+    prune: bool = Field(default=False, description="leave out what training left")
+    ema: bool = Field(default=False, description="take the running averages instead of the weights")
+    force: bool = Field(default=False, description="replace what the home has under this name")
 
 
 class LoraMeant(Asked):
@@ -83,16 +85,16 @@ class Merge(Asked):
     models: list[ModelId] = Field(min_length=1, max_length=3, description="A, B and C")
     name: Name
     method: Literal["weighted", "add-difference", "slerp", "ties", "dare"] | None = Field(
-        None, description="weighted; add-difference for three models"
+        default=None, description="weighted; add-difference for three models"
     )
-    weight: Weight | None = Field(None, description="B's share, or how much of a difference is added")
-    weights: list[Weight] = Field([], max_length=64, description="a weight for each block")
-    density: float = Field(0.5, gt=0, le=1, description="the share that ties and dare keep")
-    seed: int = Field(0, ge=0, lt=2**63, description="what decides which numbers dare keeps")
+    weight: Weight | None = Field(default=None, description="B's share, or how much of a difference is added")
+    weights: list[Weight] = Field(default=[], max_length=64, description="a weight for each block")
+    density: float = Field(default=0.5, gt=0, le=1, description="the share that ties and dare keep")
+    seed: int = Field(default=0, ge=0, lt=2**63, description="what decides which numbers dare keeps")
     vae: ModelId | None = None
-    loras: list[LoraMeant] = Field([], max_length=20)
+    loras: list[LoraMeant] = Field(default=[], max_length=20)
     dtype: Dtype = "keep"
-    force: bool = Field(False, description="replace what the home has under this name")
+    force: bool = Field(default=False, description="replace what the home has under this name")
 
 
 class Hash(Asked):
@@ -130,7 +132,9 @@ async def merge(asked: Merge, shop: Shop, aside: Aside, caller: Manager, key: Ke
 
 def _merge(shop: Workshop, caller: Caller, asked: Merge, key: str | None) -> JobCard:
     if len(asked.models) == 1 and not (asked.loras or asked.vae):
-        raise InvalidRecipe([FieldProblem("models", "one model alone is nothing to merge", "add another, a LoRA or a VAE")])
+        raise InvalidRecipe(
+            [FieldProblem("models", "one model alone is nothing to merge", "add another, a LoRA or a VAE")]
+        )
     entries = [entry_with(shop, id) for id in asked.models]
     told = {
         "models": [str(entry.path) for entry in entries],
@@ -144,7 +148,9 @@ def _merge(shop: Workshop, caller: Caller, asked: Merge, key: str | None) -> Job
 
 
 @router.post("/{id}/convert", summary="Write a model anew", status_code=202, responses={**FULL, **REUSED})
-async def convert(id: ModelInPath, asked: Convert, shop: Shop, aside: Aside, caller: Manager, key: Key = None) -> JobCard:
+async def convert(
+    id: ModelInPath, asked: Convert, shop: Shop, aside: Aside, caller: Manager, key: Key = None
+) -> JobCard:
     """A job that compares what it has written with the source before that gets its name."""
     return await aside.submit(_convert, shop, caller, id, asked, key)
 
@@ -203,4 +209,6 @@ def _is_known_site(reference: str, settings: Settings) -> bool:
         host = urlsplit(reference).hostname
     except ValueError:
         return False
-    return host is not None and host in {urlsplit(url).hostname for url in (settings.civitai_url, settings.huggingface_url)}
+    return host is not None and host in {
+        urlsplit(url).hostname for url in (settings.civitai_url, settings.huggingface_url)
+    }
