@@ -231,7 +231,7 @@ class Gallery {
       const { ratios } = await this.context.api.get("/api/outputs/ratios", wishes);
       if (ticket !== this.ticket) return;
       this.complete = true;
-      this.ratios = ratios;
+      this.ratios = ratios.map((ratio) => ratio / 1000);
       this.relay();
     } catch (error) {
       if (ticket === this.ticket) this.failed(error);
@@ -276,7 +276,7 @@ class Gallery {
     if (!this.complete) {
       const ratios = Array.from({ length: last }, (_, index) => ratioOf(this.pages.at(index)));
       if (first === 0 && ratios.length > this.ratios.length) {
-        this.ratios = ratios;
+        this.ratios = ratios.map((ratio) => ratio / 1000);
         this.relay();
       }
     }
