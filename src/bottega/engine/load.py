@@ -88,14 +88,18 @@ class Loader:
         """Whether this model is loaded in this precision."""
         return (entry.sha256, precision) in self.kept.loaded
 
-    def make_room(self, bytes: int, entry: Entry, precision: str) -> bool:
-        """Let go of models until the others and so many bytes are within the budget, sparing one; whether any went."""
-        from bottega.runtime.place import give_back
+    def held(self, entry: Entry, precision: str) -> int:
+        """How many bytes this model holds in this precision now."""
+        loaded = self.kept.loaded.get((str(entry.sha256), precision))
+        return loaded.bytes if loaded else 0
 
-        gone = self.kept.make_room(bytes, (str(entry.sha256), precision))
-        if gone:
-            give_back()
-        return gone
+    def told(self) -> list[dict[str, Any]]:
+        """What is kept, as plain data, that which goes first at the beginning."""
+        loaded = sorted(self.kept.loaded.items(), key=lambda item: item[1].value)
+        return [
+            {"name": each.name, "sha256": sha256, "precision": precision, "bytes": each.bytes, "value": each.value}
+            for (sha256, precision), each in loaded
+        ]
 
     def free(self, entry: Entry, precision: str) -> bool:
         """Let go of every model but one, and of all memory that can be had again; whether any model went."""
@@ -112,14 +116,15 @@ class Loader:
         not made with; what `emit` raises between two parts stops the loading.
         """
         from bottega.runtime.guard import guarded
-        from bottega.runtime.place import choose, keep_memory, keep_precision
+        from bottega.runtime.place import choose, give_back, keep_memory, keep_precision
 
         assert entry.sha256 is not None
         key = (entry.sha256, precision)
         if (pipe := self.kept.use(key)) is not None:
             return pipe
         began = time.monotonic()
-        self.make_room(bytes, entry, precision)
+        if self.kept.make_room(bytes):
+            give_back()
         keep_memory()
         keep_precision()
         place = choose(self.device, precision)

@@ -17,8 +17,8 @@ from bottega.engine.save import Target, sha256_of, write_whole
 from bottega.errors import BrokenPicture, Interrupted, OutOfMemory, SaveError
 from bottega.events import Done, Event, Failed, Made, Note, Preview, Started
 from bottega.formats import infotext, media
-from bottega.recipe import Made as MadeBy
 from bottega.recipe import KnobValue, Recipe
+from bottega.recipe import Made as MadeBy
 from bottega.runtime.plan import TILE
 from bottega.spec import Family
 
