@@ -75,6 +75,16 @@ class Settings:
         return self.home / "inputs"
 
     @property
+    def gallery(self) -> Path:
+        """The SQLite file that knows everything that was made."""
+        return self.home / "gallery.sqlite"
+
+    @property
+    def thumbnails(self) -> Path:
+        """Small pictures of outputs, which can be made again at any time."""
+        return self.home / "thumbnails"
+
+    @property
     def all_shelves(self) -> tuple[Path, ...]:
         """Every folder that is scanned, the starter models first."""
         return (STARTER_SHELF, self.models, *self.shelves)

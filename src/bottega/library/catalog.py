@@ -14,7 +14,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from bottega.errors import BottegaError
+from bottega.formats.database import code_of, connect, explained, prepare, string, text, transaction
 from bottega.library import search
 from bottega.library.disk import Stamp, model_name
 from bottega.library.entry import (
@@ -27,21 +27,9 @@ from bottega.library.entry import (
     about_of,
     entry_of,
     row_of,
-    string,
-    text,
     words_of,
 )
-from bottega.library.schema import (
-    INDEX,
-    JOINED,
-    SELECTED,
-    CopyError,
-    NewerCatalogError,
-    code_of,
-    connect,
-    prepare,
-    transaction,
-)
+from bottega.library.schema import INDEX, JOINED, SCHEMA, SELECTED, CatalogError
 
 if TYPE_CHECKING:
     from bottega.library.about import About
@@ -91,10 +79,6 @@ _UNSAID = "tags = '[]' AND NOT favourite AND note = '' AND coalesce(kind, catego
 _WEIGHTS = "10.0, 4.0, 1.0, 8.0"  # of the columns of the index: name, words, text, and what the user said
 WEIGHED = 2000  # models that a query may find to have each weighed: some 10 ms
 HASHED_BY = {"sha256": (8, 64), "autov1": (8, 8), "autov3": (12, 64), "crc32": (8, 8), "blake3": (64, 64)}
-
-
-class CatalogError(BottegaError):
-    """The catalog can't be read or written."""
 
 
 class Known(NamedTuple):
@@ -503,12 +487,12 @@ class Catalog:
         return [entry_of(row) for row in self._rows(f"SELECT {SELECTED} FROM {JOINED} WHERE {where}", *values)]
 
     def _rows(self, query: str, *values: object) -> list[tuple[Any, ...]]:
-        with _explained(self.path):
+        with explained(self.path, SCHEMA):
             return self._connection.execute(query, values).fetchall()
 
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
-        with _explained(self.path), transaction(self._connection):
+        with explained(self.path, SCHEMA), transaction(self._connection):
             yield self._connection
 
 
@@ -530,10 +514,10 @@ def open_catalog(path: Path) -> Catalog:
     for place in (path.parent, path):
         if place.exists() and not os.access(place, os.W_OK):
             return _in_memory(path, f"{place} is read-only")
-    with _explained(path):
+    with explained(path, SCHEMA):
         connection = connect(str(path))
         try:
-            prepare(connection)
+            prepare(connection, SCHEMA)
         except sqlite3.OperationalError as error:
             connection.close()
             if code_of(error) not in (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_FULL):
@@ -548,10 +532,10 @@ def open_catalog(path: Path) -> Catalog:
 def _in_memory(path: Path, why: str) -> Catalog:
     """What is on record at `path`, if that can be read, in a catalog that ends with the process."""
     connection = connect(":memory:")
-    with _explained(path):
+    with explained(path, SCHEMA):
         if os.access(path, os.R_OK):
             _copy(path, connection)
-        prepare(connection)
+        prepare(connection, SCHEMA)
     return Catalog(connection, path, note=f"the catalog is not kept: {why}")
 
 
@@ -563,31 +547,6 @@ def _copy(path: Path, connection: sqlite3.Connection) -> None:
         # WAL wants to write a file beside the database even to read it; "immutable" promises that nobody writes.
         with closing(connect(f"{path.absolute().as_uri()}?mode=ro&immutable=1", uri=True)) as source:
             source.backup(connection)
-
-
-@contextmanager
-def _explained(path: Path) -> Iterator[None]:
-    """Turn SQLite's errors into one clear line about this file."""
-    try:
-        yield
-    except NewerCatalogError:
-        raise CatalogError(
-            f"{path} was made by a newer Bottega", "update Bottega, or move the file away and scan again"
-        ) from None
-    except CopyError as error:
-        raise CatalogError(
-            f"{path} is of an older version, and no copy of it could be kept: {error}", "free some space there"
-        ) from error
-    except sqlite3.DatabaseError as error:
-        raise CatalogError(f"{path}: {error}", _REMEDIES.get(code_of(error), "check the disk that it is on")) from error
-
-
-_REMEDIES = {
-    sqlite3.SQLITE_BUSY: "another Bottega is writing it; try again when that is done",
-    sqlite3.SQLITE_FULL: "free some space",
-    sqlite3.SQLITE_NOTADB: "move it away and run `bottega models scan`, which makes a new one",
-    sqlite3.SQLITE_CORRUPT: "move it away and run `bottega models scan`, which makes a new one",
-}
 
 
 def _effective(name: str) -> str:

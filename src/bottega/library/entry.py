@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from bottega.formats.database import string
 from bottega.library.about import About
 from bottega.library.disk import Stamp, model_name, stamp_of
 from bottega.library.identify import reader
@@ -228,17 +229,3 @@ def _place(entry: Entry) -> str:
     """The path on the shelf."""
     path, shelf = str(entry.path), f"{entry.shelf}{os.sep}"
     return path.removeprefix(shelf) if entry.shelf else entry.path.name
-
-
-def text(value: str) -> str | bytes:
-    """The text as SQLite can hold it: a name that is no valid Unicode goes in as the bytes that it is on disk."""
-    try:
-        value.encode()
-    except UnicodeEncodeError:
-        return value.encode(errors="surrogateescape")
-    return value
-
-
-def string(value: str | bytes) -> str:
-    """The name that `text` gave to SQLite."""
-    return value if isinstance(value, str) else value.decode(errors="surrogateescape")

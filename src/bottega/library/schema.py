@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import sqlite3
-import time
-from collections.abc import Iterator
-from contextlib import closing, contextmanager, suppress
 
+from bottega.errors import BottegaError
+from bottega.formats.database import Schema
 from bottega.library.entry import COLUMNS, INDEXED, SAID, entry_of, row_of
-
-PATIENCE = 20  # seconds to wait for another process that writes
 
 # From version n to n + 1; a catalog of any older version is brought up to date when it is opened. What is compared
 # and filtered by comes before the long texts, which SQLite then need not read.
@@ -81,98 +77,26 @@ INDEX = (
 )
 
 
-class NewerCatalogError(Exception):
-    """The file was made by a newer Bottega, which may keep what this one does not know of."""
+class CatalogError(BottegaError):
+    """The catalog can't be read or written."""
 
 
-class CopyError(Exception):
-    """The file is of an older version, and no copy of it could be kept beside it."""
-
-
-def connect(target: str, *, uri: bool = False) -> sqlite3.Connection:
-    """A connection without implicit transactions: each change says where it begins and ends."""
-    return sqlite3.connect(target, timeout=PATIENCE, isolation_level=None, uri=uri)
-
-
-def prepare(connection: sqlite3.Connection) -> None:
-    """Bring the tables up to date; raises NewerCatalogError for those of a newer version,
-    CopyError where those of an older one could not be kept beside them."""
-    version = _version(connection)
-    if version > len(MIGRATIONS):
-        raise NewerCatalogError
-    if version == len(MIGRATIONS):
-        return
-    _use_wal(connection)
-    with transaction(connection):
-        # Another process may have done it while this one waited for its turn, so the version is read again.
-        version = _version(connection)
-        if 0 < version < len(MIGRATIONS):
-            _keep_copy(connection, version)
-        for script in MIGRATIONS[version:]:
-            for statement in script.split(";"):
-                connection.execute(statement)
-        if version < _INDEXED_SINCE:
-            _index_all(connection)
-        connection.execute(f"PRAGMA user_version = {len(MIGRATIONS)}")
-
-
-@contextmanager
-def transaction(connection: sqlite3.Connection) -> Iterator[None]:
-    """All that is done within it, or nothing."""
-    try:
-        connection.execute("BEGIN IMMEDIATE")
-        yield
-        connection.execute("COMMIT")
-    finally:
-        if connection.in_transaction:
-            connection.execute("ROLLBACK")
-
-
-def code_of(error: sqlite3.Error) -> int:
-    """SQLite's primary result code; the bits above say more than is needed here."""
-    return int(getattr(error, "sqlite_errorcode", 0)) & 0xFF
-
-
-def _index_all(connection: sqlite3.Connection) -> None:
+def _index_all(connection: sqlite3.Connection, version: int) -> None:
     """Put every model that is on record into the index of words, which earlier versions did not have."""
+    if version >= _INDEXED_SINCE:
+        return
     for row in connection.execute(f"SELECT {SELECTED} FROM {JOINED}").fetchall():
         values = row_of(entry_of(row))
         connection.execute("UPDATE models SET folded = ? WHERE path = ?", (values[COLUMNS.index("folded")], row[0]))
         connection.execute(INDEX, (*values[len(COLUMNS) :], row[0]))
 
 
-def _keep_copy(connection: sqlite3.Connection, version: int) -> None:
-    """Keep the file as it is beside itself, under the number of its version: an older Bottega can go on with it."""
-    path = next(file for _, name, file in connection.execute("PRAGMA database_list") if name == "main")
-    if not path:
-        return  # it is in memory
-    copy, part = f"{path}.v{version}", f"{path}.v{version}.part"
-    with suppress(FileNotFoundError):
-        os.unlink(part)  # of a copy that was broken off
-    try:
-        # Through a connection of its own: this one is about to write, and a copy would wait for it for ever.
-        with closing(connect(path)) as source, closing(connect(part)) as target:
-            source.backup(target)
-        os.replace(part, copy)
-    except (OSError, sqlite3.Error) as error:
-        with suppress(OSError):
-            os.unlink(part)
-        raise CopyError(str(error)) from error
-
-
-def _use_wal(connection: sqlite3.Connection) -> None:
-    # The mode is kept in the file. Changing it does not wait for other processes as everything else does.
-    deadline = time.monotonic() + PATIENCE
-    while True:
-        try:
-            connection.execute("PRAGMA journal_mode = WAL")
-            return
-        except sqlite3.OperationalError as error:
-            if code_of(error) != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
-                raise
-            time.sleep(0.02)
-
-
-def _version(connection: sqlite3.Connection) -> int:
-    (version,) = connection.execute("PRAGMA user_version").fetchone()
-    return int(version)
+SCHEMA = Schema(
+    what="catalog",
+    table="models",
+    migrations=MIGRATIONS,
+    error=CatalogError,
+    newer="update Bottega, or move the file away and scan again",
+    damaged="move it away and run `bottega models scan`, which makes a new one",
+    migrated=_index_all,
+)

@@ -1,0 +1,279 @@
+// The frame around the rooms: the bar, the way from room to room, and what every room is given.
+
+import { api, ApiError, watchAnswers } from "./api.js";
+import { fill, h } from "./dom.js";
+import { Stream } from "./events.js";
+import { icon } from "./parts/icons.js";
+import { Jobs } from "./parts/jobs.js";
+import { dialog, menu } from "./parts/popover.js";
+import { toast } from "./parts/toast.js";
+import { addWords, language, LANGUAGES, t } from "./words.js";
+
+const told = (name) => document.querySelector(`meta[name="bottega-${name}"]`).content;
+const place = document.getElementById("room");
+const root = document.documentElement;
+
+const kept = {
+  get(key) { try { return localStorage.getItem(key); } catch { return null; } },
+  set(key, value) { try { value === null ? localStorage.removeItem(key) : localStorage.setItem(key, value); } catch { /* full, or forbidden: nothing is kept then */ } },
+};
+
+/** What a room keeps in this browser: JSON values under its own names. */
+function storeOf(room) {
+  const name = (key) => `bottega.${room}.${key}`;
+  return {
+    get(key, fallback = null) {
+      const text = kept.get(name(key));
+      if (text === null) return fallback;
+      try { return JSON.parse(text); } catch { return fallback; }
+    },
+    set(key, value) { kept.set(name(key), value === undefined || value === null ? null : JSON.stringify(value)); },
+  };
+}
+
+/** Says something to those who hear the page. */
+function say(text) {
+  const said = document.getElementById("said");
+  if (said.textContent !== text) said.textContent = text;
+}
+
+/** Copies a text and says so. */
+async function copy(text) {
+  try {
+    await navigator.clipboard.writeText(text);
+  } catch {
+    // Without HTTPS, browsers on other machines have no clipboard to write to but that of a selected field.
+    const field = h("textarea", { class: "unseen", value: text });
+    document.body.append(field);
+    field.select();
+    document.execCommand("copy");
+    field.remove();
+  }
+  toast({ text: t("frame.copied") });
+}
+
+// ------------------------------------------------------------------------------------------------------------- keys
+
+const keySets = [];
+const typing = (target) => target.closest?.("input:not([type=range], [type=checkbox], [type=radio]), textarea, select, [contenteditable]");
+
+function pressed(event) {
+  const key = event.key.length === 1 ? event.key.toLowerCase() : event.key.toLowerCase().replace("escape", "esc").replace("arrow", "");
+  return [(event.ctrlKey || event.metaKey) && "ctrl", event.altKey && "alt", event.shiftKey && event.key.length > 1 && "shift", key].filter(Boolean).join("+");
+}
+
+/**
+ * Adds keys for as long as a room is open: `{"ctrl+enter": {text, run, always?}}`. `run` may answer false to let the
+ * key through; those without `always` are not heard while somebody types. Returns what takes them away again.
+ */
+function keys(entries) {
+  keySets.push(entries);
+  return () => keySets.splice(keySets.indexOf(entries), 1);
+}
+
+document.addEventListener("keydown", (event) => {
+  if (event.defaultPrevented || event.isComposing) return;
+  if (document.querySelector("dialog[open]")) return;
+  const name = pressed(event);
+  for (const entries of [...keySets].reverse()) {
+    const entry = entries[name];
+    if (!entry || (typing(event.target) && !entry.always)) continue;
+    if (entry.run(event) === false) continue;
+    event.preventDefault();
+    return;
+  }
+});
+
+const shown = (name) => name.split("+").map((part) => ({
+  ctrl: /Mac|iPhone|iPad/.test(navigator.platform) ? "⌘" : "Ctrl", alt: "Alt", shift: "Shift", esc: "Esc", enter: "Enter",
+  left: "←", right: "→", up: "↑", down: "↓", delete: "Del", " ": "Space",
+}[part] || part.toUpperCase()));
+
+function showKeys() {
+  dialog(t("frame.keys.title"), (body) => {
+    const list = h("dl", { class: "keys" });
+    for (const entries of [...keySets].reverse()) {
+      for (const [name, entry] of Object.entries(entries)) {
+        if (!entry.text) continue;
+        list.append(h("dt", {}, shown(name).map((part) => h("kbd", { text: part }))), h("dd", { text: entry.text }));
+      }
+    }
+    body.append(list);
+  }, { className: "small" });
+}
+
+// ------------------------------------------------------------------------------------------------------------ rooms
+
+const rooms = new Map();
+let current = null;
+let currentId = null;
+let ticket = 0;
+
+const roomOf = (path) => path.replace(/^\/+|\/+$/g, "") || first();
+const first = () => (rooms.has("make") ? "make" : [...rooms.keys()][0]);
+const stateOf = (search) => Object.fromEntries(new URLSearchParams(search));
+const addressOf = (room, state = {}) => api.address(room === first() ? "/" : `/${room}`, state);
+
+/** Goes to a room; `state` (plain texts) stands in the address, so that it can be kept and sent. */
+function go(room, state = {}, { replace = false } = {}) {
+  const to = addressOf(room, state);
+  if (to !== location.pathname + location.search) history[replace ? "replaceState" : "pushState"](null, "", to);
+  return show();
+}
+
+async function show() {
+  const id = rooms.has(roomOf(location.pathname)) ? roomOf(location.pathname) : first();
+  const state = stateOf(location.search);
+  if (id === currentId && current?.show) return current.show(state);
+  await close();
+  const mine = ++ticket;
+  currentId = id;
+  const room = rooms.get(id);
+  document.title = `${t(`room.${id}`)} · Bottega`;
+  for (const link of document.querySelectorAll(".rooms a")) {
+    if (link.dataset.room === id) link.setAttribute("aria-current", "page");
+    else link.removeAttribute("aria-current");
+  }
+  place.replaceChildren();
+  place.dataset.room = id;
+  place.setAttribute("aria-label", t(`room.${id}`));
+  const element = h("div", { class: `room-${id}` });
+  place.append(element);
+  const mounted = [];
+  const context = {
+    ...shared, state, store: storeOf(id),
+    keys: (entries) => { const off = keys(entries); mounted.push(off); return off; },
+    listen: (run) => { const off = stream.listen(run); mounted.push(off); return off; },
+  };
+  try {
+    const answer = await room.mount(element, context);
+    const opened = typeof answer === "function" ? { unmount: answer } : answer || {};
+    const whole = { ...opened, unmount: () => { for (const off of mounted) off(); opened.unmount?.(); } };
+    if (mine === ticket) current = whole;
+    else whole.unmount();
+  } catch (error) {
+    for (const off of mounted) off();
+    if (mine !== ticket) return;
+    fill(element, trouble(error, () => { currentId = null; show(); }));
+    if (!(error instanceof ApiError)) throw error;
+  }
+}
+
+async function close() {
+  const before = current;
+  current = null;
+  currentId = null;
+  await before?.unmount?.();
+}
+
+function trouble(error, again) {
+  return h("section", { class: "trouble", role: "alert" },
+    h("h1", { text: t("frame.broken") }), h("p", { text: [saying(error.what || error.message), error.remedy].filter(Boolean).join("; ") }),
+    h("button", { type: "button", class: "main", text: t("frame.broken.again"), on: { click: again } }));
+}
+
+/** An error in words for people. */
+function saying(error) {
+  const what = typeof error === "string" ? error : error.what || error.message;
+  const remedy = typeof error === "string" ? "" : error.remedy;
+  if (what === "unreachable") return `${t("frame.unreachable")}; ${t("frame.unreachable.remedy")}`;
+  return [what, remedy].filter(Boolean).join("; ");
+}
+
+/** Shows what went wrong where nothing on the page is the cause. */
+const complain = (error) => toast({ text: saying(error), kind: "error" });
+
+// -------------------------------------------------------------------------------------------------------------- bar
+
+function drawBar() {
+  document.querySelector(".skip").textContent = t("frame.skip");
+  document.getElementById("toasts").setAttribute("aria-label", t("frame.notices"));
+  const nav = document.getElementById("rooms");
+  nav.setAttribute("aria-label", t("frame.rooms"));
+  fill(nav, [...rooms.keys()].map((id) => h("a", { href: addressOf(id), data: { room: id } },
+    h("span", { text: t(`room.${id}`) }), id === "queue" && h("b", { class: "count", id: "waiting" }))));
+
+  const theme = h("button", { type: "button", class: "quiet square", title: t("frame.theme"), aria: { label: t("frame.theme") } }, icon("theme"));
+  const more = h("button", { type: "button", class: "quiet square", title: t("frame.more"), aria: { label: t("frame.more") } }, icon("more"));
+  fill(document.getElementById("tools"), h("span", { class: "lost", id: "lost", role: "status", hidden: true, text: t("frame.lost") }), theme, more);
+  menu(theme, () => ["auto", "light", "dark"].map((name) => ({
+    text: t(`frame.theme.${name}`), checked: (root.dataset.theme || "auto") === name, run: () => setTheme(name),
+  })), { side: "end", label: t("frame.theme") });
+  menu(more, () => [
+    { title: t("frame.language") },
+    ...Object.entries(LANGUAGES).map(([name, text]) => ({ text, checked: language() === name, run: () => setLanguage(name) })),
+    "-",
+    { text: t("frame.keys"), icon: "recipe", key: "?", run: showKeys },
+    { text: t("frame.api"), icon: "link", run: () => open("/api/openapi.json", "_blank", "noopener") },
+    "-",
+    { title: `Bottega ${told("version")}${shared.me?.name ? ` · ${shared.me.name}` : ""}` },
+  ], { side: "end", label: t("frame.more") });
+  drawWaiting();
+}
+
+function setTheme(name) {
+  kept.set("bottega.theme", name === "auto" ? null : name);
+  if (name === "auto") delete root.dataset.theme;
+  else root.dataset.theme = name;
+}
+
+async function setLanguage(name) {
+  kept.set("bottega.language", name);
+  root.lang = name === "zh" ? "zh-CN" : "en";
+  drawBar();
+  await close();
+  await show();
+}
+
+function drawWaiting() {
+  const count = document.getElementById("waiting");
+  if (!count) return;
+  const waiting = shared.jobs.open().length;
+  count.textContent = waiting ? String(waiting) : "";
+  count.setAttribute("aria-label", waiting ? t("frame.waiting", { n: waiting }) : "");
+}
+
+// A click on a link to a room stays on this page, unless it asks for another tab.
+document.addEventListener("click", (event) => {
+  const link = event.target.closest("a[data-room]");
+  if (!link || event.button || event.ctrlKey || event.metaKey || event.shiftKey || event.altKey) return;
+  event.preventDefault();
+  const to = new URL(link.href);
+  go(link.dataset.room, stateOf(to.search));
+  place.focus({ preventScroll: true });
+});
+addEventListener("popstate", show);
+
+// ------------------------------------------------------------------------------------------------------------ start
+
+const stream = new Stream("/api/events");
+const shared = { api, events: stream, t, say, copy, toast, complain, saying, go, language, me: null, jobs: new Jobs(api, stream) };
+
+function setLost(lost) {
+  const sign = document.getElementById("lost");
+  if (sign) sign.hidden = !lost;
+}
+
+function lockedOut() {
+  fill(place, h("section", { class: "trouble" }, h("h1", { text: t("frame.locked") }), h("p", { text: t("frame.locked.what") })));
+}
+
+async function start() {
+  const found = await Promise.all(told("rooms").split(" ").filter(Boolean).map(async (name) => (await import(`./rooms/${name}.js`)).default));
+  found.sort((one, other) => one.order - other.order);
+  for (const room of found) {
+    rooms.set(room.id, room);
+    addWords(room.words);
+  }
+  keys(Object.fromEntries([["?", { text: t("frame.keys.help"), run: showKeys }],
+    ...found.map((room, index) => [String(index + 1), { text: t("frame.keys.room", { room: t(`room.${room.id}`) }), run: () => go(room.id) }])]));
+  drawBar();
+  shared.jobs.watch(drawWaiting);
+  stream.onState((state) => setLost(state === "lost"));
+  watchAnswers((status) => { if (status === 401) lockedOut(); });
+  const opened = show();
+  api.get("/api/me").then((me) => { shared.me = me; }, () => {});
+  await opened;
+}
+
+start();

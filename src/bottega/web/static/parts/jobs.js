@@ -1,0 +1,89 @@
+// What is known here of this owner's jobs: a copy of the server's list that follows the stream of events.
+
+const OPEN = new Set(["waiting", "paused", "running"]);
+
+/** Jobs by id. `watch(run)` hears `(job, event)` after every change; `event` is null where a list came in. */
+export class Jobs {
+  constructor(api, stream) {
+    this.api = api;
+    this.known = new Map();
+    this.watchers = new Set();
+    this.ready = new Promise((resolve) => { this._ready = resolve; });
+    stream.listen((event) => this._hear(event));
+    stream.onState((state) => { if (state === "open") this.refresh(); });
+  }
+
+  watch(run) {
+    this.watchers.add(run);
+    return () => this.watchers.delete(run);
+  }
+
+  get(id) { return this.known.get(id); }
+
+  /** Jobs that still wait, rest or run, in the order in which they will be done. */
+  open() {
+    return [...this.known.values()].filter((job) => OPEN.has(job.state)).sort(inOrder);
+  }
+
+  /** Takes in a job as the server, or an optimistic caller, tells it. */
+  put(job, event = null) {
+    this.known.set(job.id, { ...this.known.get(job.id), ...job });
+    for (const run of [...this.watchers]) run(this.known.get(job.id), event);
+    return this.known.get(job.id);
+  }
+
+  /** Forgets a job that never came to be. */
+  drop(id) {
+    const job = this.known.get(id);
+    this.known.delete(id);
+    for (const run of [...this.watchers]) run(job, { kind: "dropped" });
+  }
+
+  /** Asks the server for the open jobs; those that ended while nobody listened are asked for one by one. */
+  async refresh() {
+    let list;
+    try {
+      list = await this.api.get("/api/jobs", { state: [...OPEN], limit: 200 });
+    } catch { return; } // the stream tries again, and so will this
+    const listed = new Set(list.items.map((job) => job.id));
+    const unheard = this.open().filter((job) => !listed.has(job.id) && !job.local);
+    for (const job of list.items) this.put(job);
+    await Promise.all(unheard.map(async (job) => {
+      try { this.put(await this.api.get(`/api/jobs/${job.id}`)); } catch { this.drop(job.id); }
+    }));
+    this._ready();
+    for (const run of [...this.watchers]) run(null, null);
+  }
+
+  async _hear(event) {
+    if (!event.job) return;
+    const job = this.known.get(event.job);
+    if (!job) {
+      // Somebody else's tab, or the command line, has queued it: the list says what it is.
+      if (event.kind === "done" || event.kind === "failed" || event.kind === "cancelled") return;
+      if (this._asking?.has(event.job)) return;
+      this._asking = (this._asking || new Set()).add(event.job);
+      try { this.put(await this.api.get(`/api/jobs/${event.job}`), event); } catch { /* gone again */ }
+      this._asking.delete(event.job);
+      return;
+    }
+    this.put({ id: event.job, ...changed(job, event) }, event);
+  }
+}
+
+const inOrder = (one, other) =>
+  (other.state === "running") - (one.state === "running") || other.priority - one.priority || one.position - other.position || one.created - other.created;
+
+function changed(job, event) {
+  switch (event.kind) {
+    case "queued": return { state: "waiting", ahead: event.ahead };
+    case "started": return { state: "running", started: job.started ?? event.at, progress: { phase: "load", done: 0, total: 0, image: 0 } };
+    case "step": return { state: "running", progress: { phase: event.phase, done: event.done, total: event.total, image: event.image } };
+    case "done": return { state: "done", ended: event.at };
+    case "failed": return { state: "failed", ended: event.at, error: { error: event.error, what: event.what, remedy: event.remedy } };
+    case "cancelled": return { state: "cancelled", ended: event.at };
+    case "retried": return { state: "waiting", attempt: event.attempt, progress: null };
+    case "paused": case "resumed": return { state: event.kind === "paused" ? "paused" : "waiting" };
+    default: return {};
+  }
+}

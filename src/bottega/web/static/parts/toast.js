@@ -1,0 +1,28 @@
+// Short notices at the edge of the page; what can be undone can be undone there for ten seconds.
+
+import { h } from "../dom.js";
+import { t } from "../words.js";
+import { icon } from "./icons.js";
+
+const UNDO_FOR = 10_000; // ms
+const SHOW_FOR = 5_000;
+
+/** Shows a notice: `{text, undo?, action?: {text, run}, kind?: "error"}`; the time stands still while it is touched. */
+export function toast({ text, undo, action, kind = "" }) {
+  const place = document.getElementById("toasts");
+  const act = undo ? { text: t("frame.undo"), run: undo } : action;
+  let left = act || kind === "error" ? UNDO_FOR : SHOW_FOR;
+  let since = 0;
+  let timer = 0;
+  const close = () => { clearTimeout(timer); notice.remove(); };
+  const hold = () => { clearTimeout(timer); left -= performance.now() - since; };
+  const go = () => { since = performance.now(); timer = setTimeout(close, Math.max(left, 1000)); };
+  const notice = h("div", { class: ["toast", kind], role: kind === "error" ? "alert" : "status", on: { pointerenter: hold, pointerleave: go, focusin: hold, focusout: go } },
+    h("span", { class: "grow", text }),
+    act && h("button", { type: "button", class: "link", text: act.text, on: { click: () => { close(); act.run(); } } }),
+    h("button", { type: "button", class: "quiet square", aria: { label: t("frame.close") }, on: { click: close } }, icon("close")));
+  place.append(notice);
+  while (place.children.length > 4) place.firstChild.remove();
+  go();
+  return close;
+}

@@ -1,0 +1,305 @@
+// A window on a list of any length: only what is near the screen exists, and the arrow keys walk all of it.
+
+const NEAR = 0.5; // of a screen above and below that is drawn too
+
+/**
+ * Equal cells in as many columns as fit.
+ *
+ * @param {number} count  cells
+ * @param {number} width  px that there are
+ * @param {{least: number, height: (width: number) => number, gap: number, most?: number}} wish  the least width of a
+ *   cell, its height for its width, the space between two (all px), and the most columns
+ */
+export function cells(count, width, { least, height, gap, most = Infinity }) {
+  const columns = Math.max(1, Math.min(most, Math.floor((width + gap) / (least + gap))));
+  const wide = (width - gap * (columns - 1)) / columns;
+  const high = Math.round(height(wide));
+  const rows = Math.ceil(count / columns);
+  return {
+    count,
+    height: Math.max(0, rows * (high + gap) - gap),
+    between(top, bottom) {
+      const first = Math.max(0, Math.floor(top / (high + gap))) * columns;
+      return [Math.min(first, count), Math.min(count, (Math.floor(bottom / (high + gap)) + 1) * columns)];
+    },
+    place: (index) => [
+      (index % columns) * (wide + gap),
+      Math.floor(index / columns) * (high + gap),
+      wide,
+      high,
+    ],
+    below: (index) => (index + columns < count ? index + columns : index),
+    above: (index) => (index >= columns ? index - columns : index),
+  };
+}
+
+/**
+ * Rows of pictures in their own proportions, each row as wide as there is room.
+ *
+ * @param {ArrayLike<number>} ratios  width over height of each picture
+ * @param {number} width  px that there are
+ * @param {{height: number, gap: number}} wish  about how high a row is, and the space between two pictures (px)
+ */
+export function justified(ratios, width, { height, gap }) {
+  const count = ratios.length;
+  const lefts = new Float32Array(count);
+  const widths = new Float32Array(count);
+  const rowOf = new Uint32Array(count);
+  const firsts = [0];
+  const tops = [0];
+  const heights = [];
+  let start = 0;
+  let sum = 0;
+  for (let index = 0; index < count; index++) {
+    sum += shown(ratios[index]);
+    const gaps = gap * (index - start);
+    const last = index === count - 1;
+    if (sum * height + gaps < width && !last) continue;
+    // The last row is not blown up to fill the width; it may have to shrink into it.
+    const high = Math.min((width - gaps) / sum, last ? height : height * 1.6);
+    let left = 0;
+    for (let each = start; each <= index; each++) {
+      lefts[each] = left;
+      widths[each] = shown(ratios[each]) * high;
+      rowOf[each] = heights.length;
+      left += widths[each] + gap;
+    }
+    heights.push(high);
+    tops.push(tops.at(-1) + high + gap);
+    firsts.push(index + 1);
+    start = index + 1;
+    sum = 0;
+  }
+  const rowAt = (y) => {
+    let low = 0;
+    let high = heights.length - 1;
+    while (low < high) {
+      const middle = (low + high + 1) >> 1;
+      if (tops[middle] <= y) low = middle;
+      else high = middle - 1;
+    }
+    return low;
+  };
+  const nearest = (row, x) => {
+    if (row < 0 || row >= heights.length) return -1;
+    let best = firsts[row];
+    for (let index = best; index < firsts[row + 1]; index++) {
+      if (Math.abs(lefts[index] + widths[index] / 2 - x) < Math.abs(lefts[best] + widths[best] / 2 - x)) best = index;
+    }
+    return best;
+  };
+  const beside = (index, step) => {
+    const found = nearest(rowOf[index] + step, lefts[index] + widths[index] / 2);
+    return found < 0 ? index : found;
+  };
+  return {
+    count,
+    height: count ? tops[heights.length] - gap : 0,
+    between: (top, bottom) => (count ? [firsts[rowAt(top)], firsts[rowAt(bottom) + 1]] : [0, 0]),
+    place: (index) => [lefts[index], tops[rowOf[index]], widths[index], heights[rowOf[index]]],
+    below: (index) => beside(index, 1),
+    above: (index) => beside(index, -1),
+  };
+}
+
+/** The proportions in which a picture is shown in a row: extreme ones are cut. */
+function shown(ratio) {
+  return Math.min(3, Math.max(0.5, ratio || 1));
+}
+
+export class Window {
+  /**
+   * @param {HTMLElement} scroller  what scrolls; the window becomes its last child
+   * @param {{
+   *   label: string, layout: (width: number) => object, draw: (index: number) => HTMLElement,
+   *   role?: string, item?: string, seen?: (first: number, last: number) => void, open?: (index: number) => void,
+   *   moved?: (index: number) => void, key?: (event: KeyboardEvent, index: number) => boolean,
+   * }} wish  `layout` is `cells` or `justified` for a width; `draw` makes the element of an item, or of its place while
+   *   it is not here; `seen` is told what is near the screen; `open` is for Enter and a click, `moved` for another
+   *   active item; `key` may take a key (true) before the window does
+   */
+  constructor(scroller, wish) {
+    Object.assign(this, { role: "listbox", item: "option", seen() {}, open() {}, moved() {}, key: () => false }, wish);
+    this.scroller = scroller;
+    this.drawn = new Map();
+    this.active = 0;
+    this.box = document.createElement("div");
+    this.box.className = "window";
+    this.box.setAttribute("role", this.role);
+    this.box.setAttribute("aria-label", this.label);
+    scroller.append(this.box);
+    this.frame = 0;
+    this.onscroll = () => {
+      this.frame ||= requestAnimationFrame(() => this.update());
+    };
+    scroller.addEventListener("scroll", this.onscroll, { passive: true });
+    this.box.addEventListener("keydown", (event) => this.#pressed(event));
+    this.box.addEventListener("click", (event) => this.#clicked(event));
+    this.box.addEventListener("focusin", (event) => {
+      const index = this.indexOf(event.target);
+      if (index >= 0 && index !== this.active) this.#activate(index);
+    });
+    this.observer = new ResizeObserver(() => this.resized());
+    this.observer.observe(scroller);
+  }
+
+  /** Lay everything out anew: another list, other columns. What is on the screen is drawn again. */
+  renew() {
+    this.#lay();
+    for (const element of this.drawn.values()) element.remove();
+    this.drawn.clear();
+    this.active = Math.max(0, Math.min(this.active, this.plan.count - 1));
+    this.update();
+  }
+
+  /** The same list at another width: what was at the top stays there. */
+  resized() {
+    const width = this.#width();
+    if (!this.plan || width === this.width) return this.update();
+    const [first] = this.plan.between(this.scroller.scrollTop, this.scroller.scrollTop + 1);
+    const inside = this.plan.count ? this.scroller.scrollTop - this.plan.place(Math.min(first, this.plan.count - 1))[1] : 0;
+    this.#lay();
+    if (first > 0) this.scroller.scrollTop = this.plan.place(Math.min(first, this.plan.count - 1))[1] + inside;
+    for (const [index, element] of this.drawn) if (index < this.plan.count) this.#put(index, element);
+    this.update();
+  }
+
+  /** Draw these items again, as far as they are drawn. */
+  redraw(first, last = first + 1) {
+    for (const [index, old] of [...this.drawn]) {
+      if (index < first || index >= last) continue;
+      const focused = old.contains(document.activeElement);
+      const fresh = this.#make(index);
+      old.replaceWith(fresh);
+      if (focused) fresh.focus({ preventScroll: true });
+    }
+  }
+
+  /** The item that an element belongs to; -1 for none. */
+  indexOf(element) {
+    const own = element.closest?.("[data-index]");
+    return own && this.box.contains(own) ? Number(own.dataset.index) : -1;
+  }
+
+  /** Make an item the active one, bring it on the screen and give it the focus. */
+  focus(index = this.active) {
+    if (!this.plan?.count) return;
+    const wanted = Math.max(0, Math.min(index, this.plan.count - 1));
+    this.show(wanted);
+    this.update();
+    if (wanted !== this.active) this.#activate(wanted);
+    this.drawn.get(wanted)?.focus({ preventScroll: true });
+  }
+
+  /** Scroll no further than an item needs to be seen whole. */
+  show(index) {
+    const [, top, , high] = this.plan.place(index);
+    const view = this.scroller;
+    const offset = this.box.offsetTop;
+    if (top + offset < view.scrollTop) view.scrollTop = Math.max(0, top + offset - 12);
+    else if (top + high + offset > view.scrollTop + view.clientHeight) {
+      view.scrollTop = top + high + offset + 12 - view.clientHeight;
+    }
+  }
+
+  /** Draw what has come near the screen and drop what has left it. */
+  update() {
+    cancelAnimationFrame(this.frame);
+    this.frame = 0;
+    if (!this.plan) this.#lay();
+    const high = this.scroller.clientHeight;
+    const top = this.scroller.scrollTop - this.box.offsetTop;
+    const [first, last] = this.plan.between(Math.max(0, top - high * NEAR), Math.max(0, top + high * (1 + NEAR)));
+    for (const [index, element] of this.drawn) {
+      // The focused one stays, or the focus would be lost to the page.
+      if ((index < first || index >= last) && !(index === this.active && element.contains(document.activeElement))) {
+        element.remove();
+        this.drawn.delete(index);
+      }
+    }
+    const fresh = document.createDocumentFragment();
+    for (let index = first; index < last; index++) if (!this.drawn.has(index)) fresh.append(this.#make(index));
+    this.box.append(fresh);
+    this.seen(first, last);
+  }
+
+  /** Stop looking at the scroller, and take the window out of it. */
+  close() {
+    cancelAnimationFrame(this.frame);
+    this.observer.disconnect();
+    this.scroller.removeEventListener("scroll", this.onscroll);
+    this.box.remove();
+  }
+
+  #width() {
+    const style = getComputedStyle(this.scroller);
+    return this.scroller.clientWidth - parseFloat(style.paddingLeft) - parseFloat(style.paddingRight);
+  }
+
+  #lay() {
+    this.width = this.#width();
+    this.plan = this.layout(this.width);
+    this.box.style.height = `${this.plan.height}px`;
+  }
+
+  #make(index) {
+    const element = this.draw(index);
+    element.dataset.index = index;
+    element.setAttribute("role", this.item);
+    element.setAttribute("aria-posinset", index + 1);
+    element.setAttribute("aria-setsize", this.plan.count);
+    element.tabIndex = index === this.active ? 0 : -1;
+    this.#put(index, element);
+    this.drawn.set(index, element);
+    return element;
+  }
+
+  #put(index, element) {
+    const [left, top, wide, high] = this.plan.place(index);
+    element.style.transform = `translate(${left}px, ${top}px)`;
+    element.style.width = `${wide}px`;
+    element.style.height = `${high}px`;
+  }
+
+  #activate(index) {
+    const before = this.drawn.get(this.active);
+    if (before) before.tabIndex = -1;
+    this.active = index;
+    const now = this.drawn.get(index);
+    if (now) now.tabIndex = 0;
+    this.moved(index);
+  }
+
+  #clicked(event) {
+    const index = this.indexOf(event.target);
+    if (index < 0 || event.defaultPrevented) return;
+    this.focus(index);
+    this.open(index, event);
+  }
+
+  #pressed(event) {
+    const index = this.indexOf(event.target);
+    if (index < 0 || event.target.dataset.index === undefined) return;
+    if (this.key(event, index)) return event.preventDefault();
+    if (event.altKey || event.ctrlKey || event.metaKey) return;
+    const screen = Math.max(1, Math.floor(this.scroller.clientHeight / (this.plan.place(index)[3] || 1)));
+    const steps = (one) => Array.from({ length: screen }).reduce(one, index);
+    const moves = {
+      ArrowRight: () => index + 1,
+      ArrowLeft: () => index - 1,
+      ArrowDown: () => this.plan.below(index),
+      ArrowUp: () => this.plan.above(index),
+      PageDown: () => steps((at) => this.plan.below(at)),
+      PageUp: () => steps((at) => this.plan.above(at)),
+      Home: () => 0,
+      End: () => this.plan.count - 1,
+    };
+    if (event.key === "Enter" || event.key === " ") {
+      event.preventDefault();
+      this.open(index, event);
+    } else if (moves[event.key]) {
+      event.preventDefault();
+      this.focus(moves[event.key]());
+    }
+  }
+}

@@ -1,0 +1,97 @@
+"""A real browser on a real server: what the tests of the page share. Whatever goes wrong unseen fails them."""
+
+from __future__ import annotations
+
+import shutil
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+import pytest
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, Request
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+# Told to the page before its own code: keeps what the content policy forbade.
+_LISTEN = """
+addEventListener("securitypolicyviolation", (event) => console.error("CSP", event.violatedDirective, event.blockedURI));
+"""
+
+
+@dataclass
+class Watched:
+    """What a page did that it should not have done: errors on the console, requests to other hosts, failed loads."""
+
+    origin: str
+    wrong: list[str] = field(default_factory=list)
+    allowed: list[str] = field(default_factory=list)
+
+    def follow(self, page: Page) -> None:
+        """Listen to a page from its first moment."""
+        page.on("console", self._console)
+        page.on("pageerror", lambda error: self.wrong.append(f"error: {error}"))
+        page.on("request", self._request)
+
+    def _console(self, message: ConsoleMessage) -> None:
+        if message.type in ("error", "warning") and not any(part in message.text for part in self.allowed):
+            self.wrong.append(f"console {message.type}: {message.text} ({message.location.get('url')})")
+
+    def _request(self, request: Request) -> None:
+        told = urlsplit(request.url)
+        if told.scheme in ("http", "https", "ws", "wss") and f"{told.scheme}://{told.netloc}" != self.origin:
+            self.wrong.append(f"request to another host: {request.url}")
+
+
+@contextmanager
+def chromium() -> Iterator[Browser]:
+    """A Chromium without a window; the test is skipped where none is installed."""
+    if CHROMIUM is None:
+        pytest.skip("no Chromium is installed")
+    sync_playwright = pytest.importorskip("playwright.sync_api").sync_playwright
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        try:
+            yield browser
+        finally:
+            browser.close()
+
+
+@contextmanager
+def watched_page(browser: Browser, origin: str, **options: Any) -> Iterator[tuple[Page, Watched]]:
+    """A fresh page of the server at `origin`, and what it does wrong, which fails the test at the end."""
+    context: BrowserContext = browser.new_context(base_url=origin, **{"locale": "en-US", **options})
+    context.set_default_timeout(20_000)
+    context.add_init_script(_LISTEN)
+    watched = Watched(origin)
+    context.on("page", watched.follow)
+    try:
+        yield context.new_page(), watched
+    finally:
+        context.close()
+    assert watched.wrong == []
+
+
+@contextmanager
+def serving(app: Any, host: str = "127.0.0.1") -> Iterator[str]:
+    """An ASGI app served on a free port by a thread of this process; its origin."""
+    import uvicorn
+
+    listening = socket.create_server((host, 0))
+    port = listening.getsockname()[1]
+    server = uvicorn.Server(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=1))
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, name="serving")
+    thread.start()
+    try:
+        yield f"http://{host}:{port}"
+    finally:
+        server.should_exit = True
+        thread.join()
+        listening.close()
+
+
+Opened = Callable[..., Any]

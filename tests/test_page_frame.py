@@ -1,0 +1,76 @@
+"""The page's frame: its files, its rooms, and what they may and may not do."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from fastapi import FastAPI
+from fastapi.testclient import TestClient
+
+from bottega.web import STATIC, rooms, router
+
+
+@pytest.fixture(scope="module")
+def client() -> TestClient:
+    app = FastAPI()
+    app.include_router(router)
+    return TestClient(app)
+
+
+def test_the_shell_names_every_room_and_module(client: TestClient) -> None:
+    shell = client.get("/").text
+    assert 'content="' + " ".join(rooms()) + '"' in shell
+    for path in STATIC.rglob("*.js"):
+        assert f"/static/{path.relative_to(STATIC).as_posix()}" in shell, "it would load late"
+    for room in rooms():
+        assert client.get(f"/{room}").text == shell
+    assert client.get("/nowhere").status_code == 404
+
+
+def test_the_shell_has_no_inline_script_or_style(client: TestClient) -> None:
+    shell = client.get("/").text
+    assert re.search(r"<script(?![^>]*\bsrc=)", shell) is None
+    assert re.search(r"<style|\sstyle=|\son\w+=", shell) is None
+    assert re.search(r"https?://", shell) is None, "nothing comes from another host"
+
+
+def test_files_have_our_types_and_are_sent_once(client: TestClient) -> None:
+    first = client.get("/static/frame.js")
+    assert first.headers["content-type"] == "text/javascript; charset=utf-8"
+    again = client.get("/static/frame.js", headers={"If-None-Match": first.headers["etag"]})
+    assert (again.status_code, again.content) == (304, b"")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "../__init__.py",
+        "..%2f__init__.py",
+        "%2e%2e/templates/page.html",
+        "rooms/../../__init__.py",
+        "/etc/hostname",
+        "parts",
+        "frame.js.css",
+        "frame.js%00.css",
+    ],
+)
+def test_nothing_else_can_be_had(client: TestClient, name: str) -> None:
+    assert client.get(f"/static/{name}").status_code == 404
+
+
+def test_the_page_builds_no_markup_from_text() -> None:
+    """What comes from a prompt or a model file is text, never markup or code."""
+    banned = re.compile(
+        r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\(|new Function|\.setAttribute\([\"']on"
+    )
+    found = [f"{path.name}: {hit[0]}" for path in STATIC.rglob("*.js") if (hit := banned.search(path.read_text()))]
+    assert found == []
+
+
+def test_a_file_in_the_folder_is_a_room(tmp_path: Path) -> None:
+    (tmp_path / "rooms").mkdir()
+    for name in ("studio.js", "attic.js", "notes.txt"):
+        (tmp_path / "rooms" / name).touch()
+    assert rooms(tmp_path) == ["attic", "studio"]
