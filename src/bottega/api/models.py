@@ -7,9 +7,8 @@ from collections.abc import Sequence
 
 from bottega.library.browse import Wish, browse
 from bottega.library.entry import Entry
-from bottega.library.find import find_on_record
+from bottega.library.find import on_record
 from bottega.recipe import Ref
-from bottega.recognisers import all_recognisers
 from bottega.workshop import Workshop
 
 MOST = 10_000
@@ -40,7 +39,7 @@ def chosen(workshop: Workshop, kind: str, name: str) -> Entry:
 
     Raises UnknownModel with the nearest names, AmbiguousModel, or what is wrong with the file.
     """
-    return find_on_record(workshop.catalog, name, all_recognisers(), kind=kind)
+    return on_record(workshop.catalog, name, kind=kind)
 
 
 def reference(entry: Entry) -> Ref:

@@ -79,11 +79,6 @@ def find(
     if not candidates and hashing and (digits := _digits(reference)):
         found = _preferred(_hashed_now(catalog, digits, kind, hashing), kind)
         candidates = [identify_path(catalog, entry.path, recognisers) for entry in found]
-    return _one(catalog, reference, candidates, kind)
-
-
-def _one(catalog: Catalog, reference: str, candidates: Sequence[Entry], kind: str | None) -> Entry:
-    """The candidate, if there is exactly one; several copies of the same bytes are one."""
     if not candidates:
         for gone in catalog.gone():
             if reference.casefold() in (gone.name.casefold(), gone.path.name.casefold(), str(gone.path).casefold()):
@@ -97,18 +92,6 @@ def _one(catalog: Catalog, reference: str, candidates: Sequence[Entry], kind: st
     if len(distinct) > 1:
         raise AmbiguousModel(reference, [entry.path for entry in candidates])
     return candidates[0]
-
-
-def find_on_record(
-    catalog: Catalog, reference: str, recognisers: Sequence[Recogniser], *, kind: str | None = None
-) -> Entry:
-    """The one model on record that a stranger's reference means: `find`, for doors that others reach.
-
-    No path outside of the record is looked at, no shelf looked through and no hash looked for that is not known.
-    """
-    found = _preferred(_on_record(catalog, reference), kind) if reference.strip() else []
-    candidates = [identify_path(catalog, entry.path, recognisers) for entry in found if os.path.exists(entry.path)]
-    return _one(catalog, reference, candidates, kind)
 
 
 def identify_path(catalog: Catalog, path: Path, recognisers: Sequence[Recogniser]) -> Entry:
