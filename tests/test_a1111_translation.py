@@ -102,9 +102,16 @@ def test_a_side_that_is_no_multiple_of_eight_is_cut_and_said() -> None:
 
 
 def test_a_text_of_a1111s_fills_what_the_request_leaves_open() -> None:
-    told = "a blue boat\nNegative prompt: dark\nSteps: 9, Sampler: Euler, CFG scale: 4, Seed: 3, Size: 64x96, Clip skip: 2"
+    told = (
+        "a blue boat\nNegative prompt: dark\nSteps: 9, Sampler: Euler, CFG scale: 4, Seed: 3, Size: 64x96, Clip skip: 2"
+    )
     recipe = text(prompt="", infotext=told, steps=11).recipe
-    assert (recipe.prompt, recipe.negative, recipe.sampling.steps, recipe.sampling.seed) == ("a blue boat", "dark", 11, 3)
+    assert (recipe.prompt, recipe.negative, recipe.sampling.steps, recipe.sampling.seed) == (
+        "a blue boat",
+        "dark",
+        11,
+        3,
+    )
     assert recipe.size is not None and recipe.size.height == 96 and recipe.knobs["clip_skip"] == 2
 
 
@@ -145,7 +152,10 @@ def test_only_masked_makes_no_more_pixels_than_were_asked_for() -> None:
         ({"script_name": "X/Y/Z plot"}, "script_name"),
         ({"refiner_checkpoint": "x"}, "refiner_checkpoint"),
         ({"alwayson_scripts": {"ControlNet": {"args": [{"image": "x"}]}}}, "alwayson_scripts.ControlNet"),
-        ({"alwayson_scripts": {"controlnet": {"args": [{"enabled": True, "model": "x"}]}}}, "alwayson_scripts.ControlNet"),
+        (
+            {"alwayson_scripts": {"controlnet": {"args": [{"enabled": True, "model": "x"}]}}},
+            "alwayson_scripts.ControlNet",
+        ),
         ({"override_settings": {"CLIP_stop_at_last_layers": "x"}}, "CLIP_stop_at_last_layers"),
         ({"override_settings": {"samples_format": "gif"}}, "samples_format"),
     ],
@@ -217,5 +227,3 @@ def test_every_field_that_webuiapi_sends_is_known_or_means_nothing_here() -> Non
         "animatediff", "do_not_save_grid", "do_not_save_samples", "firstphase_height", "firstphase_width",
         "hr_checkpoint_name", "hr_negative_prompt", "hr_prompt", "hr_sampler_name", "hr_scheduler",
     }  # fmt: skip
-
-

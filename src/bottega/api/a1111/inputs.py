@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from bottega.api.a1111.asked import ImageToImage
 from bottega.api.a1111.translate import Inputs
-from bottega.api.pictures import Picture, picture_from
+from bottega.api.embedded import Picture, picture_from
 from bottega.errors import FieldProblem, InvalidRecipe
 from bottega.formats import media
 from bottega.workshop import Workshop

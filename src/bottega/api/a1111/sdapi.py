@@ -12,9 +12,9 @@ from bottega.api.a1111.making import A1111, Maker, Reader
 from bottega.api.a1111.options import known_options
 from bottega.api.a1111.translate import parameters_of
 from bottega.api.access.caller import Caller, need
+from bottega.api.embedded import picture_from
 from bottega.api.models import PICTURES, running
-from bottega.api.pictures import picture_from
-from bottega.formats import infotext, media
+from bottega.formats import infotext
 
 router = APIRouter(prefix="/sdapi/v1")
 
@@ -126,7 +126,7 @@ def png_info(told: PngInfo, caller: Reader) -> dict[str, Any]:
     """The `parameters` text of a picture, in one piece and in parts."""
     if not told.image.strip():
         raise HTTPException(404, "Image not found")
-    carried = media.read_bytes(picture_from(told.image, "image").content)
+    carried = picture_from(told.image, "image").carried
     text = parameters_of(carried)
     items = {**carried.texts, **({"parameters": text} if text else {})}
     return {"info": text, "items": items, "parameters": _fields(text)}

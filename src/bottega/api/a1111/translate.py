@@ -85,9 +85,7 @@ def from_text(asked: TextToImage, options: Mapping[str, KnobValue], find: Find) 
     return _translated(asked, options, find, problems, [], {"task": "text-to-image"})
 
 
-def from_picture(
-    asked: ImageToImage, options: Mapping[str, KnobValue], find: Find, inputs: Inputs
-) -> Translated:
+def from_picture(asked: ImageToImage, options: Mapping[str, KnobValue], find: Find, inputs: Inputs) -> Translated:
     """The draft that an img2img request describes; see `from_text`."""
     problems, warnings = [*_refused(asked)], list[str]()
     if asked.initial_noise_multiplier not in (None, 1):

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from bottega.api.pictures import Picture, picture_of
+from bottega.api.embedded import Picture, picture_of
 from bottega.errors import BottegaError, FieldProblem, InvalidRecipe
 from bottega.formats import infotext, media
 from bottega.recipe import Media, read_recipe
@@ -70,7 +70,7 @@ def _hole(picture: Image) -> bytes | None:
 
 
 def _said(picture: Picture) -> Said:
-    carried = media.read_bytes(picture.content)
+    carried = picture.carried
     try:
         if carried.recipe is not None:
             recipe = read_recipe(carried.recipe)
