@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 
+from bottega.errors import UnknownModel
 from bottega.library.browse import Wish, browse
 from bottega.library.entry import Entry
 from bottega.library.find import on_record
-from bottega.recipe import Ref
+from bottega.recipe import Recipe, Ref
 from bottega.workshop import Workshop
 
 MOST = 10_000
@@ -16,9 +18,26 @@ PICTURES = ("checkpoint", "diffusion_model")  # the kinds of models that make pi
 
 
 def running(workshop: Workshop, *kinds: str) -> list[Entry]:
-    """The models of these kinds that run here, by name."""
+    """The models of these kinds that run here, by name; a home that was never looked through is looked through now."""
+    found = _running(workshop, kinds)
+    if not found and "checkpoint" in kinds:
+        usual(workshop)
+        found = _running(workshop, kinds)
+    return found
+
+
+def _running(workshop: Workshop, kinds: Sequence[str]) -> list[Entry]:
     pages = [browse(workshop.catalog, Wish(kind=kind, runs=True), "name", MOST) for kind in kinds]
     return [entry for page in pages for entry in page.entries]
+
+
+def usual(workshop: Workshop) -> Entry:
+    """The model that is used where a request names none; raises UnknownModel and what is wrong with it."""
+    with suppress(UnknownModel):
+        return on_record(workshop.catalog, workshop.settings.model, kind="checkpoint")
+    recipe = workshop.resolve(Recipe(prompt="a picture"))
+    assert recipe.model is not None and recipe.model.sha256 is not None
+    return workshop.catalog.with_sha256(recipe.model.sha256)[0]
 
 
 def place(entry: Entry) -> str:

@@ -59,7 +59,7 @@ class Door:
         if name:
             with suppress(UnknownModel):
                 return models.chosen(self.workshop, "checkpoint", name)
-        return self.workshop.find(self.workshop.settings.model)
+        return models.usual(self.workshop)
 
     def choose(self, owner: str, options: Mapping[str, KnobValue]) -> None:
         """Keep these options for a user.
@@ -69,7 +69,7 @@ class Door:
         if model := str(options.get(MODEL, "")):
             reference = self.find("checkpoint", model)
             self.workshop.resolve(Recipe(model=reference, prompt="a picture"))
-            usual = self.workshop.find(self.workshop.settings.model)
+            usual = models.usual(self.workshop)
             options = {**options, MODEL: "" if str(usual.path) == reference.name else model}
         self.chosen.change(owner, options)
 

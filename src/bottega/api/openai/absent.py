@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, NoReturn
+from typing import Annotated
 
 from fastapi import APIRouter, Depends, HTTPException
 
@@ -22,7 +22,7 @@ Anybody = Annotated[Caller, Depends(need("read"))]
 @router.post("/responses")
 @router.post("/embeddings")
 @router.post("/moderations")
-def text(caller: Anybody) -> NoReturn:
+def text(caller: Anybody) -> None:
     """Text from text."""
     raise HTTPException(404, _NO_TEXT)
 
@@ -30,7 +30,7 @@ def text(caller: Anybody) -> NoReturn:
 @router.post("/audio/speech")
 @router.post("/audio/transcriptions")
 @router.post("/audio/translations")
-def sound(caller: Anybody) -> NoReturn:
+def sound(caller: Anybody) -> None:
     """Sound from text, and text from sound."""
     raise HTTPException(404, _NO_SOUND)
 
@@ -48,6 +48,6 @@ def voices(caller: Anybody) -> dict[str, list[str]]:
 
 
 @router.post("/videos")
-def videos(caller: Anybody) -> NoReturn:
+def videos(caller: Anybody) -> None:
     """Videos from text."""
     raise HTTPException(404, _NO_VIDEO)
