@@ -65,8 +65,9 @@ def failure(job: Job) -> BottegaError:
 
 
 def renamed(error: InvalidRecipe, names: Mapping[str, str]) -> InvalidRecipe:
-    """The same problems at the fields that the client knows; what it does not know keeps its name."""
-    return InvalidRecipe([FieldProblem(_name(each.field, names), each.what, each.remedy) for each in error.problems])
+    """The same problems at the fields that the client knows, each said once; what it does not know keeps its name."""
+    told = {(_name(each.field, names), each.what, each.remedy): None for each in error.problems}
+    return InvalidRecipe([FieldProblem(*problem) for problem in told])
 
 
 def _name(field: str, names: Mapping[str, str]) -> str:

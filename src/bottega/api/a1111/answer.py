@@ -88,12 +88,12 @@ def _extra(single: Recipe, sha256: str) -> dict[str, str]:
     return {name: value for name, value in fields_of(single, sha256).items() if name not in _SAID}
 
 
-def progress(jobs: Sequence[Job], preview: bytes | None, text: str | None = None) -> dict[str, Any]:
-    """How far the first of a user's open jobs is, in A1111's words; with none everything is 0.
+def progress(job: Job | None, made: int, now: float, preview: bytes | None) -> dict[str, Any]:
+    """How far a job that has made so many pictures is, in A1111's words; without one everything is 0.
 
-    `preview` is a PNG of what is being made.
+    `now` is in unix seconds, `preview` a PNG of what is being made.
     """
-    if not jobs:
+    if job is None:
         return {
             "progress": 0.0,
             "eta_relative": 0.0,
@@ -102,22 +102,28 @@ def progress(jobs: Sequence[Job], preview: bytes | None, text: str | None = None
             "textinfo": None,
             "current_task": None,
         }
-    job = jobs[0]
     return {
-        "progress": fraction(job),
-        "eta_relative": job.eta or 0.0,
-        "state": _state(job),
+        "progress": fraction(job, made),
+        "eta_relative": seconds_left(job, made, now),
+        "state": _state(job, made),
         "current_image": _base64(preview) if preview else None,
-        "textinfo": text or ("Waiting" if job.started is None else None),
+        "textinfo": "Waiting..." if job.started is None else None,
         "current_task": job.id,
     }
 
 
-def fraction(job: Job) -> float:
+def fraction(job: Job, made: int) -> float:
     """How much of a job is done, from BEGUN to 1; every picture counts alike, and in each its steps."""
-    told = job.progress or {}
-    done = int(told.get("image") or 0) + _share(told)
-    return max(BEGUN, min(1.0, done / count_of(job)))
+    share = _share(job.progress or {}) if made < count_of(job) else 0.0
+    return max(BEGUN, min(1.0, (made + share) / count_of(job)))
+
+
+def seconds_left(job: Job, made: int, now: float) -> float:
+    """How long a job may still take, if it goes on as it went; 0 while nobody can tell."""
+    if job.eta is not None:
+        return job.eta
+    done = fraction(job, made)
+    return max(0.0, now - job.started) * (1 - done) / done if job.started and done > BEGUN else 0.0
 
 
 def _share(told: Mapping[str, Any]) -> float:
@@ -133,7 +139,7 @@ def count_of(job: Job) -> int:
     return int(dict(job.request.get("recipe") or {}).get("count") or 1)
 
 
-def _state(job: Job | None = None) -> dict[str, Any]:
+def _state(job: Job | None = None, made: int = 0) -> dict[str, Any]:
     told = (job.progress if job else None) or {}
     sampling = told.get("phase") == "sample"
     begun = datetime.fromtimestamp(job.started or job.created) if job else datetime.min
@@ -141,10 +147,10 @@ def _state(job: Job | None = None) -> dict[str, Any]:
         "skipped": False,
         "interrupted": bool(job and job.cancelling),
         "stopping_generation": bool(job and job.cancelling),
-        "job": f"Batch {int(told.get('image') or 0) + 1} out of {count_of(job)}" if job else "",
+        "job": f"Batch {min(made + 1, count_of(job))} out of {count_of(job)}" if job else "",
         "job_count": count_of(job) if job else 0,
         "job_timestamp": begun.strftime("%Y%m%d%H%M%S") if job else "0",
-        "job_no": int(told.get("image") or 0),
+        "job_no": made,
         "sampling_step": int(told.get("done") or 0) if sampling else 0,
         "sampling_steps": int(told.get("total") or 0) if sampling else 0,
     }

@@ -129,6 +129,10 @@ class Door:
         """The user's jobs that make something and have not ended, the running ones first."""
         return [job for job in self.workshop.queue.jobs(owner=owner, states=OPEN) if job.kind == "make"]
 
+    def made(self, job: Job | None) -> int:
+        """How many pictures of a job are there."""
+        return len(self.workshop.outputs(job.id)) if job else 0
+
     def interrupt(self, owner: str) -> None:
         """Stop what runs for this user and let nothing of what waits begin."""
         for job in self.open_jobs(owner):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import platform
+import time
 from typing import Any
 
 from fastapi import APIRouter
@@ -45,8 +46,8 @@ def progress(told: ProgressOf, door: A1111, caller: Reader) -> dict[str, Any]:
         "active": job.started is not None,
         "queued": job.started is None,
         "completed": False,
-        "progress": answer.fraction(job),
-        "eta": job.eta,
+        "progress": answer.fraction(job, door.made(job)),
+        "eta": answer.seconds_left(job, door.made(job), time.time()),
         "live_preview": shown,
         "id_live_preview": step if shown else told.id_live_preview,
         "textinfo": None,

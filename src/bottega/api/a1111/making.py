@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, HTTPException, Request
@@ -41,9 +42,9 @@ async def img2img(asked: ImageToImage, request: Request, door: A1111, caller: Ma
 @router.get("/progress")
 def progress(door: A1111, caller: Reader, skip_current_image: bool = False) -> dict[str, Any]:
     """How far the caller's job is."""
-    jobs = door.open_jobs(caller.name)
-    preview = door.workshop.preview(jobs[0].id) if jobs and not skip_current_image else None
-    return answer.progress(jobs, preview)
+    job = next(iter(door.open_jobs(caller.name)), None)
+    preview = door.workshop.preview(job.id) if job and not skip_current_image else None
+    return answer.progress(job, door.made(job), time.time(), preview)
 
 
 @router.post("/interrupt")

@@ -77,7 +77,8 @@ async def _partial(door: Door, job: Job, count: int, finished: asyncio.Future[Jo
         for index in range(count):
             reached = asyncio.ensure_future(watched.preview_after((index + 1) / (count + 1)))
             try:
-                await asyncio.wait([reached, finished], return_when=asyncio.FIRST_COMPLETED)  # type: ignore[list-item]
+                both: set[asyncio.Future[Any]] = {reached, finished}
+                await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
                 if not reached.done():
                     return
                 yield index, reached.result()
