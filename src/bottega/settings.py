@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ RANGES = {
     "parallel_downloads": (1, 8),
     "keep_free_mb": (0, 1 << 20),
     "stall_seconds": (0.05, 3600),
+    "trash_days": (1, 3650),
     "port": (0, 65535),
     "requests_per_second": (1, 100_000),
 }
@@ -34,8 +36,9 @@ class Settings:
     sent to this address and no other. `proxy` is empty (connect directly), `environment` (as `https_proxy` and
     `no_proxy` say) or the address of one; through a proxy nobody can check which address a name leads to.
     `parallel_downloads` is how many files are fetched at once, `keep_free_mb` what a download leaves free on the disk,
-    `stall_seconds` how long it waits for a server that has fallen silent. `allow_loopback` is for tests only (the
-    variable BOTTEGA_ALLOW_LOOPBACK=1): this machine's own addresses may be fetched from, also without encryption.
+    `stall_seconds` how long it waits for a server that has fallen silent. `trash_days` is how long deleted outputs can
+    be restored. `allow_loopback` is for tests only (the variable BOTTEGA_ALLOW_LOOPBACK=1): this machine's own
+    addresses may be fetched from, also without encryption.
 
     `host` and `port` are where `serve` listens, `names` under which further names it answers (`studio.lan`, or
     `https://studio.example` behind a program that keeps the certificate). `open_doors`: this machine's programs may use
@@ -55,6 +58,7 @@ class Settings:
     parallel_downloads: int = 2
     keep_free_mb: int = 1024
     stall_seconds: float = 30.0
+    trash_days: int = 30
     host: str = "127.0.0.1"
     port: int = 7680
     names: tuple[str, ...] = ()
@@ -168,6 +172,7 @@ def read_settings(environment: Mapping[str, str] = os.environ) -> Settings:
         parallel_downloads=told.get("parallel_downloads", defaults.parallel_downloads),
         keep_free_mb=told.get("keep_free_mb", defaults.keep_free_mb),
         stall_seconds=float(told.get("stall_seconds", defaults.stall_seconds)),
+        trash_days=told.get("trash_days", defaults.trash_days),
         host=told.get("host", defaults.host),
         port=told.get("port", defaults.port),
         names=tuple(told.get("names", ())),
@@ -176,6 +181,33 @@ def read_settings(environment: Mapping[str, str] = os.environ) -> Settings:
         fetch_pictures=told.get("fetch_pictures", defaults.fetch_pictures),
         allow_loopback=allow_loopback,
     )
+
+
+def write_setting(settings: Settings, name: str, value: str) -> Settings:
+    """Write one setting that is a text into `settings.toml`, all else in it as it was; the settings with it.
+
+    Raises InvalidSetting for a value that can't be used, FileError where the file can't be changed so, SaveError.
+    """
+    from bottega.formats.atomic import atomic
+
+    if remedy := _remedy(name, value):
+        raise InvalidSetting(f"{name} is {value!r}", remedy)
+    try:
+        before = settings.file.read_text(encoding="utf-8-sig")
+    except FileNotFoundError:
+        before = ""
+    line = f"{name} = {json.dumps(value)}"
+    after, found = re.subn(rf"(?m)^[ \t]*{name}[ \t]*=.*$", lambda _: line, before, count=1)
+    after = after if found else f"{line}\n{before}"
+    if tomllib.loads(after) != {**tomllib.loads(before), name: value}:
+        raise FileError(
+            settings.file, f"{name} stands there in a way that can't be changed from here", "change it there"
+        )
+    settings.home.mkdir(parents=True, exist_ok=True)
+    with atomic(settings.file) as file:
+        file.write(after.encode())
+    changed: dict[str, Any] = {name: value}
+    return replace(settings, **changed)
 
 
 def _remedy(name: str, value: Any, allow_loopback: bool = False) -> str:
