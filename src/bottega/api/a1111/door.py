@@ -75,7 +75,8 @@ class Door:
 
     async def refresh(self, owner: str, request: Request) -> None:
         """Look through the shelves; comes back once that is done."""
-        job = await asyncio.to_thread(self.workshop.submit_work, "scan", {}, owner=owner, title="refresh the models")
+        told = {"folders": [], "forget_missing": False}
+        job = await asyncio.to_thread(self.workshop.submit_work, "scan", told, owner=owner, title="all shelves")
         if (ended := await self.waiting.finished(job.id, request)).state == FAILED:
             raise failure(ended)
 

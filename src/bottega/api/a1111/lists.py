@@ -108,17 +108,17 @@ def embeddings(entries: Sequence[Entry]) -> dict[str, Any]:
     return {"loaded": loaded, "skipped": {}}
 
 
-def memory(devices: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+def memory(total: int, free: int, devices: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
     """What memory tells of main memory and of the first GPU, in bytes."""
-    told: dict[str, Any] = {"ram": {"free": 0, "used": 0, "total": 0}, "cuda": {"error": "there is no CUDA device"}}
-    for device in devices:
-        total, free = int(device.get("memory_total") or 0), int(device.get("memory_free") or 0)
-        of_it = {"free": free, "used": total - free, "total": total}
-        if str(device.get("device", "")).startswith("cuda"):
-            told["cuda"] = {"system": of_it, "events": {"retries": 0, "oom": 0}}
-        elif total:
-            told["ram"] = of_it
-    return told
+    cuda: dict[str, Any] = {"error": "there is no CUDA device"}
+    gpus = (each for each in devices if str(each.get("lane", "")).startswith("cuda") and each.get("memory"))
+    if gpu := next(gpus, None):
+        cuda = {"system": _memory(int(gpu["memory"]), int(gpu.get("free") or 0)), "events": {"retries": 0, "oom": 0}}
+    return {"ram": _memory(total, free), "cuda": cuda}
+
+
+def _memory(total: int, free: int) -> dict[str, int]:
+    return {"free": free, "used": total - free, "total": total}
 
 
 # A1111's command line, as far as clients look at it.

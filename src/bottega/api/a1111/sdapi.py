@@ -4,22 +4,19 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Body, Depends, HTTPException, Request
+from fastapi import APIRouter, Body, HTTPException, Request
 
 from bottega.api.a1111 import lists
 from bottega.api.a1111.asked import Interrogate, PngInfo
 from bottega.api.a1111.making import A1111, Maker, Reader
 from bottega.api.a1111.options import known_options
 from bottega.api.a1111.translate import parameters_of
-from bottega.api.access.caller import Caller, need
 from bottega.api.embedded import picture_from
 from bottega.api.models import PICTURES, running
 from bottega.formats import infotext
+from bottega.runtime.plan import available_memory, main_memory
 
 router = APIRouter(prefix="/sdapi/v1")
-
-Manager = Annotated[Caller, Depends(need("manage"))]
-
 
 # --- options
 
@@ -115,7 +112,7 @@ def vaes(door: A1111, caller: Reader) -> list[dict[str, Any]]:
 @router.get("/memory")
 def memory(door: A1111, caller: Reader) -> dict[str, Any]:
     """Main memory, and that of a GPU, in bytes."""
-    return lists.memory(door.workshop.foreman.devices())
+    return lists.memory(main_memory(), available_memory(), door.workshop.foreman.devices())
 
 
 # --- what a picture carries
@@ -156,7 +153,7 @@ def extras(told: Annotated[dict[str, Any], Body()], caller: Maker) -> None:
 @router.post("/create/hypernetwork")
 @router.post("/train/embedding")
 @router.post("/train/hypernetwork")
-def training(caller: Manager) -> None:
+def training(caller: Maker) -> None:
     """Train: this server can't yet."""
     raise HTTPException(422, "this version trains nothing")
 
