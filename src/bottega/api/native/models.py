@@ -190,6 +190,7 @@ class Asking(Filters):
     )
     limit: int = Field(default=100, ge=1, le=500)
     after: str | None = Field(default=None, max_length=1000, description="`next` of the page before")
+    offset: int = Field(default=0, ge=0, le=10_000_000, description="how many are left out from there on")
 
 
 @router.get("", summary="Models on the shelves", dependencies=[Depends(need("read"))])
@@ -201,7 +202,7 @@ async def models(asked: Annotated[Asking, Query()], shop: Shop, aside: Aside) ->
 def _models(shop: Workshop, asked: Asking) -> Listed[ModelCard]:
     order = asked.sort or ("best" if asked.q.strip() else "name")
     after = _place(asked.after, order) if asked.after is not None else None
-    page = browse(shop.catalog, _wish(asked), order, asked.limit, after)
+    page = browse(shop.catalog, _wish(asked), order, asked.limit, after, asked.offset)
     return Listed[ModelCard](
         items=[ModelCard(**_card(entry)) for entry in page.entries],
         next=cursor(order, *page.after) if page.after else None,
