@@ -57,6 +57,20 @@ SETTINGS = {
     "parallel_downloads": ("1 to 8", "how many files are fetched at once"),
     "keep_free_mb": ("MiB", "what a download leaves free on the disk"),
     "stall_seconds": ("seconds", "how long a download waits for a server that has fallen silent"),
+    "host": ("address", "where `serve` listens: this machine only, unless it is told otherwise"),
+    "port": ("0 to 65535", "the port of `serve`"),
+    "names": (
+        "list of names",
+        "further names that `serve` answers under: `studio.lan`, or `https://studio.example` behind a program that "
+        "keeps the certificate",
+    ),
+    "open_doors": (
+        "`true`, `false`",
+        "whether this machine's programs may use the APIs of other workbenches without a key, as long as nobody else "
+        "can reach the server",
+    ),
+    "requests_per_second": ("number", "how many requests one caller may send in the long run"),
+    "fetch_pictures": ("`true`, `false`", "whether a request may name a picture by its `https` address"),
     "allow_loopback": (
         "never in the file",
         "for tests: with `BOTTEGA_ALLOW_LOOPBACK=1` this machine's own addresses may be fetched from, "
@@ -73,7 +87,7 @@ TRAITS = {
 }
 
 # Where classes of errors are; the rooms beyond need torch and raise only these.
-ROOMS = ("cli", "engine", "formats", "library")
+ROOMS = ("api", "cli", "engine", "formats", "library")
 
 
 def reference() -> str:
@@ -264,7 +278,9 @@ def setting_table() -> str:
 
 def default_text(field: dataclasses.Field[object]) -> str:
     """A setting's default as TOML."""
-    return "[]" if field.default == () else f'"{field.default}"'
+    if field.default == ():
+        return "[]"
+    return f'"{field.default}"' if isinstance(field.default, str | Path) else str(field.default).lower()
 
 
 def event_table() -> str:

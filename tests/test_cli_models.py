@@ -420,3 +420,16 @@ def test_a_shelf_that_is_gone_can_be_dropped(bottega: Bottega, tmp_path: Path) -
     assert bottega("models", "scan", shelf).returncode == 2
     assert document(bottega("models", "scan", "--forget-missing", shelf, "--json"))["forgotten"] == 1
     assert str(shelf) not in bottega("models", "scan").stdout
+
+
+def test_a_model_that_is_gone_is_told_as_such(bottega: Bottega, tmp_path: Path) -> None:
+    shelf = tmp_path / "shelf"
+    write_model(shelf / "lost.safetensors")
+    write_model(shelf / "kept.safetensors")
+    bottega("models", "scan", shelf)
+    (shelf / "lost.safetensors").unlink()
+    bottega("models", "scan")
+    for reference in ("lost", "lost.safetensors", shelf / "lost.safetensors"):
+        told = bottega("models", "show", reference)
+        assert told.returncode == 2 and "was here at an earlier scan" in told.stderr and "put it back" in told.stderr
+    assert "did you mean" not in bottega("models", "show", "nothing like it").stderr

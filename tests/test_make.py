@@ -280,12 +280,13 @@ def test_a_full_disk_leaves_nothing_behind(toy: Path, home: Path, tmp_path: Path
     """The limit on a file's size stands in for a full disk: writing fails in the middle of the file."""
     out = tmp_path / "made"
     words = command("make", "image", "a house", "--model", toy, "--size", "512x512", "--steps", 1, "--out", out)
+    subprocess.run(command("models", "hash", toy), capture_output=True, check=True)  # so that the catalog is written
     ran = subprocess.run(
         words,
         capture_output=True,
         text=True,
         check=False,
-        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000)),
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (64_000, 64_000)),
     )
     assert ran.returncode == 1
     assert "could not be written" in one_line(ran.stderr)

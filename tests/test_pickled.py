@@ -238,6 +238,19 @@ def test_unknown_classes_are_unusual_and_their_tensors_usable(tmp_path: Path) ->
     assert header.safety.names == ("mycorp.net.Foo",)
 
 
+def test_methods_and_members_of_unknown_classes_are_unusual(tmp_path: Path) -> None:
+    head = name("mycorp.net", "Head")
+    bound = call("builtins", "getattr", head + b")\x81", text("forward"))
+    things = {"method": call("builtins", "getattr", head, text("forward")), "bound": bound}
+    dotted = {"method": text("mycorp.net") + text("Head.forward") + b"\x93"}
+    for said, protocol in ((things, 2), (dotted, 4)):
+        body = table({"w": tensor([4], [1]), **said})
+        (tmp_path / "x.pt").write_bytes(checkpoint(pickle(body, protocol), FOUR))
+        header = read_header(tmp_path / "x.pt")
+        assert list(header.tensors) == ["w"]
+        assert header.safety.verdict == "unusual"
+
+
 def test_tensors_without_plain_numbers_are_left_out_by_name(tmp_path: Path) -> None:
     with torch.random.fork_rng():
         odd = {
@@ -394,11 +407,15 @@ def test_calls_of_what_was_called_are_dangerous(tmp_path: Path) -> None:
         ("posixpath", "join", "dangerous"),
         ("imp", "load_source", "dangerous"),
         ("test.support.script_helper", "assert_python_ok", "dangerous"),
-        ("mycorp", "Foo.bar", "dangerous"),
+        ("mycorp", "Foo.bar", "unusual"),
+        ("mycorp", "bar.baz", "dangerous"),
+        ("mycorp", "Foo.bar.baz", "dangerous"),
+        ("mycorp", "Foo.__init__", "dangerous"),
+        ("os", "Foo.bar", "dangerous"),
         ("mycorp", "__globals__", "dangerous"),
         ("my corp", "Foo", "dangerous"),
         ("", "Foo", "dangerous"),
-        ("builtins", "getattr", "dangerous"),
+        ("builtins", "getattr", "unusual"),
         ("_codecs", "decode", "dangerous"),
     ],
 )

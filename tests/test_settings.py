@@ -33,7 +33,10 @@ def test_a_variable_goes_before_the_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "told"),
     [
-        ("shelfs = []", "settings.toml: shelfs is no setting; the settings are civitai_url, device, huggingface_url,"),
+        (
+            "shelfs = []",
+            "settings.toml: shelfs is no setting; the settings are civitai_url, device, fetch_pictures, host, ",
+        ),
         ('shelves = "models"', "settings.toml: shelves is 'models'; write a list"),
         ("shelves = [1]", "settings.toml: shelves is [1]; write a list"),
         ("model = 3", "settings.toml: model is 3; write a text in quotes"),

@@ -64,6 +64,7 @@ EXAMPLES = {
     "xz": [b"\xfd7zXZ\0"],
     "bzip2": [b"BZh91AY&SY"],
     "zstd": [b"\x28\xb5\x2f\xfd\0"],
+    "gpt-sovits": [b"05\3\4\0", b"03\3\4\0"],
     "lz4": [b"\x04\x22\x4d\x18\0"],
     "png": [b"\x89PNG\r\n\x1a\n"],
     "jpeg": [b"\xff\xd8\xff\xe1"],

@@ -53,7 +53,7 @@ class Preview(Event):
 
 @dataclass(frozen=True, slots=True)
 class Made(Event):
-    """An output is on disk."""
+    """An output is on disk: at `path`, or where a server keeps it under the id `output`."""
 
     image: int
     path: str
@@ -62,6 +62,12 @@ class Made(Event):
     seed: int
     width: int
     height: int
+    output: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        """The event as plain data, without the one of `path` and `output` that is not told."""
+        told = Event.to_json(self)
+        return {name: value for name, value in told.items() if value != "" or name not in ("path", "output")}
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,3 +93,30 @@ class Done(Event):
     digest: str
     outputs: int
     seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Result(Event):
+    """What a job that makes no output has found or done, as plain data."""
+
+    data: Any
+
+
+@dataclass(frozen=True, slots=True)
+class Cancelled(Event):
+    """The job ended because somebody wanted it to, without what was not made yet."""
+
+
+@dataclass(frozen=True, slots=True)
+class Retried(Event):
+    """The job waits again after attempt number `attempt`, for the reason in words."""
+
+    attempt: int
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Changed(Event):
+    """Somebody steered a job, or the whole queue: it is `paused`, `resumed`, `moved`, `prioritised`, `cancelling`."""
+
+    what: str

@@ -14,7 +14,15 @@ from bottega.errors import FileError, InvalidSetting
 
 STARTER_SHELF = Path(__file__).parent / "starter"
 PRECISIONS = ("auto", "float32", "bfloat16", "float16")
-RANGES = {"parallel_downloads": (1, 8), "keep_free_mb": (0, 1 << 20), "stall_seconds": (0.05, 3600)}
+RANGES = {
+    "parallel_downloads": (1, 8),
+    "keep_free_mb": (0, 1 << 20),
+    "stall_seconds": (0.05, 3600),
+    "port": (0, 65535),
+    "requests_per_second": (1, 100_000),
+}
+_NAME = re.compile(r"(https?://)?([A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?/?")
+SWITCHES = ("open_doors", "fetch_pictures")
 
 
 @dataclass(frozen=True)
@@ -28,6 +36,11 @@ class Settings:
     `parallel_downloads` is how many files are fetched at once, `keep_free_mb` what a download leaves free on the disk,
     `stall_seconds` how long it waits for a server that has fallen silent. `allow_loopback` is for tests only (the
     variable BOTTEGA_ALLOW_LOOPBACK=1): this machine's own addresses may be fetched from, also without encryption.
+
+    `host` and `port` are where `serve` listens, `names` under which further names it answers (`studio.lan`, or
+    `https://studio.example` behind a program that keeps the certificate). `open_doors`: this machine's programs may use
+    the APIs of other workbenches without a key, as long as nobody else can. `requests_per_second` is how many one
+    caller may send in the long run, `fetch_pictures` whether a request may name pictures by their https:// address.
     """
 
     home: Path
@@ -42,6 +55,12 @@ class Settings:
     parallel_downloads: int = 2
     keep_free_mb: int = 1024
     stall_seconds: float = 30.0
+    host: str = "127.0.0.1"
+    port: int = 7680
+    names: tuple[str, ...] = ()
+    open_doors: bool = True
+    requests_per_second: float = 200.0
+    fetch_pictures: bool = False
     allow_loopback: bool = False
 
     @property
@@ -73,6 +92,31 @@ class Settings:
     def inputs(self) -> Path:
         """Pictures that recipes were given, kept by hash."""
         return self.home / "inputs"
+
+    @property
+    def accounts(self) -> Path:
+        """The SQLite file of users and of hashes of their keys."""
+        return self.home / "access.sqlite"
+
+    @property
+    def serving(self) -> Path:
+        """Where a running server tells this user's programs its address and a key."""
+        return self.home / "serve.json"
+
+    @property
+    def logs(self) -> Path:
+        """Where a server keeps its log."""
+        return self.home / "logs"
+
+    @property
+    def gallery(self) -> Path:
+        """The SQLite file that knows everything that was made."""
+        return self.home / "gallery.sqlite"
+
+    @property
+    def thumbnails(self) -> Path:
+        """Small pictures of outputs, which can be made again at any time."""
+        return self.home / "thumbnails"
 
     @property
     def all_shelves(self) -> tuple[Path, ...]:
@@ -124,18 +168,29 @@ def read_settings(environment: Mapping[str, str] = os.environ) -> Settings:
         parallel_downloads=told.get("parallel_downloads", defaults.parallel_downloads),
         keep_free_mb=told.get("keep_free_mb", defaults.keep_free_mb),
         stall_seconds=float(told.get("stall_seconds", defaults.stall_seconds)),
+        host=told.get("host", defaults.host),
+        port=told.get("port", defaults.port),
+        names=tuple(told.get("names", ())),
+        open_doors=told.get("open_doors", defaults.open_doors),
+        requests_per_second=float(told.get("requests_per_second", defaults.requests_per_second)),
+        fetch_pictures=told.get("fetch_pictures", defaults.fetch_pictures),
         allow_loopback=allow_loopback,
     )
 
 
 def _remedy(name: str, value: Any, allow_loopback: bool = False) -> str:
     """What to write instead of a value that this setting can't have; empty for one that it can."""
-    if name == "shelves":
+    if name in SWITCHES:
+        return "" if isinstance(value, bool) else "write true or false"
+    if name in ("shelves", "names"):
         is_list = isinstance(value, list) and all(isinstance(item, str) for item in value)
-        return "" if is_list else "write a list of texts in quotes"
+        if not is_list:
+            return "write a list of texts in quotes"
+        wrong = name == "names" and not all(_NAME.fullmatch(item) for item in value)
+        return "write names such as studio.lan, studio.lan:8080 or https://studio.example" if wrong else ""
     if name in RANGES:
         low, high = RANGES[name]
-        numbers = (int, float) if name == "stall_seconds" else (int,)
+        numbers = (int, float) if name in ("stall_seconds", "requests_per_second") else (int,)
         fits = isinstance(value, numbers) and not isinstance(value, bool) and low <= value <= high
         return "" if fits else f"write a number from {low:g} to {high:g}"
     if not isinstance(value, str):

@@ -123,7 +123,9 @@ _ARTICLE = {int: "a whole number", float: "a number", bool: "true or false", str
 class Emit(Protocol):
     """What a task tells the engine while it works; every call raises Interrupted once the user has stopped the job."""
 
-    previews: bool
+    @property
+    def previews(self) -> bool:
+        """Whether a rough picture is wanted now."""
 
     def __call__(self, event: Event) -> None:
         """Say something."""

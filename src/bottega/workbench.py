@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import threading
 from collections.abc import Callable, Generator
 from contextlib import suppress
 from dataclasses import replace
@@ -15,8 +16,8 @@ from bottega.engine.inputs import keep_input, open_inputs
 from bottega.engine.load import Loader
 from bottega.engine.replay import Source, read_source
 from bottega.engine.resolve import Chosen, Device, resolve
-from bottega.engine.run import Work, run
-from bottega.engine.save import destination
+from bottega.engine.run import PreviewFile, Previews, Work, run
+from bottega.engine.save import Target, destination
 from bottega.errors import (
     Different,
     FormatError,
@@ -39,6 +40,7 @@ from bottega.version import __version__
 if TYPE_CHECKING:
     from bottega.events import Event
     from bottega.formats import Header
+    from bottega.runtime.facts import Facts
     from bottega.runtime.place import Place
     from bottega.runtime.plan import MemoryPlan
     from bottega.spec import Match
@@ -49,30 +51,53 @@ BATCH = 4  # pictures made at once on a GPU; on a CPU one after the other is as 
 class Workbench:
     """Models, recipes and outputs of one home. Models stay loaded between runs; not safe to share between threads.
 
-    `hashing(done, total)` is told the bytes while a model is hashed, which happens once to each that is used.
+    `hashing(done, total)` is told the bytes while a model is hashed, which happens once to each that is used. `facts`
+    tells of the device now, where another process than this one has it: then nothing here needs torch but `run`.
     """
 
     def __init__(
-        self, settings: Settings | None = None, hashing: Callable[[int, int], None] = lambda done, total: None
+        self,
+        settings: Settings | None = None,
+        hashing: Callable[[int, int], None] = lambda done, total: None,
+        facts: Callable[[], Facts] | None = None,
     ) -> None:
         self.settings = settings or read_settings()
         self._hashing = hashing
+        self._facts = facts or self._own_facts
 
     @cached_property
     def catalog(self) -> Catalog:
         """What is known of every model on the shelves."""
         return open_catalog(self.settings.catalog)
 
-    @cached_property
-    def place(self) -> Place:
-        """The device that everything runs on, in the precision of the settings; InvalidSetting if it has either not."""
-        from bottega.runtime.place import choose
+    @property
+    def facts(self) -> Facts:
+        """The device that everything runs on."""
+        return self._facts()
 
+    @property
+    def precision(self) -> str:
+        """What `auto` means here: the precision of the settings; InvalidSetting for one that the device has not."""
         try:
-            return choose(self.settings.device, self.settings.precision)
+            return str(self.facts.precision(self.settings.precision))
         except InvalidRecipe as error:
             (problem,) = error.problems
             raise InvalidSetting(f"{self.settings.file}: precision: {problem.what}", problem.remedy) from None
+
+    def _own_facts(self) -> Facts:
+        return replace(self._this_device, free=self._place.memory)
+
+    @cached_property
+    def _this_device(self) -> Facts:
+        from bottega.runtime.place import facts_of
+
+        return facts_of(self.settings.device, f"bottega {__version__}", versions())
+
+    @cached_property
+    def _place(self) -> Place:
+        from bottega.runtime.place import choose
+
+        return choose(self._this_device.device)
 
     @cached_property
     def _loader(self) -> Loader:
@@ -117,9 +142,17 @@ class Workbench:
 
         Closing the iterator stops the work within a step. Raises any BottegaError after a Failed event.
         """
+        target, _ = destination(out, self.settings.outputs)
+        # Its own for each job: several may run in one home.
+        shown = PreviewFile(self.settings.home / f"preview-{secrets.token_hex(4)}.png") if previews else None
+        return self.run_into(target, recipe, shown)
+
+    def run_into(
+        self, target: Target, recipe: Recipe, previews: Previews | None = None, stop: threading.Event | None = None
+    ) -> Generator[Event]:
+        """Make what a resolved recipe says, as `run` does; setting `stop` ends it within a step, with Interrupted."""
         entry = self._entry(recipe.model)
         face = family(entry.recogniser)
-        target, _ = destination(out, self.settings.outputs)
         plan = self.memory_plan(recipe)
         if not plan.fits and not self._loader.holds(entry, str(recipe.knobs["precision"])):
             raise OutOfMemory(plan.words)
@@ -132,8 +165,8 @@ class Workbench:
                 load=lambda precision, emit: self._loader.load(entry, face, precision, emit),
                 batch=plan.batch,
                 destination=target,
-                # Its own for each job: several may run in one home.
-                previews=self.settings.home / f"preview-{secrets.token_hex(4)}.png" if previews else None,
+                previews=previews,
+                stop=stop or threading.Event(),
             )
         )
 
@@ -167,13 +200,13 @@ class Workbench:
         return header, face.varied(match, entry.corrected["variant"]) if "variant" in entry.corrected else match
 
     def _made(self) -> Made:
-        place = self.place
+        facts = self.facts
         return Made(
-            app=f"bottega {__version__}",
-            versions=versions(),
-            device=place.device,
-            threads=place.threads,
-            capability=place.capability,
+            app=facts.app,
+            versions=dict(facts.versions),
+            device=facts.device,
+            threads=facts.threads,
+            capability=facts.capability,
         )
 
     def _plan(
@@ -185,16 +218,16 @@ class Workbench:
         batch: int = 1,
         tiled: bool | None = None,
     ) -> MemoryPlan:
-        from bottega.runtime.place import choose
         from bottega.runtime.plan import plan
 
-        place = choose(self.settings.device, precision)
-        return plan(header, match, place.dtypes, place.memory, size=size, batch=batch, tiled=tiled)
+        facts = self.facts
+        dtypes = facts.dtypes[facts.precision(precision)]
+        return plan(header, match, dtypes, facts.free, size=size, batch=batch, tiled=tiled)
 
     def _most(self, recipe: Recipe) -> int:
         """How many pictures may be made at once: an adaptive sampler's steps would depend on the whole batch."""
         sampler = find_sampler(recipe.sampling.sampler or "")
-        alone = self.place.device == "cpu" or (sampler is not None and sampler.adaptive)
+        alone = self.facts.device == "cpu" or (sampler is not None and sampler.adaptive)
         return 1 if alone else min(recipe.count, BATCH)
 
     def _shelves(self) -> tuple[Path, ...]:
@@ -232,7 +265,7 @@ class Workbench:
     def _precision(self, draft: Recipe) -> str:
         """What the draft says, else what the settings say, else what the device runs best."""
         told = str(draft.knobs.get("precision", "auto"))
-        return self.place.precision if told == "auto" else told
+        return self.precision if told == "auto" else told
 
 
 def _why_not(entry: Entry) -> tuple[str, str]:

@@ -43,6 +43,11 @@ COMMANDS: dict[str, dict[str, str]] = {
         "models check-updates": "ask the sites of models for newer versions",
         "models identify-online": "look models up at Civitai by their hash",
     },
+    "serve": {
+        "serve": "serve the page and the APIs, to this machine only unless told; print a link that signs in",
+        "serve --link": "print a new link for the server that runs",
+    },
+    "users": {"users add|list|remove|key": "let others use the server, each with a key of their own"},
     "doctor": {"doctor": "tell what this machine has and what it can do"},
     "bench": {"bench [WHAT]": "measure how fast this machine makes pictures, or something else"},
 }

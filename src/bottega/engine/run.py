@@ -10,10 +10,10 @@ from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from bottega.engine.a1111 import fields_of
-from bottega.engine.save import Destination, sha256_of, write_whole
+from bottega.engine.save import Target, sha256_of, write_whole
 from bottega.errors import BrokenPicture, Interrupted, OutOfMemory, SaveError
 from bottega.events import Done, Event, Failed, Made, Note, Preview, Started
 from bottega.formats import infotext, media
@@ -32,12 +32,45 @@ SUFFIX = {"png": ".png", "jpeg": ".jpg", "webp": ".webp"}
 FULL = ("out of memory", "ALLOC_FAILED", "can't allocate memory", "not enough memory")
 
 
+class Previews(Protocol):
+    """Where rough pictures are shown while the work goes on."""
+
+    @property
+    def wanted(self) -> bool:
+        """Whether somebody wants to see one now."""
+
+    def show(self, content: bytes) -> str:
+        """Show a PNG; the path where it can be seen, empty if it is no file. SaveError if it can't be shown."""
+
+    def close(self) -> None:
+        """Take away what is shown: the work has ended."""
+
+
+class PreviewFile:
+    """A file that always has the newest rough picture."""
+
+    wanted = True
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def show(self, content: bytes) -> str:
+        """Write it over the one before; SaveError with the system's reason."""
+        write_whole(self.path, content)
+        return str(self.path)
+
+    def close(self) -> None:
+        """Remove the file."""
+        with suppress(OSError):  # where none could be written, none can be taken away
+            self.path.unlink()
+
+
 @dataclass(frozen=True)
 class Work:
     """A resolved recipe and all it needs to run.
 
     `load(precision, emit)` answers with the family's pipe; `batch` is how many pictures the device makes at once;
-    `previews` is the file that rough pictures are written to, if they are wanted.
+    `previews` is where rough pictures are shown, if they are wanted. Setting `stop` ends it within a step.
     """
 
     recipe: Recipe
@@ -46,8 +79,9 @@ class Work:
     made: MadeBy
     load: Callable[[str, Emit], Any]
     batch: int
-    destination: Destination
-    previews: Path | None = None
+    destination: Target
+    previews: Previews | None = None
+    stop: threading.Event = field(default_factory=threading.Event)
 
 
 def run(work: Work) -> Generator[Event]:
@@ -58,7 +92,7 @@ def run(work: Work) -> Generator[Event]:
     """
     work.destination.prepare()
     events: queue.SimpleQueue[Event | BaseException | None] = queue.SimpleQueue()
-    stop = threading.Event()
+    stop = work.stop
     emit = _Emit(events, stop, work.previews)
     thread = threading.Thread(target=_make_all, args=(work, emit, events), name="bottega-run")
     thread.start()
@@ -72,8 +106,7 @@ def run(work: Work) -> Generator[Event]:
         stop.set()
         thread.join()
         if work.previews:
-            with suppress(OSError):  # where none could be written, none can be taken away
-                work.previews.unlink()
+            work.previews.close()
 
 
 @dataclass
@@ -82,12 +115,12 @@ class _Emit:
 
     events: queue.SimpleQueue[Any]
     stop: threading.Event
-    preview_path: Path | None
-    previews: bool = field(init=False)
+    shown: Previews | None
     _noted: set[Note] = field(default_factory=set, init=False)
 
-    def __post_init__(self) -> None:
-        self.previews = self.preview_path is not None
+    @property
+    def previews(self) -> bool:
+        return self.shown is not None and self.shown.wanted
 
     def __call__(self, event: Event) -> None:
         if self.stop.is_set():
@@ -99,15 +132,16 @@ class _Emit:
         self.events.put(event)
 
     def preview(self, image: int, step: int, picture: Image) -> None:
-        assert self.preview_path is not None
+        if self.shown is None:
+            return
         content = media.encode(picture, "png")
         try:
-            write_whole(self.preview_path, content)
+            path = self.shown.show(content)
         except SaveError as error:
-            self.previews = False  # nobody's picture is lost for want of a preview
+            self.shown = None  # nobody's picture is lost for want of a preview
             self(Note(f"no previews: {error.what}"))
             return
-        self(Preview(image, step, sha256_of(content), str(self.preview_path)))
+        self(Preview(image, step, sha256_of(content), path))
 
 
 def _make_all(work: Work, emit: _Emit, events: queue.SimpleQueue[Any]) -> None:

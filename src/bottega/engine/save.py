@@ -9,6 +9,7 @@ import tempfile
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
+from typing import Protocol
 
 from bottega.errors import FileError, SaveError
 from bottega.formats.atomic import atomic, settle_new
@@ -23,6 +24,26 @@ def write_whole(path: Path, content: bytes) -> None:
         file.write(content)
 
 
+class Target(Protocol):
+    """Where outputs go."""
+
+    def prepare(self) -> None:
+        """Make sure that something can be written there; SaveError if it can't."""
+
+    def write(self, content: bytes, index: int, count: int, seed: int, suffix: str) -> Path:
+        """Write output `index` of `count`; its path. SaveError if it can't be written."""
+
+
+def make_writable(folder: Path, remedy: str) -> None:
+    """Make a folder and write a byte into it, so that nothing is made in vain; SaveError if it can't be."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder) as file:
+            file.write(b"\0")
+    except OSError as error:
+        raise SaveError(f"{folder}: can't be written to ({error.strerror or error})", remedy) from None
+
+
 @dataclass(frozen=True)
 class Destination:
     """Where outputs go: a folder that numbers them as A1111 does (`00007-<seed>.png`), or one named file."""
@@ -31,16 +52,8 @@ class Destination:
     name: str | None = None
 
     def prepare(self) -> None:
-        """Make the folder and write a byte into it, so that a picture is not made in vain; SaveError if it can't be."""
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryFile(dir=self.folder) as file:
-                file.write(b"\0")
-        except OSError as error:
-            reason = error.strerror or str(error)
-            raise SaveError(
-                f"{self.folder}: can't be written to ({reason})", "choose another place with --out"
-            ) from None
+        """Make the folder, and make sure that it can be written; SaveError if it can't."""
+        make_writable(self.folder, "choose another place with --out")
 
     def write(self, content: bytes, index: int, count: int, seed: int, suffix: str) -> Path:
         """Write output `index` of `count`; its path. Only a name that the user chose is ever overwritten."""
@@ -57,6 +70,24 @@ class Destination:
                 return path
             except FileExistsError:
                 continue  # another process took this number meanwhile
+
+
+@dataclass(frozen=True)
+class Named:
+    """Where the outputs of a job go: `<folder>/<job>-<index>.png`. Made again, they take the place of themselves."""
+
+    folder: Path
+    job: str
+
+    def prepare(self) -> None:
+        """Make the folder, and make sure that it can be written; SaveError if it can't."""
+        make_writable(self.folder, "change its permissions, or name another folder for outputs in settings.toml")
+
+    def write(self, content: bytes, index: int, count: int, seed: int, suffix: str) -> Path:
+        """Write output `index`; its path."""
+        path = self.folder / f"{self.job}-{index}{suffix}"
+        write_whole(path, content)
+        return path
 
 
 def _next_number(folder: Path) -> int:

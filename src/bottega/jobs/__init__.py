@@ -1,1 +1,1 @@
-"""Where and when: a queue that loses nothing, and the worker processes that do what it says."""
+"""Where and when work is done: the queue that loses nothing, and the foreman who has workers do what is in it."""

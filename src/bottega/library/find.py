@@ -69,7 +69,8 @@ def find(
 
     A path to a file that no scan has seen is identified on the spot and recorded; a changed file is identified anew.
     When nothing on record has this name the shelves are looked through once more: a file that was put there a moment
-    ago is found. Raises UnknownModel with the nearest names, AmbiguousModel, or what is wrong with the file itself.
+    ago is found. Raises UnknownModel with the nearest names, FileError for a model that is known and gone,
+    AmbiguousModel, or what is wrong with the file itself.
     """
     candidates = _candidates(catalog, reference, recognisers, kind)
     if not candidates and shelves:
@@ -79,6 +80,10 @@ def find(
         found = _preferred(_hashed_now(catalog, digits, kind, hashing), kind)
         candidates = [identify_path(catalog, entry.path, recognisers) for entry in found]
     if not candidates:
+        for gone in catalog.gone():
+            if reference.casefold() in (gone.name.casefold(), gone.path.name.casefold(), str(gone.path).casefold()):
+                remedy = "put it back, or connect the disk that it is on"
+                raise FileError(gone.path, f"the model {gone.name} was here at an earlier scan, and is gone", remedy)
         nearest = _nearest(reference, catalog, kind)
         if title := _TITLE.fullmatch(reference.strip()):
             raise UnknownTitle(title, _preferred(_named(catalog, title["name"]), kind), nearest)

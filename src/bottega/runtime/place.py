@@ -14,7 +14,8 @@ from typing import Literal
 import torch
 
 from bottega.errors import FieldProblem, InvalidRecipe, InvalidSetting
-from bottega.runtime.plan import available_memory
+from bottega.runtime.facts import Facts
+from bottega.runtime.plan import available_memory, main_memory
 
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
 PRECISIONS: tuple[Precision, ...] = ("auto", "float32", "bfloat16", "float16")
@@ -118,6 +119,39 @@ def _has_bfloat16(device: str) -> bool:
         return False  # slower than float16 there
     able = torch.cpu.get_capabilities()
     return bool(able.get("avx512_bf16") or able.get("amx_bf16"))
+
+
+def facts_of(device: str, app: str, versions: Mapping[str, str]) -> Facts:
+    """What there is to know of a device of this machine (`auto`: the best), and of the programs that use it.
+
+    Raises InvalidSetting for a device that this machine has not.
+    """
+    best = choose(device)
+    dtypes, refused = {}, {}
+    for precision in PRECISIONS[1:]:
+        try:
+            place = choose(best.device, precision)
+        except InvalidRecipe as error:
+            (problem,) = error.problems
+            refused[precision] = (problem.what, problem.remedy)
+        else:
+            dtypes[precision] = dict(place.dtypes)
+    is_cuda = best.torch_device.type == "cuda"
+    everywhere = is_cuda and device in ("auto", "cuda")
+    return Facts(
+        device=best.device,
+        name=device_name(best.device),
+        memory=torch.cuda.mem_get_info(best.torch_device)[1] if is_cuda else main_memory(),
+        free=best.memory,
+        automatic=best.precision,
+        dtypes=dtypes,
+        refused=refused,
+        versions=versions,
+        app=app,
+        threads=best.threads,
+        capability=best.capability,
+        others=tuple(f"cuda:{index}" for index in range(1, torch.cuda.device_count())) if everywhere else (),
+    )
 
 
 def device_name(device: str) -> str:

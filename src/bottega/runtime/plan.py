@@ -142,6 +142,14 @@ def available_memory() -> int:
     return min([free, *_container_room()])
 
 
+def main_memory() -> int:
+    """Bytes of main memory that this machine has, or its container may take."""
+    if sys.platform == "win32":
+        status = _windows_status()
+        return int(status.total) if status else 0
+    return min([os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"), *_container_limit()])
+
+
 def _linux_available() -> int | None:
     with suppress(OSError), open("/proc/meminfo", encoding="ascii") as lines:
         for line in lines:
@@ -164,6 +172,14 @@ def _container_room() -> list[int]:
     return []
 
 
+def _container_limit() -> list[int]:
+    """What a control group allows in all."""
+    for name in ("memory.max", "memory/memory.limit_in_bytes"):
+        with suppress(OSError, ValueError):
+            return [int((Path("/sys/fs/cgroup") / name).read_text())]
+    return []
+
+
 class _MemoryStatus(ctypes.Structure):
     """Windows' MEMORYSTATUSEX."""
 
@@ -177,9 +193,12 @@ class _MemoryStatus(ctypes.Structure):
     )
 
 
-def _windows_available() -> int | None:
+def _windows_status() -> _MemoryStatus | None:
     status = _MemoryStatus(length=ctypes.sizeof(_MemoryStatus))
     windows = getattr(ctypes, "windll", None)
-    if windows is None or not windows.kernel32.GlobalMemoryStatusEx(ctypes.byref(status)):
-        return None
-    return int(status.available)
+    return status if windows is not None and windows.kernel32.GlobalMemoryStatusEx(ctypes.byref(status)) else None
+
+
+def _windows_available() -> int | None:
+    status = _windows_status()
+    return int(status.available) if status else None

@@ -18,6 +18,7 @@ KINDS = (
     "checkpoint", "lora", "embedding", "hypernetwork", "vae", "controlnet", "t2i_adapter", "ip_adapter",
     "diffusion_model", "text_encoder", "image_encoder", "motion_module", "upscaler", "language_model", "unknown",
 )  # fmt: skip
+MOST_NAMED = 20
 CATEGORIES = ("base", "full fine-tune", "lightweight fine-tune", "part")
 
 
@@ -57,4 +58,5 @@ def checked(what: str, word: str | None, known: set[str]) -> str | None:
     if word is None or (folded := word.casefold()) in known:
         return word and folded
     near = get_close_matches(folded, known, n=3) or sorted(known)
-    raise UsageError(f"{word!r} is no {what} that is known here", f"use one of {', '.join(near)}")
+    more = f" ... ({len(near)} in all, see docs/reference.md)" if len(near) > MOST_NAMED else ""
+    raise UsageError(f"{word!r} is no {what} that is known here", f"use one of {', '.join(near[:MOST_NAMED])}{more}")

@@ -49,7 +49,7 @@ _HARMLESS: dict[str, tuple[str, ...] | list[str]] = {
     "builtins": _CONTAINERS,
     "__builtin__": [*_CONTAINERS, "long", "unicode", "xrange"],
     "collections": ("OrderedDict", "defaultdict", "Counter", "deque"),
-    "_codecs": ("encode",),  # how protocol 2 writes bytes; the machine decodes it itself, and nothing but latin-1
+    "_codecs": ("encode",),  # how protocol 2 writes bytes; the machine encodes them itself, in two encodings
     "copyreg": ("_reconstructor", "__newobj__"),
     "copy_reg": ("_reconstructor", "__newobj__"),
     "argparse": ("Namespace",),
@@ -159,8 +159,9 @@ _ODD: dict[str, tuple[str, ...]] = {
     "dataclasses": ("_MISSING_TYPE",),
     "weakref": ("WeakSet",),
     "functools": ("partial",),  # what it would call is named beside it, and judged by itself
-    "builtins": ("type", "len", "max", "min", "Ellipsis", "NotImplemented"),
-    "__builtin__": ("type", "len", "max", "min", "Ellipsis", "NotImplemented"),
+    # `getattr` is how older protocols name a method or a member of an enum; rebuild.py refuses any other use of it.
+    "builtins": ("type", "len", "max", "min", "Ellipsis", "NotImplemented", "getattr"),
+    "__builtin__": ("type", "len", "max", "min", "Ellipsis", "NotImplemented", "getattr"),
 }
 
 # Modules that some version of Python has or had, but perhaps not the one that runs.
@@ -216,10 +217,15 @@ def judge(module: str, name: str) -> str:
     if not _is_plain(module, name):
         return DANGEROUS
     root = module.partition(".")[0]
-    if _is_class(name) and (f"{module}.".startswith(_NETWORK_CLASSES) or root in _COMMON_WORDS):
+    if is_class(name) and (f"{module}.".startswith(_NETWORK_CLASSES) or root in _COMMON_WORDS):
         return UNUSUAL
     known = root in _STANDARD or root in _RUNS_CODE or root in ("torch", "numpy")
     return DANGEROUS if known or (module, name) in _CALLS_ANYTHING else UNUSUAL
+
+
+def is_unknown_class(module: str, name: str) -> bool:
+    """Whether this names a class, or a class within a class, of somebody's own package."""
+    return all(map(is_class, name.split("."))) and judge(module, name) == UNUSUAL
 
 
 def is_script(module: str) -> bool:
@@ -228,15 +234,16 @@ def is_script(module: str) -> bool:
 
 
 def _is_plain(module: str, name: str) -> bool:
-    """Whether this is a name at the top of a module, or a class within a class; any other name with a dot in it reaches
-    into whatever the module imports."""
+    """Whether this is a name at the top of a module, a class within a class, or a method; any other name with a dot in
+    it reaches into whatever the module imports."""
     parts = name.split(".")
     return (
         all(part.isidentifier() and not part.startswith("__") for part in parts)
-        and (len(parts) == 1 or all(map(_is_class, parts)))
+        and all(map(is_class, parts[:-1]))
         and all(part.replace("-", "_").isidentifier() for part in module.split("."))
     )
 
 
-def _is_class(name: str) -> bool:
+def is_class(name: str) -> bool:
+    """Whether a name is written as those of classes are."""
     return name.lstrip("_")[:1].isupper()

@@ -9,8 +9,8 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable
 
-from bottega.formats.pickled.names import DTYPE_OF_NAME, DTYPE_OF_STORAGE, OLD_TENSORS
-from bottega.formats.pickled.values import Broken, Name, Node, Storage, Table, Tensor, Unreadable
+from bottega.formats.pickled.names import DTYPE_OF_NAME, DTYPE_OF_STORAGE, OLD_TENSORS, is_unknown_class
+from bottega.formats.pickled.values import Broken, Name, Node, Poisonous, Storage, Table, Tensor, Unreadable
 from bottega.formats.tensor_bytes import BYTES_OF_ELEMENT
 
 MAX_RANK = 64
@@ -222,6 +222,24 @@ def _object(args: Args) -> Node:
     return Node(args[0], ())
 
 
+def _attribute(args: Args) -> Name:
+    """getattr(class, name): how protocols below 4 name a method, and Python 3.11 a member of an enum.
+
+    Only of a class of somebody's own package, or of an object of one: in anything else, `getattr` finds all there is.
+    """
+    owner, name = args if len(args) == 2 else (None, None)
+    owner = owner.function if type(owner) is Node else owner
+    if type(owner) is not Name or not is_unknown_class(owner.module, owner.name):
+        raise Poisonous("it calls builtins.getattr on what is no model's own class")
+    if type(name) is not str or not name.isidentifier() or name.startswith("__"):
+        raise Poisonous(f"it calls builtins.getattr on {owner} for what is no method's name")
+    return Name(owner.module, f"{owner.name}.{name}", _refuse_call, "")
+
+
+def _refuse_call(args: Args) -> object:
+    raise Poisonous("it calls what builtins.getattr would give")
+
+
 def _scalar(args: Args) -> object:
     """numpy's scalar(dtype, bytes) as the number that it is, if it is one."""
     dtype, raw = args[0], args[1] if len(args) == 2 else None
@@ -275,7 +293,7 @@ _MAKERS: dict[tuple[str, str], Maker] = {
         for module in ("builtins", "__builtin__")
         for name, maker in (
             ("set", _sequence), ("frozenset", _sequence), ("list", _sequence), ("tuple", _size), ("dict", make_table),
-            ("bytes", _bytes), ("bytearray", _bytes),
+            ("bytes", _bytes), ("bytearray", _bytes), ("getattr", _attribute),
         )
     },
     **{

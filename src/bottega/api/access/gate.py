@@ -1,0 +1,431 @@
+"""What every request passes before anything else sees it: names, origins, limits, keys; and every answer after.
+
+Plain ASGI: it costs some tens of microseconds, and reads a body only after its sender is known.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+import logging
+import re
+import secrets
+import time
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qs, unquote_to_bytes
+
+from bottega.api import doors
+from bottega.api.access import limits
+from bottega.api.access.caller import SIGN_IN, Caller
+from bottega.api.access.headers import secured
+from bottega.api.access.limits import Body
+from bottega.api.access.origin import check_origin
+from bottega.api.access.refusal import NotSignedIn, Refusal, TooMuch
+from bottega.api.errors import encoded
+
+if TYPE_CHECKING:
+    from bottega.api.access import Access
+
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+App = Callable[[MutableMapping[str, Any], Receive, Send], Awaitable[None]]
+
+LOG = logging.getLogger("bottega.requests")
+
+METHODS = frozenset(("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"))
+READING = frozenset(("GET", "HEAD"))
+_ONCE = frozenset(
+    (b"host", b"origin", b"authorization", b"content-type", b"content-length", b"content-encoding", b"sec-fetch-site")
+)
+_FORBIDDEN_IN_PATH = re.compile(rb"[\x00-\x20\x7f\\]|(?:^|/)\.\.?(?:/|$)")
+_BOUNDARY = re.compile(r'boundary="?([A-Za-z0-9\'()+_,./:=? -]{1,70})"?')
+
+
+class Request:
+    """A request as far as its first lines tell."""
+
+    __slots__ = ("address", "began", "caller", "headers", "id", "method", "own", "path", "scope", "session")
+
+    def __init__(self, scope: MutableMapping[str, Any]) -> None:
+        self.scope = scope
+        self.began = time.perf_counter()
+        self.id = secrets.token_hex(6)
+        self.method: str = scope["method"]
+        self.path: str = scope["path"]
+        client = scope.get("client")
+        self.address: str = client[0] if client else ""
+        self.caller: Caller | None = None
+        self.session: str | None = None
+        self.own = ""
+        self.headers: dict[bytes, bytes] = {}
+
+    def read_headers(self) -> None:
+        """Take the headers; raises Refusal for too many, too long ones, and one that may be there once only."""
+        told = self.scope["headers"]
+        if len(told) > limits.MAX_HEADERS or sum(len(n) + len(v) for n, v in told) > limits.MAX_HEADER_BYTES:
+            raise Refusal(431, "the request has too many or too long headers", "clear this site's cookies", _CLOSE)
+        for name, value in told:
+            if name in self.headers and name in _ONCE:
+                raise Refusal(400, f"the header {name.decode('latin-1')} came twice", "", _CLOSE)
+            self.headers[name] = (
+                self.headers[name] + b"; " + value if name == b"cookie" and name in self.headers else value
+            )
+
+    def text(self, name: bytes) -> str | None:
+        """A header's value."""
+        value = self.headers.get(name)
+        return None if value is None else value.decode("latin-1")
+
+    @property
+    def has_body(self) -> bool:
+        """Whether a body comes with it."""
+        length = self.headers.get(b"content-length", b"0").strip()
+        return b"transfer-encoding" in self.headers or length.strip(b"0") != b""
+
+    @property
+    def reading(self) -> bool:
+        return self.method in READING
+
+
+class Gate:
+    """The outermost layer of the application."""
+
+    def __init__(self, app: App, access: Access) -> None:
+        self.app = app
+        self.access = access
+
+    async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            if scope["type"] == "websocket":  # none of ours; the server hands them over as plain requests
+                await send({"type": "websocket.close", "code": 1008})
+                return
+            await self.app(scope, receive, send)
+            return
+        request = Request(scope)
+        reply = Reply(request, send, self.access)
+        body: Body | None = None
+        task = asyncio.current_task()
+        self.access.running.add(reply)
+        reply.task = task
+        try:
+            try:
+                self._admit(request)
+                if await self._enter(request, reply):
+                    return
+                body = self._body(request, receive)
+                forward: Receive = receive
+                if body:
+                    forward = await self._opened(request, body)
+                reply.body = body
+                scope["caller"], scope["request_id"] = request.caller, request.id
+                inner = {**scope, "method": "GET"} if request.method == "HEAD" else scope
+                await self.app(inner, forward, reply.send)
+            except Refusal as refused:
+                await self._refuse(request, reply, refused, receive, body)
+            except asyncio.CancelledError:
+                if not self.access.closing or reply.started:
+                    raise
+                stopping = Refusal(503, "the server is stopping", "what is queued goes on when it is started again")
+                await reply.error(stopping)
+            except Exception as error:  # whatever a route raises, its client gets an answer, and the log the rest
+                if not reply.finished:
+                    await reply.error(error)
+        finally:
+            self.access.running.discard(reply)
+            if body:
+                body.release()
+            self.access.counts.add(request.path, reply.status, time.perf_counter() - request.began)
+            reply.log()
+
+    # --- before ------------------------------------------------------------------------------------------------------
+
+    def _admit(self, request: Request) -> None:
+        """Everything that can be told without the body; raises Refusal."""
+        access = self.access
+        request.read_headers()
+        if request.method not in METHODS:
+            raise Refusal(405, "this server does not know that method", "", {"Allow": ", ".join(sorted(METHODS))})
+        _check_target(request.scope)
+        request.own = access.names.origin(request.text(b"host"), request.scope.get("server"))
+        upgrade = request.text(b"upgrade") is not None and b"websocket" in request.headers[b"upgrade"].lower()
+        cookie = self._cookie(request)
+        check_origin(
+            reading=request.reading and not upgrade,
+            visiting=not doors.is_api(request.path),
+            own=request.own,
+            origin=request.text(b"origin"),
+            fetch_site=request.text(b"sec-fetch-site"),
+            fetch_mode=request.text(b"sec-fetch-mode"),
+            with_cookie=cookie is not None,
+        )
+        if upgrade:
+            raise Refusal(404, "there is no WebSocket here", "events come from /api/events", _CLOSE)
+        request.caller = self._caller(request, cookie)
+        name = f"{request.caller.way} {request.caller.name}" if request.caller else f"address {request.address}"
+        if wait := access.rate.take(name):
+            raise TooMuch("more requests than one may send", "wait a little, and send fewer at once", wait)
+        if request.caller is None and not doors.is_public(request.path) and doors.is_api(request.path):
+            raise NotSignedIn("it is not known who asks", SIGN_IN)
+        if access.closing and not request.reading:
+            raise Refusal(503, "the server is stopping", "try again when it is back", _CLOSE)
+
+    def _cookie(self, request: Request) -> str | None:
+        """The value of our cookie."""
+        for part in (request.text(b"cookie") or "").split(";"):
+            name, equals, value = part.strip().partition("=")
+            if equals and name == self.access.cookie:
+                return value
+        return None
+
+    def _caller(self, request: Request, cookie: str | None) -> Caller | None:
+        """Who asks: by key, by cookie, or a program of this machine where the door stands open."""
+        access = self.access
+        if key := _key(request.text(b"authorization")):
+            if access.is_machine(key):
+                access.failures.clear(request.address)
+                return access.machine
+            if user := access.accounts.by_key(key):
+                access.failures.clear(request.address)
+                return Caller(user.name, user.scopes, "key", user.quota)
+            if not access.is_open(request.path):
+                access.failures.add(request.address)
+                raise NotSignedIn("this key is not known", "check it, or ask an admin for a new one")
+        if cookie is not None and (user := access.accounts.by_session(cookie)):
+            request.session = cookie
+            return Caller(user.name, user.scopes, "cookie", user.quota)
+        return access.open if access.is_open(request.path) else None
+
+    async def _enter(self, request: Request, reply: Reply) -> bool:
+        """Answer a link that signs in, and whoever asks for the page without being signed in."""
+        if request.path == "/" and request.method == "GET" and b"token=" in request.scope["query_string"]:
+            token = parse_qs(request.scope["query_string"].decode("latin-1")).get("token", [""])[0]
+            session = self.access.accounts.redeem(token)
+            if session or request.caller:
+                headers = [(b"location", b"/"), (b"content-length", b"0"), (b"cache-control", b"no-store")]
+                if session:
+                    headers.append((b"set-cookie", self.access.set_cookie(session, request.own).encode()))
+                await reply.whole(303, headers, b"")
+                return True
+            await reply.page(401, "used")
+            return True
+        if request.caller is None and not doors.is_public(request.path):
+            await reply.page(401, "unknown")
+            return True
+        if request.session and self.access.accounts.renewed(request.session):
+            reply.cookie = self.access.set_cookie(request.session, request.own)
+        return False
+
+    # --- the body ----------------------------------------------------------------------------------------------------
+
+    def _body(self, request: Request, receive: Receive) -> Body | None:
+        """What is to be received, with its limit; raises Refusal for a type or a length that is not taken."""
+        if not request.has_body:
+            return None
+        if request.headers.get(b"content-encoding", b"identity").strip().lower() not in (b"identity", b""):
+            raise Refusal(415, "a packed body is not unpacked", "send it as it is", _CLOSE)
+        kind, _, parameters = (request.text(b"content-type") or "").partition(";")
+        limit, boundary = _limit(request, kind.strip().lower(), parameters)
+        length = request.headers.get(b"content-length", b"").strip()
+        if length and (not length.isdigit() or len(length) > 15 or int(length) > limit):
+            raise limits.too_large(limit)
+        return Body(receive, limit, self.access.memory, boundary)
+
+    async def _opened(self, request: Request, body: Body) -> Receive:
+        """What the application receives: JSON is read here, checked and handed on as a whole."""
+        if not (request.text(b"content-type") or "").lower().startswith(limits.JSON_TYPES):
+            return body.receive
+        raw = await body.whole()
+        if not body.ended:
+            return body.receive  # the client has gone: the application will see it too
+        if raw.strip():
+            if len(raw) > 256 << 10:
+                await asyncio.to_thread(limits.checked_json, raw)
+            else:
+                limits.checked_json(raw)
+        told = False
+
+        async def receive() -> Message:
+            nonlocal told
+            if told:
+                return await body.receive()
+            told = True
+            return {"type": "http.request", "body": raw, "more_body": False}
+
+        return receive
+
+    async def _refuse(
+        self, request: Request, reply: Reply, refused: Refusal, receive: Receive, body: Body | None
+    ) -> None:
+        if reply.started:
+            return  # too late to say anything: the connection is closed by whoever called
+        if request.has_body and not (body and body.ended):
+            refused.headers.setdefault("Connection", "close")
+            await _drain(receive)
+        if refused.status == 401 and not doors.is_api(request.path):
+            await reply.page(401, "unknown")
+        else:
+            await reply.error(refused)
+
+
+class Reply:
+    """The answer to one request, on its way out."""
+
+    def __init__(self, request: Request, send: Send, access: Access) -> None:
+        self.request = request
+        self.status = 0
+        self.started = self.finished = self.streams = False
+        self.cookie = ""
+        self.body: Body | None = None
+        self.task: asyncio.Task[Any] | None = None
+        self.failure: Exception | None = None
+        self._send = send
+        self._access = access
+
+    async def send(self, message: Message) -> None:
+        """Pass a message of the application on, with the headers that every answer has."""
+        if self.finished:
+            return
+        if message["type"] == "http.response.start":
+            if self.body and self.body.refused:  # a framework made something else of it
+                await self.error(self.body.refused)
+                return
+            await self._start(message["status"], list(message.get("headers", ())))
+            if self.request.method == "HEAD":
+                await self._send({"type": "http.response.body", "body": b""})
+                self.finished = True
+                raise OSError("the client asked for the headers only")
+            return
+        await self._send(message)
+        self.finished = not message.get("more_body", False)
+
+    async def whole(self, status: int, headers: list[tuple[bytes, bytes]], content: bytes) -> None:
+        """Send a complete answer."""
+        await self._start(status, headers)
+        await self._send({"type": "http.response.body", "body": b"" if self.request.method == "HEAD" else content})
+        self.finished = True
+
+    async def error(self, error: Exception) -> None:
+        """Say what went wrong, if nothing was said yet."""
+        self.failure = error
+        if self.started:
+            # What was begun can't be taken back; not to end it is how HTTP tells that something is missing.
+            encoded(self.request.path, error, self.request.id)
+            raise ConnectionAbortedError("an answer broke off")
+        await self.whole(*encoded(self.request.path, error, self.request.id))
+
+    async def page(self, status: int, why: str) -> None:
+        """Send the page that tells how to get in."""
+        content = self._access.page(why)
+        headers = [
+            (b"content-type", b"text/html; charset=utf-8"),
+            (b"content-length", str(len(content)).encode()),
+            (b"cache-control", b"no-store"),
+        ]
+        await self.whole(status, headers, content)
+
+    async def _start(self, status: int, headers: list[tuple[bytes, bytes]]) -> None:
+        self.started = True
+        self.status = status
+        if self.cookie:
+            headers.append((b"set-cookie", self.cookie.encode()))
+        self.streams = any(n.lower() == b"content-type" and v.startswith(b"text/event-stream") for n, v in headers)
+        page = not doors.is_api(self.request.path)
+        headers = secured(headers, page=page, request_id=self.request.id)
+        await self._send({"type": "http.response.start", "status": status, "headers": headers})
+
+    def log(self) -> None:
+        """Write down what changed something, and what failed."""
+        request = self.request
+        if self.status < 400 and request.reading and self.failure is None:
+            return
+        LOG.info(
+            "%s %s %d",
+            request.method,
+            request.path,
+            self.status,
+            extra={
+                "told": {
+                    "request": request.id,
+                    "method": request.method,
+                    "path": request.path[:200],
+                    "status": self.status,
+                    "ms": round((time.perf_counter() - request.began) * 1000, 2),
+                    "caller": request.caller.name if request.caller else None,
+                    "from": request.address,
+                    **({"why": str(self.failure)[:300]} if self.failure else {}),
+                }
+            },
+        )
+
+
+_CLOSE = {"Connection": "close"}
+
+
+def _check_target(scope: MutableMapping[str, Any]) -> None:
+    """Refuse what can be read in two ways: dots, backslashes, NUL, control characters, also when they are escaped."""
+    raw, query = scope.get("raw_path", b""), scope["query_string"]
+    if len(raw) + len(query) > limits.MAX_TARGET:
+        raise Refusal(414, "the address is too long", "", _CLOSE)
+    once = unquote_to_bytes(raw)
+    if not raw.startswith(b"/") or _FORBIDDEN_IN_PATH.search(once) or _FORBIDDEN_IN_PATH.search(unquote_to_bytes(once)):
+        raise Refusal(400, "there is no such address", "", _CLOSE)
+    try:
+        once.decode("utf-8")
+    except UnicodeDecodeError:
+        raise Refusal(400, "the address is no UTF-8 text", "", _CLOSE) from None
+    if b"%00" in query or b"\0" in query:
+        raise Refusal(400, "there is a NUL in the address", "leave it out", _CLOSE)
+
+
+def _limit(request: Request, kind: str, parameters: str) -> tuple[int, bytes]:
+    """How long the body may be, and what separates its parts; raises Refusal (415) for a type that is not taken."""
+    foreign = doors.is_foreign(request.path)
+    if kind in limits.JSON_TYPES:
+        return (limits.MAX_FOREIGN_JSON if foreign else limits.MAX_JSON), b""
+    # A page of another site can't send any of these headers without asking first, which it is not granted.
+    deliberate = limits.UPLOAD_HEADER in request.headers or b"authorization" in request.headers
+    if kind in limits.PICTURE_TYPES and limits.UPLOAD_HEADER in request.headers:
+        return limits.MAX_UPLOAD, b""
+    if kind == "multipart/form-data" and doors.takes_forms(request.path) and deliberate:
+        found = _BOUNDARY.search(parameters)
+        if not found:
+            raise Refusal(400, "the form has no boundary", "", _CLOSE)
+        return limits.MAX_MULTIPART, b"--" + found[1].encode()
+    raise Refusal(
+        415,
+        f"a body of the type {ascii(kind)[1:-1][:60] or 'unknown'} is not taken here",
+        "send JSON with Content-Type: application/json, or a picture with the header X-Bottega-Upload: 1",
+        _CLOSE,
+    )
+
+
+def _key(authorization: str | None) -> str | None:
+    """The key in an Authorization header: that of Bearer, or the password of Basic."""
+    scheme, _, value = (authorization or "").strip().partition(" ")
+    value = value.strip()
+    if scheme.lower() == "bearer":
+        return value or None
+    if scheme.lower() == "basic":
+        try:
+            _, colon, password = base64.b64decode(value, validate=True).decode("utf-8").partition(":")
+        except (binascii.Error, UnicodeDecodeError):
+            return None
+        return password if colon and password else None
+    return None
+
+
+async def _drain(receive: Receive) -> None:
+    """Take some of a body that nobody wants, so that its sender gets to see the answer."""
+    left = 1 << 20
+    try:
+        async with asyncio.timeout(1.0):
+            while left > 0:
+                message = await receive()
+                left -= len(message.get("body", b"")) or 1
+                if message["type"] != "http.request" or not message.get("more_body", False):
+                    return
+    except TimeoutError:
+        return

@@ -1,0 +1,50 @@
+"""The application: every door behind one gate."""
+
+from __future__ import annotations
+
+import time
+from importlib import import_module
+from importlib.util import find_spec
+from typing import TYPE_CHECKING
+
+from fastapi import FastAPI
+
+from bottega.api import errors
+from bottega.api.access.gate import Gate
+from bottega.api.access.signing import router as signing
+from bottega.api.operation import Watch
+from bottega.api.operation import router as operation
+from bottega.version import __version__
+
+if TYPE_CHECKING:
+    from bottega.api.access import Access
+    from bottega.workshop import Workshop
+
+# In this order: the page answers every path that is left.
+DOORS = ("bottega.api.native", "bottega.api.openai", "bottega.api.a1111", "bottega.web")
+
+
+def create_app(workshop: Workshop, access: Access) -> FastAPI:
+    """The application that serves a workshop to whom the access lets in. Each door is a module with a `router`."""
+    app = FastAPI(
+        title="Bottega",
+        version=__version__,
+        summary="Recipes in; jobs, events and outputs out.",
+        openapi_url="/api/openapi.json",
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+    )
+    settings = workshop.settings
+    errors.hide((settings.home, settings.outputs, *settings.all_shelves))
+    app.state.workshop, app.state.access = workshop, access
+    app.state.watch = Watch(workshop, (settings.home, settings.outputs))
+    app.state.began = time.monotonic()
+    errors.install(app)
+    app.include_router(operation)
+    app.include_router(signing)
+    for name in DOORS:
+        if find_spec(name) and (router := getattr(import_module(name), "router", None)):
+            app.include_router(router)
+    app.add_middleware(Gate, access=access)
+    return app

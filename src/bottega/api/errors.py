@@ -1,0 +1,155 @@
+"""Errors as each door's clients expect them: an id and a class, what happened and what to do; no stack, no path."""
+
+from __future__ import annotations
+
+import logging
+import re
+import sqlite3
+from collections.abc import Mapping, Sequence
+from http import HTTPStatus
+from pathlib import Path
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.responses import JSONResponse, Response
+
+from bottega.api import doors
+from bottega.api.access.refusal import Refusal
+from bottega.errors import BottegaError, FieldProblem, FileError, InvalidRecipe
+
+LOG = logging.getLogger("bottega.server")
+
+# By name, so that what a door does not import costs nothing. What is not here and is the caller's doing gets 422.
+_STATUS: Mapping[str, int] = {
+    "UnknownModel": 404,
+    "UnknownJob": 404,
+    "UnknownOutput": 404,
+    "UnknownInput": 404,
+    "UnknownEntry": 404,
+    "KeyReused": 409,
+    "QueueFull": 429,
+    "OutOfMemory": 507,
+    "SaveError": 507,
+    "Interrupted": 409,
+}
+_OPENAI_TYPES = {401: "authentication_error", 403: "permission_error", 404: "not_found_error", 429: "rate_limit_error"}
+
+
+def install(app: FastAPI) -> None:
+    """Answer every error that a route raises in the shape of its door."""
+
+    async def ours(request: Request, error: Exception) -> Response:
+        return answer(request, error)
+
+    for kind in (BottegaError, HTTPException, RequestValidationError):
+        app.add_exception_handler(kind, ours)
+
+
+def answer(request: Request, error: Exception) -> Response:
+    """The answer that tells of an error; what is a bug of ours is written to the log under the request's id."""
+    return response(request.url.path, error, request.scope.get("request_id", ""))
+
+
+def response(path: str, error: Exception, request_id: str) -> Response:
+    """The answer to a request for `path` that failed with `error`."""
+    status, headers, name, what, remedy, problems = _told(error)
+    if status >= 500 and not isinstance(error, BottegaError | HTTPException):
+        LOG.error("request %s for %s failed", request_id, path, exc_info=error)
+        remedy = f"it is a bug in Bottega: its log tells more under {request_id}"
+    what, remedy = without_paths(what), without_paths(remedy)
+    body: dict[str, Any]
+    match doors.envelope(path):
+        case "openai":
+            kind = _OPENAI_TYPES.get(status, "invalid_request_error" if status < 500 else "server_error")
+            said = f"{what}; {remedy}" if remedy else what
+            body = {"message": said, "type": kind, "param": problems[0]["field"] if problems else None, "code": name}
+            body = {"error": body}
+            if status >= 500 and status != 503:
+                headers["x-should-retry"] = "false"  # it would fail in the same way, and be made three times
+        case "a1111":
+            said = f"{what}; {remedy}" if remedy else what
+            body = {"error": name, "detail": said, "body": "", "errors": said}
+        case _:
+            body = {"class": name, "what": what, "remedy": remedy, "problems": problems, "id": request_id}
+            body = {"error": body}
+    return JSONResponse(body, status, headers)
+
+
+def _told(error: Exception) -> tuple[int, dict[str, str], str, str, str, list[dict[str, str]]]:
+    """Status, headers, class, what, remedy and the problems with single fields."""
+    name = type(error).__name__
+    match error:
+        case Refusal():
+            if type(error) is Refusal:
+                name = HTTPStatus(error.status).phrase.replace(" ", "")
+            return error.status, dict(error.headers), name, error.what, error.remedy, []
+        case InvalidRecipe():
+            return 422, {}, name, error.what, error.remedy, _problems(error.problems)
+        case BottegaError():
+            status = next((_STATUS[kind.__name__] for kind in type(error).__mro__ if kind.__name__ in _STATUS), 0)
+            status = status or (422 if error.exit_code == 2 else 500)
+            wait = getattr(error, "retry_after", None)
+            headers = {"Retry-After": str(max(1, round(wait or 5)))} if status == 429 else {}
+            what = error.what.replace(str(error.path), error.path.name) if isinstance(error, FileError) else error.what
+            problems = _problems(getattr(error, "problems", ()))
+            return status, headers, name, what, error.remedy, problems
+        case RequestValidationError():
+            problems = [_problem(each) for each in error.errors()]
+            what = " | ".join(
+                f"{each['field']}: {each['what']}" if each["field"] else each["what"] for each in problems
+            )
+            return 422, {}, "InvalidRequest", what[:2000], "", problems
+        case HTTPException():
+            phrase = HTTPStatus(error.status_code).phrase
+            what = str(error.detail) if error.detail else phrase
+            return error.status_code, dict(error.headers or {}), phrase.replace(" ", ""), what, "", []
+        case sqlite3.OperationalError() if "full" in str(error) or "readonly" in str(error):
+            remedy = "free some space on the server's disk, or check who may write there"
+            return 507, {}, "DiskFull", "the server can't write to its disk", remedy, []
+        case OSError() if error.errno in (28, 122, 30):
+            remedy = "free some space on the server's disk, or check who may write there"
+            return 507, {}, "DiskFull", "the server can't write to its disk", remedy, []
+    return 500, {}, "ServerError", "the server failed to do this", "", []
+
+
+def _problems(problems: Sequence[FieldProblem]) -> list[dict[str, str]]:
+    return [
+        {"field": each.field, "what": without_paths(each.what), "remedy": without_paths(each.remedy)}
+        for each in problems
+    ]
+
+
+def _problem(told: Mapping[str, Any]) -> dict[str, str]:
+    """One complaint of pydantic's; the place without where in the request it was."""
+    place = [str(part) for part in told.get("loc", ())]
+    if place and place[0] in ("body", "query", "path", "header", "cookie"):
+        place = place[1:]
+    return {"field": ".".join(place), "what": str(told.get("msg", "is wrong")), "remedy": ""}
+
+
+_ROOTS = "home|root|tmp|usr|var|mnt|opt|srv|media|etc|work|workspace|data|Users|Volumes|private|nix|run|proc|app"
+_PATH = re.compile(rf"(?<![\w:/.])(?:/(?:{_ROOTS})|[A-Za-z]:)[/\\](?:[^\s'\"<>|:;,()]*[/\\])*([^\s'\"<>|:;,()/\\]*)")
+_known: list[str] = [str(Path.home()), str(Path(__file__).resolve().parents[1])]
+
+
+def hide(folders: Sequence[Path]) -> None:
+    """Never tell anybody over HTTP where these folders are."""
+    told = {str(folder) for folder in folders} | set(_known)
+    _known[:] = sorted((each for each in told if len(each) > 1), key=len, reverse=True)
+
+
+def without_paths(text: str) -> str:
+    """The text with every path of this machine cut down to its last name."""
+    if "/" not in text and "\\" not in text:
+        return text
+    for folder in _known:
+        text = text.replace(f"{folder}/", "").replace(folder, "...")
+    return _PATH.sub(lambda found: found[1] or "...", text)
+
+
+def encoded(path: str, error: Exception, request_id: str) -> tuple[int, list[tuple[bytes, bytes]], bytes]:
+    """Status, headers and body of the answer, for where there is no framework yet."""
+    told = response(path, error, request_id)
+    return told.status_code, list(told.raw_headers), bytes(told.body)

@@ -1,0 +1,228 @@
+"""The HTTP server: who may connect, how long they may dawdle, and how it ends."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from ipaddress import ip_address
+from types import FrameType
+from typing import TYPE_CHECKING, Any
+
+import h11
+import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from bottega.api.access.headers import secured
+from bottega.errors import BottegaError
+
+if TYPE_CHECKING:
+    from bottega.api.access import Access
+
+MAX_CONNECTIONS = 1000
+MAX_FROM_ONE = 200  # connections from one address beyond this machine
+HEAD_WITHIN = 15.0  # seconds from the first byte of a request to the end of its headers
+READ_WITHIN = 60.0  # seconds that a client may leave what was sent to it unread
+KEEP_ALIVE = 30  # seconds without a request
+GRACE = 2  # seconds that requests have to end when the server does
+
+
+class AddressError(BottegaError):
+    """The address can't be listened on."""
+
+
+def listen(host: str, port: int) -> list[socket.socket]:
+    """Sockets that listen on a host's addresses, all on one port; port 0 takes a free one.
+
+    `localhost` and `127.0.0.1` mean this machine in both of its spellings. Raises AddressError.
+    """
+    if host in ("localhost", "127.0.0.1"):
+        addresses = ["127.0.0.1", "::1"]
+    else:
+        try:
+            found = socket.getaddrinfo(host.strip("[]"), None, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        except (OSError, UnicodeError) as error:
+            raise AddressError(f"{host} is no address of this machine ({error})", "use --host 127.0.0.1") from None
+        addresses = list(dict.fromkeys(str(address[0]) for *_, address in found))
+    for _ in range(20):
+        try:
+            return _listen(addresses, port, optional="::1" if len(addresses) > 1 else "")
+        except _TakenElsewhere:
+            continue  # the free port that we were given is not free in the other family
+    raise AddressError("no port is free in both IPv4 and IPv6", "name one with --port")
+
+
+class _TakenElsewhere(Exception):
+    """A port that the system chose is taken in the other family."""
+
+
+def _listen(addresses: Sequence[str], port: int, optional: str) -> list[socket.socket]:
+    listening: list[socket.socket] = []
+    try:
+        for address in addresses:
+            family = socket.AF_INET6 if ip_address(address).version == 6 else socket.AF_INET
+            chosen = listening[0].getsockname()[1] if listening else port
+            one: socket.socket | None = None
+            try:
+                one = socket.socket(family, socket.SOCK_STREAM)
+                if os.name != "nt":  # where it would let two servers share a port
+                    one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                if family == socket.AF_INET6:
+                    one.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+                one.bind((address, chosen))
+                one.listen(2048)
+            except OSError as error:
+                if one is not None:
+                    one.close()
+                in_use = error.errno in _IN_USE
+                if address == optional and listening and not in_use:
+                    continue  # this machine has no IPv6
+                if in_use and listening and port == 0:
+                    raise _TakenElsewhere from None
+                where = f"[{address}]" if ":" in address else address
+                if in_use:
+                    remedy = "stop the program that uses it, or choose another port with --port (0 takes any)"
+                    raise AddressError(f"port {chosen} of {where} is in use", remedy) from None
+                raise AddressError(
+                    f"{where}:{chosen} can't be listened on ({error.strerror})", "choose another --host or --port"
+                ) from None
+            listening.append(one)
+    except BaseException:
+        for one in listening:
+            one.close()
+        raise
+    return listening
+
+
+_IN_USE = frozenset((98, 48, 10048))  # EADDRINUSE of Linux, macOS, Windows
+
+
+class Connection(H11Protocol):
+    """One client's connection, which is closed where it costs more than it is worth."""
+
+    _late: asyncio.TimerHandle | None = None
+    _unread: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Take a connection, if there are not too many."""
+        super().connection_made(transport)
+        address = self.client[0] if self.client else ""
+        others = [
+            one for one in self.connections if isinstance(one, Connection) and one.client and one.client[0] == address
+        ]
+        near = not address or ip_address(address.partition("%")[0]).is_loopback
+        if len(self.connections) > MAX_CONNECTIONS or (len(others) > MAX_FROM_ONE and not near):
+            transport.abort()
+            return
+        self._late = self.loop.call_later(HEAD_WITHIN, transport.abort)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Forget the timers."""
+        for timer in (self._late, self._unread):
+            if timer:
+                timer.cancel()
+        super().connection_lost(exc)
+
+    def handle_events(self) -> None:
+        """Handle what came; the rest of a request's head must follow in time."""
+        super().handle_events()
+        begun = self.conn.their_state is h11.IDLE and bool(self.conn.trailing_data[0])
+        if self._late and not begun:
+            self._late.cancel()
+            self._late = None
+        elif begun and not self._late and not self.transport.is_closing():
+            self._late = self.loop.call_later(HEAD_WITHIN, self.transport.abort)
+
+    def pause_writing(self) -> None:
+        """The client reads more slowly than it is sent to: it has some time to catch up."""
+        super().pause_writing()
+        self._unread = self.loop.call_later(READ_WITHIN, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        """The client has caught up."""
+        if self._unread:
+            self._unread.cancel()
+            self._unread = None
+        super().resume_writing()
+
+    def send_400_response(self, msg: str) -> None:
+        """Answer what is no HTTP, with the headers that every answer has."""
+        headers = [(b"content-type", b"text/plain; charset=utf-8"), (b"connection", b"close")]
+        headers = secured(headers, page=False, request_id="-")
+        for event in (
+            h11.Response(status_code=400, headers=headers, reason=b"Bad Request"),
+            h11.Data(data=b"this is no HTTP request that can be read\n"),
+            h11.EndOfMessage(),
+        ):
+            self.transport.write(self.conn.send(event) or b"")
+        self.transport.close()
+
+    def _unsupported_upgrade_warning(self) -> None:
+        return  # an upgrade is answered like any request
+
+
+class Server(uvicorn.Server):
+    """Runs until the first signal, then ends what goes on; the second signal ends it at once."""
+
+    def __init__(self, config: uvicorn.Config, access: Access, ready: Callable[[], None], at_once: Callable[[], None]):
+        super().__init__(config)
+        self._access, self._ready, self._at_once = access, ready, at_once
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Listen, then tell that it does."""
+        await super().startup(sockets)
+        self._ready()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Refuse what is new, end streams, and give the rest a moment."""
+        self._access.close()
+        await super().shutdown(sockets)
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Obey signals while the block runs."""
+
+        def obey(number: int, frame: FrameType | None) -> None:
+            if self.should_exit:
+                self._at_once()
+                os._exit(128 + number)
+            self.should_exit = True
+
+        before = {number: signal.signal(number, obey) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            # A signal that comes while the rest ends is the second one, too.
+            if not self.should_exit:
+                for number, handler in before.items():
+                    signal.signal(number, handler)
+
+
+def serve(
+    app: Any,
+    access: Access,
+    sockets: list[socket.socket],
+    ready: Callable[[], None],
+    at_once: Callable[[], None],
+) -> None:
+    """Serve on these sockets until a signal comes.
+
+    `ready` is called when it listens, `at_once` before a second signal ends the process without further ado.
+    """
+    config = uvicorn.Config(
+        app,
+        http=Connection,
+        ws="none",
+        loop="asyncio",
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        timeout_keep_alive=KEEP_ALIVE,
+        timeout_graceful_shutdown=GRACE,
+    )
+    Server(config, access, ready, at_once).run(sockets)

@@ -1,0 +1,325 @@
+"""The gallery: an index of everything that was made, with what its owners say of it."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import sqlite3
+import time
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from bottega.gallery import fields, rows, trash
+from bottega.gallery.adopt import Adopted, adopt
+from bottega.gallery.export import zipped
+from bottega.gallery.fields import Difference
+from bottega.gallery.lineage import Graph, graph
+from bottega.gallery.output import BadCursor, Folder, Output, Page, UnknownOutput
+from bottega.gallery.schema import SCHEMA
+from bottega.gallery.store import Store
+from bottega.gallery.thumbnails import Thumbnails
+from bottega.library import search
+
+SHORTEST_HASH = 8  # digits by which a model is looked for
+
+
+class Gallery:
+    """The open index of what was made; safe to share between threads, and readers never wait for who writes.
+
+    `path` is its SQLite file, `outputs_folder` where outputs lie whose paths it keeps relative to it: they may move
+    together. `thumbnails` is where small pictures are kept, a folder beside the file if it is not said. Raises
+    GalleryError for a file that is none of this gallery's, or can't be written.
+    """
+
+    def __init__(self, path: Path, outputs_folder: Path, thumbnails: Path | None = None) -> None:
+        self.folder = Path(os.path.abspath(outputs_folder))
+        self._store = Store(path, SCHEMA)
+        self._thumbnails = Thumbnails(thumbnails or path.parent / "thumbnails")
+
+    def __enter__(self) -> Gallery:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let go of the file."""
+        self._store.close()
+
+    # --- what is on record
+
+    def add(self, output: Output) -> Output:
+        """Record an output whose file is on disk, and answer with what is on record now.
+
+        An output that is there already gets the new facts of its file and keeps what its owner said of it; so does one
+        that was found at this path before anybody told of it.
+        """
+        with self._store.writing() as connection:
+            rows.put(connection, self.folder, output)
+            (recorded,) = rows.read(connection, self.folder, "details.name = ?", output.id)
+        return recorded
+
+    def output(self, id: str) -> Output:
+        """The output of this id, in the trash too; UnknownOutput if there is none."""
+        with self._store.reading() as connection:
+            for output in rows.read(connection, self.folder, "details.name = ?", id):
+                return output
+        raise UnknownOutput(id)
+
+    def outputs(
+        self,
+        *,
+        owner: str | None = None,
+        text: str = "",
+        model: str = "",
+        task: str = "",
+        field: Mapping[str, str] | None = None,
+        since: float | None = None,
+        until: float | None = None,
+        favourite: bool | None = None,
+        folder: str | None = None,
+        deleted: bool = False,
+        limit: int = 100,
+        before: str | None = None,
+    ) -> Page:
+        """Outputs that meet all conditions, newest first; those of all owners without `owner`.
+
+        Every word of `text` must begin a word of the prompt, the negative prompt or the model's name (it is for
+        typing). `model` is a part of its name, or at least 8 digits of its SHA-256. `field` asks for values of recipe
+        fields, by their place (`sampling.sampler`, `knobs.clip_skip`) or name (`sampler`), without case. `since` and
+        `until` (not itself) are unix seconds; `folder` "" means those in none; `deleted` shows the trash instead.
+        `before` is a page's `next`; BadCursor for anything else.
+        """
+        with self._store.reading() as connection:
+            asked = _Asked(connection, search.query(text))
+            asked.add("deleted = ?", deleted)
+            if owner is not None:
+                asked.among("owner", asked.called("owners", owner))
+            if task:
+                asked.among("task", asked.called("tasks", task))
+            if folder is not None:
+                asked.among("folder", asked.called("folders", folder) if folder else [0])
+            if model:
+                asked.among("model", asked.models(model))
+            if favourite is not None:
+                asked.add("favourite = ?", favourite)
+            if since is not None:
+                asked.add("id >= ?", rows.time_number(since))
+            if until is not None:
+                asked.add("id < ?", rows.time_number(until))
+            for name, value in (field or {}).items():
+                asked.field(name, value)
+            total = asked.count()
+            ids = asked.ids(_place(before), limit + 1)
+            shown = ", ".join(map(str, ids[:limit]))
+            items = rows.read(connection, self.folder, f"outputs.id IN ({shown}) ORDER BY outputs.id DESC")
+        return Page(items, str(ids[limit - 1]) if len(ids) > limit else None, total)
+
+    def of_job(self, job: str) -> list[Output]:
+        """The outputs of a job, in its order."""
+        with self._store.reading() as connection:
+            return rows.read(connection, self.folder, "job = ? AND job != '' ORDER BY number", job)
+
+    def with_digest(self, digest: str, owner: str) -> list[Output]:
+        """An owner's outputs of the recipe with this digest whose file is as it was made, the oldest first."""
+        return self._sound("digest = ? AND digest != '' AND owners.name = ?", digest, owner)
+
+    def by_sha256(self, sha256: str, owner: str | None = None) -> list[Output]:
+        """The outputs, of an owner or of all, whose file has these bytes, the oldest first."""
+        return self._sound("details.sha256 = ? AND (? IS NULL OR owners.name = ?)", sha256, owner, owner)
+
+    def folders(self, owner: str) -> list[Folder]:
+        """The folders in which outputs of this owner lie, by name."""
+        query = (
+            "SELECT folders.name, count(*) FROM outputs JOIN folders ON folders.id = folder "
+            "WHERE owner = (SELECT id FROM owners WHERE name = ?) AND NOT deleted GROUP BY folders.name ORDER BY 1"
+        )
+        with self._store.reading() as connection:
+            return [Folder(*row) for row in connection.execute(query, (owner,))]
+
+    # --- what came from what
+
+    def lineage(self, id: str) -> Graph:
+        """What an output was made from, what was made from it, and what shares its recipe; UnknownOutput."""
+        with self._store.reading() as connection:
+            for output in rows.read(connection, self.folder, "details.name = ?", id):
+                return graph(connection, self.folder, output)
+        raise UnknownOutput(id)
+
+    def differences(self, first: str, second: str) -> list[Difference]:
+        """The recipe's fields in which two outputs differ, in the recipe's order; UnknownOutput."""
+        return fields.differences(self.output(first).recipe, self.output(second).recipe)
+
+    # --- files
+
+    def thumbnail(self, id: str, size: int) -> bytes:
+        """A small WebP of an output, its longer side the next of 128, 256, 384 and 512 pixels from `size` on.
+
+        Raises UnknownOutput, and FileError for a picture that is gone, damaged or too large.
+        """
+        output = self.output(id)
+        key = output.sha256
+        if output.changed:  # by others: what is shown is what is there now
+            size_now, mtime_ns = rows.stamp_of(output.path) or (0, 0)
+            key = hashlib.sha256(f"{key} {size_now} {mtime_ns}".encode()).hexdigest()
+        return self._thumbnails.of(output.path, key, size)
+
+    def export(self, ids: Iterable[str]) -> Iterator[bytes]:
+        """A ZIP of these outputs' files, piece by piece; UnknownOutput before the first of them.
+
+        A file that is gone by then is named in `left-out.txt` within the archive.
+        """
+        return zipped([self.output(id) for id in dict.fromkeys(ids)])
+
+    def adopt(
+        self,
+        folder: Path,
+        told: Callable[[int, int], None] = lambda done, total: None,
+        owner_of: Callable[[str], str] = lambda job: "",
+    ) -> Adopted:
+        """Look through a folder of outputs: record those that nobody told of, and note which are gone, back, moved or
+        changed by others.
+
+        Files are read once, and again when their size or time changes. `told(done, total)` counts those that have to
+        be read; what it raises ends the work, and what is recorded by then stays. `owner_of` answers whose the outputs
+        of a job are, with an empty text for what came without a job.
+        """
+        return adopt(self._store, self.folder, Path(os.path.abspath(folder)), told, owner_of)
+
+    def empty_trash(self, older_than: float = 0.0, owner: str | None = None) -> int:
+        """Remove for good what lies in the trash, of an owner or of all, for at least so many seconds; how many.
+
+        A file goes only if its bytes are the recorded ones: what others put in its place stays.
+        """
+        emptied = trash.empty(self._store, self.folder, time.time() - older_than, owner)
+        for sha256 in emptied:
+            if not self.by_sha256(sha256):
+                self._thumbnails.forget(sha256)
+        return len(emptied)
+
+    # --- what the owner says
+
+    def mark(self, id: str, *, favourite: bool | None = None, folder: str | None = None) -> Output:
+        """Make an output a favourite, or none, or put it into a folder ("" takes it out); None leaves as it is."""
+        with self._store.writing() as connection:
+            number = rows.number_of(connection, id)
+            if favourite is not None:
+                connection.execute("UPDATE outputs SET favourite = ? WHERE id = ?", (favourite, number))
+            if folder is not None:
+                name = " ".join(folder.split())
+                place = rows.kept(connection, "folders", name) if name else 0
+                connection.execute("UPDATE outputs SET folder = ? WHERE id = ?", (place, number))
+            (marked,) = rows.read(connection, self.folder, "outputs.id = ?", number)
+        return marked
+
+    def delete(self, ids: Iterable[str]) -> None:
+        """Put outputs into the trash: they are hidden, their files stay where they are. UnknownOutput before any."""
+        self._trash(ids, time.time())
+
+    def restore(self, ids: Iterable[str]) -> None:
+        """Take outputs out of the trash, as they were."""
+        self._trash(ids, None)
+
+    def _trash(self, ids: Iterable[str], at: float | None) -> None:
+        with self._store.writing() as connection:
+            numbers = [(rows.number_of(connection, id),) for id in ids]
+            connection.executemany(f"UPDATE outputs SET deleted = {int(at is not None)} WHERE id = ?", numbers)
+            connection.executemany(
+                "UPDATE details SET deleted_at = CASE WHEN ? IS NULL THEN NULL ELSE coalesce(deleted_at, ?) END "
+                "WHERE id = ?",
+                [(at, at, number) for (number,) in numbers],
+            )
+
+    def _sound(self, where: str, *values: object) -> list[Output]:
+        sound = "NOT deleted AND NOT missing AND NOT changed ORDER BY outputs.id"
+        with self._store.reading() as connection:
+            return rows.read(connection, self.folder, f"{where} AND {sound}", *values)
+
+
+class _Asked:
+    """The conditions that outputs are to meet, as SQL."""
+
+    def __init__(self, connection: sqlite3.Connection, words: str) -> None:
+        self._connection = connection
+        # The index of words knows the numbers too: it is walked in their order, and the marks are looked up.
+        self._source, self._key = "outputs", "outputs.id"
+        self._conditions: list[str] = []
+        self._values: list[Any] = []
+        if words:
+            self._source, self._key = "search CROSS JOIN outputs ON outputs.id = search.rowid", "search.rowid"
+            self.add("search MATCH ?", words)
+
+    def add(self, condition: str, *values: object) -> None:
+        self._conditions.append(condition)
+        self._values += values
+
+    def among(self, column: str, ids: Collection[int]) -> None:
+        """The column's value must be one of these, which are numbers of SQLite's own."""
+        self.add(f"{column} IN ({', '.join(map(str, ids))})")
+
+    def called(self, table: str, name: str) -> list[int]:
+        """The numbers under which the table keeps this name: one or none."""
+        return self._numbers(f"SELECT id FROM {table} WHERE name = ?", name)
+
+    def models(self, wanted: str) -> list[int]:
+        """The models in whose names all parts of this text are, or whose SHA-256 begins so."""
+        parts = search.pieces(wanted)
+        contained = " AND ".join(["instr(folded, ?)"] * len(parts)) or "1"
+        digits = wanted.strip().lower()
+        ids = self._numbers(f"SELECT id FROM models WHERE {contained}", *parts)
+        if len(digits) >= SHORTEST_HASH:
+            ids += self._numbers("SELECT id FROM models WHERE substr(sha256, 1, ?) = ?", len(digits), digits)
+        return ids
+
+    def field(self, name: str, value: str) -> None:
+        """The recipe's field of this place or name must have this value."""
+        wanted = fields.asked_text(value)
+        places = [name, *(f"{place}{name}" for place in fields.PLACES if "." not in name)]
+        if name in ("seed", "sampling.seed"):
+            self.add("CAST(seed AS TEXT) = ?", wanted)
+        elif name in ("knobs.variation_seed", "variation_seed"):
+            told = "SELECT json_extract(recipe, '$.knobs.variation_seed') FROM details WHERE details.id = outputs.id"
+            self.add(f"CAST(({told}) AS TEXT) = ?", wanted)
+        elif name.startswith("inputs."):
+            self.add(
+                "outputs.id IN (SELECT output FROM inputs WHERE role = ? AND sha256 = ?)",
+                name.removeprefix("inputs."),
+                wanted,
+            )
+        else:
+            holders = ", ".join("?" * len(places))
+            query = f"SELECT DISTINCT settings FROM fields WHERE name IN ({holders}) AND value = ?"
+            self.among("settings", self._numbers(query, *places, wanted))
+
+    def count(self) -> int:
+        """How many outputs meet all conditions."""
+        (total,) = self._connection.execute(
+            f"SELECT count(*) FROM {self._source} WHERE {self._where}", self._values
+        ).fetchone()
+        return int(total)
+
+    def ids(self, before: int, most: int) -> list[int]:
+        """The numbers of those that meet them, below `before`, the highest first."""
+        query = (
+            f"SELECT outputs.id FROM {self._source} WHERE {self._where} AND {self._key} < ? "
+            f"ORDER BY {self._key} DESC LIMIT ?"
+        )
+        return self._numbers(query, *self._values, before, most)
+
+    @property
+    def _where(self) -> str:
+        return " AND ".join(self._conditions)
+
+    def _numbers(self, query: str, *values: object) -> list[int]:
+        return [number for (number,) in self._connection.execute(query, values)]
+
+
+def _place(cursor: str | None) -> int:
+    """Below which number a page begins."""
+    if cursor is None:
+        return rows.time_number(rows.LAST)
+    if not (cursor.isascii() and cursor.isdecimal() and len(cursor) < 20):
+        raise BadCursor(cursor)
+    return int(cursor)

@@ -1,0 +1,77 @@
+"""The gallery's SQLite file for many threads: one writes, and any number reads beside it."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from bottega.formats.database import Schema, connect, explained, prepare, transaction
+
+IDLE = 4  # reading connections that are kept for the next request; each holds some MB
+CACHE = 4096  # KiB of pages that a connection keeps: what is filtered and counted by fits
+
+
+class Store:
+    """An open database. Safe to share between threads: readers never wait for who writes."""
+
+    def __init__(self, path: Path, schema: Schema) -> None:
+        self.path = path
+        self.schema = schema
+        self._lock = threading.RLock()
+        self._idle: list[sqlite3.Connection] = []
+        self._closed = False
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            reason = error.strerror or str(error)
+            remedy = "set BOTTEGA_HOME to a folder of yours"
+            raise schema.error(f"{path.parent}: can't be made ({reason})", remedy) from None
+        with explained(path, schema):
+            self._writer = self._connect()
+            try:
+                prepare(self._writer, schema)
+            except BaseException:
+                self._writer.close()
+                raise
+            # What the database says is there has to be there after a power cut: jobs count on it.
+            self._writer.execute("PRAGMA synchronous = FULL")
+
+    def close(self) -> None:
+        """Let go of the file; what still reads ends first."""
+        with self._lock:
+            self._closed = True
+            idle, self._idle = self._idle, []
+            for connection in (*idle, self._writer):
+                connection.close()
+
+    @contextmanager
+    def reading(self) -> Iterator[sqlite3.Connection]:
+        """A connection that shows the file as it is now, for the whole block."""
+        with explained(self.path, self.schema):
+            connection = self._idle.pop() if self._idle else self._connect()
+            try:
+                connection.execute("BEGIN")
+                yield connection
+                connection.execute("COMMIT")
+            except BaseException:
+                connection.close()
+                raise
+            if self._closed or len(self._idle) >= IDLE:
+                connection.close()
+            else:
+                self._idle.append(connection)
+
+    @contextmanager
+    def writing(self) -> Iterator[sqlite3.Connection]:
+        """The connection that writes; all that is done in the block is kept, or nothing."""
+        with self._lock, explained(self.path, self.schema), transaction(self._writer):
+            yield self._writer
+
+    def _connect(self) -> sqlite3.Connection:
+        connection = connect(os.fspath(self.path), check_same_thread=False)
+        connection.execute(f"PRAGMA cache_size = -{CACHE}")
+        return connection

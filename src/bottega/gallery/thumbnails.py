@@ -1,0 +1,102 @@
+"""Small pictures of outputs, made when they are asked for and kept by the hash of what they show."""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+import threading
+import time
+from contextlib import suppress
+from pathlib import Path
+
+from bottega.errors import SaveError
+from bottega.formats.atomic import atomic
+from bottega.formats.media import open_picture
+
+SIZES = (128, 256, 384, 512)  # pixels of the longer side
+MOST_BYTES = 512 << 20  # that all of them may take: some 60,000 of 256 pixels
+_ROOM = 0.9  # of that is left full when it has to be made
+_QUALITY = 82
+_AT_ONCE = 2  # pictures that are decoded at once; each may take 256 MB
+_TOUCHED_AFTER = 3600.0  # seconds after which a thumbnail that is shown is noted as used
+
+
+class Thumbnails:
+    """The thumbnails in a folder; safe to share between threads."""
+
+    def __init__(self, folder: Path, most_bytes: int = MOST_BYTES) -> None:
+        self.folder = folder
+        self._most_bytes = most_bytes
+        self._decoding = threading.BoundedSemaphore(_AT_ONCE)
+        self._counting = threading.Lock()
+        self._bytes: int | None = None  # of all of them, once they were counted
+
+    def of(self, picture: Path, key: str, size: int) -> bytes:
+        """The WebP of a picture, not larger than the next of SIZES from `size` on; `key` is what names its bytes.
+
+        Raises FileError for a picture that is gone, damaged or too large.
+        """
+        side = next((each for each in SIZES if each >= size), SIZES[-1])
+        path = self.folder / key[:2] / f"{key}-{side}.webp"
+        with suppress(OSError):
+            content = path.read_bytes()
+            if time.time() - path.stat().st_mtime > _TOUCHED_AFTER:
+                os.utime(path)
+            return content
+        with self._decoding:
+            content = _small(picture, side)
+        self._keep(path, content)
+        return content
+
+    def forget(self, key: str) -> None:
+        """Remove the thumbnails of these bytes."""
+        for size in SIZES:
+            with suppress(OSError):
+                (self.folder / key[:2] / f"{key}-{size}.webp").unlink()
+
+    def _keep(self, path: Path, content: bytes) -> None:
+        """Keep a thumbnail where that can be done: it can be made again."""
+        with suppress(OSError, SaveError):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with atomic(path) as file:
+                file.write(content)
+        with self._counting:
+            self._bytes = len(content) + (self._count() if self._bytes is None else self._bytes)
+            if self._bytes > self._most_bytes:
+                self._make_room()
+
+    def _count(self) -> int:
+        return sum(size for _, size, _ in self._kept())
+
+    def _make_room(self) -> None:
+        """Remove those that were not shown for longest."""
+        kept = sorted(self._kept())
+        total = sum(size for _, size, _ in kept)
+        for _, size, path in kept:
+            if total <= self._most_bytes * _ROOM:
+                break
+            with suppress(OSError):
+                path.unlink()
+                total -= size
+        self._bytes = total
+
+    def _kept(self) -> list[tuple[float, int, Path]]:
+        """When each was last known to be shown, its bytes, and where it is; only files of our own making."""
+        kept = []
+        for path in self.folder.glob("??/*.webp"):
+            if re.fullmatch(r"[0-9a-f]+-[0-9]+\.webp", path.name):
+                with suppress(OSError):
+                    status = path.stat()
+                    kept.append((status.st_mtime, status.st_size, path))
+        return kept
+
+
+def _small(picture: Path, side: int) -> bytes:
+    from PIL.Image import Resampling
+
+    image = open_picture(picture)
+    image.thumbnail((side, side), Resampling.LANCZOS, reducing_gap=2.0)
+    buffer = io.BytesIO()
+    image.save(buffer, "WEBP", quality=_QUALITY, method=4)
+    return buffer.getvalue()

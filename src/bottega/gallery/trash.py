@@ -1,0 +1,47 @@
+"""Emptying the trash: the one place where files of outputs are removed, and only such as are still what was made."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+
+from bottega.formats import database
+from bottega.gallery import rows
+from bottega.gallery.reading import hash_file
+from bottega.gallery.store import Store
+
+
+def empty(store: Store, home: Path, until: float, owner: str | None) -> list[str]:
+    """Remove the outputs that lie in the trash since `until` (unix seconds) or longer, file by file; the SHA-256 of
+    those that are gone for good.
+
+    A file goes before its record: whatever breaks off in between, nothing is on disk that the gallery does not know.
+    """
+    with store.reading() as connection:
+        found = connection.execute(
+            "SELECT id, path, sha256 FROM details JOIN outputs USING (id) WHERE deleted AND deleted_at <= ? "
+            "AND (? IS NULL OR owner = (SELECT id FROM owners WHERE name = ?)) ORDER BY id",
+            (until, owner, owner),
+        ).fetchall()
+    emptied = []
+    for number, path, sha256 in found:
+        whole = home / database.string(path)
+        ours = _is_ours(whole, sha256)
+        with store.writing() as connection:
+            still = "SELECT 1 FROM details JOIN outputs USING (id) WHERE id = ? AND deleted AND path = ?"
+            if not connection.execute(still, (number, path)).fetchone():
+                continue  # somebody took it out just now
+            if ours:
+                whole.unlink(missing_ok=True)
+            rows.remove(connection, number)
+            emptied.append(sha256)
+    return emptied
+
+
+def _is_ours(path: Path, sha256: str) -> bool:
+    """Whether this is a plain file with exactly the bytes that were made."""
+    try:
+        return stat.S_ISREG(os.lstat(path).st_mode) and hash_file(path) == sha256
+    except OSError:
+        return False

@@ -1,0 +1,486 @@
+"""The foreman: has workers do what is in the queue, and keeps at it whatever becomes of them."""
+
+from __future__ import annotations
+
+import base64
+import logging
+import os
+import queue as queues
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO, cast
+
+from bottega.errors import BottegaError
+from bottega.events import Done, Failed, Note, Result, Started, Step
+from bottega.jobs.job import LIBRARY, MAKE, Job, Numbered
+from bottega.jobs.queue import Queue
+from bottega.jobs.wire import Pipe, identity, kernel_kills, lives, messages, resident
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How long things may take, in seconds, and how much main memory a worker may take, in bytes (0: any).
+
+    `silence` is how long a worker that works may give no sign of life, `start` how long it may take to be there,
+    `obey` how long a job that is told to stop may take beyond its longest step, `leave` how long a worker has to end
+    when asked to, `idle` after how long a worker of the library goes when there is nothing to do. `spare` is how little
+    of the machine's memory may be left before a worker that took it is ended.
+    """
+
+    silence: float = 60.0
+    start: float = 180.0
+    obey: float = 1.0
+    leave: float = 5.0
+    idle: float = 60.0
+    watch: float = 0.5
+    memory: int = 0
+    spare: int = 128 << 20
+    backoff: tuple[float, ...] = (0.0, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
+
+
+@dataclass(frozen=True)
+class Preview:
+    """The newest rough picture of a job, a PNG."""
+
+    job: str
+    owner: str
+    png: bytes
+
+
+@dataclass
+class _Working:
+    """A job that a worker has in hand."""
+
+    job: Job
+    last: float  # when it last got on, by the monotonic clock
+    longest: float = 0.0  # the longest that one step of it took
+    stop_by: float | None = None
+    ending: str = ""
+
+
+Listener = Callable[[Numbered | Preview], None]
+_WAKING = ("queued", "retried", "changed", "done", "result", "failed", "cancelled")
+
+
+class Foreman:
+    """Keeps one worker for each lane, gives it what the queue holds, and records what it answers.
+
+    `command(lane)` is how a worker is started. `on_hello(lane, facts)` is told of each that is ready, `ready(job)`
+    makes a job's request complete just before it is begun, and `on_made(job, told)` keeps an output and answers with
+    the event that is recorded of it. `folder(job)` is where its outputs go.
+    """
+
+    def __init__(
+        self,
+        queue: Queue,
+        command: Callable[[str], Sequence[str]],
+        *,
+        on_made: Callable[[Job, Mapping[str, Any]], Any],
+        on_hello: Callable[[str, Mapping[str, Any]], None] = lambda lane, facts: None,
+        ready: Callable[[Job], Job] = lambda job: job,
+        folder: Callable[[Job], Path],
+        logs: Path,
+        environment: Mapping[str, str] | None = None,
+        limits: Limits | None = None,
+    ) -> None:
+        self.queue = queue
+        self.limits = limits or Limits()
+        self.command = command
+        self.on_made, self.on_hello, self.ready, self.folder = on_made, on_hello, ready, folder
+        self.logs = logs
+        self.environment = environment
+        self.lanes = {lane: Lane(self, lane) for lane in (MAKE, LIBRARY)}
+        self._previews: dict[str, bytes] = {}
+        self._lock = threading.Lock()
+        self._listeners: list[Listener] = []
+        self._end_listening: Callable[[], None] = lambda: None
+
+    def start(self) -> None:
+        """Take up what an earlier server left, and begin."""
+        for job, worker in self.queue.running():
+            end_orphan(worker)
+            self.queue.requeue(job.id, "the server ended while it ran", counts=False)
+        self._end_listening = self.queue.listen(self._heard)
+        for lane in self.lanes.values():
+            lane.start()
+
+    def stop(self, timeout: float = 8.0) -> None:
+        """Begin nothing more, and have what runs stop within a step and wait again; by force after so many seconds."""
+        deadline = time.monotonic() + timeout
+        for lane in self.lanes.values():
+            lane.stop(deadline)
+        for lane in self.lanes.values():
+            lane.join()
+        self._end_listening()
+
+    def devices(self) -> list[dict[str, Any]]:
+        """What each lane is doing, on what device, with which models loaded."""
+        return [lane.told() for lane in self.lanes.values()]
+
+    def preview(self, job: str) -> bytes | None:
+        """The newest rough picture of a job that runs, a PNG."""
+        with self._lock:
+            return self._previews.get(job)
+
+    def subscribe(self, listener: Listener) -> Callable[[], None]:
+        """Call this, which has to be quick, with every event and every Preview as they come; the answer ends it."""
+        with self._lock:
+            self._listeners = [*self._listeners, listener]
+
+        def end() -> None:
+            with self._lock:
+                self._listeners = [each for each in self._listeners if each is not listener]
+
+        return end
+
+    def _heard(self, told: Numbered) -> None:
+        kind = told.event["event"]
+        if kind in _WAKING:
+            for lane in self.lanes.values():
+                lane.wake(told.job if kind == "changed" and told.event["what"] == "cancelling" else "")
+        if kind in ("done", "failed", "cancelled"):
+            with self._lock:
+                self._previews.pop(told.job, None)
+        for listener in self._listeners:
+            listener(told)
+
+    def show(self, job: Job, png: bytes) -> None:
+        """Keep a rough picture for whoever asks for it."""
+        with self._lock:
+            self._previews[job.id] = png
+            listeners = self._listeners
+        for listener in listeners:
+            listener(Preview(job.id, job.owner, png))
+
+
+class Lane:
+    """One worker process after the other, and the thread that looks after it."""
+
+    def __init__(self, foreman: Foreman, name: str) -> None:
+        self.foreman = foreman
+        self.name = name
+        self.device = name
+        self._inbox: queues.SimpleQueue[tuple[str, Any]] = queues.SimpleQueue()
+        self._thread = threading.Thread(target=self._run, name=f"lane-{name}", daemon=True)
+        self._process: subprocess.Popen[bytes] | None = None
+        self._pipe: Pipe | None = None
+        self._who = ""
+        self._born = 0
+        self._ready = False
+        self._working: dict[str, _Working] = {}
+        self._heard_at = self._since = 0.0
+        self._term_at: float | None = None
+        self._ending = ""
+        self._crashes = 0
+        self._start_at = 0.0
+        self._stop_by: float | None = None
+        self._kills = 0
+        self._state: dict[str, Any] = {}
+        self._unable: Failed | None = None
+
+    def start(self) -> None:
+        """Begin."""
+        self._thread.start()
+
+    def stop(self, deadline: float) -> None:
+        """Begin nothing more, and end by then (monotonic seconds)."""
+        self._inbox.put(("stop", deadline))
+
+    def join(self) -> None:
+        """Wait for the end."""
+        if self._thread.ident is not None:
+            self._thread.join()
+
+    def wake(self, cancelled: str = "") -> None:
+        """Something has changed in the queue."""
+        self._inbox.put(("cancel", cancelled) if cancelled else ("wake", None))
+
+    def told(self) -> dict[str, Any]:
+        """What the lane is doing, as plain data."""
+        process = self._process
+        state = "off" if process is None else "starting" if not self._ready else "working" if self._working else "idle"
+        return {
+            "lane": self.device,
+            "state": state,
+            "pid": process.pid if process else None,
+            "jobs": list(self._working),
+            "models": [],
+            **self._state,
+        }
+
+    # --- the thread
+
+    def _run(self) -> None:
+        while True:
+            try:
+                self._tend()
+            except BottegaError as error:  # the disk is full, or gone: there is nothing to do but to try again
+                log.error("%s: %s", self.name, error)
+                self._start_at = max(self._start_at, time.monotonic() + 1.0)
+            if self._stop_by is not None and self._process is None:
+                return
+            try:
+                what, told = self._inbox.get(timeout=self._patience())
+            except queues.Empty:
+                continue
+            try:
+                self._handle(what, told)
+            except BottegaError as error:
+                log.error("%s: %s", self.name, error)
+                self._abandon(str(error))
+
+    def _patience(self) -> float | None:
+        """Seconds until something has to be looked at although nobody says anything; None: for ever."""
+        now = time.monotonic()
+        moments = [self._term_at, self._stop_by if self._process else None]
+        if self._process is None:
+            if self._start_at > now:
+                moments.append(self._start_at)
+        elif not self._ready:
+            moments.append(self._since + self.foreman.limits.start)
+        elif self._working:
+            moments += [now + self.foreman.limits.watch, *(each.stop_by for each in self._working.values())]
+        elif self.name == LIBRARY:
+            moments.append(self._since + self.foreman.limits.idle)
+        due = [moment for moment in moments if moment is not None]
+        return max(0.0, min(due) - now) if due else None
+
+    def _tend(self) -> None:
+        now, limits = time.monotonic(), self.foreman.limits
+        if self._process is None:
+            wanted = self.name == MAKE or self.foreman.queue.waiting(self.name)
+            if wanted and self._stop_by is None and now >= self._start_at:
+                self._spawn()
+            return
+        if self._stop_by is not None and now >= self._stop_by:
+            self._kill("the server ended")
+        elif self._term_at is not None:
+            if now >= self._term_at:
+                self._kill(self._ending)
+        elif not self._ready:
+            if now > self._since + limits.start:
+                self._kill("it did not start")
+        elif self._working:
+            self._watch(now)
+        elif self._stop_by is None and not self._give() and self.name == LIBRARY and now > self._since + limits.idle:
+            self._ask_to_leave()
+
+    def _watch(self, now: float) -> None:
+        limits = self.foreman.limits
+        assert self._process is not None
+        for each in self._working.values():
+            if each.stop_by is not None and now >= each.stop_by:
+                self._kill("it did not stop when told to")
+                return
+        if now - self._heard_at > limits.silence:
+            self._ending = f"it gave no sign of life for {limits.silence:g} seconds"
+            log.warning("%s: worker %s: %s", self.name, self._who, self._ending)
+            self._process.terminate()
+            self._term_at = now + limits.leave
+            return
+        taken = resident(self._process.pid)
+        if (limits.memory and taken > limits.memory) or _memory_is_short(limits.spare, taken):
+            self._kill("it took more memory than there is")
+
+    def _spawn(self) -> None:
+        self.foreman.logs.mkdir(parents=True, exist_ok=True)
+        with open(self.foreman.logs / f"worker-{self.name}.log", "ab") as errors:
+            process = subprocess.Popen(
+                list(self.foreman.command(self.name)),
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                env=self.foreman.environment,
+                start_new_session=True,  # a Ctrl-C in the server's terminal is not for it
+            )
+        assert process.stdin is not None and process.stdout is not None
+        with suppress(OSError):  # where memory runs out, the kernel takes the worker and not the server
+            Path(f"/proc/{process.pid}/oom_score_adj").write_text("500")
+        self._process, self._pipe = process, Pipe(cast(BinaryIO, process.stdin))
+        self._who, self._ready, self._ending, self._term_at = identity(process.pid), False, "", None
+        self._since, self._kills, self._state = time.monotonic(), kernel_kills(), {}
+        threading.Thread(target=self._read, args=(process,), name=f"read-{self.name}", daemon=True).start()
+
+    def _read(self, process: subprocess.Popen[bytes]) -> None:
+        assert process.stdout is not None
+        for message in messages(cast(BinaryIO, process.stdout)):
+            self._inbox.put(("said", message))
+        self._inbox.put(("gone", process))
+
+    def _give(self) -> bool:
+        """Give the worker what is next; whether there was anything."""
+        assert self._pipe is not None
+        for job in self.foreman.queue.lease(self.name, self._who):
+            try:
+                job = self.foreman.ready(job)
+                folder = self.foreman.folder(job)
+            except BottegaError as error:
+                self.foreman.queue.fail(job.id, Failed(type(error).__name__, error.what, error.remedy))
+                return True
+            now = time.monotonic()
+            self._working[job.id] = _Working(job, now)
+            self._heard_at = now
+            with suppress(OSError):  # it has died: its end is in the inbox
+                self._pipe.send(
+                    {"do": "work", "job": job.id, "kind": job.kind, "request": job.request, "folder": str(folder)}
+                )
+            return True
+        return False
+
+    def _handle(self, what: str, told: Any) -> None:
+        if what == "said":
+            self._hear(told)
+        elif what == "gone":
+            self._bury(told)
+        elif what == "cancel":
+            self._cancel(told)
+        elif what == "stop":
+            self._stop_by = told
+            self._ask_to_leave()
+
+    def _ask_to_leave(self) -> None:
+        if self._pipe is not None:
+            with suppress(OSError):
+                self._pipe.send({"do": "stop"})
+
+    def _cancel(self, id: str) -> None:
+        working = self._working.get(id)
+        if working is None or working.stop_by is not None or self._pipe is None:
+            return
+        limits = self.foreman.limits
+        working.stop_by = time.monotonic() + limits.obey + max(2 * working.longest, 1.0)
+        with suppress(OSError):
+            self._pipe.send({"do": "cancel", "job": id})
+
+    def _hear(self, message: Mapping[str, Any]) -> None:
+        queue, say = self.foreman.queue, message["say"]
+        self._heard_at = now = time.monotonic()
+        if say == "hello":
+            self._ready, self._since, self._crashes = True, now, 0
+            self.device = message["facts"].get("device", self.name)
+            self._state = {"name": message["facts"].get("name", ""), "memory": message["facts"].get("memory")}
+            self.foreman.on_hello(self.name, message["facts"])
+            return
+        if say == "beat":
+            self._state |= {name: value for name, value in message.items() if name in ("free", "models")}
+            return
+        if say == "unable":
+            log.error("%s: %s", self.name, message["what"])
+            return
+        working = self._working.get(message["job"])
+        if working is None:
+            return
+        working.longest, working.last = max(working.longest, now - working.last), now
+        job = working.job
+        if say == "event":
+            queue.record(job.id, [_event(message["event"])])
+        elif say == "preview":
+            self.foreman.show(job, base64.b64decode(message["png"]))
+        elif say == "made":
+            queue.record(job.id, [self.foreman.on_made(job, message)])
+        else:
+            self._ended(working, message)
+
+    def _ended(self, working: _Working, message: Mapping[str, Any]) -> None:
+        queue, say, job = self.foreman.queue, message["say"], working.job
+        if say == "done":
+            queue.finish(job.id, _outcome(message, job))
+        elif say == "failed":
+            queue.fail(job.id, Failed(message["error"], message["what"], message["remedy"]))
+        elif self._stop_by is not None and queue.job(job.id).cancelling is False:
+            queue.requeue(job.id, "the server was stopped", counts=False)
+        else:
+            queue.cancelled(job.id)
+        del self._working[job.id]
+        self._since = time.monotonic()
+
+    # --- the end of a worker
+
+    def _kill(self, why: str) -> None:
+        assert self._process is not None
+        self._ending = self._ending or why
+        log.warning("%s: worker %s is killed: %s", self.name, self._who, self._ending)
+        with suppress(OSError):
+            self._process.kill()
+        self._term_at = time.monotonic() + 60.0
+
+    def _abandon(self, why: str) -> None:
+        """What was being recorded could not be: have it all done again."""
+        if self._process is not None:
+            self._kill(why)
+
+    def _bury(self, process: subprocess.Popen[bytes]) -> None:
+        """The worker has hung up: it ends, and what it had in hand waits again, or fails."""
+        if process is not self._process:
+            return
+        assert self._pipe is not None and process.stdout is not None
+        self._pipe.close()
+        try:
+            code = process.wait(timeout=self.foreman.limits.leave)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            code = process.wait()
+        process.stdout.close()
+        asked = self._stop_by is not None or (not self._working and code == 0)
+        outside = code == -signal.SIGKILL and not self._ending and kernel_kills() == self._kills
+        why = self._ending or ("it was killed" if outside else _how(code))
+        if not asked:
+            log.warning("%s: worker %s is gone: %s", self.name, self._who, why)
+        was_ready, self._ready = self._ready, False
+        self._process = self._pipe = None
+        self._term_at = None
+        for id, working in list(self._working.items()):
+            del self._working[id]
+            if working.stop_by is not None:
+                self.foreman.queue.cancelled(id)
+            else:
+                # Whoever kills a worker from outside says nothing against the job that it had in hand.
+                self.foreman.queue.requeue(id, why, counts=not (outside or self._stop_by is not None))
+        if not asked:
+            if not was_ready:
+                self._crashes += 1
+            backoff = self.foreman.limits.backoff
+            self._start_at = time.monotonic() + backoff[min(self._crashes, len(backoff) - 1)]
+
+
+def end_orphan(worker: str) -> None:
+    """Make sure that a worker of a server that is gone is gone as well, so that no two do the same."""
+    number = worker.partition(":")[0]
+    if not worker.endswith(":") and lives(worker):
+        with suppress(OSError):
+            os.kill(int(number), signal.SIGKILL)
+        deadline = time.monotonic() + 5.0
+        while lives(worker) and time.monotonic() < deadline:
+            time.sleep(0.01)
+
+
+def _how(code: int) -> str:
+    """How a process ended, in words."""
+    if code < 0:
+        return f"it ended with {signal.Signals(-code).name}"
+    return f"it ended with exit code {code}"
+
+
+def _memory_is_short(spare: int, taken: int) -> bool:
+    from bottega.runtime.plan import available_memory
+
+    return taken > spare and available_memory() < spare
+
+
+def _event(told: Mapping[str, Any]) -> Started | Step | Note:
+    kinds: dict[str, type[Started | Step | Note]] = {"started": Started, "step": Step, "note": Note}
+    return kinds[told["event"]](**{name: value for name, value in told.items() if name != "event"})
+
+
+def _outcome(message: Mapping[str, Any], job: Job) -> Done | Result:
+    if "result" in message:
+        return Result(message["result"])
+    return Done(**message["done"])

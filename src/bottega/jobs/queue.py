@@ -1,0 +1,692 @@
+"""The queue: an SQLite file that holds every job and all that happened to it, and loses neither in a crash."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import sqlite3
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, cast
+
+from bottega.events import Cancelled, Changed, Done, Event, Failed, Queued, Result, Retried, Step
+from bottega.formats.database import Schema, connect, explained, prepare
+from bottega.jobs.job import (
+    CANCELLED,
+    DONE,
+    ENDED,
+    FAILED,
+    OPEN,
+    PAUSED,
+    RUNNING,
+    WAITING,
+    Job,
+    KeyReused,
+    Numbered,
+    QueueError,
+    QueueFull,
+    UnknownJob,
+    WrongState,
+)
+
+MOST_WAITING = 1000
+MOST_ATTEMPTS = 3
+KEEP = 20_000  # ended jobs that are remembered, with their events
+FLUSH_EVERY = 0.25  # seconds that a Step may wait to be written down
+GAP = 10_000  # numbers that are left out at every start: Steps told before a crash may have had them
+_TABLES = """
+CREATE TABLE jobs (
+    seq INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL UNIQUE, kind TEXT NOT NULL, lane TEXT NOT NULL,
+    owner TEXT NOT NULL, state TEXT NOT NULL, request TEXT NOT NULL, digest TEXT NOT NULL, title TEXT NOT NULL,
+    priority INTEGER NOT NULL, position REAL NOT NULL, attempt INTEGER NOT NULL DEFAULT 0,
+    needs TEXT NOT NULL DEFAULT '[]', blocked INTEGER NOT NULL DEFAULT 0, reuse INTEGER NOT NULL DEFAULT 0, key TEXT,
+    created REAL NOT NULL, started REAL, ended REAL, progress TEXT, error TEXT, result TEXT,
+    cancelling INTEGER NOT NULL DEFAULT 0, alike TEXT NOT NULL DEFAULT '', worker TEXT, lease REAL
+);
+CREATE UNIQUE INDEX jobs_key ON jobs (owner, key) WHERE key IS NOT NULL;
+CREATE INDEX jobs_turn ON jobs (state, lane, blocked, priority, owner, position);
+CREATE INDEX jobs_owner ON jobs (owner, state);
+CREATE TABLE needs (job TEXT NOT NULL, needed TEXT NOT NULL, PRIMARY KEY (needed, job)) WITHOUT ROWID;
+CREATE TABLE turns (owner TEXT PRIMARY KEY, served INTEGER NOT NULL) WITHOUT ROWID;
+CREATE TABLE events (
+    number INTEGER PRIMARY KEY, job TEXT NOT NULL, owner TEXT NOT NULL, at REAL NOT NULL, kind TEXT NOT NULL,
+    event TEXT NOT NULL
+);
+CREATE INDEX events_job ON events (job, number);
+CREATE INDEX events_owner ON events (owner, number);
+CREATE TABLE facts (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+"""
+
+SCHEMA = Schema(
+    what="queue",
+    table="jobs",
+    migrations=(_TABLES.strip().removesuffix(";"),),
+    error=QueueError,
+    newer="update Bottega, or move the file away: outputs are not in it",
+    damaged="move it away, or restore a backup: outputs are not in it",
+)
+
+_COLUMNS = (
+    "id, kind, lane, owner, state, request, digest, title, priority, position, attempt, needs, reuse, key, created, "
+    "started, ended, progress, error, result, cancelling"
+)
+
+_READY = "state = 'waiting' AND lane = :lane AND blocked = 0"
+# Of those of the highest priority the first of each owner, and of these the one whose owner was served longest ago.
+_NEXT = f"""
+SELECT id, owner, alike FROM jobs JOIN (
+    SELECT owner AS whose, min(position) AS first FROM jobs
+    WHERE {_READY} AND priority = (SELECT max(priority) FROM jobs WHERE {_READY}) GROUP BY owner
+) ON owner = whose AND position = first
+WHERE {_READY} ORDER BY coalesce((SELECT served FROM turns WHERE turns.owner = jobs.owner), 0), position LIMIT 1
+"""
+
+Listener = Callable[[Numbered], None]
+
+
+class Queue:
+    """An open queue, safe to share between threads; one process at a time writes to it.
+
+    `cap` is how many jobs may wait at once, `quota(owner)` how many of one owner (None: as many as there is room for).
+    """
+
+    def __init__(
+        self, path: Path, *, cap: int = MOST_WAITING, keep: int = KEEP, clock: Callable[[], float] = time.time
+    ) -> None:
+        self.path = path
+        self.cap = cap
+        self.keep = keep
+        self.quota: Callable[[str], int | None] = lambda owner: None
+        self._clock = clock
+        self._lock = threading.RLock()
+        self._reading = threading.Lock()
+        self._listeners: list[Listener] = []
+        self._told: list[Numbered] = []  # within a transaction: heard once it is committed
+        self._steps: list[Numbered] = []  # not written down yet
+        self._flushed = 0.0
+        self._ended = 0
+        self._write = _open(path)
+        self._read = _connect(path)
+        (last,) = self._write.execute("SELECT coalesce(max(number), 0) FROM events").fetchone()
+        self._number = max(int(last), int(self._fact("number", "0"))) + GAP
+        (self._ended,) = self._write.execute(f"SELECT count(*) FROM jobs WHERE state IN {_quoted(ENDED)}").fetchone()
+
+    def close(self) -> None:
+        """Write down what is left, and let go of the file."""
+        with self._lock, self._reading:
+            self._flush()
+            with self._transaction():
+                self._set_fact("clean", "1")
+            self._write.close()
+            self._read.close()
+
+    # --- asking for work
+
+    def submit(
+        self,
+        kind: str,
+        request: Mapping[str, Any],
+        *,
+        lane: str,
+        owner: str,
+        title: str = "",
+        digest: str = "",
+        priority: int = 0,
+        key: str | None = None,
+        after: Sequence[str] = (),
+        reuse: bool = False,
+        alike: str = "",
+        same: Mapping[str, Any] | None = None,
+    ) -> Job:
+        """Put a job at the end of its owner's line; once this returns, it is on disk.
+
+        The same key of the same owner with the same request answers with the job that there is already; `same` is what
+        is compared instead of the request where that has something drawn in it. Jobs that are `alike` may be done
+        together. Raises QueueFull, KeyReused, UnknownJob for one of `after`.
+        """
+        told = _dump(request)
+        asked = _dump(same) if same is not None else told
+        with self._lock:
+            if key is not None and (known := self._with_key(owner, key, asked)):
+                return known
+            waiting, own = self._write.execute(
+                f"SELECT count(*), coalesce(sum(owner = ?), 0) FROM jobs WHERE state IN {_quoted((WAITING, PAUSED))}",
+                (owner,),
+            ).fetchone()
+            allowed = self.quota(owner)
+            if waiting >= self.cap:
+                raise QueueFull(f"{waiting:,} jobs are waiting, which is all there is room for", "try again later", 10)
+            if allowed is not None and own >= allowed:
+                raise QueueFull(f"{own:,} of your jobs are waiting, as many as you may have", "wait for them", 10)
+            id, now = secrets.token_hex(10), self._clock()
+            with self._transaction():
+                blocked = self._depend(id, after)
+                (position,) = self._write.execute("SELECT coalesce(max(position), 0) + 1 FROM jobs").fetchone()
+                self._write.execute(
+                    "INSERT INTO jobs (id, kind, lane, owner, state, request, digest, title, priority, position, needs,"
+                    " blocked, reuse, key, created, alike) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                    (id, kind, lane, owner, WAITING, told, digest, title, priority, position, json.dumps(list(after)),
+                     blocked, reuse, key, now, alike),
+                )  # fmt: skip
+                if key is not None and same is not None:
+                    self._set_fact(f"asked {id}", asked)
+                self._say(id, owner, Queued(id, waiting))
+            return self._job(self._write, id)
+
+    def _with_key(self, owner: str, key: str, asked: str) -> Job | None:
+        row = self._write.execute("SELECT id, request FROM jobs WHERE owner = ? AND key = ?", (owner, key)).fetchone()
+        if row is None:
+            return None
+        if self._fact(f"asked {row[0]}", row[1]) != asked:
+            raise KeyReused(f"the idempotency key {key!r} was used for another request", "use a new key for a new job")
+        return self._job(self._write, row[0])
+
+    def _depend(self, id: str, after: Sequence[str]) -> int:
+        blocked = 0
+        for needed in dict.fromkeys(after):
+            other = self._job(self._write, needed)
+            if other.state in (FAILED, CANCELLED):
+                raise WrongState(
+                    f"the job {needed} that it is to follow has {_past(other.state)}", "retry that one first"
+                )
+            if not other.over:
+                self._write.execute("INSERT INTO needs (job, needed) VALUES (?, ?)", (id, needed))
+                blocked += 1
+        return blocked
+
+    # --- looking
+
+    def job(self, id: str) -> Job:
+        """The job of that id; raises UnknownJob."""
+        with self._reading:
+            return self._job(self._read, id)
+
+    def jobs(
+        self,
+        *,
+        owner: str | None = None,
+        states: Sequence[str] = (),
+        limit: int = 100,
+        before: str | None = None,
+    ) -> list[Job]:
+        """Jobs, the newest first; those of states that are still open in the order in which their turn comes.
+
+        `before` is the last job of the page before this one.
+        """
+        in_order = bool(states) and set(states) <= set(OPEN)
+        key = "(state = 'running', priority, -position)" if in_order else "(seq)"
+        order = "state = 'running' DESC, priority DESC, position" if in_order else "seq DESC"
+        where, values = ["1"], []
+        if owner is not None:
+            where.append("owner = ?")
+            values.append(owner)
+        if states:
+            where.append(f"state IN ({', '.join('?' * len(states))})")
+            values += states
+        if before is not None:
+            where.append(f"{key} < (SELECT {key.strip('()')} FROM jobs WHERE id = ?)")
+            values.append(before)
+        query = f"SELECT {_COLUMNS} FROM jobs WHERE {' AND '.join(where)} ORDER BY {order} LIMIT ?"
+        with self._reading:
+            return [_job_of(row) for row in self._read.execute(query, (*values, limit))]
+
+    def counts(self, owner: str | None = None) -> dict[str, int]:
+        """How many jobs are in each state."""
+        query = "SELECT state, count(*) FROM jobs WHERE ? IS NULL OR owner = ? GROUP BY state"
+        with self._reading:
+            return dict(self._read.execute(query, (owner, owner)).fetchall())
+
+    def events(
+        self, after: int = 0, *, job: str | None = None, owner: str | None = None, limit: int = 1000
+    ) -> list[Numbered]:
+        """What happened after the event of that number, in order."""
+        self.flush()
+        where, values = ["number > ?"], cast(list[object], [after])
+        for name, value in (("job", job), ("owner", owner)):
+            if value is not None:
+                where.append(f"{name} = ?")
+                values.append(value)
+        query = f"SELECT number, job, owner, at, event FROM events WHERE {' AND '.join(where)} ORDER BY number LIMIT ?"
+        with self._reading:
+            rows = self._read.execute(query, (*values, limit)).fetchall()
+        return [Numbered(number, job, owner, at, json.loads(event)) for number, job, owner, at, event in rows]
+
+    @property
+    def last_event(self) -> int:
+        """The number of the newest event."""
+        return self._number
+
+    def listen(self, listener: Listener) -> Callable[[], None]:
+        """Call this with every event, in order, once it is on disk (a Step: at once); the answer ends it.
+
+        It is called by whoever caused the event, and has to be quick.
+        """
+        with self._lock:
+            self._listeners = [*self._listeners, listener]
+
+        def end() -> None:
+            with self._lock:
+                self._listeners = [each for each in self._listeners if each is not listener]
+
+        return end
+
+    # --- steering
+
+    def cancel(self, id: str) -> Job:
+        """End a job: at once if it waits, else within a step. One that has ended stays as it is."""
+        with self._lock, self._transaction():
+            job = self._job(self._write, id)
+            if job.state == RUNNING and not job.cancelling:
+                self._write.execute("UPDATE jobs SET cancelling = 1 WHERE id = ?", (id,))
+                self._say(id, job.owner, Changed("cancelling"))
+            elif job.state in (WAITING, PAUSED):
+                self._end(job, CANCELLED, Cancelled())
+            return self._job(self._write, id)
+
+    def pause(self, id: str) -> Job:
+        """Keep a job that waits from being begun; WrongState for one that does not wait."""
+        return self._change(id, (WAITING, PAUSED), PAUSED, "paused")
+
+    def resume(self, id: str) -> Job:
+        """Let a paused job wait for its turn again."""
+        return self._change(id, (PAUSED, WAITING), WAITING, "resumed")
+
+    def _change(self, id: str, allowed: Sequence[str], state: str, word: str) -> Job:
+        with self._lock, self._transaction():
+            job = self._job(self._write, id)
+            if job.state not in allowed:
+                raise WrongState(f"the job {id} is {job.state}, so it can't be {word}", "see `bottega jobs show`")
+            if job.state != state:
+                self._write.execute("UPDATE jobs SET state = ? WHERE id = ?", (state, id))
+                self._say(id, job.owner, Changed(word))
+            return self._job(self._write, id)
+
+    def retry(self, id: str) -> Job:
+        """Have a job that failed or was cancelled wait again, as if it had never run."""
+        with self._lock, self._transaction():
+            job = self._job(self._write, id)
+            if job.state not in (FAILED, CANCELLED):
+                raise WrongState(f"the job {id} is {job.state}: there is nothing to try again", "submit it anew")
+            blocked = self._depend(id, job.after)
+            self._write.execute(
+                "UPDATE jobs SET state = ?, attempt = 0, error = NULL, ended = NULL, started = NULL, progress = NULL, "
+                "cancelling = 0, blocked = ? WHERE id = ?",
+                (WAITING, blocked, id),
+            )
+            self._ended -= 1
+            self._say(id, job.owner, Retried(0, "somebody asked for it"))
+            return self._job(self._write, id)
+
+    def move(self, id: str, before: str | None) -> Job:
+        """Give a waiting job the place right before another one, or the last of all; it takes that one's priority."""
+        with self._lock, self._transaction():
+            job = self._job(self._write, id)
+            if job.state not in (WAITING, PAUSED):
+                raise WrongState(f"the job {id} is {job.state}, so it has no place in the line", "move one that waits")
+            priority = job.priority
+            if before is None:
+                (position,) = self._write.execute("SELECT max(position) + 1 FROM jobs").fetchone()
+            elif before == id:
+                return job
+            else:
+                other = self._job(self._write, before)
+                priority = other.priority
+                (prior,) = self._write.execute(
+                    "SELECT coalesce(max(position), ? - 1) FROM jobs WHERE position < ? AND id != ?",
+                    (other.position, other.position, id),
+                ).fetchone()
+                position = (prior + other.position) / 2
+                if not prior < position < other.position:  # halved until nothing is left in between
+                    self._spread()
+                    return self.move(id, before)
+            self._write.execute("UPDATE jobs SET position = ?, priority = ? WHERE id = ?", (position, priority, id))
+            self._say(id, job.owner, Changed("moved"))
+            return self._job(self._write, id)
+
+    def _spread(self) -> None:
+        self._write.execute(
+            "UPDATE jobs SET position = places.place FROM (SELECT id AS job, row_number() OVER (ORDER BY position) AS "
+            "place FROM jobs) AS places WHERE id = places.job"
+        )
+
+    def prioritise(self, id: str, priority: int) -> Job:
+        """Give a job another priority: higher ones come first, whosever they are."""
+        with self._lock, self._transaction():
+            job = self._job(self._write, id)
+            self._write.execute("UPDATE jobs SET priority = ? WHERE id = ?", (priority, id))
+            self._say(id, job.owner, Changed("prioritised"))
+            return self._job(self._write, id)
+
+    @property
+    def paused(self) -> bool:
+        """Whether nothing is begun until somebody resumes it all."""
+        with self._lock:
+            return self._fact("paused", "") == "1"
+
+    def pause_all(self) -> None:
+        """Begin no job any more; what runs goes on."""
+        self._pause("1", "paused")
+
+    def resume_all(self) -> None:
+        """Begin jobs again."""
+        self._pause("", "resumed")
+
+    def _pause(self, value: str, word: str) -> None:
+        with self._lock, self._transaction():
+            self._set_fact("paused", value)
+            self._say("", "", Changed(word))
+
+    # --- for the foreman
+
+    def lease(self, lane: str, worker: str, *, most: int = 1, seconds: float = 3600.0) -> list[Job]:
+        """The jobs of a lane whose turn it is, given to a worker: one, or up to `most` that are alike.
+
+        The highest priority comes first, then whose owner was served longest ago, then who came first.
+        """
+        with self._lock:
+            if self._fact("paused", "") == "1":
+                return []
+            first = self._next(lane)
+            if first is None:
+                return []
+            ids = [first[0]]
+            if most > 1 and first[2]:
+                ids += [
+                    id
+                    for (id,) in self._write.execute(
+                        "SELECT id FROM jobs WHERE state = 'waiting' AND lane = ? AND blocked = 0 AND alike = ? AND "
+                        "id != ? ORDER BY priority DESC, position LIMIT ?",
+                        (lane, first[2], first[0], most - 1),
+                    )
+                ]
+            now = self._clock()
+            with self._transaction():
+                for id in ids:
+                    self._write.execute(
+                        "UPDATE jobs SET state = 'running', attempt = attempt + 1, started = ?, worker = ?, lease = ?, "
+                        "progress = NULL WHERE id = ?",
+                        (now, worker, now + seconds, id),
+                    )
+                self._write.execute(
+                    "INSERT INTO turns (owner, served) VALUES (?, (SELECT coalesce(max(served), 0) + 1 FROM turns)) "
+                    "ON CONFLICT (owner) DO UPDATE SET served = excluded.served",
+                    (first[1],),
+                )
+            return [self._job(self._write, id) for id in ids]
+
+    def _next(self, lane: str) -> tuple[str, str, str] | None:
+        row: tuple[str, str, str] | None = self._write.execute(_NEXT, {"lane": lane}).fetchone()
+        return row
+
+    def waiting(self, lane: str) -> int:
+        """How many jobs of a lane could be begun now."""
+        query = "SELECT count(*) FROM jobs WHERE state = 'waiting' AND lane = ? AND blocked = 0"
+        with self._lock:
+            return 0 if self._fact("paused", "") == "1" else int(self._write.execute(query, (lane,)).fetchone()[0])
+
+    def record(self, id: str, events: Iterable[Event]) -> None:
+        """Keep what a running job tells of; Steps are heard at once and written down within FLUSH_EVERY seconds."""
+        with self._lock:
+            owner = self._job(self._write, id).owner
+            for event in events:
+                if isinstance(event, Step):
+                    self._number += 1
+                    told = Numbered(self._number, id, owner, self._clock(), event.to_json())
+                    self._steps.append(told)
+                    for listener in self._listeners:
+                        listener(told)
+                else:
+                    with self._transaction():
+                        self._say(id, owner, event)
+            if self._steps and time.monotonic() - self._flushed > FLUSH_EVERY:
+                self._flush()
+
+    def settle(self, id: str, request: Mapping[str, Any], digest: str, alike: str = "") -> None:
+        """Give a job the request that it turns out to be, now that the jobs before it are done."""
+        with self._lock, self._transaction():
+            self._write.execute(
+                "UPDATE jobs SET request = ?, digest = ?, alike = ? WHERE id = ?", (_dump(request), digest, alike, id)
+            )
+
+    def finish(self, id: str, event: Done | Result) -> Job:
+        """A job is done; what waited for it may begin."""
+        with self._lock, self._transaction():
+            job = self._job(self._write, id)
+            if not job.over:
+                result = event.data if isinstance(event, Result) else None
+                self._end(job, DONE, event, result=result)
+            return self._job(self._write, id)
+
+    def fail(self, id: str, error: Failed) -> Job:
+        """A job has failed for good, and with it what waited for it."""
+        with self._lock, self._transaction():
+            job = self._job(self._write, id)
+            if not job.over:
+                self._end(job, FAILED, error)
+            return self._job(self._write, id)
+
+    def cancelled(self, id: str) -> Job:
+        """A running job has stopped because it was cancelled."""
+        with self._lock, self._transaction():
+            job = self._job(self._write, id)
+            if not job.over:
+                self._end(job, CANCELLED, Cancelled())
+            return self._job(self._write, id)
+
+    def requeue(self, id: str, why: str, *, counts: bool) -> Job:
+        """A running job was broken off through no choice of anybody: it waits again, in its old place.
+
+        An attempt that `counts` is one of the MOST_ATTEMPTS that a job has; when they are used up, it fails.
+        """
+        with self._lock, self._transaction():
+            job = self._job(self._write, id)
+            if job.state != RUNNING:
+                return job
+            if job.cancelling:
+                self._end(job, CANCELLED, Cancelled())
+            elif counts and job.attempt >= MOST_ATTEMPTS:
+                what = f"the worker crashed {job.attempt} times on it; the last time {why}"
+                self._end(job, FAILED, Failed("WorkerCrashed", what, "see the log; it may be too much for it"))
+            else:
+                self._write.execute(
+                    "UPDATE jobs SET state = 'waiting', started = NULL, worker = NULL, lease = NULL, progress = NULL, "
+                    "attempt = ? WHERE id = ?",
+                    (job.attempt if counts else job.attempt - 1, id),
+                )
+                self._say(id, job.owner, Retried(job.attempt, why))
+            return self._job(self._write, id)
+
+    def running(self) -> list[tuple[Job, str]]:
+        """The jobs that somebody is said to work on, and who."""
+        with self._lock:
+            rows = self._write.execute(f"SELECT worker, {_COLUMNS} FROM jobs WHERE state = 'running' ORDER BY seq")
+            return [(_job_of(rest), worker or "") for worker, *rest in rows]
+
+    def flush(self) -> None:
+        """Write down the Steps that were only told so far."""
+        with self._lock:
+            self._flush()
+
+    # --- within
+
+    def _end(self, job: Job, state: str, event: Event, result: Any = None) -> None:
+        """The last thing that happens to a job; Steps of it are no longer of use to anybody."""
+        error = _dump(_without_kind(event.to_json())) if isinstance(event, Failed) else None
+        self._steps = [told for told in self._steps if told.job != job.id]
+        self._write.execute("DELETE FROM events WHERE job = ? AND kind = 'step'", (job.id,))
+        self._write.execute(
+            "UPDATE jobs SET state = ?, ended = ?, error = ?, result = ?, progress = NULL, cancelling = 0, "
+            "worker = NULL, lease = NULL WHERE id = ?",
+            (state, self._clock(), error, None if result is None else _dump(result), job.id),
+        )
+        self._say(job.id, job.owner, event)
+        self._ended += 1
+        followers = [id for (id,) in self._write.execute("SELECT job FROM needs WHERE needed = ?", (job.id,))]
+        self._write.execute("DELETE FROM needs WHERE needed = ?", (job.id,))
+        for id in followers:
+            follower = self._job(self._write, id)
+            if state == DONE:
+                self._write.execute("UPDATE jobs SET blocked = blocked - 1 WHERE id = ?", (id,))
+            elif not follower.over:
+                what = f"the job {job.id} that it was to follow has {_past(state)}"
+                why = f": {event.what}" if isinstance(event, Failed) else ""
+                self._end(follower, FAILED, Failed("DependencyFailed", what + why, "retry that one, then this one"))
+        if self._ended > self.keep + 500:
+            self._prune()
+
+    def _prune(self) -> None:
+        """Forget the oldest of the jobs that have ended, beyond those that are kept."""
+        self._write.execute("CREATE TEMP TABLE IF NOT EXISTS forgotten AS SELECT id FROM jobs WHERE 0")
+        self._write.execute("DELETE FROM temp.forgotten")
+        self._write.execute(
+            f"INSERT INTO temp.forgotten SELECT id FROM jobs WHERE state IN {_quoted(ENDED)} ORDER BY ended LIMIT ?",
+            (self._ended - self.keep,),
+        )
+        self._write.execute("DELETE FROM events WHERE job IN (SELECT id FROM temp.forgotten)")
+        self._write.execute("DELETE FROM facts WHERE name IN (SELECT 'asked ' || id FROM temp.forgotten)")
+        self._ended -= self._write.execute("DELETE FROM jobs WHERE id IN (SELECT id FROM temp.forgotten)").rowcount
+        self._write.execute("DELETE FROM events WHERE job = '' AND number < ?", (self._number - 100_000,))
+
+    def _say(self, id: str, owner: str, event: Event) -> None:
+        """Within a transaction: write an event down; it is heard once it is on disk."""
+        self._number += 1
+        told = Numbered(self._number, id, owner, self._clock(), event.to_json())
+        self._told.append(told)
+        self._put(told)
+
+    def _put(self, told: Numbered) -> None:
+        self._write.execute(
+            "INSERT INTO events (number, job, owner, at, kind, event) VALUES (?, ?, ?, ?, ?, ?)",
+            (told.number, told.job, told.owner, told.at, told.event["event"], _dump(told.event)),
+        )
+
+    def _flush(self) -> None:
+        if not self._steps:
+            return
+        with self._transaction():
+            pass  # a transaction writes them down first
+
+    def _write_steps(self) -> None:
+        latest = {told.job: told.event for told in self._steps}
+        for told in self._steps:
+            self._put(told)
+        for id, event in latest.items():
+            progress = {name: event[name] for name in ("phase", "done", "total", "image")}
+            self._write.execute(
+                "UPDATE jobs SET progress = ? WHERE id = ? AND state = 'running'", (_dump(progress), id)
+            )
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        """All of it or nothing, on disk when it ends; only then the listeners hear what was said in it."""
+        if self._write.in_transaction:
+            yield
+            return
+        steps = self._steps
+        with explained(self.path, SCHEMA):
+            try:
+                self._write.execute("BEGIN IMMEDIATE")
+                self._write_steps()
+                yield
+                self._write.execute("COMMIT")
+            except BaseException:
+                self._told = []
+                self._steps = steps
+                if self._write.in_transaction:
+                    self._write.execute("ROLLBACK")
+                raise
+        self._steps = []
+        self._flushed = time.monotonic()
+        told, self._told = self._told, []
+        for each in told:
+            for listener in self._listeners:
+                listener(each)
+
+    def _job(self, connection: sqlite3.Connection, id: str) -> Job:
+        with explained(self.path, SCHEMA):
+            row = connection.execute(f"SELECT {_COLUMNS} FROM jobs WHERE id = ?", (id,)).fetchone()
+        if row is None:
+            raise UnknownJob(id)
+        return _job_of(row)
+
+    def _fact(self, name: str, otherwise: str) -> str:
+        row = self._write.execute("SELECT value FROM facts WHERE name = ?", (name,)).fetchone()
+        return str(row[0]) if row else otherwise
+
+    def _set_fact(self, name: str, value: str) -> None:
+        self._write.execute("INSERT OR REPLACE INTO facts (name, value) VALUES (?, ?)", (name, value))
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    connection = connect(os.fspath(path), check_same_thread=False)
+    connection.execute("PRAGMA synchronous = FULL")
+    return connection
+
+
+def _open(path: Path) -> sqlite3.Connection:
+    """A connection to a sound queue of this version, made if there is none."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise QueueError(f"{path.parent}: can't be made ({reason})", "set BOTTEGA_HOME to a folder of yours") from None
+    with explained(path, SCHEMA):
+        connection = _connect(path)
+        try:
+            prepare(connection, SCHEMA)
+            if connection.execute("DELETE FROM facts WHERE name = 'clean'").rowcount == 0:
+                (verdict,) = connection.execute("PRAGMA quick_check(1)").fetchone()
+                if verdict != "ok":
+                    raise QueueError(f"{path} is damaged: {verdict}", SCHEMA.damaged)
+        except BaseException:
+            connection.close()
+            raise
+    return connection
+
+
+def _job_of(row: Sequence[Any]) -> Job:
+    (id, kind, lane, owner, state, request, digest, title, priority, position, attempt, needs, reuse, key, created,
+     started, ended, progress, error, result, cancelling) = row  # fmt: skip
+    return Job(
+        id=id,
+        kind=kind,
+        lane=lane,
+        owner=owner,
+        state=state,
+        request=json.loads(request),
+        digest=digest,
+        title=title,
+        priority=priority,
+        position=position,
+        attempt=attempt,
+        after=tuple(json.loads(needs)),
+        reuse=bool(reuse),
+        key=key,
+        created=created,
+        started=started,
+        ended=ended,
+        progress=json.loads(progress) if progress else None,
+        error=json.loads(error) if error else None,
+        result=json.loads(result) if result else None,
+        cancelling=bool(cancelling),
+    )
+
+
+def _without_kind(event: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in event.items() if name != "event"}
+
+
+def _dump(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+
+
+def _quoted(words: Sequence[str]) -> str:
+    return "(" + ", ".join(f"'{word}'" for word in words) + ")"
+
+
+def _past(state: str) -> str:
+    return {FAILED: "failed", CANCELLED: "been cancelled"}.get(state, state)
