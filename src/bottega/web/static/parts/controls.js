@@ -100,7 +100,7 @@ const FIELDS = {
     const step = stepOf(knob);
     const slides = Number.isFinite(low) && Number.isFinite(high) && low !== null && high !== null && (high - low) / step <= SLIDES;
     const input = h("input", { type: "number", id, class: "number", step: knob.type === "int" ? "1" : "any", inputmode: knob.type === "int" ? "numeric" : "decimal", min: low ?? null, max: high !== null && Math.abs(high) < EXACT ? high : null });
-    const slider = slides && h("input", { type: "range", min: low, max: high, step, tabindex: "-1", aria: { hidden: "true" } });
+    const slider = slides ? h("input", { type: "range", min: low, max: high, step, tabindex: "-1", aria: { hidden: "true" } }) : null;
     const draw = (value) => slider && (slider.value = value, paint(slider, { "--fill": `${((value - low) / (high - low)) * 100}%` }));
     input.addEventListener("input", () => {
       if (input.value === "" || !input.validity.valid && input.validity.badInput) return;

@@ -44,7 +44,7 @@ export class Result {
    * `mask(output)`, `recipe(output)`, `compare(one, other)`, `example(prompt)`, `again(job)`, `familiar(output, knob)`.
    */
   constructor(context, does) {
-    Object.assign(this, { context, does, outputs: [], failed: new Map(), rates: new Map(), earlier: false, next: null });
+    Object.assign(this, { context, does, outputs: [], failed: new Map(), rates: new Map(), previews: new Map(), earlier: false, next: null });
     this.chosen = context.store.get("chosen"); // the key of an output; null follows the work
     this.place = h("div", { class: "easel-room" });
     this.stage = new Stage({ width: 1, height: 1, alt: "" });
@@ -153,7 +153,9 @@ export class Result {
       const still = this.context.jobs.get(job.id)?.state === "running" && !this.outputs.some((output) => output.job === job.id && output.index === event.image);
       if (still) {
         this.strip.live(job, event.image, { source: picture.src });
+        this.previews.set(`${job.id}-${event.image}`, picture.src);
         if (this.isFollowing(job)) {
+          this.latest = null;
           this.reserve(job, event.image);
           this.stage.picture.src = picture.src;
         }
@@ -181,7 +183,7 @@ export class Result {
   }
 
   /** Whether this job is what is looked at. */
-  isFollowing(job) { return this.chosen === null && (this.shown === null || this.shown?.job === job.id || this.current()?.id === job.id); }
+  isFollowing(job) { return this.chosen === null && (this.looked ? this.looked === job.id : this.shown?.job === job.id || this.current()?.id === job.id); }
 
   /** From now on the work is looked at, whatever is being made. */
   follow(job = null) {
@@ -231,7 +233,7 @@ export class Result {
     const job = looked && (looked.state === "failed" ? this.failed.has(looked.id) : ["waiting", "running", "paused"].includes(looked.state)) ? looked : this.current();
     const failed = this.chosen === null && !looked && [...this.failed.values()].at(-1);
     if (output) this.show_output(output);
-    else if (this.latest && this.outputs.some((one) => keyOf(one) === this.latest) && !this.coming(job)) this.show_output(this.outputs.find((one) => keyOf(one) === this.latest));
+    else if (this.newest) this.show_output(this.newest);
     else if (failed && !job) this.show_failure(failed);
     else if (job?.state === "failed") this.show_failure(job);
     else if (job) this.show_job(job);
@@ -243,8 +245,8 @@ export class Result {
     this.does.changed?.();
   }
 
-  /** Whether something of this job can be seen already; until then what was made last stays in the frame. */
-  coming(job) { return job && job.id === this.previewed; }
+  /** What was made last, which stays in the frame until there is something to see of the next one. */
+  get newest() { return this.latest ? this.outputs.find((one) => keyOf(one) === this.latest) : null; }
 
   show_output(output) {
     this.empty(false);
@@ -271,15 +273,13 @@ export class Result {
   reserve(job, image) {
     const recipe = job.request?.recipe ?? {};
     const size = recipe.size ?? { width: 512, height: 512 };
-    this.latest = null;
-    this.previewed = job.id;
     if (this.shown?.job === job.id && this.shown.image === image) return;
     const same = this.shown?.job === job.id;
     this.shown = { job: job.id, image };
     if (same && this.stage.width === size.width && this.stage.height === size.height) return;
     this.stage.change({ width: size.width, height: size.height, alt: recipe.prompt || "" });
     this.stage.coming = null;
-    this.stage.picture.src = BLANK;
+    this.stage.picture.src = this.previews.get(`${job.id}-${image}`) ?? BLANK;
   }
 
   show_failure(job) {
@@ -307,7 +307,7 @@ export class Result {
     fill(this.over, h("div", { class: "empty" }, window_drawing(),
       h("h1", { text: t("empty.title") }), h("p", { class: "soft prose", text: t("empty.text") }),
       h("ul", { class: "examples" }, EXAMPLES.map((words) => h("li", {}, h("button", { type: "button", class: "example", text: words, on: { click: () => this.does.example(words) } })))),
-      h("button", { type: "button", class: "main", text: t("empty.first"), on: { click: () => this.does.example(EXAMPLES[0], true) } })));
+      h("button", { type: "button", text: t("empty.first"), on: { click: () => this.does.example(EXAMPLES[0], true) } })));
   }
 
   caption() {

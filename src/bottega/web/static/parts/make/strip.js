@@ -50,6 +50,13 @@ export class Strip {
       const rest = job.state === "failed" ? 0 : left.length - shown.length;
       shown.reverse().forEach((index, place) => items.push({ key: `${job.alias ?? job.id}-${index}`, job, index, recipe, rest: place === 0 ? rest : 0 }));
     }
+    // How many pictures come first, so that a waiting tile can say when its turn is.
+    let ahead = 0;
+    for (const item of [...items].reverse()) {
+      if (item.job.state === "failed") continue;
+      item.ahead = ahead;
+      ahead += 1 + item.rest;
+    }
     for (const output of outputs) items.push({ key: keyOf(output), output });
     this.items = items;
     const keep = new Set();
@@ -111,7 +118,7 @@ export class Strip {
     tile.close.hidden = Boolean(output) || Boolean(job.local);
     if (!output) tile.close.setAttribute("aria-label", t(state === "failed" ? "strip.dismiss" : state === "running" ? "strip.stop" : "strip.cancel"));
     tile.close.title = tile.close.getAttribute("aria-label") ?? "";
-    fill(tile.sign, item.rest ? `+${item.rest}` : !output && state === "failed" ? icon("warn") : null);
+    fill(tile.sign, item.rest ? `+${item.rest}` : output ? null : state === "failed" ? icon("warn") : state === "paused" ? icon("pause") : item.ahead ? String(item.ahead) : null);
     if (output && tile.shown !== output.id) {
       tile.shown = output.id;
       tile.picture.src = `/api/outputs/${output.id}/thumbnail?size=256`;
