@@ -57,6 +57,7 @@ SETTINGS = {
     "parallel_downloads": ("1 to 8", "how many files are fetched at once"),
     "keep_free_mb": ("MiB", "what a download leaves free on the disk"),
     "stall_seconds": ("seconds", "how long a download waits for a server that has fallen silent"),
+    "trash_days": ("days", "how long deleted outputs stay in the trash, from where they can be restored"),
     "host": ("address", "where `serve` listens: this machine only, unless it is told otherwise"),
     "port": ("0 to 65535", "the port of `serve`"),
     "names": (

@@ -32,7 +32,7 @@ def recipe_of(prompt: str = "a red house", seed: int = 7, **fields: Any) -> Reci
     )
 
 
-def write_output(folder: Path, recipe: Recipe | None = None, *, id: str = "", at: float = 0, **facts: Any) -> Output:
+def write_output(folder: Path, recipe: Recipe | None = None, /, *, id: str = "", at: float = 0, **facts: Any) -> Output:
     """Write a picture with its recipe inside, and what the gallery is to be told of it; `at` seconds after noon."""
     recipe = recipe or recipe_of()
     number = sum(1 for _ in folder.rglob("*.*"))

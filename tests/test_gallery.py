@@ -2,14 +2,33 @@
 
 from __future__ import annotations
 
+import io
+import json
+import os
+import shutil
+import sqlite3
+import threading
+import time
+import zipfile
+import zlib
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 from gallery_outputs import NOON, recipe_of, write_output
+from PIL import Image
 
-from bottega.gallery import BadCursor, Gallery, UnknownOutput
+from bottega.errors import FileError, FormatError, Interrupted
+from bottega.formats.media import encode
+from bottega.gallery import Adopted, BadCursor, Gallery, GalleryError, UnknownOutput, Upkeep
+from bottega.gallery.export import safe_name
+from bottega.gallery.thumbnails import Thumbnails
+from bottega.recipe import Ref
+
+OTHER = Ref(name="other", sha256="cd" * 32)
 
 
 @pytest.fixture
@@ -130,3 +149,462 @@ def test_fields_of_recipes_are_found(gallery: Gallery, folder: Path, field: dict
     other = recipe_of(sampler="DPM++ 2M", knobs={"clip_skip": 2, "variation_seed": 5, "variation_strength": 0.1})
     gallery.add(write_output(folder, other, id="c-0", at=3))
     assert ids(gallery, field=field) == found
+
+
+@pytest.mark.parametrize(
+    ("asked", "found"),
+    [
+        ({"owner": "ann"}, ["c-0", "a-0"]),
+        ({"owner": "nobody"}, []),
+        ({"model": "STARTER"}, ["b-0", "a-0"]),
+        ({"model": "star image"}, ["b-0", "a-0"]),
+        ({"model": "cdcdcdcd"}, ["c-0"]),
+        ({"model": "cdcdcd"}, []),
+        ({"task": "inpaint"}, ["c-0"]),
+        ({"task": "nothing"}, []),
+        ({"since": NOON + 2}, ["c-0", "b-0"]),
+        ({"until": NOON + 2}, ["a-0"]),
+        ({"since": NOON + 2, "until": NOON + 3}, ["b-0"]),
+        ({"since": 1e300}, []),
+        ({"favourite": True}, ["b-0"]),
+        ({"favourite": False}, ["c-0", "a-0"]),
+        ({"folder": "houses"}, ["b-0"]),
+        ({"folder": ""}, ["c-0", "a-0"]),
+        ({"folder": "boats"}, []),
+        ({"text": "red", "owner": "bob", "favourite": True, "field": {"steps": "20"}}, ["b-0"]),
+        ({"text": "red", "owner": "bob", "favourite": False}, []),
+    ],
+)
+def test_conditions_narrow(gallery: Gallery, folder: Path, asked: dict[str, object], found: list[str]) -> None:
+    gallery.add(write_output(folder, id="a-0", at=1))
+    gallery.add(write_output(folder, id="b-0", at=2, owner="bob"))
+    gallery.add(write_output(folder, recipe_of(model=OTHER, task="inpaint"), id="c-0", at=3))
+    gallery.mark("b-0", favourite=True, folder="  houses ")
+    assert ids(gallery, **asked) == found
+    assert gallery.outputs(**asked).total == len(found)  # type: ignore[arg-type]
+
+
+def test_folders_are_counted_by_owner(gallery: Gallery, folder: Path) -> None:
+    for number, (owner, place) in enumerate([("ann", "z"), ("ann", "a"), ("ann", "z"), ("bob", "z"), ("bob", "")]):
+        gallery.add(write_output(folder, id=f"j{number}-0", owner=owner, folder=place))
+    assert gallery.folders("ann") == [("a", 1), ("z", 2)]
+    gallery.delete(["j1-0"])
+    gallery.mark("j0-0", folder="")
+    assert gallery.folders("ann") == [("z", 1)]
+
+
+def test_what_was_made_before_is_found_by_its_recipe_and_by_its_bytes(gallery: Gallery, folder: Path) -> None:
+    first = gallery.add(write_output(folder, id="a-0", at=1))
+    gallery.add(write_output(folder, recipe_of(seed=8), id="b-0", at=2))
+    gallery.add(write_output(folder, id="c-0", at=3, owner="bob"))
+    again = gallery.add(write_output(folder, id="d-0", at=4))
+    assert gallery.with_digest(first.digest, "ann") == [first, again]
+    assert gallery.by_sha256(first.sha256) == [first]
+    gallery.delete(["a-0"])
+    assert gallery.with_digest(first.digest, "ann") == [again]
+    assert gallery.with_digest("", "ann") == []
+
+
+# --- the trash -------------------------------------------------------------------------------------------------------
+
+
+def test_the_trash_gives_back_exactly_what_it_got(gallery: Gallery, folder: Path) -> None:
+    gallery.add(write_output(folder, id="a-0", at=1))
+    told = gallery.add(write_output(folder, id="b-0", at=2, favourite=True, folder="houses"))
+    gallery.delete(["b-0"])
+    assert ids(gallery) == ["a-0"] and ids(gallery, deleted=True) == ["b-0"]
+    assert ids(gallery, text="red", deleted=True) == ["b-0"]
+    since = gallery.output("b-0").deleted
+    assert since is not None and told.path.exists()
+    gallery.delete(["b-0"])
+    assert gallery.output("b-0").deleted == since
+    gallery.restore(["b-0", "b-0"])
+    assert gallery.output("b-0") == told
+    assert ids(gallery) == ["b-0", "a-0"]
+
+
+def test_deleting_is_all_or_nothing(gallery: Gallery, folder: Path) -> None:
+    gallery.add(write_output(folder, id="a-0"))
+    with pytest.raises(UnknownOutput):
+        gallery.delete(["a-0", "nobody"])
+    assert ids(gallery) == ["a-0"]
+
+
+def test_what_is_made_again_stays_in_the_trash(gallery: Gallery, folder: Path) -> None:
+    told = write_output(folder, id="a-0")
+    gallery.add(told)
+    gallery.delete(["a-0"])
+    assert gallery.add(told).deleted is not None
+
+
+def test_emptying_removes_the_files_that_are_still_what_was_made(gallery: Gallery, folder: Path) -> None:
+    kept, old, others, linked = (write_output(folder, id=f"{name}-0") for name in ("kept", "old", "others", "linked"))
+    for output in (kept, old, others, linked):
+        gallery.add(output)
+    gallery.thumbnail("old-0", 128)
+    gallery.delete(["old-0", "others-0", "linked-0"])
+    others.path.write_bytes(b"somebody's work")
+    elsewhere = linked.path.rename(folder.parent / "elsewhere.png")
+    linked.path.symlink_to(elsewhere)
+    assert gallery.empty_trash(older_than=60) == 0
+    assert gallery.empty_trash(owner="bob") == 0
+    assert gallery.empty_trash() == 3
+    assert ids(gallery, deleted=True) == [] and ids(gallery) == ["kept-0"]
+    assert kept.path.exists() and not old.path.exists()
+    assert others.path.read_bytes() == b"somebody's work" and elsewhere.exists()
+    assert not list(folder.parent.glob("thumbnails/*/*"))
+    with pytest.raises(UnknownOutput):
+        gallery.restore(["old-0"])
+
+
+def test_a_restore_while_the_trash_is_emptied_wins(gallery: Gallery, folder: Path) -> None:
+    for name in ("a", "b"):
+        gallery.add(write_output(folder, id=f"{name}-0"))
+    gallery.delete(["a-0", "b-0"])
+
+    def restore(done: int, total: int) -> None:
+        if done == 1:
+            gallery.restore(["b-0"])
+
+    assert gallery.empty_trash(told=restore) == 1
+    assert ids(gallery) == ["b-0"] and gallery.output("b-0").path.exists()
+
+
+def test_a_file_that_cannot_be_removed_stays_in_the_trash(
+    gallery: Gallery, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gallery.add(write_output(folder, id="a-0"))
+    gallery.delete(["a-0"])
+
+    def refuse(path: Path, missing_ok: bool = False) -> NoReturn:
+        raise PermissionError(f"{path} is not yours")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "unlink", refuse)  # a test that runs as root may remove anything
+        assert gallery.empty_trash() == 0
+    assert ids(gallery, deleted=True) == ["a-0"]
+    assert gallery.empty_trash() == 1
+
+
+# --- adopting --------------------------------------------------------------------------------------------------------
+
+
+def test_files_that_nobody_told_of_are_taken_in(gallery: Gallery, folder: Path) -> None:
+    day = folder / "2026-11-28"
+    ours = write_output(day, recipe_of("a boat", seed=5), id="00007-5")
+    job = write_output(day, recipe_of("a tower", seed=6), id=f"{'j' * 16}-3")
+    (folder / "webui").mkdir()
+    infotext = (
+        "山水\nNegative prompt: blurry\nSteps: 20, Sampler: Euler a, CFG scale: 7, Seed: 5, Size: 8x8, Model: ink"
+    )
+    (folder / "webui" / "a.webp").write_bytes(encode(Image.new("RGB", (8, 8)), "webp", parameters=infotext))
+    (folder / "bare.png").write_bytes(encode(Image.new("RGB", (8, 8)), "png"))
+    (folder / "broken.png").write_bytes(ours.path.read_bytes()[:100])
+    (folder / "notes.txt").write_text("not a picture")
+    (folder / ".hidden.png").write_bytes(ours.path.read_bytes())
+    (folder / "link.png").symlink_to(ours.path)
+    seen: list[tuple[int, int]] = []
+    report = gallery.adopt(folder, lambda *told: seen.append(told), lambda job: "bob" if job else "ann")
+    assert report == Adopted(files=6, new=3)
+    assert seen[-1] == (5, 5)
+
+    boat, tower, ink = (gallery.outputs(text=word).items[0] for word in ("boat", "tower", "ink"))
+    assert boat == replace(ours, id=boat.id, job="", index=0, seconds=0, created=boat.created)
+    assert tower == replace(job, owner="bob", seconds=0, created=tower.created)
+    assert abs(boat.created - ours.path.stat().st_mtime) < 1
+    assert (ink.prompt, ink.negative, ink.model, ink.seed, ink.digest) == ("山水", "blurry", "ink", 5, "")
+    assert ids(gallery, field={"sampler": "Euler a"}, text="ink") == [ink.id]
+    assert json.loads(ink.recipe)["sampling"]["steps"] == 20
+
+    assert gallery.adopt(folder, lambda *told: seen.append(told)) == Adopted(files=6)
+    assert seen[-1] == (0, 0)  # nothing had to be read
+
+
+def test_a_picture_that_no_recipe_can_say_is_found_by_its_words(gallery: Gallery, folder: Path) -> None:
+    folder.mkdir(parents=True)
+    infotext = "a fox\nSteps: 20, Sampler: Euler a, CFG scale: 7, Seed: 99999999999999999999, Hires upscale: 2"
+    (folder / "a.png").write_bytes(encode(Image.new("RGB", (8, 8)), "png", parameters=infotext))
+    gallery.adopt(folder)
+    (fox,) = gallery.outputs(text="fox").items
+    assert (fox.recipe, fox.seed, fox.task) == ("", None, "")
+
+
+def test_files_that_go_and_come_back_are_noticed(gallery: Gallery, folder: Path) -> None:
+    for name in ("a", "b"):
+        gallery.add(write_output(folder / "day", id=f"{name}-0"))
+    outside = gallery.add(write_output(folder.parent / "elsewhere", id="c-0"))
+    away = (folder / "day").rename(folder.parent / "away")
+    outside.path.rename(away / "c.png")
+    assert gallery.adopt(folder) == Adopted(gone=3)
+    assert [output.missing for output in gallery.outputs().items] == [True] * 3
+    assert gallery.with_digest(outside.digest, "ann") == []
+    assert gallery.adopt(folder) == Adopted()
+    away.rename(folder / "day")
+    assert gallery.adopt(folder) == Adopted(files=3, back=2, moved=1)
+    assert [output.missing for output in gallery.outputs().items] == [False] * 3
+    assert gallery.output("c-0").path == folder / "day" / "c.png"
+
+
+def test_a_file_that_others_changed_is_noticed(gallery: Gallery, folder: Path) -> None:
+    told = gallery.add(write_output(folder, id="a-0"))
+    thumbnail = gallery.thumbnail("a-0", 128)
+    content = told.path.read_bytes()
+    other = Image.new("RGB", (8, 8), "white")
+    told.path.write_bytes(encode(other, "png"))
+    assert gallery.adopt(folder) == Adopted(files=1, changed=1)
+    assert gallery.output("a-0") == replace(told, changed=True)
+    assert gallery.thumbnail("a-0", 128) != thumbnail
+    assert gallery.adopt(folder) == Adopted(files=1)
+    gallery.delete(["a-0"])
+    assert gallery.empty_trash() == 1 and told.path.exists()
+
+    gallery.add(told)
+    told.path.write_bytes(content)
+    os.utime(told.path, (1, 1))
+    assert gallery.adopt(folder) == Adopted(files=1)
+    assert not gallery.output("a-0").changed
+
+
+def test_adopting_can_be_stopped_and_goes_on(gallery: Gallery, folder: Path) -> None:
+    for number in range(45):
+        write_output(folder, recipe_of(seed=number), id=f"{number:05}-0")
+
+    def stop(done: int, total: int) -> None:
+        if done:
+            raise Interrupted("stopped")
+
+    with pytest.raises(Interrupted):
+        gallery.adopt(folder, stop)
+    first = gallery.outputs().total
+    assert 0 < first < 45
+    assert gallery.adopt(folder) == Adopted(files=45, new=45 - first)
+
+
+def test_whoever_made_it_tells_of_what_was_adopted_before(gallery: Gallery, folder: Path) -> None:
+    told = write_output(folder, id="job-0", at=1)
+    gallery.adopt(folder, owner_of=lambda job: "nobody")
+    (adopted,) = gallery.outputs().items
+    assert adopted.id != "job-0"
+    gallery.mark(adopted.id, favourite=True)
+    recorded = gallery.add(told)
+    assert recorded == replace(told, favourite=True, created=recorded.created)
+    assert ids(gallery) == ["job-0"]
+
+
+def test_a_name_that_is_taken_is_not_taken_again(gallery: Gallery, folder: Path) -> None:
+    told = gallery.add(write_output(folder, id=f"{'j' * 16}-0", at=1))
+    (folder / "copies").mkdir()
+    shutil.copy(told.path, folder / "copies")
+    gallery.adopt(folder)
+    copy, original = gallery.outputs().items
+    assert original == told
+    assert (copy.path, copy.job) == (folder / "copies" / told.path.name, "")
+
+
+def test_another_file_in_its_place_is_another_output(gallery: Gallery, folder: Path) -> None:
+    gallery.add(write_output(folder, id="a-0", at=1))
+    gallery.delete(["a-0"])
+    second = write_output(folder, recipe_of("a blue boat", seed=9), id="a-0", at=2)
+    gallery.add(replace(second, id="b-0"))
+    assert ids(gallery) == ["b-0"] and ids(gallery, deleted=True) == []
+
+
+def test_a_server_keeps_its_gallery_up_while_it_answers(gallery: Gallery, folder: Path) -> None:
+    old = gallery.add(write_output(folder, id="old-0"))
+    gallery.delete(["old-0"])
+    write_output(folder, recipe_of(seed=2), id="00000-2")
+    upkeep = Upkeep(gallery, trash_seconds=0, owner_of=lambda job: "ann")
+    upkeep.start()
+    upkeep.join()
+    upkeep.stop()
+    assert not old.path.exists() and gallery.outputs(owner="ann").total == 1
+    Upkeep(gallery, trash_seconds=0, owner_of=lambda job: "ann").stop()
+
+
+# --- thumbnails ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("size", "side"), [(1, 128), (128, 128), (129, 256), (300, 384), (512, 512), (9999, 512)])
+def test_a_thumbnail_has_one_of_a_few_sizes(gallery: Gallery, folder: Path, size: int, side: int) -> None:
+    told = write_output(folder, id="a-0")
+    Image.new("RGB", (1000, 500), "red").save(told.path)
+    gallery.add(told)
+    with Image.open(io.BytesIO(gallery.thumbnail("a-0", size))) as small:
+        assert (small.format, small.size) == ("WEBP", (side, side // 2))
+
+
+def test_a_thumbnail_is_made_once(gallery: Gallery, folder: Path) -> None:
+    told = gallery.add(write_output(folder, id="a-0"))
+    first = gallery.thumbnail("a-0", 256)
+    told.path.unlink()
+    assert gallery.thumbnail("a-0", 256) == first
+    with pytest.raises(FileError):
+        gallery.thumbnail("a-0", 512)
+    with pytest.raises(UnknownOutput):
+        gallery.thumbnail("nobody", 512)
+
+
+def test_thumbnails_take_no_more_than_they_may(tmp_path: Path) -> None:
+    pictures = []
+    for number in range(12):
+        pictures.append(tmp_path / f"{number}.png")
+        Image.effect_noise((128, 128), 90).convert("RGB").save(pictures[-1])
+    thumbnails = Thumbnails(tmp_path / "small", most_bytes=40_000)
+    (tmp_path / "small").mkdir()
+    (tmp_path / "small" / "theirs.webp").write_bytes(bytes(50_000))
+    for number, picture in enumerate(pictures):
+        thumbnails.of(picture, f"{number:064x}", 128)
+        for path in tmp_path.glob("small/??/*"):
+            os.utime(path, (int(path.stem.partition("-")[0], 16),) * 2)
+        assert sum(path.stat().st_size for path in tmp_path.glob("small/??/*")) <= 40_000
+    kept = sorted(int(path.stem.partition("-")[0], 16) for path in tmp_path.glob("small/??/*"))
+    assert kept and kept[-1] == 11 and kept == list(range(kept[0], 12))
+    assert (tmp_path / "small" / "theirs.webp").exists()
+
+
+def test_a_thumbnail_of_a_bomb_is_refused(gallery: Gallery, folder: Path) -> None:
+    told = write_output(folder, id="a-0")
+    content = bytearray(told.path.read_bytes())
+    content[16:24] = (30_000).to_bytes(4, "big") * 2
+    content[29:33] = zlib.crc32(content[12:29]).to_bytes(4, "big")
+    told.path.write_bytes(content)
+    gallery.add(told)
+    with pytest.raises(FormatError, match="pixels"):
+        gallery.thumbnail("a-0", 128)
+
+
+# --- export ----------------------------------------------------------------------------------------------------------
+
+
+def test_an_export_holds_the_files_as_they_are(gallery: Gallery, folder: Path) -> None:
+    told = [write_output(folder / name, recipe_of(seed=number), id="00000-1", at=number, sha256=f"{number:064x}")
+            for number, name in enumerate(("x", "y", "z"))]  # fmt: skip
+    for number, output in enumerate(told):
+        gallery.add(replace(output, id=f"j{number}-0"))
+    odd = folder / "CON.png"
+    told[2].path.rename(odd)
+    gallery.add(replace(told[2], id="j3-0", path=odd))
+    shutil.rmtree(folder / "z")
+    pieces = gallery.export(["j0-0", "j1-0", "j0-0", "j2-0", "j3-0"])
+    day = time.strftime("%Y-%m-%d", time.localtime(NOON))
+    with zipfile.ZipFile(io.BytesIO(b"".join(pieces))) as archive:
+        assert archive.testzip() is None
+        assert archive.namelist() == [
+            f"{day}/00000-1.png", f"{day}/00000-1-2.png", f"{day}/_CON.png", "left-out.txt",
+        ]  # fmt: skip
+        assert archive.read(f"{day}/00000-1-2.png") == told[1].path.read_bytes()
+        assert b"00000-1-3.png: No such file" in archive.read("left-out.txt")
+    with pytest.raises(UnknownOutput):
+        gallery.export(["j0-0", "nobody"])
+
+
+@pytest.mark.parametrize(
+    ("name", "safe"),
+    [
+        ("a b.png", "a b.png"),
+        ("..", "j-0"),
+        ("a\\..\\b:c*.png", "a_.._b_c_.png"),
+        ("nul", "_nul"),
+        ("COM1.tar.gz", "_COM1.tar.gz"),
+        ("x" * 300 + ".png", "x" * 116 + ".png"),
+        ("line\nend\x7f.png", "line_end_.png"),
+        ("trailing. ", "trailing"),
+    ],
+)
+def test_names_in_an_export_are_safe_everywhere(tmp_path: Path, name: str, safe: str) -> None:
+    output = replace(write_output(tmp_path, id="j-0"), path=Path("/x", name))
+    assert safe_name(output).partition("/")[2] == safe
+
+
+# --- the file --------------------------------------------------------------------------------------------------------
+
+
+def test_many_threads_read_while_one_writes(gallery: Gallery, folder: Path) -> None:
+    told = [write_output(folder, recipe_of(seed=number), id=f"j{number:03}-0") for number in range(60)]
+    done = threading.Event()
+    wrong: list[object] = []
+
+    def look() -> None:
+        while not done.is_set():
+            try:
+                page = gallery.outputs(text="red", limit=200)
+                if len(page.items) != page.total:
+                    wrong.append(page.total)
+            except Exception as error:
+                wrong.append(error)
+                return
+
+    readers = [threading.Thread(target=look) for _ in range(6)]
+    writers = [threading.Thread(target=lambda part=part: [*map(gallery.add, told[part::3])]) for part in range(3)]
+    for thread in (*readers, *writers):
+        thread.start()
+    for thread in writers:
+        thread.join()
+    done.set()
+    for thread in readers:
+        thread.join()
+    assert wrong == []
+    assert gallery.outputs().total == 60
+
+
+def test_a_reader_does_not_wait_for_a_writer(gallery: Gallery, folder: Path) -> None:
+    gallery.add(write_output(folder, id="a-0"))
+    with closing(sqlite3.connect(folder.parent / "gallery.sqlite", isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        other.execute("UPDATE outputs SET favourite = 1")
+        assert not gallery.output("a-0").favourite
+        other.execute("ROLLBACK")
+
+
+@pytest.mark.parametrize(
+    ("content", "what"),
+    [
+        (b"not a database, but a text that somebody wrote", "not a database"),
+        ("CREATE TABLE songs (title)", "another program's database"),
+        ("CREATE TABLE songs (title); PRAGMA user_version = 1", "another program's database"),
+        ("CREATE TABLE details (x); PRAGMA user_version = 99", "newer Bottega"),
+    ],
+)
+def test_a_file_that_is_no_gallery_is_said_and_left_alone(tmp_path: Path, content: str | bytes, what: str) -> None:
+    path = tmp_path / "gallery.sqlite"
+    if isinstance(content, bytes):
+        path.write_bytes(content)
+    else:
+        with closing(sqlite3.connect(path)) as connection:
+            connection.executescript(content)
+    before = path.read_bytes()
+    with pytest.raises(GalleryError, match=what):
+        Gallery(path, tmp_path)
+    assert path.read_bytes() == before
+
+
+def test_a_damaged_file_is_said(gallery: Gallery, folder: Path) -> None:
+    for number in range(40):
+        gallery.add(write_output(folder, recipe_of(seed=number), id=f"j{number}-0"))
+    gallery.close()
+    path = folder.parent / "gallery.sqlite"
+    content = bytearray(path.read_bytes())
+    content[8192:] = bytes(len(content) - 8192)
+    path.write_bytes(content)
+    with pytest.raises(GalleryError, match=r"gallery\.sqlite: .*; move it away"), Gallery(path, folder) as opened:
+        opened.outputs()
+
+
+def test_a_lost_file_is_filled_again_from_the_outputs(gallery: Gallery, folder: Path) -> None:
+    told = gallery.add(write_output(folder, id=f"{'j' * 16}-1"))
+    gallery.close()
+    for path in folder.parent.glob("gallery.sqlite*"):
+        path.unlink()
+    with Gallery(folder.parent / "gallery.sqlite", folder) as opened:
+        opened.adopt(folder, owner_of=lambda job: "ann")
+        (again,) = opened.outputs().items
+    assert again == replace(told, created=again.created, seconds=0)
+
+
+def test_outputs_may_move_with_their_home(gallery: Gallery, folder: Path, tmp_path: Path) -> None:
+    told = gallery.add(write_output(folder / "day", id="a-0"))
+    gallery.close()
+    moved = folder.parent.rename(tmp_path / "moved")
+    with Gallery(moved / "gallery.sqlite", moved / "outputs") as opened:
+        assert opened.output("a-0").path == moved / "outputs" / "day" / told.path.name
+        assert opened.output("a-0").path.exists()

@@ -18,6 +18,7 @@ RANGES = {
     "parallel_downloads": (1, 8),
     "keep_free_mb": (0, 1 << 20),
     "stall_seconds": (0.05, 3600),
+    "trash_days": (1, 3650),
     "port": (0, 65535),
     "requests_per_second": (1, 100_000),
 }
@@ -34,8 +35,9 @@ class Settings:
     sent to this address and no other. `proxy` is empty (connect directly), `environment` (as `https_proxy` and
     `no_proxy` say) or the address of one; through a proxy nobody can check which address a name leads to.
     `parallel_downloads` is how many files are fetched at once, `keep_free_mb` what a download leaves free on the disk,
-    `stall_seconds` how long it waits for a server that has fallen silent. `allow_loopback` is for tests only (the
-    variable BOTTEGA_ALLOW_LOOPBACK=1): this machine's own addresses may be fetched from, also without encryption.
+    `stall_seconds` how long it waits for a server that has fallen silent. `trash_days` is how long deleted outputs can
+    be restored. `allow_loopback` is for tests only (the variable BOTTEGA_ALLOW_LOOPBACK=1): this machine's own
+    addresses may be fetched from, also without encryption.
 
     `host` and `port` are where `serve` listens, `names` under which further names it answers (`studio.lan`, or
     `https://studio.example` behind a program that keeps the certificate). `open_doors`: this machine's programs may use
@@ -55,6 +57,7 @@ class Settings:
     parallel_downloads: int = 2
     keep_free_mb: int = 1024
     stall_seconds: float = 30.0
+    trash_days: int = 30
     host: str = "127.0.0.1"
     port: int = 7680
     names: tuple[str, ...] = ()
@@ -168,6 +171,7 @@ def read_settings(environment: Mapping[str, str] = os.environ) -> Settings:
         parallel_downloads=told.get("parallel_downloads", defaults.parallel_downloads),
         keep_free_mb=told.get("keep_free_mb", defaults.keep_free_mb),
         stall_seconds=float(told.get("stall_seconds", defaults.stall_seconds)),
+        trash_days=told.get("trash_days", defaults.trash_days),
         host=told.get("host", defaults.host),
         port=told.get("port", defaults.port),
         names=tuple(told.get("names", ())),

@@ -8,6 +8,7 @@ from bottega.gallery.index import Gallery
 from bottega.gallery.lineage import Edge, Graph, Node
 from bottega.gallery.output import BadCursor, Folder, GalleryError, Output, Page, UnknownOutput
 from bottega.gallery.reading import read_output
+from bottega.gallery.upkeep import Upkeep
 
 __all__ = [
     "Adopted",
@@ -22,5 +23,6 @@ __all__ = [
     "Output",
     "Page",
     "UnknownOutput",
+    "Upkeep",
     "read_output",
 ]

@@ -188,16 +188,23 @@ class Gallery:
         """
         return adopt(self._store, self.folder, Path(os.path.abspath(folder)), told, owner_of)
 
-    def empty_trash(self, older_than: float = 0.0, owner: str | None = None) -> int:
+    def empty_trash(
+        self,
+        older_than: float = 0.0,
+        owner: str | None = None,
+        told: Callable[[int, int], None] = lambda done, total: None,
+    ) -> int:
         """Remove for good what lies in the trash, of an owner or of all, for at least so many seconds; how many.
 
-        A file goes only if its bytes are the recorded ones: what others put in its place stays.
+        A file goes only if its bytes are the recorded ones: what others put in its place stays. What `told(done,
+        total)` raises ends the work.
         """
-        emptied = trash.empty(self._store, self.folder, time.time() - older_than, owner)
-        for sha256 in emptied:
+        emptied = 0
+        for sha256 in trash.empty(self._store, self.folder, time.time() - older_than, owner, told):
+            emptied += 1
             if not self.by_sha256(sha256):
                 self._thumbnails.forget(sha256)
-        return len(emptied)
+        return emptied
 
     # --- what the owner says
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from bottega.formats import database
@@ -12,9 +13,9 @@ from bottega.gallery.reading import hash_file
 from bottega.gallery.store import Store
 
 
-def empty(store: Store, home: Path, until: float, owner: str | None) -> list[str]:
+def empty(store: Store, home: Path, until: float, owner: str | None, told: Callable[[int, int], None]) -> Iterator[str]:
     """Remove the outputs that lie in the trash since `until` (unix seconds) or longer, file by file; the SHA-256 of
-    those that are gone for good.
+    each that is gone for good. One whose file can't be removed stays there.
 
     A file goes before its record: whatever breaks off in between, nothing is on disk that the gallery does not know.
     """
@@ -24,19 +25,18 @@ def empty(store: Store, home: Path, until: float, owner: str | None) -> list[str
             "AND (? IS NULL OR owner = (SELECT id FROM owners WHERE name = ?)) ORDER BY id",
             (until, owner, owner),
         ).fetchall()
-    emptied = []
-    for number, path, sha256 in found:
+    for done, (number, path, sha256) in enumerate(found):
+        told(done, len(found))
         whole = home / database.string(path)
         ours = _is_ours(whole, sha256)
         with store.writing() as connection:
             still = "SELECT 1 FROM details JOIN outputs USING (id) WHERE id = ? AND deleted AND path = ?"
             if not connection.execute(still, (number, path)).fetchone():
                 continue  # somebody took it out just now
-            if ours:
-                whole.unlink(missing_ok=True)
+            if ours and not _gone(whole):
+                continue
             rows.remove(connection, number)
-            emptied.append(sha256)
-    return emptied
+        yield sha256
 
 
 def _is_ours(path: Path, sha256: str) -> bool:
@@ -45,3 +45,12 @@ def _is_ours(path: Path, sha256: str) -> bool:
         return stat.S_ISREG(os.lstat(path).st_mode) and hash_file(path) == sha256
     except OSError:
         return False
+
+
+def _gone(path: Path) -> bool:
+    """Remove a file; whether it is gone now."""
+    try:
+        path.unlink(missing_ok=True)
+    except OSError:
+        return False
+    return True
