@@ -67,6 +67,10 @@ export class Jobs {
       this._asking.delete(event.job);
       return;
     }
+    if (event.kind === "changed" || event.kind === "retried") {
+      try { this.put(await this.api.get(`/api/jobs/${event.job}`), event); } catch { /* gone */ }
+      return;
+    }
     this.put({ id: event.job, ...changed(job, event) }, event);
   }
 }
@@ -82,8 +86,6 @@ function changed(job, event) {
     case "done": return { state: "done", ended: event.at };
     case "failed": return { state: "failed", ended: event.at, error: { error: event.error, what: event.what, remedy: event.remedy } };
     case "cancelled": return { state: "cancelled", ended: event.at };
-    case "retried": return { state: "waiting", attempt: event.attempt, progress: null };
-    case "paused": case "resumed": return { state: event.kind === "paused" ? "paused" : "waiting" };
     default: return {};
   }
 }

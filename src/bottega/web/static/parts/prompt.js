@@ -98,7 +98,7 @@ export class PromptField {
     try {
       const told = await this.ask.tokens(text, this.asking.signal);
       if (text !== this.value) return;
-      this.told = told;
+      this.told = inUnits(told, text);
     } catch { return; } // counting is a courtesy: the field works without it
     this._draw();
   }
@@ -117,20 +117,20 @@ export class PromptField {
     const told = this.told;
     fill(this.sheet, told ? marked(text, told) : text, "\u200b");
     if (!told) return void fill(this.count);
-    const room = Math.max(1, Math.ceil(told.count / told.chunk)) * told.chunk;
+    const { room } = told;
     this.count.value = text.trim() || told.count ? `${number(told.count)} / ${number(room)}` : "";
     this.count.title = t("prompt.tokens.title", { chunk: told.chunk });
     this.count.setAttribute("aria-label", t("prompt.tokens", { count: told.count, room }));
     const strangers = told.networks.filter((network) => network.known === false);
     fill(this.notes, strangers.map((network) => h("p", { class: "small prompt-note" },
-      h("span", { text: t(network.nearest ? "prompt.nearest" : "prompt.unknown", { name: network.name, nearest: network.nearest }) }),
-      network.nearest && h("button", { type: "button", class: "link", text: t("prompt.take", { nearest: network.nearest }), on: { click: () => this._rename(network) } }))));
+      h("span", { text: t(network.nearest.length ? "prompt.nearest" : "prompt.unknown", { name: network.name, nearest: network.nearest[0] }) }),
+      network.nearest.length > 0 && h("button", { type: "button", class: "link", text: t("prompt.take", { nearest: network.nearest[0] }), on: { click: () => this._rename(network) } }))));
   }
 
   _rename(network) {
     const whole = this.value.slice(network.start, network.end);
     const at = whole.indexOf(network.name);
-    if (at >= 0) this._replace(network.start + at, network.start + at + network.name.length, network.nearest);
+    if (at >= 0) this._replace(network.start + at, network.start + at + network.name.length, network.nearest[0]);
   }
 
   /** Replaces a stretch of the text so that the browser's own undo knows of it. */
@@ -296,6 +296,16 @@ function around(text, start, end, open, shut) {
     else if (text[to] === shut && depth-- === 0) return [from, to + 1];
   }
   return null;
+}
+
+/** What the server tells in characters, in the units that texts have here: some characters take two. */
+function inUnits(told, text) {
+  if (!/[\ud800-\udfff]/.test(text)) return told;
+  const places = [0];
+  for (const character of text) places.push(places.at(-1) + character.length);
+  const at = (place) => places[Math.min(place, places.length - 1)];
+  const stretch = (piece) => ({ ...piece, start: at(piece.start), end: at(piece.end) });
+  return { ...told, chunks: told.chunks.map(at), pieces: told.pieces.map(stretch), networks: told.networks.map(stretch) };
 }
 
 /** What was told of a text, moved to where it stands in an edited one, until the server has read that. */

@@ -18,6 +18,7 @@ const KEEP_AFTER = 200; // ms after the last change
 const PLAN_AFTER = 500;
 const LARGEST_SEED = Number.MAX_SAFE_INTEGER;
 const DRAWN = 2 ** 32; // seeds that the dice draws from, as A1111's do
+const MOST = 64; // pictures of one job
 const USUAL_MODEL = "starter-image"; // until somebody chooses another one
 
 const words = {
@@ -55,11 +56,12 @@ class Make {
   async open() {
     const { context } = this;
     this.build();
+    const heard = (run) => (...given) => run(...given).catch((error) => context.complain(error));
     this.result = new Result(context, {
-      reuse: (output, what) => this.reuse(output, what), vary: (output, strength, count) => this.vary(output, strength, count),
-      start: (output) => this.startFrom(output), mask: (output) => this.startFrom(output, true), recipe: (output) => this.showRecipe(output),
-      compare: (one, other) => compare(context, one, other), example: (prompt, go) => this.example(prompt, go), again: (job) => this.send(job.request.recipe),
-      familiar: (output, knob) => knob in (madeFrom(output).knobs ?? {}), changed: () => this.drawFoot(),
+      reuse: heard((output, what) => this.reuse(output, what)), vary: heard((output, strength, count) => this.vary(output, strength, count)),
+      start: heard((output) => this.startFrom(output)), mask: heard((output) => this.startFrom(output, true)), recipe: heard((output) => this.showRecipe(output)),
+      compare: (one, other) => compare(context, one, other), example: (prompt, go) => this.example(prompt, go), again: (job) => this.send(job.recipe),
+      varies: () => Boolean(this.form?.knobs.some((knob) => knob.name === "variation_strength")), changed: () => this.drawFoot(),
     });
     this.element.append(this.ask, this.result.element);
     this.uncatch = catchPictures(this.element, (given) => this.take(given), (text) => this.start.wrong(text));
@@ -176,7 +178,7 @@ class Make {
       ...presets(this.form).map((one) => ({ text: `${one.shape}   ${one.width} × ${one.height}`, checked: Boolean(this.draft.size) && this.draft.size.width === one.width && this.draft.size.height === one.height, run: () => this.setSize({ width: one.width, height: one.height }) })),
     ], { label: t("make.shapes"), className: "number" });
 
-    this.count = stepper({ label: t("make.count"), low: 1, high: 1000, changed: (value) => { this.draft.count = value; this.count.wrong(""); this.changed(); } });
+    this.count = stepper({ label: t("make.count"), low: 1, high: MOST, changed: (value) => { this.draft.count = value; this.count.wrong(""); this.changed(); } });
     this.count.element.classList.add("count-field");
     this.count.set(this.draft.count);
 
@@ -306,7 +308,7 @@ class Make {
     this.local += 1;
     const id = `local${this.local}`;
     const size = recipe.size ?? sizeOf(this.draft, this.form);
-    jobs.put({ id, local: true, kind: "make", state: "waiting", created: Date.now() / 1000, position: Infinity, priority: 0, request: { recipe: { ...recipe, size } } });
+    jobs.put({ id, local: true, kind: "make", state: "waiting", created: Date.now() / 1000, position: Infinity, priority: 0, recipe: { ...recipe, size } });
     this.result.choose(null);
     const { made, ...draft } = recipe;
     try {
@@ -365,9 +367,15 @@ class Make {
 
   // --------------------------------------------------------------------------------------------------- what was made
 
+  /** The recipe of an output, which lists leave out. */
+  async recipe(output) {
+    output.recipe ??= (await this.context.api.get(`/api/outputs/${output.id}`)).recipe;
+    return madeFrom(output);
+  }
+
   async reuse(output, what) {
-    const recipe = madeFrom(output);
-    if (what === "seed") return this.setSeed(output.seed ?? recipe.sampling?.seed);
+    if (what === "seed") return this.setSeed(output.seed);
+    const recipe = await this.recipe(output);
     if (what === "prompt") return this.fillIn({ ...this.draft, prompt: recipe.prompt ?? "", negative: recipe.negative ?? "" });
     await this.takeRecipe(recipe);
     if (what === "all.noseed") this.setSeed(null);
@@ -412,8 +420,8 @@ class Make {
     this.changed();
   }
 
-  vary(output, strength, count) {
-    const { made, ...recipe } = madeFrom(output);
+  async vary(output, strength, count) {
+    const recipe = await this.recipe(output);
     const knobs = { ...recipe.knobs, variation_strength: strength, variation_seed: Math.floor(Math.random() * DRAWN) };
     return this.send({ ...recipe, count, knobs });
   }
@@ -472,13 +480,14 @@ class Make {
     this.easel.focus();
   }
 
-  showRecipe(output) {
+  async showRecipe(output) {
     if (this.drawer) return this.drawer();
+    const recipe = await this.recipe(output);
     const before = document.activeElement;
     const shut = () => { drawer.remove(); this.drawer = null; before?.focus?.(); };
     const drawer = h("aside", { class: "drawer", aria: { label: this.t("make.recipe") }, on: { keydown: (event) => { if (event.key === "Escape") { event.stopPropagation(); event.preventDefault(); shut(); } } } },
       h("header", { class: "drawer-head" }, h("h2", { class: "grow", text: this.t("make.recipe") }), h("button", { type: "button", class: "quiet square", aria: { label: this.t("frame.close") }, on: { click: shut } }, icon("close"))),
-      h("div", { class: "drawer-body" }, recipeView(madeFrom(output), this.context.copy)));
+      h("div", { class: "drawer-body" }, recipeView(recipe, this.context.copy)));
     this.drawer = shut;
     this.element.append(drawer);
     drawer.querySelector("button").focus();
@@ -512,7 +521,7 @@ class Make {
       left: { text: t("make.key.before"), run: () => result.walk(-1) },
       right: { text: t("make.key.after"), run: () => result.walk(1) },
       c: { text: t("make.key.compare"), run: shown((output) => result.pick(output)) },
-      i: { text: t("make.key.recipe"), run: shown((output) => this.showRecipe(output)) },
+      i: { text: t("make.key.recipe"), run: shown((output) => { this.showRecipe(output).catch(context.complain); }) },
       z: { text: t("make.key.zoom"), run: () => result.stage.toggle() },
       delete: { text: t("make.key.delete"), run: shown((output) => { result.remove(output); }) },
     });

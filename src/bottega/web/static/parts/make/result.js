@@ -41,7 +41,7 @@ const EXAMPLES = [
 export class Result {
   /**
    * `does` is what the room does with outputs: `reuse(output, what)`, `vary(output, strength, count)`, `start(output)`,
-   * `mask(output)`, `recipe(output)`, `compare(one, other)`, `example(prompt)`, `again(job)`, `familiar(output, knob)`.
+   * `mask(output)`, `recipe(output)`, `compare(one, other)`, `example(prompt)`, `again(job)`, `varies(output)`.
    */
   constructor(context, does) {
     Object.assign(this, { context, does, outputs: [], failed: new Map(), rates: new Map(), previews: new Map(), earlier: false, next: null });
@@ -118,7 +118,7 @@ export class Result {
   hear(job, event) {
     if (job && job.kind !== "make") return;
     if (event && job) {
-      if (event.kind === "preview") this.preview(job, event);
+      if (event.kind === "preview") this.preview(job);
       else if (event.kind === "step") this.step(job, event);
       else if (event.kind === "made") this.made(job, event);
       else if (event.kind === "failed") { this.failed.set(job.id, job); this.follow(job); }
@@ -129,7 +129,7 @@ export class Result {
   }
 
   step(job, event) {
-    const recipe = job.request?.recipe;
+    const { recipe } = job;
     if (event.phase === "sample" && recipe) {
       const done = event.image * event.total + event.done;
       const rate = this.rates.get(job.id);
@@ -142,34 +142,38 @@ export class Result {
     if (this.isFollowing(job)) this.show_progress();
   }
 
-  async preview(job, event) {
-    const source = `/api/jobs/${job.id}/preview?step=${event.step}&image=${event.image}`;
-    if (this.busy) { this.waiting = [job, event]; return; }
+  /** Fetches the newest preview of a job; one at a time, as a newer one makes those before it worthless. */
+  async preview(job) {
+    if (this.busy) { this.waiting = job; return; }
     this.busy = true;
+    this.seen = (this.seen ?? 0) + 1;
+    const image = this.context.jobs.get(job.id)?.progress?.image ?? 0;
+    const source = `/api/jobs/${job.id}/preview?seen=${this.seen}`;
     const picture = new Image();
     picture.src = source;
     try {
       await picture.decode();
-      const still = this.context.jobs.get(job.id)?.state === "running" && !this.outputs.some((output) => output.job === job.id && output.index === event.image);
+      const still = this.context.jobs.get(job.id)?.state === "running" && !this.outputs.some((output) => output.id === `${job.id}-${image}`);
       if (still) {
-        this.strip.live(job, event.image, { source: picture.src });
-        this.previews.set(`${job.id}-${event.image}`, picture.src);
+        this.strip.live(job, image, { source });
+        this.previews.set(`${job.id}-${image}`, source);
         if (this.isFollowing(job)) {
           this.latest = null;
-          this.reserve(job, event.image);
-          this.stage.picture.src = picture.src;
+          this.reserve(job, image);
+          this.stage.picture.src = source;
+          this.caption();
         }
       }
     } catch { /* previews are a courtesy: the next one comes */ }
     this.busy = false;
     const waiting = this.waiting;
     this.waiting = null;
-    if (waiting) this.preview(...waiting);
+    if (waiting && this.context.jobs.get(waiting.id)?.state === "running") this.preview(waiting);
   }
 
   async made(job, event) {
     let output;
-    try { output = await this.context.api.get(`/api/outputs/${event.output ?? `${job.id}-${event.image}`}`); } catch (error) { this.context.complain(error); return; }
+    try { output = await this.context.api.get(`/api/outputs/${job.id}-${event.image}`); } catch (error) { this.context.complain(error); return; }
     if (this.outputs.some((one) => one.id === output.id)) return;
     if (this.earlier) { this.outputs = []; this.earlier = false; this.next = null; }
     this.outputs.unshift(output);
@@ -271,7 +275,7 @@ export class Result {
 
   /** Reserves the frame of a job's picture; nothing moves when it comes. */
   reserve(job, image) {
-    const recipe = job.request?.recipe ?? {};
+    const recipe = job.recipe ?? {};
     const size = recipe.size ?? { width: 512, height: 512 };
     if (this.shown?.job === job.id && this.shown.image === image) return;
     const same = this.shown?.job === job.id;
@@ -324,7 +328,7 @@ export class Result {
     const key = `${output.id} ${this.comparing?.id ?? ""}`;
     if (this.captioned === key) return;
     this.captioned = key;
-    const seed = output.seed ?? output.recipe?.sampling?.seed;
+    const seed = output.seed;
     const { copy } = this.context;
     fill(this.facts,
       h("button", { type: "button", class: "quiet fact number", title: t("result.copy.seed"), on: { click: () => copy(String(seed)) } }, `${t("result.seed")} ${seed}`),
@@ -339,7 +343,7 @@ export class Result {
       type: "button", class: ["quiet", worded ? "worded" : "square"], title: t(`result.${name}`) + (stroke ? ` (${stroke})` : ""), aria: { label: t(`result.${name}`) }, on: run ? { click: run } : {},
     }, icon(drawing), worded && h("span", { text: t(`result.${name}`) }));
     const reuse = act("reuse", "reuse");
-    const vary = this.does.familiar(output, "variation_strength") && act("vary", "vary");
+    const vary = this.does.varies(output) && act("vary", "vary");
     const more = act("more", "more", null, { worded: false });
     fill(this.acts, reuse, vary,
       act("start", "picture", () => this.does.start(output)),
@@ -396,7 +400,7 @@ export class Result {
   /** How much of a job is done, from 0 to 1, or of the picture that is being made. */
   share(job, single = false) {
     const { progress } = job;
-    const count = job.request?.recipe?.count ?? 1;
+    const count = job.recipe?.count ?? 1;
     if (!progress?.total) return 0;
     const part = progress.phase === "sample" ? (progress.done / progress.total) * 0.96 : progress.phase === "load" ? 0 : 0.98;
     return single ? part : ((progress.image ?? 0) + part) / count;
@@ -411,7 +415,7 @@ export class Result {
   }
 
   words(job) {
-    const recipe = job.request?.recipe ?? {};
+    const recipe = job.recipe ?? {};
     if (job.local) return t("result.sending");
     if (job.state === "paused") return t("result.paused");
     if (job.state === "waiting") {

@@ -43,7 +43,7 @@ export class Strip {
     const made = new Set(outputs.map((output) => keyOf(output)));
     const items = [];
     for (const job of jobs) {
-      const recipe = job.request?.recipe ?? {};
+      const recipe = job.recipe ?? {};
       const count = recipe.count ?? 1;
       const left = Array.from({ length: count }, (_, index) => index).filter((index) => !made.has(`${job.id}-${index}`));
       const shown = job.state === "failed" ? left.slice(0, 1) : left.slice(0, SHOWN);
@@ -142,5 +142,5 @@ export class Strip {
   }
 }
 
-/** One name for a picture of a job, before and after it is made. */
-export const keyOf = (output) => `${output.job}-${output.index}`;
+/** The name of an output's tile; a picture of a job has it before it is made: the job's id and the picture's number. */
+export const keyOf = (output) => output.id;
