@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -180,6 +181,33 @@ def read_settings(environment: Mapping[str, str] = os.environ) -> Settings:
         fetch_pictures=told.get("fetch_pictures", defaults.fetch_pictures),
         allow_loopback=allow_loopback,
     )
+
+
+def write_setting(settings: Settings, name: str, value: str) -> Settings:
+    """Write one setting that is a text into `settings.toml`, all else in it as it was; the settings with it.
+
+    Raises InvalidSetting for a value that can't be used, FileError where the file can't be changed so, SaveError.
+    """
+    from bottega.formats.atomic import atomic
+
+    if remedy := _remedy(name, value):
+        raise InvalidSetting(f"{name} is {value!r}", remedy)
+    try:
+        before = settings.file.read_text(encoding="utf-8-sig")
+    except FileNotFoundError:
+        before = ""
+    line = f"{name} = {json.dumps(value)}"
+    after, found = re.subn(rf"(?m)^[ \t]*{name}[ \t]*=.*$", lambda _: line, before, count=1)
+    after = after if found else f"{line}\n{before}"
+    if tomllib.loads(after) != {**tomllib.loads(before), name: value}:
+        raise FileError(
+            settings.file, f"{name} stands there in a way that can't be changed from here", "change it there"
+        )
+    settings.home.mkdir(parents=True, exist_ok=True)
+    with atomic(settings.file) as file:
+        file.write(after.encode())
+    changed: dict[str, Any] = {name: value}
+    return replace(settings, **changed)
 
 
 def _remedy(name: str, value: Any, allow_loopback: bool = False) -> str:

@@ -51,6 +51,10 @@ class ClipTokenizer:
         """The ids of a text of any length, lower-cased and with runs of whitespace as one space, as CLIP reads it."""
         return self._tokenizer.encode(text, add_special_tokens=False).ids
 
+    def offsets(self, text: str) -> list[tuple[int, int]]:
+        """Where in the text each token of `encode` begins and ends, in characters."""
+        return self._tokenizer.encode(text, add_special_tokens=False).offsets
+
     def save(self, folder: Path) -> None:
         """Writes `tokenizer.json`, as a diffusers folder has it."""
         self._tokenizer.save(str(folder / "tokenizer.json"))

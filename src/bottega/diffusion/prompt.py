@@ -36,6 +36,7 @@ _EMPHASIS_TOKEN = re.compile(
     r"|:"
 )
 _BREAK_WORD = re.compile(r"\bBREAK\b")
+_SPACES = re.compile(r"\s*")
 
 _EXACT_DEPTH = 32
 """How many brackets around a word multiply its weight one by one, innermost first.
@@ -63,9 +64,10 @@ class _Bracket:
 
 @dataclass(slots=True)
 class _Piece:
-    """Some text, its weight before emphasis, and the innermost brackets that are open where it stands."""
+    """Some text, where it begins, its weight before emphasis, and the innermost brackets that are open around it."""
 
     text: str
+    begin: int
     weight: float
     round: _Bracket | None
     square: _Bracket | None
@@ -85,12 +87,30 @@ class _Piece:
         return weight * (round_.product if round_ else 1.0) * (square.product if square else 1.0)
 
 
+@dataclass(frozen=True, slots=True)
+class Run:
+    """Text of one weight; `parts` are the texts it is joined from, each with the place where the prompt has it."""
+
+    parts: tuple[tuple[int, str], ...]
+    weight: float
+
+    @property
+    def text(self) -> str:
+        """The whole text."""
+        return "".join(text for _, text in self.parts)
+
+
 def parse_attention(text: str) -> list[tuple[str, float]]:
     """Splits a prompt into (text, weight), neighbours of equal weight joined; a chunk break is the piece `BREAK`.
 
     A bracket that is never closed reaches to the end of the prompt, one that was never opened is text, and so is one
     behind a backslash. There is always at least one piece.
     """
+    return [(run.text, run.weight) for run in attention_runs(text)] or [("", 1.0)]
+
+
+def attention_runs(text: str) -> list[Run]:
+    """What `parse_attention` gives, with the places in the prompt; nothing for a prompt without text."""
     pieces: list[_Piece] = []
     brackets: list[_Bracket] = []
     round_: _Bracket | None = None
@@ -99,7 +119,7 @@ def parse_attention(text: str) -> list[tuple[str, float]]:
     for now, match in enumerate(_EMPHASIS_TOKEN.finditer(text)):
         token = match[0]
         if token.startswith("\\"):
-            pieces.append(_Piece(token[1:], 1.0, round_, square))
+            pieces.append(_Piece(token[1:], match.start() + 1, 1.0, round_, square))
         elif token == "(":
             round_ = _Bracket(round_)
             brackets.append(round_)
@@ -113,7 +133,10 @@ def parse_attention(text: str) -> list[tuple[str, float]]:
         elif square and token == "]":
             square = square.close(1 / EMPHASIS, now)
         else:
-            pieces.extend(_Piece(part, weight, round_, square) for part, weight in _split_at_breaks(token))
+            pieces.extend(
+                _Piece(part, match.start() + begin, weight, round_, square)
+                for part, weight, begin in _split_at_breaks(token)
+            )
 
     end = len(text)
     while round_:
@@ -123,28 +146,29 @@ def parse_attention(text: str) -> list[tuple[str, float]]:
     for bracket in brackets:  # the outer ones come first
         bracket.product = bracket.multiplier * (bracket.outer.product if bracket.outer else 1.0)
 
-    return _join_equal_weights([(piece.text, piece.emphasised()) for piece in pieces]) or [("", 1.0)]
+    return _join_equal_weights([(piece.begin, piece.text, piece.emphasised()) for piece in pieces])
 
 
-def _split_at_breaks(text: str) -> Iterator[tuple[str, float]]:
-    """The texts between the words BREAK, without the whitespace next to them, and a `BREAK` between each two."""
+def _split_at_breaks(text: str) -> Iterator[tuple[str, float, int]]:
+    """The texts between the words BREAK, without the whitespace next to them, and a `BREAK` between each two; each with
+    the place where it begins."""
     # A pattern that eats the whitespace itself would take the square of the length of a run of spaces.
-    parts = _BREAK_WORD.split(text)
-    for index, part in enumerate(parts):
-        if index > 0:
-            yield BREAK
-            part = part.lstrip()
-        yield part.rstrip() if index < len(parts) - 1 else part, 1.0
+    begin = 0
+    for word in _BREAK_WORD.finditer(text):
+        yield text[begin : word.start()].rstrip(), 1.0, begin
+        yield (*BREAK, word.start())
+        begin = _SPACES.match(text, word.end()).end()
+    yield text[begin:], 1.0, begin
 
 
-def _join_equal_weights(pieces: list[tuple[str, float]]) -> list[tuple[str, float]]:
-    runs: list[tuple[list[str], float]] = []
-    for text, weight in pieces:
+def _join_equal_weights(pieces: list[tuple[int, str, float]]) -> list[Run]:
+    runs: list[tuple[list[tuple[int, str]], float]] = []
+    for begin, text, weight in pieces:
         if runs and runs[-1][1] == weight:
-            runs[-1][0].append(text)
+            runs[-1][0].append((begin, text))
         else:
-            runs.append(([text], weight))
-    return [("".join(texts), weight) for texts, weight in runs]
+            runs.append(([(begin, text)], weight))
+    return [Run(tuple(parts), weight) for parts, weight in runs]
 
 
 # -------------------------------------------------------------------------------------------------------- scheduling
@@ -290,6 +314,33 @@ def _close(group: _Group, end: int, program: _Program, step_of: Callable[[str], 
     return True
 
 
+def schedule_parts(text: str) -> list[tuple[int, str]] | None:
+    """Every text of a prompt that it says at some step, with the place where it begins; None where what it says does
+    not change with the step."""
+    program = _read_schedule(text, lambda number: 1)
+    if program is None or all(isinstance(instruction, str) for instruction in program):
+        return None
+    places = [match.start() for match in _SCHEDULE_TOKEN.finditer(text)]
+    parts: list[tuple[int, str]] = []
+    reached, waiting = set[int](), [0]
+    while waiting:
+        at = waiting.pop()
+        if at in reached or at == len(program):
+            continue
+        reached.add(at)
+        instruction = program[at]
+        if isinstance(instruction, str):
+            parts.append((places[at], instruction))
+            waiting.append(at + 1)
+        elif isinstance(instruction, int):
+            waiting.append(instruction)
+        else:
+            waiting += (
+                instruction.places if isinstance(instruction, _Alternation) else (instruction.before, instruction.after)
+            )
+    return sorted(parts)
+
+
 def _text_at(step: int, program: _Program) -> str:
     written: list[str] = []
     at = 0
@@ -340,17 +391,23 @@ def take_extra_networks(text: str) -> tuple[str, list[Network]]:
     rest: list[str] = []
     networks: list[Network] = []
     at = 0
+    for begin, end, network in find_extra_networks(text):
+        rest.append(text[at:begin])
+        networks.append(network)
+        at = end
+    return "".join(rest) + text[at:], networks
+
+
+def find_extra_networks(text: str) -> Iterator[tuple[int, int, Network]]:
+    """Everything that looks like `<word:...>` in a prompt, and where it begins and ends."""
     start = _NETWORK_START.search(text)
     while start:
         end = text.find(">", start.end())
         if end < 0:
             break  # nor does any later one end
         if end > start.end():
-            rest.append(text[at : start.start()])
-            networks.append(_network(start[1], text[start.end() : end]))
-            at = end + 1
+            yield start.start(), end + 1, _network(start[1], text[start.end() : end])
         start = _NETWORK_START.search(text, end + 1)
-    return "".join(rest) + text[at:], networks
 
 
 def _network(kind: str, arguments: str) -> Network:

@@ -130,6 +130,12 @@ class Gallery:
         """The outputs, of an owner or of all, whose file has these bytes, the oldest first."""
         return self._sound("details.sha256 = ? AND (? IS NULL OR owners.name = ?)", sha256, owner, owner)
 
+    def size(self) -> int:
+        """How many bytes all outputs take on disk, those in the trash too."""
+        with self._store.reading() as connection:
+            (total,) = connection.execute("SELECT coalesce(sum(size), 0) FROM details").fetchone()
+        return int(total)
+
     def folders(self, owner: str) -> list[Folder]:
         """The folders in which outputs of this owner lie, by name."""
         query = (

@@ -129,7 +129,7 @@ class Catalog:
 
     def known(self) -> dict[str, Known]:
         """The little that a scan compares, of every model by its path, also of those that are gone."""
-        rows = self._rows("SELECT path, shelf, called, beside, read_by, missing, size, mtime_ns, inode FROM models")
+        rows = self.rows("SELECT path, shelf, called, beside, read_by, missing, size, mtime_ns, inode FROM models")
         return {
             string(path): Known(
                 Stamp(*stamp), beside, read_by, string(shelf) if shelf else None, string(called), bool(missing)
@@ -144,10 +144,20 @@ class Catalog:
         holders = ", ".join("?" * len(wanted))
         return self._entries(f"NOT missing AND (folded IN ({holders}) OR called != '') ORDER BY models.path", *wanted)
 
+    def paths(self) -> list[Path]:
+        """Where every model on record is, or was."""
+        return [Path(string(path)) for (path,) in self.rows("SELECT path FROM models")]
+
+    def bytes_below(self, folder: Path) -> int:
+        """How many bytes the models in a folder, and in those within it, take on disk."""
+        below = text(f"{folder}{os.sep}"), text(f"{folder}{chr(ord(os.sep) + 1)}")
+        query = "SELECT coalesce(sum(size), 0) FROM models WHERE path > ? AND path < ? AND NOT missing"
+        return int(self.rows(query, *below)[0][0])
+
     def names(self) -> list[tuple[str, str, str]]:
         """Name, file name and kind of every model that can be read."""
-        query = f"SELECT called, models.path, {_effective('kind')} FROM {JOINED} WHERE NOT missing AND error = ''"
-        rows = self._rows(query)
+        query = f"SELECT called, models.path, {effective('kind')} FROM {JOINED} WHERE NOT missing AND error = ''"
+        rows = self.rows(query)
         paths = [(string(called), Path(string(path)), kind) for called, path, kind in rows]
         return [(called or model_name(path), path.name, kind) for called, path, kind in paths]
 
@@ -174,7 +184,7 @@ class Catalog:
         """The models that can be read and whose hash of this name is not known, the smallest first."""
         assert name in HASHES
         return self._entries(
-            f"models.{name} IS NULL AND NOT missing AND error = '' AND (? IS NULL OR {_effective('kind')} = ?) "
+            f"models.{name} IS NULL AND NOT missing AND error = '' AND (? IS NULL OR {effective('kind')} = ?) "
             "ORDER BY size, models.path",
             kind,
             kind,
@@ -190,22 +200,22 @@ class Catalog:
 
     def sorts(self) -> list[tuple[Path, str, str, str]]:
         """Path, kind, family and variant of every model that can be read."""
-        kind, family, variant = (_effective(name) for name in ("kind", "family", "variant"))
+        kind, family, variant = (effective(name) for name in ("kind", "family", "variant"))
         query = f"SELECT models.path, {kind}, {family}, {variant} FROM {JOINED} WHERE NOT missing AND error = ''"
-        return [(Path(string(path)), *sort) for path, *sort in self._rows(query)]
+        return [(Path(string(path)), *sort) for path, *sort in self.rows(query)]
 
     def of_family(self, family: str) -> list[tuple[str, str, int | None]]:
         """Name, kind and width of the text that is heard (None where the header does not show it) of every model of a
         family that can be read."""
         heard = "coalesce(json_extract(dimensions, '$.unet.context'), json_extract(dimensions, '$.context'), " \
-                f"CASE {_effective('kind')} WHEN 'embedding' THEN json_extract(dimensions, '$.width') END)"  # fmt: skip
+                f"CASE {effective('kind')} WHEN 'embedding' THEN json_extract(dimensions, '$.width') END)"  # fmt: skip
         query = (
-            f"SELECT called, models.path, {_effective('kind')}, {heard} FROM {JOINED} "
-            f"WHERE {_effective('family')} = ? AND NOT missing AND error = ''"
+            f"SELECT called, models.path, {effective('kind')}, {heard} FROM {JOINED} "
+            f"WHERE {effective('family')} = ? AND NOT missing AND error = ''"
         )
         return [
             (string(called) or model_name(Path(string(path))), kind, width if isinstance(width, int) else None)
-            for called, path, kind, width in self._rows(query, family)
+            for called, path, kind, width in self.rows(query, family)
         ]
 
     def search(
@@ -234,7 +244,7 @@ class Catalog:
         values: list[object] = [missing]
         for name, value in filters.items():
             if value is not None:
-                conditions.append(f"{_effective(name)} = ? COLLATE NOCASE")
+                conditions.append(f"{effective(name)} = ? COLLATE NOCASE")
                 values.append(value)
         if tag is not None:
             conditions.append("EXISTS (SELECT 1 FROM json_each(said.tags) WHERE value = ?)")
@@ -243,16 +253,17 @@ class Catalog:
             conditions.append("favourite")
         conditions.append("verdict = ?" if verdict else "verdict != ?")
         values.append((verdict or REFUSED).lower())
-        ids = self._found(text, " AND ".join(conditions), values, -1 if limit is None else offset + limit)[offset:]
+        ids = self.found(text, " AND ".join(conditions), values, -1 if limit is None else offset + limit)[offset:]
         if not ids:
             return []
         # The ids are SQLite's own numbers.
-        rows = self._rows(f"SELECT models.id, {SELECTED} FROM {JOINED} WHERE models.id IN ({', '.join(map(str, ids))})")
+        rows = self.rows(f"SELECT models.id, {SELECTED} FROM {JOINED} WHERE models.id IN ({', '.join(map(str, ids))})")
         by_id = {id: row for id, *row in rows}
         return [entry_of(by_id[id]) for id in ids if id in by_id]
 
-    def _found(self, typed: str, where: str, values: Sequence[object], most: int) -> list[int]:
-        """The ids of at most so many models (-1: all of them) in their order."""
+    def found(self, typed: str, where: str, values: Sequence[object], most: int) -> list[int]:
+        """SQLite's own ids of at most so many models (-1: all) that a text finds and an SQL condition lets through, the
+        best first; those that an empty text finds are all, by name."""
         if not (parts := search.pieces(typed)):
             query = f"SELECT models.id FROM {JOINED} WHERE {where} ORDER BY folded, models.id LIMIT ?"
             return self._ids(query, *values, most)
@@ -267,7 +278,7 @@ class Catalog:
     def _matching(self, asked: str, where: str, values: Sequence[object], most: int) -> list[int]:
         """The ids of the models that the index of words finds: the best first, or where there are too many to weigh
         them all (the first letter of a word finds most models) those first whose names match, by name."""
-        few = self._rows("SELECT count(*) FROM (SELECT 1 FROM search WHERE search MATCH ? LIMIT ?)", asked, WEIGHED + 1)
+        few = self.rows("SELECT count(*) FROM (SELECT 1 FROM search WHERE search MATCH ? LIMIT ?)", asked, WEIGHED + 1)
         if few[0][0] <= WEIGHED:
             query = (
                 f"SELECT models.id FROM search CROSS JOIN {JOINED} WHERE search MATCH ? AND models.id = search.rowid "
@@ -282,7 +293,7 @@ class Catalog:
         return ids if 0 <= most <= len(ids) else ids + self._ids(query, asked, *values, most)
 
     def _ids(self, query: str, *values: object) -> list[int]:
-        return [id for (id,) in self._rows(query, *values)]
+        return [id for (id,) in self.rows(query, *values)]
 
     # --- what a scan finds
 
@@ -343,7 +354,7 @@ class Catalog:
                 (*changes.values(), text(str(entry.path)), *entry.stamp),
             )
             self._index_learnt(connection, [str(entry.path)])
-        for (learnt,) in self._rows("SELECT about FROM learnt WHERE sha256 = ?", hashed.sha256):
+        for (learnt,) in self.rows("SELECT about FROM learnt WHERE sha256 = ?", hashed.sha256):
             hashed = replace(hashed, about=hashed.about.over(about_of(learnt)))
         return hashed
 
@@ -420,7 +431,7 @@ class Catalog:
 
     def tags(self) -> dict[str, int]:
         """The user's tags, with how many models have each."""
-        rows = self._rows(
+        rows = self.rows(
             "SELECT value, count(*) FROM said, json_each(said.tags) "
             "WHERE said.path IN (SELECT models.path FROM models WHERE NOT missing) GROUP BY value ORDER BY value"
         )
@@ -438,7 +449,7 @@ class Catalog:
         count, and those of which the user said nothing, where something that was said would else be lost to sight. The
         old record goes, unless its whole shelf is away: that may come back.
         """
-        if not (meetings := self._rows(_MEETINGS)):
+        if not (meetings := self.rows(_MEETINGS)):
             return []
         met: dict[Path, Path] = {}
         taken: set[Path] = set()
@@ -466,7 +477,7 @@ class Catalog:
 
     def shelves(self) -> tuple[Path, ...]:
         """The folders that the user named, in that order."""
-        return tuple(Path(string(row[0])) for row in self._rows("SELECT path FROM shelves ORDER BY added_at, path"))
+        return tuple(Path(string(row[0])) for row in self.rows("SELECT path FROM shelves ORDER BY added_at, path"))
 
     def add_shelf(self, shelf: Path) -> None:
         """Remember a folder as a shelf."""
@@ -484,9 +495,10 @@ class Catalog:
                 connection.executemany(statement, rows)
 
     def _entries(self, where: str, *values: object) -> list[Entry]:
-        return [entry_of(row) for row in self._rows(f"SELECT {SELECTED} FROM {JOINED} WHERE {where}", *values)]
+        return [entry_of(row) for row in self.rows(f"SELECT {SELECTED} FROM {JOINED} WHERE {where}", *values)]
 
-    def _rows(self, query: str, *values: object) -> list[tuple[Any, ...]]:
+    def rows(self, query: str, *values: object) -> list[tuple[Any, ...]]:
+        """What SQLite answers to a question about the tables of `schema`."""
         with explained(self.path, SCHEMA):
             return self._connection.execute(query, values).fetchall()
 
@@ -549,8 +561,8 @@ def _copy(path: Path, connection: sqlite3.Connection) -> None:
             source.backup(connection)
 
 
-def _effective(name: str) -> str:
-    """In SQL: what the user says it is, else what the header says."""
+def effective(name: str) -> str:
+    """A column of `schema` in SQL: what the user says it is, else what the header says."""
     return f"coalesce(said.{name}, models.{name})"
 
 

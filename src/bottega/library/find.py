@@ -94,6 +94,19 @@ def find(
     return candidates[0]
 
 
+def on_record(catalog: Catalog, reference: str, *, kind: str | None = None) -> Entry:
+    """The one model on record that a name or a known hash means, for those who may name no paths.
+
+    Nothing is looked for on disk. Raises UnknownModel with the nearest names, AmbiguousModel.
+    """
+    found = _preferred(_on_record(catalog, reference), kind)
+    if not found:
+        raise UnknownModel(reference, _nearest(reference, catalog, kind))
+    if len({entry.sha256 or entry.path for entry in found}) > 1:
+        raise AmbiguousModel(reference, [entry.path for entry in found])
+    return found[0]
+
+
 def identify_path(catalog: Catalog, path: Path, recognisers: Sequence[Recogniser]) -> Entry:
     """What is at this path as it is now, from the catalog where that is still true. Raises BottegaError or OSError."""
     path = Path(os.path.abspath(path))

@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Collection
 from difflib import get_close_matches
 
 from bottega.cli import UsageError
 from bottega.cli.models.saying import meant, tell
 from bottega.library import Catalog
+from bottega.library.corrections import CATEGORIES, KINDS, correctable
 from bottega.settings import Settings
 
 DESCRIPTION = (
     "Say what a model is where its header can't tell, or tells it wrongly. What you say wins, stays with the file when "
     "it is moved or renamed, and is kept beside what the header says."
 )
-KINDS = (
-    "checkpoint", "lora", "embedding", "hypernetwork", "vae", "controlnet", "t2i_adapter", "ip_adapter",
-    "diffusion_model", "text_encoder", "image_encoder", "motion_module", "upscaler", "language_model", "unknown",
-)  # fmt: skip
 MOST_NAMED = 20
-CATEGORIES = ("base", "full fine-tune", "lightweight fine-tune", "part")
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -36,13 +33,11 @@ def run(args: argparse.Namespace, settings: Settings, catalog: Catalog) -> int:
     """Record the corrections, and tell all that is recorded of the model."""
     from bottega.recognisers import all_recognisers
 
-    sorts = catalog.sorts()
-    kinds = {*KINDS, *(kind for _, kind, _, _ in sorts)}
-    families = {*(each.id for each in all_recognisers()), *(family for _, _, family, _ in sorts if family)}
+    known = correctable(catalog, all_recognisers())
     told = {
-        "kind": checked("kind", args.kind, kinds),
+        "kind": checked("kind", args.kind, known["kind"]),
         "category": args.category,
-        "family": checked("family", args.family, families),
+        "family": checked("family", args.family, known["family"]),
         "variant": args.variant,
     }
     said = {name: value for name, value in told.items() if value is not None}
@@ -53,7 +48,7 @@ def run(args: argparse.Namespace, settings: Settings, catalog: Catalog) -> int:
     return 0
 
 
-def checked(what: str, word: str | None, known: set[str]) -> str | None:
+def checked(what: str, word: str | None, known: Collection[str]) -> str | None:
     """A word as it is written in the catalog; raises UsageError for one that nothing there is called."""
     if word is None or (folded := word.casefold()) in known:
         return word and folded

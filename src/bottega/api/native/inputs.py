@@ -1,0 +1,110 @@
+"""Pictures to start from: taken in once, then named by the SHA-256 of their bytes."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Header, Request, Response
+from pydantic import Field
+
+from bottega.api.access import need
+from bottega.api.access.refusal import Refusal
+from bottega.api.native.inside import Aside, Shop
+from bottega.api.native.pictures import picture, unchanged
+from bottega.api.native.shapes import ErrorAnswer, Sha256, Sha256InPath, Told
+from bottega.errors import BottegaError, FileError, InvalidRecipe
+from bottega.formats import media
+from bottega.workshop import Workshop
+
+router = APIRouter(prefix="/inputs", tags=["inputs"])
+
+MOST = 32 << 20  # bytes
+TYPES = ("image/png", "image/jpeg", "image/webp")
+_BODY = {"content": {type: {"schema": {"type": "string", "format": "binary"}} for type in TYPES}, "required": True}
+
+
+class UnknownInput(BottegaError):
+    """No picture with these bytes was taken in."""
+
+    exit_code = 2
+
+
+class InputTaken(Told):
+    """A picture that recipes may name from now on, and what its file tells of how it was made."""
+
+    sha256: Sha256
+    width: int
+    height: int
+    recipe: dict[str, Any] | None = Field(description="ours, as a draft that can be submitted; null if it has none")
+    parameters: str | None = Field(description="A1111's text; null if it has none")
+
+
+@router.post(
+    "",
+    summary="Take a picture in",
+    openapi_extra={"requestBody": _BODY},
+    responses={413: {"model": ErrorAnswer}, 415: {"model": ErrorAnswer}},
+    dependencies=[Depends(need("generate"))],
+)
+async def take(
+    request: Request,
+    shop: Shop,
+    aside: Aside,
+    upload: Annotated[str, Header(alias="X-Bottega-Upload", pattern="^1$", description="1: no form can send this")],
+) -> InputTaken:
+    """A PNG, JPEG or WebP of at most 32 MiB and 64 megapixels as the body; the same bytes always get the same name."""
+    if request.headers.get("content-type", "").split(";")[0].strip().lower() not in TYPES:
+        raise Refusal(415, "this is no picture that is read here", f"send {', '.join(TYPES)}")
+    content = bytearray()
+    async for part in request.stream():
+        content += part
+        if len(content) > MOST:
+            raise Refusal(413, f"the picture has more than {MOST >> 20} MiB", "send a smaller one")
+    return await aside.draw(_take, shop, bytes(content))
+
+
+def _take(shop: Workshop, content: bytes) -> InputTaken:
+    try:
+        kept = shop.keep_input(content, "init")
+        told = media.read(shop.input_path(kept.sha256))
+    except FileError as error:
+        raise type(error)("the picture", error.what.partition(": ")[2] or error.what, error.remedy) from None
+    return InputTaken(
+        sha256=kept.sha256,
+        width=told.width,
+        height=told.height,
+        recipe=_draft(told.recipe),
+        parameters=told.parameters,
+    )
+
+
+def _draft(told: str | None) -> dict[str, Any] | None:
+    """The recipe that a picture carries, if it is one."""
+    from bottega.recipe import read_recipe
+
+    try:
+        return read_recipe(told).model_dump(mode="json", exclude_none=True, exclude={"made"}) if told else None
+    except InvalidRecipe:
+        return None
+
+
+@router.get(
+    "/{sha256}",
+    summary="A picture that was taken in",
+    response_class=Response,
+    responses={200: {"content": {type: {} for type in TYPES}, "description": "the picture, as it was sent"}},
+    dependencies=[Depends(need("read"))],
+)
+async def input(sha256: Sha256InPath, request: Request, shop: Shop, aside: Aside) -> Response:
+    """The bytes as they were sent. Who knows them, or their hash, may have them."""
+    known = unchanged(request, sha256)
+    return known if known else await aside.draw(_input, shop, sha256)
+
+
+def _input(shop: Workshop, sha256: str) -> Response:
+    path = shop.input_path(sha256)
+    try:
+        content, format = path.read_bytes(), media.read(path).format
+    except (OSError, FileError):
+        raise UnknownInput("no picture with these bytes was taken in", "POST it to /api/inputs") from None
+    return picture(content, format, sha256[:16], sha256, lasting=True)

@@ -1,0 +1,149 @@
+"""Browsing thousands of models: a page at a time in any order, and how many there are of each sort."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from bottega.library import search
+from bottega.library.catalog import Catalog, effective, tag_of
+from bottega.library.entry import REFUSED, Entry, entry_of
+from bottega.library.schema import JOINED, SELECTED
+
+# What a page is ordered by, ascending; the last of each is SQLite's own id, so that no two are alike.
+ORDERS: Mapping[str, tuple[str, ...]] = {
+    "name": ("folded", "models.id"),
+    "kind": (effective("kind"), effective("family"), "folded", "models.id"),
+    "size": ("-size", "folded", "models.id"),
+    "date": ("-mtime_ns", "folded", "models.id"),
+}
+BEST = "best"  # the order of a search: what matches best comes first
+
+
+@dataclass(frozen=True)
+class Wish:
+    """Which models are wanted; what is None or empty asks for nothing.
+
+    `text` is searched for as `Catalog.search` says. `families` lets through those of any of them. What is refused is
+    only wanted with the verdict "refused".
+    """
+
+    text: str = ""
+    kind: str | None = None
+    family: str | None = None
+    families: Collection[str] | None = None
+    verdict: str | None = None
+    tag: str | None = None
+    runs: bool | None = None
+    favourite: bool | None = None
+
+
+class Page(NamedTuple):
+    """Some models in their order, where the next page begins (None after the last one), and how many there are."""
+
+    entries: list[Entry]
+    after: tuple[Any, ...] | None
+    total: int
+
+
+class Sort(NamedTuple):
+    """What models are counted by."""
+
+    kind: str
+    family: str
+    verdict: str
+
+
+def browse(catalog: Catalog, wish: Wish, order: str, limit: int, after: Sequence[Any] | None = None) -> Page:
+    """The models that are wished for, in one of ORDERS or BEST, from the place `after` that another page told.
+
+    Between two pages models may come and go: in ORDERS none is then shown twice or left out.
+    """
+    where, values = _where(wish)
+    if order == BEST:
+        ids = catalog.found(wish.text, where, values, -1)
+        begin = int(after[0]) if after else 0
+        chosen = ids[begin : begin + limit]
+        rows = catalog.rows(f"SELECT models.id, {SELECTED} FROM {JOINED} WHERE models.id IN ({_listed(chosen)})")
+        by_id = {id: row for id, *row in rows}
+        entries = [entry_of(by_id[id]) for id in chosen if id in by_id]
+        return Page(entries, (begin + limit,) if begin + limit < len(ids) else None, len(ids))
+    keys = ORDERS[order]
+    where, values = _with_text(wish, where, values)
+    (total,) = catalog.rows(f"SELECT count(*) FROM {JOINED} WHERE {where}", *values)[0]
+    place = ""
+    if after is not None:
+        place = f" AND ({', '.join(keys)}) > ({', '.join('?' * len(keys))})"
+        values = [*values, *after]
+    query = f"SELECT {', '.join(keys)} FROM {JOINED} WHERE {where}{place} ORDER BY {', '.join(keys)} LIMIT ?"
+    found = catalog.rows(query, *values, limit + 1)
+    ids = [row[-1] for row in found[:limit]]
+    # The long texts are read of these alone, and not of everything that had to be put in order.
+    rows = catalog.rows(f"SELECT models.id, {SELECTED} FROM {JOINED} WHERE models.id IN ({_listed(ids)})")
+    by_id = {id: row for id, *row in rows}
+    entries = [entry_of(by_id[id]) for id in ids if id in by_id]
+    return Page(entries, found[limit - 1] if len(found) > limit else None, total)
+
+
+def counts(catalog: Catalog, wish: Wish) -> Counter[Sort]:
+    """How many models there are of each sort, of those that are wished for, whatever sort is wished for."""
+    where, values = _with_text(wish, *_conditions(wish))
+    sort = ", ".join((effective("kind"), effective("family"), "verdict"))
+    rows = catalog.rows(f"SELECT {sort}, count(*) FROM {JOINED} WHERE {where} GROUP BY 1, 2, 3", *values)
+    return Counter({Sort(*row[:3]): row[3] for row in rows})
+
+
+def tag_counts(catalog: Catalog, wish: Wish) -> Counter[tuple[Sort, str]]:
+    """How many models of each sort have each of the user's tags, of those that are wished for."""
+    where, values = _with_text(wish, *_conditions(wish))
+    sort = ", ".join((effective("kind"), effective("family"), "verdict"))
+    query = f"SELECT {sort}, value, count(*) FROM {JOINED}, json_each(said.tags) WHERE {where} GROUP BY 1, 2, 3, 4"
+    return Counter({(Sort(*row[:3]), row[3]): row[4] for row in catalog.rows(query, *values)})
+
+
+def _with_text(wish: Wish, where: str, values: list[object]) -> tuple[str, list[object]]:
+    """A condition for the same models as `Catalog.found` finds, which needs no order among them."""
+    if not (parts := search.pieces(wish.text)):
+        return where, values
+    texts, told = [" AND ".join(["instr(folded, ?)"] * len(parts))], list[object](parts)
+    if asked := search.query(wish.text):
+        texts.append("models.id IN (SELECT rowid FROM search WHERE search MATCH ?)")
+        told.append(asked)
+    return f"({' OR '.join(texts)}) AND {where}", [*told, *values]
+
+
+def _where(wish: Wish) -> tuple[str, list[object]]:
+    where, values = _conditions(wish)
+    for name, value in (("kind", wish.kind), ("family", wish.family)):
+        if value is not None:
+            where += f" AND {effective(name)} = ? COLLATE NOCASE"
+            values.append(value)
+    if wish.families is not None:
+        where += f" AND {effective('family')} IN (SELECT value FROM json_each(?))"
+        values.append(json.dumps(list(wish.families)))
+    where += " AND verdict = ?" if wish.verdict else " AND verdict != ?"
+    values.append((wish.verdict or REFUSED).lower())
+    return where, values
+
+
+def _conditions(wish: Wish) -> tuple[str, list[object]]:
+    """The condition, in SQL, of all that is wished for except its sort and its text."""
+    where, values = "NOT missing", list[object]()
+    if wish.tag is not None:
+        where += " AND EXISTS (SELECT 1 FROM json_each(said.tags) WHERE value = ?)"
+        values.append(tag_of(wish.tag))
+    if wish.runs is not None:
+        where += " AND runs = ?"
+        values.append(wish.runs)
+    if wish.favourite is not None:
+        where += " AND coalesce(favourite, 0) = ?"
+        values.append(wish.favourite)
+    return where, values
+
+
+def _listed(ids: Sequence[int]) -> str:
+    """SQLite's own numbers as SQL."""
+    return ", ".join(map(str, ids))
