@@ -1,7 +1,7 @@
 // Fields of a form, drawn from what a setting says of itself: text, number with slider, choice, switch.
 
 import { fill, fresh, h, paint, put } from "../dom.js";
-import { addWords, language, t } from "../words.js";
+import { addWords, t } from "../words.js";
 import { icon } from "./icons.js";
 
 addWords({
@@ -23,8 +23,9 @@ addWords({
 });
 
 /** A setting's name for people. */
-export const nameOf = (name) => t(`knob.${name}`, {}, sentence(name.replaceAll("_", " ")));
-const sentence = (text) => (language() === "en" ? text.charAt(0).toUpperCase() + text.slice(1) : text);
+export const nameOf = (name) => t(`knob.${name}`, {}, sentence(name.split("_").map((word) => (SHORT.has(word) ? word.toUpperCase() : word)).join(" ")));
+const SHORT = new Set(["cfg", "clip", "ddim", "ensd", "snr", "vae"]);
+const sentence = (text) => text.charAt(0).toUpperCase() + text.slice(1);
 
 /** A setting's value for people. */
 export const said = (value) => (value === true ? t("control.on") : value === false ? t("control.off") : String(value));

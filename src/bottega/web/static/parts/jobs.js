@@ -8,6 +8,8 @@ export class Jobs {
     this.api = api;
     this.known = new Map();
     this.watchers = new Set();
+    this.sent = new Set(); // what was handed in and not answered yet
+    this.asking = new Set();
     this.ready = new Promise((resolve) => { this._ready = resolve; });
     stream.listen((event) => this._hear(event));
     stream.onState((state) => { if (state === "open") this.refresh(); });
@@ -30,6 +32,32 @@ export class Jobs {
     this.known.set(job.id, { ...this.known.get(job.id), ...job });
     for (const run of [...this.watchers]) run(this.known.get(job.id), event);
     return this.known.get(job.id);
+  }
+
+  /**
+   * Hands a recipe in. It stands in the list at once, under an id of this page's own; `named(before, after)` is told
+   * when the server has given it another one. Throws what the server says is wrong with it.
+   */
+  async send(recipe, shown, named = () => {}) {
+    this.count = (this.count ?? 0) + 1;
+    const id = `local${this.count}`;
+    this.put({ id, local: true, kind: "make", state: "waiting", created: Date.now() / 1000, position: Infinity, priority: 0, recipe: shown });
+    const sent = this.api.post("/api/jobs", { recipe }, { headers: { "Idempotency-Key": key() } });
+    this.sent.add(sent);
+    try {
+      const job = await sent;
+      this.known.delete(id);
+      named(id, job.id);
+      // Events may have overtaken the answer.
+      const known = this.known.get(job.id);
+      this.put(known && known.state !== "waiting" ? { ...job, state: known.state, progress: known.progress, started: known.started } : job);
+      return job;
+    } catch (error) {
+      this.drop(id);
+      throw error;
+    } finally {
+      this.sent.delete(sent);
+    }
   }
 
   /** Forgets a job that never came to be. */
@@ -61,10 +89,14 @@ export class Jobs {
     if (!job) {
       // Somebody else's tab, or the command line, has queued it: the list says what it is.
       if (event.kind === "done" || event.kind === "failed" || event.kind === "cancelled") return;
-      if (this._asking?.has(event.job)) return;
-      this._asking = (this._asking || new Set()).add(event.job);
-      try { this.put(await this.api.get(`/api/jobs/${event.job}`), event); } catch { /* gone again */ }
-      this._asking.delete(event.job);
+      if (this.asking.has(event.job)) return;
+      this.asking.add(event.job);
+      try {
+        await Promise.allSettled([...this.sent]); // it may be one of ours, whose answer the event has overtaken
+        const told = await this.api.get(`/api/jobs/${event.job}`);
+        this.put(told, event);
+      } catch { /* gone again */ }
+      this.asking.delete(event.job);
       return;
     }
     if (event.kind === "changed" || event.kind === "retried") {
@@ -74,6 +106,8 @@ export class Jobs {
     this.put({ id: event.job, ...changed(job, event) }, event);
   }
 }
+
+const key = () => [...crypto.getRandomValues(new Uint8Array(16))].map((byte) => byte.toString(16).padStart(2, "0")).join("");
 
 const inOrder = (one, other) =>
   (other.state === "running") - (one.state === "running") || other.priority - one.priority || one.position - other.position || one.created - other.created;

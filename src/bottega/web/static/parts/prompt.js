@@ -340,7 +340,7 @@ function marked(text, told) {
     if (piece && Math.abs(piece.weight - 1) > 0.001) {
       const strength = Math.min(1, Math.abs(piece.weight - 1) / 0.8);
       const mark = h("mark", { class: piece.weight > 1 ? "heavy" : "light", text: text.slice(from, to) });
-      paint(mark, { "--strength": `${Math.round(12 + strength * 34)}%` });
+      paint(mark, { "--strength": `${Math.round(18 + strength * 34)}%` });
       return [line, mark];
     }
     return [line, text.slice(from, to)];

@@ -48,7 +48,7 @@ const words = {
 
 class Make {
   constructor(element, context) {
-    Object.assign(this, { element, context, t: context.t, form: null, forms: null, local: 0 });
+    Object.assign(this, { element, context, t: context.t, form: null, forms: null });
     this.draft = { ...structuredClone(EMPTY), ...context.store.get("draft", {}) };
     this.fields = new Map(); // the fields of a recipe by their names, for what the server says is wrong with them
   }
@@ -140,7 +140,8 @@ class Make {
     const simple = (field) => ({ wrong: (text) => field.wrong(text), focus: () => field.focus() });
     const text = (field, opened) => ({ wrong: (told) => complain(field.text, field.wrong, told), focus: () => field.focus(), fold: opened });
     this.fields = new Map([
-      ["prompt", text(this.prompt)], ["negative", text(this.negative, this.negativeFold)], ["model", simple(this.picker)], ["count", simple(this.count)],
+      ["prompt", { ...text(this.prompt), name: t("make.prompt") }], ["negative", { ...text(this.negative, this.negativeFold), name: t("make.negative") }],
+      ["model", simple(this.picker)], ["count", simple(this.count)],
       ["sampling.seed", simple(this.seed)], ["size", simple(this.size)], ["size.width", simple(this.size)], ["size.height", simple(this.size)],
       ["inputs", { ...simple(this.start), fold: this.start.fold }], ["sampling.strength", { ...simple(this.start.strength), fold: this.start.fold }],
     ]);
@@ -264,6 +265,8 @@ class Make {
       return this.loadForm();
     }
     this.drawForm();
+    this.result.captioned = null;
+    this.result.caption();
     this.prompt.recount();
     this.plan();
   }
@@ -304,21 +307,17 @@ class Make {
 
   /** Queues a recipe; its tile stands there at once. */
   async send(recipe) {
-    const { api, jobs } = this.context;
-    this.local += 1;
-    const id = `local${this.local}`;
-    const size = recipe.size ?? sizeOf(this.draft, this.form);
-    jobs.put({ id, local: true, kind: "make", state: "waiting", created: Date.now() / 1000, position: Infinity, priority: 0, recipe: { ...recipe, size } });
-    this.result.choose(null);
     const { made, ...draft } = recipe;
+    const sent = this.context.jobs.send(draft, { ...recipe, size: recipe.size ?? sizeOf(this.draft, this.form) }, (before, after) => {
+      this.result.strip.rename(before, after);
+      if (this.result.shown?.job === before) this.result.shown.job = after;
+    });
+    const { chosen } = this.result;
+    this.result.follow();
     try {
-      const job = await api.post("/api/jobs", { recipe: draft }, { headers: { "Idempotency-Key": keyFor() } });
-      this.result.strip.rename(id, job.id);
-      if (this.result.shown?.job === id) this.result.shown.job = job.id;
-      jobs.known.delete(id);
-      jobs.put({ ...jobs.get(job.id), ...later(jobs.get(job.id), job) });
+      await sent;
     } catch (error) {
-      jobs.drop(id);
+      this.result.follow(chosen);
       this.tell(error);
     }
   }
@@ -329,7 +328,9 @@ class Make {
     const rest = [];
     for (const problem of error.problems ?? []) {
       const field = this.fieldOf(problem.field.replace(/^recipe\./, ""));
-      const text = [problem.what, problem.remedy].filter(Boolean).join("; ");
+      // "is empty" says of whom only beside the name of the field.
+      const what = /^(is|has|names|does|takes)\b/.test(problem.what) && field?.name ? `${field.name} ${problem.what}` : problem.what;
+      const text = [what, problem.remedy].filter(Boolean).join("; ");
       if (!field) { rest.push(`${problem.field}: ${text}`); continue; }
       if (field.fold) field.fold.open = true;
       field.wrong(text);
@@ -462,7 +463,7 @@ class Make {
     const { init, mask } = this.draft;
     if (!init?.width || this.easel) return;
     const { store, api } = this.context;
-    const leave = () => { this.easel.close(); this.easel.element.remove(); this.easel = null; this.element.classList.remove("is-painting"); this.start.focus(); };
+    const leave = () => { this.easel.close(); this.easel.element.remove(); this.easel = null; this.go.disabled = false; this.start.focus(); };
     this.easel = new Easel({
       width: init.width, height: init.height, source: `/api/inputs/${init.sha256}`, alt: this.t("start.alt"), mask: mask && `/api/inputs/${mask.sha256}`,
       size: store.get("brush", 14), sized: (size) => store.set("brush", size), left: leave,
@@ -475,7 +476,7 @@ class Make {
         this.changed();
       },
     });
-    this.element.classList.add("is-painting");
+    this.go.disabled = true; // one thing to press at a time
     this.result.place.append(this.easel.element);
     this.easel.focus();
   }
@@ -537,11 +538,6 @@ function seedOf(text) {
   if (!told || told === "-1") return null;
   return /^\d+$/.test(told) && Number(told) <= LARGEST_SEED ? Number(told) : told;
 }
-
-/** The newer of what is known of a job: the events may have overtaken the answer. */
-const later = (known, told) => (known && known.state !== "waiting" ? { ...told, state: known.state, progress: known.progress, started: known.started } : told);
-
-const keyFor = () => [...crypto.getRandomValues(new Uint8Array(16))].map((byte) => byte.toString(16).padStart(2, "0")).join("");
 
 export default {
   id: "make",

@@ -121,7 +121,7 @@ export class Result {
       if (event.kind === "preview") this.preview(job);
       else if (event.kind === "step") this.step(job, event);
       else if (event.kind === "made") this.made(job, event);
-      else if (event.kind === "failed") { this.failed.set(job.id, job); this.follow(job); }
+      else if (event.kind === "failed") this.failed.set(job.id, job);
       else if (event.kind === "done") this.context.say(t("result.done", { time: duration(event.seconds ?? 0) }));
       if (event.kind === "step" || event.kind === "preview") return;
     }
@@ -189,10 +189,11 @@ export class Result {
   /** Whether this job is what is looked at. */
   isFollowing(job) { return this.chosen === null && (this.looked ? this.looked === job.id : this.shown?.job === job.id || this.current()?.id === job.id); }
 
-  /** From now on the work is looked at, whatever is being made. */
-  follow(job = null) {
-    if (job && this.chosen !== null) return;
-    this.choose(null);
+  /** From now on the work is looked at, whatever is being made; or, with a key, that output again. */
+  follow(chosen = null) {
+    Object.assign(this, { chosen, looked: null, latest: null });
+    this.context.store.set("chosen", chosen);
+    this.draw();
   }
 
   choose(item) {
@@ -432,7 +433,7 @@ export class Result {
     const job = this.running()[0];
     this.progress.hidden = false;
     this.progress.classList.toggle("is-on", Boolean(job));
-    if (!job) { paint(this.line, { width: "0%" }); this.progress.removeAttribute("aria-valuenow"); return; }
+    if (!job) { this.progress.classList.remove("is-unknown"); paint(this.line, { width: "0%" }); this.progress.removeAttribute("aria-valuenow"); return; }
     const share = this.share(job);
     this.progress.classList.toggle("is-unknown", share === 0);
     paint(this.line, { width: `${share * 100}%` });

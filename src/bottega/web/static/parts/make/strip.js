@@ -48,7 +48,7 @@ export class Strip {
       const left = Array.from({ length: count }, (_, index) => index).filter((index) => !made.has(`${job.id}-${index}`));
       const shown = job.state === "failed" ? left.slice(0, 1) : left.slice(0, SHOWN);
       const rest = job.state === "failed" ? 0 : left.length - shown.length;
-      shown.reverse().forEach((index, place) => items.push({ key: `${job.alias ?? job.id}-${index}`, job, index, recipe, rest: place === 0 ? rest : 0 }));
+      shown.reverse().forEach((index, place) => items.push({ key: `${job.id}-${index}`, job, index, recipe, rest: place === 0 ? rest : 0 }));
     }
     // How many pictures come first, so that a waiting tile can say when its turn is.
     let ahead = 0;
@@ -78,7 +78,9 @@ export class Strip {
     for (const [key, tile] of [...this.tiles]) {
       if (!key.startsWith(`${before}-`)) continue;
       this.tiles.delete(key);
-      this.tiles.set(`${after}-${key.slice(before.length + 1)}`, tile);
+      const now = `${after}-${key.slice(before.length + 1)}`;
+      if (this.tiles.has(now)) tile.element.remove();
+      else this.tiles.set(now, tile);
     }
   }
 
