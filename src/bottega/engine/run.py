@@ -12,11 +12,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from bottega.engine.a1111 import fields_of
+from bottega.engine.a1111 import text_of
 from bottega.engine.save import Target, sha256_of, write_whole
 from bottega.errors import BrokenPicture, Interrupted, OutOfMemory, SaveError
 from bottega.events import Done, Event, Failed, Made, Note, Preview, Started
-from bottega.formats import infotext, media
+from bottega.formats import media
 from bottega.recipe import Made as MadeBy
 from bottega.recipe import Recipe
 from bottega.spec import Family
@@ -207,7 +207,5 @@ def _save(work: Work, index: int, picture: Image, recipe: Recipe, emit: Emit) ->
 
 def encode_output(picture: Image, recipe: Recipe) -> bytes:
     """The bytes of an output file: the picture with its recipe, and A1111's `parameters` for other tools."""
-    assert recipe.model is not None and recipe.model.sha256 is not None
-    text = infotext.format(recipe.prompt, recipe.negative, fields_of(recipe, recipe.model.sha256))
-    output = recipe.output
+    output, text = recipe.output, text_of(recipe)
     return media.encode(picture, output.format, recipe=recipe.to_json(), parameters=text, quality=output.quality)
