@@ -27,7 +27,13 @@ export class Jobs {
     return [...this.known.values()].filter((job) => OPEN.has(job.state)).sort(inOrder);
   }
 
-  /** Takes in a job as the server, or an optimistic caller, tells it. */
+  /** Takes in a job as a request was answered; events may have overtaken it, and what is over stays over. */
+  take(job) {
+    const known = this.known.get(job.id);
+    return known && !OPEN.has(known.state) && OPEN.has(job.state) && known.attempt === job.attempt ? known : this.put(job);
+  }
+
+  /** Changes what is known of a job. */
   put(job, event = null) {
     this.known.set(job.id, { ...this.known.get(job.id), ...job });
     for (const run of [...this.watchers]) run(this.known.get(job.id), event);
@@ -50,7 +56,7 @@ export class Jobs {
       named(id, job.id);
       // Events may have overtaken the answer.
       const known = this.known.get(job.id);
-      this.put(known && known.state !== "waiting" ? { ...job, state: known.state, progress: known.progress, started: known.started } : job);
+      this.put(known && known.state !== "waiting" ? { ...job, ...known } : job);
       return job;
     } catch (error) {
       this.drop(id);
@@ -75,7 +81,7 @@ export class Jobs {
     } catch { return; } // the stream tries again, and so will this
     const listed = new Set(list.items.map((job) => job.id));
     const unheard = this.open().filter((job) => !listed.has(job.id) && !job.local);
-    for (const job of list.items) this.put(job);
+    for (const job of list.items) this.take(job);
     await Promise.all(unheard.map(async (job) => {
       try { this.put(await this.api.get(`/api/jobs/${job.id}`)); } catch { this.drop(job.id); }
     }));
@@ -99,8 +105,8 @@ export class Jobs {
       this.asking.delete(event.job);
       return;
     }
-    if (event.kind === "changed" || event.kind === "retried") {
-      try { this.put(await this.api.get(`/api/jobs/${event.job}`), event); } catch { /* gone */ }
+    if (event.kind === "changed" && event.what !== "cancelling") {
+      try { this.take(await this.api.get(`/api/jobs/${event.job}`)); } catch { /* gone */ }
       return;
     }
     this.put({ id: event.job, ...changed(job, event) }, event);
@@ -120,6 +126,8 @@ function changed(job, event) {
     case "done": return { state: "done", ended: event.at };
     case "failed": return { state: "failed", ended: event.at, error: { error: event.error, what: event.what, remedy: event.remedy } };
     case "cancelled": return { state: "cancelled", ended: event.at };
+    case "changed": return { cancelling: true };
+    case "retried": return { state: "waiting", attempt: event.attempt, progress: null, cancelling: false, error: null };
     default: return {};
   }
 }

@@ -41,7 +41,7 @@ export class Easel {
         focus: () => this._aim(this.at), blur: () => this._aim(null),
       },
     });
-    this.pen = this.canvas.getContext("2d");
+    this.pen = this.canvas.getContext("2d", { willReadFrequently: true });
     this.cursor = h("span", { class: "easel-cursor", hidden: true });
     this.board = h("div", { class: "easel-board" }, h("img", { src: source, alt, draggable: "false" }), this.canvas, this.cursor);
     this.place = h("div", { class: "easel-place" }, this.board);

@@ -357,7 +357,8 @@ class Make {
 
   /** Stops what is being made, else what waits to be made last. */
   halt() {
-    const job = this.result.running()[0] ?? this.result.open_jobs().find((one) => !one.local);
+    const open = this.result.open_jobs().filter((one) => !one.local && !one.cancelling);
+    const job = open.find((one) => one.state === "running") ?? open[0];
     if (!job) return false;
     this.context.say(this.t("make.stopped"));
     this.result.cancel(job);

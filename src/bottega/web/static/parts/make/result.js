@@ -172,18 +172,27 @@ export class Result {
   }
 
   async made(job, event) {
-    let output;
-    try { output = await this.context.api.get(`/api/outputs/${job.id}-${event.image}`); } catch (error) { this.context.complain(error); return; }
-    if (this.outputs.some((one) => one.id === output.id)) return;
+    if (this.outputs.some((one) => one.id === event.output)) return;
+    const recipe = job.recipe ?? {};
+    const output = {
+      id: event.output, job: job.id, index: event.image, width: event.width, height: event.height, seed: event.seed, sha256: event.sha256, created: event.at,
+      prompt: recipe.prompt, model: recipe.model?.name ?? "", format: recipe.output?.format ?? "png",
+    };
     if (this.earlier) { this.outputs = []; this.earlier = false; this.next = null; }
     this.outputs.unshift(output);
     if (this.isFollowing(job)) {
+      this.latest = keyOf(output);
+      // What is in the frame stays there until its successor can be shown.
       const whole = new Image();
       whole.src = `/api/outputs/${output.id}/file`;
       try { await whole.decode(); } catch { /* shown as it comes, then */ }
-      this.latest = keyOf(output);
     }
     this.draw();
+    try {
+      Object.assign(output, await this.context.api.get(`/api/outputs/${output.id}`));
+    } catch { return; } // what the event told is enough to go on
+    this.captioned = null;
+    if (this.shown?.output === output) this.caption();
   }
 
   /** Whether this job is what is looked at. */
@@ -220,7 +229,8 @@ export class Result {
 
   async cancel(job) {
     if (job.local) return;
-    try { this.context.jobs.put(await this.context.api.post(`/api/jobs/${job.id}/cancel`)); } catch (error) { this.context.complain(error); }
+    this.context.jobs.put({ id: job.id, cancelling: true });
+    try { this.context.jobs.take(await this.context.api.post(`/api/jobs/${job.id}/cancel`)); } catch (error) { this.context.complain(error); }
   }
 
   // ----------------------------------------------------------------------------------------------------- how it looks
