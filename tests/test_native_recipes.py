@@ -1,4 +1,4 @@
-"""Recipes over HTTP: what is wrong is told at its field, models and pictures are found by ids and names, never by paths."""
+"""Recipes over HTTP: what is wrong is told at its field, and models and pictures are found by no path."""
 
 from __future__ import annotations
 

@@ -60,10 +60,10 @@ class Sort(NamedTuple):
 def browse(
     catalog: Catalog, wish: Wish, order: str, limit: int, after: Sequence[Any] | None = None, offset: int = 0
 ) -> Page:
-    """The models that are wished for, in one of ORDERS or BEST, from the place `after` that another page told.
+    """The models that are wished for, in one of ORDERS or BEST, from the place `after` that another page told, and as
+    many further on as `offset` says: a list that is scrolled can be looked at anywhere.
 
-    Between two pages models may come and go: in ORDERS none is then shown twice or left out. `offset` leaves out so
-    many from there on: a list that is scrolled can be looked at anywhere.
+    Between two pages models may come and go: in ORDERS none is then shown twice or left out.
     """
     where, values = _where(wish)
     if order == BEST:

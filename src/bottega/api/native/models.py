@@ -190,7 +190,7 @@ class Asking(Filters):
     )
     limit: int = Field(default=100, ge=1, le=500)
     after: str | None = Field(default=None, max_length=1000, description="`next` of the page before")
-    offset: int = Field(default=0, ge=0, le=10**6, description="how many to leave out from there on")
+    offset: int = Field(default=0, ge=0, le=10_000_000, description="how many are left out from there on")
 
 
 @router.get("", summary="Models on the shelves", dependencies=[Depends(need("read"))])
