@@ -96,14 +96,6 @@ def test_a_model_that_comes_between_two_pages_moves_no_other(tmp_path: Path) -> 
     assert [*first.entries, *second.entries] == before[:20]
 
 
-@pytest.mark.parametrize("order", [*ORDERS, BEST])
-def test_a_list_can_be_looked_at_anywhere(catalog: Catalog, order: str) -> None:
-    wish = Wish(text="neon", kind="lora")
-    every = all_pages(catalog, wish, order, 500)
-    assert browse(catalog, wish, order, 10, offset=123).entries == every[123:133]
-    assert browse(catalog, wish, order, 10, offset=10**6).entries == []
-
-
 def test_what_is_refused_is_only_shown_when_asked_for(catalog: Catalog) -> None:
     assert {entry.verdict for entry in all_pages(catalog, Wish(runs=True), "name", 2000)} == {"clean", "unusual"}
     assert {entry.verdict for entry in browse(catalog, Wish(verdict="refused"), "name", 500).entries} == {"refused"}

@@ -210,7 +210,7 @@ def test_what_can_not_be_said_is_refused_by_name(api: Api, said: dict[str, Any],
 
 @pytest.mark.parametrize(
     "name",
-    ["../evil", "..", ".hidden", "a/b", "a\\b", "/etc/x", "con", "NUL.x", "x.", "x ", " x", "", "a\0b", "é\u0301"[1:],
+    ["../evil", "..", ".hidden", "a/b", "a\\b", "/etc/x", "con", "NUL.x", "x.", "x ", " x", "", "a\0b", "e\u0301x",
      "x" * 121, "a:b", "a*b", "a\nb"],
 )  # fmt: skip
 def test_nothing_is_written_under_a_name_that_is_no_plain_one(api: Api, name: str) -> None:
