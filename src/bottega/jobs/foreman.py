@@ -25,6 +25,8 @@ from bottega.jobs.wire import Pipe, identity, kernel_kills, lives, messages, res
 
 RETRY_EVERY = 1.0  # seconds, while the disk is full or something else here does not work
 
+SMALLER = "make something smaller, or use a smaller model"
+
 log = logging.getLogger(__name__)
 
 
@@ -195,6 +197,7 @@ class Lane:
         self._heard_at = self._since = 0.0
         self._term_at: float | None = None
         self._ending = ""
+        self._full = False  # whether it is ended because of its memory
         self._crashes = 0
         self._start_at = 0.0
         self._stop_by: float | None = None
@@ -331,6 +334,7 @@ class Lane:
             return
         taken = resident(self._process.pid)
         if (limits.memory and taken > limits.memory) or _memory_is_short(limits.spare, taken):
+            self._full = True
             self._kill("it took more memory than there is")
 
     def _spawn(self) -> None:
@@ -482,6 +486,7 @@ class Lane:
         try:
             code = process.wait(timeout=self.foreman.limits.leave)
         except subprocess.TimeoutExpired:
+            self._ending = self._ending or "it said what no worker says"
             process.kill()
             code = process.wait()
         process.stdout.close()
@@ -493,11 +498,14 @@ class Lane:
         was_ready, self._ready = self._ready, False
         self._process = self._pipe = None
         self._term_at = None
-        queue, counts = self.foreman.queue, not (outside or self._stop_by is not None)
+        queue, full, self._full = self.foreman.queue, self._full, False
+        counts = not (outside or self._stop_by is not None)
         hands, self._working = self._working, {}
         for id, working in hands.items():
             if working.stop_by is not None:
                 self._owed[id] = partial(queue.cancelled, id)
+            elif full and working.job.attempt > 1:
+                self._owed[id] = partial(queue.fail, id, Failed("OutOfMemory", f"the worker was ended: {why}", SMALLER))
             else:
                 # Whoever kills a worker from outside says nothing against the job that it had in hand.
                 self._owed[id] = partial(queue.requeue, id, why, counts=counts)
