@@ -61,6 +61,8 @@ class Workshop:
         limits: Limits | None = None,
     ) -> None:
         self.settings = settings
+        # Raises where a user may not have what they ask for; a server has rules for that.
+        self.allow: Callable[[str, Recipe], None] = lambda owner, recipe: None
         self.queue = Queue(settings.home / "queue.sqlite")
         self.gallery = Gallery(settings.home / "gallery.sqlite", settings.outputs)
         self.foreman = Foreman(
@@ -152,6 +154,7 @@ class Workshop:
         and `Queue.submit` raise.
         """
         recipe = self.resolve(draft)
+        self.allow(owner, recipe)
         return self.queue.submit(
             "make",
             {"recipe": recipe.model_dump(mode="json", exclude_none=True)},

@@ -40,6 +40,8 @@ def create_app(workshop: Workshop, access: Access) -> FastAPI:
     app.state.workshop, app.state.access = workshop, access
     app.state.watch = Watch(workshop, (settings.home, settings.outputs))
     app.state.began = time.monotonic()
+    workshop.queue.quota = access.quotas.waiting
+    workshop.allow = access.quotas.allow
     errors.install(app)
     app.include_router(operation)
     app.include_router(signing)

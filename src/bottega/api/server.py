@@ -6,16 +6,18 @@ import asyncio
 import os
 import signal
 import socket
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from ipaddress import ip_address
 from types import FrameType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import h11
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from bottega.api.access.gate import GONE
 from bottega.api.access.headers import secured
 from bottega.errors import BottegaError
 
@@ -124,6 +126,8 @@ class Connection(H11Protocol):
         for timer in (self._late, self._unread):
             if timer:
                 timer.cancel()
+        if self.scope is not None:
+            cast(dict[str, Any], self.scope)[GONE] = True
         super().connection_lost(exc)
 
     def handle_events(self) -> None:
@@ -183,7 +187,10 @@ class Server(uvicorn.Server):
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """Obey signals while the block runs."""
+        """Obey signals while the block runs; in a thread there are none to obey."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
 
         def obey(number: int, frame: FrameType | None) -> None:
             if self.should_exit:
@@ -201,18 +208,9 @@ class Server(uvicorn.Server):
                     signal.signal(number, handler)
 
 
-def serve(
-    app: Any,
-    access: Access,
-    sockets: list[socket.socket],
-    ready: Callable[[], None],
-    at_once: Callable[[], None],
-) -> None:
-    """Serve on these sockets until a signal comes.
-
-    `ready` is called when it listens, `at_once` before a second signal ends the process without further ado.
-    """
-    config = uvicorn.Config(
+def configured(app: Any) -> uvicorn.Config:
+    """How the server is run: without what would tell or trust more than it should."""
+    return uvicorn.Config(
         app,
         http=Connection,
         ws="none",
@@ -225,4 +223,17 @@ def serve(
         timeout_keep_alive=KEEP_ALIVE,
         timeout_graceful_shutdown=GRACE,
     )
-    Server(config, access, ready, at_once).run(sockets)
+
+
+def serve(
+    app: Any,
+    access: Access,
+    sockets: list[socket.socket],
+    ready: Callable[[], None],
+    at_once: Callable[[], None],
+) -> None:
+    """Serve on these sockets until a signal comes.
+
+    `ready` is called when it listens, `at_once` before a second signal ends the process without further ado.
+    """
+    Server(configured(app), access, ready, at_once).run(sockets)

@@ -12,6 +12,7 @@ from bottega.api.access.accounts import OWNER, SESSION_LASTS, THE_OWNER, Account
 from bottega.api.access.caller import Caller, need
 from bottega.api.access.host import names_for
 from bottega.api.access.limits import Buckets, Failures, Memory
+from bottega.api.access.quotas import Quotas
 from bottega.api.counts import Counts
 
 if TYPE_CHECKING:
@@ -48,6 +49,7 @@ class Access:
         self.rate = Buckets(requests_per_second, 5 * requests_per_second)
         self.failures = Failures()
         self.memory = Memory()
+        self.quotas = Quotas(accounts)
         self.counts = Counts()
         self.running: set[Reply] = set()
         self.closing = False

@@ -155,6 +155,12 @@ class Accounts:
             self._db.execute("DELETE FROM sessions WHERE user = ?", (name,))
             return self._new_key(name)
 
+    def quota(self, name: str) -> Quota:
+        """How much a user may ask for; the owner, and who is a user no longer, anything."""
+        with self._lock:
+            found = self._user(name)
+        return found.quota if found else Quota()
+
     def anybody(self) -> bool:
         """Whether there is a user besides the owner."""
         with self._lock:

@@ -44,6 +44,13 @@ _FORBIDDEN_IN_PATH = re.compile(rb"[\x00-\x20\x7f\\]|(?:^|/)\.\.?(?:/|$)")
 _BOUNDARY = re.compile(r'boundary="?([A-Za-z0-9\'()+_,./:=? -]{1,70})"?')
 
 
+GONE = "bottega.gone"  # in the scope of a request whose client has closed the connection
+
+
+class ClientGone(ConnectionError):
+    """Nobody is there any more to be answered."""
+
+
 class Request:
     """A request as far as its first lines tell."""
 
@@ -126,10 +133,15 @@ class Gate:
             except Refusal as refused:
                 await self._refuse(request, reply, refused, receive, body)
             except asyncio.CancelledError:
-                if not self.access.closing or reply.started:
+                if not self.access.closing or (reply.started and not reply.streams):
                     raise
+                if reply.started:
+                    await reply.send({"type": "http.response.body", "body": b""})
+                    return
                 stopping = Refusal(503, "the server is stopping", "what is queued goes on when it is started again")
                 await reply.error(stopping)
+            except ClientGone:
+                pass
             except Exception as error:  # whatever a route raises, its client gets an answer, and the log the rest
                 if not reply.finished:
                     await reply.error(error)
@@ -288,6 +300,9 @@ class Reply:
         """Pass a message of the application on, with the headers that every answer has."""
         if self.finished:
             return
+        if GONE in self.request.scope:
+            # Or what never waits for anything would be made, for nobody, until the end of time.
+            raise ClientGone
         if message["type"] == "http.response.start":
             if self.body and self.body.refused:  # a framework made something else of it
                 await self.error(self.body.refused)
@@ -300,6 +315,8 @@ class Reply:
             return
         await self._send(message)
         self.finished = not message.get("more_body", False)
+        if not self.finished:
+            await asyncio.sleep(0)  # a source that is always ready and a fast client would keep all others waiting
 
     async def whole(self, status: int, headers: list[tuple[bytes, bytes]], content: bytes) -> None:
         """Send a complete answer."""

@@ -111,7 +111,7 @@ def checked_json(body: bytes) -> None:
     """Raise Refusal (400) for what is no JSON, has NaN or infinity, halves of characters, or is nested too deep."""
     try:
         value = json.loads(body.decode("utf-8"), parse_constant=_refuse, parse_float=_finite)
-        check_depth(value, MAX_DEPTH)
+        check_depth(value, MAX_DEPTH - 1)
         if re.search(rb"\\u[dD]", body):  # Python takes half of a pair for a character, which nothing can write down
             json.dumps(value, ensure_ascii=False).encode("utf-8")
     except UnicodeDecodeError:

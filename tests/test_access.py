@@ -1,0 +1,666 @@
+"""Who may come in: every rule of the gate, on a real server, with a request that breaks just this one rule."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+import os
+import socket
+import sqlite3
+import stat
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import closing, suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+from served import Answer, Served, serving
+
+from bottega.api.access import Access, limits
+from bottega.api.access.accounts import LINK_LASTS, SESSION_LASTS, Accounts, Quota
+from bottega.api.access.gate import Gate
+from bottega.api.access.host import names_for
+from bottega.api.access.limits import Body, Buckets, Failures, Memory
+from bottega.api.access.quotas import Quotas
+from bottega.api.access.refusal import AccountError, Refusal, TooMuch
+from bottega.errors import FileError, InvalidRecipe, UnknownModel
+from bottega.recipe import Recipe, Size
+
+PNG = b"\x89PNG\r\n\x1a\n"
+
+
+async def echo(scope: Any, receive: Any, send: Any) -> None:
+    """An application behind the gate: it tells what reached it."""
+    if scope["path"] == "/api/endless":
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"text/event-stream")]})
+        while True:
+            await send({"type": "http.response.body", "body": b": beat\n\n", "more_body": True})
+            await asyncio.sleep(0.05)
+    if scope["path"] == "/api/flood":
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        while True:
+            await send({"type": "http.response.body", "body": bytes(1 << 20), "more_body": True})
+    if scope["path"] == "/api/slow":
+        await asyncio.sleep(60)
+    if scope["path"] == "/api/bug":
+        raise KeyError("/home/somebody/secret.txt")
+    size = 0
+    while True:
+        message = await receive()
+        size += len(message.get("body", b""))
+        if message["type"] != "http.request" or not message.get("more_body"):
+            break
+    caller = scope["caller"]
+    told = {"size": size, "method": scope["method"], "caller": caller.name if caller else None}
+    told |= {"way": caller.way if caller else None, "scopes": sorted(caller.scopes) if caller else []}
+    body = json.dumps(told).encode()
+    headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
+
+
+def gate(access: Access) -> Gate:
+    return Gate(echo, access)
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """A gate before an echo, for tests that leave nothing behind."""
+    with serving(tmp_path_factory.mktemp("home"), gate, requests_per_second=10_000) as served:
+        yield served
+
+
+def signed_in(server: Served) -> str:
+    """The Cookie header of a browser that opened a link."""
+    answer = server("GET", f"/?token={server.accounts.new_link()}")
+    assert answer.status == 303
+    return answer.cookies[0].partition(";")[0]
+
+
+def told(answer: Answer) -> str:
+    return str(answer.json["error"]["what"])
+
+
+# --- names -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("path", ["/health", "/static/frame.js", "/", "/api/jobs", "/v1/models", "/enter"])
+@pytest.mark.parametrize("host", ["evil.test", "evil.test:{port}", "localhost.evil.test:{port}", "127.0.0.1:1", ""])
+def test_a_foreign_name_is_misdirected(server: Served, path: str, host: str) -> None:
+    assert server("GET", path, host=host.format(port=server.port)).status == 421
+    assert server("POST", path, {}, host=host.format(port=server.port), as_owner=True).status == 421
+
+
+@pytest.mark.parametrize("host", ["localhost:{port}", "LOCALHOST:{port}", "127.0.0.1:{port}", "[::1]:{port}"])
+def test_this_machines_own_names_are_answered(server: Served, host: str) -> None:
+    assert server("GET", "/health", host=host.format(port=server.port)).status == 200
+
+
+@pytest.mark.parametrize(
+    "host",
+    ["localhost.:{port}", "localhost:{port}@evil.test", "localhost:{port}, evil.test", "evil.test#localhost:{port}",
+     "127.1:{port}", "2130706433:{port}", "0x7f.1:{port}", "127.0.0.1:0{port}x", "[::ffff:127.0.0.1]:{port}"],
+)  # fmt: skip
+def test_no_spelling_of_a_name_passes_for_another(server: Served, host: str) -> None:
+    assert server("GET", "/health", host=host.format(port=server.port)).status in (400, 421)
+
+
+def test_a_request_without_a_name_or_with_two_is_refused(server: Served) -> None:
+    for head in (b"GET /health HTTP/1.0\r\n\r\n", b"GET /health HTTP/1.1\r\nConnection: close\r\n\r\n"):
+        assert server.raw(head).split(b" ", 2)[1] in (b"400", b"421")
+    own = f"127.0.0.1:{server.port}".encode()
+    assert server.raw(b"GET /health HTTP/1.1\r\nHost: %b\r\nHost: evil.test\r\n\r\n" % own).startswith(b"HTTP/1.1 400")
+    assert server.raw(b"GET http://evil.test/health HTTP/1.1\r\nHost: %b\r\n\r\n" % own).startswith(b"HTTP/1.1 400")
+
+
+def test_configured_names_count_with_their_port_and_their_scheme() -> None:
+    names = names_for(7680, ["studio.lan", "other.lan:80", "https://studio.example"], ["127.0.0.1", "192.168.1.5"])
+    assert names.origin("studio.lan:7680", None) == "http://studio.lan:7680"
+    assert names.origin("other.lan", None) == "http://other.lan"
+    assert names.origin("studio.example:443", None) == "https://studio.example"
+    assert names.origin("192.168.1.5:7680", None) == "http://192.168.1.5:7680"
+    for wrong in ("studio.lan", "studio.lan:80", "other.lan:7680", "192.168.1.6:7680"):
+        with pytest.raises(Refusal) as refused:
+            names.origin(wrong, ("192.168.1.6", 7680))
+        assert refused.value.status == 421
+
+
+def test_where_all_addresses_are_listened_on_only_the_one_that_was_called_is_a_name() -> None:
+    names = names_for(7680, [], ["0.0.0.0"])
+    assert names.origin("192.168.1.6:7680", ("192.168.1.6", 7680)) == "http://192.168.1.6:7680"
+    for host in ("192.168.1.7:7680", "192.168.1.6:80", "evil.test:7680"):
+        with pytest.raises(Refusal):
+            names.origin(host, ("192.168.1.6", 7680))
+
+
+# --- origins ---------------------------------------------------------------------------------------------------------
+
+FOREIGN = ["null", "http://evil.test", "http://localhost:1", "https://127.0.0.1:{port}", "http://127.0.0.1", "file://"]
+
+
+@pytest.mark.parametrize("method", ["POST", "PUT", "PATCH", "DELETE", "OPTIONS"])
+@pytest.mark.parametrize("origin", FOREIGN)
+def test_another_sites_page_can_change_nothing(server: Served, method: str, origin: str) -> None:
+    origin = origin.format(port=server.port)
+    for path in ("/api/jobs", "/sdapi/v1/txt2img", "/v1/images/generations"):
+        assert server(method, path, origin=origin, cookie=signed_in(server)).status == 403
+        assert server(method, path, origin=origin, as_owner=True).status == 403
+    assert server(method, "/sdapi/v1/txt2img", origin=origin).status == 403
+
+
+@pytest.mark.parametrize("method", ["POST", "PATCH", "DELETE"])
+def test_a_cookie_alone_changes_nothing(server: Served, method: str) -> None:
+    cookie = signed_in(server)
+    assert server(method, "/api/jobs", cookie=cookie).status == 403
+    assert server(method, "/api/jobs", cookie=cookie, sec_fetch_site="same-origin").status == 403
+    assert server(method, "/api/jobs", cookie=cookie, origin=server.origin).status == 200
+
+
+@pytest.mark.parametrize("site", ["cross-site", "same-site", "none"])
+def test_a_browser_says_where_a_request_comes_from(server: Served, site: str) -> None:
+    assert server("POST", "/sdapi/v1/txt2img", sec_fetch_site=site).status == 403
+    if site != "none":
+        assert server("GET", "/sdapi/v1/options", sec_fetch_site=site).status == 403
+        assert server("GET", "/v1/models", origin="http://evil.test", sec_fetch_site=site).status == 403
+        assert server("GET", "/static/frame.js", sec_fetch_site=site).status == 403
+
+
+def test_another_site_may_link_to_the_page_and_to_nothing_else(server: Served) -> None:
+    visit = {"sec_fetch_site": "cross-site", "sec_fetch_mode": "navigate"}
+    assert server("GET", "/gallery", cookie=signed_in(server), **visit).status == 200
+    assert server("GET", "/api/jobs", cookie=signed_in(server), **visit).status == 403
+
+
+def test_no_answer_lets_another_site_read_it(server: Served) -> None:
+    for origin in (server.origin, "http://evil.test"):
+        assert not any(name.startswith("access-control") for name in server("GET", "/health", origin=origin).headers)
+    answer = server("OPTIONS", "/api/jobs", origin="http://evil.test", access_control_request_method="POST")
+    assert answer.status == 403
+    assert not any(name.startswith("access-control") for name in answer.headers)
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [({"host": "evil.test"}, 421), ({"origin": "http://evil.test"}, 403), ({"origin": "null"}, 403), ({}, 404)],
+)
+def test_no_websocket_is_opened(server: Served, headers: dict[str, str], status: int) -> None:
+    answer = server(
+        "GET",
+        "/api/events",
+        as_owner=True,
+        connection="Upgrade",
+        upgrade="websocket",
+        sec_websocket_version="13",
+        sec_websocket_key="dGhlIHNhbXBsZSBub25jZQ==",
+        **headers,
+    )
+    assert answer.status == status
+
+
+# --- who it is -------------------------------------------------------------------------------------------------------
+
+
+def test_the_api_and_the_page_are_for_those_who_are_known(server: Served) -> None:
+    answer = server("GET", "/api/jobs")
+    assert (answer.status, answer.headers["www-authenticate"]) == (401, 'Bearer realm="bottega"')
+    page = server("GET", "/gallery")
+    assert page.status == 401
+    assert b"bottega serve --link" in page.body
+    assert server("GET", "/api/jobs", as_owner=True).json["caller"] == "owner"
+
+
+def test_a_key_is_taken_as_bearer_and_as_the_password_of_basic(server: Served) -> None:
+    key = server.accounts.add("ada")
+    try:
+        basic = base64.b64encode(f"ada:{key}".encode()).decode()
+        anybody = base64.b64encode(f"x:{key}".encode()).decode()
+        for path in ("/api/jobs", "/v1/models", "/sdapi/v1/options", "/gallery"):
+            for header in (f"Bearer {key}", f"bearer {key}", f"Basic {basic}", f"Basic {anybody}"):
+                answer = server("GET", path, authorization=header)
+                assert (answer.status, answer.json["caller"]) == (200, "ada")
+                assert answer.json["scopes"] == ["generate", "read"]
+    finally:
+        server.accounts.remove("ada")
+    assert server("GET", "/api/jobs", authorization=f"Bearer {key}").status == 401
+
+
+@pytest.mark.parametrize("header", ["Bearer", "Bearer ", "Basic", "Basic !!!", "Basic eA==", "Digest x", "x", ""])
+def test_what_is_no_key_lets_nobody_in(server: Served, header: str) -> None:
+    assert server("GET", "/api/jobs", authorization=header).status == 401
+
+
+def test_the_compat_doors_are_open_to_this_machine_until_there_are_users(tmp_path: Path) -> None:
+    with serving(tmp_path, gate) as server:
+        for path in ("/v1/models", "/sdapi/v1/options", "/internal/ping", "/controlnet/version", "/metrics"):
+            assert server("GET", path).json["way"] == "open"
+            # What a client that must send a key sends where there is none.
+            assert server("GET", path, authorization="Bearer sk-none").json["way"] == "open"
+        assert server("GET", "/v1x/models").status == 401
+        server.accounts.add("ada")
+        for path in ("/v1/models", "/sdapi/v1/options", "/internal/ping", "/controlnet/version", "/metrics"):
+            assert server("GET", path).status == 401
+
+
+@pytest.mark.parametrize("options", [{"open_doors": False}, {"names": ["studio.lan"]}])
+def test_the_compat_doors_are_closed_where_others_could_come(tmp_path: Path, options: dict[str, Any]) -> None:
+    with serving(tmp_path, gate, **options) as server:
+        assert server("GET", "/v1/models").status == 401
+        assert server("GET", "/v1/models", as_owner=True).status == 200
+
+
+def test_no_door_is_open_beyond_this_machine(tmp_path: Path) -> None:
+    with closing(Accounts(tmp_path / "access.sqlite")) as accounts:
+        assert Access(accounts, port=1, bound=["127.0.0.1", "::1"]).is_open("/v1/models")
+        for bound in (["0.0.0.0"], ["127.0.0.1", "192.168.1.5"], ["::"]):
+            assert not Access(accounts, port=1, bound=bound).is_open("/v1/models")
+
+
+# --- links and cookies -----------------------------------------------------------------------------------------------
+
+
+def test_a_link_becomes_a_cookie_once(server: Served) -> None:
+    token = server.accounts.new_link()
+    answer = server("GET", f"/?token={token}")
+    assert (answer.status, answer.headers["location"], answer.body) == (303, "/", b"")
+    [cookie] = answer.cookies
+    assert cookie.startswith(f"bottega_{server.port}=")
+    assert {"HttpOnly", "SameSite=Strict", "Path=/"} <= {part.strip() for part in cookie.split(";")}
+    assert token not in cookie
+    assert server("GET", "/api/jobs", cookie=cookie.partition(";")[0]).json["way"] == "cookie"
+    again = server("GET", f"/?token={token}")
+    assert (again.status, again.cookies) == (401, [])
+    assert b'data-why="used"' in again.body and b"bottega serve --link" in again.body
+
+
+def test_looking_at_a_link_does_not_use_it(server: Served) -> None:
+    token = server.accounts.new_link()
+    assert server("HEAD", f"/?token={token}").status == 401
+    assert server("GET", f"/?token={token}").status == 303
+
+
+@pytest.mark.parametrize("token", ["", "x", "%00", "a" * 5000, "%27%20OR%201=1--", "%ff"])
+def test_a_made_up_link_signs_nobody_in(server: Served, token: str) -> None:
+    answer = server("GET", f"/?token={token}")
+    assert answer.status in (400, 401) and not answer.cookies
+
+
+def test_links_and_sessions_end(tmp_path: Path) -> None:
+    now = [1000.0]
+    with closing(Accounts(tmp_path / "access.sqlite", clock=lambda: now[0])) as accounts:
+        link, late = accounts.new_link(), accounts.new_link()
+        now[0] += LINK_LASTS - 1
+        session = accounts.redeem(link)
+        assert session and accounts.by_session(session)
+        now[0] += 1
+        assert accounts.redeem(late) is None
+        now[0] += SESSION_LASTS - 2
+        assert accounts.by_session(session)
+        assert accounts.renewed(session)
+        now[0] += SESSION_LASTS - 1
+        assert accounts.by_session(session)
+        now[0] += 1
+        assert accounts.by_session(session) is None
+
+
+def test_sessions_survive_a_restart_and_only_hashes_are_kept(tmp_path: Path) -> None:
+    path = tmp_path / "access.sqlite"
+    with closing(Accounts(path)) as accounts:
+        key, link = accounts.add("ada"), accounts.new_link()
+        session = accounts.redeem(accounts.new_link())
+        assert session
+        content = b"".join(each.read_bytes() for each in tmp_path.iterdir())
+        for secret in (key, key.removeprefix("bottega_"), link, session):
+            assert secret.encode() not in content
+    if os.name != "nt":
+        assert {stat.S_IMODE(each.stat().st_mode) for each in tmp_path.iterdir()} == {0o600}
+    with closing(Accounts(path)) as accounts:
+        found = accounts.by_session(session), accounts.by_key(key)
+        assert [user and user.name for user in found] == ["owner", "ada"]
+        accounts.close_session(session)
+        assert accounts.by_session(session) is None
+
+
+def test_another_process_that_changes_the_users_is_noticed_at_once(server: Served, tmp_path: Path) -> None:
+    with serving(tmp_path, gate) as server, closing(Accounts(tmp_path / "access.sqlite")) as other:
+        key = other.add("ada", ["read"])
+        assert server("GET", "/api/jobs", authorization=f"Bearer {key}").json["scopes"] == ["read"]
+        new = other.replace_key("ada")
+        assert server("GET", "/api/jobs", authorization=f"Bearer {key}").status == 401
+        assert server("GET", "/api/jobs", authorization=f"Bearer {new}").status == 200
+        other.remove("ada")
+        assert server("GET", "/api/jobs", authorization=f"Bearer {new}").status == 401
+
+
+def test_with_a_full_disk_a_link_still_signs_in_once(tmp_path: Path) -> None:
+    with serving(tmp_path, gate) as server:
+        token = server.accounts.new_link()
+        size = server.accounts._db.execute("PRAGMA page_count").fetchone()[0]
+        server.accounts._db.execute(f"PRAGMA max_page_count = {size}")
+        with pytest.raises(sqlite3.OperationalError, match="full"):
+            server.accounts._db.execute("INSERT INTO usage VALUES (hex(randomblob(90000)), 1, 1)")
+        with pytest.raises(sqlite3.OperationalError, match="full"):
+            for number in range(10_000):
+                server.accounts._db.execute("INSERT INTO sessions VALUES (randomblob(32), ?, 1)", (f"{number}",))
+        answer = server("GET", f"/?token={token}")
+        assert answer.status == 303
+        assert server("GET", "/api/jobs", cookie=answer.cookies[0].partition(";")[0]).status == 200
+        assert server("GET", f"/?token={token}").status == 401
+
+
+# --- bodies ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "kind",
+    ["text/plain", "text/plain;application/json", "application/x-www-form-urlencoded",
+     "multipart/form-data; boundary=x", "application/json5", "application/octet-stream", "image/png", ""],
+)  # fmt: skip
+def test_only_json_is_taken(server: Served, kind: str) -> None:
+    for path in ("/api/jobs", "/sdapi/v1/txt2img", "/v1/chat"):
+        assert server("POST", path, b"{}", content_type=kind).status in (401, 415)
+    assert server("POST", "/api/jobs", b"{}", content_type=kind, as_owner=True).status == 415
+
+
+def test_pictures_need_the_header_that_no_form_can_send(server: Served) -> None:
+    upload = {"as_owner": True, "content_type": "image/png"}
+    assert server("POST", "/api/inputs", PNG, **upload).status == 415
+    assert server("POST", "/api/inputs", PNG, x_bottega_upload="1", **upload).json["size"] == len(PNG)
+    svg = server("POST", "/api/inputs", PNG, as_owner=True, content_type="image/svg+xml", x_bottega_upload="1")
+    assert svg.status == 415
+
+
+def test_forms_are_taken_at_openais_door_from_programs_only(server: Served) -> None:
+    form = b'--x\r\nContent-Disposition: form-data; name="n"\r\n\r\n1\r\n--x--\r\n'
+    kind = "multipart/form-data; boundary=x"
+    assert server("POST", "/v1/images/edits", form, content_type=kind).status == 415
+    assert server("POST", "/v1/images/edits", form, content_type=kind, as_owner=True).json["size"] == len(form)
+    assert server("POST", "/api/inputs", form, content_type=kind, as_owner=True).status == 415
+    many = b"".join(b"--x\r\n\r\n1\r\n" for _ in range(limits.MAX_PARTS + 2)) + b"--x--\r\n"
+    assert server("POST", "/v1/images/edits", many, content_type=kind, as_owner=True).status == 413
+    assert server("POST", "/v1/images/edits", form, content_type="multipart/form-data", as_owner=True).status == 400
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b"{", b'{"a": NaN}', b'{"a": -Infinity}', b'{"a": 1e999}', b'"\\ud800"', b"\xff", b"[" * 65 + b"]" * 65,
+     b"[" * 100_000, b'{"a":' * 50_000, b"1" * 5000],
+    ids=["cut", "nan", "infinity", "huge", "surrogate", "latin", "deep", "bottomless", "objects", "digits"],
+)  # fmt: skip
+def test_json_that_nothing_good_can_come_of_is_refused(server: Served, body: bytes) -> None:
+    answer = server("POST", "/api/jobs", body, as_owner=True, content_type="application/json; charset=utf-8")
+    assert (answer.status, answer.json["error"]["class"]) == (400, "BadRequest")
+
+
+def test_json_is_handed_on_whole(server: Served) -> None:
+    for body in (b"[" * 64 + b"]" * 64, json.dumps(["x" * 300_000]).encode(), b"", b'{"a": 1.5e300}'):
+        answer = server("POST", "/api/jobs", body, as_owner=True, content_type="application/json")
+        assert answer.json["size"] == len(body)
+
+
+def test_bodies_have_limits_told_and_untold(server: Served) -> None:
+    owner = {"as_owner": True, "content_type": "application/json"}
+    answer = server("POST", "/api/jobs", b'"' + b"x" * (1 << 20) + b'"', **owner)
+    assert answer.status == 413
+    assert "1 MiB" in told(answer)
+    assert server("POST", "/sdapi/v1/txt2img", b'"' + b"x" * (4 << 20) + b'"', **owner).status == 200
+    key, own = server.access.machine_key.encode(), f"127.0.0.1:{server.port}".encode()
+    head = b"POST /api/jobs HTTP/1.1\r\nHost: %b\r\nAuthorization: Bearer %b\r\nContent-Type: application/json\r\n"
+    chunk = b"10000\r\n" + b" " * 0x10000 + b"\r\n"
+    sent = server.raw(head % (own, key) + b"Transfer-Encoding: chunked\r\n\r\n" + chunk * 17 + b"0\r\n\r\n")
+    assert sent.startswith(b"HTTP/1.1 413")
+    # An absurd length is refused before a byte of it comes.
+    assert server.raw(head % (own, key) + b"Content-Length: 999999999999\r\n\r\n").startswith(b"HTTP/1.1 413")
+
+
+def test_a_packed_body_is_not_unpacked(server: Served) -> None:
+    for coding in ("gzip", "deflate", "br", "identity, gzip"):
+        answer = server("POST", "/api/jobs", {}, as_owner=True, content_encoding=coding)
+        assert answer.status == 415
+
+
+def test_a_body_must_come_and_not_too_slowly(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "PATIENCE", 0.05)
+
+    async def never() -> dict[str, Any]:
+        await asyncio.sleep(60)
+        return {}
+
+    async def drops() -> dict[str, Any]:
+        await asyncio.sleep(0.02)
+        return {"type": "http.request", "body": b"x", "more_body": True}
+
+    for receive in (never, drops):
+        body = Body(receive, 1 << 20, Memory())
+        with pytest.raises(Refusal) as refused:
+            asyncio.run(body.whole())
+        assert refused.value.status == 408
+
+
+def test_bodies_together_have_a_limit() -> None:
+    memory = Memory(100)
+    memory.hold(90)
+    with pytest.raises(Refusal) as refused:
+        memory.hold(11)
+    assert refused.value.status == 503
+    memory.release(90)
+    memory.hold(100)
+
+
+def test_what_a_request_held_is_given_back(server: Served) -> None:
+    for size in (1000, 2 << 20):
+        server("POST", "/api/jobs", b"[" + b" " * size + b"]", as_owner=True, content_type="application/json")
+    assert server.access.memory._held == 0
+
+
+# --- heads -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["/api/../x", "/api/%2e%2e/x", "/api/%2E%2e%2fx", "/api/..%5cx", "/api/x%00", "/api/%5c..%5cx", "/static/..\\x",
+     "/static/%252e%252e/x", "/api/./x", "/api/%0d%0aSet-Cookie:x", "/api/%ff%fe", "/api/x%7f", "/api/?q=%00"],
+)  # fmt: skip
+def test_an_address_that_can_be_read_in_two_ways_is_refused(server: Served, path: str) -> None:
+    assert server("GET", path, as_owner=True).status == 400
+
+
+def test_long_addresses_and_many_headers_are_refused(server: Served) -> None:
+    assert server("GET", "/api/" + "x" * 9000, as_owner=True).status == 414
+    assert server("GET", "/health", **{f"x-{number}": "x" for number in range(101)}).status == 431
+    assert server("GET", "/health", x_long="x" * 33_000).status == 431
+    for name in (b"Origin", b"Authorization", b"Content-Type"):
+        own = f"127.0.0.1:{server.port}".encode()
+        twice = b"GET /health HTTP/1.1\r\nHost: %b\r\n%b: x\r\n%b: y\r\n\r\n" % (own, name, name)
+        assert server.raw(twice).startswith(b"HTTP/1.1 400")
+    assert server.raw(b"\x16\x03\x01 hello\r\n\r\n").startswith(b"HTTP/1.1 400")
+    assert b"content-security-policy" in server.raw(b"nonsense\r\n\r\n")
+
+
+@pytest.mark.parametrize("method", ["TRACE", "CONNECT", "PROPFIND", "BREW"])
+def test_unknown_methods_are_refused(server: Served, method: str) -> None:
+    assert server(method, "/health").status == 405
+
+
+def test_head_is_get_without_a_body(server: Served) -> None:
+    get, head = server("GET", "/health"), server("HEAD", "/health")
+    assert (head.status, head.body, head.headers["content-length"]) == (200, b"", get.headers["content-length"])
+    assert server("HEAD", "/api/endless", as_owner=True).status == 200
+    assert server("HEAD", "/api/jobs").status == 401
+
+
+def test_a_slow_head_and_a_slow_reader_are_cut_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bottega.api.server.HEAD_WITHIN", 0.2)
+    monkeypatch.setattr("bottega.api.server.READ_WITHIN", 0.2)
+    with serving(tmp_path, gate) as server:
+        with socket.create_connection(("127.0.0.1", server.port), timeout=10) as silent:
+            assert silent.recv(1) == b""
+        with socket.create_connection(("127.0.0.1", server.port), timeout=10) as slow:
+            slow.sendall(b"GET /health HTTP/1.1\r\nHost: x")
+            with suppress(ConnectionResetError):
+                assert slow.recv(1) == b""
+        head = f"GET /api/flood HTTP/1.1\r\nHost: 127.0.0.1:{server.port}\r\n"
+        head += f"Authorization: Bearer {server.access.machine_key}"
+        with socket.create_connection(("127.0.0.1", server.port), timeout=10) as reader:
+            reader.sendall(f"{head}\r\n\r\n".encode())
+            deadline = time.monotonic() + 10
+            while server.access.running or not reader.recv(1, socket.MSG_PEEK):
+                assert time.monotonic() < deadline
+                time.sleep(0.01)
+
+
+# --- how much --------------------------------------------------------------------------------------------------------
+
+
+def test_a_caller_who_sends_too_much_is_told_when_to_come_back(tmp_path: Path) -> None:
+    with serving(tmp_path, gate, requests_per_second=1) as server:
+        statuses = [server("GET", "/api/jobs", as_owner=True) for _ in range(8)]
+        assert [answer.status for answer in statuses[:5]] == [200] * 5
+        last = statuses[-1]
+        assert last.status == 429 and int(last.headers["retry-after"]) >= 1
+        # Others are not held to it.
+        key = server.accounts.add("ada")
+        assert server("GET", "/api/jobs", authorization=f"Bearer {key}").status == 200
+
+
+def test_buckets_refill_and_forget() -> None:
+    now = [0.0]
+    buckets = Buckets(2.0, 3.0, clock=lambda: now[0], most=2)
+    assert [buckets.take("a") for _ in range(4)] == [0, 0, 0, 0.5]
+    now[0] = 0.5
+    assert buckets.take("a") == 0
+    for name in "bcd":
+        buckets.take(name)
+    assert len(buckets._left) == 2
+
+
+def test_wrong_keys_make_an_address_wait_longer_and_longer_and_right_ones_do_not(server: Served) -> None:
+    now = [0.0]
+    failures = Failures(clock=lambda: now[0])
+    waits = []
+    for _ in range(20):
+        try:
+            failures.add("1.2.3.4")
+            waits.append(0.0)
+        except TooMuch as error:
+            waits.append(float(error.headers["Retry-After"]))
+            now[0] += float(error.headers["Retry-After"])
+    assert waits[:5] == [0] * 5
+    assert max(waits) >= 60
+    failures.add("4.3.2.1")
+    answers = [server("GET", "/api/jobs", authorization="Bearer wrong").status for _ in range(8)]
+    assert answers[0] == 401 and answers[-1] == 429
+    assert server("GET", "/api/jobs", as_owner=True).status == 200
+
+
+def test_users_have_quotas(tmp_path: Path) -> None:
+    now = [86400.0 * 10]
+    with closing(Accounts(tmp_path / "access.sqlite", clock=lambda: now[0])) as accounts:
+        accounts.add("ada", quota=Quota(waiting=3, per_minute=2, pixels_per_day=1000))
+        quotas = Quotas(accounts, clock=lambda: now[0], wall=lambda: now[0])
+        recipe = Recipe(prompt="x", size=Size(width=20, height=10), count=2)
+        assert quotas.waiting("ada") == 3
+        assert quotas.waiting("owner") is None
+        quotas.allow("ada", recipe)
+        quotas.allow("ada", recipe)
+        with pytest.raises(TooMuch, match="2 jobs a minute"):
+            quotas.allow("ada", recipe)
+        now[0] += 61
+        with pytest.raises(TooMuch, match="200 are left"):
+            quotas.allow("ada", recipe)
+        now[0] += 86400
+        quotas.allow("ada", recipe)
+        for _ in range(5):
+            quotas.allow("owner", recipe)
+
+
+@pytest.mark.parametrize("name", ["", "Owner", "owner", "a b", "../x", "a" * 33, "ä", "-a"])
+def test_names_of_users_are_plain(tmp_path: Path, name: str) -> None:
+    with closing(Accounts(tmp_path / "access.sqlite")) as accounts, pytest.raises(AccountError):
+        accounts.add(name)
+
+
+# --- answers ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("path", ["/health", "/", "/gallery", "/api/jobs", "/v1/models", "/enter", "/api/../x"])
+def test_every_answer_is_sealed(server: Served, path: str) -> None:
+    for headers in ({}, {"as_owner": True}, {"host": "evil.test"}):
+        sealed = server("GET", path, **headers).headers  # type: ignore[arg-type]
+        assert sealed["x-content-type-options"] == "nosniff"
+        assert sealed["referrer-policy"] == "no-referrer"
+        assert sealed["cross-origin-opener-policy"] == sealed["cross-origin-resource-policy"] == "same-origin"
+        policy = sealed["content-security-policy"]
+        assert "frame-ancestors 'none'" in policy and "unsafe" not in policy and "*" not in policy
+        assert "server" not in sealed and sealed["x-request-id"]
+    assert "sandbox" in server("GET", "/api/jobs", as_owner=True).headers["content-security-policy"]
+
+
+def test_a_bug_is_told_by_an_id_and_nothing_else(server: Served, caplog: pytest.LogCaptureFixture) -> None:
+    answer = server("GET", "/api/bug", as_owner=True)
+    assert answer.status == 500
+    assert answer.json["error"]["class"] == "ServerError"
+    assert b"secret" not in answer.body and b"Traceback" not in answer.body and b"KeyError" not in answer.body
+    id = answer.json["error"]["id"]
+    assert any(id in record.getMessage() and record.exc_info for record in caplog.records)
+    assert id == answer.headers["x-request-id"]
+
+
+def test_each_door_has_its_own_shape_of_errors(server: Served) -> None:
+    from bottega.api.errors import response
+
+    error = UnknownModel("x")
+    native = json.loads(bytes(response("/api/jobs", error, "7").body))["error"]
+    assert (native["class"], native["id"], native["problems"]) == ("UnknownModel", "7", [])
+    openai = response("/v1/images/generations", error, "7")
+    assert openai.status_code == 404
+    assert json.loads(bytes(openai.body))["error"].keys() == {"message", "type", "param", "code"}
+    a1111 = json.loads(bytes(response("/sdapi/v1/txt2img", error, "7").body))
+    assert a1111.keys() == {"error", "detail", "body", "errors"}
+    assert response("/v1/x", KeyError("x"), "7").headers["x-should-retry"] == "false"
+    assert response("/api/x", InvalidRecipe([]), "7").status_code == 422
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "/home/ada/models/a.safetensors: is cut",
+        "see '/tmp/x/y.png'",
+        "in C:\\Users\\ada\\x.png",
+        "/root/x (/mnt/disk/y)",
+    ],
+)
+def test_no_error_tells_a_path(text: str) -> None:
+    from bottega.api.errors import response
+
+    for error in (FileError("/srv/models/a.ckpt", text, text), UnknownModel("x", [text])):
+        for path in ("/api/x", "/v1/x", "/sdapi/v1/x"):
+            said = bytes(response(path, error, "7").body).decode()
+            for secret in ("home/", "ada", "/tmp", "/srv", "/root", "/mnt", "Users"):
+                assert secret not in said
+
+
+# --- the end ---------------------------------------------------------------------------------------------------------
+
+
+def test_when_it_ends_streams_end_and_what_waits_is_told(tmp_path: Path) -> None:
+    got: list[Any] = []
+    with serving(tmp_path, gate) as server:
+
+        def ask(path: str) -> None:
+            got.append(server("GET", path, as_owner=True))
+
+        threads = [threading.Thread(target=ask, args=(path,)) for path in ("/api/endless", "/api/slow")]
+        for thread in threads:
+            thread.start()
+        deadline = time.monotonic() + 10
+        while len(server.access.running) < 2:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        began = time.monotonic()
+    assert time.monotonic() - began < 6
+    for thread in threads:
+        thread.join(10)
+    assert sorted(answer.status for answer in got) == [200, 503]
