@@ -6,10 +6,22 @@ from typing import Literal
 
 Envelope = Literal["native", "openai", "a1111"]
 
-_OPENAI = ("/v1",)
+# OpenAI's clients may be given the address with /v1 or without.
+_BARE = (
+    "/images",
+    "/models",
+    "/chat",
+    "/completions",
+    "/responses",
+    "/embeddings",
+    "/moderations",
+    "/audio",
+    "/videos",
+)
+_OPENAI = ("/v1", *_BARE)
 _A1111 = ("/sdapi", "/internal", "/controlnet")
 # The doors of clients that know nothing of keys; this machine's programs may use them without one.
-_OPEN = (*_OPENAI, *_A1111, "/images", "/metrics")
+_OPEN = (*_OPENAI, *_A1111, "/metrics")
 _API = ("/api", "/health", *_OPEN)
 PUBLIC = ("/health", "/enter", "/favicon.ico", "/api/session")
 

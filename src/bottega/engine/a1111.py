@@ -17,32 +17,36 @@ from bottega.version import __version__
 
 @dataclass(frozen=True)
 class Setting:
-    """A knob of ours and the field of A1111's that means the same; written when it differs from `default`."""
+    """A knob of ours and the field of A1111's that means the same; written when it differs from `default`.
+
+    `option` is its name among A1111's options, empty where it is none of them.
+    """
 
     knob: str
     field: str
     default: KnobValue
+    option: str = ""
 
 
 SETTINGS = (
-    Setting("clip_skip", "Clip skip", 1),
-    Setting("ensd", "ENSD", 0),
-    Setting("min_uncond_sigma", "NGMS", 0.0),
+    Setting("clip_skip", "Clip skip", 1, "CLIP_stop_at_last_layers"),
+    Setting("ensd", "ENSD", 0, "eta_noise_seed_delta"),
+    Setting("min_uncond_sigma", "NGMS", 0.0, "s_min_uncond"),
     Setting("image_guidance", "Image CFG scale", 1.5),
     Setting("mask_blur", "Mask blur", 4),
     Setting("masked_content", "Masked content", "original"),
-    Setting("eta", "Eta", 1.0),
-    Setting("eta_ddim", "Eta DDIM", 0.0),
-    Setting("s_churn", "Sigma churn", 0.0),
-    Setting("s_tmin", "Sigma tmin", 0.0),
-    Setting("s_tmax", "Sigma tmax", 0.0),
-    Setting("s_noise", "Sigma noise", 1.0),
-    Setting("sigma_min", "Schedule min sigma", 0.0),
-    Setting("sigma_max", "Schedule max sigma", 0.0),
-    Setting("rho", "Schedule rho", 0.0),
-    Setting("skip_early_guidance", "Skip Early CFG", 0.0),
+    Setting("eta", "Eta", 1.0, "eta_ancestral"),
+    Setting("eta_ddim", "Eta DDIM", 0.0, "eta_ddim"),
+    Setting("s_churn", "Sigma churn", 0.0, "s_churn"),
+    Setting("s_tmin", "Sigma tmin", 0.0, "s_tmin"),
+    Setting("s_tmax", "Sigma tmax", 0.0, "s_tmax"),
+    Setting("s_noise", "Sigma noise", 1.0, "s_noise"),
+    Setting("sigma_min", "Schedule min sigma", 0.0, "sigma_min"),
+    Setting("sigma_max", "Schedule max sigma", 0.0, "sigma_max"),
+    Setting("rho", "Schedule rho", 0.0, "rho"),
+    Setting("skip_early_guidance", "Skip Early CFG", 0.0, "skip_early_cond"),
     Setting("guidance_rescale", "CFG Rescale", 0.0),
-    Setting("emphasis", "Emphasis", "Original"),
+    Setting("emphasis", "Emphasis", "Original", "emphasis"),
 )
 # Knobs that are on or off, and what A1111 writes when they are on.
 SWITCHES = {
@@ -50,12 +54,26 @@ SWITCHES = {
     "downcast_alphas": ("Downcast alphas_cumprod", "True"),
     "old_prompt_editing": ("Old prompt editing timelines", "True"),
 }
+# The same knobs among A1111's options, and the values that mean off and on.
+SWITCH_OPTIONS: Mapping[str, tuple[str, KnobValue, KnobValue]] = {
+    "zero_snr": ("sd_noise_schedule", "Default", "Zero Terminal SNR"),
+    "downcast_alphas": ("use_downcasted_alpha_bar", False, True),
+    "old_prompt_editing": ("use_old_scheduling", False, True),
+}
+# A1111's numbers for what a masked area starts from.
+MASKED_CONTENT = ("fill", "original", "latent noise", "latent nothing")
 # What changes an A1111 picture and can't be made here; a replay must not pretend to be one.
 UNSUPPORTED = re.compile(
     r"Hires (upscale|resize-1|upscaler|checkpoint)|Refiner|Face restoration|Tiling|Hypernet|TI hashes|TI"
     r"|Token merging ratio|ControlNet.*|ADetailer.*|AddNet.*|FreeU.*|Extra noise|(SGM n|N)oise multiplier|FP8 weight"
 )
 NOT_USED = ("", "0", "False", "None", "Disable", "Automatic", "Use same checkpoint")
+
+
+def text_of(recipe: Recipe) -> str:
+    """The `parameters` text of a resolved recipe for one picture."""
+    assert recipe.model is not None and recipe.model.sha256 is not None
+    return infotext.format(recipe.prompt, recipe.negative, fields_of(recipe, recipe.model.sha256))
 
 
 def fields_of(recipe: Recipe, model_sha256: str) -> dict[str, str]:

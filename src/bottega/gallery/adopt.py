@@ -162,10 +162,7 @@ def _outside(store: Store, places: Collection[str], present: int) -> Iterator[li
     after = ""
     while all_of_them != present:
         with store.reading() as connection:
-            query = (
-                "SELECT path FROM details JOIN outputs USING (id) WHERE path > ? AND NOT missing ORDER BY path LIMIT ?"
-            )
-            found = [path for (path,) in connection.execute(query, (after, _ROWS_AT_ONCE))]
+            found = [path for (path,) in connection.execute(query, (after, _LAST, _ROWS_AT_ONCE))]
         yield [path for path in found if _place_of(path) not in places]
         if len(found) < _ROWS_AT_ONCE:
             return

@@ -1,0 +1,161 @@
+"""What A1111's clients are answered: pictures as base64, the `info` text, and how far a job is."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+from bottega.api.a1111.asked import ImageToImage, Making
+from bottega.diffusion.names import find_schedule
+from bottega.engine.a1111 import fields_of, text_of
+from bottega.gallery import Output
+from bottega.jobs.job import Job
+from bottega.recipe import Recipe, read_recipe
+from bottega.version import __version__
+
+BEGUN = 0.01  # of a job; 0 means to clients that nothing is being done
+_SAMPLING = 0.98  # the share of a picture's time that its steps take, by this measure
+
+
+def made(
+    asked: Making, recipe: Recipe, outputs: Sequence[Output], warnings: Sequence[str], created: float
+) -> dict[str, Any]:
+    """The answer to txt2img and img2img: pictures, what was asked, and `info`, which is JSON within JSON."""
+    pictures = [] if asked.send_images is False else [_base64(output.path.read_bytes()) for output in outputs]
+    told = asked.model_dump()
+    if isinstance(asked, ImageToImage) and not asked.include_init_images:
+        told |= {"init_images": None, "mask": None}
+    return {"images": pictures, "parameters": told, "info": json.dumps(info(recipe, outputs, warnings, created))}
+
+
+def info(recipe: Recipe, outputs: Sequence[Output], warnings: Sequence[str], created: float) -> dict[str, Any]:
+    """How the outputs of a resolved recipe were made, in A1111's words; `warnings` are ours."""
+    assert recipe.model is not None and recipe.model.sha256 is not None and recipe.size is not None
+    singles = [read_recipe(output.recipe) for output in outputs]
+    first = singles[0] if singles else recipe.single(0)
+    seeds = [single.sampling.seed for single in singles]
+    subseeds = [single.knobs.get("variation_seed", -1) for single in singles]
+    schedule = find_schedule(recipe.sampling.schedule or "Automatic")
+    return {
+        "prompt": recipe.prompt,
+        "all_prompts": [recipe.prompt] * len(singles),
+        "negative_prompt": recipe.negative,
+        "all_negative_prompts": [recipe.negative] * len(singles),
+        "seed": first.sampling.seed,
+        "all_seeds": seeds,
+        "subseed": first.knobs.get("variation_seed", -1),
+        "all_subseeds": subseeds,
+        "subseed_strength": recipe.knobs.get("variation_strength", 0.0),
+        "width": recipe.size.width,
+        "height": recipe.size.height,
+        "sampler_name": recipe.sampling.sampler,
+        "scheduler": schedule.name if schedule else recipe.sampling.schedule,
+        "cfg_scale": recipe.sampling.guidance,
+        "steps": recipe.sampling.steps,
+        "batch_size": len(singles),
+        "restore_faces": False,
+        "face_restoration_model": None,
+        "sd_model_name": recipe.model.name,
+        "sd_model_hash": recipe.model.sha256[:10],
+        "sd_vae_name": None,
+        "sd_vae_hash": None,
+        "seed_resize_from_w": recipe.knobs.get("seed_resize_width") or -1,
+        "seed_resize_from_h": recipe.knobs.get("seed_resize_height") or -1,
+        "denoising_strength": recipe.sampling.strength,
+        "extra_generation_params": _extra(first, recipe.model.sha256),
+        "index_of_first_image": 0,
+        "infotexts": [text_of(single) for single in singles],
+        "styles": [],
+        "job_timestamp": datetime.fromtimestamp(created).strftime("%Y%m%d%H%M%S"),
+        "clip_skip": recipe.knobs.get("clip_skip", 1),
+        "is_using_inpainting_conditioning": recipe.task == "inpaint",
+        "version": f"Bottega {__version__}",
+        "warnings": list(warnings),
+    }
+
+
+# What `info` says in a field of its own.
+_SAID = (
+    "Steps", "Sampler", "CFG scale", "Seed", "Size", "Model hash", "Model", "Variation seed", "Variation seed strength",
+    "Seed resize from", "Denoising strength", "Clip skip", "Version",
+)  # fmt: skip
+
+
+def _extra(single: Recipe, sha256: str) -> dict[str, str]:
+    return {name: value for name, value in fields_of(single, sha256).items() if name not in _SAID}
+
+
+def progress(job: Job | None, made: int, now: float, preview: bytes | None) -> dict[str, Any]:
+    """How far a job that has made so many pictures is, in A1111's words; without one everything is 0.
+
+    `now` is in unix seconds, `preview` a PNG of what is being made.
+    """
+    if job is None:
+        return {
+            "progress": 0.0,
+            "eta_relative": 0.0,
+            "state": _state(),
+            "current_image": None,
+            "textinfo": None,
+            "current_task": None,
+        }
+    return {
+        "progress": fraction(job, made),
+        "eta_relative": seconds_left(job, made, now),
+        "state": _state(job, made),
+        "current_image": _base64(preview) if preview else None,
+        "textinfo": "Waiting..." if job.started is None else None,
+        "current_task": job.id,
+    }
+
+
+def fraction(job: Job, made: int) -> float:
+    """How much of a job is done, from BEGUN to 1; every picture counts alike, and in each its steps."""
+    share = _share(job.progress or {}) if made < count_of(job) else 0.0
+    return max(BEGUN, min(1.0, (made + share) / count_of(job)))
+
+
+def seconds_left(job: Job, made: int, now: float) -> float:
+    """How long a job may still take, if it goes on as it went; 0 while nobody can tell."""
+    if job.eta is not None:
+        return job.eta
+    done = fraction(job, made)
+    return max(0.0, now - job.started) * (1 - done) / done if job.started and done > BEGUN else 0.0
+
+
+def _share(told: Mapping[str, Any]) -> float:
+    """How much of the picture that a job is at is done."""
+    phase, total = told.get("phase"), told.get("total") or 0
+    if phase == "sample" and total:
+        return _SAMPLING * float(told.get("done") or 0) / float(total)
+    return _SAMPLING if phase in ("decode", "save") else 0.0
+
+
+def count_of(job: Job) -> int:
+    """How many pictures a job makes."""
+    return int(dict(job.request.get("recipe") or {}).get("count") or 1)
+
+
+def _state(job: Job | None = None, made: int = 0) -> dict[str, Any]:
+    told = (job.progress if job else None) or {}
+    sampling = told.get("phase") == "sample"
+    begun = datetime.fromtimestamp(job.started or job.created) if job else datetime.min
+    return {
+        "skipped": False,
+        "interrupted": bool(job and job.cancelling),
+        "stopping_generation": bool(job and job.cancelling),
+        "job": f"Batch {min(made + 1, count_of(job))} out of {count_of(job)}" if job else "",
+        "job_count": count_of(job) if job else 0,
+        "job_timestamp": begun.strftime("%Y%m%d%H%M%S") if job else "0",
+        "job_no": made,
+        "sampling_step": int(told.get("done") or 0) if sampling else 0,
+        "sampling_steps": int(told.get("total") or 0) if sampling else 0,
+    }
+
+
+def _base64(content: bytes) -> str:
+    """Raw base64: a client decodes it as it is, and stumbles over a `data:` in front of it."""
+    return base64.b64encode(content).decode("ascii")

@@ -1,0 +1,166 @@
+"""What the A1111 door remembers of its clients, and the work that its routes share."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any
+
+from fastapi import Request
+
+from bottega.api import models
+from bottega.api.a1111 import answer
+from bottega.api.a1111.asked import Making
+from bottega.api.a1111.lists import title
+from bottega.api.a1111.options import DEFAULTS, FIXED, HASH, MODEL, Chosen
+from bottega.api.a1111.translate import NAMES, Translated
+from bottega.api.waiting import Waiting, failure, renamed
+from bottega.errors import InvalidRecipe, UnknownModel
+from bottega.gallery import Output
+from bottega.jobs.job import CANCELLED, FAILED, OPEN, Job
+from bottega.library.entry import Entry
+from bottega.recipe import KnobValue, Recipe, Ref, recipe_from
+from bottega.workshop import Workshop
+
+MOST_TASKS = 1000  # clients' own names of jobs that are remembered
+
+
+@dataclass
+class Door:
+    """One server's A1111 door.
+
+    `skipped` are the running jobs whose present picture a client gave up; `tasks` the jobs that clients gave names of
+    their own, by owner and name.
+    """
+
+    workshop: Workshop
+    waiting: Waiting
+    chosen: Chosen
+    skipped: set[str] = field(default_factory=set)
+    tasks: OrderedDict[tuple[str, str], str] = field(default_factory=OrderedDict)
+
+    # --- models and options
+
+    def find(self, kind: str, name: str) -> Ref:
+        """The model of a kind that a request names; raises UnknownModel."""
+        return models.reference(models.chosen(self.workshop, kind, name))
+
+    def options(self, owner: str) -> dict[str, Any]:
+        """All options of a user, the model by its title."""
+        chosen = self.chosen.of(owner)
+        entry = self._model(str(chosen.get(MODEL, "")))
+        return {**FIXED, **DEFAULTS, **chosen, MODEL: title(entry), HASH: entry.sha256 or ""}
+
+    def _model(self, name: str) -> Entry:
+        """The model of this title; the usual one for no title, and for that of a model that is gone."""
+        if name:
+            with suppress(UnknownModel):
+                return models.chosen(self.workshop, "checkpoint", name)
+        return models.usual(self.workshop)
+
+    def choose(self, owner: str, options: Mapping[str, KnobValue]) -> None:
+        """Keep these options for a user.
+
+        Raises UnknownModel, and UnsupportedModel for one that makes no pictures; comes back once a model can be used.
+        """
+        if model := str(options.get(MODEL, "")):
+            reference = self.find("checkpoint", model)
+            self.workshop.resolve(Recipe(model=reference, prompt="a picture"))
+            usual = models.usual(self.workshop)
+            options = {**options, MODEL: "" if str(usual.path) == reference.name else model}
+        self.chosen.change(owner, options)
+
+    async def refresh(self, owner: str, request: Request) -> None:
+        """Look through the shelves; comes back once that is done."""
+        told = {"folders": [], "forget_missing": False}
+        job = await asyncio.to_thread(self.workshop.submit_work, "scan", told, owner=owner, title="all shelves")
+        if (ended := await self.waiting.finished(job.id, request)).state == FAILED:
+            raise failure(ended)
+
+    # --- making
+
+    async def make(self, asked: Making, translated: Translated, owner: str, request: Request) -> dict[str, Any]:
+        """Have a draft made and answer as A1111 does. Raises what is wrong with it, or what the job failed with."""
+        job = await self._submit(translated.recipe, owner)
+        if asked.force_task_id:
+            self._name(owner, asked.force_task_id, job.id)
+        first, recipe = job, _recipe(job)
+        warnings, outputs = [*translated.warnings], list[Output]()
+        while True:
+            job = await self.waiting.finished(job.id, request)
+            made = await asyncio.to_thread(self.workshop.outputs, job.id)
+            outputs += made
+            if job.state == FAILED:
+                raise failure(job)
+            if job.state != CANCELLED:
+                break
+            rest = _without(_recipe(job), len(made) + 1)
+            if job.id not in self.skipped:
+                warnings.append("interrupted: the job was stopped before it was done")
+                break
+            self.skipped.discard(job.id)
+            warnings.append(f"skipped: picture {len(outputs) + 1} was given up")
+            if rest is None:
+                break
+            job = await self._submit(rest, owner)
+        warnings += await asyncio.to_thread(self._notes, first.id)
+        return await asyncio.to_thread(answer.made, asked, recipe, outputs, warnings, first.created)
+
+    async def _submit(self, draft: Recipe, owner: str) -> Job:
+        try:
+            return await asyncio.to_thread(self.workshop.submit, draft, owner=owner)
+        except InvalidRecipe as error:
+            raise renamed(error, NAMES) from None
+
+    def _notes(self, id: str) -> list[str]:
+        told = (numbered.event for numbered in self.workshop.queue.events(job=id))
+        return [event["text"] for event in told if event["event"] == "note"]
+
+    def _name(self, owner: str, name: str, id: str) -> None:
+        self.tasks[owner, name] = id
+        if len(self.tasks) > MOST_TASKS:
+            self.tasks.popitem(last=False)
+
+    # --- steering
+
+    def open_jobs(self, owner: str) -> Sequence[Job]:
+        """The user's jobs that make something and have not ended, the running ones first."""
+        return [job for job in self.workshop.queue.jobs(owner=owner, states=OPEN) if job.kind == "make"]
+
+    def made(self, job: Job | None) -> int:
+        """How many pictures of a job are there."""
+        return len(self.workshop.outputs(job.id)) if job else 0
+
+    def interrupt(self, owner: str) -> None:
+        """Stop what runs for this user and let nothing of what waits begin."""
+        for job in self.open_jobs(owner):
+            self.skipped.discard(job.id)
+            self.workshop.queue.cancel(job.id)
+
+    def skip(self, owner: str) -> None:
+        """Give up the picture that is being made for this user, and go on with the next one of its job."""
+        for job in self.open_jobs(owner)[:1]:
+            self.skipped.add(job.id)
+            self.workshop.queue.cancel(job.id)
+
+
+def _recipe(job: Job) -> Recipe:
+    return recipe_from(job.request["recipe"])
+
+
+def _without(recipe: Recipe, count: int) -> Recipe | None:
+    """The recipe of a job's pictures without the first of them; None if those are all."""
+    return recipe.single(count).changed(count=recipe.count - count) if count < recipe.count else None
+
+
+async def door_of(request: Request) -> Door:
+    """The door of the server that got this request; a dependency of its routes."""
+    state = request.app.state
+    if not hasattr(state, "a1111"):
+        workshop: Workshop = state.workshop
+        state.a1111 = Door(workshop, Waiting(workshop), Chosen(workshop.settings.home / "a1111-options.json"))
+    door: Door = state.a1111
+    return door

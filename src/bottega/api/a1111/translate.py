@@ -1,0 +1,287 @@
+"""From a request of A1111's to a draft recipe, with what it asks for and can't get said in words."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from bottega.api.a1111.asked import ImageToImage, Making, TextToImage
+from bottega.api.a1111.options import (
+    DEFAULTS,
+    FIXED,
+    FORMATS,
+    HASH,
+    KNOBS,
+    MODEL,
+    NO_VAE,
+    knob_value,
+    known_options,
+)
+from bottega.diffusion.names import split_old_name
+from bottega.engine.a1111 import MASKED_CONTENT, SETTINGS, draft_of, text_of
+from bottega.errors import FieldProblem, InvalidRecipe
+from bottega.formats import infotext
+from bottega.formats.media import Carried
+from bottega.recipe import KnobValue, Media, Recipe, Ref, read_recipe, recipe_from
+
+# The fields of a recipe under the names that A1111's clients know.
+NAMES: Mapping[str, str] = {
+    "negative": "negative_prompt",
+    "model.name": MODEL,
+    "sampling.sampler": "sampler_name",
+    "sampling.schedule": "scheduler",
+    "sampling.steps": "steps",
+    "sampling.guidance": "cfg_scale",
+    "sampling.seed": "seed",
+    "sampling.strength": "denoising_strength",
+    "size.width": "width",
+    "size.height": "height",
+    "count": "batch_size",
+    "inputs": "init_images",
+    **{f"knobs.{knob}": option for option, knob in KNOBS.items()},
+    "knobs.eta": "eta",
+    "knobs.variation_seed": "subseed",
+    "knobs.variation_strength": "subseed_strength",
+    "knobs.seed_resize_width": "seed_resize_from_w",
+    "knobs.seed_resize_height": "seed_resize_from_h",
+    "knobs.masked_content": "inpainting_fill",
+    "knobs.image_guidance": "image_cfg_scale",
+    "knobs.mask_blur": "mask_blur",
+}
+Find = Callable[[str, str], Ref]  # the model of a kind that a client's name means
+
+_WHOLE_SIDE = 8  # pixels; of a side that is no multiple A1111 drops the rest
+_A1111_SIDE = 512  # what A1111 takes for the side that a request leaves out
+_UNSET = {setting.knob: setting.default for setting in SETTINGS}
+
+
+@dataclass(frozen=True)
+class Translated:
+    """A draft, and what the request asked for that the picture will be made without."""
+
+    recipe: Recipe
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """The pictures of an img2img request, taken in; `init_size` in pixels."""
+
+    init: Media
+    init_size: tuple[int, int]
+    mask: Media | None = None
+
+
+def from_text(asked: TextToImage, options: Mapping[str, KnobValue], find: Find) -> Translated:
+    """The draft that a txt2img request describes to a user with these options; `find` tells which models it names.
+
+    Raises InvalidRecipe, its fields named as the request names them, and what `find` raises.
+    """
+    problems = [*_refused(asked)]
+    if asked.enable_hr:
+        problems.append(FieldProblem("enable_hr", "this version makes no hires fix", "send false, and a larger size"))
+    return _translated(asked, options, find, problems, [], {"task": "text-to-image"})
+
+
+def from_picture(asked: ImageToImage, options: Mapping[str, KnobValue], find: Find, inputs: Inputs) -> Translated:
+    """The draft that an img2img request describes; see `from_text`."""
+    problems, warnings = [*_refused(asked)], list[str]()
+    if asked.initial_noise_multiplier not in (None, 1):
+        problems.append(FieldProblem("initial_noise_multiplier", "this version knows no other than 1", "leave it out"))
+    told: dict[str, Any] = {
+        "task": "inpaint" if inputs.mask else "image-to-image",
+        "inputs": [media.model_dump() for media in (inputs.init, inputs.mask) if media],
+        "sampling": {"strength": asked.denoising_strength},
+    }
+    knobs: dict[str, Any] = {"image_guidance": asked.image_cfg_scale}
+    if inputs.mask:
+        blurs = (asked.mask_blur, asked.mask_blur_x, asked.mask_blur_y)
+        knobs["mask_blur"] = next((blur for blur in blurs if blur is not None), None)
+        if asked.inpainting_fill is not None:
+            if 0 <= asked.inpainting_fill < len(MASKED_CONTENT):
+                knobs["masked_content"] = MASKED_CONTENT[asked.inpainting_fill]
+            else:
+                problems.append(FieldProblem("inpainting_fill", f"{asked.inpainting_fill} is not between 0 and 3"))
+        if asked.inpaint_full_res:
+            told["size"] = _size_of_whole(inputs.init_size, _size(asked, []))
+            warnings.append(
+                "inpaint_full_res: this version repaints the masked part within the whole picture, which keeps its size"
+            )
+    return _translated(asked, options, find, problems, warnings, told, knobs)
+
+
+def _translated(
+    asked: Making,
+    options: Mapping[str, KnobValue],
+    find: Find,
+    problems: list[FieldProblem],
+    warnings: list[str],
+    told: dict[str, Any],
+    knobs: Mapping[str, Any] | None = None,
+) -> Translated:
+    override = asked.override_settings or {}
+    chosen: dict[str, KnobValue] = {}
+    try:
+        chosen = known_options(override)
+    except InvalidRecipe as error:
+        problems += error.problems
+    if problems:
+        raise InvalidRecipe(problems)
+    warnings += _ignored(asked, override)
+    settings = {**options, **chosen}
+    base = draft_of(infotext.parse(asked.infotext)) if asked.infotext else Recipe()
+    sampling = {
+        "sampler": asked.sampler_name or asked.sampler_index or None,
+        "schedule": _schedule(asked.scheduler),
+        "steps": asked.steps,
+        "guidance": asked.cfg_scale,
+        "seed": None if asked.seed == -1 else asked.seed,
+        **told.get("sampling", {}),
+    }
+    if model := settings.get(MODEL):
+        told["model"] = find("checkpoint", str(model)).model_dump()
+    vae = str(settings.get("sd_vae", ""))
+    if vae.casefold() not in NO_VAE:
+        told["adapters"] = [{"kind": "vae", "ref": find("vae", vae).model_dump()}]
+    format = FORMATS[str(settings.get("samples_format", "png"))]
+    recipe = base.model_dump(mode="json", exclude_none=True)
+    told = {
+        **recipe,
+        **told,
+        "prompt": asked.prompt or base.prompt,
+        "negative": asked.negative_prompt or base.negative,
+        "sampling": {**recipe["sampling"], **_given(sampling)},
+        "size": told.get("size") or _size(asked, warnings) or recipe.get("size"),
+        "count": _count(asked),
+        "output": {"format": format, "quality": settings.get("jpeg_quality", DEFAULTS["jpeg_quality"])},
+        "knobs": {
+            **base.knobs,
+            **_option_knobs(settings, chosen, asked),
+            **_seed_knobs(asked),
+            **{name: value for name, value in _given(knobs or {}).items() if value != _UNSET.get(name)},
+        },
+    }
+    return Translated(recipe_from(told), tuple(warnings))
+
+
+def _given(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def _schedule(name: str | None) -> str | None:
+    """Automatic is what a request means that names none: then the sampler's name may name one."""
+    return None if not name or name.casefold() in ("automatic", "none") else name
+
+
+def _size(asked: Making, warnings: list[str]) -> dict[str, int] | None:
+    if asked.width is None and asked.height is None:
+        return None
+    sides = {}
+    for name, side in (("width", asked.width), ("height", asked.height)):
+        side = _A1111_SIDE if side is None else side
+        sides[name] = max(side, 0) // _WHOLE_SIDE * _WHOLE_SIDE
+        if sides[name] != side:
+            warnings.append(f"{name}: {side} is no multiple of {_WHOLE_SIDE}; {sides[name]} was made")
+    return sides
+
+
+def _size_of_whole(picture: tuple[int, int], asked: dict[str, int] | None) -> dict[str, int]:
+    """The picture's own size, or where it has more pixels than were asked for, its shape with so many."""
+    width, height = picture
+    most = asked["width"] * asked["height"] if asked else width * height
+    scale = min(1.0, (most / (width * height)) ** 0.5)
+    sides = (max(_WHOLE_SIDE, round(side * scale / _WHOLE_SIDE) * _WHOLE_SIDE) for side in picture)
+    return dict(zip(("width", "height"), sides, strict=True))
+
+
+def _count(asked: Making) -> int:
+    batches = (asked.batch_size, asked.n_iter)
+    size, count = (1 if number is None else number for number in batches)
+    return size * count
+
+
+def _option_knobs(
+    settings: Mapping[str, KnobValue], chosen: Mapping[str, KnobValue], asked: Making
+) -> dict[str, KnobValue]:
+    """The knobs that options and the request's own fields set.
+
+    What is as A1111 has it to begin with is left to the model, which may have no such knob; only what the request
+    overrides is said in any case.
+    """
+    sampler = split_old_name(asked.sampler_name or asked.sampler_index or "")
+    eta = "eta_ddim" if sampler and sampler[0].startswith("DDIM") else "eta_ancestral"
+    own = {
+        eta: asked.eta,
+        "s_min_uncond": asked.s_min_uncond,
+        "s_churn": asked.s_churn,
+        "s_tmin": asked.s_tmin,
+        "s_tmax": asked.s_tmax,
+        "s_noise": asked.s_noise,
+    }
+    values = {**{name: value for name, value in settings.items() if name in KNOBS}, **_given(own)}
+    return {
+        KNOBS[option]: knob_value(option, value)
+        for option, value in values.items()
+        if option in chosen or value != DEFAULTS[option]
+    }
+
+
+def _seed_knobs(asked: Making) -> dict[str, KnobValue]:
+    knobs: dict[str, KnobValue] = {}
+    if asked.subseed_strength:
+        subseed = secrets.randbelow(2**32) if asked.subseed in (None, -1) else asked.subseed
+        knobs |= {"variation_seed": subseed or 0, "variation_strength": asked.subseed_strength}
+    width, height = asked.seed_resize_from_w or 0, asked.seed_resize_from_h or 0
+    if width > 0 and height > 0:
+        knobs |= {"seed_resize_width": width, "seed_resize_height": height}
+    return knobs
+
+
+def _refused(asked: Making) -> Iterator[FieldProblem]:
+    """What would make quite another picture, and can't be had."""
+    if asked.tiling:
+        yield FieldProblem("tiling", "this version makes no tiles", "send false")
+    if asked.refiner_checkpoint and asked.refiner_checkpoint != "None":
+        yield FieldProblem("refiner_checkpoint", "this version goes through no refiner", "leave it out")
+    if asked.script_name and asked.script_name != "None":
+        yield FieldProblem("script_name", f"no script is called {asked.script_name!r}", "leave it out")
+    units = [unit for name, args in _scripts(asked) if name.casefold() == "controlnet" for unit in args]
+    if any(map(_is_used, [*units, *(asked.controlnet_units or ())])):
+        yield FieldProblem("alwayson_scripts.ControlNet", "this version has no ControlNet", "send no unit of it")
+
+
+def _ignored(asked: Making, override: Mapping[str, Any]) -> Iterator[str]:
+    """What the picture is made without, though it was asked for."""
+    if asked.restore_faces:
+        yield "restore_faces: this version restores no faces"
+    for style in asked.styles or ():
+        yield f"styles: no style is called {style!r}"
+    for name, args in _scripts(asked):
+        if name.casefold() != "controlnet" and any(map(_is_used, args)):
+            yield f"alwayson_scripts: there is no {name} here; the picture was made without it"
+    if override.get("forge_additional_modules"):
+        yield "override_settings: forge_additional_modules: there are none here"
+    if unknown := sorted(set(override) - {MODEL, HASH, "forge_additional_modules"} - set(DEFAULTS) - set(FIXED)):
+        yield f"override_settings: {', '.join(unknown)}: no such option"
+
+
+def _scripts(asked: Making) -> Iterator[tuple[str, list[Any]]]:
+    for name, told in (asked.alwayson_scripts or {}).items():
+        args = told.get("args") if isinstance(told, dict) else None
+        yield name, args if isinstance(args, list) else [args] if args else []
+
+
+def _is_used(arg: Any) -> bool:
+    """Whether an argument of a script asks for anything: a switch that is on, or a unit that is not off."""
+    if isinstance(arg, dict):
+        return bool(arg) and arg.get("enabled") is not False and arg.get("enable") is not False
+    return arg is True
+
+
+def parameters_of(carried: Carried) -> str:
+    """The `parameters` text that a picture carries, or what its recipe of ours says in that form; else empty."""
+    if carried.parameters is not None or carried.recipe is None:
+        return carried.parameters or ""
+    return text_of(read_recipe(carried.recipe))

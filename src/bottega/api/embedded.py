@@ -1,0 +1,91 @@
+"""Pictures that come inside of a request, as bytes or as text: checked before a pixel is decoded."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from bottega.errors import FieldProblem, FileError, InvalidRecipe
+from bottega.formats import media
+from bottega.formats.media import Carried
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+MOST_BYTES = 32 << 20
+_DATA = re.compile(r"data:[\w.+-]*/?[\w.+-]*(?:;[\w.+=-]+)*,", re.IGNORECASE)
+_SPACE = re.compile(r"\s+")
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A PNG, JPEG or WebP file that a client sent in this field of its request. Sizes are in pixels."""
+
+    content: bytes
+    field: str
+
+    @cached_property
+    def carried(self) -> Carried:
+        """What it says beside its pixels; raises InvalidRecipe for what is no picture, or a damaged one."""
+        with self._file() as path:
+            return media.read(path)
+
+    @property
+    def width(self) -> int:
+        """As the file says it."""
+        return self.carried.width
+
+    @property
+    def height(self) -> int:
+        """As the file says it."""
+        return self.carried.height
+
+    def open(self) -> Image:
+        """Its pixels, upright, as RGB or RGBA; raises InvalidRecipe for a damaged or too large one."""
+        with self._file() as path:
+            return media.open_picture(path)
+
+    @contextmanager
+    def _file(self) -> Iterator[Path]:
+        with tempfile.TemporaryDirectory(prefix="bottega-") as folder:
+            path = Path(folder) / "picture"
+            path.write_bytes(self.content)
+            try:
+                yield path
+            except FileError as error:
+                what = error.what.removeprefix(f"{path}: ")
+                raise InvalidRecipe([FieldProblem(self.field, what, error.remedy)]) from None
+
+
+def picture_of(content: bytes, field: str) -> Picture:
+    """A picture from its file's bytes; raises InvalidRecipe for what is none, or too large."""
+    if len(content) > MOST_BYTES:
+        raise _problem(field, f"has {len(content) >> 20} MiB", f"send at most {MOST_BYTES >> 20} MiB")
+    picture = Picture(content, field)
+    _ = picture.carried
+    return picture
+
+
+def picture_from(text: str, field: str) -> Picture:
+    """A picture from base64, bare or in a `data:` address. Raises InvalidRecipe for what is none."""
+    head = _DATA.match(text)
+    encoded = _SPACE.sub("", text[head.end() :] if head else text)
+    # Some clients leave the padding out, or use the alphabet of addresses.
+    encoded = encoded.rstrip("=").replace("-", "+").replace("_", "/")
+    try:
+        content = base64.b64decode(encoded + "=" * (-len(encoded) % 4), validate=True)
+    except (binascii.Error, ValueError):
+        raise _problem(field, "is no base64", "send the bytes of a PNG, JPEG or WebP file as base64") from None
+    return picture_of(content, field)
+
+
+def _problem(field: str, what: str, remedy: str) -> InvalidRecipe:
+    return InvalidRecipe([FieldProblem(field, what, remedy)])

@@ -1,0 +1,66 @@
+"""The models that a server's clients can choose, and which of them a name means: never a path that a client made up."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from contextlib import suppress
+
+from bottega.errors import UnknownModel
+from bottega.library.browse import Wish, browse
+from bottega.library.entry import Entry
+from bottega.library.find import on_record
+from bottega.recipe import Recipe, Ref
+from bottega.workshop import Workshop
+
+MOST = 10_000
+PICTURES = ("checkpoint", "diffusion_model")  # the kinds of models that make pictures by themselves
+
+
+def running(workshop: Workshop, *kinds: str) -> list[Entry]:
+    """The models of these kinds that run here, by name; a home that was never looked through is looked through now."""
+    found = _running(workshop, kinds)
+    if not found and "checkpoint" in kinds:
+        usual(workshop)
+        found = _running(workshop, kinds)
+    return found
+
+
+def _running(workshop: Workshop, kinds: Sequence[str]) -> list[Entry]:
+    pages = [browse(workshop.catalog, Wish(kind=kind, runs=True), "name", MOST) for kind in kinds]
+    return [entry for page in pages for entry in page.entries]
+
+
+def usual(workshop: Workshop) -> Entry:
+    """The model that is used where a request names none; raises UnknownModel and what is wrong with it."""
+    with suppress(UnknownModel):
+        return on_record(workshop.catalog, workshop.settings.model, kind="checkpoint")
+    recipe = workshop.resolve(Recipe(prompt="a picture"))
+    assert recipe.model is not None and recipe.model.sha256 is not None
+    return workshop.catalog.with_sha256(recipe.model.sha256)[0]
+
+
+def place(entry: Entry) -> str:
+    """A model's path on its shelf, which tells it from another of the same name."""
+    if entry.shelf and entry.path.is_relative_to(entry.shelf):
+        return entry.path.relative_to(entry.shelf).as_posix()
+    return entry.path.name
+
+
+def ids(entries: Sequence[Entry]) -> dict[str, Entry]:
+    """The models by their names; those that share one by their places."""
+    shared = Counter(entry.name for entry in entries)
+    return {entry.name if shared[entry.name] == 1 else place(entry): entry for entry in entries}
+
+
+def chosen(workshop: Workshop, kind: str, name: str) -> Entry:
+    """The model of a kind on record that a client's name means: a title, a name, a place on a shelf or a hash.
+
+    Raises UnknownModel with the nearest names, AmbiguousModel, or what is wrong with the file.
+    """
+    return on_record(workshop.catalog, name, kind=kind)
+
+
+def reference(entry: Entry) -> Ref:
+    """How a draft names a model that was chosen."""
+    return Ref(name=str(entry.path))

@@ -1,0 +1,442 @@
+"""What clients of A1111 depend on, asked of a real server: the same bytes as the command line, JSON always."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from door_server import PROMPT, Server, made_by_command, serving
+from PIL import Image
+
+from bottega.families import family
+from bottega.formats import media
+from bottega.recipe import read_recipe
+
+pytestmark = pytest.mark.slow
+
+QUICK = {"prompt": PROMPT, "steps": 3, "seed": 7, "width": 128, "height": 128}
+LONG = {**QUICK, "steps": 400}
+INFO = {
+    "prompt", "all_prompts", "negative_prompt", "all_negative_prompts", "seed", "all_seeds", "subseed", "all_subseeds",
+    "subseed_strength", "width", "height", "sampler_name", "cfg_scale", "steps", "batch_size", "restore_faces",
+    "face_restoration_model", "sd_model_name", "sd_model_hash", "sd_vae_name", "sd_vae_hash", "seed_resize_from_w",
+    "seed_resize_from_h", "denoising_strength", "extra_generation_params", "index_of_first_image", "infotexts",
+    "styles", "job_timestamp", "clip_skip", "is_using_inpainting_conditioning", "version",
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    home = tmp_path_factory.mktemp("a1111") / "home"
+    (home / "models" / "toys").mkdir(parents=True)
+    family("sd1").toy(home / "models" / "toys" / "toy.safetensors")
+    with serving(home) as running:
+        yield running
+
+
+@pytest.fixture
+def api(server: Server) -> Iterator[httpx.Client]:
+    with server.client() as client:
+        yield client
+
+
+def post(api: httpx.Client, path: str, **body: Any) -> Any:
+    answer = api.post(f"/sdapi/v1/{path}", json=body)
+    assert answer.status_code == 200, answer.text
+    return answer.json()
+
+
+def refused(api: httpx.Client, path: str, status: int, **body: Any) -> str:
+    answer = api.post(f"/sdapi/v1/{path}", json=body)
+    assert answer.status_code == status, answer.text
+    told = answer.json()
+    assert set(told) == {"error", "detail", "body", "errors"}
+    return str(told["detail"])
+
+
+def until(holds: Callable[[], Any]) -> Any:
+    """What this answers once it is something."""
+    pause = threading.Event()
+    for _ in range(1200):
+        if found := holds():
+            return found
+        pause.wait(0.05)
+    raise AssertionError("it never came to that")
+
+
+def png(picture: Image.Image) -> bytes:
+    buffer = io.BytesIO()
+    picture.save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def text_of(content: bytes) -> str:
+    return base64.b64encode(content).decode()
+
+
+@pytest.fixture(scope="module")
+def picture() -> bytes:
+    gradient = Image.linear_gradient("L").resize((128, 128))
+    return png(Image.merge("RGB", (gradient, gradient.rotate(90), gradient.rotate(180))))
+
+
+@pytest.fixture(scope="module")
+def mask() -> bytes:
+    white = Image.new("L", (128, 128))
+    white.paste(255, (32, 32, 96, 96))
+    return png(white)
+
+
+# --- the same as the command line
+
+
+def test_txt2img_makes_the_bytes_that_the_command_line_makes(api: httpx.Client, tmp_path: Path) -> None:
+    body = {"sampler_name": "DPM++ 2M Karras", "negative_prompt": "dark", "cfg_scale": 5}
+    (image,) = post(api, "txt2img", **QUICK, **body)["images"]
+    content = base64.b64decode(image, validate=True)
+    words = ("--steps", "3", "--seed", "7", "--size", "128x128", "--sampler", "DPM++ 2M", "--schedule", "Karras")
+    expected = made_by_command(tmp_path / "home", tmp_path, *words, "--negative", "dark", "--cfg", "5")
+    assert content == expected
+    (tmp_path / "api.png").write_bytes(content)
+    recipe = read_recipe(media.read(tmp_path / "api.png").recipe or "")
+    assert recipe.digest == read_recipe(media.read(tmp_path / "made.png").recipe or "").digest
+
+
+def test_inpainting_makes_the_bytes_that_the_command_line_makes(
+    api: httpx.Client, tmp_path: Path, picture: bytes, mask: bytes
+) -> None:
+    (tmp_path / "init.png").write_bytes(picture)
+    (tmp_path / "mask.png").write_bytes(mask)
+    body = {"init_images": [text_of(picture)], "mask": text_of(mask), "mask_blur": 2, "inpainting_fill": 0}
+    (image,) = post(api, "img2img", **QUICK, **body, denoising_strength=0.8, inpaint_full_res=False)["images"]
+    words = ("--steps", "3", "--seed", "7", "--size", "128x128", "--strength", "0.8", "--set", "mask_blur=2")
+    files = ("--init", str(tmp_path / "init.png"), "--mask", str(tmp_path / "mask.png"))
+    expected = made_by_command(tmp_path / "home", tmp_path, *words, *files, "--set", "masked_content=fill")
+    assert base64.b64decode(image) == expected
+
+
+# --- what txt2img answers
+
+
+def test_info_is_json_within_json_with_all_its_keys(api: httpx.Client) -> None:
+    told = post(api, "txt2img", **QUICK, batch_size=2, n_iter=1)
+    assert isinstance(told["info"], str) and not told["images"][0].startswith("data:")
+    info = json.loads(told["info"])
+    assert set(info) >= INFO
+    assert info["all_seeds"] == [7, 8] and info["seed"] == 7
+    assert info["index_of_first_image"] == 0 and len(info["infotexts"]) == len(told["images"]) == 2
+    assert "Seed: 8" in info["infotexts"][1]
+    assert told["parameters"]["steps"] == 3
+
+
+def test_a_seed_of_minus_one_is_drawn_and_told(api: httpx.Client) -> None:
+    seeds = {json.loads(post(api, "txt2img", **{**QUICK, "seed": -1})["info"])["seed"] for _ in range(2)}
+    assert len(seeds) == 2 and min(seeds) >= 0
+
+
+def test_pictures_are_left_out_when_they_are_not_wanted(api: httpx.Client) -> None:
+    told = post(api, "txt2img", **QUICK, send_images=False)
+    assert told["images"] == []
+    assert len(json.loads(told["info"])["infotexts"]) == 1
+
+
+@pytest.mark.parametrize(("format", "kind"), [("jpg", "JPEG"), ("webp", "WEBP")])
+def test_the_format_of_the_options(api: httpx.Client, format: str, kind: str) -> None:
+    told = post(api, "txt2img", **QUICK, override_settings={"samples_format": format})
+    content = base64.b64decode(told["images"][0])
+    with Image.open(io.BytesIO(content)) as picture:
+        assert picture.format == kind
+    assert post(api, "png-info", image=told["images"][0])["info"].startswith(PROMPT)
+
+
+def test_a_variation_counts_its_own_seeds(api: httpx.Client) -> None:
+    info = json.loads(post(api, "txt2img", **QUICK, subseed=3, subseed_strength=0.4, batch_size=2)["info"])
+    assert (info["all_seeds"], info["all_subseeds"]) == ([7, 7], [3, 4])
+
+
+def test_what_is_left_out_is_said_in_info(api: httpx.Client) -> None:
+    scripts = {"ADetailer": {"args": [True, True, {"ad_model": "face_yolov8n.pt"}]}}
+    info = json.loads(post(api, "txt2img", **QUICK, alwayson_scripts=scripts)["info"])
+    assert any("ADetailer" in warning for warning in info["warnings"])
+
+
+@pytest.mark.parametrize(
+    ("body", "word"),
+    [
+        ({"prompt": "a house <lora:nothing:0.8>"}, "lora:nothing"),
+        ({"enable_hr": True}, "enable_hr"),
+        ({"sampler_name": "Nonsense"}, "sampler_name"),
+        ({"scheduler": "Nonsense"}, "scheduler"),
+        ({"steps": 0}, "steps"),
+        ({"width": 32}, "width"),
+        ({"prompt": ""}, "prompt"),
+        ({"steps": "many"}, "steps"),
+        ({"override_settings": {"sd_vae": "no-such-vae"}}, "no-such-vae"),
+    ],
+)
+def test_what_cannot_be_made_is_said_in_a1111s_envelope(api: httpx.Client, body: dict[str, Any], word: str) -> None:
+    answer = api.post("/sdapi/v1/txt2img", json={**QUICK, **body})
+    assert answer.status_code in (404, 422) and set(answer.json()) == {"error", "detail", "body", "errors"}
+    assert word in answer.json()["detail"]
+
+
+# --- pictures that come with a request
+
+
+@pytest.mark.parametrize("before", ["", "data:image/png;base64,"])
+def test_a_picture_may_come_with_its_type_or_without(api: httpx.Client, picture: bytes, before: str) -> None:
+    told = post(api, "img2img", **QUICK, init_images=[before + text_of(picture)], denoising_strength=0.5)
+    info = json.loads(told["info"])
+    assert info["denoising_strength"] == 0.5
+    assert told["parameters"]["init_images"] is None
+
+
+def test_without_a_picture_there_is_no_img2img(api: httpx.Client) -> None:
+    assert refused(api, "img2img", 404, **QUICK) == "Init image not found"
+
+
+@pytest.mark.parametrize("image", ["nonsense!", text_of(b"<svg/>"), text_of(b"\x89PNG\r\n\x1a\n")])
+def test_what_is_no_picture_is_refused(api: httpx.Client, image: str) -> None:
+    assert "init_images" in refused(api, "img2img", 422, **QUICK, init_images=[image])
+
+
+def test_an_address_of_this_machine_is_not_fetched(api: httpx.Client, server: Server) -> None:
+    assert "init_images" in refused(api, "img2img", 422, **QUICK, init_images=[f"{server.url}/health"])
+
+
+def test_a_mask_may_be_inverted_or_painted_on_a_transparent_ground(
+    api: httpx.Client, picture: bytes, mask: bytes
+) -> None:
+    white = Image.open(io.BytesIO(mask))
+    inverted = png(white.point(lambda value: 255 - value))
+    painted = Image.new("RGBA", white.size, (0, 0, 0, 0))
+    painted.paste((9, 9, 9, 255), (32, 32, 96, 96))
+    body = {**QUICK, "init_images": [text_of(picture)], "inpaint_full_res": False}
+    plain = post(api, "img2img", **body, mask=text_of(mask))
+    turned = post(api, "img2img", **body, mask=text_of(inverted), inpainting_mask_invert=1)
+    transparent = post(api, "img2img", **body, mask=text_of(png(painted)))
+    assert pixels(plain) == pixels(turned) == pixels(transparent)
+
+
+def pixels(told: Any) -> bytes:
+    with Image.open(io.BytesIO(base64.b64decode(told["images"][0]))) as picture:
+        return picture.tobytes()
+
+
+def test_a_picture_of_another_shape_is_cropped_or_filled(api: httpx.Client, picture: bytes) -> None:
+    wide = Image.open(io.BytesIO(picture)).resize((256, 128))
+    body = {**QUICK, "init_images": [text_of(png(wide))], "denoising_strength": 0.3}
+    made = {mode: pixels(post(api, "img2img", **body, resize_mode=mode)) for mode in (0, 1, 2)}
+    assert len(set(made.values())) == 3
+    assert "resize_mode" in refused(api, "img2img", 422, **body, resize_mode=3)
+    middle = png(wide.crop((64, 0, 192, 128)))
+    cropped = post(api, "img2img", **{**body, "init_images": [text_of(middle)]}, resize_mode=0)
+    assert pixels(cropped) == made[1]
+
+
+# --- options and models
+
+
+def test_the_whole_of_the_options_is_taken_back(api: httpx.Client) -> None:
+    told = api.get("/sdapi/v1/options").json()
+    assert post(api, "options", **told) == {}
+    assert api.get("/sdapi/v1/options").json() == told
+    assert told["sd_model_checkpoint"] in [model["title"] for model in api.get("/sdapi/v1/sd-models").json()]
+    assert "forge_preset" not in told
+
+
+def test_a_model_is_chosen_by_its_title_and_stays_chosen(api: httpx.Client) -> None:
+    (toy,) = [model for model in api.get("/sdapi/v1/sd-models").json() if model["model_name"] == "toy"]
+    before = api.get("/sdapi/v1/options").json()["sd_model_checkpoint"]
+    post(api, "options", sd_model_checkpoint=toy["title"])
+    try:
+        (toy,) = [model for model in api.get("/sdapi/v1/sd-models").json() if model["model_name"] == "toy"]
+        assert toy["title"] == f"toys/toy.safetensors [{toy['hash']}]"
+        told = api.get("/sdapi/v1/options").json()
+        assert (told["sd_model_checkpoint"], told["sd_checkpoint_hash"]) == (toy["title"], toy["sha256"])
+        assert json.loads(post(api, "txt2img", **QUICK)["info"])["sd_model_name"] == "toy"
+        once = post(api, "txt2img", **QUICK, override_settings={"sd_model_checkpoint": before})
+        assert json.loads(once["info"])["sd_model_name"] == "starter-image"
+        assert api.get("/sdapi/v1/options").json()["sd_model_checkpoint"] == toy["title"]
+    finally:
+        post(api, "options", sd_model_checkpoint=before)
+
+
+@pytest.mark.parametrize("name", ["nothing", "../../etc/passwd", "/etc/passwd", 5])
+def test_a_model_that_is_not_there_is_refused(api: httpx.Client, name: Any) -> None:
+    answer = api.post("/sdapi/v1/options", json={"sd_model_checkpoint": name})
+    assert answer.status_code in (404, 422)
+    assert "model" in answer.json()["detail"]
+
+
+# --- progress, interrupt, skip
+
+
+def in_background(api: httpx.Client, **body: Any) -> tuple[threading.Thread, list[Any]]:
+    answers: list[Any] = []
+    url = str(api.base_url)
+
+    def ask() -> None:
+        with httpx.Client(base_url=url, timeout=120.0) as client:
+            answers.append(post(client, "txt2img", **body))
+
+    thread = threading.Thread(target=ask)
+    thread.start()
+    return thread, answers
+
+
+def progress(api: httpx.Client, **query: Any) -> Any:
+    return api.get("/sdapi/v1/progress", params=query).json()
+
+
+def idle(api: httpx.Client) -> bool:
+    told = progress(api)
+    return bool(told["progress"] == 0.0 and told["state"]["job_count"] == 0)
+
+
+def test_progress_tells_of_steps_and_shows_a_preview(api: httpx.Client) -> None:
+    assert idle(api)
+    thread, answers = in_background(api, **LONG, force_task_id="task(mine)")
+    told = until(lambda: (now := progress(api))["state"]["sampling_step"] > 5 and now)
+    assert 0 < told["progress"] < 1 and told["state"]["job_count"] == 1 and told["eta_relative"] > 0
+    assert told["state"]["sampling_steps"] == 400
+    shown = until(lambda: progress(api)["current_image"])
+    with Image.open(io.BytesIO(base64.b64decode(shown, validate=True))) as preview:
+        assert preview.size == (128, 128)
+    assert progress(api, skip_current_image=True)["current_image"] is None
+    own = api.post("/internal/progress", json={"id_task": "task(mine)", "id_live_preview": -1}).json()
+    assert own["active"] and own["live_preview"].startswith("data:image/png;base64,")
+    assert progress(api)["progress"] >= told["progress"]
+    assert post(api, "interrupt") == {}
+    thread.join()
+    (answer,) = answers
+    assert answer["images"] == [] and "interrupted" in json.loads(answer["info"])["warnings"][0]
+    assert idle(api)
+    assert api.post("/internal/progress", json={"id_task": "task(mine)"}).json()["completed"]
+
+
+def test_skip_gives_one_picture_up_and_goes_on(api: httpx.Client) -> None:
+    thread, answers = in_background(api, **{**LONG, "steps": 60}, n_iter=3)
+    until(lambda: progress(api)["state"]["job_no"] == 1 and progress(api)["state"]["sampling_step"] > 0)
+    post(api, "skip")
+    thread.join()
+    assert json.loads(answers[0]["info"])["all_seeds"] == [7, 9]
+    assert "skipped" in json.loads(answers[0]["info"])["warnings"][0]
+
+
+def test_a_client_that_goes_away_takes_its_job_with_it(api: httpx.Client, server: Server) -> None:
+    with pytest.raises(httpx.ReadTimeout), httpx.Client(base_url=server.url, timeout=1.0) as client:
+        client.post("/sdapi/v1/txt2img", json=LONG)
+    assert not idle(api)
+    until(lambda: idle(api))
+
+
+# --- everything else that is asked
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "progress", "options", "cmd-flags", "samplers", "schedulers", "upscalers", "latent-upscale-modes", "sd-models",
+        "sd-modules", "sd-vae", "hypernetworks", "face-restorers", "realesrgan-models", "prompt-styles", "embeddings",
+        "memory", "scripts", "script-info", "extensions", "loras",
+    ],
+)  # fmt: skip
+def test_whatever_clients_ask_for_at_their_start_is_there(api: httpx.Client, path: str) -> None:
+    answer = api.get(f"/sdapi/v1/{path}")
+    assert answer.status_code == 200 and answer.json() is not None
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "interrupt", "skip", "refresh-checkpoints", "refresh-vae", "refresh-loras", "refresh-embeddings",
+        "unload-checkpoint", "reload-checkpoint",
+    ],
+)  # fmt: skip
+def test_what_is_told_to_be_done_answers_with_json(api: httpx.Client, path: str) -> None:
+    answer = api.post(f"/sdapi/v1/{path}")  # without a body, as webuiapi sends it
+    assert (answer.status_code, answer.json()) == (200, {})
+
+
+def test_lists_have_the_shapes_that_clients_read(api: httpx.Client) -> None:
+    def get(path: str) -> Any:
+        return api.get(f"/sdapi/v1/{path}").json()
+
+    assert {"name", "aliases", "options"} == set(get("samplers")[0])
+    assert "DPM++ 2M Karras" in next(each["aliases"] for each in get("samplers") if each["name"] == "DPM++ 2M")
+    assert {"name", "label", "aliases", "default_rho", "need_inner_model"} == set(get("schedulers")[0])
+    assert get("schedulers")[0]["name"] == "automatic"
+    assert get("upscalers")[0]["name"] == "None"
+    assert get("scripts") == {"txt2img": [], "img2img": []}
+    assert get("embeddings") == {"loaded": {}, "skipped": {}}
+    assert {"title", "model_name", "hash", "sha256", "filename", "config"} == set(get("sd-models")[0])
+    assert set(get("memory")) == {"ram", "cuda"} and get("memory")["ram"]["total"] > 0
+
+
+def test_the_names_of_samplers_and_schedules_are_taken_as_they_are_told(api: httpx.Client) -> None:
+    schedules = [each["name"] for each in api.get("/sdapi/v1/schedulers").json()]
+    schedules += [each["label"] for each in api.get("/sdapi/v1/schedulers").json()]
+    for name in schedules:
+        info = json.loads(post(api, "txt2img", **{**QUICK, "steps": 1}, sampler_name="Euler", scheduler=name)["info"])
+        assert info["scheduler"]
+
+
+def test_png_info_of_a_picture_that_carries_nothing(api: httpx.Client, picture: bytes) -> None:
+    told = post(api, "png-info", image=f"data:image/png;base64,{text_of(picture)}")
+    assert told == {"info": "", "items": {}, "parameters": {}}
+    assert refused(api, "png-info", 404, image=" ") == "Image not found"
+
+
+def test_crafts_that_are_not_there_say_so(api: httpx.Client, picture: bytes) -> None:
+    image = text_of(picture)
+    assert "describes pictures" in refused(api, "interrogate", 422, image=image, model="clip")
+    assert "enlarges" in refused(api, "extra-single-image", 422, image=image)
+    assert "enlarges" in refused(api, "extra-batch-images", 422, imageList=[])
+    assert "trains" in refused(api, "create/embedding", 422, name="x")
+    for path in ("server-kill", "server-stop", "server-restart"):
+        assert "not ended" in refused(api, path, 403)
+
+
+def test_controlnet_is_answered_as_a_server_without_models_would(api: httpx.Client, picture: bytes) -> None:
+    def get(path: str) -> Any:
+        return api.get(f"/controlnet/{path}").json()
+
+    assert get("version") == {"version": 2}
+    assert get("model_list?update=true") == {"model_list": []}
+    assert get("module_list?alias_names=true") == {"module_list": ["none"], "module_detail": {}}
+    assert set(get("control_types")["control_types"]["All"]) == {
+        "module_list", "model_list", "default_option", "default_model",
+    }  # fmt: skip
+    assert "control_net_unit_count" in get("settings")
+    for field in ("controlnet_input_images", "controlnet_images"):
+        body = {"controlnet_module": "none", field: [f"data:image/png;base64,{text_of(picture)}"]}
+        told = api.post("/controlnet/detect", json=body).json()
+        assert told == {"images": [text_of(picture)], "info": "Success"}
+    answer = api.post("/controlnet/detect", json={"controlnet_module": "canny", "controlnet_images": ["x"]})
+    assert answer.status_code == 422 and "canny" in answer.json()["detail"]
+
+
+def test_the_page_of_a1111_finds_its_server(api: httpx.Client) -> None:
+    assert api.get("/internal/ping").json() == {}
+    assert api.get("/internal/pending-tasks").json() == {"size": 0, "tasks": []}
+    sysinfo = api.get("/internal/sysinfo")
+    assert "Version" in sysinfo.json() and "/home" not in sysinfo.text
+
+
+@pytest.mark.parametrize("path", ["/sdapi/v1/nothing", "/controlnet/nothing", "/internal/nothing"])
+def test_a_path_that_is_not_there_is_said_in_a1111s_envelope(api: httpx.Client, path: str) -> None:
+    answer = api.get(path)
+    assert answer.status_code == 404 and set(answer.json()) == {"error", "detail", "body", "errors"}
+
+
+def test_a_body_that_is_no_json_is_refused(api: httpx.Client) -> None:
+    answer = api.post("/sdapi/v1/txt2img", content=b"{", headers={"Content-Type": "application/json"})
+    assert answer.status_code in (400, 422) and "detail" in answer.json()
