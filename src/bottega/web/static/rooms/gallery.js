@@ -222,7 +222,7 @@ class Gallery {
     this.wishes = wishes;
     this.deselect();
     this.pages.clear();
-    this.complete = false;
+    this.complete = this.broken = false;
     this.ratios = [];
     this.scroller.scrollTop = 0;
     this.window.active = 0;
@@ -241,10 +241,9 @@ class Gallery {
   /** Lay out anew, and say so where there is nothing. */
   relay() {
     this.window.relay();
-    const number_ = this.ratios.length;
-    if (!this.state.q && !this.state.view && !this.state.folder) this.field.placeholder = this.t("gallery.search", { n: number(number_) });
-    this.context.say(this.t("gallery.list"));
-    this.empty(this.complete && !number_ ? this.nothing() : null);
+    const total = this.ratios.length;
+    if (!this.state.q && !this.state.view && !this.state.folder) this.field.placeholder = this.t("gallery.search", { n: number(total) });
+    if (!this.broken) this.empty(this.complete && !total ? this.nothing() : null);
   }
 
   empty(said) {
@@ -268,7 +267,8 @@ class Gallery {
   }
 
   failed(error) {
-    if (this.pages.total === null) this.empty(troubled(this.context.saying(error), () => this.load()));
+    this.broken = this.pages.total === null;
+    if (this.broken) this.empty(troubled(this.context.saying(error), () => this.load()));
     else this.context.complain(error);
   }
 
