@@ -75,6 +75,17 @@ def test_pages_have_every_model_once_and_in_order(catalog: Catalog, order: str, 
     assert found == (expected if order == BEST else sorted(found, key=by[order]))
 
 
+@pytest.mark.parametrize("order", [*ORDERS, BEST])
+def test_a_list_can_be_looked_at_anywhere(catalog: Catalog, order: str) -> None:
+    wish = Wish("ink" if order == BEST else "", kind="lora")
+    whole = all_pages(catalog, wish, order, 500)
+    page = browse(catalog, wish, order, 20, offset=333)
+    assert page.entries == whole[333:353]
+    assert page.total == len(whole)
+    assert browse(catalog, wish, order, 20, page.after).entries == whole[353:373]
+    assert browse(catalog, wish, order, 20, offset=len(whole)).entries == []
+
+
 def test_a_model_that_comes_between_two_pages_moves_no_other(tmp_path: Path) -> None:
     with open_catalog(tmp_path / "catalog.sqlite") as catalog:
         catalog.put([model(number) for number in range(40)])

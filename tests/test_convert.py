@@ -15,6 +15,7 @@ import pytest
 import torch
 from conftest import Command, killed_in
 from safetensors.torch import load_file
+from spoiling import spoil_what_arrives
 
 from bottega.errors import BottegaError, FileError, FormatError, SaveError
 from bottega.families import all_families, sd1, sd2, sdxl
@@ -475,16 +476,7 @@ def test_a_full_disk_leaves_nothing(tmp_path: Path, destination: str) -> None:
 @pytest.mark.parametrize("flipped", [200, -1])
 def test_what_was_written_wrongly_gets_no_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, flipped: int) -> None:
     source = toy.write_single_file(tmp_path / "a.safetensors", "sd1")
-    real = writing.check_header
-
-    def spoil(written: Path, *rest: object) -> Header:
-        raw = bytearray(written.read_bytes())
-        start = 8 + int.from_bytes(raw[:8], "little")
-        raw[start + flipped if flipped > 0 else -1] ^= 1
-        written.write_bytes(raw)
-        return real(written, *rest)
-
-    monkeypatch.setattr(writing, "check_header", spoil)
+    spoil_what_arrives(monkeypatch, flipped)
     with pytest.raises(BottegaError, match="not what was read"):
         converted(source, tmp_path / "b.safetensors", dtype="bf16")
     assert os.listdir(tmp_path) == ["a.safetensors"]

@@ -94,6 +94,17 @@ def test_pages_show_everything_once_while_more_is_made(gallery: Gallery, folder:
     assert (third.next, third.total) == (None, 8)
 
 
+def test_a_list_can_be_laid_out_whole_and_looked_at_anywhere(gallery: Gallery, folder: Path) -> None:
+    for index in range(7):
+        told = write_output(folder, id=f"j{index}-0", at=index)
+        gallery.add(replace(told, width=300 if index % 2 else 100, height=200, favourite=index < 3))
+    assert gallery.ratios() == [500, 1500, 500, 1500, 500, 1500, 500]
+    assert gallery.ratios(favourite=True) == [500, 1500, 500]
+    assert ids(gallery, offset=5, limit=10) == ["j1-0", "j0-0"]
+    assert ids(gallery, offset=1, limit=1, favourite=True) == ["j1-0"]
+    assert ids(gallery, offset=7) == []
+
+
 @pytest.mark.parametrize("cursor", ["", "x", "-1", "1e9", "٣", "9" * 30])
 def test_a_cursor_that_is_none_is_refused(gallery: Gallery, cursor: str) -> None:
     with pytest.raises(BadCursor):

@@ -15,12 +15,12 @@ import pytest
 import torch
 from conftest import Command, killed_in
 from safetensors.torch import load_file
+from spoiling import spoil_what_arrives
 
 from bottega.errors import BottegaError, FileError
 from bottega.families import all_families, sd1, sd2, sdxl
 from bottega.families._stable_diffusion import toy
 from bottega.formats import read_header, safetensors
-from bottega.library import writing
 from bottega.library.extract import extract
 from bottega.library.identify import identify
 from bottega.library.merge import Merged, merge
@@ -391,15 +391,7 @@ def test_a_weight_beyond_one_is_allowed_and_watched(tmp_path: Path) -> None:
 def test_what_was_written_wrongly_gets_no_name(
     tmp_path: Path, models: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = writing.check_header
-
-    def spoil(written: Path, *rest: Any) -> Any:
-        with written.open("r+b") as file:
-            file.seek(-3, os.SEEK_END)
-            file.write(b"\x42")
-        return real(written, *rest)
-
-    monkeypatch.setattr(writing, "check_header", spoil)
+    spoil_what_arrives(monkeypatch, -3)
     with pytest.raises(BottegaError, match="not what was read"):
         merged(tmp_path / "m.safetensors", *models[:2])
     assert os.listdir(tmp_path) == []

@@ -100,7 +100,8 @@ def test_tiles_from_a_picture_leave_the_next_one_as_it_is_alone(
         return [picture.tobytes() for picture in make(workbench, recipe)]
 
     first, second = made(1, 2, "on")
-    workbench._loader._pipe.vae.use_tiling = False  # as it is in a process that has just begun
+    for loaded in workbench._loader.kept.loaded.values():
+        loaded.pipe.vae.use_tiling = False  # as it is in a process that has just begun
     assert made(2, 1, "on") == [second]
     assert made(1, 1, "off") != [first]
 

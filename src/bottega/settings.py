@@ -22,6 +22,7 @@ RANGES = {
     "trash_days": (1, 3650),
     "port": (0, 65535),
     "requests_per_second": (1, 100_000),
+    "model_memory_mb": (0, 1 << 20),
 }
 _NAME = re.compile(r"(https?://)?([A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?/?")
 SWITCHES = ("open_doors", "fetch_pictures")
@@ -32,6 +33,8 @@ class Settings:
     """What a user may decide about this installation; a recipe, once resolved, no longer depends on any of it.
 
     `shelves` are read in place; the home's own `models` folder and the starter models always belong to them.
+    `model_memory_mb` is how many MiB of the device's memory models may hold while no job needs them; 0 means a share of
+    what it has.
     `civitai_url` and `huggingface_url` are the sites that `models get` asks, or mirrors of them; each site's token is
     sent to this address and no other. `proxy` is empty (connect directly), `environment` (as `https_proxy` and
     `no_proxy` say) or the address of one; through a proxy nobody can check which address a name leads to.
@@ -52,6 +55,7 @@ class Settings:
     model: str = "starter-image"
     device: str = "auto"
     precision: str = "auto"
+    model_memory_mb: int = 0
     civitai_url: str = "https://civitai.com"
     huggingface_url: str = "https://huggingface.co"
     proxy: str = ""
@@ -66,6 +70,13 @@ class Settings:
     requests_per_second: float = 200.0
     fetch_pictures: bool = False
     allow_loopback: bool = False
+
+    @property
+    def plain(self) -> dict[str, Any]:
+        """The settings as plain data, for another process of this machine."""
+        told = {entry.name: getattr(self, entry.name) for entry in fields(self)}
+        paths = {name: os.path.abspath(told[name]) for name in ("home", "outputs")}
+        return {**told, **paths, "shelves": [os.path.abspath(shelf) for shelf in self.shelves]}
 
     @property
     def file(self) -> Path:
@@ -128,6 +139,12 @@ class Settings:
         return (STARTER_SHELF, self.models, *self.shelves)
 
 
+def settings_from(told: Mapping[str, Any]) -> Settings:
+    """The settings that `plain` told to another process."""
+    paths = {name: Path(told[name]) for name in ("home", "outputs")}
+    return Settings(**{**told, **paths, "shelves": tuple(map(Path, told["shelves"])), "names": tuple(told["names"])})
+
+
 def default_home(environment: Mapping[str, str]) -> Path:
     """`BOTTEGA_HOME`, else the place where this system keeps a user's data."""
     if named := environment.get("BOTTEGA_HOME"):
@@ -166,6 +183,7 @@ def read_settings(environment: Mapping[str, str] = os.environ) -> Settings:
         model=told.get("model", defaults.model),
         device=device or told.get("device", defaults.device),
         precision=told.get("precision", defaults.precision),
+        model_memory_mb=told.get("model_memory_mb", defaults.model_memory_mb),
         civitai_url=told.get("civitai_url", defaults.civitai_url).rstrip("/"),
         huggingface_url=told.get("huggingface_url", defaults.huggingface_url).rstrip("/"),
         proxy=told.get("proxy", defaults.proxy),

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import secrets
 import threading
-from collections.abc import Callable, Generator
-from contextlib import suppress
-from dataclasses import replace
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import closing, suppress
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from bottega.diffusion.names import find_sampler
 from bottega.engine.inputs import keep_input, open_inputs
 from bottega.engine.load import Loader
 from bottega.engine.replay import Source, read_source
 from bottega.engine.resolve import Chosen, Device, resolve
-from bottega.engine.run import PreviewFile, Previews, Work, run
-from bottega.engine.save import Target, destination
+from bottega.engine.run import Part, PreviewFile, Previews, Said, Work, run_together
+from bottega.engine.save import destination
 from bottega.errors import (
     Different,
     FormatError,
@@ -30,6 +30,7 @@ from bottega.errors import (
 from bottega.families import family
 from bottega.formats import read_header
 from bottega.library import Catalog, Entry, open_catalog
+from bottega.library.disk import Stamp, stamp_of
 from bottega.library.find import find
 from bottega.library.hashes import sha256_of
 from bottega.recipe import Made, Media, Output, Recipe, Ref
@@ -45,7 +46,17 @@ if TYPE_CHECKING:
     from bottega.runtime.plan import MemoryPlan
     from bottega.spec import Match
 
+REMEMBERED = 16  # models whose headers are kept read
 BATCH = 4  # pictures made at once on a GPU; on a CPU one after the other is as fast, and gives the same bytes
+
+
+@dataclass(frozen=True)
+class _Read:
+    """What a model's header says: what its family finds in it, and the bytes of its parts by precision."""
+
+    header: Header
+    match: Match
+    weights: dict[str, Mapping[str, int]] = field(default_factory=dict)
 
 
 class Workbench:
@@ -64,6 +75,7 @@ class Workbench:
         self.settings = settings or read_settings()
         self._hashing = hashing
         self._facts = facts or self._own_facts
+        self._known: dict[tuple[Path, Stamp, str | None], _Read] = {}
 
     @cached_property
     def catalog(self) -> Catalog:
@@ -101,7 +113,10 @@ class Workbench:
 
     @cached_property
     def _loader(self) -> Loader:
-        return Loader(self.settings.device)
+        budget = self.settings.model_memory_mb << 20
+        return Loader(
+            self.settings.device, budget or round(self._this_device.memory * _share(self._this_device.device))
+        )
 
     def find(self, reference: str) -> Entry:
         """The model of that name, path or hash; raises UnknownModel with the nearest names.
@@ -116,9 +131,12 @@ class Workbench:
         """Take a picture in as `init` or `mask` of a recipe."""
         return keep_input(path, role, self.settings.inputs)
 
-    def resolve(self, draft: Recipe, *, out: str | Path | None = None) -> Recipe:
+    def resolve(
+        self, draft: Recipe, *, out: str | Path | None = None, input_size: tuple[int, int] | None = None
+    ) -> Recipe:
         """A recipe that says everything, checked; `out` may decide the file format by its ending.
 
+        `input_size` is the size of an input picture that does not exist yet.
         Raises InvalidRecipe with all problems at once, and what `find` raises.
         """
         entry = self._entry(draft.model)
@@ -126,16 +144,19 @@ class Workbench:
         if format is not None:
             draft = draft.changed(output=Output.model_validate({**dict(draft.output), "format": format}))
         face = family(entry.recogniser)
-        header, match = self._match(entry)
+        model = self._read(entry)
         assert entry.sha256 is not None
-        chosen = Chosen(entry.name, entry.sha256, face, face.defaults(header, match), face.limits(match))
-        init = open_inputs(draft.inputs, self.settings.inputs).get("init")
+        defaults = face.defaults(model.header, model.match)
+        chosen = Chosen(entry.name, entry.sha256, face, defaults, face.limits(model.match))
+        if input_size is None and draft.inputs:
+            init = open_inputs(draft.inputs, self.settings.inputs).get("init")
+            input_size = init.size if init else None
         precision = self._precision(draft)
         device = Device(
             precision=precision,
-            needs_tiles=lambda size: self._plan(header, match, (size.width, size.height), precision).tile_vae,
+            needs_tiles=lambda size: self._plan(model, (size.width, size.height), precision).tile_vae,
         )
-        return resolve(draft, chosen, device, init.size if init else None)
+        return resolve(draft, chosen, device, input_size)
 
     def run(self, recipe: Recipe, *, out: str | Path | None = None, previews: bool = False) -> Generator[Event]:
         """Make what a resolved recipe says, into `out` or the home's outputs; events tell how it goes.
@@ -145,41 +166,68 @@ class Workbench:
         target, _ = destination(out, self.settings.outputs)
         # Its own for each job: several may run in one home.
         shown = PreviewFile(self.settings.home / f"preview-{secrets.token_hex(4)}.png") if previews else None
-        return self.run_into(target, recipe, shown)
+        with closing(self.run_together([Part(recipe, target)], shown)) as said:
+            for _, event in said:
+                yield event
 
-    def run_into(
-        self, target: Target, recipe: Recipe, previews: Previews | None = None, stop: threading.Event | None = None
-    ) -> Generator[Event]:
-        """Make what a resolved recipe says, as `run` does; setting `stop` ends it within a step, with Interrupted."""
-        entry = self._entry(recipe.model)
+    def run_together(
+        self, parts: Sequence[Part], previews: Previews | None = None, stop: threading.Event | None = None
+    ) -> Generator[Said]:
+        """Make what resolved recipes say that differ in seeds and count only; each event says which of them it is of.
+
+        Setting `stop` ends it within a step, with Interrupted. Raises what `run` raises.
+        """
+        recipe, *others = parts
+        entry = self._entry(recipe.recipe.model)
         face = family(entry.recogniser)
-        plan = self.memory_plan(recipe)
-        if not plan.fits and not self._loader.holds(entry, str(recipe.knobs["precision"])):
-            raise OutOfMemory(plan.words)
-        return run(
+        precision = str(recipe.recipe.knobs["precision"])
+        plan = self._plan_to_run(entry, recipe.recipe, sum(part.recipe.count for part in parts))
+        weights = sum(plan.weights.values())
+        return run_together(
             Work(
-                recipe=recipe,
+                recipe=recipe.recipe,
                 family=face,
-                inputs=open_inputs(recipe.inputs, self.settings.inputs),
+                inputs=open_inputs(recipe.recipe.inputs, self.settings.inputs),
                 made=self._made(),
-                load=lambda precision, emit: self._loader.load(entry, face, precision, emit),
+                load=lambda precision, emit: self._loader.load(entry, face, precision, emit, weights),
                 batch=plan.batch,
-                destination=target,
+                destination=recipe.destination,
                 previews=previews,
+                others=tuple(others),
                 stop=stop or threading.Event(),
+                free=lambda: self._loader.free(entry, precision),
             )
         )
 
+    def _plan_to_run(self, entry: Entry, recipe: Recipe, count: int) -> MemoryPlan:
+        """The plan for so many pictures, other models gone where they are in the way; OutOfMemory if it can't be."""
+        precision = str(recipe.knobs["precision"])
+        plan = self._fitting(recipe, count, self._loader.held(entry, precision))
+        if not plan.fits and self._loader.free(entry, precision):
+            plan = self._fitting(recipe, count, self._loader.held(entry, precision))
+        # A model that is there already may do with less than it would take to load it.
+        if not plan.fits and not self._loader.holds(entry, precision):
+            raise OutOfMemory(plan.words)
+        return plan
+
     def memory_plan(self, recipe: Recipe) -> MemoryPlan:
         """What a resolved recipe will take of the device's memory, in the largest batches that fit; reads a header."""
-        entry = self._entry(recipe.model)
-        header, match = self._match(entry)
+        return self._fitting(recipe, recipe.count)
+
+    def _fitting(self, recipe: Recipe, count: int, held: int = 0) -> MemoryPlan:
+        """The plan for the largest batch of so many pictures that fits beside `held` bytes of the model itself."""
+        model = self._read(self._entry(recipe.model))
         assert recipe.size is not None
         size = (recipe.size.width, recipe.size.height)
         precision, tiled = str(recipe.knobs["precision"]), recipe.knobs["vae_tiling"] == "on"
-        batches = range(1, self._most(recipe) + 1)
-        plans = [self._plan(header, match, size, precision, batch, tiled) for batch in batches]
+        batches = range(1, self._most(recipe, count) + 1)
+        plans = [self._plan(model, size, precision, batch, tiled, held) for batch in batches]
         return next((plan for plan in reversed(plans) if plan.fits), plans[0])
+
+    @property
+    def loaded(self) -> list[dict[str, Any]]:
+        """The models that are kept in memory: name, SHA-256, precision, bytes, and what each is worth."""
+        return self._loader.told()
 
     def replayed(self, path: Path, *, out: str | Path | None = None) -> Source:
         """The resolved recipe of an output of ours, or of what A1111's text in a picture describes.
@@ -191,13 +239,20 @@ class Workbench:
         source = read_source(path)
         return replace(source, recipe=self.resolve(source.recipe, out=out))
 
-    def _match(self, entry: Entry) -> tuple[Header, Match]:
+    def _read(self, entry: Entry) -> _Read:
         """The header of a model and what its family finds in it; its variant is the one that the user says."""
+        variant = entry.corrected.get("variant")
+        key = (entry.path, stamp_of(entry.path), variant)
+        if (known := self._known.get(key)) is not None:
+            return known
         header = read_header(entry.path)
         face = family(entry.recogniser)
         match = face.recognise(header)
         assert match is not None  # or the catalog would not name the family
-        return header, face.varied(match, entry.corrected["variant"]) if "variant" in entry.corrected else match
+        if len(self._known) >= REMEMBERED:
+            self._known.pop(next(iter(self._known)))
+        self._known[key] = _Read(header, face.varied(match, variant) if variant else match)
+        return self._known[key]
 
     def _made(self) -> Made:
         facts = self.facts
@@ -211,24 +266,28 @@ class Workbench:
 
     def _plan(
         self,
-        header: Header,
-        match: Match,
+        model: _Read,
         size: tuple[int, int],
         precision: str,
         batch: int = 1,
         tiled: bool | None = None,
+        held: int = 0,
     ) -> MemoryPlan:
-        from bottega.runtime.plan import plan
+        from bottega.runtime.plan import plan, weigh
 
         facts = self.facts
-        dtypes = facts.dtypes[facts.precision(precision)]
-        return plan(header, match, dtypes, facts.free, size=size, batch=batch, tiled=tiled)
+        precision = facts.precision(precision)
+        dtypes = facts.dtypes[precision]
+        if precision not in model.weights:
+            model.weights[precision] = weigh(model.header, model.match, dtypes)
+        weights, free = model.weights[precision], facts.free + held
+        return plan(model.header, model.match, dtypes, free, size=size, batch=batch, tiled=tiled, weights=weights)
 
-    def _most(self, recipe: Recipe) -> int:
+    def _most(self, recipe: Recipe, count: int) -> int:
         """How many pictures may be made at once: an adaptive sampler's steps would depend on the whole batch."""
         sampler = find_sampler(recipe.sampling.sampler or "")
         alone = self.facts.device == "cpu" or (sampler is not None and sampler.adaptive)
-        return 1 if alone else min(recipe.count, BATCH)
+        return 1 if alone else min(count, BATCH)
 
     def _shelves(self) -> tuple[Path, ...]:
         return (*self.settings.all_shelves, *self.catalog.shelves())
@@ -266,6 +325,11 @@ class Workbench:
         """What the draft says, else what the settings say, else what the device runs best."""
         told = str(draft.knobs.get("precision", "auto"))
         return self.precision if told == "auto" else told
+
+
+def _share(device: str) -> float:
+    """The share of a device's memory that models may hold between jobs: main memory has other uses."""
+    return 0.4 if device == "cpu" else 0.8
 
 
 def _why_not(entry: Entry) -> tuple[str, str]:

@@ -13,35 +13,40 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
-from bottega.errors import BottegaError, Interrupted, OutOfMemory
+from bottega.errors import BottegaError, Interrupted
 from bottega.events import Done, Event, Failed, Made, Preview, Step
+from bottega.jobs.job import MAKE
 from bottega.jobs.wire import Pipe, messages
-from bottega.settings import Settings, read_settings
-
-if TYPE_CHECKING:
-    from bottega.workbench import Workbench
+from bottega.settings import Settings, settings_from
 
 BEAT_EVERY = 1.0  # seconds between signs of life, while there is work
 LEAVE_WITHIN = 5.0  # seconds in which work has to stop once nobody listens any more
-LOAD_WITHIN = 600.0  # seconds that a model may take to load without a sign of progress
+LOAD_WITHIN = 600.0  # seconds that a model may take to load, or a site to answer, without a sign of progress
 STEP_WITHIN = 1800.0  # seconds that one step may take while the processor is busy with it
 STEP_EVERY = 0.1  # seconds between two Steps that are told
 PREVIEW_EVERY = 0.5  # seconds between two rough pictures
 
+PATIENT = ("begin", "load", "get")  # phases in which a worker may wait for a disk or a site
+
 
 class Life:
-    """Signs of life: only while the work gets on, so that one that hangs is missed by whoever waits for it."""
+    """Signs of life: only while the work gets on, so that one that hangs is missed by whoever waits for it.
+
+    `facts` is what is told with each.
+    """
 
     def __init__(self, pipe: Pipe, facts: Callable[[], Mapping[str, Any]]) -> None:
         self._pipe = pipe
         self._facts = facts
         self._working = threading.Event()
         self._progress = time.monotonic()
-        self.phase = ""
+        self._phase = ""
         threading.Thread(target=self._beat, name="beat", daemon=True).start()
 
     def begin(self) -> None:
@@ -56,7 +61,7 @@ class Life:
     def went_on(self, phase: str) -> None:
         """The work has got on, and is in this phase now."""
         self._progress = time.monotonic()
-        self.phase = phase
+        self._phase = phase
 
     def _beat(self) -> None:
         spent = time.process_time()
@@ -65,11 +70,11 @@ class Life:
             time.sleep(BEAT_EVERY)
             before, spent = spent, time.process_time()
             silent = time.monotonic() - self._progress
-            loads = self.phase in ("begin", "load") and silent < LOAD_WITHIN
+            waits = self._phase in PATIENT and silent < LOAD_WITHIN
             computes = spent - before > BEAT_EVERY / 20 and silent < STEP_WITHIN
-            if self._working.is_set() and (silent < 2 * BEAT_EVERY or loads or computes):
+            if self._working.is_set() and (silent < 2 * BEAT_EVERY or waits or computes):
                 try:
-                    self._pipe.send({"say": "beat", "phase": self.phase, **self._facts()})
+                    self._pipe.send({"say": "beat", **self._facts()})
                 except OSError:
                     return
 
@@ -77,13 +82,12 @@ class Life:
 class Told:
     """What the server wants: pieces of work, one after the other, and that one of them stops."""
 
-    def __init__(self, pipe: Pipe) -> None:
-        self._pipe = pipe
-        self._work: queue.SimpleQueue[dict[str, Any] | None] = queue.SimpleQueue()
+    def __init__(self) -> None:
+        self._messages: queue.SimpleQueue[dict[str, Any] | None] = queue.SimpleQueue()
         self._lock = threading.Lock()
-        self._job: str | None = None
+        self._jobs: tuple[str, ...] = ()
+        self._leaving = False
         self.stop = threading.Event()
-        self.leaving = False
 
     def listen(self) -> None:
         """Hear the server out, in a thread of its own; once it is gone, so is this process."""
@@ -91,103 +95,42 @@ class Told:
 
     def next(self) -> dict[str, Any] | None:
         """The next piece of work; None when there will be none."""
-        told = self._work.get()
+        told = self._messages.get()
         with self._lock:
-            if told is None or self.leaving:
+            if told is None or self._leaving:
                 return None
-            self._job = told["job"]
+            self._jobs = tuple(each["job"] for each in told.get("jobs", ()))
             self.stop.clear()
         return told
 
     def done(self) -> None:
         """That piece of work is over."""
         with self._lock:
-            self._job = None
+            self._jobs = ()
 
     def _listen(self) -> None:
         for message in messages(sys.stdin.buffer):
-            what = message["do"]
-            if what == "work":
-                self._work.put(message)
-            elif what == "cancel":
-                with self._lock:
-                    if message["job"] == self._job:
-                        self.stop.set()
-            elif what == "stop":
+            if message["do"] == "stop":
                 break
+            if message["do"] != "cancel":
+                self._messages.put(message)
+                continue
+            with self._lock:
+                if message["job"] in self._jobs:
+                    self.stop.set()
         with self._lock:
-            self.leaving = True
+            self._leaving = True
             self.stop.set()
-        self._work.put(None)
+        self._messages.put(None)
         time.sleep(LEAVE_WITHIN)
         os._exit(1)  # the work did not obey
-
-
-class Glimpses:
-    """Rough pictures, sent to the server now and then."""
-
-    def __init__(self, pipe: Pipe, job: str) -> None:
-        self._pipe, self._job = pipe, job
-        self._last = time.monotonic()
-
-    @property
-    def wanted(self) -> bool:
-        """Whether the last one is old enough."""
-        return time.monotonic() - self._last > PREVIEW_EVERY
-
-    def show(self, content: bytes) -> str:
-        """Send a PNG; it is no file that has a path."""
-        self._last = time.monotonic()
-        self._pipe.send({"say": "preview", "job": self._job, "png": base64.b64encode(content).decode()})
-        return ""
-
-    def close(self) -> None:
-        """There is nothing to take away."""
-
-
-class Maker:
-    """Makes outputs on one device, with models that stay loaded."""
-
-    def __init__(self, settings: Settings, pipe: Pipe, told: Told) -> None:
-        from bottega.workbench import Workbench
-
-        self._pipe, self._told = pipe, told
-        self._workbench: Workbench = Workbench(settings)
-        facts = self._workbench.facts  # imports torch, before anybody waits for a picture
-        pipe.send({"say": "hello", "pid": os.getpid(), "facts": facts.to_json()})
-        self._life = Life(pipe, lambda: {"free": self._workbench.facts.free})
-
-    def work(self, message: Mapping[str, Any]) -> dict[str, Any]:
-        """Make one job's outputs and tell how it goes; what there is to say at its end."""
-        from bottega.engine.save import Named
-        from bottega.recipe import recipe_from
-
-        job = message["job"]
-        tell = Telling(self._pipe, job, self._life)
-        self._life.begin()
-        began = time.monotonic()
-        outcome: dict[str, Any] = {}
-        try:
-            recipe = recipe_from(message["request"]["recipe"])
-            target = Named(Path(message["folder"]), job)
-            events = self._workbench.run_into(target, recipe, Glimpses(self._pipe, job), self._told.stop)
-            for event in events:
-                if isinstance(event, Made):
-                    tell.made(event, time.monotonic() - began)
-                elif isinstance(event, Done):
-                    outcome["done"] = {"digest": event.digest, "outputs": event.outputs, "seconds": event.seconds}
-                elif not isinstance(event, Failed | Preview):
-                    tell(event)
-        finally:
-            self._life.end()
-        return outcome
 
 
 class Telling:
     """Tells the server what happens to one job; of many small steps only some."""
 
     def __init__(self, pipe: Pipe, job: str, life: Life) -> None:
-        self._pipe, self._job, self._life = pipe, job, life
+        self._pipe, self.job, self._life = pipe, job, life
         self._phase, self._told = "", 0.0
 
     def __call__(self, event: Event) -> None:
@@ -198,64 +141,181 @@ class Telling:
             if event.phase == self._phase and now - self._told < STEP_EVERY:
                 return
             self._phase, self._told = event.phase, now
-        self._pipe.send({"say": "event", "job": self._job, "event": event.to_json()})
+        self._pipe.send({"say": "event", "job": self.job, "event": event.to_json()})
 
     def made(self, event: Made, seconds: float) -> None:
         """Tell of an output, with all that a gallery wants to know of it."""
         from bottega.formats import media
 
         self._life.went_on("save")
-        carried = media.read(event.path)
-        told = {"recipe": carried.recipe, "bytes": os.path.getsize(event.path), "seconds": round(seconds, 3)}
-        self._pipe.send({"say": "made", "job": self._job, "event": event.to_json(), **told})
+        told = {"recipe": media.read(event.path).recipe, "bytes": os.path.getsize(event.path), "seconds": seconds}
+        self._pipe.send({"say": "made", "job": self.job, "event": event.to_json(), **told})
+
+    def over(self, how: str, **more: Any) -> None:
+        """Tell that the job has ended, and how: `done`, `failed` or `stopped`."""
+        self._pipe.send({"say": how, "job": self.job, **more})
+
+
+class Glimpses:
+    """Rough pictures of several jobs, sent to the server now and then."""
+
+    def __init__(self, pipe: Pipe, jobs: Sequence[str]) -> None:
+        self._pipe, self._jobs = pipe, jobs
+        self._last = time.monotonic()
+
+    @property
+    def wanted(self) -> bool:
+        """Whether the last one is old enough."""
+        return time.monotonic() - self._last > PREVIEW_EVERY
+
+    def show(self, part: int, content: bytes) -> str:
+        """Send a PNG; it is no file that has a path."""
+        self._last = time.monotonic()
+        self._pipe.send({"say": "preview", "job": self._jobs[part], "png": base64.b64encode(content).decode()})
+        return ""
+
+    def close(self) -> None:
+        """There is nothing to take away."""
+
+
+class Craft(Protocol):
+    """What a worker does with a piece of work."""
+
+    def work(self, jobs: Sequence[Mapping[str, Any]], stop: threading.Event) -> None:
+        """Do it, and tell how it goes; `stop` is set when it is to end within a step."""
+
+
+class Maker:
+    """Makes outputs on one device, with models that stay loaded."""
+
+    def __init__(self, settings: Settings, pipe: Pipe) -> None:
+        from bottega.workbench import Workbench
+
+        self._pipe = pipe
+        self._workbench = Workbench(settings)
+        facts = self._workbench.facts  # imports torch, before anybody waits for a picture
+        pipe.send({"say": "hello", "facts": facts.to_json()})
+        self._life = Life(pipe, self._state)
+
+    def _state(self) -> dict[str, Any]:
+        return {"free": self._workbench.facts.free, "models": self._workbench.loaded}
+
+    def work(self, jobs: Sequence[Mapping[str, Any]], stop: threading.Event) -> None:
+        """Make the outputs of jobs that are alike, together."""
+        self._life.begin()
+        try:
+            self._make(jobs, stop)
+        finally:
+            self._life.end()
+        self._pipe.send({"say": "beat", **self._state()})
+
+    def _make(self, jobs: Sequence[Mapping[str, Any]], stop: threading.Event) -> None:
+        """Make them; where one of several fails, those that are left are made one by one."""
+        told = [Telling(self._pipe, job["job"], self._life) for job in jobs]
+        left = dict(enumerate(told))
+        since = time.monotonic()
+        try:
+            parts = [_part(job) for job in jobs]
+            shown = Glimpses(self._pipe, [job["job"] for job in jobs])
+            with closing(self._workbench.run_together(parts, shown, stop)) as said:
+                for which, event in said:
+                    for number in which:
+                        if isinstance(event, Made):
+                            told[number].made(event, round(time.monotonic() - since, 3))
+                            since = time.monotonic()
+                        elif isinstance(event, Done):
+                            left.pop(number).over("done", done=_fields(event))
+                        elif not isinstance(event, Failed | Preview):
+                            told[number](event)
+        except Interrupted:
+            for each in left.values():
+                each.over("stopped")
+        except BrokenPipeError:
+            raise
+        except Exception as error:
+            if len(left) > 1:
+                for number in left:
+                    self._make([jobs[number]], stop)
+                return
+            for each in left.values():
+                each.over("failed", **failure(error))
+
+
+class Shelver:
+    """Works on the shelves: scans, fetches, converts, merges, hashes."""
+
+    def __init__(self, settings: Settings, pipe: Pipe) -> None:
+        self._settings, self._pipe = settings, pipe
+        pipe.send({"say": "hello", "facts": {}})
+        self._life = Life(pipe, dict)
+
+    def work(self, jobs: Sequence[Mapping[str, Any]], stop: threading.Event) -> None:
+        """Do one job after the other."""
+        from bottega.shelfwork import work
+
+        for job in jobs:
+            telling = Telling(self._pipe, job["job"], self._life)
+            self._life.begin()
+            try:
+                result = work(job["kind"], job["request"], self._settings, telling, stop)
+                telling.over("done", result=result)
+            except Interrupted:
+                telling.over("stopped")
+            except BrokenPipeError:
+                raise
+            except Exception as error:
+                telling.over("failed", **failure(error))
+            finally:
+                self._life.end()
 
 
 def main(lane: str) -> int:
     """Do what the server says until it says no more; the exit code."""
     pipe = _quiet_pipe()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C in a terminal is meant for the server, which tells us
-    told = Told(pipe)
+    told = Told()
     told.listen()
+    begin = told.next()
+    if begin is None:
+        return 0
+    settings = settings_from(begin["settings"])
     try:
-        maker = _maker(lane, pipe, told)
+        craft: Craft = Maker(settings, pipe) if lane == MAKE else Shelver(settings, pipe)
     except BottegaError as error:
-        pipe.send({"say": "unable", **_failure(error)})
+        pipe.send({"say": "unable", **failure(error)})
         return 1
-    while (message := told.next()) is not None:
-        job = message["job"]
-        try:
-            answer = {"say": "done", "job": job, **maker.work(message)}
-        except Interrupted:
-            answer = {"say": "stopped", "job": job}
-        except BrokenPipeError:
-            return 1
-        except (MemoryError, OutOfMemory) as error:
-            answer = {"say": "failed", "job": job, **_failure(error)}
-        except BottegaError as error:
-            answer = {"say": "failed", "job": job, **_failure(error)}
-        except Exception as error:
-            import traceback
-
-            traceback.print_exc()
-            answer = {"say": "failed", "job": job, **_failure(error)}
-        told.done()
-        pipe.send(answer)
+    try:
+        while (message := told.next()) is not None:
+            craft.work(message["jobs"], told.stop)
+            told.done()
+    except BrokenPipeError:  # the server is gone
+        return 1
     return 0
 
 
-def _maker(lane: str, pipe: Pipe, told: Told) -> Maker:
-    settings = read_settings()
-    return Maker(settings, pipe, told)
-
-
-def _failure(error: BaseException) -> dict[str, str]:
+def failure(error: Exception) -> dict[str, str]:
+    """How a job failed: the name of the error, what happened and what to do about it."""
     if isinstance(error, BottegaError):
         return {"error": type(error).__name__, "what": error.what, "remedy": error.remedy}
-    return {
-        "error": type(error).__name__,
-        "what": f"this is a bug in Bottega ({type(error).__name__}: {error})",
-        "remedy": "report it to the project's issues, with the worker's log",
-    }
+    if isinstance(error, OSError | MemoryError):
+        what = str(error) or "this machine has not enough memory for that"
+        return {"error": type(error).__name__, "what": what, "remedy": "see the worker's log"}
+    traceback.print_exception(error)
+    what = f"this is a bug in Bottega ({type(error).__name__}: {error})"
+    return {"error": type(error).__name__, "what": what, "remedy": "report it to the project's issues, with the log"}
+
+
+def _part(job: Mapping[str, Any]) -> Any:
+    """The part of some work that a job is."""
+    from bottega.engine.run import Part
+    from bottega.engine.save import Named
+    from bottega.recipe import recipe_from
+
+    return Part(recipe_from(job["request"]["recipe"]), Named(Path(job["folder"]), job["job"]))
+
+
+def _fields(event: Event) -> dict[str, Any]:
+    return {name: value for name, value in event.to_json().items() if name != "event"}
 
 
 def _quiet_pipe() -> Pipe:

@@ -11,31 +11,44 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from bottega.diffusion.names import find_sampler
 from bottega.engine.inputs import keep_input
-from bottega.engine.save import make_writable, write_whole
-from bottega.errors import BottegaError
-from bottega.events import Made
+from bottega.engine.save import make_writable, sha256_of, write_whole
+from bottega.errors import BottegaError, FieldProblem, InvalidRecipe
+from bottega.events import Done, Event, Made, Started
 from bottega.formats.atomic import atomic
 from bottega.gallery import Gallery, Output, UnknownOutput
 from bottega.jobs.foreman import Foreman, Limits, Preview
-from bottega.jobs.job import LIBRARY, MAKE, Job, Numbered
+from bottega.jobs.job import LIBRARY, MAKE, Job, Numbered, UnknownJob
 from bottega.jobs.queue import Queue
-from bottega.recipe import Media, Recipe, read_recipe
+from bottega.recipe import Media, Recipe, read_recipe, recipe_from
 from bottega.runtime.facts import Facts, facts_from
 from bottega.runtime.plan import available_memory
 from bottega.settings import Settings
 from bottega.version import __version__
-from bottega.workbench import Workbench
+from bottega.workbench import BATCH, Workbench
 
 if TYPE_CHECKING:
     from bottega.library import Catalog
 
 HELLO_WITHIN = 180.0  # seconds that a first recipe waits for the worker to tell of its device
+
+
+UNMADE = "0" * 64  # in the place of the SHA-256 of an input that is yet to be made
+
+
+@dataclass(frozen=True)
+class Awaited:
+    """An input that is yet to be made: output number `index` of a job, in this role."""
+
+    role: str
+    job: str
+    index: int = 0
 
 
 class NoDevice(BottegaError):
@@ -71,8 +84,10 @@ class Workshop:
             on_made=self._keep_output,
             on_hello=self._keep_facts,
             ready=self._ready,
+            together=self._together,
             folder=self.output_folder,
-            logs=settings.home / "logs",
+            settings=settings.plain,
+            logs=settings.logs,
             environment={**os.environ, "BOTTEGA_HOME": str(settings.home)},
             limits=limits,
         )
@@ -108,16 +123,19 @@ class Workshop:
         return bench
 
     def facts(self) -> Facts:
-        """The device that pictures are made on, with the memory that a new job could have there.
+        """The device that outputs are made on, with the memory that a new job could have there.
 
-        Raises NoDevice if the worker has not told of any within HELLO_WITHIN seconds.
+        What the worker keeps loaded counts as free: it goes when a job needs the room. Raises NoDevice if the worker
+        has not told of any within HELLO_WITHIN seconds.
         """
         if not self._facts_told.wait(HELLO_WITHIN):
-            raise NoDevice("the worker did not start", f"see {self.settings.home / 'logs'}")
+            why = self.foreman.unable(MAKE)
+            raise NoDevice(f"the worker did not start{f': {why}' if why else ''}", f"see {self.settings.logs}")
         assert self._facts is not None
-        if self._facts.device.startswith("cuda"):
-            return self._facts
-        return replace(self._facts, free=available_memory())
+        state = self.foreman.state(MAKE)
+        on_cpu = not self._facts.device.startswith("cuda")
+        free = available_memory() if on_cpu else int(state.get("free", self._facts.free))
+        return replace(self._facts, free=free + sum(model["bytes"] for model in state.get("models", ())))
 
     def resolve(self, draft: Recipe) -> Recipe:
         """The recipe that says everything, just as a Workbench on this machine resolves it; raises what that raises."""
@@ -147,27 +165,65 @@ class Workshop:
         key: str | None = None,
         after: Sequence[str] = (),
         reuse: bool = False,
+        awaited: Sequence[Awaited] = (),
     ) -> Job:
         """Resolve a draft and put it into the queue.
 
-        With `reuse`, outputs that were made from the same recipe before are the answer at once. Raises what `resolve`
-        and `Queue.submit` raise.
+        `awaited` are inputs that other jobs of this owner will have made by then. With `reuse`, outputs that were made
+        from the same recipe before are the answer at once. Raises what `resolve` and `Queue.submit` raise.
         """
-        recipe = self.resolve(draft)
+        told = [asdict(each) for each in awaited]
+        same = {"draft": draft.model_dump(mode="json", exclude_none=True), "after": list(after), "awaited": told}
+        request: dict[str, Any] = {}
+        if awaited:
+            recipe = self._resolve_awaiting(draft, owner, awaited)
+            request["awaited"] = told
+        else:
+            recipe = self.resolve(draft)
         self.allow(owner, recipe)
-        return self.queue.submit(
-            "make",
-            {"recipe": recipe.model_dump(mode="json", exclude_none=True)},
-            lane=MAKE,
-            owner=owner,
-            title=recipe.prompt,
-            digest=recipe.digest,
-            priority=priority,
-            key=key,
-            after=after,
-            reuse=reuse,
-            same={"draft": draft.model_dump(mode="json", exclude_none=True), "after": list(after)},
-        )
+        request["recipe"] = recipe.model_dump(mode="json", exclude_none=True)
+        asked: dict[str, Any] = {
+            "lane": MAKE,
+            "owner": owner,
+            "title": recipe.prompt,
+            "digest": "" if awaited else recipe.digest,
+            "priority": priority,
+            "key": key,
+            "after": list(dict.fromkeys([*after, *(each.job for each in awaited)])),
+            "reuse": reuse,
+            "alike": "" if awaited else alike(recipe),
+            "same": same,
+        }
+        if reuse and not asked["after"] and (made := self._made_before(recipe, owner)):
+            return self.queue.answer("make", request, *_told_again(recipe, made), **asked)
+        return self.queue.submit("make", request, **asked)
+
+    def _resolve_awaiting(self, draft: Recipe, owner: str, awaited: Sequence[Awaited]) -> Recipe:
+        """The recipe with placeholders for inputs that are yet to be made, and the size of the first of them."""
+        size: tuple[int, int] | None = None
+        for number, each in enumerate(awaited, start=len(draft.inputs)):
+            job = self.queue.job(each.job)
+            if job.owner != owner:
+                raise UnknownJob(each.job)
+            recipe = job.request.get("recipe", {})
+            if not 0 <= each.index < recipe.get("count", 0):
+                what = f"the job {each.job} makes no output number {each.index}"
+                raise InvalidRecipe([FieldProblem(f"inputs.{number}", what, "count from 0")])
+            if each.role == "init":
+                size = (recipe["size"]["width"], recipe["size"]["height"])
+        inputs = (*draft.inputs, *(Media(role=each.role, sha256=UNMADE) for each in awaited))
+        return self._bench.resolve(draft.changed(inputs=inputs), input_size=size)
+
+    def _made_before(self, recipe: Recipe, owner: str) -> list[Output]:
+        """An owner's outputs of just this recipe, one for each picture, with their bytes as they were; else none."""
+        found = []
+        for index in range(recipe.count):
+            known = self.gallery.with_digest(recipe.single(index).digest, owner)
+            output = next((each for each in known if _is_whole(each)), None)
+            if output is None:
+                return []
+            found.append(output)
+        return found
 
     def submit_work(
         self, kind: str, request: Mapping[str, Any], *, owner: str, title: str, key: str | None = None
@@ -244,8 +300,37 @@ class Workshop:
 
     # --- what the foreman asks for
 
-    def _ready(self, job: Job) -> Job:
+    def _ready(self, job: Job) -> Job | None:
+        """The job with inputs that were made meanwhile; None if an output of the same recipe was."""
+        if job.kind != "make":
+            return job
+        recipe = recipe_from(job.request["recipe"])
+        if job.request.get("awaited"):
+            recipe = self._with_made(recipe, job)
+            request = {"recipe": recipe.model_dump(mode="json", exclude_none=True)}
+            self.queue.settle(job.id, request, recipe.digest)
+            job = replace(job, request=request, digest=recipe.digest)
+        if job.reuse and (made := self._made_before(recipe, job.owner)):
+            told, outcome, result = _told_again(recipe, made)
+            self.queue.record(job.id, told)
+            self.queue.finish(job.id, outcome, result)
+            return None
         return job
+
+    def _with_made(self, recipe: Recipe, job: Job) -> Recipe:
+        """A recipe with the outputs of the jobs before it in the place of the placeholders."""
+        inputs = list(recipe.inputs)
+        for number, told in enumerate(job.request["awaited"], start=len(inputs) - len(job.request["awaited"])):
+            made = self.outputs(told["job"])
+            if len(made) <= told["index"] or not made[told["index"]].path.is_file():
+                what = f"output {told['index']} of the job {told['job']} is gone"
+                raise InvalidRecipe([FieldProblem(f"inputs.{number}", what, "make it again, then retry this job")])
+            inputs[number] = keep_input(made[told["index"]].path, told["role"], self.settings.inputs)
+        return recipe.changed(inputs=tuple(inputs))
+
+    def _together(self, lane: str) -> int:
+        """How many jobs that are alike a worker makes at once: on a CPU that is no faster than one by one."""
+        return BATCH if lane == MAKE and self._facts is not None and self._facts.device != "cpu" else 1
 
     def _keep_output(self, job: Job, told: Mapping[str, Any]) -> Made:
         """Put an output into the gallery; the event that tells of it."""
@@ -291,6 +376,55 @@ class Workshop:
         # Where it can't be written, the next start has to wait for its worker.
         with suppress(BottegaError), atomic(self._facts_file) as file:
             file.write(json.dumps({"for": _facts_key(self.settings), "facts": dict(told)}).encode())
+
+
+def read_draft(told: Mapping[str, Any]) -> tuple[Recipe, tuple[Awaited, ...]]:
+    """A draft from plain data in which inputs may name the output of a job: `{"role": "init", "job": ID, "index": 0}`.
+
+    Raises InvalidRecipe with every wrong field.
+    """
+    inputs = told.get("inputs")
+    if not isinstance(inputs, list):
+        return recipe_from(told), ()
+    awaited, problems = [], []
+    for number, each in enumerate(inputs):
+        if isinstance(each, Mapping) and "job" in each:
+            role, job, index = each.get("role"), each["job"], each.get("index", 0)
+            if isinstance(role, str) and isinstance(job, str) and type(index) is int and len(each) <= 3:
+                awaited.append(Awaited(role, job, index))
+            else:
+                problems.append(FieldProblem(f"inputs.{number}", "is no output of a job", "say role, job and index"))
+    if problems:
+        raise InvalidRecipe(problems)
+    rest = [each for each in inputs if not (isinstance(each, Mapping) and "job" in each)]
+    return recipe_from({**told, "inputs": rest}), tuple(awaited)
+
+
+def alike(recipe: Recipe) -> str:
+    """What resolved recipes have in common that can be made in one batch: all but seeds and count.
+
+    Empty for one that has to be made alone: an adaptive sampler's steps depend on the whole batch.
+    """
+    sampler = find_sampler(recipe.sampling.sampler or "")
+    if sampler is None or sampler.adaptive:
+        return ""
+    knobs = {name: value for name, value in recipe.knobs.items() if name != "variation_seed"}
+    return recipe.changed(count=1, sampling=recipe.sampling.model_copy(update={"seed": 0}), knobs=knobs).digest
+
+
+def _told_again(recipe: Recipe, made: Sequence[Output]) -> tuple[list[Event], Done, dict[str, Any]]:
+    """What a job says that is answered with outputs that are there: its events, its end and its result."""
+    told: list[Event] = [Started(recipe.digest, recipe.count)]
+    for index, each in enumerate(made):
+        told.append(Made(index, "", each.sha256, each.digest, each.seed or 0, each.width, each.height, output=each.id))
+    return told, Done(recipe.digest, recipe.count, 0.0), {"outputs": [each.id for each in made]}
+
+
+def _is_whole(output: Output) -> bool:
+    try:
+        return sha256_of(output.path.read_bytes()) == output.sha256
+    except OSError:
+        return False
 
 
 def event_fields(event: Mapping[str, Any]) -> dict[str, Any]:

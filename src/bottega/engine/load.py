@@ -1,7 +1,10 @@
-"""Loaded models, kept between runs."""
+"""Loaded models, kept between runs as far as memory allows, those that are worth least going first."""
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 from bottega.errors import FileError
@@ -12,32 +15,116 @@ from bottega.library import Entry
 from bottega.library.disk import stamp_of
 from bottega.spec import Emit, Family
 
+Key = tuple[str, str]  # a model's SHA-256, and the precision that it is loaded in
+
+
+@dataclass
+class Loaded:
+    """A model in memory: its pipe, how many bytes it holds, how long it took to load and what it is worth to keep."""
+
+    name: str
+    pipe: Any
+    bytes: int
+    seconds: float
+    uses: int = 0
+    value: float = 0.0
+
+
+class Keeping:
+    """What is kept within a budget of bytes, by GreedyDual-Size with frequency (Cherkasova 1998).
+
+    A model is worth the seconds that loading it again would take, for each byte and as often as it was used, on top of
+    what the last one that went was worth: so what nobody uses any more goes in time, however dear it was.
+    """
+
+    def __init__(self, budget: int) -> None:
+        self.budget = budget
+        self.loaded: dict[Key, Loaded] = {}
+        self._floor = 0.0
+
+    @property
+    def bytes(self) -> int:
+        """What all that is kept holds."""
+        return sum(each.bytes for each in self.loaded.values())
+
+    def use(self, key: Key) -> Any:
+        """The pipe that is kept under a key, worth more from now on; None if there is none."""
+        found = self.loaded.get(key)
+        if found is None:
+            return None
+        found.uses += 1
+        found.value = self._floor + found.uses * max(found.seconds, 1e-3) / max(found.bytes, 1)
+        return found.pipe
+
+    def put(self, key: Key, loaded: Loaded) -> None:
+        """Keep a model; there has to be room for it."""
+        self.loaded[key] = loaded
+        self.use(key)
+
+    def make_room(self, bytes: int, spare: Key | None = None) -> bool:
+        """Let go of what is worth least until so many bytes are within the budget; whether anything went.
+
+        The model `spare` stays whatever it is worth.
+        """
+        gone = False
+        while self.bytes + bytes > self.budget and (others := [key for key in self.loaded if key != spare]):
+            least = min(others, key=lambda key: self.loaded[key].value)
+            self._floor = max(self._floor, self.loaded.pop(least).value)
+            gone = True
+        return gone
+
 
 class Loader:
-    """Loads models onto one device and keeps the last one: only a change of model or precision loads again."""
+    """Loads models onto one device and keeps them; no model is ever there twice in the same precision.
 
-    def __init__(self, device: str) -> None:
+    `budget` is how many bytes they may hold between runs. While one is loaded that is larger, it is alone.
+    """
+
+    def __init__(self, device: str, budget: int = 0) -> None:
         self.device = device
-        self._key: tuple[str, str] | None = None
-        self._pipe: Any = None
+        self.kept = Keeping(budget)
 
     def holds(self, entry: Entry, precision: str) -> bool:
         """Whether this model is loaded in this precision."""
-        return self._key == (entry.sha256, precision)
+        return (entry.sha256, precision) in self.kept.loaded
 
-    def load(self, entry: Entry, family: Family, precision: str, emit: Emit) -> Any:
-        """The pipe of this model in this precision.
+    def held(self, entry: Entry, precision: str) -> int:
+        """How many bytes this model holds in this precision now."""
+        loaded = self.kept.loaded.get((str(entry.sha256), precision))
+        return loaded.bytes if loaded else 0
+
+    def told(self) -> list[dict[str, Any]]:
+        """What is kept, as plain data, that which goes first at the beginning."""
+        loaded = sorted(self.kept.loaded.items(), key=lambda item: item[1].value)
+        return [
+            {"name": each.name, "sha256": sha256, "precision": precision, "bytes": each.bytes, "value": each.value}
+            for (sha256, precision), each in loaded
+        ]
+
+    def free(self, entry: Entry, precision: str) -> bool:
+        """Let go of every model but one, and of all memory that can be had again; whether any model went."""
+        from bottega.runtime.place import give_back
+
+        gone = self.kept.make_room(self.kept.budget, (str(entry.sha256), precision))
+        give_back()
+        return gone
+
+    def load(self, entry: Entry, family: Family, precision: str, emit: Emit, bytes: int = 0) -> Any:
+        """The pipe of this model in this precision, which will hold so many bytes.
 
         Raises FileError if the file is no longer the one that was hashed, so that no recipe names bytes that it was
         not made with; what `emit` raises between two parts stops the loading.
         """
         from bottega.runtime.guard import guarded
-        from bottega.runtime.place import choose, keep_memory, keep_precision
+        from bottega.runtime.place import choose, give_back, keep_memory, keep_precision
 
         assert entry.sha256 is not None
-        if self.holds(entry, precision):
-            return self._pipe
-        self._key = self._pipe = None
+        key = (entry.sha256, precision)
+        if (pipe := self.kept.use(key)) is not None:
+            return pipe
+        began = time.monotonic()
+        if self.kept.make_room(bytes):
+            give_back()
         keep_memory()
         keep_precision()
         place = choose(self.device, precision)
@@ -46,12 +133,16 @@ class Loader:
             match = family.recognise(header)
             _refuse_changed(entry)
             assert match is not None
-            pipe = family.load(header, match, place, lambda done, total: emit(Step("load", done, total)))
+            pipe = family.load(header, match, place, _told(emit))
         _refuse_changed(entry)
         for note in pipe.notes:
             emit(Note(note))
-        self._key, self._pipe = (entry.sha256, precision), pipe
+        self.kept.put(key, Loaded(entry.name, pipe, bytes, time.monotonic() - began))
         return pipe
+
+
+def _told(emit: Emit) -> Callable[[int, int], None]:
+    return lambda done, total: emit(Step("load", done, total))
 
 
 def _refuse_changed(entry: Entry) -> None:

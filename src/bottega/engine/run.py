@@ -6,19 +6,20 @@ import os
 import queue
 import threading
 import time
-from collections.abc import Callable, Generator, Iterator, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence, Set
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from bottega.engine.a1111 import text_of
 from bottega.engine.save import Target, sha256_of, write_whole
 from bottega.errors import BrokenPicture, Interrupted, OutOfMemory, SaveError
 from bottega.events import Done, Event, Failed, Made, Note, Preview, Started
 from bottega.formats import media
+from bottega.recipe import KnobValue, Recipe
 from bottega.recipe import Made as MadeBy
-from bottega.recipe import Recipe
+from bottega.runtime.plan import TILE
 from bottega.spec import Family
 
 if TYPE_CHECKING:
@@ -39,8 +40,11 @@ class Previews(Protocol):
     def wanted(self) -> bool:
         """Whether somebody wants to see one now."""
 
-    def show(self, content: bytes) -> str:
-        """Show a PNG; the path where it can be seen, empty if it is no file. SaveError if it can't be shown."""
+    def show(self, part: int, content: bytes) -> str:
+        """Show a PNG of what is made for that part of the work; the path where it can be seen, empty if it is no file.
+
+        Raises SaveError if it can't be shown.
+        """
 
     def close(self) -> None:
         """Take away what is shown: the work has ended."""
@@ -54,7 +58,7 @@ class PreviewFile:
     def __init__(self, path: Path) -> None:
         self.path = path
 
-    def show(self, content: bytes) -> str:
+    def show(self, part: int, content: bytes) -> str:
         """Write it over the one before; SaveError with the system's reason."""
         write_whole(self.path, content)
         return str(self.path)
@@ -65,12 +69,21 @@ class PreviewFile:
             self.path.unlink()
 
 
+class Part(NamedTuple):
+    """What is made for one resolved recipe, and where it goes."""
+
+    recipe: Recipe
+    destination: Target
+
+
 @dataclass(frozen=True)
 class Work:
     """A resolved recipe and all it needs to run.
 
     `load(precision, emit)` answers with the family's pipe; `batch` is how many pictures the device makes at once;
-    `previews` is where rough pictures are shown, if they are wanted. Setting `stop` ends it within a step.
+    `previews` is where rough pictures are shown, if they are wanted. `others` are made together with it: their recipes
+    differ from it in seeds and count only. Setting `stop` ends it within a step. `free` gives memory back that can be
+    had again, and says whether there was any.
     """
 
     recipe: Recipe
@@ -81,7 +94,17 @@ class Work:
     batch: int
     destination: Target
     previews: Previews | None = None
+    others: tuple[Part, ...] = ()
     stop: threading.Event = field(default_factory=threading.Event)
+    free: Callable[[], bool] = lambda: False
+
+    @property
+    def parts(self) -> tuple[Part, ...]:
+        """All that is made together."""
+        return (Part(self.recipe, self.destination), *self.others)
+
+
+Said = tuple[tuple[int, ...], Event]  # which parts of the work an event is about, and the event
 
 
 def run(work: Work) -> Generator[Event]:
@@ -90,8 +113,16 @@ def run(work: Work) -> Generator[Event]:
     Closing the generator, or an interrupt while it waits, stops the work within a step. When the work fails the last
     event is Failed, and then its error is raised. Raises any BottegaError.
     """
-    work.destination.prepare()
-    events: queue.SimpleQueue[Event | BaseException | None] = queue.SimpleQueue()
+    with closing(run_together(work)) as said:
+        for _, event in said:
+            yield event
+
+
+def run_together(work: Work) -> Generator[Said]:
+    """Run all parts of some work as `run` does; each event comes with the parts that it is about."""
+    for part in work.parts:
+        part.destination.prepare()
+    events: queue.SimpleQueue[Said | BaseException | None] = queue.SimpleQueue()
     stop = work.stop
     emit = _Emit(events, stop, work.previews)
     thread = threading.Thread(target=_make_all, args=(work, emit, events), name="bottega-run")
@@ -99,7 +130,8 @@ def run(work: Work) -> Generator[Event]:
     try:
         while (told := events.get()) is not None:
             if isinstance(told, BaseException):
-                yield Failed(type(told).__name__, getattr(told, "what", str(told)), getattr(told, "remedy", ""))
+                failed = Failed(type(told).__name__, getattr(told, "what", str(told)), getattr(told, "remedy", ""))
+                yield emit.parts, failed
                 raise told
             yield told
     finally:
@@ -111,12 +143,21 @@ def run(work: Work) -> Generator[Event]:
 
 @dataclass
 class _Emit:
-    """Hands events from the working thread to the generator, and the user's wish to stop the other way."""
+    """Hands events from the working thread to the generator, and the user's wish to stop the other way.
+
+    `images` are the parts that the pictures of the batch in work belong to.
+    """
 
     events: queue.SimpleQueue[Any]
     stop: threading.Event
     shown: Previews | None
-    _noted: set[Note] = field(default_factory=set, init=False)
+    images: tuple[int, ...] = (0,)
+    _noted: set[tuple[int, Note]] = field(default_factory=set, init=False)
+
+    @property
+    def parts(self) -> tuple[int, ...]:
+        """The parts that are worked on."""
+        return tuple(dict.fromkeys(self.images))
 
     @property
     def previews(self) -> bool:
@@ -125,18 +166,19 @@ class _Emit:
     def __call__(self, event: Event) -> None:
         if self.stop.is_set():
             raise Interrupted("stopped", "nothing of the unfinished picture was kept")
-        if isinstance(event, Note):
-            if event in self._noted:
-                return  # what holds for every picture of a job is said once
-            self._noted.add(event)
-        self.events.put(event)
+        parts = self.parts
+        if isinstance(event, Note):  # what holds for every picture of a job is said once
+            parts = tuple(part for part in parts if (part, event) not in self._noted)
+            self._noted.update((part, event) for part in parts)
+        if parts:
+            self.events.put((parts, event))
 
     def preview(self, image: int, step: int, picture: Image) -> None:
         if self.shown is None:
             return
         content = media.encode(picture, "png")
         try:
-            path = self.shown.show(content)
+            path = self.shown.show(self.images[image], content)
         except SaveError as error:
             self.shown = None  # nobody's picture is lost for want of a preview
             self(Note(f"no previews: {error.what}"))
@@ -144,64 +186,126 @@ class _Emit:
         self(Preview(image, step, sha256_of(content), path))
 
 
+class _Single(NamedTuple):
+    """One picture that is to be made: for which part, the how-manieth of it, and its own recipe."""
+
+    part: int
+    number: int
+    recipe: Recipe
+
+    def with_knobs(self, **knobs: KnobValue) -> _Single:
+        """The same picture, made with other knobs."""
+        return self._replace(recipe=self.recipe.changed(knobs={**self.recipe.knobs, **knobs}))
+
+
 def _make_all(work: Work, emit: _Emit, events: queue.SimpleQueue[Any]) -> None:
     try:
         began = time.monotonic()
-        recipe = work.recipe
-        emit(Started(recipe.digest, recipe.count))
-        for index, (picture, single) in enumerate(_pictures(work, emit)):
-            _save(work, index, picture, single.changed(made=work.made), emit)
-        emit(Done(recipe.digest, recipe.count, round(time.monotonic() - began, 3)))
+        for number, (recipe, _) in enumerate(work.parts):
+            emit.images = (number,)
+            emit(Started(recipe.digest, recipe.count))
+        for picture, single in _pictures(work, emit):
+            part = work.parts[single.part]
+            images, emit.images = emit.images, (single.part,)
+            _save(part, single.number, picture, single.recipe.changed(made=work.made), emit)
+            if single.number == part.recipe.count - 1:
+                emit(Done(part.recipe.digest, part.recipe.count, round(time.monotonic() - began, 3)))
+            emit.images = images
         events.put(None)
     except BaseException as error:  # handed to the generator, which raises it in the caller's thread
         events.put(error)
 
 
-def _pictures(work: Work, emit: Emit) -> Iterator[tuple[Image, Recipe]]:
-    """Every picture of a job, in order, and the recipe as it was run.
+def _pictures(work: Work, emit: _Emit) -> Iterator[tuple[Image, _Single]]:
+    """Every picture of some work, in order, and how it was made in the end.
 
-    A picture of NaN or of one colour is made once more in float32. So is everything that was not begun then: it would
-    most likely break too. That goes one by one, as float32 takes twice the memory.
+    A picture of NaN or of one colour is made once more in float32. So is everything of its part that was not begun
+    then: it would most likely break too. That goes one by one, as float32 takes twice the memory.
     """
-    size, waiting = work.batch, [work.recipe.single(index) for index in range(work.recipe.count)]
+    waiting = [
+        _Single(number, index, part.recipe.single(index))
+        for number, part in enumerate(work.parts)
+        for index in range(part.recipe.count)
+    ]
+    alone: set[int] = set()  # parts whose pictures are made one by one
     while waiting:
-        batch, waiting = waiting[:size], waiting[size:]
-        for single, picture in zip(batch, _run_batch(work, batch, emit), strict=True):
-            if isinstance(picture, BrokenPicture) and single.knobs["precision"] != "float32":
-                emit(Note(f"{picture.what} in {single.knobs['precision']}; once more in float32"))
-                size, waiting = 1, list(map(_in_float32, waiting))
-                single = _in_float32(single)
+        batch = _batch(waiting, 1 if waiting[0].part in alone else work.batch, alone)
+        waiting = waiting[len(batch) :]
+        pictures = _in_memory(work, batch, emit)
+        if pictures is None:  # less at once may fit
+            alone.update(single.part for single in batch)
+            waiting = [*batch, *waiting]
+            continue
+        for single, picture in zip(batch, pictures, strict=True):
+            if isinstance(picture, BrokenPicture) and single.recipe.knobs["precision"] != "float32":
+                emit.images = (single.part,)
+                emit(Note(f"{picture.what} in {single.recipe.knobs['precision']}; once more in float32"))
+                alone.add(single.part)
+                waiting = [
+                    each.with_knobs(precision="float32") if each.part == single.part else each for each in waiting
+                ]
+                single = single.with_knobs(precision="float32")
                 (picture,) = _run_batch(work, [single], emit)
             if isinstance(picture, BrokenPicture):
                 raise picture
             yield picture, single
 
 
-def _in_float32(recipe: Recipe) -> Recipe:
-    return recipe.changed(knobs={**recipe.knobs, "precision": "float32"})
+def _batch(waiting: Sequence[_Single], size: int, alone: Set[int]) -> list[_Single]:
+    """The first of the pictures that can be made at once."""
+    first, *more = waiting
+    batch = [first]
+    for single in more:
+        if len(batch) >= size or single.part in alone:
+            break
+        batch.append(single)
+    return batch
 
 
-def _run_batch(work: Work, batch: list[Recipe], emit: Emit) -> list[Image | BrokenPicture]:
+def _in_memory(work: Work, batch: list[_Single], emit: _Emit) -> list[Image | BrokenPicture] | None:
+    """The pictures of a batch; None for one of several that the device has not enough memory for.
+
+    A picture alone is tried once more with all the memory that can be freed, and decoded in tiles if it was not.
+    """
+    try:
+        return _run_batch(work, batch, emit)
+    except OutOfMemory as error:
+        freed = work.free()
+        if len(batch) > 1:
+            emit(Note(f"{error.what}; once more, one by one"))
+            return None
+        (single,) = batch
+        size = single.recipe.size
+        if size is not None and max(size.width, size.height) > TILE and single.recipe.knobs["vae_tiling"] == "off":
+            emit(Note(f"{error.what}; once more, decoded in tiles"))
+            batch[0] = single.with_knobs(vae_tiling="on")
+        elif not freed:
+            raise
+    return _run_batch(work, batch, emit)
+
+
+def _run_batch(work: Work, batch: list[_Single], emit: _Emit) -> list[Image | BrokenPicture]:
     """What the family makes of recipes that differ in their seeds only; OutOfMemory if the device can't hold it."""
-    recipe = batch[0]
+    emit.images = tuple(single.part for single in batch)
+    recipe = batch[0].recipe
     assert recipe.size is not None
     try:
         pipe = work.load(str(recipe.knobs["precision"]), emit)
-        return work.family.tasks[recipe.task].run(pipe, batch, work.inputs, emit)
+        return work.family.tasks[recipe.task].run(pipe, [single.recipe for single in batch], work.inputs, emit)
     except (MemoryError, RuntimeError) as error:
         if not isinstance(error, MemoryError) and not any(words in str(error) for words in FULL):
             raise
-        raise OutOfMemory(
-            f"the device ran out of memory at {recipe.size.width}x{recipe.size.height}",
-            "make it smaller, or set vae_tiling=on",
-        ) from error
+        what = f"the device ran out of memory at {recipe.size.width}x{recipe.size.height}"
+        full = OutOfMemory(what, "make it smaller, or set vae_tiling=on")
+    # Raised here, where nothing holds on to the frames that the memory was taken in.
+    raise full
 
 
-def _save(work: Work, index: int, picture: Image, recipe: Recipe, emit: Emit) -> None:
+def _save(part: Part, index: int, picture: Image, recipe: Recipe, emit: Emit) -> None:
     seed = recipe.sampling.seed
     assert seed is not None
     content = encode_output(picture, recipe)
-    path = work.destination.write(content, index, work.recipe.count, seed, SUFFIX[recipe.output.format])
+    path = part.destination.write(content, index, part.recipe.count, seed, SUFFIX[recipe.output.format])
     emit(Made(index, os.path.abspath(path), sha256_of(content), recipe.digest, seed, picture.width, picture.height))
 
 

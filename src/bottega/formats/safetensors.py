@@ -10,7 +10,7 @@ import json
 import math
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from itertools import repeat
 from operator import sub
 from pathlib import Path
@@ -132,13 +132,15 @@ def write_stream(
     metadata: Mapping[str, str] | None = None,
     *,
     seal: Callable[[], Mapping[str, str]] | None = None,
+    arrived: Callable[[Path, int, int], None] = lambda file, start, end: None,
     check: Callable[[Path], None] = lambda written: None,
     settle: Callable[[Path, Path], None] = os.replace,
 ) -> None:
     """Write a file whose tensors are known, and whose bytes come bit by bit: `write` for what is too large to hold.
 
-    `contents` are (name, bytes) in the order of `file_order`, as many for each tensor as one likes. `seal` is asked for
-    the final metadata when they are written, which must not take more bytes than the first. Then `check` is given
+    `contents` are (name, bytes) in the order of `file_order`, as many for each tensor as one likes. Meanwhile `arrived`
+    is told that the temporary file, whose tensors begin at byte `start`, can be read up to byte `end`. `seal` is asked
+    for the final metadata when they are written, which must not take more bytes than the first. Then `check` is given
     the temporary file when all is written, while the disk may still take it in, and raises if it is not what it should
     be; only then `settle` gives it its name.
     """
@@ -147,7 +149,7 @@ def write_stream(
     header = _packed_header(path, rows, metadata)
     with atomic(path, settle) as file, syncing(file.fileno()):
         file.write(header)
-        _pour(file, path, rows, contents)
+        _pour(file, path, rows, contents, partial(arrived, Path(file.name), len(header)))
         if seal:
             final = _packed_header(path, rows, seal(), len(header))
             if len(final) > len(header):
@@ -158,10 +160,13 @@ def write_stream(
         check(Path(file.name))
 
 
-def _pour(file: BinaryIO, path: Path, rows: Sequence[_Sized], contents: Contents) -> None:
-    """Write contents as they come, each where the header says that it is."""
+def _pour(
+    file: BinaryIO, path: Path, rows: Sequence[_Sized], contents: Contents, arrived: Callable[[int], None]
+) -> None:
+    """Write contents as they come, each where the header says that it is; `arrived` is told up to where they are."""
     wanted = iter([(name, size) for name, _, _, size in rows if size])
     name, missing = "", 0
+    kept_back = 0
     for given, chunk in contents:
         count = memoryview(chunk).nbytes
         if not count:
@@ -172,10 +177,18 @@ def _pour(file: BinaryIO, path: Path, rows: Sequence[_Sized], contents: Contents
             raise ValueError(f"{path}: {count} bytes of {given!r} came where {missing} of {name!r} are due")
         file.write(chunk)
         missing -= count
+        kept_back += count
+        if kept_back >= _STRIDE:
+            file.flush()
+            arrived(file.tell())
+            kept_back = 0
+    file.flush()
+    arrived(file.tell())
     if missing or next(wanted, None):
         raise ValueError(f"{path}: the contents ended within or before tensors that were declared")
 
 
+_STRIDE = 4 << 20  # bytes between two words of how far a file is written
 _Sized = tuple[str, str, Sequence[int], int]  # name, dtype, shape, bytes
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bottega.gallery.adopt import Adopted
 from bottega.gallery.fields import Difference
-from bottega.gallery.index import Gallery
+from bottega.gallery.index import Gallery, Wishes
 from bottega.gallery.lineage import Edge, Graph, Node
 from bottega.gallery.output import BadCursor, Folder, GalleryError, Output, Page, UnknownOutput
 from bottega.gallery.reading import read_output
@@ -24,5 +24,6 @@ __all__ = [
     "Page",
     "UnknownOutput",
     "Upkeep",
+    "Wishes",
     "read_output",
 ]

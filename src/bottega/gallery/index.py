@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
 from bottega.gallery import fields, rows, trash
 from bottega.gallery.adopt import Adopted, adopt
@@ -23,6 +23,27 @@ from bottega.gallery.thumbnails import Thumbnails
 from bottega.library import search
 
 SHORTEST_HASH = 8  # digits by which a model is looked for
+
+
+class Wishes(TypedDict, total=False):
+    """Which outputs are wanted; what is left out, None or empty asks for nothing, and without `owner` those of all.
+
+    Every word of `text` must begin a word of the prompt, the negative prompt or the model's name (it is for typing).
+    `model` is a part of its name, or at least 8 digits of its SHA-256. `field` asks for values of recipe fields, by
+    their place (`sampling.sampler`, `knobs.clip_skip`) or name (`sampler`), without case. `since` and `until` (not
+    itself) are unix seconds; `folder` "" means those in none; `deleted` asks for the trash instead.
+    """
+
+    owner: str | None
+    text: str
+    model: str
+    task: str
+    field: Mapping[str, str] | None
+    since: float | None
+    until: float | None
+    favourite: bool | None
+    folder: str | None
+    deleted: bool
 
 
 class Gallery:
@@ -69,53 +90,26 @@ class Gallery:
         raise UnknownOutput(id)
 
     def outputs(
-        self,
-        *,
-        owner: str | None = None,
-        text: str = "",
-        model: str = "",
-        task: str = "",
-        field: Mapping[str, str] | None = None,
-        since: float | None = None,
-        until: float | None = None,
-        favourite: bool | None = None,
-        folder: str | None = None,
-        deleted: bool = False,
-        limit: int = 100,
-        before: str | None = None,
+        self, *, limit: int = 100, before: str | None = None, offset: int = 0, **wishes: Unpack[Wishes]
     ) -> Page:
-        """Outputs that meet all conditions, newest first; those of all owners without `owner`.
+        """Outputs that meet all wishes, newest first.
 
-        Every word of `text` must begin a word of the prompt, the negative prompt or the model's name (it is for
-        typing). `model` is a part of its name, or at least 8 digits of its SHA-256. `field` asks for values of recipe
-        fields, by their place (`sampling.sampler`, `knobs.clip_skip`) or name (`sampler`), without case. `since` and
-        `until` (not itself) are unix seconds; `folder` "" means those in none; `deleted` shows the trash instead.
-        `before` is a page's `next`; BadCursor for anything else.
+        `before` is a page's `next`; BadCursor for anything else. `offset` leaves out so many from there on: a list that
+        is scrolled can be looked at anywhere.
         """
         with self._store.reading() as connection:
-            asked = _Asked(connection, search.query(text))
-            asked.add("deleted = ?", deleted)
-            if owner is not None:
-                asked.among("owner", asked.called("owners", owner))
-            if task:
-                asked.among("task", asked.called("tasks", task))
-            if folder is not None:
-                asked.among("folder", asked.called("folders", folder) if folder else [0])
-            if model:
-                asked.among("model", asked.models(model))
-            if favourite is not None:
-                asked.add("favourite = ?", favourite)
-            if since is not None:
-                asked.add("id >= ?", rows.time_number(since))
-            if until is not None:
-                asked.add("id < ?", rows.time_number(until))
-            for name, value in (field or {}).items():
-                asked.field(name, value)
+            asked = _asked(connection, wishes)
             total = asked.count()
-            ids = asked.ids(_place(before), limit + 1)
+            ids = asked.ids(_place(before), limit + 1, offset)
             shown = ", ".join(map(str, ids[:limit]))
             items = rows.read(connection, self.folder, f"outputs.id IN ({shown}) ORDER BY outputs.id DESC")
         return Page(items, str(ids[limit - 1]) if len(ids) > limit else None, total)
+
+    def ratios(self, **wishes: Unpack[Wishes]) -> list[int]:
+        """Width over height in thousandths of every output that meets all wishes, newest first: enough to lay all of
+        them out before any is looked at. 1000 for what has no size."""
+        with self._store.reading() as connection:
+            return _asked(connection, wishes).ratios()
 
     def of_job(self, job: str) -> list[Output]:
         """The outputs of a job, in its order."""
@@ -251,6 +245,28 @@ class Gallery:
             return rows.read(connection, self.folder, f"{where} AND {sound}", *values)
 
 
+def _asked(connection: sqlite3.Connection, wishes: Wishes) -> _Asked:
+    asked = _Asked(connection, search.query(wishes.get("text", "")))
+    asked.add("deleted = ?", wishes.get("deleted", False))
+    if (owner := wishes.get("owner")) is not None:
+        asked.among("owner", asked.called("owners", owner))
+    if task := wishes.get("task"):
+        asked.among("task", asked.called("tasks", task))
+    if (folder := wishes.get("folder")) is not None:
+        asked.among("folder", asked.called("folders", folder) if folder else [0])
+    if model := wishes.get("model"):
+        asked.among("model", asked.models(model))
+    if (favourite := wishes.get("favourite")) is not None:
+        asked.add("favourite = ?", favourite)
+    if (since := wishes.get("since")) is not None:
+        asked.add("outputs.id >= ?", rows.time_number(since))
+    if (until := wishes.get("until")) is not None:
+        asked.add("outputs.id < ?", rows.time_number(until))
+    for name, value in (wishes.get("field") or {}).items():
+        asked.field(name, value)
+    return asked
+
+
 class _Asked:
     """The conditions that outputs are to meet, as SQL."""
 
@@ -313,13 +329,20 @@ class _Asked:
         ).fetchone()
         return int(total)
 
-    def ids(self, before: int, most: int) -> list[int]:
+    def ids(self, before: int, most: int, offset: int) -> list[int]:
         """The numbers of those that meet them, below `before`, the highest first."""
         query = (
             f"SELECT outputs.id FROM {self._source} WHERE {self._where} AND {self._key} < ? "
-            f"ORDER BY {self._key} DESC LIMIT ?"
+            f"ORDER BY {self._key} DESC LIMIT ? OFFSET ?"
         )
-        return self._numbers(query, *self._values, before, most)
+        return self._numbers(query, *self._values, before, most, offset)
+
+    def ratios(self) -> list[int]:
+        """The proportions of those that meet them, in thousandths."""
+        ratio = "CASE WHEN height > 0 THEN 1000 * width / height ELSE 1000 END"
+        return self._numbers(
+            f"SELECT {ratio} FROM {self._source} WHERE {self._where} ORDER BY {self._key} DESC", *self._values
+        )
 
     @property
     def _where(self) -> str:

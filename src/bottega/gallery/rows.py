@@ -44,6 +44,8 @@ def put(connection: sqlite3.Connection, folder: Path, output: Output) -> None:
         "missing": output.missing,
         "changed": output.changed,
         "seed": output.seed,
+        "width": output.width,
+        "height": output.height,
     }
     said = {
         "folder": kept(connection, "folders", output.folder) if output.folder else 0,
@@ -58,7 +60,7 @@ def put(connection: sqlite3.Connection, folder: Path, output: Output) -> None:
         "path": path,
         "size": size,
         "mtime_ns": mtime_ns,
-        **{name: getattr(output, name) for name in ("medium", "format", "width", "height", "bytes", "sha256")},
+        **{name: getattr(output, name) for name in ("medium", "format", "bytes", "sha256")},
         **{name: getattr(output, name) for name in ("digest", "seconds", "prompt", "negative", "recipe")},
         "kin": parts.kin,
     }

@@ -1,4 +1,4 @@
-"""The gallery's tables: a narrow one to filter and count by, a wide one to show, and an index of words."""
+"""The gallery's tables: a narrow one to filter, count and lay out by, a wide one to show, and an index of words."""
 
 from __future__ import annotations
 
@@ -13,12 +13,13 @@ MIGRATIONS = (
     CREATE TABLE outputs (
         id INTEGER PRIMARY KEY, owner INTEGER NOT NULL, model INTEGER NOT NULL, task INTEGER NOT NULL,
         settings INTEGER NOT NULL, folder INTEGER NOT NULL, favourite INTEGER NOT NULL, deleted INTEGER NOT NULL,
-        missing INTEGER NOT NULL, changed INTEGER NOT NULL, seed INTEGER
+        missing INTEGER NOT NULL, changed INTEGER NOT NULL, seed INTEGER, width INTEGER NOT NULL,
+        height INTEGER NOT NULL
     );
     CREATE TABLE details (
         id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, job TEXT NOT NULL, number INTEGER NOT NULL,
         path TEXT NOT NULL UNIQUE, mtime_ns INTEGER NOT NULL, size INTEGER NOT NULL, medium TEXT NOT NULL,
-        format TEXT NOT NULL, width INTEGER NOT NULL, height INTEGER NOT NULL, bytes INTEGER NOT NULL,
+        format TEXT NOT NULL, bytes INTEGER NOT NULL,
         sha256 TEXT NOT NULL, digest TEXT NOT NULL, kin INTEGER NOT NULL, deleted_at REAL, seconds REAL NOT NULL,
         prompt TEXT NOT NULL, negative TEXT NOT NULL, recipe TEXT NOT NULL
     );

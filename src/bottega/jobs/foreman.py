@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
@@ -21,6 +22,10 @@ from bottega.events import Done, Failed, Note, Result, Started, Step
 from bottega.jobs.job import LIBRARY, MAKE, Job, Numbered
 from bottega.jobs.queue import Queue
 from bottega.jobs.wire import Pipe, identity, kernel_kills, lives, messages, resident
+
+RETRY_EVERY = 1.0  # seconds, while the disk is full or something else here does not work
+
+SMALLER = "make something smaller, or use a smaller model"
 
 log = logging.getLogger(__name__)
 
@@ -63,7 +68,7 @@ class _Working:
     last: float  # when it last got on, by the monotonic clock
     longest: float = 0.0  # the longest that one step of it took
     stop_by: float | None = None
-    ending: str = ""
+    failed: Failed | None = None  # why an output of it could not be kept
 
 
 Listener = Callable[[Numbered | Preview], None]
@@ -74,8 +79,10 @@ class Foreman:
     """Keeps one worker for each lane, gives it what the queue holds, and records what it answers.
 
     `command(lane)` is how a worker is started. `on_hello(lane, facts)` is told of each that is ready, `ready(job)`
-    makes a job's request complete just before it is begun, and `on_made(job, told)` keeps an output and answers with
-    the event that is recorded of it. `folder(job)` is where its outputs go.
+    makes a job's request complete just before it is begun (None: there is nothing left to do for it), and
+    `on_made(job, told)` keeps an output and answers with the event that is recorded of it. `folder(job)` is where its
+    outputs go, `together(lane)` how many jobs that are alike are given to a worker at once. `settings` are what a
+    worker is told before anything else, `logs` is the folder for what it prints.
     """
 
     def __init__(
@@ -85,9 +92,11 @@ class Foreman:
         *,
         on_made: Callable[[Job, Mapping[str, Any]], Any],
         on_hello: Callable[[str, Mapping[str, Any]], None] = lambda lane, facts: None,
-        ready: Callable[[Job], Job] = lambda job: job,
+        ready: Callable[[Job], Job | None] = lambda job: job,
         folder: Callable[[Job], Path],
+        settings: Mapping[str, Any],
         logs: Path,
+        together: Callable[[str], int] = lambda lane: 1,
         environment: Mapping[str, str] | None = None,
         limits: Limits | None = None,
     ) -> None:
@@ -95,7 +104,7 @@ class Foreman:
         self.limits = limits or Limits()
         self.command = command
         self.on_made, self.on_hello, self.ready, self.folder = on_made, on_hello, ready, folder
-        self.logs = logs
+        self.settings, self.logs, self.together = settings, logs, together
         self.environment = environment
         self.lanes = {lane: Lane(self, lane) for lane in (MAKE, LIBRARY)}
         self._previews: dict[str, bytes] = {}
@@ -124,6 +133,15 @@ class Foreman:
     def devices(self) -> list[dict[str, Any]]:
         """What each lane is doing, on what device, with which models loaded."""
         return [lane.told() for lane in self.lanes.values()]
+
+    def state(self, lane: str) -> Mapping[str, Any]:
+        """What the worker of a lane last told of its device: free bytes, and the models that it keeps loaded."""
+        return self.lanes[lane].state
+
+    def unable(self, lane: str) -> str:
+        """Why there is no worker in a lane, in words; empty if none says that it can't."""
+        failed = self.lanes[lane].unable
+        return f"{failed.what}; {failed.remedy}" if failed else ""
 
     def preview(self, job: str) -> bytes | None:
         """The newest rough picture of a job that runs, a PNG."""
@@ -179,12 +197,15 @@ class Lane:
         self._heard_at = self._since = 0.0
         self._term_at: float | None = None
         self._ending = ""
+        self._full = False  # whether it is ended because of its memory
         self._crashes = 0
         self._start_at = 0.0
         self._stop_by: float | None = None
+        self._retry_at: float | None = None  # when to go on after something went wrong here
+        self._owed: dict[str, Callable[[], object]] = {}  # what is still to be written down of jobs that are over
         self._kills = 0
-        self._state: dict[str, Any] = {}
-        self._unable: Failed | None = None
+        self.state: dict[str, Any] = {}
+        self.unable: Failed | None = None
 
     def start(self) -> None:
         """Begin."""
@@ -213,7 +234,7 @@ class Lane:
             "pid": process.pid if process else None,
             "jobs": list(self._working),
             "models": [],
-            **self._state,
+            **self.state,
         }
 
     # --- the thread
@@ -222,9 +243,9 @@ class Lane:
         while True:
             try:
                 self._tend()
-            except BottegaError as error:  # the disk is full, or gone: there is nothing to do but to try again
-                log.error("%s: %s", self.name, error)
-                self._start_at = max(self._start_at, time.monotonic() + 1.0)
+            except Exception as error:  # a full disk, or a bug: whatever it is, the lane goes on as soon as it can
+                self._complain(error)
+                self._retry_at = time.monotonic() + RETRY_EVERY
             if self._stop_by is not None and self._process is None:
                 return
             try:
@@ -233,14 +254,20 @@ class Lane:
                 continue
             try:
                 self._handle(what, told)
-            except BottegaError as error:
-                log.error("%s: %s", self.name, error)
-                self._abandon(str(error))
+            except Exception as error:
+                self._complain(error)
+                self._retry_at = time.monotonic() + RETRY_EVERY
+
+    def _complain(self, error: Exception) -> None:
+        if isinstance(error, BottegaError):
+            log.error("%s: %s", self.name, error)
+        else:
+            log.exception("%s: this is a bug in Bottega", self.name)
 
     def _patience(self) -> float | None:
         """Seconds until something has to be looked at although nobody says anything; None: for ever."""
         now = time.monotonic()
-        moments = [self._term_at, self._stop_by if self._process else None]
+        moments = [self._retry_at, self._term_at, self._stop_by if self._process else None]
         if self._process is None:
             if self._start_at > now:
                 moments.append(self._start_at)
@@ -255,6 +282,10 @@ class Lane:
 
     def _tend(self) -> None:
         now, limits = time.monotonic(), self.foreman.limits
+        if self._retry_at is not None:
+            if now < self._retry_at:
+                return
+            self._pay()
         if self._process is None:
             wanted = self.name == MAKE or self.foreman.queue.waiting(self.name)
             if wanted and self._stop_by is None and now >= self._start_at:
@@ -273,6 +304,21 @@ class Lane:
         elif self._stop_by is None and not self._give() and self.name == LIBRARY and now > self._since + limits.idle:
             self._ask_to_leave()
 
+    def _owe(self, id: str, action: Callable[[], object]) -> None:
+        """Write down what became of a job that the worker no longer has in hand, now or as soon as it can be."""
+        self._owed[id] = action
+        action()
+        del self._owed[id]
+
+    def _pay(self) -> None:
+        """After something went wrong: write down what is owed, and put back what nobody has in hand."""
+        for id, action in list(self._owed.items()):
+            self._owe(id, action)
+        for job, worker in self.foreman.queue.running():
+            if worker == self._who and job.id not in self._working:
+                self.foreman.queue.requeue(job.id, "something went wrong in the server", counts=True)
+        self._retry_at = None
+
     def _watch(self, now: float) -> None:
         limits = self.foreman.limits
         assert self._process is not None
@@ -288,6 +334,7 @@ class Lane:
             return
         taken = resident(self._process.pid)
         if (limits.memory and taken > limits.memory) or _memory_is_short(limits.spare, taken):
+            self._full = True
             self._kill("it took more memory than there is")
 
     def _spawn(self) -> None:
@@ -306,7 +353,9 @@ class Lane:
             Path(f"/proc/{process.pid}/oom_score_adj").write_text("500")
         self._process, self._pipe = process, Pipe(cast(BinaryIO, process.stdin))
         self._who, self._ready, self._ending, self._term_at = identity(process.pid), False, "", None
-        self._since, self._kills, self._state = time.monotonic(), kernel_kills(), {}
+        self._since, self._kills, self.state = time.monotonic(), kernel_kills(), {}
+        with suppress(OSError):  # it has died: its end will be in the inbox
+            self._pipe.send({"do": "begin", "settings": self.foreman.settings})
         threading.Thread(target=self._read, args=(process,), name=f"read-{self.name}", daemon=True).start()
 
     def _read(self, process: subprocess.Popen[bytes]) -> None:
@@ -318,22 +367,27 @@ class Lane:
     def _give(self) -> bool:
         """Give the worker what is next; whether there was anything."""
         assert self._pipe is not None
-        for job in self.foreman.queue.lease(self.name, self._who):
+        foreman, given = self.foreman, []
+        leased = foreman.queue.lease(self.name, self._who, most=foreman.together(self.name))
+        for leased_job in leased:
             try:
-                job = self.foreman.ready(job)
-                folder = self.foreman.folder(job)
+                job = foreman.ready(leased_job)
+                if job is None:
+                    continue
+                folder = foreman.folder(job)
             except BottegaError as error:
-                self.foreman.queue.fail(job.id, Failed(type(error).__name__, error.what, error.remedy))
-                return True
-            now = time.monotonic()
-            self._working[job.id] = _Working(job, now)
-            self._heard_at = now
+                failed = Failed(type(error).__name__, error.what, error.remedy)
+                self._owe(leased_job.id, partial(foreman.queue.fail, leased_job.id, failed))
+                continue
+            self._working[job.id] = _Working(job, time.monotonic())
+            given.append({"job": job.id, "kind": job.kind, "request": job.request, "folder": str(folder)})
+        self._heard_at = time.monotonic()
+        if given:
             with suppress(OSError):  # it has died: its end is in the inbox
-                self._pipe.send(
-                    {"do": "work", "job": job.id, "kind": job.kind, "request": job.request, "folder": str(folder)}
-                )
-            return True
-        return False
+                self._pipe.send({"do": "work", "jobs": given})
+        elif leased:
+            self._inbox.put(("wake", None))  # to look again
+        return bool(leased)
 
     def _handle(self, what: str, told: Any) -> None:
         if what == "said":
@@ -364,16 +418,18 @@ class Lane:
         queue, say = self.foreman.queue, message["say"]
         self._heard_at = now = time.monotonic()
         if say == "hello":
-            self._ready, self._since, self._crashes = True, now, 0
+            self._ready, self._since, self._crashes, self.unable = True, now, 0, None
             self.device = message["facts"].get("device", self.name)
-            self._state = {"name": message["facts"].get("name", ""), "memory": message["facts"].get("memory")}
-            self.foreman.on_hello(self.name, message["facts"])
+            self.state = {"name": message["facts"].get("name", ""), "memory": message["facts"].get("memory")}
+            if self.name == MAKE:
+                self.foreman.on_hello(self.name, message["facts"])
             return
         if say == "beat":
-            self._state |= {name: value for name, value in message.items() if name in ("free", "models")}
+            self.state |= {name: value for name, value in message.items() if name in ("free", "models")}
             return
         if say == "unable":
-            log.error("%s: %s", self.name, message["what"])
+            self.unable = Failed(message["error"], message["what"], message["remedy"])
+            log.error("%s: %s", self.name, self.unable.what)
             return
         working = self._working.get(message["job"])
         if working is None:
@@ -381,26 +437,35 @@ class Lane:
         working.longest, working.last = max(working.longest, now - working.last), now
         job = working.job
         if say == "event":
-            queue.record(job.id, [_event(message["event"])])
+            try:
+                queue.record(job.id, [_event(message["event"])])
+            except BottegaError as error:  # no job fails for want of a word about it
+                log.error("%s: %s", self.name, error)
         elif say == "preview":
             self.foreman.show(job, base64.b64decode(message["png"]))
         elif say == "made":
-            queue.record(job.id, [self.foreman.on_made(job, message)])
+            try:
+                queue.record(job.id, [self.foreman.on_made(job, message)])
+            except BottegaError as error:
+                working.failed = Failed(type(error).__name__, error.what, error.remedy)
         else:
             self._ended(working, message)
 
     def _ended(self, working: _Working, message: Mapping[str, Any]) -> None:
-        queue, say, job = self.foreman.queue, message["say"], working.job
-        if say == "done":
-            queue.finish(job.id, _outcome(message, job))
-        elif say == "failed":
-            queue.fail(job.id, Failed(message["error"], message["what"], message["remedy"]))
-        elif self._stop_by is not None and queue.job(job.id).cancelling is False:
-            queue.requeue(job.id, "the server was stopped", counts=False)
-        else:
-            queue.cancelled(job.id)
-        del self._working[job.id]
+        queue, say, id = self.foreman.queue, message["say"], working.job.id
+        del self._working[id]
         self._since = time.monotonic()
+        if working.failed is not None:
+            self._owe(id, partial(queue.fail, id, working.failed))
+        elif say == "done":
+            self._owe(id, partial(queue.finish, id, _outcome(message)))
+        elif say == "failed":
+            self._owe(id, partial(queue.fail, id, Failed(message["error"], message["what"], message["remedy"])))
+        elif working.stop_by is not None:
+            self._owe(id, partial(queue.cancelled, id))
+        else:
+            why = "the server was stopped" if self._stop_by is not None else "one that was made with it was stopped"
+            self._owe(id, partial(queue.requeue, id, why, counts=False))
 
     # --- the end of a worker
 
@@ -412,11 +477,6 @@ class Lane:
             self._process.kill()
         self._term_at = time.monotonic() + 60.0
 
-    def _abandon(self, why: str) -> None:
-        """What was being recorded could not be: have it all done again."""
-        if self._process is not None:
-            self._kill(why)
-
     def _bury(self, process: subprocess.Popen[bytes]) -> None:
         """The worker has hung up: it ends, and what it had in hand waits again, or fails."""
         if process is not self._process:
@@ -426,6 +486,7 @@ class Lane:
         try:
             code = process.wait(timeout=self.foreman.limits.leave)
         except subprocess.TimeoutExpired:
+            self._ending = self._ending or "it said what no worker says"
             process.kill()
             code = process.wait()
         process.stdout.close()
@@ -437,18 +498,23 @@ class Lane:
         was_ready, self._ready = self._ready, False
         self._process = self._pipe = None
         self._term_at = None
-        for id, working in list(self._working.items()):
-            del self._working[id]
+        queue, full, self._full = self.foreman.queue, self._full, False
+        counts = not (outside or self._stop_by is not None)
+        hands, self._working = self._working, {}
+        for id, working in hands.items():
             if working.stop_by is not None:
-                self.foreman.queue.cancelled(id)
+                self._owed[id] = partial(queue.cancelled, id)
+            elif full and working.job.attempt > 1:
+                self._owed[id] = partial(queue.fail, id, Failed("OutOfMemory", f"the worker was ended: {why}", SMALLER))
             else:
                 # Whoever kills a worker from outside says nothing against the job that it had in hand.
-                self.foreman.queue.requeue(id, why, counts=not (outside or self._stop_by is not None))
+                self._owed[id] = partial(queue.requeue, id, why, counts=counts)
         if not asked:
             if not was_ready:
                 self._crashes += 1
             backoff = self.foreman.limits.backoff
             self._start_at = time.monotonic() + backoff[min(self._crashes, len(backoff) - 1)]
+        self._pay()
 
 
 def end_orphan(worker: str) -> None:
@@ -480,7 +546,7 @@ def _event(told: Mapping[str, Any]) -> Started | Step | Note:
     return kinds[told["event"]](**{name: value for name, value in told.items() if name != "event"})
 
 
-def _outcome(message: Mapping[str, Any], job: Job) -> Done | Result:
+def _outcome(message: Mapping[str, Any]) -> Done | Result:
     if "result" in message:
         return Result(message["result"])
     return Done(**message["done"])

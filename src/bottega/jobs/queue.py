@@ -10,10 +10,11 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
-from bottega.events import Cancelled, Changed, Done, Event, Failed, Queued, Result, Retried, Step
+from bottega.events import Cancelled, Changed, Done, Event, Failed, Made, Queued, Result, Retried, Started, Step
 from bottega.formats.database import Schema, connect, explained, prepare
 from bottega.jobs.job import (
     CANCELLED,
@@ -44,7 +45,7 @@ CREATE TABLE jobs (
     owner TEXT NOT NULL, state TEXT NOT NULL, request TEXT NOT NULL, digest TEXT NOT NULL, title TEXT NOT NULL,
     priority INTEGER NOT NULL, position REAL NOT NULL, attempt INTEGER NOT NULL DEFAULT 0,
     needs TEXT NOT NULL DEFAULT '[]', blocked INTEGER NOT NULL DEFAULT 0, reuse INTEGER NOT NULL DEFAULT 0, key TEXT,
-    created REAL NOT NULL, started REAL, ended REAL, progress TEXT, error TEXT, result TEXT,
+    created REAL NOT NULL, started REAL, ended REAL, error TEXT, result TEXT,
     cancelling INTEGER NOT NULL DEFAULT 0, alike TEXT NOT NULL DEFAULT '', worker TEXT, lease REAL
 );
 CREATE UNIQUE INDEX jobs_key ON jobs (owner, key) WHERE key IS NOT NULL;
@@ -72,7 +73,7 @@ SCHEMA = Schema(
 
 _COLUMNS = (
     "id, kind, lane, owner, state, request, digest, title, priority, position, attempt, needs, reuse, key, created, "
-    "started, ended, progress, error, result, cancelling"
+    "started, ended, error, result, cancelling"
 )
 
 _READY = "state = 'waiting' AND lane = :lane AND blocked = 0"
@@ -86,6 +87,54 @@ WHERE {_READY} ORDER BY coalesce((SELECT served FROM turns WHERE turns.owner = j
 """
 
 Listener = Callable[[Numbered], None]
+
+
+@dataclass
+class _Pace:
+    """How a running job gets on: which picture of how many it is at, and since when in which phase."""
+
+    count: int = 1
+    made: int = 0
+    step: Step | None = None
+    since: float = 0.0
+    heard: float = 0.0
+    picture: float | None = None  # seconds that one takes
+    began: float = 0.0
+
+    def hear(self, event: Event, now: float) -> None:
+        """Take note of what the job says."""
+        if isinstance(event, Started):
+            self.count, self.began = event.count, now
+        elif isinstance(event, Made):
+            self.made, self.picture, self.began = event.image + 1, now - self.began, now
+        elif isinstance(event, Step):
+            if self.step is None or self.step.phase != event.phase or event.done < self.step.done:
+                self.since = now
+                if event.phase == "sample":
+                    self.began = now
+            self.step = event
+        self.heard = now
+
+    @property
+    def progress(self) -> dict[str, Any] | None:
+        """The newest step, with the number of the picture that it belongs to."""
+        if self.step is None:
+            return None
+        return {"phase": self.step.phase, "done": self.step.done, "total": self.step.total, "image": self.made}
+
+    def eta(self, now: float) -> float | None:
+        """Seconds until the end at the pace so far, once there is one."""
+        step = self.step
+        left = 0.0
+        if step is not None and step.phase != "load" and step.done and step.done < step.total:
+            each = (self.heard - self.since) / step.done
+            left = (step.total - step.done) * each
+            picture = self.picture or step.total * each
+        elif self.picture is not None:
+            picture = self.picture
+        else:
+            return None
+        return round(max(0.0, left + (self.count - self.made - 1) * picture - (now - self.heard)), 1)
 
 
 class Queue:
@@ -107,6 +156,7 @@ class Queue:
         self._listeners: list[Listener] = []
         self._told: list[Numbered] = []  # within a transaction: heard once it is committed
         self._steps: list[Numbered] = []  # not written down yet
+        self._paces: dict[str, _Pace] = {}  # of the jobs that run
         self._flushed = 0.0
         self._ended = 0
         self._write = _open(path)
@@ -177,6 +227,18 @@ class Queue:
                 self._say(id, owner, Queued(id, waiting))
             return self._job(self._write, id)
 
+    def answer(
+        self, kind: str, request: Mapping[str, Any], told: Sequence[Event], outcome: Done, result: Any, **asked: Any
+    ) -> Job:
+        """Put a job on record that is done already; `asked` is as for `submit`, which see for what it raises."""
+        with self._lock, self._transaction():
+            job = self.submit(kind, request, **asked)
+            if not job.over:
+                for event in told:
+                    self._say(job.id, job.owner, event)
+                self._end(job, DONE, outcome, result)
+            return self._job(self._write, job.id)
+
     def _with_key(self, owner: str, key: str, asked: str) -> Job | None:
         row = self._write.execute("SELECT id, request FROM jobs WHERE owner = ? AND key = ?", (owner, key)).fetchone()
         if row is None:
@@ -203,7 +265,11 @@ class Queue:
     def job(self, id: str) -> Job:
         """The job of that id; raises UnknownJob."""
         with self._reading:
-            return self._job(self._read, id)
+            return self._with_pace(self._job(self._read, id))
+
+    def _with_pace(self, job: Job) -> Job:
+        pace = self._paces.get(job.id)
+        return replace(job, progress=pace.progress, eta=pace.eta(self._clock())) if pace else job
 
     def jobs(
         self,
@@ -232,7 +298,7 @@ class Queue:
             values.append(before)
         query = f"SELECT {_COLUMNS} FROM jobs WHERE {' AND '.join(where)} ORDER BY {order} LIMIT ?"
         with self._reading:
-            return [_job_of(row) for row in self._read.execute(query, (*values, limit))]
+            return [self._with_pace(_job_of(row)) for row in self._read.execute(query, (*values, limit))]
 
     def counts(self, owner: str | None = None) -> dict[str, int]:
         """How many jobs are in each state."""
@@ -313,7 +379,7 @@ class Queue:
                 raise WrongState(f"the job {id} is {job.state}: there is nothing to try again", "submit it anew")
             blocked = self._depend(id, job.after)
             self._write.execute(
-                "UPDATE jobs SET state = ?, attempt = 0, error = NULL, ended = NULL, started = NULL, progress = NULL, "
+                "UPDATE jobs SET state = ?, attempt = 0, error = NULL, ended = NULL, started = NULL, "
                 "cancelling = 0, blocked = ? WHERE id = ?",
                 (WAITING, blocked, id),
             )
@@ -407,8 +473,8 @@ class Queue:
             with self._transaction():
                 for id in ids:
                     self._write.execute(
-                        "UPDATE jobs SET state = 'running', attempt = attempt + 1, started = ?, worker = ?, lease = ?, "
-                        "progress = NULL WHERE id = ?",
+                        "UPDATE jobs SET state = 'running', attempt = attempt + 1, started = ?, worker = ?, lease = ? "
+                        "WHERE id = ?",
                         (now, worker, now + seconds, id),
                     )
                 self._write.execute(
@@ -432,7 +498,9 @@ class Queue:
         """Keep what a running job tells of; Steps are heard at once and written down within FLUSH_EVERY seconds."""
         with self._lock:
             owner = self._job(self._write, id).owner
+            pace = self._paces.setdefault(id, _Pace())
             for event in events:
+                pace.hear(event, self._clock())
                 if isinstance(event, Step):
                     self._number += 1
                     told = Numbered(self._number, id, owner, self._clock(), event.to_json())
@@ -452,13 +520,12 @@ class Queue:
                 "UPDATE jobs SET request = ?, digest = ?, alike = ? WHERE id = ?", (_dump(request), digest, alike, id)
             )
 
-    def finish(self, id: str, event: Done | Result) -> Job:
-        """A job is done; what waited for it may begin."""
+    def finish(self, id: str, event: Done | Result, result: Any = None) -> Job:
+        """A job is done, with this result or that of the event; what waited for it may begin."""
         with self._lock, self._transaction():
             job = self._job(self._write, id)
             if not job.over:
-                result = event.data if isinstance(event, Result) else None
-                self._end(job, DONE, event, result=result)
+                self._end(job, DONE, event, event.data if isinstance(event, Result) else result)
             return self._job(self._write, id)
 
     def fail(self, id: str, error: Failed) -> Job:
@@ -492,8 +559,9 @@ class Queue:
                 what = f"the worker crashed {job.attempt} times on it; the last time {why}"
                 self._end(job, FAILED, Failed("WorkerCrashed", what, "see the log; it may be too much for it"))
             else:
+                self._paces.pop(id, None)
                 self._write.execute(
-                    "UPDATE jobs SET state = 'waiting', started = NULL, worker = NULL, lease = NULL, progress = NULL, "
+                    "UPDATE jobs SET state = 'waiting', started = NULL, worker = NULL, lease = NULL, "
                     "attempt = ? WHERE id = ?",
                     (job.attempt if counts else job.attempt - 1, id),
                 )
@@ -516,10 +584,11 @@ class Queue:
     def _end(self, job: Job, state: str, event: Event, result: Any = None) -> None:
         """The last thing that happens to a job; Steps of it are no longer of use to anybody."""
         error = _dump(_without_kind(event.to_json())) if isinstance(event, Failed) else None
+        self._paces.pop(job.id, None)
         self._steps = [told for told in self._steps if told.job != job.id]
         self._write.execute("DELETE FROM events WHERE job = ? AND kind = 'step'", (job.id,))
         self._write.execute(
-            "UPDATE jobs SET state = ?, ended = ?, error = ?, result = ?, progress = NULL, cancelling = 0, "
+            "UPDATE jobs SET state = ?, ended = ?, error = ?, result = ?, cancelling = 0, "
             "worker = NULL, lease = NULL WHERE id = ?",
             (state, self._clock(), error, None if result is None else _dump(result), job.id),
         )
@@ -535,7 +604,7 @@ class Queue:
                 what = f"the job {job.id} that it was to follow has {_past(state)}"
                 why = f": {event.what}" if isinstance(event, Failed) else ""
                 self._end(follower, FAILED, Failed("DependencyFailed", what + why, "retry that one, then this one"))
-        if self._ended > self.keep + 500:
+        if self._ended > self.keep + self.keep // 40:  # not one by one
             self._prune()
 
     def _prune(self) -> None:
@@ -571,14 +640,8 @@ class Queue:
             pass  # a transaction writes them down first
 
     def _write_steps(self) -> None:
-        latest = {told.job: told.event for told in self._steps}
         for told in self._steps:
             self._put(told)
-        for id, event in latest.items():
-            progress = {name: event[name] for name in ("phase", "done", "total", "image")}
-            self._write.execute(
-                "UPDATE jobs SET progress = ? WHERE id = ? AND state = 'running'", (_dump(progress), id)
-            )
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:
@@ -650,7 +713,7 @@ def _open(path: Path) -> sqlite3.Connection:
 
 def _job_of(row: Sequence[Any]) -> Job:
     (id, kind, lane, owner, state, request, digest, title, priority, position, attempt, needs, reuse, key, created,
-     started, ended, progress, error, result, cancelling) = row  # fmt: skip
+     started, ended, error, result, cancelling) = row  # fmt: skip
     return Job(
         id=id,
         kind=kind,
@@ -669,7 +732,7 @@ def _job_of(row: Sequence[Any]) -> Job:
         created=created,
         started=started,
         ended=ended,
-        progress=json.loads(progress) if progress else None,
+        progress=None,
         error=json.loads(error) if error else None,
         result=json.loads(result) if result else None,
         cancelling=bool(cancelling),

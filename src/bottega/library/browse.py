@@ -57,15 +57,18 @@ class Sort(NamedTuple):
     verdict: str
 
 
-def browse(catalog: Catalog, wish: Wish, order: str, limit: int, after: Sequence[Any] | None = None) -> Page:
-    """The models that are wished for, in one of ORDERS or BEST, from the place `after` that another page told.
+def browse(
+    catalog: Catalog, wish: Wish, order: str, limit: int, after: Sequence[Any] | None = None, offset: int = 0
+) -> Page:
+    """The models that are wished for, in one of ORDERS or BEST, from the place `after` that another page told, and as
+    many further on as `offset` says: a list that is scrolled can be looked at anywhere.
 
     Between two pages models may come and go: in ORDERS none is then shown twice or left out.
     """
     where, values = _where(wish)
     if order == BEST:
         ids = catalog.found(wish.text, where, values, -1)
-        begin = int(after[0]) if after else 0
+        begin = (int(after[0]) if after else 0) + offset
         chosen = ids[begin : begin + limit]
         rows = catalog.rows(f"SELECT models.id, {SELECTED} FROM {JOINED} WHERE models.id IN ({_listed(chosen)})")
         by_id = {id: row for id, *row in rows}
@@ -78,8 +81,8 @@ def browse(catalog: Catalog, wish: Wish, order: str, limit: int, after: Sequence
     if after is not None:
         place = f" AND ({', '.join(keys)}) > ({', '.join('?' * len(keys))})"
         values = [*values, *after]
-    query = f"SELECT {', '.join(keys)} FROM {JOINED} WHERE {where}{place} ORDER BY {', '.join(keys)} LIMIT ?"
-    found = catalog.rows(query, *values, limit + 1)
+    query = f"SELECT {', '.join(keys)} FROM {JOINED} WHERE {where}{place} ORDER BY {', '.join(keys)} LIMIT ? OFFSET ?"
+    found = catalog.rows(query, *values, limit + 1, offset)
     ids = [row[-1] for row in found[:limit]]
     # The long texts are read of these alone, and not of everything that had to be put in order.
     rows = catalog.rows(f"SELECT models.id, {SELECTED} FROM {JOINED} WHERE models.id IN ({_listed(ids)})")

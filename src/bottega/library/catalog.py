@@ -403,7 +403,7 @@ class Catalog:
                 **{**told, **right},
                 corrected=right,
                 told={name: told[name] for name in right},
-                tags=now.tags if tags is None else tuple(sorted(filter(None, map(tag_of, tags)))),
+                tags=now.tags if tags is None else tuple(sorted({tag for tag in map(tag_of, tags) if tag})),
                 favourite=now.favourite if favourite is None else favourite,
                 note=now.note if note is None else note.strip(),
             )

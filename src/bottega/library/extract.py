@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from math import prod
@@ -17,12 +17,13 @@ from typing import TYPE_CHECKING
 
 from bottega.errors import FileError
 from bottega.formats.atomic import remove_stale, settle_new
-from bottega.formats.header import Header, TensorInfo
+from bottega.formats.header import TensorInfo
 from bottega.library.contents import Reader
 from bottega.library.merge import Smith, check_fit, named_tensors
 from bottega.library.merge_recipe import Parent, Wish
 from bottega.library.writing import (
     Chunks,
+    ReadBack,
     Target,
     Told,
     check_destination,
@@ -162,9 +163,9 @@ class ExtractWork:
                     )
                 yield from summed(name, iter([made[name]]), self._sums)
 
-    def check(self, header: Header, told: Callable[[int], None]) -> None:
+    def check(self, order: Sequence[str], written: ReadBack) -> None:
         """Compare what is in the file with what was computed."""
-        check_sums(header, self._sums, told)
+        check_sums(order, self._sums, written)
 
     def _split(self, smith: Smith, key: str) -> dict[str, memoryview]:
         import torch

@@ -19,13 +19,14 @@ from typing import TYPE_CHECKING
 
 from bottega.errors import BottegaError, FileError
 from bottega.formats.atomic import remove_stale, settle_new
-from bottega.formats.header import Header, shown
+from bottega.formats.header import shown
 from bottega.library.contents import ELEMENTS, HELD, Reader, dtype_of, shape_of
 from bottega.library.convert import FLOATS, with_dtypes
 from bottega.library.merge_recipe import NEEDS_C, TAKES_C, Parent, Wish, incoming, recipe_metadata, weight_of
 from bottega.library.writing import (
     Chunks,
     Copier,
+    ReadBack,
     Target,
     Told,
     check_destination,
@@ -289,9 +290,9 @@ class MergeWork:
             for name in order:
                 yield from summed(name, self._tensor(smith, name), self._sums)
 
-    def check(self, header: Header, told: Callable[[int], None]) -> None:
+    def check(self, order: Sequence[str], written: ReadBack) -> None:
         """Compare what is in the file with what was computed."""
-        check_sums(header, self._sums, told)
+        check_sums(order, self._sums, written)
 
     def _tensor(self, smith: Smith, name: str) -> Iterator[memoryview]:
         target, sources, patches = self.targets[name], self._sources.get(name), self.patches.get(name)

@@ -6,17 +6,19 @@ import os
 import shutil
 import zlib
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass
 from functools import partial
 from math import prod
 from pathlib import Path
+from queue import Empty, SimpleQueue
+from threading import Thread
 from typing import Protocol
 
-from bottega.errors import BottegaError, FileError, SaveError
+from bottega.errors import BottegaError, FileError, Interrupted, SaveError
 from bottega.formats import read_header
 from bottega.formats.atomic import atomic, atomic_folder, replace_folder, settle_new, settle_new_folder
-from bottega.formats.header import BYTES_OF_DTYPE, Header, shown
+from bottega.formats.header import BYTES_OF_DTYPE, Header, TensorInfo, shown
 from bottega.formats.safetensors import file_order, file_size, write_stream
 from bottega.library.contents import ELEMENTS, HELD, Reader, ahead, dtype_of, shape_of
 from bottega.library.disk import FOLDER_MARK
@@ -144,28 +146,110 @@ def write_file(
     `seal` is asked for the final metadata when all is written; it must not take more bytes than the first.
     """
     rows = declared(work.targets)
+    order = [name for name, _, _ in rows]
     total = sum(map(target_bytes, work.targets.values()))
-    with closing(ahead(work.contents([name for name, _, _ in rows]))) as made:
+    with closing(ahead(work.contents(order))) as made, closing(Follower(work, order)) as follower:
 
         def check(written: Path) -> None:
+            follower.finish(lambda done: told("checking", done, total))
             header = check_header(written, work.targets, seal() if seal else metadata)
-            work.check(header, lambda done: told("checking", done, header.bytes))
+            if dict(header.tensors) != follower.places:
+                raise differs("where its tensors are")
 
         chunks = _counted(made, partial(told, "writing"), total)
-        write_stream(path, rows, chunks, metadata, seal=seal, check=check, settle=settle)
+        write_stream(
+            path, rows, chunks, metadata, seal=seal, arrived=follower.arrived, check=check, settle=settle
+        )  # fmt: skip
 
 
 Chunks = Generator[tuple[str, memoryview]]
+ReadBack = Iterator[tuple[str, memoryview]]
 
 
 class Work(Protocol):
-    """What makes the tensors of a file: `contents` gives their bytes in an order, and `check` looks at what was
-    written, by the header that was read back; it raises BottegaError if it is not what it should be."""
+    """What makes the tensors of a file: `contents` gives their bytes in an order, and `check` compares what was
+    written, as it is read back in the same order; it raises BottegaError if it is not what it should be. Another thread
+    checks than the one that makes."""
 
     targets: Mapping[str, Target]
 
     def contents(self, order: Sequence[str]) -> Chunks: ...
-    def check(self, header: Header, told: Callable[[int], None]) -> None: ...
+    def check(self, order: Sequence[str], written: ReadBack) -> None: ...
+
+
+class Follower:
+    """Has the work check what was written while the rest still is, in a thread of its own.
+
+    `places` are where the tensors are, once the first of them has arrived.
+    """
+
+    def __init__(self, work: Work, order: Sequence[str]) -> None:
+        self.places: dict[str, TensorInfo] = {}
+        self._work, self._order = work, order
+        # Queues in C, as in `ahead`. None stands for an end before everything has arrived.
+        self._arrivals: SimpleQueue[int | None] = SimpleQueue()
+        self._outcome: SimpleQueue[BaseException | None] = SimpleQueue()
+        self._thread: Thread | None = None
+        self._there = self._done = 0
+        self._told: Callable[[int], None] = lambda done: None
+
+    def arrived(self, file: Path, start: int, end: int) -> None:
+        """The file, whose tensors begin at `start`, can be read up to `end`."""
+        if self._thread is None:
+            for name in self._order:
+                target, begin = self._work.targets[name], start
+                start += target_bytes(target)
+                self.places[name] = TensorInfo(target.dtype, target.shape, file, begin, start)
+            self._thread = Thread(target=self._check, name="checker", daemon=True)
+            self._thread.start()
+        self._arrivals.put(end)
+        with suppress(Empty):
+            self._raise(self._outcome.get_nowait())
+
+    def finish(self, told: Callable[[int], None]) -> None:
+        """Wait until all is checked; raises what was found wrong."""
+        self._told = told
+        told(self._done)
+        self._raise(self._outcome.get())
+
+    def close(self) -> None:
+        """End, whether everything has arrived or not."""
+        if self._thread is not None:
+            self._arrivals.put(None)
+            self._thread.join()
+
+    def _raise(self, outcome: BaseException | None) -> None:
+        self._outcome.put(outcome)  # for `finish`
+        if outcome is not None:
+            raise outcome
+
+    def _check(self) -> None:
+        try:
+            with Reader() as reader, closing(self._read_back(reader)) as written:
+                self._work.check(self._order, written)
+            self._outcome.put(None)
+        except BaseException as error:  # it is raised where the file is written
+            self._outcome.put(error)
+
+    def _read_back(self, reader: Reader) -> Generator[tuple[str, memoryview]]:
+        """The bytes of all tensors, in their order, as they are in the file."""
+        for name in self._order:
+            info = self.places[name]
+            blocks, at = reader.blocks((info,)), info.start
+            while at < info.end:
+                self._wait(min(info.end, at + int(ELEMENTS * BYTES_OF_DTYPE[info.dtype])))
+                block = next(blocks)
+                at += len(block)
+                yield name, block
+                self._done += len(block)
+                self._told(self._done)
+
+    def _wait(self, end: int) -> None:
+        while self._there < end:
+            there = self._arrivals.get()
+            if there is None:
+                raise Interrupted("the work ended before everything was written")
+            self._there = there
 
 
 class Copy:
@@ -185,18 +269,14 @@ class Copy:
             for name in order:
                 yield from ((name, chunk) for chunk in copier.chunks(name, self.targets[name]))
 
-    def check(self, header: Header, told: Callable[[int], None]) -> None:
-        """Compare a file with its source, to the bit, by what its own header says of where things are."""
-        order, done = list(header.tensors), 0
-        with Reader() as back, closing(ahead(self.contents(order))) as expected:
-            for name in order:
-                for block in back.blocks((header.tensors[name],)):
-                    given, wanted = next(expected, ("", memoryview(b"")))
-                    # A bytearray compares its bytes at once, a memoryview one at a time.
-                    if given != name or bytearray(block) != wanted:
-                        raise differs(f"tensor {shown(name)}")
-                    done += len(block)
-                    told(done)
+    def check(self, order: Sequence[str], written: ReadBack) -> None:
+        """Compare a file with its source, to the bit."""
+        with closing(ahead(self.contents(order))) as expected:
+            for name, block in written:
+                given, wanted = next(expected, ("", memoryview(b"")))
+                # A bytearray compares its bytes at once, a memoryview one at a time.
+                if given != name or bytearray(block) != wanted:
+                    raise differs(f"tensor {shown(name)}")
 
 
 class Copier:
@@ -252,18 +332,17 @@ def summed(name: str, chunks: Iterable[memoryview], sums: dict[str, int]) -> Chu
         yield name, chunk
 
 
-def check_sums(header: Header, sums: Mapping[str, int], told: Callable[[int], None]) -> None:
-    """Compare the checksums of a file's tensors with those of what was computed; BottegaError if one differs."""
-    done = 0
-    with Reader() as reader:
-        for name, info in header.tensors.items():
-            found = 0
-            for block in reader.blocks((info,)):
-                found = zlib.crc32(block, found)
-                done += len(block)
-                told(done)
-            if found != sums.get(name, 0):
-                raise differs(f"tensor {shown(name)}")
+def check_sums(order: Sequence[str], sums: Mapping[str, int], written: ReadBack) -> None:
+    """Compare the checksums of a file's tensors with those of what was computed; BottegaError if one differs.
+
+    A tensor's sum is complete before its last bytes are written.
+    """
+    found: dict[str, int] = {}
+    for name, block in written:
+        found[name] = zlib.crc32(block, found.get(name, 0))
+    for name in order:
+        if found.get(name, 0) != sums.get(name, 0):
+            raise differs(f"tensor {shown(name)}")
 
 
 def check_header(written: Path, targets: Mapping[str, Target], metadata: Mapping[str, str]) -> Header:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import cycle
+from threading import Lock
 
 import torch
 
@@ -58,12 +59,27 @@ class Cast:
         return numbers
 
 
+_alone = 0  # how many compute on one thread now
+_before = 1
+_counting = Lock()
+
+
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """Compute on this thread alone: where others read and write meanwhile, torch's would only wait."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
+    """Compute on the calling thread alone: where others read and write meanwhile, torch's would only wait.
+
+    Several may do so at the same time; when the last of them has ended, torch has as many threads as before the first.
+    """
+    global _alone, _before
+    with _counting:
+        if not _alone:
+            _before = torch.get_num_threads()
+            torch.set_num_threads(1)
+        _alone += 1
     try:
         yield
     finally:
-        torch.set_num_threads(before)
+        with _counting:
+            _alone -= 1
+            if not _alone:
+                torch.set_num_threads(_before)

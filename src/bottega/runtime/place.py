@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import gc
 import platform
 import sys
 from collections.abc import Mapping
@@ -177,6 +178,16 @@ def keep_precision() -> None:
     for operation in (torch.backends.cudnn.conv, torch.backends.cudnn.rnn, torch.backends.mkldnn.conv):
         operation.fp32_precision = "ieee"
     torch.backends.cudnn.benchmark = False
+
+
+def give_back() -> None:
+    """Give the memory of what was let go of back to the device, and to the other programs of this machine."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    if sys.platform == "linux":
+        with suppress(OSError, AttributeError):  # another C library than glibc
+            ctypes.CDLL(None).malloc_trim(0)
 
 
 def keep_memory() -> bool:

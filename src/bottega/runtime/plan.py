@@ -53,7 +53,7 @@ class MemoryPlan:
         advice = "close other programs, or use a smaller model"
         if sum(self.weights.values()) < self.available:
             advice = "make fewer pictures at once" if self.batch > 1 else "make a smaller picture"
-            if self.decoding > self.sampling and not self.tile_vae and max(self.size) > _TILE:
+            if self.decoding > self.sampling and not self.tile_vae and max(self.size) > TILE:
                 advice = "decode it in tiles (vae_tiling=on)"
         return f"{need} and {_gib(self.available)} is available: {advice}"
 
@@ -66,7 +66,7 @@ def _gib(count: int) -> str:
 _ATTENDED, _PLAIN = 40, 30  # live copies of a level's picture where there is attention, and where there is none
 _DECODED = 6.5  # of the last but one level's channels at full size, while the decoder works on the last
 _FIXED = 192 << 20  # what the libraries take for themselves
-_TILE = 512  # pixels along a side of the tiles that the decoder can be given
+TILE = 512  # pixels along a side of the tiles that the decoder can be given
 
 
 def plan(
@@ -79,23 +79,30 @@ def plan(
     batch: int = 1,
     guided: bool = True,
     tiled: bool | None = None,
+    weights: Mapping[str, int] | None = None,
 ) -> MemoryPlan:
     """What a recognised latent diffusion model will take for pictures of this size, before any of it is loaded.
 
     `dtypes` are those of the parts on their device. Guidance runs the network on twice the batch. `tiled` says whether
-    the picture is decoded in tiles; None decodes it so where the whole does not fit.
+    the picture is decoded in tiles; None decodes it so where the whole does not fit. `weights` are those that
+    `weigh` told of the same model earlier.
     """
-    weights = {part: _weights(header, prefix, dtypes.get(part)) for part, prefix in match.parts.items()}
+    weights = weigh(header, match, dtypes) if weights is None else weights
     sampling = _FIXED + batch * (2 if guided else 1) * _unet_peak(match.dimensions["unet"], size, dtypes["unet"])
     decoding = in_tiles = 0
     if "vae" in match.dimensions:
         # Pictures are decoded one by one.
         decoding = _FIXED + _decoder_peak(match.dimensions["vae"], size, dtypes["vae"])
-        tile = min(size[0], _TILE), min(size[1], _TILE)
+        tile = min(size[0], TILE), min(size[1], TILE)
         in_tiles = _FIXED + _decoder_peak(match.dimensions["vae"], tile, dtypes["vae"]) + _picture(size)
     if tiled is None:
         tiled = in_tiles < decoding and decoding > available - sum(weights.values())
     return MemoryPlan(weights, sampling, in_tiles if tiled else decoding, available, tiled, batch, size)
+
+
+def weigh(header: Header, match: Match, dtypes: Mapping[str, str]) -> dict[str, int]:
+    """The bytes of each part of a model in these dtypes; a millisecond or more for large ones."""
+    return {part: _weights(header, prefix, dtypes.get(part)) for part, prefix in match.parts.items()}
 
 
 def _weights(header: Header, prefix: str, dtype: str | None) -> int:

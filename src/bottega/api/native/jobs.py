@@ -12,7 +12,7 @@ from bottega.api.errors import without_paths
 from bottega.api.native.inside import Aside, Shop
 from bottega.api.native.outputs import OutputCard, card
 from bottega.api.native.pictures import SEALED, UnknownPreview
-from bottega.api.native.recipes import Draft, at_recipe, draft_of
+from bottega.api.native.recipes import Draft, at_recipe, awaited_of, draft_of
 from bottega.api.native.shapes import Asked, ErrorAnswer, JobId, JobInPath, Listed, Told, Wished
 from bottega.errors import FieldProblem, InvalidRecipe
 from bottega.jobs.job import STATES, Job, UnknownJob
@@ -134,25 +134,24 @@ async def submit(asked: Submission, shop: Shop, aside: Aside, caller: Maker, key
 
 
 def _submit(shop: Workshop, caller: Caller, asked: Submission, key: str | None) -> JobCard:
-    after = dict.fromkeys(asked.after)
-    for index, id in enumerate(after):
-        if not _is_mine(shop, caller, id):
-            raise InvalidRecipe([FieldProblem(f"after.{index}", "there is no such job", "see /api/jobs")])
-    draft = asked.recipe
-    for index, given in enumerate(draft.inputs):
-        if given.job is None:
-            continue
-        if not _is_mine(shop, caller, given.job):
-            problem = FieldProblem(f"recipe.inputs.{index}.job", "there is no such job", "see /api/jobs")
-            raise InvalidRecipe([problem])
+    problems = [
+        FieldProblem(field, "there is no such job", "see /api/jobs")
+        for field, id in (
+            *((f"after.{index}", id) for index, id in enumerate(asked.after)),
+            *((f"recipe.inputs.{index}.job", given.job) for index, given in enumerate(asked.recipe.inputs)),
+        )
+        if id is not None and not _is_mine(shop, caller, id)
+    ]
+    if problems:
+        raise InvalidRecipe(problems)
     with at_recipe():
-        recipe = draft_of(shop, caller, draft)
         job = shop.submit(
-            recipe,
+            draft_of(shop, caller, asked.recipe),
             owner=caller.name,
             priority=asked.priority,
             key=key,
-            after=tuple(after),
+            after=tuple(dict.fromkeys(asked.after)),
+            awaited=awaited_of(asked.recipe),
             reuse=asked.reuse,
         )
     return job_card(job)

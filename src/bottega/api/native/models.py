@@ -100,7 +100,7 @@ class ModelDetail(ModelCard):
     metadata: dict[str, str]
     about: About
     corrected: dict[str, str] = Field(description="what the user says it is, which wins")
-    told: dict[str, str] = Field(description="what the header says of what is corrected")
+    header_says: dict[str, str] = Field(description="what the header says of what is corrected")
     fits: dict[str, list[str]] = Field(description="names of what goes together with it, by kind")
     autov1: str | None
     autov2: str | None
@@ -150,7 +150,7 @@ class ModelForm(Told):
 
 
 class Corrections(Asked):
-    """What the model really is; null takes back what was said before, and what is left out stays."""
+    """What the model really is, all of it: a correction that is left out, or null, is taken back."""
 
     kind: Text | None = None
     category: Text | None = None
@@ -190,6 +190,7 @@ class Asking(Filters):
     )
     limit: int = Field(default=100, ge=1, le=500)
     after: str | None = Field(default=None, max_length=1000, description="`next` of the page before")
+    offset: int = Field(default=0, ge=0, le=10_000_000, description="how many are left out from there on")
 
 
 @router.get("", summary="Models on the shelves", dependencies=[Depends(need("read"))])
@@ -201,7 +202,7 @@ async def models(asked: Annotated[Asking, Query()], shop: Shop, aside: Aside) ->
 def _models(shop: Workshop, asked: Asking) -> Listed[ModelCard]:
     order = asked.sort or ("best" if asked.q.strip() else "name")
     after = _place(asked.after, order) if asked.after is not None else None
-    page = browse(shop.catalog, _wish(asked), order, asked.limit, after)
+    page = browse(shop.catalog, _wish(asked), order, asked.limit, after, asked.offset)
     return Listed[ModelCard](
         items=[ModelCard(**_card(entry)) for entry in page.entries],
         next=cursor(order, *page.after) if page.after else None,
@@ -350,22 +351,18 @@ def _say(shop: Workshop, id: str, said: Saying) -> ModelDetail:
     entry = entry_with(shop, id)
     corrected: dict[str, str] | None = None
     if said.corrected is not None:
-        told = said.corrected.model_dump(exclude_unset=True)
+        told = said.corrected.model_dump(exclude_none=True)
         known = correctable(catalog, all_recognisers())
         problems = [
             FieldProblem(
                 f"corrected.{name}", f"{value!r} is none that is known here", f"use one of {_near(value, words)}"
             )
             for name, words in known.items()
-            if (value := told.get(name)) is not None and value.casefold() not in words
+            if (value := told.get(name)) and value.casefold() not in words
         ]
         if problems:
             raise InvalidRecipe(problems)
-        folded = {
-            name: value if value is None or name == "variant" else value.casefold() for name, value in told.items()
-        }
-        merged = {**entry.corrected, **folded}
-        corrected = {name: value for name, value in merged.items() if value is not None}
+        corrected = {name: value if name == "variant" else value.casefold() for name, value in told.items() if value}
     catalog.say(entry, tags=said.tags, favourite=said.favourite, note=said.note, corrected=corrected)
     return detail(catalog, entry_with(shop, id))
 
@@ -464,7 +461,7 @@ def detail(catalog: Catalog, entry: Entry) -> ModelDetail:
         metadata={name: value[:MOST_TEXT] for name, value in metadata.items()},
         about=About(**{**about, "permissions": permissions}),
         corrected=dict(entry.corrected),
-        told=dict(entry.told),
+        header_says=dict(entry.told),
         fits={
             kind: [shown(name) for name in names[:MOST_NAMES]] for kind, names in fits(catalog, entry).by_kind.items()
         },

@@ -7,6 +7,7 @@ import json
 import os
 import stat
 from collections.abc import AsyncIterator, Callable, Iterator
+from functools import partial
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, Query, Request, Response
@@ -30,7 +31,7 @@ from bottega.api.native.shapes import (
     Wished,
 )
 from bottega.errors import FieldProblem, FileError, InvalidRecipe
-from bottega.gallery import Output, UnknownOutput
+from bottega.gallery import Output, UnknownOutput, Wishes
 from bottega.workshop import Workshop
 
 router = APIRouter(tags=["outputs"])
@@ -151,8 +152,8 @@ class Ids(Asked):
     ids: list[OutputId] = Field(min_length=1, max_length=MANY)
 
 
-class Asking(Wished):
-    """Which outputs are asked for, and how many at once."""
+class Filters(Wished):
+    """Which outputs are asked for."""
 
     # `field.NAME` may have any name; they are read from the request.
     model_config = ConfigDict(extra="ignore", allow_inf_nan=False, frozen=True)
@@ -165,8 +166,20 @@ class Asking(Wished):
     favourite: bool | None = None
     folder: str | None = Field(default=None, max_length=120, description="empty for what is in none")
     deleted: bool = Field(default=False, description="what lies in the trash instead")
+
+
+class Asking(Filters):
+    """Which outputs are asked for, and how many at once."""
+
     limit: int = Field(default=100, ge=1, le=500)
     before: str | None = Field(default=None, max_length=40, description="`next` of the page before")
+    offset: int = Field(default=0, ge=0, le=10_000_000, description="how many are left out from there on")
+
+
+class Ratios(Told):
+    """The proportions of outputs: width over height in thousandths, newest first."""
+
+    ratios: list[int]
 
 
 FIELD = "field."
@@ -184,8 +197,27 @@ async def outputs(
     `field.NAME=VALUE` asks for the value of a recipe's field, by its place (`field.sampling.sampler`,
     `field.knobs.clip_skip`) or its name alone (`field.sampler`); up to eight of them.
     """
+    return await aside.look(_outputs, shop, asked, _wishes(request, asked, caller))
+
+
+def _outputs(shop: Workshop, asked: Asking, wishes: Wishes) -> Listed[OutputCard]:
+    page = shop.gallery.outputs(limit=asked.limit, before=asked.before, offset=asked.offset, **wishes)
+    return Listed[OutputCard](items=[card(output) for output in page.items], next=page.next, total=page.total)
+
+
+@router.get("/outputs/ratios", summary="The proportions of what was made, newest first")
+async def ratios(
+    request: Request, asked: Annotated[Filters, Query()], shop: Shop, aside: Aside, caller: Reader
+) -> Ratios:
+    """All outputs that meet the conditions of a list, as far as it takes to lay them out before any is looked at."""
+    return Ratios(ratios=await aside.look(partial(shop.gallery.ratios, **_wishes(request, asked, caller))))
+
+
+def _wishes(request: Request, asked: Filters, caller: Caller) -> Wishes:
+    """What a query asks for; raises InvalidRecipe for what outputs are not asked for by."""
     fields = {name.removeprefix(FIELD): value for name, value in request.query_params.items() if name.startswith(FIELD)}
-    strange = [name for name in request.query_params if not name.startswith(FIELD) and name not in Asking.model_fields]
+    known = type(asked).model_fields
+    strange = [name for name in request.query_params if not name.startswith(FIELD) and name not in known]
     problems = [FieldProblem(name, "is nothing that outputs are asked for by") for name in strange]
     for name, value in fields.items():
         if not 0 < len(name) <= 60 or len(value) > 200:
@@ -194,12 +226,8 @@ async def outputs(
         problems.append(FieldProblem("field", f"{len(fields)} fields are asked for", f"ask for {MOST_FIELDS} at most"))
     if problems:
         raise InvalidRecipe(problems)
-    return await aside.look(_outputs, shop, asked, fields, None if caller.admin else caller.name)
-
-
-def _outputs(shop: Workshop, asked: Asking, fields: dict[str, str], owner: str | None) -> Listed[OutputCard]:
-    page = shop.gallery.outputs(
-        owner=owner,
+    return Wishes(
+        owner=None if caller.admin else caller.name,
         text=asked.q,
         model=asked.model,
         task=asked.task,
@@ -209,10 +237,7 @@ def _outputs(shop: Workshop, asked: Asking, fields: dict[str, str], owner: str |
         favourite=asked.favourite,
         folder=asked.folder,
         deleted=asked.deleted,
-        limit=asked.limit,
-        before=asked.before,
     )
-    return Listed[OutputCard](items=[card(output) for output in page.items], next=page.next, total=page.total)
 
 
 @router.get("/outputs/{id}", summary="One output, with its recipe")

@@ -22,7 +22,7 @@ from bottega.gallery import UnknownOutput
 from bottega.library import Catalog
 from bottega.library.find import AmbiguousModel, on_record
 from bottega.recipe import Media, Recipe, Ref, recipe_from
-from bottega.workshop import Workshop
+from bottega.workshop import Awaited, Workshop
 
 router = APIRouter(tags=["recipes"])
 
@@ -197,6 +197,11 @@ def draft_of(shop: Workshop, caller: Caller, asked: Draft) -> Recipe:
     recipe = recipe_from(told)
     model = _ref(shop, asked.model, "recipe.model", "checkpoint") if asked.model else None
     return recipe.changed(model=model, inputs=tuple(inputs))
+
+
+def awaited_of(asked: Draft) -> tuple[Awaited, ...]:
+    """The inputs that other jobs are yet to make."""
+    return tuple(Awaited(given.role, given.job, given.index) for given in asked.inputs if given.job is not None)
 
 
 def _too_much(asked: Draft) -> Iterator[FieldProblem]:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
-from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
@@ -115,6 +115,7 @@ async def get(asked: Get, shop: Shop, aside: Aside, caller: Manager, key: Key = 
 
     if asked.name:
         _check_name(asked.name)
+    _check_no_key(asked.reference)
     if not caller.admin and not _is_known_site(asked.reference, shop.settings):
         raise NotAllowed("fetching from any address is for admins", "name a model of Civitai or Hugging Face")
     told = {
@@ -122,6 +123,14 @@ async def get(asked: Get, shop: Shop, aside: Aside, caller: Manager, key: Key = 
         **asked.model_dump(include={"file", "variant", "sha256", "name", "allow_unusual"}),
     }
     return await _submit(shop, aside, caller, key, "get", told, shown_reference(asked.reference))
+
+
+def _check_no_key(reference: str) -> None:
+    """Refuse an address with a key in it: it would be kept in the queue, and shown in lists."""
+    if re.search(r"[?&](token|api_?key|access_token|key|password)=|//[^/?#]*@", reference, re.IGNORECASE):
+        raise InvalidRecipe(
+            [FieldProblem("reference", "has a key in it", "leave it out; keys are kept in tokens.toml in the home")]
+        )
 
 
 @router.post("/merge", summary="Make one model of several", status_code=202, responses={**FULL, **REUSED})
@@ -138,9 +147,9 @@ def _merge(shop: Workshop, caller: Caller, asked: Merge, key: str | None) -> Job
     entries = [entry_with(shop, id) for id in asked.models]
     told = {
         "models": [str(entry.path) for entry in entries],
-        "out": str(_destination(shop.settings, asked.name, entries[0].kind, folder=False)),
+        "out": _destination(shop.settings, asked.name, entries[0].kind, ".safetensors"),
         "vae": str(entry_with(shop, asked.vae).path) if asked.vae else None,
-        "lora": [[str(entry_with(shop, lora.id).path), lora.weight] for lora in asked.loras],
+        "loras": [[str(entry_with(shop, lora.id).path), lora.weight] for lora in asked.loras],
         **asked.model_dump(include={"method", "weight", "weights", "density", "seed", "dtype", "force"}),
     }
     title = f"{' + '.join(shown(entry.name) for entry in entries)} → {asked.name}"
@@ -157,9 +166,10 @@ async def convert(
 
 def _convert(shop: Workshop, caller: Caller, id: str, asked: Convert, key: str | None) -> JobCard:
     entry = entry_with(shop, id)
+    ending = "" if asked.layout == "diffusers" else ".safetensors"
     told = {
         "source": str(entry.path),
-        "destination": str(_destination(shop.settings, asked.name, entry.kind, folder=asked.layout == "diffusers")),
+        "destination": _destination(shop.settings, asked.name, entry.kind, ending),
         **asked.model_dump(include={"dtype", "layout", "prune", "ema", "force"}),
     }
     title = f"{shown(entry.name)} → {asked.name}"
@@ -192,12 +202,11 @@ def _check_name(name: str) -> None:
         raise InvalidRecipe([FieldProblem("name", "can't be the name of a model", remedy)])
 
 
-def _destination(settings: Settings, name: str, kind: str, *, folder: bool) -> Path:
-    """Where in the home a model of this kind and name goes; no name leads out of it."""
+def _destination(settings: Settings, name: str, kind: str, ending: str) -> str:
+    """Where on the home's own shelf a model of this kind and name goes; no name leads out of it."""
     _check_name(name)
-    root = settings.models / folder_of(kind)
-    place = root / (name if folder else f"{name}.safetensors")
-    if not place.resolve().is_relative_to(settings.models.resolve()):
+    place = f"{folder_of(kind)}/{name}{ending}"
+    if not (settings.models / place).resolve().is_relative_to(settings.models.resolve()):
         raise InvalidRecipe([FieldProblem("name", "there is a link of that name that leads out of the home")])
     return place
 

@@ -9,12 +9,13 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bottega.cli.models.parents import hashed, parents_of
+from bottega.cli.models.shelves import all_shelves
 from bottega.cli.progress import Progress
 from bottega.cli.terminal import print_json, printable, size_text
 from bottega.errors import BottegaError
 from bottega.library import Catalog
 from bottega.settings import Settings
+from bottega.shelfwork import hashed, parents_of
 
 if TYPE_CHECKING:
     from bottega.library.extract import Extracted
@@ -47,7 +48,7 @@ def run(args: argparse.Namespace, settings: Settings, catalog: Catalog) -> int:
 
     if args.rank < 1 or args.conv_rank < 0:
         raise WrongRank(f"a rank of {min(args.rank, args.conv_rank)} is none", "use 4 to 128")
-    parents = parents_of([args.tuned, args.base], settings, catalog, kind="checkpoint")
+    parents = parents_of([args.tuned, args.base], all_shelves(settings, catalog), catalog, kind="checkpoint")
     with hashed(parents[1:], catalog) as bases, Progress(sys.stderr) as progress:
         extracted = extract(
             parents[0].parent,

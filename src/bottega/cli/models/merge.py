@@ -10,13 +10,15 @@ from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bottega.cli.models.parents import hashed, numbers, parents_of, weighted
+from bottega.cli.models.parents import numbers, weighted
+from bottega.cli.models.shelves import all_shelves
 from bottega.cli.progress import Progress
 from bottega.cli.terminal import print_json, printable, size_text
 from bottega.errors import BottegaError
 from bottega.library import Catalog
 from bottega.library.merge_recipe import METHODS
 from bottega.settings import Settings
+from bottega.shelfwork import hashed, parents_of
 
 if TYPE_CHECKING:
     from bottega.library.merge import Merged
@@ -88,9 +90,10 @@ def run(args: argparse.Namespace, settings: Settings, catalog: Catalog) -> int:
             raise WrongNumber(f"{told:g} is no weight", "write a finite number, such as 0.5")
     if len(args.models) == 1 and not (args.vae or args.lora):
         raise WrongNumber("one model alone is nothing to merge", "name another one, --lora or --vae")
-    models = parents_of(args.models, settings, catalog, kind="checkpoint")
-    vaes = parents_of([args.vae] if args.vae else [], settings, catalog, kind="vae")
-    loras = parents_of([name for name, _ in names], settings, catalog, kind="lora")
+    shelves = all_shelves(settings, catalog)
+    models = parents_of(args.models, shelves, catalog, kind="checkpoint")
+    vaes = parents_of([args.vae] if args.vae else [], shelves, catalog, kind="vae")
+    loras = parents_of([name for name, _ in names], shelves, catalog, kind="lora")
     check_fit([model.parent for model in models], wish)
     strengths = [weight for _, weight in names]
     with hashed([*models, *vaes, *loras], catalog) as parents, Progress(sys.stderr) as progress:

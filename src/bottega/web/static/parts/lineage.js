@@ -5,9 +5,10 @@ import { h, svg } from "../dom.js";
 const SIDE = 56; // px of a picture
 const ACROSS = 104; // px from one column to the next
 const DOWN = 68; // px from one row to the next
+const SERIES = new Set(["replay", "variation", "seed"]); // of one recipe: none came from the other
 
 /**
- * @param {{nodes: object[], edges: object[]}} graph  nodes with an `id`, edges from one id to another with a `kind`
+ * @param {{nodes: object[], edges: object[]}} graph  nodes with an `id`; edges from `source` to `target` with a `kind`
  * @param {string} here  the id of the node that all is about
  * @param {(node: object) => {picture: string, name: string, open?: () => void}} shown  how a node looks
  * @param {(kind: string) => string} said  an edge in words
@@ -23,14 +24,14 @@ export function lineageGraph(graph, here, shown, said) {
   const wide = (columns.length - 1) * ACROSS + SIDE;
   const tall = (high - 1) * DOWN + SIDE;
   const lines = svg("svg", { class: "lineage-lines", width: wide, height: tall, "aria-hidden": "true" });
-  for (const { from, to, kind } of graph.edges) {
-    if (!places.has(from) || !places.has(to)) continue;
-    const [x1, y1] = places.get(from);
-    const [x2, y2] = places.get(to);
+  for (const { source, target, kind } of graph.edges) {
+    if (!places.has(source) || !places.has(target)) continue;
+    const [x1, y1] = places.get(source);
+    const [x2, y2] = places.get(target);
     const [left, right] = [x1 + SIDE, x2];
     const middle = (left + right) / 2;
     const path = svg("path", {
-      class: kind === "input" ? "lineage-line" : "lineage-line is-loose",
+      class: SERIES.has(kind) ? "lineage-line is-loose" : "lineage-line",
       d: x1 === x2
         ? `M${x1 + SIDE / 2} ${Math.min(y1, y2) + SIDE}V${Math.max(y1, y2)}`
         : `M${left} ${y1 + SIDE / 2}C${middle} ${y1 + SIDE / 2} ${middle} ${y2 + SIDE / 2} ${right} ${y2 + SIDE / 2}`,
@@ -64,10 +65,11 @@ function columnsOf({ nodes, edges }, here) {
   // Longest way from an earliest node; what goes in a circle stops where every node had its turn.
   for (let turn = 0; turn < nodes.length; turn++) {
     let moved = false;
-    for (const { from, to, kind } of edges) {
-      const step = kind === "same" ? 0 : 1;
-      if (depth.has(from) && depth.has(to) && depth.get(to) < depth.get(from) + step) {
-        depth.set(to, depth.get(from) + step);
+    for (const { source, target, kind } of edges) {
+      if (!depth.has(source) || !depth.has(target)) continue;
+      const least = depth.get(source) + (SERIES.has(kind) ? 0 : 1);
+      if (depth.get(target) < least) {
+        depth.set(target, least);
         moved = true;
       }
     }

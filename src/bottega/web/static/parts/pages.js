@@ -49,6 +49,25 @@ export class Pages {
     this.#fly();
   }
 
+  /** Take items out of the list; those that come after them move up. Pages that are not whole any more go. */
+  remove(places) {
+    const items = new Map([...this.here()].filter(([index]) => !places.has(index)));
+    const gone = [...places].sort((a, b) => a - b);
+    this.pages.clear();
+    this.total -= gone.length;
+    const moved = new Map();
+    let before = 0;
+    for (const index of [...items.keys()].sort((a, b) => a - b)) {
+      while (before < gone.length && gone[before] < index) before += 1;
+      moved.set(index - before, items.get(index));
+    }
+    for (let number = 0; number * this.size < this.total; number++) {
+      const wanted = Math.min(this.size, this.total - number * this.size);
+      const page = Array.from({ length: wanted }, (_, offset) => moved.get(number * this.size + offset));
+      if (page.every(Boolean)) this.pages.set(number, page);
+    }
+  }
+
   /** Forget every item, and what was on its way. */
   clear() {
     for (const flight of this.flights.values()) flight.abort();

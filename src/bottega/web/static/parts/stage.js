@@ -3,15 +3,18 @@
 import { h } from "../dom.js";
 
 const MOST = 16; // times its own size
+const SWIPE = 50; // px that a finger goes to swipe
 const SMOOTH = 3; // from this scale on, pixels are shown as squares
 
 export class Stage {
   /**
-   * @param {{width: number, height: number, alt: string, moved?: (view: object) => void}} picture  its size in its own
-   *   pixels, and the text for who can't see it; `moved` hears of every change of the view, to keep two in step
+   * @param {{width: number, height: number, alt: string, moved?: (view: object) => void,
+   *   swiped?: (step: number) => void}} picture  its size in its own
+   *   pixels, and the text for who can't see it; `moved` hears of every change of the view, to keep two in step;
+   *   `swiped` of a finger that goes to the next picture (1) or the one before (-1)
    */
-  constructor({ width, height, alt, moved = () => {} }) {
-    Object.assign(this, { width, height, moved });
+  constructor({ width, height, alt, moved = () => {}, swiped = () => {} }) {
+    Object.assign(this, { width, height, moved, swiped });
     this.picture = h("img", { class: "stage-picture", alt, draggable: "false", decoding: "async" });
     this.element = h("div", { class: "stage" }, this.picture);
     this.view = { scale: 0, x: 0, y: 0 }; // scale 0: as large as fits; x, y: of the middle, in shares of the picture
@@ -109,7 +112,7 @@ export class Stage {
     style.width = `${this.width * scale}px`;
     style.height = `${this.height * scale}px`;
     style.transform = `translate(${left}px, ${top}px)`;
-    this.picture.classList.toggle("is-close", scale * devicePixelRatio >= SMOOTH);
+    this.picture.classList.toggle("is-close", this.view.scale > 0 && scale * devicePixelRatio >= SMOOTH);
     this.element.classList.toggle("is-zoomed", this.view.scale > 0);
   }
 
@@ -130,6 +133,7 @@ export class Stage {
   #down(event) {
     if (event.button) return;
     this.element.setPointerCapture(event.pointerId);
+    this.began = this.pointers.size ? null : [event.clientX, event.clientY];
     this.pointers.set(event.pointerId, [event.clientX, event.clientY]);
   }
 
@@ -154,5 +158,8 @@ export class Stage {
 
   #up(event) {
     this.pointers.delete(event.pointerId);
+    if (!this.began || this.view.scale || event.pointerType === "mouse" || event.type === "pointercancel") return;
+    const [across, down] = [event.clientX - this.began[0], event.clientY - this.began[1]];
+    if (Math.abs(across) > SWIPE && Math.abs(across) > 2 * Math.abs(down)) this.swiped(across < 0 ? 1 : -1);
   }
 }

@@ -152,6 +152,21 @@ export class Window {
     this.update();
   }
 
+  /** The same list, of which more is known: what is drawn stays drawn, and is put where it belongs now. */
+  relay() {
+    this.#lay();
+    for (const [index, element] of this.drawn) {
+      if (index < this.plan.count) {
+        this.#put(index, element);
+        element.setAttribute("aria-setsize", this.plan.count);
+      } else {
+        element.remove();
+        this.drawn.delete(index);
+      }
+    }
+    this.update();
+  }
+
   /** The same list at another width: what was at the top stays there. */
   resized() {
     const width = this.#width();

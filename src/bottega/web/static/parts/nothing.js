@@ -1,0 +1,16 @@
+// What a room says when there is nothing in it: one sentence, what to do about it, and perhaps a picture.
+
+import { h } from "../dom.js";
+import { t } from "../words.js";
+
+/** A calm notice in the middle of an empty room; `actions` are `{text, run, main?}`. */
+export function nothing(text, actions = [], drawing = null) {
+  return h("div", { class: "nothing" }, drawing, h("p", { text }), actions.length > 0 && h("div", { class: "nothing-actions" },
+    actions.map(({ text: words, run, main }) => h("button", { type: "button", class: main && "main", text: words, on: { click: run } }))));
+}
+
+/** What went wrong in the place where its result would stand, with a button to try again. */
+export function troubled(text, again) {
+  return h("div", { class: "nothing is-trouble", role: "alert" }, h("p", { text }),
+    again && h("div", { class: "nothing-actions" }, h("button", { type: "button", text: t("frame.broken.again"), on: { click: again } })));
+}

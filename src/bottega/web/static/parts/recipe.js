@@ -1,0 +1,66 @@
+// A recipe for people: its prompt, and every field that was decided, with the differences of two.
+
+import { h } from "../dom.js";
+import { addWords, number, t } from "../words.js";
+import { copyButton, facts, section } from "./facts.js";
+
+addWords({
+  en: {
+    "recipe.prompt": "Prompt", "recipe.negative": "Negative prompt", "recipe.model": "Model", "recipe.task": "Task",
+    "recipe.size": "Size", "recipe.seed": "Seed", "recipe.sampler": "Sampler", "recipe.schedule": "Schedule", "recipe.steps": "Steps",
+    "recipe.guidance": "Guidance", "recipe.strength": "Strength", "recipe.count": "Count", "recipe.format": "Format",
+    "recipe.quality": "Quality", "recipe.input": "Input ({role})", "recipe.kind.lora": "LoRA", "recipe.kind.embedding": "Embedding",
+    "recipe.kind.hypernetwork": "Hypernetwork", "recipe.kind.vae": "VAE", "recipe.kind.controlnet": "Control", "recipe.version": "Version",
+    "recipe.none": "none", "recipe.task.text-to-image": "text to image", "recipe.task.image-to-image": "image to image",
+    "recipe.task.inpaint": "inpainting", "recipe.width": "Width", "recipe.height": "Height",
+  },
+  zh: {
+    "recipe.prompt": "提示词", "recipe.negative": "负面提示词", "recipe.model": "模型", "recipe.task": "任务",
+    "recipe.size": "尺寸", "recipe.seed": "种子", "recipe.sampler": "采样器", "recipe.schedule": "调度", "recipe.steps": "步数",
+    "recipe.guidance": "引导", "recipe.strength": "强度", "recipe.count": "数量", "recipe.format": "格式",
+    "recipe.quality": "质量", "recipe.input": "输入（{role}）", "recipe.kind.lora": "LoRA", "recipe.kind.embedding": "嵌入",
+    "recipe.kind.hypernetwork": "超网络", "recipe.kind.vae": "VAE", "recipe.kind.controlnet": "控制", "recipe.version": "版本",
+    "recipe.none": "无", "recipe.task.text-to-image": "文生图", "recipe.task.image-to-image": "图生图",
+    "recipe.task.inpaint": "局部重绘", "recipe.width": "宽", "recipe.height": "高",
+  },
+});
+
+/** The recipe of an output; of one that carries none, what else is known of how it was made. */
+export const recipeOf = (output) => output.recipe ?? {
+  prompt: output.prompt, negative: output.negative, model: output.model ? { name: output.model } : undefined, task: output.task,
+  sampling: { seed: output.seed ?? undefined }, size: { width: output.width, height: output.height },
+};
+
+/** A field's name for people: `sampling.seed`, `knobs.eta`, `adapters.0`. */
+export function fieldName(field) {
+  const last = field.split(".").findLast((part) => !/^\d+$/.test(part));
+  return t(`recipe.${last}`, {}, last.replaceAll("_", " "));
+}
+
+/** Every field of a recipe as `[name, value]`, prompts apart. */
+export function recipeRows(recipe) {
+  const { sampling = {}, size, adapters = [], inputs = [], knobs = {}, output = {} } = recipe;
+  return [
+    [t("recipe.model"), recipe.model?.name],
+    [t("recipe.task"), recipe.task && recipe.task !== "text-to-image" && t(`recipe.task.${recipe.task}`, {}, recipe.task)],
+    [t("recipe.seed"), sampling.seed ?? null, sampling.seed !== undefined && String(sampling.seed)],
+    [t("recipe.size"), size && `${size.width} × ${size.height}`],
+    [t("recipe.steps"), sampling.steps],
+    [t("recipe.guidance"), sampling.guidance === undefined ? null : number(sampling.guidance, 2)],
+    [t("recipe.sampler"), sampling.sampler],
+    [t("recipe.schedule"), sampling.schedule],
+    [t("recipe.strength"), sampling.strength === undefined || sampling.strength === null ? null : number(sampling.strength, 2)],
+    ...adapters.map((use) => [t(`recipe.kind.${use.kind}`, {}, use.kind), `${use.ref.name} · ${number(use.weight ?? 1, 2)}`]),
+    ...inputs.map((media) => [t("recipe.input", { role: media.role }), `${media.sha256.slice(0, 12)}…`, media.sha256]),
+    ...Object.entries(knobs).map(([name, value]) => [fieldName(name), typeof value === "number" ? number(value, 3) : String(value)]),
+    [t("recipe.format"), output.format && output.format !== "png" && `${output.format} ${output.quality ?? ""}`],
+  ];
+}
+
+/** A recipe as a part of a panel: prompts as they were typed, then the fields. */
+export function recipeView(recipe, copy) {
+  const words = (name, text) => text && h("div", { class: "recipe-text" },
+    h("h3", {}, name, copyButton(name, text, copy)), h("p", { class: "recipe-words", text }));
+  return h("div", { class: "recipe" }, words(t("recipe.prompt"), recipe.prompt), words(t("recipe.negative"), recipe.negative),
+    section("", facts(recipeRows(recipe), copy)));
+}

@@ -1,0 +1,888 @@
+// The library: every model on the shelves, what it is and why, how it is used, and what is put right by hand.
+
+import { h, fill, fresh, put } from "../dom.js";
+import { endpaper } from "../parts/endpaper.js";
+import { copyButton, facts, hash, section } from "../parts/facts.js";
+import { icon } from "../parts/icons.js";
+import { categoryText, familyText, kindText, mediumText, verdictText } from "../parts/models.js";
+import { nothing, troubled } from "../parts/nothing.js";
+import { Pages } from "../parts/pages.js";
+import { dialog, menu } from "../parts/popover.js";
+import { cells, Window } from "../parts/window.js";
+import { bytes, duration, moment, number } from "../words.js";
+
+const CARD = { least: 168, height: (width) => width * 0.72 + 52, gap: 12 };
+const ROW = { least: 1, height: () => 36, gap: 0, most: 1 };
+const FACETS = ["kind", "family", "medium", "verdict", "tag"];
+const FOLDED = 8; // entries of a facet that are shown before "more"
+const WORK = new Set(["scan", "get", "convert", "merge", "hash"]);
+const SORTS = ["name", "kind", "size", "date"];
+const KINDS = [
+  "checkpoint", "lora", "embedding", "hypernetwork", "vae", "controlnet", "t2i_adapter", "ip_adapter", "diffusion_model",
+  "text_encoder", "image_encoder", "motion_module", "upscaler", "language_model", "unknown",
+];
+const CATEGORIES = ["base", "full fine-tune", "lightweight fine-tune", "part"];
+const METHODS = ["weighted", "add-difference", "slerp", "ties", "dare"];
+// What a licence says of a model, in the words of the library.
+const FORBIDS = new Set(["none", "may not be shared", "not allowed: the same terms"]);
+const ALLOWS = new Set(["not needed", "may be shared", "allowed"]);
+const DTYPES = ["keep", "fp32", "fp16", "bf16", "fp8"];
+
+const words = {
+  en: {
+    "room.library": "Library",
+    "library.search": "Search {n} models by name, trigger word, tag …", "library.search.label": "Search the models",
+    "library.list": "Models", "library.count": "{n} models", "library.count.one": "1 model",
+    "library.facet.kind": "Kind", "library.facet.family": "Family", "library.facet.medium": "Medium",
+    "library.facet.verdict": "Safety", "library.facet.tag": "Tags", "library.more": "{n} more", "library.less": "fewer",
+    "library.favourites": "Favourites", "library.runs": "Runs here", "library.filters": "Filters",
+    "library.all": "Everything", "library.clear": "Clear all",
+    "library.cards": "Cards", "library.table": "Table", "library.sort": "Order",
+    "library.sort.name": "Name", "library.sort.kind": "Kind", "library.sort.size": "Largest first", "library.sort.date": "Newest first", "library.sort.best": "Best match",
+    "library.column.name": "Name", "library.column.kind": "Kind", "library.column.family": "Family", "library.column.size": "Size",
+    "library.column.category": "Category", "library.column.format": "Format", "library.column.date": "Changed",
+    "library.scan": "Scan", "library.scan.what": "Look through the shelves for models that are new or changed",
+    "library.get": "Get a model", "library.merge": "Merge", "library.add": "Add",
+    "library.empty": "No model is known yet. Bottega reads the folders that you have already, and leaves them as they are.",
+    "library.empty.scan": "Scan the shelves",
+    "library.none": "No model is like that.", "library.none.clear": "Clear the search",
+    "library.use": "Use in Make", "library.close": "Close", "library.favourite": "Favourite",
+    "library.what": "What it is", "library.why": "Why", "library.how": "How to use it", "library.from": "Where it is from",
+    "library.right": "Put right", "library.tags": "Tags", "library.note": "Note", "library.hashes": "Hashes", "library.file": "File",
+    "library.licence": "Licence", "library.licence.none": "Nothing is said about a licence.",
+    "library.guess": "The header alone cannot decide this; it is the best guess.",
+    "library.triggers": "Trigger words", "library.triggers.all": "all trigger words", "library.weight": "Weight", "library.resolution": "Resolution",
+    "library.base": "Made from", "library.author": "Author", "library.version": "Version", "library.date": "Date", "library.page": "Page",
+    "library.title": "Title", "library.description": "Description", "library.preview": "Preview of {name}",
+    "library.fits": "Goes with", "library.fits.none": "Nothing on the shelves goes with it yet.",
+    "library.kind": "Kind", "library.category": "Category", "library.family": "Family", "library.variant": "Variant",
+    "library.said": "The header says: {value}", "library.said.nothing": "nothing", "library.as.header": "As the header says",
+    "library.corrected": "{field} is {value} now", "library.uncorrected": "{field} is as the header says now",
+    "library.tag.add": "Add a tag", "library.tag.remove": "Remove the tag {tag}", "library.note.hint": "Anything worth remembering about it",
+    "library.noted": "The note is kept",
+    "library.format": "Format", "library.dtype": "Numbers", "library.parameters": "Parameters", "library.size": "Size",
+    "library.missing": "Its file is not on the shelf any more. It may come back: what you said of it is kept.",
+    "library.hash": "Compute", "library.hash.none": "Not computed yet.",
+    "library.convert": "Convert …", "library.verdict": "Safety", "library.names": "It names",
+    "library.working": "{what}", "library.stop": "Stop", "library.started.scan": "Scanning", "library.started.hash": "Hashing {name}",
+    "library.done.scan": "Scanned", "library.done": "Done: {what}", "library.failed": "{what}: {why}", "library.see": "See it",
+    "library.get.what": "Which model", "library.get.help": "civitai:123, hf:org/name, or any https address. Every byte is checked, nothing in it is run.",
+    "library.get.file": "Which file of it", "library.get.file.help": "Only where there are several", "library.get.sha256": "SHA-256, to refuse any other bytes",
+    "library.get.more": "More", "library.get.unusual": "Also a pickle with unusual names; they are never run",
+    "library.get.go": "Get it", "library.optional": "optional",
+    "library.merge.title": "Merge models", "library.merge.a": "A", "library.merge.b": "B", "library.merge.c": "C", "library.merge.method": "How",
+    "library.merge.weight": "Weight", "library.merge.name": "Name of the new model", "library.merge.go": "Merge",
+    "library.merge.pick": "Name of a checkpoint",
+    "library.method.weighted": "Weighted: A (1 − w) + B w", "library.method.add-difference": "Add difference: A + (B − C) w",
+    "library.method.slerp": "From A to B on an arc", "library.method.ties": "TIES: only the largest differences", "library.method.dare": "DARE: a random share of the differences",
+    "library.convert.title": "Convert {name}", "library.convert.dtype": "Store the numbers as", "library.convert.layout": "Layout",
+    "library.convert.prune": "Leave out what training left in it", "library.convert.name": "Name of the new model", "library.convert.go": "Convert",
+    "library.layout.single": "One .safetensors", "library.layout.diffusers": "A diffusers folder",
+    "library.dtype.keep": "As they are", "library.dtype.fp32": "32 bits", "library.dtype.fp16": "16 bits", "library.dtype.bf16": "bfloat16", "library.dtype.fp8": "8 bits",
+    "library.keys.search": "Search", "library.keys.star": "Favourite", "library.keys.use": "Use in Make", "library.keys.view": "Cards or table",
+    "library.pick": "Choose a model to see what it is.",
+    "permit.,": ", ",
+  },
+  zh: {
+    "room.library": "模型库",
+    "library.search": "搜索 {n} 个模型：名称、触发词、标签……", "library.search.label": "搜索模型",
+    "library.list": "模型", "library.count": "{n} 个模型", "library.count.one": "1 个模型",
+    "library.facet.kind": "类型", "library.facet.family": "系列", "library.facet.medium": "媒介",
+    "library.facet.verdict": "安全", "library.facet.tag": "标签", "library.more": "还有 {n} 项", "library.less": "收起",
+    "library.favourites": "收藏", "library.runs": "可在此运行", "library.filters": "筛选",
+    "library.all": "全部", "library.clear": "全部清除",
+    "library.cards": "卡片", "library.table": "表格", "library.sort": "排序",
+    "library.sort.name": "名称", "library.sort.kind": "类型", "library.sort.size": "最大的在前", "library.sort.date": "最新的在前", "library.sort.best": "最匹配",
+    "library.column.name": "名称", "library.column.kind": "类型", "library.column.family": "系列", "library.column.size": "大小",
+    "library.column.category": "类别", "library.column.format": "格式", "library.column.date": "修改时间",
+    "library.scan": "扫描", "library.scan.what": "在各个模型文件夹中查找新增或改动的模型",
+    "library.get": "获取模型", "library.merge": "合并", "library.add": "添加",
+    "library.empty": "还没有任何模型。Bottega 直接读取你已有的文件夹，不会改动它们。",
+    "library.empty.scan": "扫描文件夹",
+    "library.none": "没有符合条件的模型。", "library.none.clear": "清除搜索",
+    "library.use": "用于创作", "library.close": "关闭", "library.favourite": "收藏",
+    "library.what": "这是什么", "library.why": "依据", "library.how": "如何使用", "library.from": "来源",
+    "library.right": "更正", "library.tags": "标签", "library.note": "备注", "library.hashes": "哈希值", "library.file": "文件",
+    "library.licence": "许可", "library.licence.none": "没有关于许可的说明。",
+    "library.guess": "仅凭文件头无法确定，这是最可能的判断。",
+    "library.triggers": "触发词", "library.triggers.all": "全部触发词", "library.weight": "权重", "library.resolution": "分辨率",
+    "library.base": "基于", "library.author": "作者", "library.version": "版本", "library.date": "日期", "library.page": "页面",
+    "library.title": "标题", "library.description": "简介", "library.preview": "{name} 的预览图",
+    "library.fits": "可搭配", "library.fits.none": "目前没有可与它搭配的模型。",
+    "library.kind": "类型", "library.category": "类别", "library.family": "系列", "library.variant": "变体",
+    "library.said": "文件头显示：{value}", "library.said.nothing": "无", "library.as.header": "以文件头为准",
+    "library.corrected": "{field}已改为{value}", "library.uncorrected": "{field}已恢复为文件头所示",
+    "library.tag.add": "添加标签", "library.tag.remove": "删除标签 {tag}", "library.note.hint": "任何值得记下的内容",
+    "library.noted": "备注已保存",
+    "library.format": "格式", "library.dtype": "数值类型", "library.parameters": "参数量", "library.size": "大小",
+    "library.missing": "文件已不在原处。它可能会回来：你记下的内容都还在。",
+    "library.hash": "计算", "library.hash.none": "尚未计算。",
+    "library.convert": "转换……", "library.verdict": "安全", "library.names": "其中引用了",
+    "library.working": "{what}", "library.stop": "停止", "library.started.scan": "正在扫描", "library.started.hash": "正在计算 {name} 的哈希值",
+    "library.done.scan": "扫描完成", "library.done": "完成：{what}", "library.failed": "{what}：{why}", "library.see": "查看",
+    "library.get.what": "哪个模型", "library.get.help": "civitai:123、hf:org/name，或任意 https 地址。每个字节都会校验，其中的内容不会运行。",
+    "library.get.file": "其中哪个文件", "library.get.file.help": "仅在有多个文件时需要", "library.get.sha256": "SHA-256，内容不符则拒绝",
+    "library.get.more": "更多", "library.get.unusual": "也接受含异常名称的 pickle；它们永远不会运行",
+    "library.get.go": "获取", "library.optional": "可选",
+    "library.merge.title": "合并模型", "library.merge.a": "A", "library.merge.b": "B", "library.merge.c": "C", "library.merge.method": "方式",
+    "library.merge.weight": "权重", "library.merge.name": "新模型的名称", "library.merge.go": "合并",
+    "library.merge.pick": "主模型的名称",
+    "library.method.weighted": "加权：A (1 − w) + B w", "library.method.add-difference": "叠加差值：A + (B − C) w",
+    "library.method.slerp": "沿弧线从 A 到 B", "library.method.ties": "TIES：只保留最大的差异", "library.method.dare": "DARE：随机保留部分差异",
+    "library.convert.title": "转换 {name}", "library.convert.dtype": "数值存储为", "library.convert.layout": "布局",
+    "library.convert.prune": "去掉训练留下的内容", "library.convert.name": "新模型的名称", "library.convert.go": "转换",
+    "library.layout.single": "单个 .safetensors", "library.layout.diffusers": "diffusers 文件夹",
+    "library.dtype.keep": "保持不变", "library.dtype.fp32": "32 位", "library.dtype.fp16": "16 位", "library.dtype.bf16": "bfloat16", "library.dtype.fp8": "8 位",
+    "library.keys.search": "搜索", "library.keys.star": "收藏", "library.keys.use": "用于创作", "library.keys.view": "卡片或表格",
+    "library.pick": "选择一个模型，查看它是什么。",
+    "permit.,": "、", "permit.credit": "署名", "permit.not needed": "不需要", "permit.the author must be named": "必须注明作者",
+    "permit.commercial use": "商业用途", "permit.none": "不允许", "permit.selling what it makes": "出售生成的内容",
+    "permit.running it as a service on Civitai": "在 Civitai 上作为服务运行", "permit.running it as a service": "作为服务运行",
+    "permit.selling it or merges of it": "出售模型或合并后的模型", "permit.merges and changes": "合并与改动",
+    "permit.may be shared": "可以分享", "permit.may not be shared": "不可分享", "permit.other terms on merges": "合并后更换条款",
+    "permit.allowed": "允许", "permit.not allowed: the same terms": "不允许：须用相同条款",
+  },
+};
+
+export default {
+  id: "library",
+  order: 2,
+  words,
+  mount(element, context) {
+    const room = new Library(element, context);
+    return { show: (state) => room.show(state), unmount: () => room.close() };
+  },
+};
+
+class Library {
+  constructor(element, context) {
+    Object.assign(this, { element, context, t: context.t, state: null, entry: null });
+    this.view = context.store.get("view", "cards");
+    this.open = new Set(context.store.get("open", []));
+    this.pages = new Pages(
+      (offset, limit, signal) => context.api.get("/api/models", { ...this.wishes, offset, limit }, { signal }),
+      (first, last) => this.arrived(first, last),
+      { failed: (error) => this.failed(error) },
+    );
+    this.build();
+    this.makeWindow();
+    context.keys({
+      "/": { text: this.t("library.keys.search"), run: () => this.field.focus() },
+      f: { text: this.t("library.keys.star"), run: () => this.favour() },
+      u: { text: this.t("library.keys.use"), run: () => this.entry && this.use() },
+      t: { text: this.t("library.keys.view"), run: () => this.setView(this.view === "cards" ? "table" : "cards") },
+      esc: { run: () => (this.state.model ? this.go({ model: "" }) : false) },
+    });
+    this.unwatch = context.jobs.watch((job, event) => this.worked(job, event));
+    this.drawWork();
+    this.show(context.state);
+  }
+
+  build() {
+    const { t } = this;
+    this.field = h("input", {
+      type: "search", class: "search", autocomplete: "off", spellcheck: "false", placeholder: t("library.search", { n: "" }),
+      aria: { label: t("library.search.label") }, on: { input: () => this.typed(), keydown: (event) => this.fieldKey(event) },
+    });
+    this.count = h("span", { class: "soft small number library-count", role: "status" });
+    this.sort = h("button", { type: "button", class: "quiet" });
+    this.cardsButton = this.viewButton("cards", "grid");
+    this.tableButton = this.viewButton("table", "table");
+    const act = (name, drawing, run, more = {}) => h("button", { type: "button", title: more.title, on: { click: run } }, icon(drawing), h("span", { class: "wide-only", text: t(name) }));
+    this.filters = h("button", { type: "button", class: "quiet narrow-only", aria: { expanded: "false" }, on: { click: () => this.toggleRail() } }, icon("search"), h("span", { text: t("library.filters") }));
+    this.rail = h("nav", { class: "rail scrolls", aria: { label: t("library.filters") } });
+    this.work = h("div", { class: "library-work", role: "status" });
+    this.scroller = h("div", { class: "library-scroll scrolls" });
+    this.head = h("div", { class: "library-head", role: "row" });
+    this.message = h("div", { class: "library-message", hidden: true });
+    this.drawer = h("aside", { class: "library-drawer scrolls", hidden: true, tabindex: "-1", aria: { label: t("library.what") } });
+    put(this.element, [
+      h("h1", { class: "unseen", text: t("room.library") }),
+      this.rail,
+      h("div", { class: "library-main" },
+        h("div", { class: "room-bar" },
+          h("div", { class: "search-box" }, icon("search"), this.field, h("kbd", { class: "search-key", text: "/" })),
+          this.filters, this.count, h("span", { class: "grow" }),
+          h("span", { class: "narrow-box" }, this.sort), h("div", { class: "tabs", role: "group" }, this.cardsButton, this.tableButton),
+          act("library.scan", "reuse", () => this.scan(), { title: t("library.scan.what") }), act("library.merge", "side", () => this.merging()),
+          act("library.get", "download", () => this.getting())),
+        this.work, this.head, this.message, this.scroller),
+      this.drawer,
+    ]);
+    menu(this.sort, () => (this.state.q ? ["best", ...SORTS] : SORTS).map((name) => ({
+      text: t(`library.sort.${name}`), checked: this.sorting() === name, run: () => this.go({ sort: name }),
+    })), { side: "end", label: t("library.sort") });
+  }
+
+  viewButton(name, drawing) {
+    const label = this.t(`library.${name}`);
+    return h("button", { type: "button", class: "tab", title: label, aria: { label }, on: { click: () => this.setView(name) } }, icon(drawing));
+  }
+
+  makeWindow() {
+    this.window?.close();
+    const cards = this.view === "cards";
+    this.window = new Window(this.scroller, {
+      label: this.t("library.list"),
+      layout: (width) => cells(this.pages.total ?? 0, width, cards ? CARD : ROW),
+      draw: (index) => (cards ? this.card(index) : this.row(index)),
+      seen: (first, last) => this.seen(first, last),
+      open: (index) => this.chosen(index),
+    });
+    this.cardsButton.setAttribute("aria-pressed", String(cards));
+    this.tableButton.setAttribute("aria-pressed", String(!cards));
+    this.element.classList.toggle("is-table", !cards);
+    this.drawHead();
+  }
+
+  setView(view) {
+    this.view = view;
+    this.context.store.set("view", view);
+    this.makeWindow();
+    this.window.renew();
+  }
+
+  // ---------------------------------------------------------------------------------------------- what is looked for
+
+  /** Show what the address asks for: the search, the filters, and the model that is open. */
+  show(state) {
+    const before = this.state;
+    this.state = Object.fromEntries(["q", ...FACETS, "favourite", "runs", "sort", "model"].map((name) => [name, state[name] || ""]));
+    if (document.activeElement !== this.field) this.field.value = this.state.q;
+    const other = !before || Object.keys(this.state).some((name) => name !== "model" && before[name] !== this.state[name]);
+    if (other) this.load();
+    if (!before || before.model !== this.state.model) this.openDrawer();
+  }
+
+  go(changes, options = { replace: true }) {
+    return this.context.go("library", Object.fromEntries(Object.entries({ ...this.state, ...changes }).filter(([, value]) => value)), options);
+  }
+
+  typed() {
+    clearTimeout(this.typing);
+    this.typing = setTimeout(() => this.go({ q: this.field.value.trim() }), 100);
+  }
+
+  fieldKey(event) {
+    if (event.key === "ArrowDown" || event.key === "Enter") {
+      event.preventDefault();
+      this.window.focus(0);
+    } else if (event.key === "Escape") {
+      event.preventDefault();
+      if (!this.field.value) return this.window.focus();
+      this.field.value = "";
+      this.typed();
+    }
+  }
+
+  sorting() {
+    return this.state.sort && (this.state.sort !== "best" || this.state.q) ? this.state.sort : this.state.q ? "best" : "name";
+  }
+
+  async load() {
+    const ticket = (this.ticket = (this.ticket ?? 0) + 1);
+    const { q, kind, family, medium, verdict, tag, favourite, runs } = this.state;
+    const wanted = { q, kind, family, medium, verdict, tag, favourite: favourite && true, runs: runs && true };
+    this.wishes = { ...wanted, sort: this.sorting() };
+    fill(this.sort, h("span", { class: "soft", text: this.t("library.sort") }), h("span", { text: this.t(`library.sort.${this.sorting()}`) }), icon("chevron", 14));
+    this.drawHead();
+    this.pages.clear();
+    this.pages.stale = true;
+    this.pages.want(0, 1);
+    try {
+      const facets = await this.context.api.get("/api/models/facets", wanted);
+      if (ticket !== this.ticket) return;
+      this.facets = facets;
+      this.drawRail();
+    } catch (error) {
+      if (ticket === this.ticket) this.failed(error);
+    }
+  }
+
+  /** The same list asked for again, in place. */
+  async refresh() {
+    const top = this.scroller.scrollTop;
+    await this.load();
+    this.keepTop = top;
+  }
+
+  arrived(first, last) {
+    const { t } = this;
+    if (this.pages.stale) {
+      this.pages.stale = false;
+      this.scroller.scrollTop = this.keepTop ?? 0;
+      this.keepTop = undefined;
+      this.window.active = 0;
+      this.window.renew();
+      const total = this.pages.total;
+      this.count.textContent = total === 1 ? t("library.count.one") : t("library.count", { n: number(total) });
+      if (!this.isNarrowed()) this.field.placeholder = t("library.search", { n: number(total) });
+      this.empty(total ? null : this.nothing());
+    } else this.window.redraw(first, last);
+  }
+
+  isNarrowed() {
+    return ["q", ...FACETS, "favourite", "runs"].some((name) => this.state[name]);
+  }
+
+  empty(said) {
+    this.message.hidden = !said;
+    this.scroller.hidden = Boolean(said);
+    if (said) fill(this.message, said);
+  }
+
+  nothing() {
+    const { t } = this;
+    if (this.isNarrowed()) return nothing(t("library.none"), [{ text: t("library.none.clear"), run: () => this.clear() }]);
+    return nothing(t("library.empty"), [
+      { text: t("library.empty.scan"), main: true, run: () => this.scan() },
+      { text: t("library.get"), run: () => this.getting() },
+    ]);
+  }
+
+  clear() {
+    this.field.value = "";
+    this.go(Object.fromEntries(["q", ...FACETS, "favourite", "runs"].map((name) => [name, ""])));
+  }
+
+  failed(error) {
+    if (this.pages.total === null) this.empty(troubled(this.context.saying(error), () => this.load()));
+    else this.context.complain(error);
+  }
+
+  seen(first, last) {
+    const now = performance.now();
+    const fast = Math.abs(this.scroller.scrollTop - (this.lastTop ?? 0)) > this.scroller.clientHeight * 0.6 && now - (this.lastSeen ?? 0) < 120;
+    Object.assign(this, { lastTop: this.scroller.scrollTop, lastSeen: now });
+    clearTimeout(this.still);
+    if (this.pages.total === null) return;
+    if (fast) this.still = setTimeout(() => this.settle(first, last), 90);
+    else this.settle(first, last);
+  }
+
+  settle(first, last) {
+    this.pages.want(first, last);
+    for (const picture of this.scroller.querySelectorAll("img[data-src]")) {
+      picture.src = picture.dataset.src;
+      delete picture.dataset.src;
+    }
+  }
+
+  // --------------------------------------------------------------------------------------------------- what is drawn
+
+  drawRail() {
+    const { t, state } = this;
+    const entry = (facet, { id, title, count }) => {
+      const on = state[facet] === id;
+      return h("button", {
+        type: "button", class: ["rail-entry", facet === "verdict" && `is-${id}`], aria: { pressed: String(on) }, title,
+        on: { click: () => this.go({ [facet]: on ? "" : id }) },
+      }, h("span", { class: "cut", text: title }), h("span", { class: "rail-count number", text: number(count) }));
+    };
+    const group = (facet) => {
+      const entries = facetEntries(facet, this.facets?.[facet] ?? this.facets?.[`${facet}s`]);
+      if (!entries.length && facet === "tag") return null;
+      const whole = this.open.has(facet) || entries.length <= FOLDED + 1;
+      const shown = whole ? entries : entries.slice(0, FOLDED);
+      const chosen = entries.find(({ id }) => id === state[facet]);
+      if (chosen && !shown.includes(chosen)) shown.push(chosen);
+      const heading = fresh("facet");
+      return h("section", { class: "rail-group", role: "group", aria: { labelledby: heading } }, h("h3", { id: heading, text: t(`library.facet.${facet}`) }),
+        shown.map((each) => entry(facet, each)),
+        entries.length > FOLDED + 1 && h("button", {
+          type: "button", class: "rail-entry is-more", text: whole ? t("library.less") : t("library.more", { n: entries.length - FOLDED }),
+          on: { click: () => this.unfold(facet) },
+        }));
+    };
+    const mark = (name, drawing) => h("button", {
+      type: "button", class: "rail-entry", aria: { pressed: String(Boolean(state[name])) }, on: { click: () => this.go({ [name]: state[name] ? "" : "1" }) },
+    }, icon(drawing, 14), h("span", { class: "cut", text: t(name === "runs" ? "library.runs" : "library.favourites") }));
+    const top = this.rail.scrollTop;
+    fill(this.rail, h("section", { class: "rail-group" },
+      h("button", { type: "button", class: "rail-entry", disabled: !this.isNarrowed(), on: { click: () => this.clear() } }, icon("close", 14), h("span", { text: t("library.clear") })),
+      mark("favourite", "star"), mark("runs", "check")), FACETS.map(group));
+    this.rail.scrollTop = top;
+  }
+
+  unfold(facet) {
+    if (!this.open.delete(facet)) this.open.add(facet);
+    this.context.store.set("open", [...this.open]);
+    this.drawRail();
+  }
+
+  toggleRail() {
+    const shown = this.element.classList.toggle("has-rail");
+    this.filters.setAttribute("aria-expanded", String(shown));
+  }
+
+  drawHead() {
+    const { t } = this;
+    this.head.hidden = this.view === "cards";
+    if (this.view === "cards" || !this.state) return;
+    const column = (name, sort) => h("span", { class: `cell is-${name}`, role: "columnheader", aria: { sort: sort && this.sorting() === sort ? "ascending" : null } },
+      sort ? h("button", { type: "button", class: "quiet head-sort", aria: { pressed: String(this.sorting() === sort) }, text: t(`library.column.${name}`), on: { click: () => this.go({ sort }) } }) : t(`library.column.${name}`));
+    fill(this.head, column("name", "name"), column("kind", "kind"), column("family"), column("category"), column("format"), column("size", "size"), column("date", "date"));
+  }
+
+  card(index) {
+    const item = this.pages.at(index);
+    if (!item) return h("div", { class: "card is-coming", aria: { busy: "true" } }, h("div", { class: "card-picture" }), h("div", { class: "card-words" }));
+    const what = [kindText(item.kind), item.family && familyText(item.family, item.variant)].filter(Boolean).join(" · ");
+    const picture = item.preview
+      ? h("img", { alt: "", decoding: "async", draggable: "false", data: { src: `/api/models/${item.id}/preview` } })
+      : [endpaper(item.kind, item.name), h("span", { class: "card-family", text: item.family ? familyText(item.family) : "" })];
+    return h("div", {
+      class: ["card", item.missing && "is-missing", item.verdict !== "clean" && `is-${item.verdict}`],
+      aria: { label: `${item.name}, ${what}, ${bytes(item.size)}${item.verdict === "clean" ? "" : `, ${verdictText(item.verdict)}`}`, selected: String(item.id === this.state.model) },
+    }, h("div", { class: "card-picture" }, picture, item.favourite && h("span", { class: "card-star" }, icon("star", 14))),
+    h("div", { class: "card-words" }, h("strong", { class: "cut", text: item.name, title: item.name }),
+      h("span", { class: "card-what" }, h("span", { class: "cut", text: what }), h("span", { class: "number", text: bytes(item.size) }))));
+  }
+
+  row(index) {
+    const item = this.pages.at(index);
+    if (!item) return h("div", { class: "line is-coming", aria: { busy: "true" } });
+    const cell = (name, text, title = text) => h("span", { class: `cell is-${name} cut`, text, title });
+    return h("div", {
+      class: ["line", item.missing && "is-missing"], aria: { selected: String(item.id === this.state.model) },
+    }, h("span", { class: "cell is-name", title: item.name }, item.verdict !== "clean" && h("span", { class: `dot is-${item.verdict}`, title: verdictText(item.verdict) }), h("span", { class: "cut", text: item.name }), item.favourite && icon("star", 12)),
+    cell("kind", kindText(item.kind)), cell("family", item.family ? familyText(item.family, item.variant) : ""), cell("category", categoryText(item.category)),
+    cell("format", [item.format, item.dtype].filter(Boolean).join(" ")), cell("size", bytes(item.size)), cell("date", moment(item.changed)));
+  }
+
+  chosen(index) {
+    const item = this.pages.at(index);
+    if (!item) return;
+    this.returnTo = index;
+    this.go({ model: item.id }, { replace: Boolean(this.state.model) });
+  }
+
+  // ------------------------------------------------------------------------------------------------------ one model
+
+  async openDrawer() {
+    const id = this.state.model;
+    for (const element of this.window.drawn.values()) {
+      element.setAttribute("aria-selected", String(this.pages.at(Number(element.dataset.index))?.id === id));
+    }
+    this.element.classList.toggle("has-drawer", Boolean(id));
+    const inside = this.drawer.contains(document.activeElement);
+    this.drawer.hidden = !id;
+    if (!id) {
+      this.entry = null;
+      fill(this.drawer);
+      if (inside && this.returnTo !== undefined) this.window.focus(this.returnTo);
+      return;
+    }
+    const index = this.pages.find((item) => item.id === id);
+    if (index >= 0 && this.entry?.id !== id) this.drawEntry(this.pages.at(index));
+    try {
+      const entry = await this.context.api.get(`/api/models/${id}`);
+      if (this.state.model === id) this.drawEntry(entry);
+    } catch (error) {
+      if (this.state.model === id) fill(this.drawer, this.drawerHead({ name: "" }), troubled(this.context.saying(error), () => this.openDrawer()));
+    }
+  }
+
+  /** An entry that has changed: in the list and in the drawer. */
+  changed(entry) {
+    const index = this.pages.find((item) => item.id === entry.id);
+    if (index >= 0) {
+      this.pages.put(index, { ...this.pages.at(index), ...entry });
+      this.window.redraw(index);
+      this.settle(...this.window.plan.between(this.scroller.scrollTop, this.scroller.scrollTop + this.scroller.clientHeight));
+    }
+    if (this.entry?.id === entry.id) this.drawEntry({ ...this.entry, ...entry });
+  }
+
+  drawerHead(entry) {
+    const { t } = this;
+    return h("header", { class: "library-drawer-head" }, h("h2", { text: entry.name }),
+      entry.id && h("button", {
+        type: "button", class: "quiet square", title: `${t("library.favourite")} (F)`, aria: { label: t("library.favourite"), pressed: String(Boolean(entry.favourite)) }, on: { click: () => this.favour() },
+      }, icon("star")),
+      h("button", { type: "button", class: "quiet square", title: `${t("library.close")} (Esc)`, aria: { label: t("library.close") }, on: { click: () => this.go({ model: "" }) } }, icon("close")));
+  }
+
+  drawEntry(entry) {
+    const { t } = this;
+    const same = this.entry?.id === entry.id;
+    this.entry = entry;
+    const { copy } = this.context;
+    const about = entry.about ?? {};
+    const top = this.drawer.scrollTop;
+    const focused = this.drawer.contains(document.activeElement) && document.activeElement.dataset.keep;
+    const usable = entry.runs && !entry.missing && entry.verdict !== "refused";
+    const sort = [kindText(entry.kind ?? ""), entry.family && familyText(entry.family, entry.variant), categoryText(entry.category ?? "")].filter(Boolean).join(" · ");
+    fill(this.drawer,
+      this.drawerHead(entry),
+      h("p", { class: "drawer-sort", text: sort }),
+      entry.missing && h("p", { class: "notice is-unusual" }, icon("warn"), h("span", { text: t("library.missing") })),
+      entry.verdict && entry.verdict !== "clean" && h("p", { class: `notice is-${entry.verdict}` }, icon("warn"),
+        h("span", {}, h("strong", { text: `${verdictText(entry.verdict)}. ` }), entry.error || t(`verdict.${entry.verdict}.why`),
+          entry.names?.length > 0 && h("span", { class: "notice-names", text: `${t("library.names")}: ${entry.names.join(", ")}` }))),
+      entry.preview && h("img", { class: "drawer-picture", src: `/api/models/${entry.id}/preview`, alt: t("library.preview", { name: entry.name }), decoding: "async" }),
+      h("div", { class: "drawer-acts" },
+        usable && h("button", { type: "button", class: "main", title: `${t("library.use")} (U)`, on: { click: () => this.use() } }, icon("brush"), h("span", { text: t("library.use") })),
+        !entry.missing && entry.verdict !== "refused" && h("button", { type: "button", text: t("library.convert"), on: { click: () => this.converting(entry) } })),
+      this.howToUse(entry, about),
+      section(t("library.why"), entry.guess && h("p", { class: "soft small", text: t("library.guess") }),
+        h("ul", { class: "because" }, (entry.because ?? []).map((reason) => h("li", { text: reason })))),
+      this.putRight(entry),
+      section(t("library.tags"), this.tagField(entry)),
+      section(t("library.note"), h("textarea", {
+        rows: "3", data: { keep: "note" }, placeholder: t("library.note.hint"), aria: { label: t("library.note") }, value: entry.note ?? "", on: { change: (event) => this.note(event.target.value) },
+      })),
+      this.licence(about),
+      section(t("library.from"), facts([
+        [t("library.title"), about.title !== entry.name ? about.title : ""], [t("library.version"), about.version], [t("library.author"), about.author],
+        [t("library.base"), about.base_model], [t("library.date"), about.date], [t("library.page"), about.source, Boolean(about.source)],
+        ...Object.entries(about.extra ?? {}),
+      ], copy), about.description && h("p", { class: "drawer-prose", text: about.description })),
+      section(t("library.hashes"), facts([
+        ["SHA-256", entry.sha256 && hash(entry.sha256, 20), entry.sha256], ["AutoV1", entry.autov1, Boolean(entry.autov1)], ["AutoV2", entry.autov2, Boolean(entry.autov2)],
+        ["AutoV3", entry.autov3 && hash(entry.autov3, 12), entry.autov3], ["CRC32", entry.crc32, Boolean(entry.crc32)], ["BLAKE3", entry.blake3 && hash(entry.blake3, 20), entry.blake3],
+      ], copy), !entry.sha256 && h("div", { class: "row" }, h("span", { class: "soft small grow", text: t("library.hash.none") }), h("button", { type: "button", text: t("library.hash"), on: { click: () => this.hashIt(entry) } }))),
+      section(t("library.file"), facts([
+        [t("library.format"), entry.format], [t("library.dtype"), entry.dtype], [t("library.size"), entry.size !== undefined && bytes(entry.size)],
+        [t("library.parameters"), entry.parameters ? compact(entry.parameters) : null], [t("library.verdict"), entry.verdict && verdictText(entry.verdict)],
+        ...(entry.notes ?? []).map((text) => ["", text]),
+      ], copy)),
+    );
+    this.drawer.scrollTop = same ? top : 0;
+    if (focused) this.drawer.querySelector(`[data-keep="${focused}"]`)?.focus();
+    else if (!same && innerWidth < 1100) this.drawer.focus({ preventScroll: true });
+  }
+
+  howToUse(entry, about) {
+    const { t } = this;
+    const triggers = about.triggers ?? [];
+    const fits = Object.entries(entry.fits ?? {});
+    if (!triggers.length && !about.weight && !about.resolution && !fits.length) return null;
+    return section(t("library.how"),
+      triggers.length > 0 && h("div", { class: "triggers" }, h("h4", {}, t("library.triggers"), copyButton(t("library.triggers.all"), triggers.join(", "), this.context.copy)),
+        h("div", { class: "chips" }, triggers.map((word) => h("button", { type: "button", class: "chip", title: t("frame.copy", { what: word }), text: word, on: { click: () => this.context.copy(word) } })))),
+      facts([[t("library.weight"), about.weight && number(about.weight, 2), about.weight ? String(about.weight) : undefined], [t("library.resolution"), about.resolution]], this.context.copy),
+      fits.length > 0 && h("details", { class: "fits" }, h("summary", { text: `${t("library.fits")} (${number(fits.reduce((sum, [, names]) => sum + names.length, 0))})` }),
+        fits.map(([kind, names]) => h("div", {}, h("h4", { text: kindText(kind) }), h("ul", {}, names.slice(0, 12).map((each) => h("li", {},
+          h("button", { type: "button", class: "link cut", text: each.name ?? each, on: { click: () => (each.id ? this.go({ model: each.id }) : this.go({ q: each, model: "" })) } }))),
+        names.length > 12 && h("li", { class: "soft small", text: t("library.more", { n: number(names.length - 12) }) }))))));
+  }
+
+  /** Corrections in place: each field says what the header says where that is something else. */
+  putRight(entry) {
+    const { t } = this;
+    const families = facetEntries("family", this.facets?.family ?? this.facets?.families).map(({ id, title }) => [id, title]);
+    if (entry.family && !families.some(([id]) => id === entry.family)) families.push([entry.family, familyText(entry.family)]);
+    const field = (name, control) => {
+      const said = entry.corrected && name in entry.corrected;
+      return h("label", { class: ["right-row", said && "is-corrected"] }, h("span", { text: t(`library.${name}`) }), control,
+        said && h("span", { class: "right-said small" }, t("library.said", { value: wordFor(name, entry.header_says[name]) || t("library.said.nothing") }),
+          h("button", { type: "button", class: "link", text: t("frame.undo"), on: { click: () => this.correct(name, null) } })));
+    };
+    const choice = (name, options) => h("span", { class: "choice" }, h("select", { data: { keep: name }, on: { change: (event) => this.correct(name, event.target.value) } },
+      options.map(([value, text]) => h("option", { value, text, selected: value === (entry[name] ?? "") }))), icon("chevron", 14));
+    const withOwn = (options, own) => (options.some(([value]) => value === own) || !own ? options : [[own, wordFor("kind", own)], ...options]);
+    return h("details", { class: "part right", open: this.rightOpen ?? false, on: { toggle: (event) => { this.rightOpen = event.target.open; } } },
+      h("summary", { text: t("library.right") }),
+      field("kind", choice("kind", withOwn(KINDS.map((kind) => [kind, kindText(kind)]), entry.kind))),
+      field("category", choice("category", [...(CATEGORIES.includes(entry.category) ? [] : [[entry.category ?? "", "–"]]), ...CATEGORIES.map((each) => [each, categoryText(each)])])),
+      field("family", choice("family", [...(entry.family ? [] : [["", "–"]]), ...families])),
+      field("variant", h("input", { type: "text", data: { keep: "variant" }, value: entry.variant ?? "", on: { change: (event) => this.correct("variant", event.target.value.trim()) } })));
+  }
+
+  tagField(entry) {
+    const { t } = this;
+    const tags = entry.tags ?? [];
+    const input = h("input", {
+      type: "text", class: "tag-input", data: { keep: "tag" }, placeholder: t("library.tag.add"), aria: { label: t("library.tag.add") }, maxlength: "60",
+      on: { keydown: (event) => {
+        const tag = input.value.trim();
+        if ((event.key === "Enter" || event.key === ",") && tag) {
+          event.preventDefault();
+          input.value = "";
+          this.tag([...tags.filter((each) => each !== tag), tag]);
+        } else if (event.key === "Backspace" && !input.value && tags.length) this.tag(tags.slice(0, -1));
+      } },
+    });
+    return h("div", { class: "tag-field" }, tags.map((tag) => h("span", { class: "chip" }, h("span", { text: tag }),
+      h("button", { type: "button", class: "quiet chip-close", aria: { label: t("library.tag.remove", { tag }) }, on: { click: () => this.tag(tags.filter((each) => each !== tag)) } }, icon("close", 12)))), input);
+  }
+
+  licence(about) {
+    const { t } = this;
+    const permits = Object.entries(about.permissions ?? {});
+    return section(t("library.licence"), about.licence ? h("p", { class: "licence-name", text: about.licence }) : h("p", { class: "soft small", text: t("library.licence.none") }),
+      permits.length > 0 && h("ul", { class: "permits" }, permits.map(([what, value]) => {
+        const told = value.split(", ").map((each) => t(`permit.${each}`, {}, each)).join(t("permit.,"));
+        const sort = FORBIDS.has(value) ? "is-refused" : ALLOWS.has(value) ? "is-clean" : "";
+        return h("li", { class: sort }, icon(sort === "is-refused" ? "close" : sort ? "check" : "minus", 14), h("span", { text: `${t(`permit.${what}`, {}, what)}: ${told}` }));
+      })));
+  }
+
+  // --------------------------------------------------------------------------------------------- what is said of it
+
+  async say(changes, text = "", undo = null) {
+    const entry = this.entry;
+    try {
+      const fresh_ = await this.context.api.patch(`/api/models/${entry.id}`, changes);
+      this.changed(fresh_);
+      if (text) this.context.toast({ text, undo });
+      return fresh_;
+    } catch (error) {
+      this.context.complain(error);
+      if (this.entry === entry) this.drawEntry(entry);
+      return null;
+    }
+  }
+
+  async correct(name, value) {
+    const { t, entry } = this;
+    const before = { ...entry.corrected };
+    const corrected = { ...before };
+    if (value === null || value === entry.header_says[name]) delete corrected[name];
+    else corrected[name] = value;
+    const field = t(`library.${name}`);
+    const text = name in corrected ? t("library.corrected", { field, value: wordFor(name, value) }) : t("library.uncorrected", { field });
+    await this.say({ corrected }, text, () => this.undoing(entry.id, { corrected: before }));
+    this.reload();
+  }
+
+  /** Take a change back, whichever model is open by now. */
+  async undoing(id, changes) {
+    try {
+      this.changed(await this.context.api.patch(`/api/models/${id}`, changes));
+    } catch (error) {
+      this.context.complain(error);
+    }
+    this.reload();
+  }
+
+  tag(tags) {
+    const before = this.entry.tags ?? [];
+    const id = this.entry.id;
+    const gone = before.find((each) => !tags.includes(each));
+    return this.say({ tags }, gone ? this.t("library.tag.remove", { tag: gone }) : "", () => this.undoing(id, { tags: before })).then(() => this.reload());
+  }
+
+  note(note) {
+    return this.say({ note }, this.t("library.noted"));
+  }
+
+  favour() {
+    const item = this.entry ?? this.pages.at(this.window.active);
+    if (!item) return false;
+    const favourite = !item.favourite;
+    this.changed({ ...item, favourite });
+    this.context.api.patch(`/api/models/${item.id}`, { favourite }).catch((error) => {
+      this.changed({ ...item, favourite: !favourite });
+      this.context.complain(error);
+    });
+  }
+
+  /** The counts in the rail, after something has changed. */
+  async reload() {
+    const { q, kind, family, medium, verdict, tag, favourite, runs } = this.state;
+    try {
+      this.facets = await this.context.api.get("/api/models/facets", { q, kind, family, medium, verdict, tag, favourite: favourite && true, runs: runs && true });
+      this.drawRail();
+    } catch (error) {
+      this.context.complain(error);
+    }
+  }
+
+  use() {
+    this.context.go("make", { model: this.entry.id });
+  }
+
+  // ------------------------------------------------------------------------------------------------- work on shelves
+
+  async begin(path, body, text) {
+    try {
+      const job = await this.context.api.post(path, body);
+      this.context.jobs.put(job);
+      this.context.say(text);
+      return job;
+    } catch (error) {
+      this.context.complain(error);
+      return null;
+    }
+  }
+
+  scan() {
+    return this.begin("/api/models/scan", {}, this.t("library.started.scan"));
+  }
+
+  hashIt(entry) {
+    return this.begin(`/api/models/${entry.id}/hash`, {}, this.t("library.started.hash", { name: entry.name }));
+  }
+
+  worked(job, event) {
+    if (job && !WORK.has(job.kind)) return;
+    this.drawWork();
+    if (!job || !event) return;
+    if (event.kind === "done") {
+      this.context.toast({ text: this.t("library.done", { what: workText(this.t, job) }) });
+      this.refresh();
+      if (this.state.model) this.openDrawer();
+    } else if (event.kind === "failed") {
+      this.context.toast({ text: this.t("library.failed", { what: workText(this.t, job), why: event.what }), kind: "error", action: { text: this.t("library.see"), run: () => this.context.go("queue") } });
+    }
+  }
+
+  /** What is being done to the shelves right now, with how far it is. */
+  drawWork() {
+    const jobs = this.context.jobs.open().filter((job) => WORK.has(job.kind));
+    fill(this.work, jobs.map((job) => {
+      const { done = 0, total = 0 } = job.progress ?? {};
+      return h("div", { class: "work-line" }, h("span", { class: "cut", text: workText(this.t, job) }),
+        h("progress", { max: total || null, value: total ? done : undefined, aria: { label: workText(this.t, job) } }),
+        h("span", { class: "soft small number", text: progressText(job) }),
+        h("button", { type: "button", class: "quiet square", title: this.t("library.stop"), aria: { label: this.t("library.stop") }, on: { click: () => this.stop(job) } }, icon("close")));
+    }));
+  }
+
+  async stop(job) {
+    try {
+      await this.context.api.post(`/api/jobs/${job.id}/cancel`);
+    } catch (error) {
+      this.context.complain(error);
+    }
+  }
+
+  // ------------------------------------------------------------------------------------------------------- dialogs
+
+  getting() {
+    const { t } = this;
+    dialog(t("library.get"), (body, close) => {
+      const what = h("input", { type: "text", required: true, autofocus: true, spellcheck: "false", autocomplete: "off", placeholder: "civitai:128713 · hf:org/name · https://…" });
+      const file = h("input", { type: "text", placeholder: t("library.get.file.help") });
+      const sha256 = h("input", { type: "text", spellcheck: "false", placeholder: t("library.optional"), pattern: "[0-9a-fA-F]{64}" });
+      const unusual = h("input", { type: "checkbox", class: "switch" });
+      this.form(body, close, t("library.get.go"), [
+        labelled(t("library.get.what"), what, t("library.get.help")),
+        h("details", {}, h("summary", { text: t("library.get.more") }), labelled(t("library.get.file"), file), labelled(t("library.get.sha256"), sha256),
+          h("label", { class: "check-row" }, unusual, h("span", { text: t("library.get.unusual") }))),
+      ], { reference: what, file, sha256 }, () => ["/api/models/get", compacted({ reference: what.value.trim(), file: file.value.trim(), sha256: sha256.value.trim(), allow_unusual: unusual.checked || undefined })]);
+    });
+  }
+
+  merging() {
+    const { t } = this;
+    dialog(t("library.merge.title"), (body, close) => {
+      const picks = ["a", "b", "c"].map((name) => this.picker(t(`library.merge.${name}`), name === "a" && this.entry?.kind === "checkpoint" ? this.entry : null));
+      const weight = h("input", { type: "range", min: "0", max: "1", step: "0.05", value: "0.5" });
+      const shown = h("output", { class: "number", text: "0.5" });
+      weight.addEventListener("input", () => { shown.textContent = weight.value; });
+      const method = h("select", {}, METHODS.map((name) => h("option", { value: name, text: t(`library.method.${name}`) })));
+      const name = h("input", { type: "text", required: true, maxlength: "120" });
+      const needC = () => { picks[2].row.hidden = !["add-difference", "ties", "dare"].includes(method.value); };
+      method.addEventListener("change", needC);
+      needC();
+      this.form(body, close, t("library.merge.go"), [
+        labelled(t("library.merge.method"), h("span", { class: "choice" }, method, icon("chevron", 14))), picks.map((pick) => pick.row),
+        labelled(t("library.merge.weight"), h("span", { class: "row" }, weight, shown)), labelled(t("library.merge.name"), name),
+      ], { models: picks[0].input, weight, method, name }, () => ["/api/models/merge", {
+        models: picks.filter((pick) => !pick.row.hidden).map((pick) => pick.id()).filter(Boolean), method: method.value, weight: Number(weight.value), name: name.value.trim(),
+      }]);
+    });
+  }
+
+  converting(entry) {
+    const { t } = this;
+    dialog(t("library.convert.title", { name: entry.name }), (body, close) => {
+      const dtype = h("select", {}, DTYPES.map((name) => h("option", { value: name, text: t(`library.dtype.${name}`), selected: name === "fp16" })));
+      const layout = h("select", {}, ["single", "diffusers"].map((name) => h("option", { value: name, text: t(`library.layout.${name}`) })));
+      const prune = h("input", { type: "checkbox", class: "switch", checked: true });
+      const name = h("input", { type: "text", required: true, maxlength: "120", value: `${entry.name}-fp16` });
+      let touched = false;
+      name.addEventListener("input", () => { touched = true; });
+      dtype.addEventListener("change", () => { if (!touched) name.value = dtype.value === "keep" ? `${entry.name}-copy` : `${entry.name}-${dtype.value}`; });
+      this.form(body, close, t("library.convert.go"), [
+        labelled(t("library.convert.dtype"), h("span", { class: "choice" }, dtype, icon("chevron", 14))), labelled(t("library.convert.layout"), h("span", { class: "choice" }, layout, icon("chevron", 14))),
+        h("label", { class: "check-row" }, prune, h("span", { text: t("library.convert.prune") })), labelled(t("library.convert.name"), name),
+      ], { dtype, layout, name }, () => [`/api/models/${entry.id}/convert`, { name: name.value.trim(), dtype: dtype.value, layout: layout.value, prune: prune.checked }]);
+    });
+  }
+
+  /** A form in a dialog: what is wrong is said at the field it belongs to, and what was typed is kept. */
+  form(body, close, verb, rows, fields, request) {
+    const problem = h("p", { class: "wrong", role: "alert", hidden: true });
+    const submit = h("button", { type: "submit", class: "main", text: verb });
+    put(body, h("form", { class: "form", on: { submit: async (event) => {
+      event.preventDefault();
+      submit.disabled = true;
+      problem.hidden = true;
+      for (const field of Object.values(fields)) field.removeAttribute("aria-invalid");
+      try {
+        const [path, asked] = request();
+        this.context.jobs.put(await this.context.api.post(path, asked));
+        close();
+      } catch (error) {
+        for (const { field } of error.problems ?? []) fields[field?.split(".").find((part) => fields[part])]?.setAttribute("aria-invalid", "true");
+        problem.textContent = error.problems?.length ? error.problems.map((each) => [each.what, each.remedy].filter(Boolean).join("; ")).join(". ") : this.context.saying(error);
+        problem.hidden = false;
+        (body.querySelector("[aria-invalid]") ?? submit).focus();
+      } finally {
+        submit.disabled = false;
+      }
+    } } }, rows, problem, h("div", { class: "form-acts" }, h("button", { type: "button", class: "quiet", text: this.t("frame.close"), on: { click: () => close() } }), submit)));
+  }
+
+  /** A field that finds a checkpoint by its name while it is typed. */
+  picker(label, chosen) {
+    const list = h("datalist", { id: fresh("models") });
+    const ids = new Map(chosen ? [[chosen.name, chosen.id]] : []);
+    let typing = 0;
+    const input = h("input", {
+      type: "text", list: list.id, autocomplete: "off", placeholder: this.t("library.merge.pick"), value: chosen?.name ?? "",
+      on: { input: () => { clearTimeout(typing); typing = setTimeout(find, 120); }, focus: () => find() },
+    });
+    const find = async () => {
+      const { items } = await this.context.api.get("/api/models", { q: input.value, kind: "checkpoint", limit: 20 });
+      for (const item of items) ids.set(item.name, item.id);
+      fill(list, items.map((item) => h("option", { value: item.name, text: familyText(item.family, item.variant) })));
+    };
+    return { input, id: () => ids.get(input.value.trim()) ?? null, row: h("label", { class: "form-row" }, h("span", { text: label }), input, list) };
+  }
+
+  close() {
+    clearTimeout(this.typing);
+    clearTimeout(this.still);
+    this.ticket = -1;
+    this.unwatch();
+    this.pages.clear();
+    this.window.close();
+  }
+}
+
+const labelled = (label, control, help = "") => h("label", { class: "form-row" }, h("span", { text: label }), control, help && h("small", { class: "soft", text: help }));
+
+const compacted = (body) => Object.fromEntries(Object.entries(body).filter(([, value]) => value !== "" && value !== undefined && value !== null));
+
+/** A count in millions or milliards: 860 M. */
+function compact(value) {
+  return new Intl.NumberFormat(document.documentElement.lang, { notation: "compact", maximumFractionDigits: 1 }).format(value);
+}
+
+function wordFor(field, value) {
+  if (!value) return value;
+  return { kind: kindText, category: categoryText, family: (each) => familyText(each) }[field]?.(value) ?? value;
+}
+
+/** The entries of a facet with their titles, the most frequent first, tags by name. */
+function facetEntries(facet, told) {
+  const list = Array.isArray(told) ? told : Object.entries(told ?? {}).map(([id, count]) => ({ id, count }));
+  const title = { kind: kindText, medium: mediumText, verdict: verdictText, family: (id) => familyText(id) }[facet] ?? ((id) => id);
+  return list.filter(({ id }) => id).map(({ id, count, title: own }) => ({ id, count, title: facet === "family" && own ? own : title(id) }));
+}
+
+function workText(t, job) {
+  return job.kind !== "scan" && job.title ? job.title : t("library.started.scan");
+}
+
+function progressText(job) {
+  const { done, total, phase } = job.progress ?? {};
+  if (!total) return phase ?? "";
+  const shown = total > 100_000 ? (value) => bytes(value) : (value) => number(value);
+  return `${shown(done)} / ${shown(total)}${job.eta ? ` · ${duration(job.eta)}` : ""}`;
+}

@@ -1,0 +1,374 @@
+// The system: what the devices hold, how full the disk is, what the log says, what can be set, and who may come in.
+
+import { h, fill, fresh, put } from "../dom.js";
+import { facts } from "../parts/facts.js";
+import { icon } from "../parts/icons.js";
+import { troubled } from "../parts/nothing.js";
+import { dialog } from "../parts/popover.js";
+import { bytes, duration, moment, number } from "../words.js";
+
+const EVERY = 2000; // ms between two looks at the machine
+const LINES = 200; // of the log
+const SCOPES = ["read", "generate", "manage", "admin"];
+
+const words = {
+  en: {
+    "room.system": "System",
+    "system.devices": "Devices", "system.memory": "{used} of {total} in use", "system.free": "Free", "system.other": "Other programs, and work in progress",
+    "system.next": "goes first when room is needed", "system.idle": "Nothing is loaded. The first picture loads its model.",
+    "system.off": "No worker runs yet. It starts with the first job.", "system.bar": "Memory of {name}",
+    "system.state.idle": "idle", "system.state.working": "working", "system.state.starting": "starting", "system.state.off": "asleep",
+    "system.lane.library": "Work on the shelves",
+    "system.disk": "Disk", "system.disk.bar": "Disk", "system.outputs": "Outputs", "system.models": "Models", "system.rest": "Everything else",
+    "system.server": "Server", "system.version": "Version", "system.uptime": "Up for", "system.queue": "Queue", "system.queue.told": "{running} running, {waiting} waiting",
+    "system.user": "Signed in as", "system.scopes": "May", "system.signout": "Sign out", "system.signedout": "You are signed out. `bottega serve --link` prints a new link.",
+    "system.log": "Log", "system.log.follow": "Follow", "system.log.copy": "the log", "system.log.empty": "The log is empty.", "system.log.level": "Only warnings and errors",
+    "system.settings": "Settings", "system.settings.saved": "{name} is {value} now", "system.settings.fixed": "These stand in settings.toml in the home folder, and are read when the server starts.",
+    "system.setting.model": "Model", "system.setting.model.help": "What a recipe that names none is made with", "system.setting.device": "Device", "system.setting.precision": "Precision",
+    "system.setting.parallel_downloads": "Downloads at once", "system.setting.keep_free_mb": "Disk kept free (MB)", "system.setting.open_doors": "Doors open to this machine",
+    "system.setting.fetch_pictures": "Pictures by address", "system.setting.requests_per_second": "Requests a second",
+    "system.users": "Users and keys", "system.users.none": "Nobody but this machine's owner. Add users so that others can come in with keys of their own.",
+    "system.users.add": "Add a user", "system.users.name": "Name", "system.users.name.help": "Up to 32 of a-z, 0-9, dot, dash, underscore", "system.users.scopes": "May",
+    "system.users.remove": "Remove", "system.users.removed": "{name} is removed; what they made stays", "system.users.sure": "Remove {name}? Their key is let in no longer. What they made stays.",
+    "system.users.key": "The key of {name}", "system.users.key.once": "It is shown this once and kept nowhere. Whoever has it may use the server as {name}.",
+    "system.users.copy": "Copy the key", "system.users.done": "I have it",
+    "system.scope.read": "look", "system.scope.generate": "make", "system.scope.manage": "manage the models", "system.scope.admin": "everything",
+    "system.true": "yes", "system.false": "no", "system.nothing": "none", "system.keys.refresh": "Look again",
+  },
+  zh: {
+    "room.system": "系统",
+    "system.devices": "设备", "system.memory": "已用 {used}，共 {total}", "system.free": "空闲", "system.other": "其他程序与正在进行的工作",
+    "system.next": "需要空间时最先移出", "system.idle": "没有载入任何模型。第一张图片会载入它的模型。",
+    "system.off": "还没有工作进程，有任务时会自动启动。", "system.bar": "{name} 的内存",
+    "system.state.idle": "空闲", "system.state.working": "忙碌", "system.state.starting": "正在启动", "system.state.off": "休眠",
+    "system.lane.library": "模型库的工作",
+    "system.disk": "磁盘", "system.disk.bar": "磁盘", "system.outputs": "作品", "system.models": "模型", "system.rest": "其他",
+    "system.server": "服务器", "system.version": "版本", "system.uptime": "已运行", "system.queue": "队列", "system.queue.told": "{running} 个进行中，{waiting} 个等待",
+    "system.user": "当前用户", "system.scopes": "权限", "system.signout": "退出", "system.signedout": "你已退出。运行 `bottega serve --link` 可得到新的链接。",
+    "system.log": "日志", "system.log.follow": "跟随", "system.log.copy": "日志", "system.log.empty": "日志是空的。", "system.log.level": "只看警告和错误",
+    "system.settings": "设置", "system.settings.saved": "{name} 已设为 {value}", "system.settings.fixed": "这些写在主目录的 settings.toml 中，服务器启动时读取。",
+    "system.setting.model": "模型", "system.setting.model.help": "配方没有指明模型时使用", "system.setting.device": "设备", "system.setting.precision": "精度",
+    "system.setting.parallel_downloads": "同时下载数", "system.setting.keep_free_mb": "磁盘保留空间（MB）", "system.setting.open_doors": "对本机程序开放接口",
+    "system.setting.fetch_pictures": "按地址读取图片", "system.setting.requests_per_second": "每秒请求数",
+    "system.users": "用户与密钥", "system.users.none": "只有本机的主人。添加用户后，其他人可以用自己的密钥进入。",
+    "system.users.add": "添加用户", "system.users.name": "名称", "system.users.name.help": "最多 32 个字符：a-z、0-9、点、短横线、下划线", "system.users.scopes": "权限",
+    "system.users.remove": "移除", "system.users.removed": "{name} 已移除；其作品仍保留", "system.users.sure": "移除 {name}？其密钥将失效，作品仍保留。",
+    "system.users.key": "{name} 的密钥", "system.users.key.once": "密钥只显示这一次，不会保存在任何地方。持有者可以用 {name} 的身份使用服务器。",
+    "system.users.copy": "复制密钥", "system.users.done": "已保存",
+    "system.scope.read": "查看", "system.scope.generate": "创作", "system.scope.manage": "管理模型", "system.scope.admin": "全部",
+    "system.true": "是", "system.false": "否", "system.nothing": "无", "system.keys.refresh": "重新读取",
+  },
+};
+
+export default {
+  id: "system",
+  order: 5,
+  words,
+  mount(element, context) {
+    const room = new SystemRoom(element, context);
+    return () => room.close();
+  },
+};
+
+class SystemRoom {
+  constructor(element, context) {
+    Object.assign(this, { element, context, t: context.t, closed: false });
+    this.follow = true;
+    this.only = context.store.get("warnings", false);
+    this.build();
+    this.look();
+    this.timer = setInterval(() => document.visibilityState === "visible" && this.look(), EVERY);
+    this.start();
+  }
+
+  build() {
+    const { t } = this;
+    const part = (name, ...children) => h("section", { class: `system-part is-${name}`, aria: { label: t(`system.${name}`) } }, h("h2", { text: t(`system.${name}`) }), children);
+    this.devices = h("div", { class: "devices" });
+    this.disk = h("div", {});
+    this.server = h("div", {});
+    this.settings = h("div", { class: "settings" });
+    this.users = h("div", {});
+    this.log = h("ol", { class: "log scrolls", tabindex: "0", aria: { label: t("system.log") }, on: { scroll: () => this.scrolled() } });
+    const only = h("input", { type: "checkbox", class: "switch", checked: this.only, on: { change: () => { this.only = only.checked; this.context.store.set("warnings", this.only); this.drawLog(); } } });
+    this.followButton = h("button", { type: "button", class: "quiet", aria: { pressed: "true" }, text: t("system.log.follow"), on: { click: () => this.setFollow(!this.follow) } });
+    this.adminParts = [
+      part("settings", this.settings), part("users", this.users),
+      h("section", { class: "system-part is-log", aria: { label: t("system.log") } }, h("div", { class: "system-head" }, h("h2", { text: t("system.log") }), h("span", { class: "grow" }),
+        h("label", { class: "check-row" }, only, h("span", { text: t("system.log.level") })), this.followButton,
+        h("button", { type: "button", class: "quiet square", title: t("frame.copy", { what: t("system.log.copy") }), aria: { label: t("frame.copy", { what: t("system.log.copy") }) }, on: { click: () => this.context.copy(this.logText()) } }, icon("copy"))), this.log),
+    ];
+    for (const each of this.adminParts) each.hidden = true;
+    this.message = h("div", {});
+    this.sheet = h("div", { class: "system-sheet" }, h("h1", { class: "unseen", text: t("room.system") }), this.message, part("devices", this.devices), part("disk", this.disk), part("server", this.server), this.adminParts);
+    put(this.element, h("div", { class: "system-page scrolls" }, this.sheet));
+  }
+
+  async start() {
+    const { api } = this.context;
+    try {
+      this.me = this.context.me ?? (await api.get("/api/me"));
+    } catch (error) {
+      return this.failed(error);
+    }
+    if (this.closed) return;
+    this.drawServer();
+    if (!this.me.scopes.includes("admin")) return;
+    for (const each of this.adminParts) each.hidden = false;
+    this.loadSettings();
+    this.loadUsers();
+    this.loadLog();
+  }
+
+  async look() {
+    try {
+      this.told = await this.context.api.get("/api/system");
+    } catch (error) {
+      return this.failed(error);
+    }
+    if (this.closed) return;
+    fill(this.message);
+    this.drawDevices();
+    this.drawDisk();
+    this.drawServer();
+    if (this.me?.scopes.includes("admin") && this.follow) this.loadLog();
+  }
+
+  failed(error) {
+    if (!this.closed) fill(this.message, troubled(this.context.saying(error), () => { fill(this.message); this.look(); this.start(); }));
+  }
+
+  // ------------------------------------------------------------------------------------------------------- memory
+
+  drawDevices() {
+    const { t } = this;
+    const devices = this.told.devices;
+    fill(this.devices, devices.length ? devices.map((device) => this.device(device)) : h("p", { class: "soft", text: t("system.off") }));
+  }
+
+  device(device) {
+    const { t } = this;
+    const total = device.memory_total ?? 0;
+    const free = device.memory_free ?? 0;
+    const models = [...(device.models ?? [])].sort((a, b) => b.bytes - a.bytes);
+    const held = models.reduce((sum, model) => sum + model.bytes, 0);
+    const other = Math.max(0, total - free - held);
+    const pieces = [
+      ...models.map((model, index) => ({ name: model.name, bytes: model.bytes, sort: `is-model-${index % 4}`, next: model.next_out })),
+      other > 0 && { name: t("system.other"), bytes: other, sort: "is-other" },
+      free > 0 && { name: t("system.free"), bytes: free, sort: "is-free" },
+    ].filter(Boolean);
+    const name = device.name || device.lane;
+    return h("article", { class: "device" },
+      h("header", { class: "device-head" }, h("h3", { text: device.lane === "library" ? t("system.lane.library") : name }),
+        h("span", { class: ["device-state", "soft", "small", `is-${device.state}`], text: t(`system.state.${device.state}`, {}, device.state) }), h("span", { class: "grow" }),
+        total > 0 && h("span", { class: "soft small number", text: t("system.memory", { used: bytes(total - free), total: bytes(total) }) })),
+      total > 0 && bar(t("system.bar", { name }), pieces, total),
+      total > 0 && legend(pieces, t("system.next")),
+      total > 0 && !models.length && device.lane !== "library" && h("p", { class: "soft small", text: t("system.idle") }));
+  }
+
+  drawDisk() {
+    const { t } = this;
+    const { free, total, outputs = 0, models = 0 } = this.told.disk;
+    const pieces = [
+      { name: t("system.models"), bytes: models, sort: "is-model-0" }, { name: t("system.outputs"), bytes: outputs, sort: "is-model-1" },
+      { name: t("system.rest"), bytes: Math.max(0, total - free - outputs - models), sort: "is-other" }, { name: t("system.free"), bytes: free, sort: "is-free" },
+    ].filter((piece) => piece.bytes > 0);
+    fill(this.disk, h("div", { class: "device" }, bar(t("system.disk.bar"), pieces, total), legend(pieces)));
+  }
+
+  drawServer() {
+    const { t, told, me } = this;
+    const queue = told?.queue;
+    fill(this.server, facts([
+      [t("system.version"), told?.version, told?.version],
+      [t("system.uptime"), told && duration(told.uptime)],
+      [t("system.queue"), queue && t("system.queue.told", { running: number(queue.running ?? 0), waiting: number(queue.waiting ?? 0) })],
+      [t("system.user"), me?.name], [t("system.scopes"), me && SCOPES.filter((scope) => me.scopes.includes(scope)).map((scope) => t(`system.scope.${scope}`)).join(", ")],
+    ], this.context.copy), h("button", { type: "button", class: "system-out", text: t("system.signout"), on: { click: () => this.signOut() } }));
+  }
+
+  async signOut() {
+    try {
+      await this.context.api.delete("/api/session");
+    } catch (error) {
+      return this.context.complain(error);
+    }
+    this.close();
+    this.context.events.close();
+    fill(this.element, h("div", { class: "nothing" }, h("p", { text: this.t("system.signedout") })));
+  }
+
+  // --------------------------------------------------------------------------------------------------------- log
+
+  async loadLog() {
+    try {
+      const { lines } = await this.context.api.get("/api/system/log", { lines: LINES });
+      this.lines = lines;
+    } catch (error) {
+      this.lines = null;
+      return fill(this.log, h("li", { class: "wrong", text: this.context.saying(error) }));
+    }
+    if (!this.closed) this.drawLog();
+  }
+
+  drawLog() {
+    if (!this.lines) return;
+    const entries = this.lines.filter((entry) => !this.only || /^(warn|error|crit)/i.test(entry.level));
+    const key = JSON.stringify([entries.length, entries.at(-1), this.only]);
+    if (key === this.logKey) return;
+    this.logKey = key;
+    fill(this.log, entries.length ? entries.map(({ at, level, message }) => h("li", { class: `is-${level.toLowerCase()}` },
+      h("time", { class: "number", text: at ? clock(at) : "", title: at ? moment(at) : null }), h("span", { class: "log-text", text: message }))) : h("li", { class: "soft", text: this.t("system.log.empty") }));
+    if (this.follow) this.log.scrollTop = this.log.scrollHeight;
+  }
+
+  logText() {
+    return (this.lines ?? []).map(({ at, level, message }) => [at && new Date(at * 1000).toISOString(), level, message].filter(Boolean).join(" ")).join("\n");
+  }
+
+  scrolled() {
+    const atEnd = this.log.scrollTop + this.log.clientHeight > this.log.scrollHeight - 24;
+    if (atEnd !== this.follow) this.setFollow(atEnd);
+  }
+
+  setFollow(follow) {
+    this.follow = follow;
+    this.followButton.setAttribute("aria-pressed", String(follow));
+    if (follow) this.log.scrollTop = this.log.scrollHeight;
+  }
+
+  // ---------------------------------------------------------------------------------------------------- settings
+
+  async loadSettings() {
+    try {
+      this.drawSettings(await this.context.api.get("/api/settings"));
+    } catch (error) {
+      fill(this.settings, h("p", { class: "wrong", text: this.context.saying(error) }));
+    }
+  }
+
+  drawSettings(told) {
+    const { t, context } = this;
+    const list = h("datalist", { id: fresh("models") });
+    const wrong = h("p", { class: "wrong", role: "alert", hidden: true });
+    const change = async (value) => {
+      wrong.hidden = true;
+      model.removeAttribute("aria-invalid");
+      try {
+        this.drawSettings(await context.api.patch("/api/settings", { model: value }));
+        context.toast({ text: t("system.settings.saved", { name: t("system.setting.model"), value }), undo: () => change(told.model) });
+      } catch (error) {
+        wrong.textContent = context.saying(error.problems?.[0] ?? error);
+        wrong.hidden = false;
+        model.setAttribute("aria-invalid", "true");
+      }
+    };
+    let typing = 0;
+    const find = async () => {
+      const { items } = await context.api.get("/api/models", { q: model.value === told.model ? "" : model.value, kind: "checkpoint", runs: true, limit: 20 });
+      fill(list, items.map((item) => h("option", { value: item.name })));
+    };
+    const model = h("input", {
+      type: "text", list: list.id, value: told.model, autocomplete: "off", spellcheck: "false",
+      on: { focus: find, input: () => { clearTimeout(typing); typing = setTimeout(find, 120); }, change: () => model.value.trim() && change(model.value.trim()) },
+    });
+    const others = Object.entries(told).filter(([name]) => name !== "model");
+    fill(this.settings, h("div", { class: "setting" }, h("label", { class: "setting-row" },
+      h("span", { class: "setting-name" }, t("system.setting.model"), h("small", { class: "soft", text: t("system.setting.model.help") })), model, list), wrong),
+    h("div", { class: "setting-fixed" }, facts(others.map(([name, value]) => [t(`system.setting.${name}`, {}, name.replaceAll("_", " ")), saidOf(t, value)]), context.copy),
+      h("p", { class: "soft small", text: t("system.settings.fixed") })));
+  }
+
+  // ------------------------------------------------------------------------------------------------------- users
+
+  async loadUsers() {
+    try {
+      this.drawUsers((await this.context.api.get("/api/users")).items);
+    } catch (error) {
+      fill(this.users, h("p", { class: "wrong", text: this.context.saying(error) }));
+    }
+  }
+
+  drawUsers(users) {
+    const { t } = this;
+    fill(this.users, users.length ? h("ul", { class: "users" }, users.map((user) => h("li", { class: "user" },
+      h("div", { class: "grow" }, h("strong", { text: user.name }), h("p", { class: "soft small", text: [(user.scopes ?? []).map((scope) => t(`system.scope.${scope}`)).join(", "), user.created && moment(user.created)].filter(Boolean).join(" · ") })),
+      h("button", { type: "button", class: "quiet", aria: { label: `${t("system.users.remove")}: ${user.name}` }, text: t("system.users.remove"), on: { click: () => this.removing(user) } })))) : h("p", { class: "soft small prose", text: t("system.users.none") }),
+    h("button", { type: "button", class: "users-add", on: { click: () => this.adding() } }, icon("plus"), h("span", { text: t("system.users.add") })));
+  }
+
+  adding() {
+    const { t, context } = this;
+    dialog(t("system.users.add"), (body, close) => {
+      const name = h("input", { type: "text", required: true, autofocus: true, maxlength: "32", pattern: "[a-z0-9][a-z0-9._\\-]*", autocomplete: "off", spellcheck: "false" });
+      const scopes = SCOPES.map((scope) => [scope, h("input", { type: "checkbox", checked: scope === "read" || scope === "generate" })]);
+      const wrong = h("p", { class: "wrong", role: "alert", hidden: true });
+      put(body, h("form", { class: "form", on: { submit: async (event) => {
+        event.preventDefault();
+        try {
+          const user = await context.api.post("/api/users", { name: name.value.trim(), scopes: scopes.filter(([, box]) => box.checked).map(([scope]) => scope) });
+          close();
+          this.loadUsers();
+          this.showKey(user);
+        } catch (error) {
+          wrong.textContent = context.saying(error.problems?.[0] ?? error);
+          wrong.hidden = false;
+        }
+      } } },
+      h("label", { class: "form-row" }, h("span", { text: t("system.users.name") }), name, h("small", { class: "soft", text: t("system.users.name.help") })),
+      h("fieldset", { class: "form-set" }, h("legend", { text: t("system.users.scopes") }), scopes.map(([scope, box]) => h("label", { class: "check-row" }, box, h("span", { text: t(`system.scope.${scope}`) })))),
+      wrong, h("div", { class: "form-acts" }, h("button", { type: "submit", class: "main", text: t("system.users.add") }))));
+    }, { className: "small" });
+  }
+
+  showKey({ name, key }) {
+    const { t, context } = this;
+    dialog(t("system.users.key", { name }), (body, close) => put(body, h("div", { class: "form" },
+      h("p", { text: t("system.users.key.once", { name }) }), h("p", { class: "key" }, h("code", { text: key })),
+      h("div", { class: "form-acts" }, h("button", { type: "button", class: "quiet", text: t("system.users.done"), on: { click: () => close() } }),
+        h("button", { type: "button", class: "main", autofocus: true, on: { click: () => context.copy(key) } }, icon("copy"), h("span", { text: t("system.users.copy") }))))));
+  }
+
+  removing(user) {
+    const { t, context } = this;
+    dialog(t("system.users.remove"), (body, close) => put(body, h("div", { class: "form" }, h("p", { text: t("system.users.sure", { name: user.name }) }),
+      h("div", { class: "form-acts" }, h("button", { type: "button", class: "quiet", autofocus: true, text: t("frame.close"), on: { click: () => close() } }),
+        h("button", { type: "button", class: "main", text: t("system.users.remove"), on: { click: async () => {
+          close();
+          try {
+            await context.api.delete(`/api/users/${encodeURIComponent(user.name)}`);
+            context.toast({ text: t("system.users.removed", { name: user.name }) });
+          } catch (error) {
+            context.complain(error);
+          }
+          this.loadUsers();
+        } } })))), { className: "small" });
+  }
+
+  close() {
+    this.closed = true;
+    clearInterval(this.timer);
+  }
+}
+
+/** One bar of pieces by their bytes. */
+function bar(label, pieces, total) {
+  return h("div", { class: "bytes-bar", role: "img", aria: { label: `${label}: ${pieces.map((piece) => `${piece.name} ${bytes(piece.bytes)}`).join(", ")}` } },
+    pieces.map((piece) => h("span", { class: ["bytes-piece", piece.sort, piece.next && "is-next"], title: `${piece.name} · ${bytes(piece.bytes)}`, style: { "flex-grow": piece.bytes / total } })));
+}
+
+function legend(pieces, next = "") {
+  return h("ul", { class: "legend" }, pieces.map((piece) => h("li", {}, h("span", { class: ["swatch", piece.sort, piece.next && "is-next"], aria: { hidden: "true" } }),
+    h("span", { class: "cut", text: piece.name, title: piece.name }), h("span", { class: "number soft", text: bytes(piece.bytes) }), piece.next && h("span", { class: "legend-next", text: next }))));
+}
+
+const clock = (at) => new Date(at * 1000).toTimeString().slice(0, 8);
+
+function saidOf(t, value) {
+  if (typeof value === "boolean") return t(value ? "system.true" : "system.false");
+  if (Array.isArray(value)) return value.join(", ") || t("system.nothing");
+  if (typeof value === "number") return number(value, 2);
+  return value === "" ? t("system.nothing") : String(value);
+}

@@ -1,0 +1,265 @@
+"""The library over HTTP: found among thousands, told without a path, corrected for good, worked on by jobs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from native import Api, studio
+from PIL import Image
+
+from bottega.library import Entry
+from bottega.library.about import About
+from bottega.library.disk import Stamp, stamp_of
+
+HOSTILE = "<img src=x onerror=alert(1)>"
+KINDS = ("checkpoint", "lora", "embedding", "vae")
+FAMILIES = ("sd1", "sdxl", "llama", "")
+
+
+@pytest.fixture(scope="module")
+def shelf(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("shelf")
+
+
+@pytest.fixture(scope="module")
+def api(tmp_path_factory: pytest.TempPathFactory, shelf: Path) -> Iterator[Api]:
+    """A server with 240 models on record, of which only the records exist, and one whose files do."""
+    with studio(tmp_path_factory.mktemp("home")) as opened:
+        catalog = opened.shop.catalog
+        catalog.put([record(shelf, number) for number in range(240)])
+        catalog.put([pictured(shelf)])
+        yield opened
+
+
+def record(shelf: Path, number: int) -> Entry:
+    return Entry(
+        shelf / "deep" / f"model {number:03}.safetensors",
+        shelf,
+        Stamp(number * 7919 % 1000, number, number),
+        kind=KINDS[number % 4],
+        family=FAMILIES[number // 4 % 4],
+        verdict="refused" if number % 40 == 39 else "unusual" if number % 40 == 38 else "clean",
+        error="cut short" if number % 40 == 39 else "",
+    )
+
+
+def pictured(shelf: Path) -> Entry:
+    """A LoRA that says hostile things of itself, with a picture beside it."""
+    path = shelf / f"{HOSTILE}.safetensors".replace("/", "_")
+    path.write_bytes(b"a model")
+    preview = path.with_suffix(".preview.png")
+    Image.new("RGB", (1000, 500), "olive").save(preview)
+    about = About(title=HOSTILE, description=f"{HOSTILE} and more", triggers=("olive",), preview=str(preview))
+    return replace(Entry(path, shelf, stamp_of(path)), kind="lora", family="sd1", about=about, sha256="a" * 64)
+
+
+def only(api: Api, query: str) -> Any:
+    (item,) = api.get(f"/models?{query}")["items"]
+    return item
+
+
+def test_every_model_is_on_one_page_and_none_on_two(api: Api) -> None:
+    found, next = [], ""
+    while True:
+        page = api.get(f"/models?limit=50&sort=size{next}")
+        found += page["items"]
+        if page["next"] is None:
+            break
+        next = f"&after={page['next']}"
+    assert len(found) == len({each["id"] for each in found}) == page["total"] == 241 + 1 - 6  # 6 are refused
+    assert [each["size"] for each in found] == sorted((each["size"] for each in found), reverse=True)
+    assert api.get("/models?limit=5&offset=100&sort=size")["items"] == found[100:105]
+
+
+@pytest.mark.parametrize(
+    ("query", "wanted"),
+    [
+        ("kind=lora", {"kind": "lora"}),
+        ("kind=LoRA&family=SDXL", {"kind": "lora", "family": "sdxl"}),
+        ("medium=text", {"family": "llama"}),
+        ("verdict=refused", {"verdict": "refused", "error": "cut short"}),
+        ("runs=true", {"name": "starter-image"}),
+        ("q=model%20111", {"name": "model 111"}),
+    ],
+)
+def test_models_are_found_by_what_they_are(api: Api, query: str, wanted: dict[str, Any]) -> None:
+    items = api.get(f"/models?limit=500&{query}")["items"]
+    assert items
+    for item in items:
+        assert {name: item[name] for name in wanted} == wanted
+
+
+def test_facets_count_what_a_click_on_them_would_show(api: Api) -> None:
+    for query in (
+        "",
+        "kind=lora",
+        "kind=lora&family=sd1",
+        "medium=image&verdict=unusual",
+        "q=model",
+        "favourite=false",
+    ):
+        facets = api.get(f"/models/facets?{query}")
+        assert facets["total"] == api.get(f"/models?{query}")["total"]
+        for facet in ("kind", "family", "medium", "verdict"):
+            others = "&".join(part for part in query.split("&") if part and not part.startswith(f"{facet}="))
+            for value, count in facets[facet].items():
+                assert api.get(f"/models?limit=1&{others}&{facet}={value}")["total"] == count, (query, facet, value)
+
+
+@pytest.mark.parametrize(
+    ("query", "field"),
+    [
+        ("limit=0", "limit"), ("limit=501", "limit"), ("sort=path", "sort"), ("kindd=lora", "kindd"),
+        ("after=nonsense", "after"), ("after=W10", "after"), ("offset=-1", "offset"), ("runs=maybe", "runs"),
+        ("after=WyJzaXplIiwxXQ&sort=size", "after"), ("after=WyJuYW1lIiwiYSIsMV0&sort=size", "after"),
+    ],
+)  # fmt: skip
+def test_what_can_not_be_asked_for_is_refused_by_name(api: Api, query: str, field: str) -> None:
+    status, error = api.refused("GET", f"/models?{query}")
+    assert status == 422 and field in [each["field"] for each in error["problems"]]
+
+
+def test_a_model_tells_what_it_is_and_nothing_of_where_it_lies(api: Api, shelf: Path) -> None:
+    item = only(api, "q=olive")
+    told = api.get(f"/models/{item['id']}")
+    assert told["name"] == HOSTILE and told["about"]["title"] == HOSTILE, "as text, whatever it says"
+    assert told["fits"]["checkpoint"], "the checkpoints of its family"
+    for path in ("/models?limit=500&sort=kind", f"/models/{item['id']}", "/models?verdict=refused"):
+        assert str(shelf.parent) not in json.dumps(api.get(path))
+
+
+@pytest.mark.parametrize("id", ["0" * 16, "..%2f..%2fx", "0" * 15, "G" * 16, "%2e%2e", "a" * 400])
+def test_what_is_no_model_is_not_found(api: Api, id: str) -> None:
+    for path in (f"/models/{id}", f"/models/{id}/preview", f"/models/{id}/form"):
+        assert api.refused("GET", path)[0] in (400, 404, 414, 422)
+
+
+# --- previews
+
+
+def test_the_picture_beside_a_model_is_drawn_anew(api: Api, shelf: Path) -> None:
+    item = only(api, "q=olive")
+    assert item["preview"]
+    answer = api("GET", f"/models/{item['id']}/preview?size=128")
+    assert answer.headers["content-type"] == "image/webp" and answer.body[8:12] == b"WEBP"
+    assert answer.headers["x-content-type-options"] == "nosniff"
+    assert api("GET", f"/models/{item['id']}/preview?size=128").body == answer.body
+    assert api("GET", f"/models/{item['id']}/preview?size=128", if_none_match=answer.headers["etag"]).status == 304
+    assert api("GET", f"/models/{item['id']}/preview?size=256", if_none_match=answer.headers["etag"]).status == 200
+
+
+@pytest.mark.parametrize("what", ["html", "svg", "bomb", "link", "gone"])
+def test_nothing_but_a_picture_of_the_shelf_is_shown(api: Api, shelf: Path, tmp_path: Path, what: str) -> None:
+    preview = shelf / f"{what}.png"
+    secret = tmp_path / "private.png"
+    Image.new("RGB", (64, 64)).save(secret)
+    if what == "link":
+        preview.symlink_to(secret)
+    elif what == "bomb":
+        preview.write_bytes(b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR\0\0\xea`\0\0\xea`\x08\2\0\0\0" + bytes(100))
+    elif what != "gone":
+        preview.write_bytes(f"<{what}><script>alert(1)</script>".encode())
+    entry = replace(record(shelf, 900 + len(what)), path=shelf / f"{what}.ckpt", about=About(preview=str(preview)))
+    api.shop.catalog.put([entry])
+    item = only(api, f"q={what}&limit=1&sort=best")
+    assert api.refused("GET", f"/models/{item['id']}/preview")[0] in (404, 422)
+
+
+# --- what the user says
+
+
+def test_what_is_said_of_a_model_stays_and_wins(api: Api) -> None:
+    item = only(api, "q=model%20200")
+    said = {"tags": ["Good  one", "good one"], "favourite": True, "note": " mine ", "corrected": {"family": "SDXL"}}
+    told = api("PATCH", f"/models/{item['id']}", said).json
+    assert (told["tags"], told["favourite"], told["note"]) == (["good one"], True, "mine")
+    assert told["family"] == "sdxl" and told["corrected"] == {"family": "sdxl"}
+    assert told["header_says"] == {"family": item["family"]}
+    assert [each["id"] for each in api.get("/models?tag=Good%20One")["items"]] == [item["id"]]
+    assert api.get("/models/facets")["tag"] == {"good one": 1}
+    again = api("PATCH", f"/models/{item['id']}", {"corrected": {}}).json
+    assert again["family"] == item["family"] and again["tags"] == ["good one"]
+
+
+@pytest.mark.parametrize(
+    ("said", "field"),
+    [
+        ({"corrected": {"family": "no such"}}, "corrected.family"),
+        ({"corrected": {"kind": "thing"}}, "corrected.kind"),
+        ({"corrected": {"path": "/etc"}}, "corrected.path"),
+        ({"tags": ["x" * 61]}, "tags.0"),
+        ({"note": "x" * 10_001}, "note"),
+        ({"favourite": "yes"}, "favourite"),
+        ({"path": "/etc/passwd"}, "path"),
+    ],
+    ids=str,
+)
+def test_what_can_not_be_said_is_refused_by_name(api: Api, said: dict[str, Any], field: str) -> None:
+    item = only(api, "q=model%20201")
+    status, error = api.refused("PATCH", f"/models/{item['id']}", said)
+    assert status == 422 and error["problems"][0]["field"] == field
+
+
+# --- work on the shelves
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["../evil", "..", ".hidden", "a/b", "a\\b", "/etc/x", "con", "NUL.x", "x.", "x ", " x", "", "a\0b", "e\u0301x",
+     "x" * 121, "a:b", "a*b", "a\nb"],
+)  # fmt: skip
+def test_nothing_is_written_under_a_name_that_is_no_plain_one(api: Api, name: str) -> None:
+    item = only(api, "q=model%20200")
+    before = api.get("/jobs")["total"]
+    for path, body in (
+        (f"/models/{item['id']}/convert", {"name": name}),
+        ("/models/merge", {"models": [item["id"], item["id"]], "name": name}),
+    ):
+        status, error = api.refused("POST", path, body)
+        assert status in (400, 422) and (status == 400 or error["problems"][0]["field"] == "name"), (name, error)
+    assert api.get("/jobs")["total"] == before
+
+
+def test_a_link_in_the_home_leads_no_work_out_of_it(api: Api, tmp_path: Path) -> None:
+    item = only(api, "q=starter")
+    models = api.shop.settings.models
+    models.mkdir(exist_ok=True)
+    (models / "checkpoints").symlink_to(tmp_path)
+    status, error = api.refused("POST", f"/models/{item['id']}/convert", {"name": "mine"})
+    (models / "checkpoints").unlink()
+    assert status == 422 and error["problems"][0]["field"] == "name"
+
+
+def test_work_on_the_shelves_is_a_job_that_tells_no_path(api: Api, shelf: Path) -> None:
+    starter = only(api, "q=starter")["id"]
+    lora = only(api, "q=olive")["id"]
+    merge = {"models": [starter], "loras": [{"id": lora, "weight": 0.5}], "name": "mix"}
+    for path, body, kind in (
+        ("/models/scan", {}, "scan"),
+        ("/models/get", {"reference": "civitai:123"}, "get"),
+        (f"/models/{starter}/convert", {"name": "mine", "dtype": "fp16"}, "convert"),
+        ("/models/merge", merge, "merge"),
+        (f"/models/{starter}/hash", {}, "hash"),
+    ):
+        told = api.post(path, body, 202)
+        assert (told["kind"], told["state"], told["recipe"]) == (kind, "waiting", None)
+        text = json.dumps([told, api.get(f"/jobs/{told['id']}")])
+        assert str(shelf.parent) not in text and str(api.shop.settings.home) not in text
+
+
+def test_only_who_may_manage_works_on_the_shelves(api: Api) -> None:
+    starter = only(api, "q=starter")["id"]
+    maker, keeper = api.user("maker"), api.user("keeper", "read", "manage")
+    assert maker.get("/models")["total"]
+    for path in ("/models/scan", f"/models/{starter}/hash"):
+        assert maker.refused("POST", path, {})[0] == 403
+        keeper.post(path, {}, 202)
+    assert maker.refused("PATCH", f"/models/{starter}", {"favourite": True})[0] == 403
+    assert keeper.post("/models/get", {"reference": "hf:org/name"}, 202)["kind"] == "get"
+    for address in ("https://example.org/x.safetensors", "http://169.254.169.254/", "file:///etc/passwd"):
+        assert keeper.refused("POST", "/models/get", {"reference": address})[0] == 403
