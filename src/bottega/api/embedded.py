@@ -1,4 +1,4 @@
-"""Pictures that come with a request, as bytes, as text or as an address: checked before a pixel is decoded."""
+"""Pictures that come inside of a request, as bytes or as text: checked before a pixel is decoded."""
 
 from __future__ import annotations
 
@@ -77,9 +77,9 @@ def picture_of(content: bytes, field: str) -> Picture:
 
 
 def picture_from(text: str, field: str, settings: Settings) -> Picture:
-    """A picture from base64, bare or in a `data:` address, or from where it lies, if the settings allow that.
+    """A picture from base64, bare or in a `data:` address, or from the site that an `https:` address names.
 
-    Raises InvalidRecipe for what is none.
+    Blocks while it is fetched. Raises InvalidRecipe for what is none.
     """
     if is_address(text):
         return picture_of(fetched(text, field, settings), field)
