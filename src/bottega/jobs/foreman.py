@@ -25,6 +25,8 @@ from bottega.jobs.wire import Pipe, identity, kernel_kills, lives, messages, res
 
 RETRY_EVERY = 1.0  # seconds, while the disk is full or something else here does not work
 
+SMALLER = "make something smaller, or use a smaller model"
+
 log = logging.getLogger(__name__)
 
 
@@ -80,7 +82,8 @@ class Foreman:
     makes a job's request complete just before it is begun (None: there is nothing left to do for it), and
     `on_made(job, told)` keeps an output and answers with the event that is recorded of it. `folder(job)` is where its
     outputs go, `together(lane)` how many jobs that are alike are given to a worker at once. `settings` are what a
-    worker is told before anything else, `logs` is the folder for what it prints.
+    worker is told before anything else, `logs` is the folder for what it prints, `environment(lane)` what it finds in
+    its environment.
     """
 
     def __init__(
@@ -95,7 +98,7 @@ class Foreman:
         settings: Mapping[str, Any],
         logs: Path,
         together: Callable[[str], int] = lambda lane: 1,
-        environment: Mapping[str, str] | None = None,
+        environment: Callable[[str], Mapping[str, str]] | None = None,
         limits: Limits | None = None,
     ) -> None:
         self.queue = queue
@@ -195,6 +198,7 @@ class Lane:
         self._heard_at = self._since = 0.0
         self._term_at: float | None = None
         self._ending = ""
+        self._full = False  # whether it is ended because of its memory
         self._crashes = 0
         self._start_at = 0.0
         self._stop_by: float | None = None
@@ -331,6 +335,7 @@ class Lane:
             return
         taken = resident(self._process.pid)
         if (limits.memory and taken > limits.memory) or _memory_is_short(limits.spare, taken):
+            self._full = True
             self._kill("it took more memory than there is")
 
     def _spawn(self) -> None:
@@ -341,7 +346,7 @@ class Lane:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=errors,
-                env=self.foreman.environment,
+                env=self.foreman.environment(self.name) if self.foreman.environment else None,
                 start_new_session=True,  # a Ctrl-C in the server's terminal is not for it
             )
         assert process.stdin is not None and process.stdout is not None
@@ -482,6 +487,7 @@ class Lane:
         try:
             code = process.wait(timeout=self.foreman.limits.leave)
         except subprocess.TimeoutExpired:
+            self._ending = self._ending or "it said what no worker says"
             process.kill()
             code = process.wait()
         process.stdout.close()
@@ -493,11 +499,14 @@ class Lane:
         was_ready, self._ready = self._ready, False
         self._process = self._pipe = None
         self._term_at = None
-        queue, counts = self.foreman.queue, not (outside or self._stop_by is not None)
+        queue, full, self._full = self.foreman.queue, self._full, False
+        counts = not (outside or self._stop_by is not None)
         hands, self._working = self._working, {}
         for id, working in hands.items():
             if working.stop_by is not None:
                 self._owed[id] = partial(queue.cancelled, id)
+            elif full and working.job.attempt > 1:
+                self._owed[id] = partial(queue.fail, id, Failed("OutOfMemory", f"the worker was ended: {why}", SMALLER))
             else:
                 # Whoever kills a worker from outside says nothing against the job that it had in hand.
                 self._owed[id] = partial(queue.requeue, id, why, counts=counts)

@@ -604,7 +604,7 @@ class Queue:
                 what = f"the job {job.id} that it was to follow has {_past(state)}"
                 why = f": {event.what}" if isinstance(event, Failed) else ""
                 self._end(follower, FAILED, Failed("DependencyFailed", what + why, "retry that one, then this one"))
-        if self._ended > self.keep + 500:
+        if self._ended > self.keep + self.keep // 40:  # not one by one
             self._prune()
 
     def _prune(self) -> None:

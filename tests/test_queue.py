@@ -1,0 +1,447 @@
+"""The queue keeps every job that it took, in order and fairly, through crashes of whoever works with it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bottega.events import Done, Failed, Made, Note, Result, Started, Step
+from bottega.jobs.job import MAKE, KeyReused, QueueError, QueueFull, UnknownJob, WrongState
+from bottega.jobs.lock import HomeBusy, HomeLock
+from bottega.jobs.queue import Queue
+
+DONE = Done("d", 1, 0.5)
+
+
+@pytest.fixture
+def queue(tmp_path: Path) -> Iterator[Queue]:
+    queue = Queue(tmp_path / "queue.sqlite")
+    yield queue
+    queue.close()
+
+
+def put(queue: Queue, title: str = "a", owner: str = "ann", **more: Any) -> str:
+    return queue.submit("make", {"recipe": {"prompt": title}}, lane=MAKE, owner=owner, title=title, **more).id
+
+
+def take(queue: Queue, most: int = 1) -> list[str]:
+    return [job.id for job in queue.lease(MAKE, "w", most=most)]
+
+
+def kinds(queue: Queue, id: str) -> list[str]:
+    return [told.event["event"] for told in queue.events(job=id)]
+
+
+# --- the life of a job -----------------------------------------------------------------------------------------------
+
+
+def test_a_job_goes_through_its_states_and_its_events_tell_it(queue: Queue) -> None:
+    id = put(queue)
+    assert queue.job(id).state == "waiting"
+    (job,) = queue.lease(MAKE, "worker")
+    assert (job.id, job.state, job.attempt) == (id, "running", 1)
+    queue.record(id, [Started("d", 1), Step("sample", 1, 2), Made(0, "", "s", "d", 1, 8, 8, output="o")])
+    queue.finish(id, DONE)
+    assert queue.job(id).state == "done"
+    assert kinds(queue, id) == ["queued", "started", "made", "done"]
+    numbers = [told.number for told in queue.events()]
+    assert numbers == sorted(set(numbers))
+
+
+def test_what_is_submitted_and_told_is_there_after_the_process_was_killed(tmp_path: Path) -> None:
+    program = """
+import os, sys
+from pathlib import Path
+from bottega.events import Started
+from bottega.jobs.queue import Queue
+queue = Queue(Path(sys.argv[1]))
+for number in range(20):
+    job = queue.submit("make", {"n": number}, lane="make", owner="ann", title=str(number))
+    print(job.id, flush=True)
+(job,) = queue.lease("make", "1:1")
+queue.record(job.id, [Started("d", 1)])
+print("told", flush=True)
+os.kill(os.getpid(), 9)
+"""
+    path = tmp_path / "queue.sqlite"
+    ran = subprocess.run([sys.executable, "-c", program, path], stdout=subprocess.PIPE, text=True)
+    assert ran.returncode == -signal.SIGKILL
+    *ids, told = ran.stdout.split()
+    assert told == "told"
+    queue = Queue(path)
+    assert [job.id for job in queue.jobs(states=("waiting", "running"))] == ids
+    assert queue.job(ids[0]).state == "running"
+    assert [job.id for job, _ in queue.running()] == ids[:1]
+    assert "started" in kinds(queue, ids[0])
+    queue.close()
+
+
+def test_numbers_of_events_never_come_twice_even_those_that_were_only_told(tmp_path: Path) -> None:
+    path = tmp_path / "queue.sqlite"
+    queue = Queue(path)
+    id, heard = put(queue), []
+    take(queue)
+    queue.listen(heard.append)
+    queue.record(id, [Step("sample", done, 9) for done in range(9)])
+    del queue  # it is not closed, as in a crash
+    again = Queue(path)
+    put(again)
+    assert max(told.number for told in again.events()) > max(told.number for told in heard)
+    again.close()
+
+
+def test_listeners_hear_of_what_is_on_disk_in_order(queue: Queue, tmp_path: Path) -> None:
+    heard = []
+    other = sqlite3.connect(tmp_path / "queue.sqlite", check_same_thread=False)
+
+    def hear(told: Any) -> None:
+        if told.event["event"] != "step":
+            assert other.execute("SELECT 1 FROM events WHERE number = ?", (told.number,)).fetchone()
+        heard.append(told.number)
+
+    end = queue.listen(hear)
+    id = put(queue)
+    take(queue)
+    queue.record(id, [Started("d", 1), Step("sample", 1, 2), Note("n"), Step("sample", 2, 2)])
+    queue.finish(id, DONE)
+    end()
+    put(queue)
+    assert len(heard) == 6 and heard == sorted(heard)
+    other.close()
+
+
+def test_events_can_be_had_again_from_any_point(queue: Queue) -> None:
+    first, second = put(queue), put(queue, owner="bob")
+    queue.cancel(first)
+    everything = queue.events()
+    assert queue.events(everything[0].number) == everything[1:]
+    assert [told.job for told in queue.events(owner="bob")] == [second]
+    assert queue.events(limit=1) == everything[:1]
+    assert queue.events(queue.last_event) == []
+
+
+def test_progress_and_the_time_left_come_from_the_steps(tmp_path: Path) -> None:
+    now = [100.0]
+    queue = Queue(tmp_path / "q", clock=lambda: now[0])
+    id = put(queue)
+    take(queue)
+    queue.record(id, [Started("d", 2), Step("sample", 0, 10)])
+    now[0] += 5
+    queue.record(id, [Step("sample", 5, 10)])
+    job = queue.job(id)
+    assert job.progress == {"phase": "sample", "done": 5, "total": 10, "image": 0}
+    assert job.eta == pytest.approx(5 + 10)  # the rest of this picture, and the other one
+    queue.finish(id, DONE)
+    assert (queue.job(id).progress, queue.job(id).eta) == (None, None)
+    queue.close()
+
+
+# --- whose turn it is ------------------------------------------------------------------------------------------------
+
+
+def test_owners_take_turns_and_priority_goes_before_all(queue: Queue) -> None:
+    a = [put(queue, f"a{n}") for n in range(3)]
+    b = [put(queue, f"b{n}", owner="bob") for n in range(2)]
+    urgent = put(queue, "u", owner="bob", priority=5)
+    assert [take(queue)[0] for _ in range(6)] == [urgent, a[0], b[0], a[1], b[1], a[2]]
+
+
+def test_a_job_can_be_moved_before_another_and_to_the_end(queue: Queue) -> None:
+    a, b, c = (put(queue, name) for name in "abc")
+    queue.move(c, a)
+    assert [job.id for job in queue.jobs(states=("waiting",))] == [c, a, b]
+    queue.move(c, None)
+    assert [job.id for job in queue.jobs(states=("waiting",))] == [a, b, c]
+    queue.prioritise(b, 1)
+    queue.move(a, b)  # takes its priority too, or it would not come before it
+    assert [take(queue)[0] for _ in range(3)] == [a, b, c]
+
+
+def test_moving_for_ever_finds_room_for_ever(queue: Queue) -> None:
+    a, b, c = (put(queue, name) for name in "abc")
+    for _ in range(200):
+        b, c = c, b
+        queue.move(b, c)
+    assert [job.id for job in queue.jobs(states=("waiting",))] == [a, b, c]
+
+
+def test_pages_of_jobs_follow_each_other(queue: Queue) -> None:
+    ids = [put(queue, str(number), priority=number % 3) for number in range(10)]
+    newest = queue.jobs(limit=4)
+    assert [job.id for job in newest] == ids[:5:-1]
+    assert [job.id for job in queue.jobs(limit=4, before=newest[-1].id)] == ids[5:1:-1]
+    in_line, page = [], queue.jobs(states=("waiting",), limit=4)
+    while page:
+        in_line += [job.id for job in page]
+        page = queue.jobs(states=("waiting",), limit=4, before=page[-1].id)
+    assert in_line == [job.id for job in queue.jobs(states=("waiting",))]
+    assert sorted(in_line) == sorted(ids)
+
+
+def test_jobs_that_are_alike_are_taken_together(queue: Queue) -> None:
+    a, b, c, d = (put(queue, name, alike=kind) for name, kind in zip("abcd", "xyxx", strict=True))
+    assert take(queue, most=4) == [a, c, d]
+    assert take(queue, most=4) == [b]
+
+
+def test_nothing_is_begun_while_all_is_paused(queue: Queue) -> None:
+    id = put(queue)
+    queue.pause_all()
+    assert queue.paused and take(queue) == [] and queue.waiting(MAKE) == 0
+    queue.resume_all()
+    assert take(queue) == [id]
+
+
+# --- steering --------------------------------------------------------------------------------------------------------
+
+
+def test_pause_resume_cancel_and_retry(queue: Queue) -> None:
+    id = put(queue)
+    assert queue.pause(id).state == "paused"
+    assert take(queue) == []
+    assert queue.resume(id).state == "waiting"
+    assert queue.cancel(id).state == "cancelled"
+    assert queue.cancel(id).state == "cancelled"
+    assert queue.retry(id).state == "waiting"
+    assert take(queue) == [id]
+    with pytest.raises(WrongState, match="running"):
+        queue.pause(id)
+    with pytest.raises(WrongState, match="running"):
+        queue.retry(id)
+    assert queue.cancel(id).cancelling
+    assert queue.cancelled(id).state == "cancelled"
+
+
+def test_a_job_that_nobody_knows(queue: Queue) -> None:
+    for call in (queue.job, queue.cancel, queue.pause, queue.retry):
+        with pytest.raises(UnknownJob, match="no job 'x'"):
+            call("x")
+
+
+def test_the_same_key_is_the_same_job_and_never_another(queue: Queue) -> None:
+    first = put(queue, "a", key="k")
+    assert put(queue, "a", key="k") == first
+    assert put(queue, "a", key="k", owner="bob") != first
+    with pytest.raises(KeyReused, match="another request"):
+        put(queue, "b", key="k")
+    # What was drawn on the way makes no other request of it.
+    same = {"draft": 1}
+    drawn = queue.submit("make", {"seed": 1}, lane=MAKE, owner="ann", key="d", same=same)
+    assert queue.submit("make", {"seed": 2}, lane=MAKE, owner="ann", key="d", same=same) == drawn
+
+
+def test_a_full_queue_takes_no_more_and_each_owner_has_a_share(tmp_path: Path) -> None:
+    queue = Queue(tmp_path / "q", cap=3)
+    queue.quota = {"bob": 1}.get
+    known = put(queue, key="k")
+    put(queue, owner="bob")
+    with pytest.raises(QueueFull, match="as many as you may have") as full:
+        put(queue, owner="bob")
+    assert full.value.retry_after > 0
+    put(queue)
+    with pytest.raises(QueueFull, match="all there is room for"):
+        put(queue)
+    assert put(queue, key="k") == known  # it was taken before
+    take(queue)
+    put(queue)
+    queue.close()
+
+
+# --- jobs that wait for others ---------------------------------------------------------------------------------------
+
+
+def test_what_waits_for_a_job_begins_when_that_is_done(queue: Queue) -> None:
+    first = put(queue, "first")
+    second = put(queue, "second", after=(first,))
+    third = put(queue, "third", after=(first, second))
+    assert take(queue) == [first] and take(queue) == []
+    queue.finish(first, DONE)
+    assert take(queue) == [second] and take(queue) == []
+    queue.finish(second, Result({"x": 1}))
+    assert queue.job(second).result == {"x": 1}
+    assert take(queue) == [third]
+    assert put(queue, after=(first,)) in take(queue)
+
+
+def test_a_job_that_fails_takes_what_waits_for_it_along_and_says_why(queue: Queue) -> None:
+    first = put(queue)
+    second = put(queue, after=(first,))
+    third = put(queue, after=(second,))
+    take(queue)
+    queue.fail(first, Failed("SaveError", "the disk is full", "free some space"))
+    assert queue.job(first).error == {"error": "SaveError", "what": "the disk is full", "remedy": "free some space"}
+    for id in (second, third):
+        job = queue.job(id)
+        assert job.state == "failed" and job.error is not None
+        assert "the disk is full" in job.error["what"]
+    with pytest.raises(WrongState, match="has failed"):
+        put(queue, after=(first,))
+    with pytest.raises(UnknownJob):
+        put(queue, after=("nobody",))
+    queue.retry(first)
+    queue.retry(second)
+    assert take(queue) == [first] and take(queue) == []
+
+
+def test_cancelling_what_others_wait_for_fails_them(queue: Queue) -> None:
+    first = put(queue)
+    second = put(queue, after=(first,))
+    queue.cancel(first)
+    error = queue.job(second).error
+    assert error is not None and "has been cancelled" in error["what"]
+
+
+# --- workers that end ------------------------------------------------------------------------------------------------
+
+
+def test_a_job_that_crashes_its_worker_is_tried_three_times(queue: Queue) -> None:
+    id = put(queue)
+    for attempt in (1, 2, 3):
+        assert take(queue) == [id]
+        assert queue.job(id).attempt == attempt
+        queue.requeue(id, "it ended with SIGSEGV", counts=True)
+    job = queue.job(id)
+    assert job.state == "failed" and job.error is not None
+    assert job.error["what"].startswith("the worker crashed 3 times on it")
+    assert kinds(queue, id) == ["queued", "retried", "retried", "failed"]
+
+
+def test_being_broken_off_from_outside_is_no_attempt_and_keeps_the_place(queue: Queue) -> None:
+    id, other = put(queue), put(queue)
+    for _ in range(5):
+        assert take(queue) == [id]
+        queue.requeue(id, "the server ended", counts=False)
+    assert queue.job(id).attempt == 0
+    assert [job.id for job in queue.jobs(states=("waiting",))] == [id, other]
+    take(queue)
+    queue.cancel(id)
+    assert queue.requeue(id, "the server ended", counts=False).state == "cancelled"
+
+
+def test_what_comes_late_changes_nothing(queue: Queue) -> None:
+    id = put(queue)
+    take(queue)
+    queue.finish(id, DONE)
+    queue.fail(id, Failed("X", "late"))
+    queue.requeue(id, "late", counts=True)
+    queue.cancelled(id)
+    assert queue.job(id).state == "done"
+    assert kinds(queue, id).count("done") == 1
+
+
+# --- the file --------------------------------------------------------------------------------------------------------
+
+
+def test_old_jobs_are_forgotten_with_all_that_was_said_of_them(tmp_path: Path) -> None:
+    queue = Queue(tmp_path / "q", keep=40)
+    ids = []
+    for _ in range(60):
+        ids.append(put(queue, key=str(len(ids)), same={"n": len(ids)}))
+        take(queue)
+        queue.finish(ids[-1], DONE)
+    assert 40 <= queue.counts()["done"] <= 41
+    with pytest.raises(UnknownJob):
+        queue.job(ids[0])
+    assert queue.job(ids[-1]).state == "done"
+    assert queue.events(job=ids[0]) == []
+    queue.close()
+
+
+def test_a_damaged_file_is_told_after_an_unclean_end_and_a_newer_one_always(tmp_path: Path) -> None:
+    path = tmp_path / "queue.sqlite"
+    queue = Queue(path)
+    for number in range(300):
+        put(queue, "x" * 500 + str(number))
+    queue._read.close()
+    queue._write.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    queue._write.close()
+    content = bytearray(path.read_bytes())
+    middle = len(content) // 2 // 4096 * 4096
+    content[middle : middle + 4096] = b"\xff" * 4096
+    path.write_bytes(content)
+    with pytest.raises(QueueError, match="damaged"):
+        Queue(path)
+    path.unlink()
+    Queue(path).close()
+    with sqlite3.connect(path) as connection:
+        connection.execute("PRAGMA user_version = 99")
+    connection.close()
+    with pytest.raises(QueueError, match="newer Bottega"):
+        Queue(path)
+
+
+def test_many_threads_lose_and_double_nothing(queue: Queue) -> None:
+    done: list[str] = []
+    asked: list[str] = []
+    lock, stop = threading.Lock(), threading.Event()
+
+    def ask(owner: str) -> None:
+        for number in range(20):
+            id = put(queue, f"{owner}{number}", owner=owner)
+            with lock:
+                asked.append(id)
+
+    def do() -> None:
+        while not stop.is_set() or queue.waiting(MAKE):
+            for id in take(queue):
+                queue.record(id, [Started("d", 1), Step("sample", 1, 1)])
+                queue.finish(id, DONE)
+                with lock:
+                    done.append(id)
+
+    workers = [threading.Thread(target=do) for _ in range(3)]
+    clients = [threading.Thread(target=ask, args=(f"o{n}",)) for n in range(8)]
+    for thread in (*workers, *clients):
+        thread.start()
+    for thread in clients:
+        thread.join()
+    stop.set()
+    for thread in workers:
+        thread.join()
+    assert sorted(done) == sorted(asked) and len(set(done)) == 160
+    assert queue.counts() == {"done": 160}
+
+
+# --- one server to a home --------------------------------------------------------------------------------------------
+
+
+def test_a_home_has_one_server_and_the_other_is_told_where_it_is(tmp_path: Path) -> None:
+    with HomeLock(tmp_path):
+        (tmp_path / "serve.json").write_text('{"url": "http://127.0.0.1:7680", "pid": 1, "key": "k"}')
+        with pytest.raises(HomeBusy, match=r"already at http://127\.0\.0\.1:7680") as busy, HomeLock(tmp_path):
+            raise AssertionError
+        assert busy.value.url == "http://127.0.0.1:7680"
+    with HomeLock(tmp_path):
+        pass
+
+
+def test_the_lock_of_a_killed_server_holds_nobody_up(tmp_path: Path) -> None:
+    program = """
+import os, sys
+from pathlib import Path
+from bottega.jobs.lock import HomeLock
+HomeLock(Path(sys.argv[1])).__enter__()
+print("held", flush=True)
+sys.stdin.read()
+"""
+    holder = subprocess.Popen(
+        [sys.executable, "-c", program, tmp_path], stdout=subprocess.PIPE, stdin=subprocess.PIPE, text=True
+    )
+    assert holder.stdout is not None and holder.stdin is not None
+    with holder:
+        assert holder.stdout.readline() == "held\n"
+        with pytest.raises(HomeBusy), HomeLock(tmp_path):
+            raise AssertionError
+        holder.kill()
+    assert os.path.getsize(tmp_path / "serve.lock")  # it could not tidy up
+    with HomeLock(tmp_path):
+        pass
