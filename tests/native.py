@@ -79,7 +79,8 @@ def studio(home: Path, *, working: bool = False) -> Iterator[Api]:
     """A server whose starter model is on record; where nothing is `working` jobs stay where they are put."""
     home.mkdir(parents=True, exist_ok=True)
     settings = Settings(home, outputs=home / "outputs")
-    (home / "devices.json").write_text(json.dumps({"for": f"{__version__} {settings.device}", "facts": FACTS}))
+    if not working:
+        (home / "devices.json").write_text(json.dumps({"for": f"{__version__} {settings.device}", "facts": FACTS}))
     shop = Workshop(settings)
     scan(shop.catalog, [STARTER_SHELF], all_recognisers())
     if working:
