@@ -11,7 +11,7 @@ from typing import Any
 
 import httpx
 import pytest
-from door_server import PROMPT, Server, serving
+from door_server import PROMPT, Server, serving, until
 from PIL import Image
 
 from bottega.api.access.accounts import Accounts
@@ -186,9 +186,8 @@ def test_a_job_that_somebody_stops_ends_the_wait(api: httpx.Client, server: Serv
 
     thread = threading.Thread(target=ask)
     thread.start()
-    while api.get("/sdapi/v1/progress").json()["state"]["sampling_step"] == 0:
-        threading.Event().wait(0.05)
-    api.post("/sdapi/v1/interrupt")
+    (job,) = until(server.running)
+    server.cancel(job)
     thread.join()
     (answer,) = answers
     assert answer.status_code >= 400 and "stopped" in answer.json()["error"]["message"]
@@ -200,23 +199,17 @@ def test_a_stream_whose_client_goes_away_ends_its_job(api: httpx.Client, server:
     body = {**QUICK, "steps": 500, "stream": True, "partial_images": 1}
     with server.client() as own, own.stream("POST", "/v1/images/generations", json=body) as answer:
         assert answer.headers["Content-Type"].startswith("text/event-stream")
-        while api.get("/sdapi/v1/progress").json()["state"]["job_count"] == 0:
-            threading.Event().wait(0.05)
-    for _ in range(600):
-        if api.get("/sdapi/v1/progress").json()["state"]["job_count"] == 0:
-            return
-        threading.Event().wait(0.05)
-    raise AssertionError("the job goes on without anybody who waits for it")
+        until(server.running)
+    assert server.open_jobs() == 1  # the client may come back
+    until(lambda: server.open_jobs() == 0)
 
 
 @slow
 def test_a_failure_in_the_middle_of_a_stream_is_one_event(api: httpx.Client, server: Server) -> None:
     body = {**QUICK, "steps": 500, "stream": True, "partial_images": 1}
     with api.stream("POST", "/v1/images/generations", json=body) as answer:
-        with server.client() as other:
-            while other.get("/sdapi/v1/progress").json()["state"]["sampling_step"] == 0:
-                threading.Event().wait(0.05)
-            other.post("/sdapi/v1/interrupt")
+        (job,) = until(server.running)
+        server.cancel(job)
         lines = [line for line in answer.iter_lines() if line.startswith("data:")]
     assert '"error"' in lines[-1] and "stopped" in lines[-1]
 
