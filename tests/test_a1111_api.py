@@ -179,6 +179,10 @@ def test_what_is_left_out_is_said_in_info(api: httpx.Client) -> None:
         ({"prompt": ""}, "prompt"),
         ({"steps": "many"}, "steps"),
         ({"override_settings": {"sd_vae": "no-such-vae"}}, "no-such-vae"),
+        ({"override_settings": {"rho": 0.05}}, "rho"),  # which only shows when the job runs
+        ({"steps": 501}, "steps"),
+        ({"batch_size": 13, "n_iter": 5}, "batch_size"),
+        ({"width": 8192, "height": 4096}, "width"),
     ],
 )
 def test_what_cannot_be_made_is_said_in_a1111s_envelope(api: httpx.Client, body: dict[str, Any], word: str) -> None:

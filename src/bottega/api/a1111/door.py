@@ -11,7 +11,7 @@ from typing import Any
 
 from fastapi import Request
 
-from bottega.api import models
+from bottega.api import caps, models
 from bottega.api.a1111 import answer
 from bottega.api.a1111.asked import Making
 from bottega.api.a1111.lists import title
@@ -111,6 +111,7 @@ class Door:
 
     async def _submit(self, draft: Recipe, owner: str) -> Job:
         try:
+            caps.check(draft)
             return await asyncio.to_thread(self.workshop.submit, draft, owner=owner)
         except InvalidRecipe as error:
             raise renamed(error, NAMES) from None
