@@ -167,6 +167,12 @@ def test_a_port_that_is_taken_is_named_with_a_remedy(bottega: Command) -> None:
     assert f"port {port} of 127.0.0.1 is in use" in ran.err and "--port" in ran.err
 
 
+def test_small_answers_are_sent_at_once() -> None:
+    for one in listen("127.0.0.1", 0):
+        with one:
+            assert one.proto == socket.IPPROTO_TCP  # or asyncio leaves Nagle's algorithm on: 40 ms for each answer
+
+
 def test_a_port_that_is_taken_in_ipv6_is_taken() -> None:
     if not socket.has_ipv6:
         pytest.skip("this machine has no IPv6")
