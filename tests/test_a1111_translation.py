@@ -90,6 +90,13 @@ def test_numbers_may_be_texts_and_what_is_unknown_is_ignored() -> None:
     assert "secret" not in repr(asked)
 
 
+def test_a_field_that_is_null_is_not_asked_for() -> None:
+    nothing = {**dict.fromkeys(TextToImage.model_fields), "prompt": "a red house"}
+    assert text(**nothing).recipe.canonical() == text().recipe.canonical()
+    nothing = {**dict.fromkeys(ImageToImage.model_fields), "prompt": "a red house"}
+    assert picture(**nothing).recipe.canonical() == picture().recipe.canonical()
+
+
 def test_a_subseed_of_minus_one_is_drawn() -> None:
     seeds = {text(subseed=-1, subseed_strength=0.3).recipe.knobs["variation_seed"] for _ in range(3)}
     assert len(seeds) == 3
