@@ -48,6 +48,7 @@ COMMANDS: dict[str, dict[str, str]] = {
         "serve --link": "print a new link for the server that runs",
     },
     "users": {"users add|list|remove|key": "let others use the server, each with a key of their own"},
+    "jobs": {"jobs [list|show|cancel|...]": "show and steer what waits, runs and has run"},
     "doctor": {"doctor": "tell what this machine has and what it can do"},
     "bench": {"bench [WHAT]": "measure how fast this machine makes pictures, or something else"},
 }
