@@ -5,9 +5,10 @@ from __future__ import annotations
 import shutil
 import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -25,7 +26,10 @@ addEventListener("securitypolicyviolation", (event) => console.error("CSP", even
 
 @dataclass
 class Watched:
-    """What a page did that it should not have done: errors on the console, requests to other hosts, failed loads."""
+    """What a page did that it should not have done: errors on the console, requests to other hosts, failed loads.
+
+    `allowed` are parts of console messages that a test expects: Chromium tells every answer of 400 and above as one.
+    """
 
     origin: str
     wrong: list[str] = field(default_factory=list)
@@ -73,7 +77,7 @@ def watched_page(browser: Browser, origin: str, **options: Any) -> Iterator[tupl
         yield context.new_page(), watched
     finally:
         context.close()
-    assert watched.wrong == []
+    assert watched.wrong == [], "\n".join(watched.wrong)
 
 
 @contextmanager
@@ -94,4 +98,13 @@ def serving(app: Any, host: str = "127.0.0.1") -> Iterator[str]:
         listening.close()
 
 
-Opened = Callable[..., Any]
+def link_into(home: Path, origin: str) -> str:
+    """An address that signs one browser in to the server that runs on this home, as `bottega serve` prints it."""
+    from bottega.api.access.accounts import Accounts
+    from bottega.settings import Settings
+
+    accounts = Accounts(Settings(home).accounts)
+    try:
+        return f"{origin}/?token={accounts.new_link()}"
+    finally:
+        accounts.close()

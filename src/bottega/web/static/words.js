@@ -19,6 +19,9 @@ export function t(key, values = {}, fallback = key) {
 
 const locale = () => (language() === "zh" ? "zh-CN" : "en");
 
+/** The keys that one of the languages has no words for; settings and the like have their own names in English. */
+export const untold = () => Object.keys(words.en).filter((key) => !(key in words.zh));
+
 /** A number as people write it. */
 export const number = (value, digits = 0) =>
   new Intl.NumberFormat(locale(), { maximumFractionDigits: digits }).format(value);

@@ -8,6 +8,8 @@ export class Jobs {
     this.api = api;
     this.known = new Map();
     this.watchers = new Set();
+    this.sent = new Set(); // what was handed in and not answered yet
+    this.asking = new Set();
     this.ready = new Promise((resolve) => { this._ready = resolve; });
     stream.listen((event) => this._hear(event));
     stream.onState((state) => { if (state === "open") this.refresh(); });
@@ -25,11 +27,43 @@ export class Jobs {
     return [...this.known.values()].filter((job) => OPEN.has(job.state)).sort(inOrder);
   }
 
-  /** Takes in a job as the server, or an optimistic caller, tells it. */
+  /** Takes in a job as a request was answered; events may have overtaken it, and what is over stays over. */
+  take(job) {
+    const known = this.known.get(job.id);
+    return known && !OPEN.has(known.state) && OPEN.has(job.state) && known.attempt === job.attempt ? known : this.put(job);
+  }
+
+  /** Changes what is known of a job. */
   put(job, event = null) {
     this.known.set(job.id, { ...this.known.get(job.id), ...job });
     for (const run of [...this.watchers]) run(this.known.get(job.id), event);
     return this.known.get(job.id);
+  }
+
+  /**
+   * Hands a recipe in. It stands in the list at once, under an id of this page's own; `named(before, after)` is told
+   * when the server has given it another one. Throws what the server says is wrong with it.
+   */
+  async send(recipe, shown, named = () => {}) {
+    this.count = (this.count ?? 0) + 1;
+    const id = `local${this.count}`;
+    this.put({ id, local: true, kind: "make", state: "waiting", created: Date.now() / 1000, position: Infinity, priority: 0, recipe: shown });
+    const sent = this.api.post("/api/jobs", { recipe }, { headers: { "Idempotency-Key": key() } });
+    this.sent.add(sent);
+    try {
+      const job = await sent;
+      this.known.delete(id);
+      named(id, job.id);
+      // Events may have overtaken the answer.
+      const known = this.known.get(job.id);
+      this.put(known && known.state !== "waiting" ? { ...job, ...known } : job);
+      return job;
+    } catch (error) {
+      this.drop(id);
+      throw error;
+    } finally {
+      this.sent.delete(sent);
+    }
   }
 
   /** Forgets a job that never came to be. */
@@ -47,7 +81,7 @@ export class Jobs {
     } catch { return; } // the stream tries again, and so will this
     const listed = new Set(list.items.map((job) => job.id));
     const unheard = this.open().filter((job) => !listed.has(job.id) && !job.local);
-    for (const job of list.items) this.put(job);
+    for (const job of list.items) this.take(job);
     await Promise.all(unheard.map(async (job) => {
       try { this.put(await this.api.get(`/api/jobs/${job.id}`)); } catch { this.drop(job.id); }
     }));
@@ -61,15 +95,25 @@ export class Jobs {
     if (!job) {
       // Somebody else's tab, or the command line, has queued it: the list says what it is.
       if (event.kind === "done" || event.kind === "failed" || event.kind === "cancelled") return;
-      if (this._asking?.has(event.job)) return;
-      this._asking = (this._asking || new Set()).add(event.job);
-      try { this.put(await this.api.get(`/api/jobs/${event.job}`), event); } catch { /* gone again */ }
-      this._asking.delete(event.job);
+      if (this.asking.has(event.job)) return;
+      this.asking.add(event.job);
+      try {
+        await Promise.allSettled([...this.sent]); // it may be one of ours, whose answer the event has overtaken
+        const told = await this.api.get(`/api/jobs/${event.job}`);
+        this.put(told, event);
+      } catch { /* gone again */ }
+      this.asking.delete(event.job);
+      return;
+    }
+    if (event.kind === "changed" && event.what !== "cancelling") {
+      try { this.take(await this.api.get(`/api/jobs/${event.job}`)); } catch { /* gone */ }
       return;
     }
     this.put({ id: event.job, ...changed(job, event) }, event);
   }
 }
+
+const key = () => [...crypto.getRandomValues(new Uint8Array(16))].map((byte) => byte.toString(16).padStart(2, "0")).join("");
 
 const inOrder = (one, other) =>
   (other.state === "running") - (one.state === "running") || other.priority - one.priority || one.position - other.position || one.created - other.created;
@@ -82,8 +126,8 @@ function changed(job, event) {
     case "done": return { state: "done", ended: event.at };
     case "failed": return { state: "failed", ended: event.at, error: { error: event.error, what: event.what, remedy: event.remedy } };
     case "cancelled": return { state: "cancelled", ended: event.at };
-    case "retried": return { state: "waiting", attempt: event.attempt, progress: null };
-    case "paused": case "resumed": return { state: event.kind === "paused" ? "paused" : "waiting" };
+    case "changed": return { cancelling: true };
+    case "retried": return { state: "waiting", attempt: event.attempt, progress: null, cancelling: false, error: null };
     default: return {};
   }
 }

@@ -112,7 +112,7 @@ export class Stage {
     style.width = `${this.width * scale}px`;
     style.height = `${this.height * scale}px`;
     style.transform = `translate(${left}px, ${top}px)`;
-    this.picture.classList.toggle("is-close", scale * devicePixelRatio >= SMOOTH);
+    this.picture.classList.toggle("is-close", this.view.scale > 0 && scale * devicePixelRatio >= SMOOTH);
     this.element.classList.toggle("is-zoomed", this.view.scale > 0);
   }
 

@@ -1,12 +1,561 @@
 // The room where things are made: what is asked for on the left, what comes of it on the right.
 
-import { h, put } from "../dom.js";
+import { fill, h, paint, put } from "../dom.js";
+import { compare } from "../parts/beside.js";
+import { complain, fold, stepper } from "../parts/controls.js";
+import { icon } from "../parts/icons.js";
+import { draftOf, EMPTY, inputsOf, presets, recipeOf, sizeOf, takes } from "../parts/make/draft.js";
+import { Result } from "../parts/make/result.js";
+import { Settings } from "../parts/make/settings.js";
+import { catchPictures, offer, Start } from "../parts/make/start.js";
+import { Easel } from "../parts/mask.js";
+import { modelPicker } from "../parts/picker.js";
+import { menu } from "../parts/popover.js";
+import { PromptField } from "../parts/prompt.js";
+import { recipeOf as madeFrom, recipeView } from "../parts/recipe.js";
+
+const KEEP_AFTER = 200; // ms after the last change
+const PLAN_AFTER = 500;
+const LARGEST_SEED = Number.MAX_SAFE_INTEGER;
+const DRAWN = 2 ** 32; // seeds that the dice draws from, as A1111's do
+const MOST = 64; // pictures of one job
+const USUAL_MODEL = "starter-image"; // until somebody chooses another one
+
+const words = {
+  en: {
+    "room.make": "Make",
+    "make.prompt": "Prompt", "make.prompt.hint": "What shall it show?", "make.negative": "Negative prompt", "make.negative.hint": "What shall it not show?", "make.negative.none": "none",
+    "make.size": "Size", "make.width": "Width", "make.height": "Height", "make.swap": "Swap width and height", "make.shapes": "Shapes", "make.shape.default": "As the model likes it",
+    "make.count": "How many", "make.seed": "Seed", "make.seed.random": "random", "make.dice": "A random seed each time", "make.seed.keep": "Take the seed of this picture",
+    "make.go": "Make", "make.stop": "Stop", "make.ask": "What to make",
+    "make.key.make": "Make it", "make.key.stop": "Stop what is being made", "make.key.prompt": "Write in the prompt", "make.key.weight": "Make the words at the cursor weigh more or less",
+    "make.key.before": "The picture to the left", "make.key.after": "The picture to the right", "make.key.compare": "Compare two pictures", "make.key.recipe": "Show the recipe", "make.key.delete": "Delete the picture", "make.key.zoom": "Zoom", "make.key.model": "Choose a model",
+    "make.gone": "The model {name} is not on the shelf; the chosen one stays", "make.taken": "Settings taken from the picture", "make.stopped": "Stopped", "make.unmade": "This model starts from no picture", "make.recipe": "Recipe", "make.nomodel": "No model on the shelves runs; get one in the Library",
+    "make.task": "Makes",
+  },
+  zh: {
+    "room.make": "创作",
+    "make.prompt": "提示词", "make.prompt.hint": "想看到什么？", "make.negative": "负面提示词", "make.negative.hint": "不想看到什么？", "make.negative.none": "无",
+    "make.size": "尺寸", "make.width": "宽", "make.height": "高", "make.swap": "交换宽和高", "make.shapes": "形状", "make.shape.default": "模型的默认尺寸",
+    "make.count": "数量", "make.seed": "种子", "make.seed.random": "随机", "make.dice": "每次随机种子", "make.seed.keep": "使用这张图片的种子",
+    "make.go": "生成", "make.stop": "停止", "make.ask": "要生成什么",
+    "make.key.make": "生成", "make.key.stop": "停止生成", "make.key.prompt": "编辑提示词", "make.key.weight": "调整光标处词语的权重",
+    "make.key.before": "左边的图片", "make.key.after": "右边的图片", "make.key.compare": "比较两张图片", "make.key.recipe": "显示配方", "make.key.delete": "删除图片", "make.key.zoom": "缩放", "make.key.model": "选择模型",
+    "make.gone": "书架上没有模型 {name}；保留当前模型", "make.taken": "已采用图片的设置", "make.stopped": "已停止", "make.unmade": "这个模型不能从图片开始", "make.recipe": "配方", "make.nomodel": "书架上没有可运行的模型；请到“书库”获取",
+    "make.task": "任务",
+  },
+};
+
+class Make {
+  constructor(element, context) {
+    Object.assign(this, { element, context, t: context.t, form: null, forms: null });
+    this.draft = { ...structuredClone(EMPTY), ...context.store.get("draft", {}) };
+    this.fields = new Map(); // the fields of a recipe by their names, for what the server says is wrong with them
+  }
+
+  async open() {
+    const { context } = this;
+    this.build();
+    const heard = (run) => (...given) => run(...given).catch((error) => context.complain(error));
+    this.result = new Result(context, {
+      reuse: heard((output, what) => this.reuse(output, what)), vary: heard((output, strength, count) => this.vary(output, strength, count)),
+      start: heard((output) => this.startFrom(output)), mask: heard((output) => this.startFrom(output, true)), recipe: heard((output) => this.showRecipe(output)),
+      compare: (one, other) => compare(context, one, other), example: (prompt, go) => this.example(prompt, go), again: (job) => this.send(job.recipe),
+      varies: () => Boolean(this.form?.knobs.some((knob) => knob.name === "variation_strength")), changed: () => this.drawFoot(),
+    });
+    this.element.append(this.ask, this.result.element);
+    this.uncatch = catchPictures(this.element, (given) => this.take(given), (text) => this.start.wrong(text));
+    this.keys();
+    const shown = this.result.open();
+    await Promise.all([this.loadForm(), shown.catch((error) => context.complain(error))]);
+    if (this.draft.init) this.measure();
+    await this.arrive(context.state);
+    if (!matchMedia("(pointer: coarse)").matches && !this.draft.prompt) this.prompt.focus();
+    return { unmount: () => this.close(), show: (state) => this.arrive(state) };
+  }
+
+  close() {
+    this.keep();
+    this.uncatch();
+    this.result.close();
+    this.prompt.close();
+    this.negative.close();
+    this.easel?.close();
+    clearTimeout(this.keeping);
+    clearTimeout(this.planning);
+    removeEventListener("pagehide", this.keepNow);
+  }
+
+  /** Another room, or a link, has sent an output or a model here. */
+  async arrive(state) {
+    if (!state.output && !state.model) return;
+    const { api, complain, go } = this.context;
+    go("make", {}, { replace: true });
+    try {
+      if (state.model) return await this.takeModel(await api.get(`/api/models/${state.model}`));
+      const output = await api.get(`/api/outputs/${state.output}`);
+      if (state.as === "recipe") await this.reuse(output, "all");
+      else await this.startFrom(output, state.as === "mask");
+    } catch (error) { complain(error); }
+  }
+
+  /** From now on it is made with this model. */
+  async takeModel(model) {
+    this.draft.model = plain(model);
+    this.picker.set(this.draft.model);
+    this.picker.wrong("");
+    const formed = this.loadForm();
+    this.changed();
+    this.prompt.recount();
+    this.negative.recount();
+    await formed;
+  }
+
+  // --------------------------------------------------------------------------------------------------------- the form
+
+  build() {
+    const { t, context, draft } = this;
+    const { api, store } = context;
+    const ask = {
+      tokens: (text, signal) => api.post("/api/tokens", { text, ...(this.draft.model ? { model: this.draft.model.id } : {}) }, { signal }),
+      names: async (kind, text) => (await api.get("/api/models", { kind, q: text, limit: 8 })).items,
+    };
+    this.prompt = new PromptField({ label: t("make.prompt"), placeholder: t("make.prompt.hint"), rows: 4, ask, changed: (text) => { this.draft.prompt = text; this.right("prompt"); this.changed(false); } });
+    this.negative = new PromptField({ label: t("make.negative"), placeholder: t("make.negative.hint"), rows: 2, ask, changed: (text) => { this.draft.negative = text; this.right("negative"); this.negativeFold.line(text || t("make.negative.none")); this.changed(false); } });
+    this.negative.label.classList.add("unseen");
+    this.negativeFold = fold(t("make.negative"), { open: store.get("open.negative", false), toggled: (open) => { store.set("open.negative", open); this.negative._grow(); } });
+    this.negativeFold.element.classList.add("is-first");
+    this.negativeFold.body.append(this.negative.element);
+    this.prompt.value = draft.prompt;
+    this.negative.value = draft.negative;
+    this.negativeFold.line(draft.negative || t("make.negative.none"));
+
+    this.picker = modelPicker({
+      find: (q, limit) => api.get("/api/models", { q, limit, runs: true }),
+      familyName: (model) => this.forms?.families.find((family) => family.id === model.family)?.title ?? model.family,
+      chosen: (model) => { this.takeModel(model); },
+    });
+    if (draft.model) this.picker.set(draft.model);
+    this.settings = new Settings({ store, changed: () => this.changed() });
+    this.start = new Start({ store, take: (blob) => this.take({ blob }), paint: () => this.paintMask(), changed: () => { this.drawSize(); this.changed(); } });
+    this.start.draw(draft);
+
+    this.stop = h("button", { type: "button", class: "stop", hidden: true, on: { click: () => this.halt() } }, icon("stop"), h("span", { text: t("make.stop") }), h("kbd", { text: "Esc" }));
+    this.go = h("button", { type: "submit", class: "main go", aria: { keyshortcuts: "Control+Enter" } }, h("span", { text: t("make.go") }), h("kbd", { text: `${/Mac|iPhone|iPad/.test(navigator.platform) ? "⌘" : "Ctrl"} Enter` }));
+    this.wrongPlace = h("p", { class: "wrong", role: "alert", hidden: true });
+    this.planPlace = h("p", { class: "plan small", role: "status", hidden: true });
+    this.ask = h("form", { class: "ask", novalidate: true, aria: { label: t("make.ask") }, on: { submit: (event) => { event.preventDefault(); this.make(); } } },
+      h("div", { class: "ask-body" },
+        h("div", { class: "ask-words" }, this.prompt.element, this.negativeFold.element),
+        this.picker.element, this.sizeAndSeed(), h("div", { class: "folds" }, this.start.element, this.settings.elements)),
+      h("div", { class: "ask-foot" }, this.planPlace, this.wrongPlace, h("div", { class: "row" }, this.go, this.stop)));
+
+    const simple = (field) => ({ wrong: (text) => field.wrong(text), focus: () => field.focus() });
+    const text = (field, opened) => ({ wrong: (told) => complain(field.text, field.wrong, told), focus: () => field.focus(), fold: opened });
+    this.fields = new Map([
+      ["prompt", { ...text(this.prompt), name: t("make.prompt") }], ["negative", { ...text(this.negative, this.negativeFold), name: t("make.negative") }],
+      ["model", simple(this.picker)], ["count", simple(this.count)],
+      ["sampling.seed", simple(this.seed)], ["size", simple(this.size)], ["size.width", simple(this.size)], ["size.height", simple(this.size)],
+      ["inputs", { ...simple(this.start), fold: this.start.fold }], ["sampling.strength", { ...simple(this.start.strength), fold: this.start.fold }],
+    ]);
+    for (const field of [this.prompt, this.negative]) { field.wrong.className = "wrong"; field.wrong.hidden = true; }
+    this.keepNow = () => this.keep();
+    addEventListener("pagehide", this.keepNow);
+  }
+
+  sizeAndSeed() {
+    const { t } = this;
+    const side = (name) => h("input", {
+      type: "number", class: "number", min: "64", max: "8192", step: "8", inputmode: "numeric", aria: { label: t(`make.${name}`) },
+      on: {
+        input: (event) => { const value = Number(event.target.value); if (value) { this.draft.size = { ...sizeOf(this.draft, this.form), [name]: value }; this.size.wrong(""); this.changed(); } },
+        change: () => this.drawSize(),
+        keydown: (event) => {
+          const sign = { ArrowUp: 1, ArrowDown: -1 }[event.key];
+          if (!sign || event.ctrlKey) return;
+          event.preventDefault();
+          const now = sizeOf(this.draft, this.form);
+          this.draft.size = { ...now, [name]: Math.min(8192, Math.max(64, Math.round(now[name] / 8) * 8 + sign * (event.shiftKey ? 64 : 8))) };
+          this.drawSize();
+          this.changed();
+        },
+      },
+    });
+    const [width, height] = [side("width"), side("height")];
+    const wrong = h("p", { class: "wrong", hidden: true });
+    const shapes = h("button", { type: "button", class: "shapes", title: t("make.shapes"), aria: { label: t("make.shapes") } });
+    const swap = h("button", { type: "button", class: "quiet", title: t("make.swap"), aria: { label: t("make.swap") }, on: { click: () => { const now = sizeOf(this.draft, this.form); this.setSize({ width: now.height, height: now.width }); } } }, icon("swap", 14));
+    const box = h("div", { class: "joined" }, width, swap, height);
+    this.size = { width, height, shapes, wrong: (text) => { complain(width, wrong, text); }, focus: () => width.focus() };
+    menu(shapes, () => [
+      { text: `${t("make.shape.default")}`, checked: !this.draft.size, run: () => this.setSize(null) },
+      ...presets(this.form).map((one) => ({ text: `${one.shape}   ${one.width} × ${one.height}`, checked: Boolean(this.draft.size) && this.draft.size.width === one.width && this.draft.size.height === one.height, run: () => this.setSize({ width: one.width, height: one.height }) })),
+    ], { label: t("make.shapes"), className: "number" });
+
+    this.count = stepper({ label: t("make.count"), low: 1, high: MOST, changed: (value) => { this.draft.count = value; this.count.wrong(""); this.changed(); } });
+    this.count.element.classList.add("count-field");
+    this.count.set(this.draft.count);
+
+    const seedWrong = h("p", { class: "wrong", hidden: true });
+    const seed = h("input", {
+      type: "text", class: "number", inputmode: "numeric", id: "make-seed", placeholder: t("make.seed.random"), autocomplete: "off", spellcheck: "false",
+      on: {
+        input: () => { const told = seedOf(seed.value); this.draft.seed = told; this.seed.wrong(""); drawDice(); this.changed(false); },
+        change: () => { if (this.draft.seed === null) seed.value = ""; },
+        keydown: (event) => {
+          const sign = { ArrowUp: 1, ArrowDown: -1 }[event.key];
+          if (!sign || event.ctrlKey || this.draft.seed === null || typeof this.draft.seed === "string") return;
+          event.preventDefault();
+          this.setSeed(Math.max(0, Math.min(LARGEST_SEED, Number(this.draft.seed) + sign)));
+        },
+      },
+    });
+    const dice = h("button", { type: "button", class: "quiet", title: t("make.dice"), aria: { label: t("make.dice") }, on: { click: () => this.setSeed(null) } }, icon("dice"));
+    const keepSeed = h("button", { type: "button", class: "quiet", title: t("make.seed.keep"), aria: { label: t("make.seed.keep") }, on: { click: () => { const output = this.result.shown?.output; if (output) this.setSeed(output.seed); } } }, icon("reuse"));
+    const drawDice = () => dice.setAttribute("aria-pressed", String(this.draft.seed === null));
+    this.seed = { input: seed, draw: () => { seed.value = this.draft.seed ?? ""; drawDice(); }, wrong: (text) => complain(seed, seedWrong, text), focus: () => seed.focus(), keepSeed };
+    this.seed.draw();
+    return h("div", { class: "measures" },
+      h("div", { class: "field size-field" }, h("span", { class: "label", text: t("make.size") }), h("div", { class: "row size-row" }, box, shapes), wrong),
+      this.count.element,
+      h("div", { class: "field seed-field" }, h("label", { class: "label", for: "make-seed", text: t("make.seed") }), h("div", { class: "joined" }, seed, dice, keepSeed), seedWrong));
+  }
+
+  setSize(size) { this.draft.size = size; this.size.wrong(""); this.drawSize(); this.changed(); }
+
+  setSeed(seed) { this.draft.seed = seed; this.seed.draw(); this.seed.wrong(""); this.changed(); }
+
+  drawSize() {
+    const size = sizeOf(this.draft, this.form);
+    this.size.width.value = size.width;
+    this.size.height.value = size.height;
+    const shape = h("span", { class: "shape" });
+    const scale = 16 / Math.max(size.width, size.height);
+    paint(shape, { width: `${Math.max(4, size.width * scale)}px`, height: `${Math.max(4, size.height * scale)}px` });
+    fill(this.size.shapes, h("span", { class: "shape-box" }, shape), icon("chevron", 12));
+  }
+
+  /** Puts a whole draft into the form. */
+  fillIn(draft) {
+    this.draft = draft;
+    this.prompt.value = draft.prompt;
+    this.negative.value = draft.negative;
+    this.negativeFold.line(draft.negative || this.t("make.negative.none"));
+    this.count.set(draft.count);
+    this.seed.draw();
+    if (draft.model) this.picker.set(draft.model);
+    this.drawForm();
+    this.right();
+    this.changed();
+  }
+
+  drawForm() {
+    const able = !this.form || takes(this.form, "init");
+    this.start.draw(this.draft, { able });
+    this.start.element.hidden = !able && !this.draft.init;
+    if (this.form) this.settings.draw(this.form, this.forms, this.draft);
+    this.drawSize();
+  }
+
+  async loadForm() {
+    const { api, complain } = this.context;
+    try {
+      this.forms ??= await api.get("/api/forms");
+      if (!this.draft.model) {
+        const { items } = await api.get("/api/models", { runs: true, limit: 50 });
+        const model = items.find((one) => one.name === USUAL_MODEL) ?? items[0];
+        if (!model) return this.picker.wrong(this.t("make.nomodel"));
+        this.draft.model = plain(model);
+      }
+      this.picker.set(this.draft.model);
+      const wanted = this.draft.model.id;
+      const form = await api.get(`/api/models/${wanted}/form`);
+      if (this.draft.model.id !== wanted) return;
+      this.form = form;
+    } catch (error) {
+      if (error.status !== 404 || !this.draft.model) return complain(error);
+      this.draft.model = null; // it has left the shelf
+      return this.loadForm();
+    }
+    this.drawForm();
+    this.result.captioned = null;
+    this.result.caption();
+    this.prompt.recount();
+    this.plan();
+  }
+
+  // ----------------------------------------------------------------------------------------------------------- keeping
+
+  /** Something of the draft is different: it is kept, and what it takes of memory asked for. */
+  changed(plan = true) {
+    clearTimeout(this.keeping);
+    this.keeping = setTimeout(() => this.keep(), KEEP_AFTER);
+    if (!plan) return;
+    clearTimeout(this.planning);
+    this.planning = setTimeout(() => this.plan(), PLAN_AFTER);
+  }
+
+  keep() { this.context.store.set("draft", this.draft); }
+
+  /** Says before the run when it would not fit into memory. */
+  async plan() {
+    if (!this.form) return;
+    const recipe = recipeOf(this.draft, this.form);
+    let plan = null;
+    try {
+      plan = (await this.context.api.post("/api/resolve", { recipe: { ...recipe, prompt: recipe.prompt.trim() || "." } })).plan;
+    } catch { /* what is wrong with a field is said when somebody wants it made */ }
+    this.planPlace.hidden = !plan || plan.fits !== false;
+    fill(this.planPlace, icon("warn", 14), h("span", { text: plan?.words ?? "" }));
+  }
+
+  // ------------------------------------------------------------------------------------------------------------ making
+
+  make() {
+    if (this.easel) return;
+    this.right();
+    this.keep();
+    return this.send(recipeOf(this.draft, this.form));
+  }
+
+  /** Queues a recipe; its tile stands there at once. */
+  async send(recipe) {
+    const { made, ...draft } = recipe;
+    const sent = this.context.jobs.send(draft, { ...recipe, size: recipe.size ?? sizeOf(this.draft, this.form) }, (before, after) => {
+      this.result.strip.rename(before, after);
+      if (this.result.shown?.job === before) this.result.shown.job = after;
+    });
+    const { chosen } = this.result;
+    this.result.follow();
+    try {
+      await sent;
+    } catch (error) {
+      this.result.follow(chosen);
+      this.tell(error);
+    }
+  }
+
+  /** Says what is wrong beside the field that it is about. */
+  tell(error) {
+    let first = null;
+    const rest = [];
+    for (const problem of error.problems ?? []) {
+      const field = this.fieldOf(problem.field.replace(/^recipe\./, ""));
+      // "is empty" says of whom only beside the name of the field.
+      const what = /^(is|has|names|does|takes)\b/.test(problem.what) && field?.name ? `${field.name} ${problem.what}` : problem.what;
+      const text = [what, problem.remedy].filter(Boolean).join("; ");
+      if (!field) { rest.push(`${problem.field}: ${text}`); continue; }
+      if (field.fold) field.fold.open = true;
+      field.wrong(text);
+      first ??= field;
+    }
+    if (!error.problems?.length) rest.push(this.context.saying(error));
+    if (rest.length) {
+      this.wrongPlace.hidden = false;
+      fill(this.wrongPlace, icon("warn", 14), h("span", { text: rest.join(" · ") }));
+    }
+    first?.focus();
+  }
+
+  fieldOf(name) {
+    return this.fields.get(name) ?? this.settings.fields.get(name) ?? (name.startsWith("inputs") ? this.fields.get("inputs") : name.startsWith("model") ? this.fields.get("model") : name.startsWith("adapters") ? this.fields.get("prompt") : null);
+  }
+
+  /** Takes back what was said of one field, or of all. */
+  right(name) {
+    this.wrongPlace.hidden = true;
+    if (name) return this.fields.get(name)?.wrong("");
+    for (const field of [...this.fields.values(), ...this.settings.fields.values()]) field.wrong("");
+  }
+
+  /** Stops what is being made, else what waits to be made last. */
+  halt() {
+    const open = this.result.open_jobs().filter((one) => !one.local && !one.cancelling);
+    const job = open.find((one) => one.state === "running") ?? open[0];
+    if (!job) return false;
+    this.context.say(this.t("make.stopped"));
+    this.result.cancel(job);
+    return true;
+  }
+
+  drawFoot() { this.stop.hidden = !this.result.open_jobs().length; }
+
+  // --------------------------------------------------------------------------------------------------- what was made
+
+  /** The recipe of an output, which lists leave out. */
+  async recipe(output) {
+    output.recipe ??= (await this.context.api.get(`/api/outputs/${output.id}`)).recipe;
+    return madeFrom(output);
+  }
+
+  async reuse(output, what) {
+    if (what === "seed") return this.setSeed(output.seed);
+    const recipe = await this.recipe(output);
+    if (what === "prompt") return this.fillIn({ ...this.draft, prompt: recipe.prompt ?? "", negative: recipe.negative ?? "" });
+    await this.takeRecipe(recipe);
+    if (what === "all.noseed") this.setSeed(null);
+  }
+
+  /** Puts a recipe into the form, with its model where it is on the shelf. */
+  async takeRecipe(recipe) {
+    const { api, toast, complain } = this.context;
+    let model = this.draft.model;
+    const { name, sha256 } = recipe.model ?? {};
+    if (name && name !== model?.name) {
+      try {
+        const { items } = await api.get("/api/models", { q: name, runs: true, limit: 20 });
+        const found = items.find((one) => sha256 && one.sha256 === sha256) ?? items.find((one) => one.name === name);
+        if (found) model = plain(found);
+        else toast({ text: this.t("make.gone", { name }) });
+      } catch (error) { complain(error); }
+    }
+    if (model && model.id !== this.draft.model?.id) {
+      this.draft.model = model;
+      await this.loadForm();
+    }
+    const draft = draftOf(recipe, this.form, model);
+    this.fillIn(draft);
+    if (draft.init) await this.measure();
+    toast({ text: this.t("make.taken") });
+  }
+
+  /** The size of the start, where only its hash is known; a start that is not here any more is left out. */
+  async measure() {
+    const { init } = this.draft;
+    if (init.width) return;
+    const picture = new Image();
+    picture.src = `/api/inputs/${init.sha256}`;
+    try {
+      await picture.decode();
+      Object.assign(init, { width: picture.naturalWidth, height: picture.naturalHeight });
+    } catch {
+      if (this.draft.init === init) this.draft.init = this.draft.mask = null;
+    }
+    this.drawForm();
+    this.changed();
+  }
+
+  async vary(output, strength, count) {
+    const recipe = await this.recipe(output);
+    const knobs = { ...recipe.knobs, variation_strength: strength, variation_seed: Math.floor(Math.random() * DRAWN) };
+    return this.send({ ...recipe, count, knobs });
+  }
+
+  async startFrom(output, mask = false) {
+    await this.take({ output: output.id, whole: output, only: "picture" });
+    if (mask && this.draft.init) this.paintMask();
+  }
+
+  /** Takes a picture in: as start, or for its recipe, as whoever gave it chooses. */
+  async take({ blob, output, only }) {
+    const { api } = this.context;
+    this.start.wrong("");
+    this.start.busy();
+    try {
+      const content = blob ?? await api.get(`/api/outputs/${output}/file`);
+      const told = await api.upload("/api/inputs", content);
+      const recipe = only ? null : told.recipe;
+      const wish = recipe ? await offer(recipe, `/api/inputs/${told.sha256}`) : "picture";
+      if (wish === "recipe") { this.start.draw(this.draft); return await this.takeRecipe(recipe); }
+      if (wish === "picture") {
+        this.draft.init = { sha256: told.sha256, width: told.width, height: told.height };
+        this.draft.mask = null;
+        this.draft.size = null;
+        this.start.fold.open = true;
+      }
+      this.drawForm();
+      this.changed();
+      if (wish === "picture" && this.form && !inputsOf(this.draft, this.form).length) this.start.wrong(this.t("make.unmade"));
+    } catch (error) {
+      this.start.draw(this.draft);
+      this.start.wrong(this.context.saying(error));
+    }
+  }
+
+  /** Puts the start on the easel. */
+  paintMask() {
+    const { init, mask } = this.draft;
+    if (!init?.width || this.easel) return;
+    const { store, api } = this.context;
+    const leave = () => { this.easel.close(); this.easel.element.remove(); this.easel = null; this.go.disabled = false; this.start.focus(); };
+    this.easel = new Easel({
+      width: init.width, height: init.height, source: `/api/inputs/${init.sha256}`, alt: this.t("start.alt"), mask: mask && `/api/inputs/${mask.sha256}`,
+      size: store.get("brush", 14), sized: (size) => store.set("brush", size), left: leave,
+      done: async (blob) => {
+        try {
+          this.draft.mask = blob ? { sha256: (await api.upload("/api/inputs", blob)).sha256 } : null;
+        } catch (error) { return this.context.complain(error); }
+        leave();
+        this.drawForm();
+        this.changed();
+      },
+    });
+    this.go.disabled = true; // one thing to press at a time
+    this.result.place.append(this.easel.element);
+    this.easel.focus();
+  }
+
+  async showRecipe(output) {
+    if (this.drawer) return this.drawer();
+    const recipe = await this.recipe(output);
+    const before = document.activeElement;
+    const shut = () => { drawer.remove(); this.drawer = null; before?.focus?.(); };
+    const drawer = h("aside", { class: "drawer", aria: { label: this.t("make.recipe") }, on: { keydown: (event) => { if (event.key === "Escape") { event.stopPropagation(); event.preventDefault(); shut(); } } } },
+      h("header", { class: "drawer-head" }, h("h2", { class: "grow", text: this.t("make.recipe") }), h("button", { type: "button", class: "quiet square", aria: { label: this.t("frame.close") }, on: { click: shut } }, icon("close"))),
+      h("div", { class: "drawer-body" }, recipeView(recipe, this.context.copy)));
+    this.drawer = shut;
+    this.element.append(drawer);
+    drawer.querySelector("button").focus();
+  }
+
+  example(prompt, go = false) {
+    this.prompt.value = prompt;
+    this.draft.prompt = prompt;
+    this.right("prompt");
+    this.changed();
+    if (go) this.make();
+    else this.prompt.focus();
+  }
+
+  // -------------------------------------------------------------------------------------------------------------- keys
+
+  keys() {
+    const { t, context, result } = this;
+    const shown = (run) => () => { const output = result.shown?.output; if (!output || this.easel) return false; return run(output); };
+    context.keys({
+      "ctrl+enter": { text: t("make.key.make"), always: true, run: () => { this.make(); } },
+      esc: { text: t("make.key.stop"), always: true, run: () => {
+        if (this.drawer) return void this.drawer();
+        if (result.comparing) return void result.pick(null);
+        if (document.querySelector(":popover-open")) return false;
+        return this.halt() ? undefined : false;
+      } },
+      p: { text: t("make.key.prompt"), run: () => this.prompt.focus() },
+      m: { text: t("make.key.model"), run: () => this.picker.open() },
+      "ctrl+up": { text: t("make.key.weight") },
+      left: { text: t("make.key.before"), run: () => result.walk(-1) },
+      right: { text: t("make.key.after"), run: () => result.walk(1) },
+      c: { text: t("make.key.compare"), run: shown((output) => result.pick(output)) },
+      i: { text: t("make.key.recipe"), run: shown((output) => { this.showRecipe(output).catch(context.complain); }) },
+      z: { text: t("make.key.zoom"), run: () => result.stage.toggle() },
+      delete: { text: t("make.key.delete"), run: shown((output) => { result.remove(output); }) },
+    });
+  }
+}
+
+/** What the form keeps of a model. */
+const plain = ({ id, name, kind, family, variant, size, preview }) => ({ id, name, kind, family, variant, size, preview });
+
+/** A seed as it was typed: a number, or the text of what is none, for the server to refuse; null for none. */
+function seedOf(text) {
+  const told = text.trim();
+  if (!told || told === "-1") return null;
+  return /^\d+$/.test(told) && Number(told) <= LARGEST_SEED ? Number(told) : told;
+}
 
 export default {
   id: "make",
   order: 1,
-  words: { en: { "room.make": "Make" }, zh: { "room.make": "创作" } },
-  mount(element) {
-    put(element, h("p", { text: "…" }));
-  },
+  words,
+  mount: (element, context) => new Make(element, context).open(),
 };

@@ -1,0 +1,498 @@
+"""The room Make in a real browser: everything that somebody does there, from a first picture to an inpainted one."""
+
+from __future__ import annotations
+
+import io
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from browser import Watched, chromium, link_into, watched_page
+from door_server import Server, serving
+from PIL import Image, ImageChops
+
+from bottega.formats import safetensors
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Locator, Page
+
+pytestmark = pytest.mark.slow
+HOUSE = "a red house by the sea at sunset, watercolor"
+TENT = "a green tent in a forest at noon, flat"
+LONG = 60_000  # ms: the worker has to import torch before the first picture
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server whose shelves hold the starter and a LoRA."""
+    home = tmp_path_factory.mktemp("make") / "home"
+    write_lora(home / "models" / "neon_night.safetensors")
+    environment = {"BOTTEGA_HOME": str(home), "PATH": ""}
+    subprocess.run(
+        [sys.executable, "-m", "bottega", "models", "scan"], env=environment, check=True, capture_output=True
+    )
+    with serving(home) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with chromium() as browser:
+        yield browser
+
+
+@pytest.fixture
+def seen(server: Server, browser: Browser) -> Iterator[tuple[Page, Watched]]:
+    """A fresh browser that is signed in and shows the room, and what it does wrong."""
+    with room(server, browser) as (page, watched):
+        yield page, watched
+
+
+@pytest.fixture
+def page(seen: tuple[Page, Watched]) -> Page:
+    return seen[0]
+
+
+def room(server: Server, browser: Browser, **options: Any) -> Any:
+    """A browser that shows the room, once all of its form is there."""
+    opened = watched_page(browser, server.url, **options)
+
+    class Opened:
+        def __enter__(self) -> tuple[Page, Watched]:
+            page, watched = opened.__enter__()
+            page.goto(link_into(server.home, server.url))
+            page.get_by_text("DPM++ 2M Karras · 20 steps · 7").wait_for()
+            return page, watched
+
+        def __exit__(self, *error: Any) -> None:
+            opened.__exit__(*error)
+
+    return Opened()
+
+
+def write_lora(path: Path) -> None:
+    """A tiny LoRA of Stable Diffusion 1."""
+    module = "lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn1_to_q"
+    tensors = [
+        (f"{module}.lora_down.weight", "F16", (4, 320), bytes(2 * 4 * 320)),
+        (f"{module}.lora_up.weight", "F16", (320, 4), bytes(2 * 4 * 320)),
+    ]
+    path.parent.mkdir(parents=True)
+    safetensors.write(path, tensors, {"ss_base_model_version": "sd_v1"})
+
+
+def ask(page: Page, prompt: str, *, steps: int | None = None, seed: int | None = None) -> None:
+    """Fill the form in, but for the last key."""
+    page.get_by_label("Prompt", exact=True).fill(prompt)
+    if seed is not None:
+        page.get_by_label("Seed", exact=True).fill(str(seed))
+    if steps is not None:
+        fold(page, "Sampling").click()
+        page.get_by_label("Steps").fill(str(steps))
+
+
+def make(page: Page) -> None:
+    page.keyboard.press("Control+Enter")
+
+
+def fold(page: Page, title: str) -> Locator:
+    """The line that opens a part of the form."""
+    return page.locator("summary", has_text=title)
+
+
+def made(page: Page) -> Locator:
+    """The pictures of the strip."""
+    return page.locator(".strip .is-made")
+
+
+def open_jobs(page: Page) -> Locator:
+    return page.locator(".strip .is-waiting, .strip .is-running")
+
+
+def shown(page: Page) -> Locator:
+    """The picture in the large frame, once it is an output."""
+    return page.locator('.stage-picture[src^="/api/outputs/"][src$="/file"]')
+
+
+def picture(page: Page, address: str | None) -> Image.Image:
+    """A picture of the server, fetched as this page may."""
+    assert address is not None
+    return Image.open(io.BytesIO(page.request.get(address).body())).convert("RGB")
+
+
+def make_one(page: Page, prompt: str = HOUSE, **settings: Any) -> str:
+    """Make a picture and wait for it; its address."""
+    ask(page, prompt, **settings)
+    before = made(page).count()
+    make(page)
+    made(page).nth(before).wait_for(timeout=LONG)
+    page.locator(f'.stage-picture[alt="{prompt}"][src$="/file"]').wait_for()
+    address = shown(page).get_attribute("src")
+    assert address is not None
+    return address
+
+
+# ---------------------------------------------------------------------------------------------------------- first
+
+
+def test_a_picture_grows_in_the_frame_that_was_reserved_for_it(page: Page) -> None:
+    ask(page, HOUSE)
+    page.evaluate(
+        """() => {
+          addEventListener("keydown", () => { window.pressed ??= performance.now(); }, { capture: true });
+          const look = new MutationObserver(() => {
+            if (document.querySelector(".strip .is-waiting")) { window.queued ??= performance.now(); }
+          });
+          look.observe(document.querySelector(".strip"), { childList: true, subtree: true, attributes: true });
+        }"""
+    )
+    make(page)
+    open_jobs(page).first.wait_for()
+    frame = page.locator(".stage-picture")
+    reserved = frame.bounding_box()
+    preview = page.locator('.stage-picture[src*="/preview"]')
+    preview.wait_for(timeout=LONG)
+    assert page.get_by_role("progressbar").get_attribute("aria-valuetext") is not None
+    page.locator(".caption", has_text=re.compile(r"Step \d+ of 20 · .* left")).wait_for()
+    shown(page).wait_for(timeout=LONG)
+    assert frame.bounding_box() == reserved, "nothing jumps"
+    assert frame.get_attribute("alt") == HOUSE
+    assert made(page).count() == 1
+    assert page.evaluate("window.queued - window.pressed") < 100, "ms from the key to the chip"
+    page.locator("#said", has_text="Done").wait_for(state="attached")
+
+
+def test_several_wait_and_esc_stops_one_after_the_other(page: Page) -> None:
+    ask(page, TENT, steps=150)
+    before = made(page).count()
+    for _ in range(3):
+        make(page)
+    open_jobs(page).nth(2).wait_for()
+    page.locator(".strip .is-running").wait_for(timeout=LONG)
+    for left in (2, 1, 0):
+        page.keyboard.press("Escape")
+        open_jobs(page).nth(left).wait_for(state="detached")
+    assert open_jobs(page).count() == 0
+    page.get_by_role("button", name="Stop").wait_for(state="hidden")
+    assert made(page).count() == before
+
+
+def test_everything_is_kept_when_the_page_is_loaded_again_in_the_middle(page: Page) -> None:
+    ask(page, "a white tower in the snow at night, pixel art", steps=150, seed=5)
+    make(page)
+    page.locator(".strip .is-running").wait_for(timeout=LONG)
+    page.reload()
+    page.locator(".strip .is-running").wait_for()
+    assert page.get_by_label("Prompt", exact=True).input_value() == "a white tower in the snow at night, pixel art"
+    assert page.get_by_label("Seed", exact=True).input_value() == "5"
+    assert page.get_by_label("Steps").input_value() == "150"
+    page.locator('.stage-picture[src*="/preview"]').wait_for(timeout=LONG)
+    shown(page).wait_for(timeout=LONG)
+    page.get_by_text("seed 5", exact=True).wait_for()
+
+
+# ---------------------------------------------------------------------------------------------------------- prompt
+
+
+def test_what_is_wrong_stands_beside_its_field_and_nothing_typed_is_lost(seen: tuple[Page, Watched]) -> None:
+    page, watched = seen
+    watched.allowed.append("422")
+    page.get_by_label("Width", exact=True).fill("131")
+    page.get_by_label("Negative prompt").evaluate("field => field.closest('details').open = true")
+    page.get_by_label("Negative prompt").fill("houses")
+    make(page)
+    page.get_by_text("Prompt is empty; say what to make").wait_for()
+    page.get_by_text("131 is no multiple of 8; use 128 or 136").wait_for()
+    assert page.get_by_label("Prompt", exact=True).evaluate("field => field === document.activeElement")
+    assert page.get_by_label("Width", exact=True).get_attribute("aria-invalid") == "true"
+    assert open_jobs(page).count() == 0
+    assert page.get_by_label("Negative prompt").input_value() == "houses"
+    page.get_by_label("Prompt", exact=True).fill("a")
+    page.get_by_text("Prompt is empty").wait_for(state="hidden")
+
+
+def test_the_prompt_shows_how_it_is_read(page: Page) -> None:
+    prompt = page.get_by_label("Prompt", exact=True)
+    prompt.fill("a (purple:1.4) boat by the [sea], <lora:neon_night:0.8> <lora:neon_nigt:1>")
+    page.locator(".prompt-sheet .heavy", has_text="purple").wait_for()
+    assert page.locator(".prompt-sheet .light").text_content() == "sea"
+    assert page.locator(".prompt-sheet .network:not(.stranger)").text_content() == "<lora:neon_night:0.8>"
+    assert page.locator(".prompt-sheet .stranger").text_content() == "<lora:neon_nigt:1>"
+    page.get_by_text("neon_nigt is not on the shelf; did you mean neon_night?").wait_for()
+    page.get_by_role("button", name="Use neon_night").click()
+    assert prompt.input_value().endswith("<lora:neon_night:1>")
+    page.locator(".prompt-sheet .stranger").wait_for(state="detached")
+    prompt.fill("word " * 100)
+    page.get_by_text("100 / 150").wait_for()
+    assert page.locator(".chunk-end").count() == 1
+
+
+def test_weights_change_as_users_of_a1111_expect(page: Page) -> None:
+    prompt = page.get_by_label("Prompt", exact=True)
+
+    def press(text: str, start: int, end: int, *keys: str) -> str:
+        prompt.fill(text)
+        prompt.evaluate("(field, at) => field.setSelectionRange(...at)", [start, end])
+        for key in keys:
+            page.keyboard.press(key)
+        return prompt.input_value()
+
+    up, down = "Control+ArrowUp", "Control+ArrowDown"
+    assert press("a red house", 3, 3, up) == "a (red:1.1) house"
+    assert press("a red house", 3, 3, up, up) == "a (red:1.2) house"
+    assert press("a red house", 3, 3, up, down) == "a red house"
+    assert press("a red house", 2, 11, down) == "a (red house:0.9)"
+    assert press("a (red) house", 4, 4, up) == "a (red:1.2) house"
+    assert press("<lora:neon:0.8>", 8, 8, up) == "<lora:neon:0.85>"
+    assert press("a red house", 3, 3, up, "Control+z") == "a red house", "the browser's own undo knows of it"
+
+
+def test_names_from_the_shelf_are_completed_with_the_keyboard(page: Page) -> None:
+    prompt = page.get_by_label("Prompt", exact=True)
+    prompt.fill("a boat ")
+    prompt.press_sequentially("<lora:ne")
+    page.get_by_role("option", name="neon_night").wait_for()
+    page.keyboard.press("Enter")
+    assert prompt.input_value() == "a boat <lora:neon_night:1>"
+    prompt.press_sequentially(" <lo")
+    page.get_by_role("option", name="neon_night").wait_for()
+    page.keyboard.press("Escape")
+    page.get_by_role("option").first.wait_for(state="hidden")
+    assert prompt.input_value() == "a boat <lora:neon_night:1> <lo"
+
+
+# -------------------------------------------------------------------------------------------------------- settings
+
+
+def test_the_form_is_what_the_family_says_of_itself(page: Page, server: Server) -> None:
+    model = page.request.get("/api/models?runs=true").json()["items"][0]
+    form = page.request.get(f"/api/models/{model['id']}/form").json()
+    fold(page, "More settings").click()
+    for knob in form["knobs"]:
+        field = page.locator(f'.control[data-name="{knob["name"]}"]')
+        wanted = {"bool": "[role=switch]", "str": "select" if knob["choices"] else "[type=text]"}
+        assert field.locator(wanted.get(knob["type"], "[type=number]")).count() == 1, knob["name"]
+    page.get_by_label("Clip skip").fill("2")
+    page.get_by_label("Zero SNR").check()
+    fold(page, "More settings").click()
+    page.get_by_text("Zero SNR on · Clip skip 2").wait_for()
+    fold(page, "More settings").click()
+    page.locator('.control[data-name="clip_skip"] .reset').click()
+    assert page.get_by_label("Clip skip").input_value() == "1"
+
+
+def test_the_model_is_picked_with_the_keyboard(page: Page) -> None:
+    page.get_by_role("button", name="Model: starter-image").focus()
+    page.keyboard.press("Enter")
+    page.keyboard.type("starter")
+    page.get_by_role("option", name="starter-image").wait_for()
+    assert page.get_by_role("option", name="neon_night").count() == 0, "only what runs"
+    page.keyboard.press("Enter")
+    page.get_by_role("option").first.wait_for(state="hidden")
+    assert page.get_by_role("button", name="Model: starter-image").evaluate("one => one === document.activeElement")
+
+
+# ------------------------------------------------------------------------------------------------- what was made
+
+
+def test_a_dropped_picture_gives_its_recipe(page: Page) -> None:
+    address = make_one(page, TENT, seed=77, steps=8)
+    content = page.request.get(address).body()
+    page.evaluate("localStorage.clear()")
+    ask(page, "something else", seed=1)
+    drop(page, content)
+    page.get_by_role("button", name="Use its recipe").click()
+    assert page.get_by_label("Prompt", exact=True).input_value() == TENT
+    assert page.get_by_label("Seed", exact=True).input_value() == "77"
+    page.get_by_text("DPM++ 2M Karras · 8 steps · 7").wait_for(state="attached")
+    make(page)
+    page.locator(".strip .is-made").nth(1).wait_for(timeout=LONG)
+    page.get_by_text("seed 77", exact=True).wait_for()
+    assert picture(page, shown(page).get_attribute("src")).tobytes() == picture(page, address).tobytes()
+
+
+def drop(page: Page, content: bytes) -> None:
+    """Drop a PNG in the middle of the room."""
+    data = page.evaluate_handle(
+        """bytes => {
+          const data = new DataTransfer();
+          data.items.add(new File([new Uint8Array(bytes)], "picture.png", { type: "image/png" }));
+          return data;
+        }""",
+        list(content),
+    )
+    target = page.locator(".room-make")
+    target.dispatch_event("dragenter", {"dataTransfer": data})
+    page.get_by_text("Drop it to start from it").wait_for()
+    target.dispatch_event("drop", {"dataTransfer": data})
+
+
+def test_what_is_no_picture_is_refused_beside_the_start(seen: tuple[Page, Watched], tmp_path: Path) -> None:
+    page, watched = seen
+    watched.allowed.append("422")
+    (tmp_path / "fake.png").write_bytes(b"no picture at all")
+    page.get_by_label("Choose a picture").set_input_files(tmp_path / "fake.png")
+    page.locator(".fold", has_text="Start from a picture").locator(".wrong", has_text="picture").wait_for()
+
+
+def test_a_painted_mask_says_what_is_made_anew(page: Page) -> None:
+    address = make_one(page, HOUSE, seed=3)
+    page.get_by_role("button", name="Mask a part").click()
+    canvas = page.get_by_role("application")
+    box = canvas.bounding_box()
+    assert box is not None
+    page.mouse.move(box["x"] + box["width"] * 0.3, box["y"] + box["height"] * 0.25)
+    page.mouse.down()
+    page.mouse.move(box["x"] + box["width"] * 0.7, box["y"] + box["height"] * 0.25, steps=5)
+    page.mouse.up()
+    # The same with the keyboard: a dab in the middle, taken back, and the mask turned around twice.
+    canvas.press("Space")
+    canvas.press("Control+z")
+    canvas.press("i")
+    canvas.press("i")
+    canvas.press("Enter")
+    page.get_by_role("button", name="Change the mask").wait_for()
+    mask = picture(page, page.locator(".start-mask").get_attribute("src")).convert("L")
+    assert mask.getpixel((64, 32)) == 255 and mask.getpixel((64, 100)) == 0 and mask.getpixel((5, 5)) == 0
+    fold(page, "More settings").click()
+    page.get_by_label("Mask blur").fill("0")
+    result = picture(page, make_one(page, "a yellow balloon by the sea at noon, flat", seed=4))
+    before = picture(page, address)
+    changed = ImageChops.difference(before, result).convert("L")
+    outside = Image.composite(Image.new("L", mask.size), changed, mask)
+    inside = Image.composite(changed, Image.new("L", mask.size), mask)
+    assert inside.getextrema()[1] > 60 and outside.getextrema()[1] <= 2
+
+
+def test_two_pictures_are_compared(page: Page) -> None:
+    make_one(page, HOUSE, seed=8, steps=4)
+    make_one(page, HOUSE, seed=9)
+    page.get_by_role("button", name="Compare").click()
+    made(page).nth(1).get_by_role("button").click()
+    dialog = page.get_by_role("dialog", name="Compare")
+    dialog.locator("tr", has_text="8").first.wait_for()
+    page.keyboard.press("Escape")
+    dialog.wait_for(state="hidden")
+
+
+def test_variations_and_the_recipe_of_a_picture(page: Page) -> None:
+    make_one(page, HOUSE, seed=11, steps=4)
+    page.get_by_role("button", name="Vary").click()
+    page.get_by_label("How many").last.fill("2")
+    page.get_by_role("button", name="Make variations").click()
+    made(page).nth(2).wait_for(timeout=LONG)
+    page.get_by_role("button", name="Recipe").click()
+    page.locator(".drawer", has_text="starter-image").wait_for()
+    page.keyboard.press("Escape")
+    page.locator(".drawer").wait_for(state="detached")
+    page.get_by_role("button", name="Reuse").click()
+    page.get_by_role("menuitem", name="All settings").click()
+    page.get_by_text(re.compile("Variation strength 0.2")).wait_for(state="attached")
+    assert page.get_by_label("Seed", exact=True).input_value() == "11"
+
+
+def test_a_deleted_picture_can_be_had_back(page: Page) -> None:
+    make_one(page, HOUSE, seed=21, steps=4)
+    count = made(page).count()
+    page.locator(".strip .tile[aria-pressed=true]").focus()
+    page.keyboard.press("ArrowLeft")
+    page.get_by_role("button", name="More", exact=True).last.click()
+    page.get_by_role("menuitem", name="Delete").click()
+    page.get_by_role("button", name="Undo").wait_for()
+    assert made(page).count() == count - 1
+    page.get_by_role("button", name="Undo").click()
+    made(page).nth(count - 1).wait_for()
+
+
+# --------------------------------------------------------------------------------------------------------- for all
+
+
+def test_a_phone_has_everything_in_one_column(server: Server, browser: Browser) -> None:
+    with room(server, browser, viewport={"width": 360, "height": 740}, has_touch=True, is_mobile=True) as (page, _):
+        make_one(page, HOUSE, steps=4)
+        fold(page, "More settings").click()
+        assert page.evaluate("[document.documentElement.scrollWidth, document.querySelector('main').scrollWidth]") == [
+            360,
+            360,
+        ]
+        button = page.get_by_role("button", name="Make", exact=False).last.bounding_box()
+        assert button is not None and button["y"] + button["height"] <= 740
+
+
+def test_every_control_has_a_name_and_every_text_enough_contrast(server: Server, browser: Browser) -> None:
+    for scheme in ("light", "dark"):
+        with room(server, browser, color_scheme=scheme) as (page, _):
+            make_one(page, HOUSE, steps=4)
+            for title in ("Sampling", "More settings", "Start from a picture", "Negative prompt"):
+                fold(page, title).click()
+            assert page.evaluate(NAMELESS) == []
+            assert page.evaluate(PALE) == [], scheme
+
+
+def test_the_page_speaks_chinese_to_those_who_read_it(server: Server, browser: Browser) -> None:
+    with watched_page(browser, server.url, locale="zh-CN") as (page, _):
+        page.goto(link_into(server.home, server.url))
+        page.get_by_role("button", name="生成").wait_for()
+        assert page.locator("html").get_attribute("lang") == "zh-CN"
+        assert page.evaluate("import('/static/words.js').then(words => words.untold())") == []
+        page.get_by_role("button", name="更多", exact=True).first.click()
+        page.get_by_role("menuitemradio", name="English").click()
+        page.get_by_role("button", name="Make", exact=False).last.wait_for()
+        assert page.locator("html").get_attribute("lang") == "en"
+
+
+def test_the_keys_are_shown(page: Page) -> None:
+    page.locator("main").focus()
+    page.keyboard.press("?")
+    dialog = page.get_by_role("dialog", name="Keys")
+    dialog.get_by_text("Make it").wait_for()
+    page.keyboard.press("Escape")
+    dialog.wait_for(state="hidden")
+
+
+# What can be pressed or filled in and has no name that is said.
+NAMELESS = """() => [...document.querySelectorAll("button, input, select, textarea, a, summary, [tabindex='0']")]
+  .filter((one) => one.checkVisibility() && !one.closest("[aria-hidden=true]"))
+  .filter((one) => !(one.getAttribute("aria-label") || one.labels?.length || one.textContent.trim()
+    || one.getAttribute("aria-labelledby")))
+  .map((one) => one.outerHTML.slice(0, 200))"""
+
+# Visible texts whose colour is too near to what lies behind them (WCAG AA: 4.5, large ones 3).
+PALE = """() => {
+  const pen = Object.assign(document.createElement("canvas"), { width: 1, height: 1 })
+    .getContext("2d", { willReadFrequently: true });
+  const rgba = (colour) => {
+    pen.clearRect(0, 0, 1, 1); pen.fillStyle = colour; pen.fillRect(0, 0, 1, 1);
+    const [r, g, b, a] = pen.getImageData(0, 0, 1, 1).data;
+    return [r, g, b, a / 255];
+  };
+  const light = ([r, g, b]) => [r, g, b].map((value) => value / 255)
+    .map((value) => (value <= 0.04045 ? value / 12.92 : ((value + 0.055) / 1.055) ** 2.4))
+    .reduce((sum, value, index) => sum + value * [0.2126, 0.7152, 0.0722][index], 0);
+  const behind = (one) => {
+    for (let at = one; at; at = at.parentElement) {
+      const colour = rgba(getComputedStyle(at).backgroundColor);
+      if (colour[3] > 0.9) return colour;
+    }
+    return [255, 255, 255, 1];
+  };
+  const wrong = [];
+  const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+  while (walker.nextNode()) {
+    const one = walker.currentNode.parentElement;
+    const seen = one.checkVisibility({ opacityProperty: true, visibilityProperty: true });
+    if (!seen || !walker.currentNode.data.trim()) continue;
+    if (one.closest("[aria-hidden=true], .is-idle, :disabled, option, noscript, .unseen")) continue;
+    const style = getComputedStyle(one);
+    const [front, back] = [light(rgba(style.color)), light(behind(one))].sort((a, b) => b - a);
+    const contrast = (front + 0.05) / (back + 0.05);
+    if (contrast < (parseFloat(style.fontSize) >= 18.66 ? 3 : 4.5)) {
+      wrong.push(`${walker.currentNode.data.trim().slice(0, 40)}: ${contrast.toFixed(2)}`);
+    }
+  }
+  return wrong;
+}"""
