@@ -39,7 +39,7 @@ def command_line(*words: str) -> Recipe:
 
     parser = argparse.ArgumentParser()
     configure(parser)
-    return draft_of_arguments(parser.parse_args(["image", "a red house", *words]), None)
+    return draft_of_arguments(parser.parse_args(["image", "a red house", *words]), [])
 
 
 @pytest.mark.parametrize(
