@@ -1,4 +1,4 @@
-"""The room Queue in a real browser: the order of what waits, pausing, cancelling, failures, and a reload amid it all."""
+"""The room Queue in a real browser: the order of what waits, pausing, cancelling, failures, and a reload."""
 
 from __future__ import annotations
 
