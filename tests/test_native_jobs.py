@@ -327,7 +327,7 @@ def test_users_come_and_go_and_no_key_is_told_twice(api: Api) -> None:
 
 
 def test_no_answer_waits_for_the_client_to_acknowledge_the_one_before() -> None:
-    """asyncio switches Nagle's delay off (40 ms for every answer on a kept connection) where a socket says it is TCP."""
+    """asyncio leaves Nagle's delay on, 40 ms for each answer on a kept connection, unless a socket says it is TCP."""
     import socket
 
     from bottega.api.server import listen

@@ -132,7 +132,8 @@ def measure(count: int, folder: Path, *, processes: int = PROCESSES, seed: int |
     began = time.monotonic()
     times: list[float] = []
     with serving(folder) as (url, key, secret):
-        send = partial(_send_all, url, key, secret, str(folder))
+        real = _something(url, key)
+        send = partial(_send_all, url, key, secret, str(folder), real)
         share = -(-count // processes)
         with multiprocessing.get_context("spawn").Pool(processes) as pool:
             for told in pool.imap_unordered(send, [(seed + number, share) for number in range(processes)]):
@@ -181,7 +182,6 @@ def serving(folder: Path) -> Iterator[tuple[str, str, str]]:
         process = subprocess.Popen(command, env=environment, cwd=home, stdout=log, stderr=log)
     try:
         url, key = _address(process, home, folder / "log")
-        _ask(url, key, "POST", "/api/queue/pause")
         yield url, key, secret
     finally:
         process.terminate()
@@ -198,13 +198,36 @@ def _address(process: subprocess.Popen[bytes], home: Path, log: Path) -> tuple[s
     raise BenchError("the server did not start", log.read_text(errors="replace")[-2000:])
 
 
-def _ask(url: str, key: str, method: str, path: str) -> Any:
+def _ask(url: str, key: str, method: str, path: str, body: Any = None) -> Any:
     import urllib3
 
-    answer = urllib3.request(method, f"{url}{path}", headers={"Authorization": f"Bearer {key}"}, timeout=WITHIN)
-    if answer.status != 200:
+    headers = {"Authorization": f"Bearer {key}"}
+    answer = urllib3.request(method, f"{url}{path}", headers=headers, json=body, timeout=WITHIN)
+    if answer.status >= 300:
         raise BenchError(f"the server answers {method} {path} with {answer.status}")
     return answer.json()
+
+
+def _something(url: str, key: str) -> dict[str, str]:
+    """Make a picture, and leave a job waiting; ids that mean something, by the paths that take them."""
+    draft = {"prompt": "a red house", "sampling": {"steps": 1}}
+    id = _ask(url, key, "POST", "/api/jobs", {"recipe": draft})["id"]
+    deadline = time.monotonic() + WITHIN
+    while not (outputs := _ask(url, key, "GET", f"/api/jobs/{id}")["outputs"]):
+        if time.monotonic() > deadline:
+            raise BenchError("no picture was made")
+        time.sleep(0.2)
+    _ask(url, key, "POST", "/api/queue/pause")
+    waiting = _ask(url, key, "POST", "/api/jobs", {"recipe": draft})["id"]
+    from_it = {"role": "init", "output": outputs[0]["id"]}
+    _ask(url, key, "POST", "/api/resolve", {"recipe": {**draft, "task": "image-to-image", "inputs": [from_it]}})
+    models = _ask(url, key, "GET", "/api/models")["items"]
+    return {
+        "/api/jobs/": waiting,
+        "/api/outputs/": outputs[0]["id"],
+        "/api/inputs/": outputs[0]["sha256"],
+        "/api/models/": models[0]["id"],
+    }
 
 
 # --- requests as the description has them ----------------------------------------------------------------------------
@@ -221,7 +244,7 @@ class Sent:
     times: list[float] = field(default_factory=list)
 
 
-def _send_all(url: str, key: str, secret: str, folder: str, share: tuple[int, int]) -> Sent:
+def _send_all(url: str, key: str, secret: str, folder: str, real: dict[str, str], share: tuple[int, int]) -> Sent:
     """Send this process's share: (seed, how many)."""
     seed, count = share
     sent = Sent()
@@ -239,7 +262,7 @@ def _send_all(url: str, key: str, secret: str, folder: str, share: tuple[int, in
                 most = min(FEW if _waits(name) else EACH, count - sent.requests)
                 if most <= 0:
                     break
-                _send(strategy, seed, most, partial(_one, session, url, secret, folder, sent, name))
+                _send(strategy, seed, most, partial(_one, session, url, secret, folder, real, sent, name))
             if sent.requests == before:
                 raise BenchError("the description gives no more requests")
     return sent
@@ -283,9 +306,14 @@ def _send(strategy: Any, seed: int, most: int, one: Callable[[Any], None]) -> No
         send()
 
 
-def _one(session: Any, url: str, secret: str, folder: str, sent: Sent, name: str, case: Any) -> None:
+def _one(
+    session: Any, url: str, secret: str, folder: str, real: dict[str, str], sent: Sent, name: str, case: Any
+) -> None:
     import requests
 
+    known = next((id for path, id in real.items() if case.path.startswith(path)), None)
+    if known and sent.requests % 2:  # else nothing but ids that mean nothing would ever be sent
+        case.path_parameters = dict.fromkeys(case.path_parameters or (), known)
     told = case.as_transport_kwargs(base_url=url)
     began = time.perf_counter()
     waits = _waits(name)
