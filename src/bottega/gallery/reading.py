@@ -10,8 +10,9 @@ import secrets
 import stat
 from collections.abc import Mapping
 from contextlib import suppress
+from io import BufferedReader
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from bottega.engine.a1111 import draft_of
 from bottega.errors import FileError, InvalidRecipe
@@ -81,13 +82,13 @@ def hash_file(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def open_plain(path: Path) -> BinaryIO:
+def open_plain(path: Path) -> BufferedReader:
     """Open a file that was made, and nothing that was put in its place: OSError for a link, a pipe, a device."""
     handle = os.open(path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0))
     if not stat.S_ISREG(os.fstat(handle).st_mode):
         os.close(handle)
         raise OSError(errno.EINVAL, "no plain file", os.fspath(path))
-    return os.fdopen(handle, "rb")
+    return open(handle, "rb")
 
 
 def _by_recipe(recipe: Recipe, text: str) -> dict[str, Any]:
