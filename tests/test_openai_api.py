@@ -11,7 +11,7 @@ from typing import Any
 
 import httpx
 import pytest
-from door_server import PROMPT, Server, serving
+from door_server import PROMPT, Server, serving, until
 from PIL import Image
 
 from bottega.api.access.accounts import Accounts
@@ -38,6 +38,12 @@ def test_a_request_that_says_nothing_leaves_everything_to_the_model() -> None:
     assert draft(Making(prompt="a house"), named) == Recipe(prompt="a house")
     asked = {"prompt": "a house", "size": "auto", "quality": "hd", "style": "vivid", "user": "me", "moderation": "low"}
     assert draft(Making.model_validate(asked), named) == Recipe(prompt="a house")
+
+
+@pytest.mark.parametrize("nothing", [None, ""])
+def test_a_field_that_is_null_or_empty_is_not_asked_for(nothing: Any) -> None:
+    told = {**dict.fromkeys(Making.model_fields, nothing), "loras": None, "prompt": "a house"}
+    assert draft(Making.model_validate(told), named) == Recipe(prompt="a house")
 
 
 def test_fields_that_other_servers_gave_names_to() -> None:
@@ -186,9 +192,8 @@ def test_a_job_that_somebody_stops_ends_the_wait(api: httpx.Client, server: Serv
 
     thread = threading.Thread(target=ask)
     thread.start()
-    while api.get("/sdapi/v1/progress").json()["state"]["sampling_step"] == 0:
-        threading.Event().wait(0.05)
-    api.post("/sdapi/v1/interrupt")
+    (job,) = until(server.running)
+    server.cancel(job)
     thread.join()
     (answer,) = answers
     assert answer.status_code >= 400 and "stopped" in answer.json()["error"]["message"]
@@ -200,23 +205,17 @@ def test_a_stream_whose_client_goes_away_ends_its_job(api: httpx.Client, server:
     body = {**QUICK, "steps": 500, "stream": True, "partial_images": 1}
     with server.client() as own, own.stream("POST", "/v1/images/generations", json=body) as answer:
         assert answer.headers["Content-Type"].startswith("text/event-stream")
-        while api.get("/sdapi/v1/progress").json()["state"]["job_count"] == 0:
-            threading.Event().wait(0.05)
-    for _ in range(600):
-        if api.get("/sdapi/v1/progress").json()["state"]["job_count"] == 0:
-            return
-        threading.Event().wait(0.05)
-    raise AssertionError("the job goes on without anybody who waits for it")
+        until(server.running)
+    assert server.open_jobs() == 1  # the client may come back
+    until(lambda: server.open_jobs() == 0)
 
 
 @slow
 def test_a_failure_in_the_middle_of_a_stream_is_one_event(api: httpx.Client, server: Server) -> None:
     body = {**QUICK, "steps": 500, "stream": True, "partial_images": 1}
     with api.stream("POST", "/v1/images/generations", json=body) as answer:
-        with server.client() as other:
-            while other.get("/sdapi/v1/progress").json()["state"]["sampling_step"] == 0:
-                threading.Event().wait(0.05)
-            other.post("/sdapi/v1/interrupt")
+        (job,) = until(server.running)
+        server.cancel(job)
         lines = [line for line in answer.iter_lines() if line.startswith("data:")]
     assert '"error"' in lines[-1] and "stopped" in lines[-1]
 
