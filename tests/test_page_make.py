@@ -106,11 +106,11 @@ def fold(page: Page, title: str) -> Locator:
 
 def made(page: Page) -> Locator:
     """The pictures of the strip."""
-    return page.locator(".strip .is-made")
+    return page.locator(".recent .is-made")
 
 
 def open_jobs(page: Page) -> Locator:
-    return page.locator(".strip .is-waiting, .strip .is-running")
+    return page.locator(".recent .is-waiting, .recent .is-running")
 
 
 def shown(page: Page) -> Locator:
@@ -145,9 +145,9 @@ def test_a_picture_grows_in_the_frame_that_was_reserved_for_it(page: Page) -> No
         """() => {
           addEventListener("keydown", () => { window.pressed ??= performance.now(); }, { capture: true });
           const look = new MutationObserver(() => {
-            if (document.querySelector(".strip .is-waiting")) { window.queued ??= performance.now(); }
+            if (document.querySelector(".recent .is-waiting")) { window.queued ??= performance.now(); }
           });
-          look.observe(document.querySelector(".strip"), { childList: true, subtree: true, attributes: true });
+          look.observe(document.querySelector(".recent"), { childList: true, subtree: true, attributes: true });
         }"""
     )
     make(page)
@@ -172,7 +172,7 @@ def test_several_wait_and_esc_stops_one_after_the_other(page: Page) -> None:
     for _ in range(3):
         make(page)
     open_jobs(page).nth(2).wait_for()
-    page.locator(".strip .is-running").wait_for(timeout=LONG)
+    page.locator(".recent .is-running").wait_for(timeout=LONG)
     for left in (2, 1, 0):
         page.keyboard.press("Escape")
         open_jobs(page).nth(left).wait_for(state="detached")
@@ -184,9 +184,9 @@ def test_several_wait_and_esc_stops_one_after_the_other(page: Page) -> None:
 def test_everything_is_kept_when_the_page_is_loaded_again_in_the_middle(page: Page) -> None:
     ask(page, "a white tower in the snow at night, pixel art", steps=150, seed=5)
     make(page)
-    page.locator(".strip .is-running").wait_for(timeout=LONG)
+    page.locator(".recent .is-running").wait_for(timeout=LONG)
     page.reload()
-    page.locator(".strip .is-running").wait_for()
+    page.locator(".recent .is-running").wait_for()
     assert page.get_by_label("Prompt", exact=True).input_value() == "a white tower in the snow at night, pixel art"
     assert page.get_by_label("Seed", exact=True).input_value() == "5"
     assert page.get_by_label("Steps").input_value() == "150"
@@ -310,7 +310,7 @@ def test_a_dropped_picture_gives_its_recipe(page: Page) -> None:
     assert page.get_by_label("Seed", exact=True).input_value() == "77"
     page.get_by_text("DPM++ 2M Karras · 8 steps · 7").wait_for(state="attached")
     make(page)
-    page.locator(".strip .is-made").nth(1).wait_for(timeout=LONG)
+    page.locator(".recent .is-made").nth(1).wait_for(timeout=LONG)
     page.get_by_text("seed 77", exact=True).wait_for()
     assert picture(page, shown(page).get_attribute("src")).tobytes() == picture(page, address).tobytes()
 
@@ -398,7 +398,7 @@ def test_variations_and_the_recipe_of_a_picture(page: Page) -> None:
 def test_a_deleted_picture_can_be_had_back(page: Page) -> None:
     make_one(page, HOUSE, seed=21, steps=4)
     count = made(page).count()
-    page.locator(".strip .tile[aria-pressed=true]").focus()
+    page.locator(".recent .print[aria-pressed=true]").focus()
     page.keyboard.press("ArrowLeft")
     page.get_by_role("button", name="More", exact=True).last.click()
     page.get_by_role("menuitem", name="Delete").click()
@@ -438,7 +438,7 @@ def test_the_page_speaks_chinese_to_those_who_read_it(server: Server, browser: B
         page.goto(link_into(server.home, server.url))
         page.get_by_role("button", name="生成").wait_for()
         assert page.locator("html").get_attribute("lang") == "zh-CN"
-        assert page.evaluate("import('/static/words.js').then(words => words.untold())") == []
+        assert page.evaluate(UNTOLD) == []
         page.get_by_role("button", name="更多", exact=True).first.click()
         page.get_by_role("menuitemradio", name="English").click()
         page.get_by_role("button", name="Make", exact=False).last.wait_for()
@@ -453,6 +453,10 @@ def test_the_keys_are_shown(page: Page) -> None:
     page.keyboard.press("Escape")
     dialog.wait_for(state="hidden")
 
+
+# The words that the page has in one language only.
+UNTOLD = """() => import(new URL("words.js", document.querySelector("script[type=module]").src))
+  .then((words) => words.untold())"""
 
 # What can be pressed or filled in and has no name that is said.
 NAMELESS = """() => [...document.querySelectorAll("button, input, select, textarea, a, summary, [tabindex='0']")]

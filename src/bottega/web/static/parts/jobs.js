@@ -12,7 +12,8 @@ export class Jobs {
     this.asking = new Set();
     this.ready = new Promise((resolve) => { this._ready = resolve; });
     stream.listen((event) => this._hear(event));
-    stream.onState((state) => { if (state === "open") this.refresh(); });
+    stream.onState((state) => { if (state === "open") this.refresh(); }); // once more: between the two, something may have happened
+    this.refresh();
   }
 
   watch(run) {
