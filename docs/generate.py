@@ -58,6 +58,10 @@ SETTINGS = {
     "keep_free_mb": ("MiB", "what a download leaves free on the disk"),
     "stall_seconds": ("seconds", "how long a download waits for a server that has fallen silent"),
     "trash_days": ("days", "how long deleted outputs stay in the trash, from where they can be restored"),
+    "model_memory_mb": (
+        "MiB",
+        "how much of the device's memory models may hold while no job needs them; 0 is a share of what it has",
+    ),
     "host": ("address", "where `serve` listens: this machine only, unless it is told otherwise"),
     "port": ("0 to 65535", "the port of `serve`"),
     "names": (

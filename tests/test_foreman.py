@@ -42,7 +42,7 @@ class Shop:
             settings={},
             logs=folder / "logs",
             limits=limits,
-            environment={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+            environment=lambda lane: {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
         )
         self.foreman.start()
 

@@ -26,6 +26,7 @@ from bottega.gallery import Gallery, Output, UnknownOutput
 from bottega.jobs.foreman import Foreman, Limits, Preview
 from bottega.jobs.job import LIBRARY, MAKE, Job, Numbered, UnknownJob
 from bottega.jobs.queue import Queue
+from bottega.library.sources.tokens import VARIABLES
 from bottega.recipe import Media, Recipe, read_recipe, recipe_from
 from bottega.runtime.facts import Facts, facts_from
 from bottega.runtime.plan import available_memory
@@ -88,7 +89,7 @@ class Workshop:
             folder=self.output_folder,
             settings=settings.plain,
             logs=settings.logs,
-            environment={**os.environ, "BOTTEGA_HOME": str(settings.home)},
+            environment=self._environment,
             limits=limits,
         )
         self._facts: Facts | None = _read_facts(self._facts_file, settings)
@@ -299,6 +300,11 @@ class Workshop:
         return self.settings.outputs / datetime.fromtimestamp(job.created).date().isoformat()
 
     # --- what the foreman asks for
+
+    def _environment(self, lane: str) -> dict[str, str]:
+        """What a worker finds in its environment: the keys of sites only where models are fetched."""
+        kept = {name: value for name, value in os.environ.items() if lane == LIBRARY or name not in VARIABLES.values()}
+        return {**kept, "BOTTEGA_HOME": str(self.settings.home)}
 
     def _ready(self, job: Job) -> Job | None:
         """The job with inputs that were made meanwhile; None if an output of the same recipe was."""

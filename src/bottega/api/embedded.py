@@ -13,9 +13,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from bottega.api.pictures import fetched, is_address
 from bottega.errors import FieldProblem, FileError, InvalidRecipe
 from bottega.formats import media
 from bottega.formats.media import Carried
+from bottega.settings import Settings
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -74,8 +76,13 @@ def picture_of(content: bytes, field: str) -> Picture:
     return picture
 
 
-def picture_from(text: str, field: str) -> Picture:
-    """A picture from base64, bare or in a `data:` address. Raises InvalidRecipe for what is none."""
+def picture_from(text: str, field: str, settings: Settings) -> Picture:
+    """A picture from base64, bare or in a `data:` address, or from the site that an `https:` address names.
+
+    Blocks while it is fetched. Raises InvalidRecipe for what is none.
+    """
+    if is_address(text):
+        return picture_of(fetched(text, field, settings), field)
     head = _DATA.match(text)
     encoded = _SPACE.sub("", text[head.end() :] if head else text)
     # Some clients leave the padding out, or use the alphabet of addresses.

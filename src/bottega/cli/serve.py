@@ -6,8 +6,9 @@ import argparse
 import json
 import os
 import sys
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from pathlib import Path
+from tempfile import mkstemp
 from typing import Any
 
 from bottega.errors import BottegaError
@@ -58,8 +59,12 @@ def serve(args: argparse.Namespace, settings: Settings, stack: ExitStack) -> Non
     from bottega.api.logs import start_logging, stop_logging
     from bottega.api.server import listen
     from bottega.api.server import serve as run_server
+    from bottega.jobs.lock import HomeLock
+    from bottega.library.sources.tokens import known_keys
     from bottega.workshop import Workshop
 
+    make_home(settings.home)
+    stack.enter_context(HomeLock(settings.home))
     accounts = Accounts(settings.accounts)
     stack.callback(accounts.close)
     host = args.host or settings.host
@@ -77,7 +82,7 @@ def serve(args: argparse.Namespace, settings: Settings, stack: ExitStack) -> Non
         open_doors=settings.open_doors,
         requests_per_second=settings.requests_per_second,
     )
-    stack.callback(stop_logging, start_logging(settings.logs, [access.machine_key]))
+    stack.callback(stop_logging, start_logging(settings.logs, [access.machine_key, *known_keys(settings)]))
     workshop = Workshop(settings)
     workshop.start()
     stack.callback(workshop.stop)
@@ -95,6 +100,18 @@ def serve(args: argparse.Namespace, settings: Settings, stack: ExitStack) -> Non
 
     stack.callback(forget)
     run_server(app, access, sockets, ready, forget)
+
+
+def make_home(home: Path) -> None:
+    """Make the home if it is not there. Raises ServeError where it can't be written: a queue must be."""
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+        handle, part = mkstemp(prefix=".bottega-", suffix=".part", dir=home)
+        os.close(handle)
+        os.unlink(part)
+    except OSError as error:
+        remedy = "free some space, or check who may write there; BOTTEGA_HOME names another home"
+        raise ServeError(f"{home} can't be written ({error.strerror})", remedy) from None
 
 
 def refuse_exposure(bound: list[str], allowed: bool) -> None:
@@ -133,13 +150,23 @@ def print_link(settings: Settings) -> int:
     """Print a new link for the server that runs on this home."""
     from bottega.api.access.accounts import Accounts
 
+    url = running(settings)
+    with closing(Accounts(settings.accounts)) as accounts:
+        print(f"{url}/?token={accounts.new_link()}", file=sys.stdout)
+    return 0
+
+
+def running(settings: Settings) -> str:
+    """Where the server of this home answers. Raises ServeError where none does."""
+    from http.client import HTTPConnection, HTTPException
+    from urllib.parse import urlsplit
+
     try:
         url = str(json.loads(settings.serving.read_text(encoding="utf-8"))["url"])
-    except (OSError, ValueError, KeyError, TypeError):
+        connection = HTTPConnection(urlsplit(url).netloc, timeout=5.0)
+        with closing(connection):
+            connection.request("GET", "/health")
+            connection.getresponse()
+    except (OSError, ValueError, KeyError, TypeError, HTTPException):
         raise ServeError("no server runs on this home", "start one with `bottega serve`") from None
-    accounts = Accounts(settings.accounts)
-    try:
-        print(f"{url}/?token={accounts.new_link()}", file=sys.stdout)
-    finally:
-        accounts.close()
-    return 0
+    return url

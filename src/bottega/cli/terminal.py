@@ -130,6 +130,11 @@ def size_text(count: float) -> str:
     return f"{count:.3g} TB"
 
 
+def files_text(count: int) -> str:
+    """A number of files as people say it."""
+    return "1 file" if count == 1 else f"{count:,} files"
+
+
 def count_text(count: float) -> str:
     """A number of parameters as people say it."""
     for unit in ("", " k", " M", " B"):

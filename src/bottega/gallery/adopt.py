@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import secrets
 import sqlite3
-from collections.abc import Callable, Collection, Iterator, Mapping
+import time
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -20,6 +21,9 @@ from bottega.gallery.store import Store
 
 AT_ONCE = 20  # files that are recorded in one go: what is added meanwhile waits that long at most
 _ROWS_AT_ONCE = 2000
+# Python runs one thread at a time, and hands over late to those that wait: whoever is answered meanwhile goes first.
+_BREATH = 0.002  # seconds
+_BREATHE_EVERY = 500  # files
 
 Told = Callable[[int, int], None]
 
@@ -53,22 +57,29 @@ def adopt(store: Store, home: Path, folder: Path, told: Told, owner_of: Callable
     """Bring the record up to date with the files; see `Gallery.adopt`. `home` is where relative paths begin."""
     report = Adopted()
     strange: list[Path] = []
-    places: set[Path] = set()
+    places: set[str] = set()
+    present = 0
     for place, files in _places(folder):
         told(0, 0)
-        places.add(place)
+        prefix = _prefix(home, place)
+        places.add(prefix)
         report.files += len(files)
-        known = {each.path.name: each for each in _known_in(store, home, place)}
-        _compare(store, known.values(), files, report)
-        left = _left_alone(store, home, place)
+        known = _stamps(store, _PRESENT, prefix)
+        present += len(known)
+        if files == known:
+            continue
+        odd = known.keys() - files.keys()
+        odd |= {name for name, stamp in files.items() if known.get(name) != stamp}
+        rest = odd - _compare(store, _known(store, home, [f"{prefix}{name}" for name in odd]), report)
+        left_alone = _stamps(store, _LEFT_ALONE, prefix) if rest else {}
         strange += [
             place / name
-            for name, stamp in files.items()
-            if name not in known and left.get(name) != stamp and Path(name).suffix.lower() in FORMATS
+            for name in sorted(rest & files.keys())
+            if left_alone.get(name) != files[name] and Path(name).suffix.lower() in FORMATS
         ]
-    for elsewhere in _known_outside(store, home, folder, places):
+    for elsewhere in _outside(store, places, present):
         told(0, 0)
-        _compare(store, elsewhere, {}, report)
+        _compare(store, _known(store, home, elsewhere), report)
     for done in range(0, len(strange), AT_ONCE):
         told(done, len(strange))
         _take_in(store, home, strange[done : done + AT_ONCE], owner_of, report)
@@ -85,64 +96,83 @@ def _places(folder: Path) -> Iterator[tuple[Path, dict[str, Stamp]]]:
         try:
             with os.scandir(place) as entries:
                 for entry in entries:
-                    if entry.name.startswith(".") or isinstance(database.text(entry.name), bytes):
+                    name = entry.name
+                    if name[0] == "." or not (name.isascii() or _is_unicode(name)):
                         continue
                     if entry.is_dir(follow_symlinks=False):
-                        waiting.append(place / entry.name)
+                        waiting.append(place / name)
                     elif entry.is_file(follow_symlinks=False):
                         status = entry.stat(follow_symlinks=False)
-                        files[entry.name] = status.st_size, status.st_mtime_ns
+                        files[name] = status.st_size, status.st_mtime_ns
+                        if len(files) % _BREATHE_EVERY == 0:
+                            time.sleep(_BREATH)
         except OSError:
             continue  # gone meanwhile, or not ours to read: its outputs are looked for one by one
         yield place, files
+        time.sleep(_BREATH)
+
+
+def _is_unicode(name: str) -> bool:
+    return isinstance(database.text(name), str)
 
 
 # --- what is on record
 
 
-_KNOWN = (
-    "SELECT id, path, size, mtime_ns, sha256, missing, changed FROM details JOIN outputs USING (id) "
-    "WHERE path > ? AND path < ? AND {} ORDER BY path LIMIT ?"
+_IN_PLACE = (
+    "SELECT substr(path, ?), size, mtime_ns FROM {} WHERE path > ? AND path < ? AND instr(substr(path, ?), '/') = 0"
 )
+_PRESENT = f"{_IN_PLACE.format('details JOIN outputs USING (id)')} AND NOT missing"
+_LEFT_ALONE = _IN_PLACE.format("strangers")
+_LAST = "\U0010ffff"  # what is behind it is no text but bytes, which no folder is asked for
 
 
-def _known_in(store: Store, home: Path, place: Path) -> Iterator[_Known]:
-    """The outputs on record whose files lie in this folder itself."""
-    prefix = _prefix(home, place)
-    within = f"instr(substr(path, {len(prefix) + 1}), '/') = 0"
-    for some in _known(store, home, prefix, within):
-        yield from some
+def _stamps(store: Store, query: str, prefix: str) -> dict[str, Stamp]:
+    """The files that are known to lie in a folder itself, by name."""
+    start = len(prefix) + 1
+    with store.reading() as connection:
+        found = connection.execute(query, (start, prefix, f"{prefix}{_LAST}", start))
+        return {name: (size, mtime_ns) for name, size, mtime_ns in found}
 
 
-def _known_outside(store: Store, home: Path, folder: Path, places: Collection[Path]) -> Iterator[list[_Known]]:
-    """The outputs on record whose files lie in none of these folders, some at a time."""
-    for some in _known(store, home, "", "1"):
-        yield [each for each in some if each.path.parent not in places]
+def _known(store: Store, home: Path, paths: Collection[str]) -> list[_Known]:
+    """The records of these paths, as far as there are any."""
+    query = (
+        "SELECT id, path, size, mtime_ns, sha256, missing, changed FROM details JOIN outputs USING (id) WHERE path = ?"
+    )
+    with store.reading() as connection:
+        found = [row for path in paths for row in connection.execute(query, (path,))]
+    return [
+        _Known(number, home / path, (size, mtime_ns), sha256, bool(missing), bool(changed))
+        for number, path, size, mtime_ns, sha256, missing, changed in found
+    ]
 
 
-def _known(store: Store, home: Path, prefix: str, condition: str) -> Iterator[list[_Known]]:
-    """The outputs on record whose paths begin so, by path, some at a time."""
-    after, end = prefix, f"{prefix}\U0010ffff"
-    while True:
+def _outside(store: Store, places: Collection[str], present: int) -> Iterator[list[str]]:
+    """The paths on record that lie in none of these folders, some at a time; `present` files were met in them."""
+    with store.reading() as connection:
+        ((all_of_them,),) = connection.execute("SELECT count(*) FROM outputs WHERE NOT missing").fetchall()
+        query = "SELECT path FROM details JOIN outputs USING (id) WHERE missing AND path < ?"
+        absent = connection.execute(query, (_LAST,)).fetchall()
+    yield [path for (path,) in absent if _place_of(path) not in places]
+    query = (
+        "SELECT path FROM details JOIN outputs USING (id) WHERE path > ? AND path < ? AND NOT missing "
+        "ORDER BY path LIMIT ?"
+    )
+    after = ""
+    while all_of_them != present:
         with store.reading() as connection:
-            found = connection.execute(_KNOWN.format(condition), (after, end, _ROWS_AT_ONCE)).fetchall()
-        yield [
-            _Known(number, home / path, (size, mtime_ns), sha256, bool(missing), bool(changed))
-            for number, path, size, mtime_ns, sha256, missing, changed in found
-        ]
+            found = [path for (path,) in connection.execute(query, (after, _LAST, _ROWS_AT_ONCE))]
+        yield [path for path in found if _place_of(path) not in places]
         if len(found) < _ROWS_AT_ONCE:
             return
-        after = found[-1][1]
+        after = found[-1]
+        time.sleep(_BREATH)
 
 
-def _left_alone(store: Store, home: Path, place: Path) -> dict[str, Stamp]:
-    """The files in a folder that say nothing of how they were made, as they were when that was found."""
-    prefix = _prefix(home, place)
-    with store.reading() as connection:
-        found = connection.execute(
-            "SELECT path, size, mtime_ns FROM strangers WHERE path > ? AND path < ?", (prefix, f"{prefix}\U0010ffff")
-        ).fetchall()
-    return {path.removeprefix(prefix): (size, mtime_ns) for path, size, mtime_ns in found}
+def _place_of(path: str) -> str:
+    """How the path of a file's folder begins on record."""
+    return path[: path.rfind("/") + 1]
 
 
 def _prefix(home: Path, place: Path) -> str:
@@ -153,11 +183,11 @@ def _prefix(home: Path, place: Path) -> str:
 # --- files that are on record
 
 
-def _compare(store: Store, known: Collection[_Known], files: Mapping[str, Stamp], report: Adopted) -> None:
-    """Record which of these outputs are gone, back or changed, as the files of their folder tell."""
+def _compare(store: Store, known: Collection[_Known], report: Adopted) -> set[str]:
+    """Record which of these outputs are gone, back or changed; the names of their files."""
     updates = []
     for each in known:
-        stamp = files.get(each.path.name) or rows.stamp_of(each.path)
+        stamp = rows.stamp_of(each.path)
         if not stamp:
             if not each.missing:
                 report.gone += 1
@@ -168,16 +198,18 @@ def _compare(store: Store, known: Collection[_Known], files: Mapping[str, Stamp]
             report.back += each.missing
             report.changed += changed and not each.changed
             updates.append((*stamp, False, changed, each))
-    if not updates:
-        return
-    with store.writing() as connection:
-        for size, mtime_ns, missing, changed, each in updates:
-            # Unless it was made anew meanwhile.
-            now = connection.execute(
-                "UPDATE details SET size = ?, mtime_ns = ? WHERE id = ? AND size = ? AND mtime_ns = ? RETURNING id",
-                (size, mtime_ns, each.number, *each.stamp),
-            ).fetchall()
-            connection.executemany(f"UPDATE outputs SET missing = {missing:d}, changed = {changed:d} WHERE id = ?", now)
+    if updates:
+        with store.writing() as connection:
+            for size, mtime_ns, missing, changed, each in updates:
+                # Unless it was made anew meanwhile.
+                now = connection.execute(
+                    "UPDATE details SET size = ?, mtime_ns = ? WHERE id = ? AND size = ? AND mtime_ns = ? RETURNING id",
+                    (size, mtime_ns, each.number, *each.stamp),
+                ).fetchall()
+                connection.executemany(
+                    f"UPDATE outputs SET missing = {missing:d}, changed = {changed:d} WHERE id = ?", now
+                )
+    return {each.path.name for each in known}
 
 
 def _other_bytes(known: _Known) -> bool:

@@ -16,6 +16,7 @@ GENERATIONS = 6  # that are followed back and forth
 CHILDREN = 12  # of one output that are shown
 SIBLINGS = 12  # of its series that are shown, the nearest in time
 REPLAY, VARIATION, SEED = "replay", "variation", "seed"
+_KIN = "kin = ? AND kin != 0"  # its index holds no others
 
 
 class Edge(NamedTuple):
@@ -100,7 +101,7 @@ class _Lineage:
         ((kin,),) = self._connection.execute("SELECT kin FROM details WHERE id = ?", (number,)).fetchall()
         if not kin:
             return
-        series = "kin = ? AND outputs.id {} ? AND NOT deleted AND owners.name = ? ORDER BY outputs.id {} LIMIT ?"
+        series = f"{_KIN} AND details.id {{}} ? AND NOT deleted AND owners.name = ? ORDER BY details.id {{}} LIMIT ?"
         values = (kin, number, self._centre.owner)
         older = self._rows(series.format("<", "DESC"), *values, SIBLINGS)
         younger = self._rows(series.format(">", "ASC"), *values, SIBLINGS)
@@ -108,7 +109,7 @@ class _Lineage:
         shown = [*older[: max(half, SIBLINGS - len(younger))], *younger[: max(half, SIBLINGS - len(older))]]
         count = (
             "SELECT count(*) FROM details JOIN outputs USING (id) JOIN owners ON owners.id = owner "
-            "WHERE kin = ? AND NOT deleted AND owners.name = ? AND outputs.id != ?"
+            f"WHERE {_KIN} AND NOT deleted AND owners.name = ? AND outputs.id != ?"
         )
         ((all_of_them,),) = self._connection.execute(count, (kin, self._centre.owner, number)).fetchall()
         self._left_out += all_of_them - len(shown)

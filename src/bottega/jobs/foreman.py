@@ -82,7 +82,8 @@ class Foreman:
     makes a job's request complete just before it is begun (None: there is nothing left to do for it), and
     `on_made(job, told)` keeps an output and answers with the event that is recorded of it. `folder(job)` is where its
     outputs go, `together(lane)` how many jobs that are alike are given to a worker at once. `settings` are what a
-    worker is told before anything else, `logs` is the folder for what it prints.
+    worker is told before anything else, `logs` is the folder for what it prints, `environment(lane)` what it finds in
+    its environment.
     """
 
     def __init__(
@@ -97,7 +98,7 @@ class Foreman:
         settings: Mapping[str, Any],
         logs: Path,
         together: Callable[[str], int] = lambda lane: 1,
-        environment: Mapping[str, str] | None = None,
+        environment: Callable[[str], Mapping[str, str]] | None = None,
         limits: Limits | None = None,
     ) -> None:
         self.queue = queue
@@ -345,7 +346,7 @@ class Lane:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=errors,
-                env=self.foreman.environment,
+                env=self.foreman.environment(self.name) if self.foreman.environment else None,
                 start_new_session=True,  # a Ctrl-C in the server's terminal is not for it
             )
         assert process.stdin is not None and process.stdout is not None

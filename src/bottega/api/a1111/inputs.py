@@ -30,8 +30,8 @@ def take_inputs(asked: ImageToImage, workshop: Workshop) -> Inputs:
     mode = asked.resize_mode or JUST_RESIZE
     if mode not in (JUST_RESIZE, CROP_AND_RESIZE, RESIZE_AND_FILL):
         raise _problem("resize_mode", f"this version knows no mode {mode}", "use 0, 1 or 2")
-    init = picture_from(asked.init_images[0], "init_images")
-    mask = picture_from(asked.mask, "mask") if asked.mask else None
+    init = picture_from(asked.init_images[0], "init_images", workshop.settings)
+    mask = picture_from(asked.mask, "mask", workshop.settings) if asked.mask else None
     size = (asked.width or 0) // 8 * 8, (asked.height or 0) // 8 * 8
     fits = mode == JUST_RESIZE or not all(size) or size[0] * init.height == size[1] * init.width
     whole = init.content if fits else _png(_fitted(init.open(), size, mode))

@@ -119,11 +119,11 @@ def memory(door: A1111, caller: Reader) -> dict[str, Any]:
 
 
 @router.post("/png-info")
-def png_info(told: PngInfo, caller: Reader) -> dict[str, Any]:
+def png_info(told: PngInfo, door: A1111, caller: Reader) -> dict[str, Any]:
     """The `parameters` text of a picture, in one piece and in parts."""
     if not told.image.strip():
         raise HTTPException(404, "Image not found")
-    carried = picture_from(told.image, "image").carried
+    carried = picture_from(told.image, "image", door.workshop.settings).carried
     text = parameters_of(carried)
     items = {**carried.texts, **({"parameters": text} if text else {})}
     return {"info": text, "items": items, "parameters": _fields(text)}

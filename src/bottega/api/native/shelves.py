@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
@@ -114,6 +115,7 @@ async def get(asked: Get, shop: Shop, aside: Aside, caller: Manager, key: Key = 
 
     if asked.name:
         _check_name(asked.name)
+    _check_no_key(asked.reference)
     if not caller.admin and not _is_known_site(asked.reference, shop.settings):
         raise NotAllowed("fetching from any address is for admins", "name a model of Civitai or Hugging Face")
     told = {
@@ -121,6 +123,14 @@ async def get(asked: Get, shop: Shop, aside: Aside, caller: Manager, key: Key = 
         **asked.model_dump(include={"file", "variant", "sha256", "name", "allow_unusual"}),
     }
     return await _submit(shop, aside, caller, key, "get", told, shown_reference(asked.reference))
+
+
+def _check_no_key(reference: str) -> None:
+    """Refuse an address with a key in it: it would be kept in the queue, and shown in lists."""
+    if re.search(r"[?&](token|api_?key|access_token|key|password)=|//[^/?#]*@", reference, re.IGNORECASE):
+        raise InvalidRecipe(
+            [FieldProblem("reference", "has a key in it", "leave it out; keys are kept in tokens.toml in the home")]
+        )
 
 
 @router.post("/merge", summary="Make one model of several", status_code=202, responses={**FULL, **REUSED})

@@ -68,6 +68,15 @@ def site(name: str, settings: Settings, environment: Mapping[str, str] = os.envi
     return Site(name, url, Token(text, _origin(url)) if text else None, settings.tokens)
 
 
+def known_keys(settings: Settings, environment: Mapping[str, str] = os.environ) -> list[str]:
+    """The keys that a log must not repeat: those of the file and of the environment. A file that is wrong has none."""
+    found = [environment.get(variable, "").strip() for variable in VARIABLES.values()]
+    for name in VARIABLES:
+        with suppress(FileError):
+            found.append(_from_file(name, settings.tokens))
+    return [key for key in found if key]
+
+
 def _origin(url: str) -> str:
     from bottega.library.sources.client import origin_of, parse
 

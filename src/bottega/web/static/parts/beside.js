@@ -60,7 +60,7 @@ function wiper(upper) {
     line.style.left = `${share}%`;
   };
   const slider = h("input", {
-    type: "range", class: "beside-slider", min: "0", max: "100", step: "0.5", value: "50", aria: { label: t("beside.line") },
+    type: "range", class: "beside-slider", min: "0", max: "100", step: "0.5", value: "50", autofocus: true, aria: { label: t("beside.line") },
     on: { input: () => set(Number(slider.value)) },
   });
   set(50);

@@ -26,15 +26,34 @@ const MOTIFS = {
       return `M${middle - wide} ${HIGH}V${60 - turn * 2}a${wide} ${wide} 0 0 1 ${2 * wide} 0V${HIGH}`;
     });
   },
-  // Strips laid over a sheet.
+  // Strips laid over a sheet: slanted, woven, or in the bones of a herring.
   lora(draw) {
-    const slope = 30 + draw() * 60;
-    const first = -60 + draw() * 20;
+    const way = Math.floor(draw() * 3);
     const step = 9 + draw() * 6;
     const gap = 2 + draw() * 2;
-    return many(18, (turn) => {
-      const x = first + turn * step;
-      return `M${x} ${HIGH}l${slope} ${-HIGH}M${x + gap} ${HIGH}l${slope} ${-HIGH}`;
+    if (way === 0) {
+      const slope = 30 + draw() * 60;
+      const first = -70 + draw() * 20;
+      return many(24, (turn) => {
+        const x = first + turn * step;
+        return `M${x} ${HIGH}l${slope} ${-HIGH}M${x + gap} ${HIGH}l${slope} ${-HIGH}`;
+      });
+    }
+    if (way === 1) {
+      const side = 10 + draw() * 6;
+      return many(Math.ceil(HIGH / side), (row) => many(Math.ceil(WIDE / side), (column) => {
+        const [x, y] = [column * side, row * side];
+        const at = (share) => side * share;
+        return (row + column) % 2
+          ? `M${x} ${y + at(0.25)}h${side}M${x} ${y + at(0.5)}h${side}M${x} ${y + at(0.75)}h${side}`
+          : `M${x + at(0.25)} ${y}v${side}M${x + at(0.5)} ${y}v${side}M${x + at(0.75)} ${y}v${side}`;
+      }));
+    }
+    const wide = 14 + draw() * 12;
+    const tall = wide * (0.5 + draw() * 0.6);
+    return many(Math.ceil((HIGH + tall) / (step * 0.8)) + 2, (row) => {
+      const y = row * step * 0.8 - tall;
+      return `M0 ${y}${many(Math.ceil(WIDE / wide), (turn) => `l${wide} ${turn % 2 ? -tall : tall}`)}`;
     });
   },
   // One word among many.

@@ -11,7 +11,7 @@ import { icon } from "./icons.js";
 export function facts(rows, copy, { className = "" } = {}) {
   const list = h("dl", { class: ["facts", className] });
   for (const [name, value, copied] of rows) {
-    if (value === undefined || value === null || value === "" || (Array.isArray(value) && !value.length)) continue;
+    if (value === undefined || value === null || value === false || value === "" || (Array.isArray(value) && !value.length)) continue;
     const exact = copied === true ? String(value) : copied;
     put(list, [
       h("dt", { text: name }),

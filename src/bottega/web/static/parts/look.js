@@ -18,7 +18,7 @@ addWords({
     "look.close": "Back to the gallery", "look.of": "{n} of {total}", "look.next": "Next", "look.before": "Before",
     "look.again": "Make again", "look.vary": "Vary", "look.start": "Use as start", "look.edit": "Open in Make",
     "look.star": "Favourite", "look.folder": "Folder", "look.compare": "Compare", "look.download": "Download", "look.delete": "Delete",
-    "look.restore": "Restore", "look.recipe": "Recipe", "look.more": "More",
+    "look.restore": "Restore", "look.recipe": "Recipe", "look.more": "What can be done with it",
     "look.compare.older": "With the one made before", "look.compare.newer": "With the one made after", "look.compare.pick": "Pick another …",
     "look.queued": "Queued", "look.queue": "See the queue",
     "look.lineage": "What came of what", "look.lineage.alone": "Made from words alone; nothing was made from it yet.",
@@ -33,7 +33,7 @@ addWords({
     "look.close": "返回画廊", "look.of": "第 {n} 件，共 {total} 件", "look.next": "下一件", "look.before": "上一件",
     "look.again": "再做一次", "look.vary": "变化", "look.start": "以此为起点", "look.edit": "在创作中打开",
     "look.star": "收藏", "look.folder": "文件夹", "look.compare": "比较", "look.download": "下载", "look.delete": "删除",
-    "look.restore": "恢复", "look.recipe": "配方", "look.more": "更多",
+    "look.restore": "恢复", "look.recipe": "配方", "look.more": "可以做什么",
     "look.compare.older": "与前一件比较", "look.compare.newer": "与后一件比较", "look.compare.pick": "另选一件……",
     "look.queued": "已加入队列", "look.queue": "查看队列",
     "look.lineage": "来龙去脉", "look.lineage.alone": "仅由文字生成；还没有由它衍生的作品。",
@@ -56,6 +56,8 @@ export class Look {
     Object.assign(this, { context, host, t: context.t, item: null, index: -1 });
     const only = (run) => (event) => (this.isOpen ? run(event) : false);
     const { t } = this;
+    // Which settings are at their defaults is told by the forms; until they are here, every setting is shown.
+    context.api.get("/api/forms").then((forms) => { this.forms = forms; }, () => {});
     context.keys({
       right: { text: t("look.next"), run: only(() => this.step(1)) },
       left: { text: t("look.before"), run: only(() => this.step(-1)) },
@@ -163,8 +165,9 @@ export class Look {
     const trash = this.host.state.view === "trash";
     this.download = h("a", { class: "button quiet square", title: t("look.download"), aria: { label: t("look.download") } }, icon("download"));
     this.sideButton = act("look.recipe", "recipe", () => this.toggleSide(), { key: "I" });
-    const head = h("header", { class: "look-head" },
-      act("look.close", "close", () => this.leave(), { key: "Esc" }), this.place, h("span", { class: "grow" }),
+    this.sideButton.classList.add("look-toggle");
+    const head = h("header", { class: "look-head" }, act("look.close", "close", () => this.leave(), { key: "Esc" }), this.place);
+    const acts = h("div", { class: "look-acts", role: "toolbar", aria: { label: t("look.more") } },
       trash
         ? act("look.restore", "undo", () => this.host.restore([this.item.id]), { text: true, main: true })
         : [
@@ -174,8 +177,7 @@ export class Look {
             act("look.edit", "brush", () => this.edit(), { text: true }),
             h("span", { class: "look-line wide-only" }), this.star, h("span", { class: "narrow-box" }, folder), h("span", { class: "narrow-box" }, compared),
             this.download, act("look.delete", "trash", () => this.remove(), { key: "Del" }),
-          ],
-      this.sideButton);
+          ]);
     this.frame = h("div", { class: "look-frame" });
     const arrow = (name, drawing, step, side) => h("button", {
       type: "button", class: ["quiet", "square", "look-arrow", side], title: t(name), aria: { label: t(name) }, on: { click: () => this.step(step) },
@@ -183,7 +185,7 @@ export class Look {
     this.arrows = [arrow("look.before", "left", -1, "is-left"), arrow("look.next", "right", 1, "is-right")];
     this.side = h("aside", { class: "look-side scrolls", aria: { label: t("look.recipe") } });
     this.element = h("div", { class: "look", role: "dialog", tabindex: "-1", aria: { modal: "true", label: t("room.gallery") } },
-      head, h("div", { class: "look-body" }, h("div", { class: "look-stage" }, this.frame, this.arrows), this.side));
+      head, acts, this.sideButton, h("div", { class: "look-body" }, h("div", { class: "look-stage" }, this.frame, this.arrows), this.side));
     if (!trash) this.host.folderMenu(folder, () => [this.item]);
     if (!trash) menu(compared, () => [
       { text: t("look.compare.older"), key: "C", run: () => this.compareWith(1) },
@@ -255,7 +257,7 @@ export class Look {
     const { copy } = this.context;
     const recipe = recipeOf(item);
     const lineage = h("div", { class: "look-lineage" });
-    fill(this.side, recipeView(recipe, copy),
+    fill(this.side, recipeView(recipe, copy, this.forms),
       section(t("look.lineage"), lineage),
       section(t("look.file"), facts([
         [t("look.made"), moment(item.created)],

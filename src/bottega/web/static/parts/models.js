@@ -37,10 +37,13 @@ const FAMILIES = { sd1: "SD 1", sd2: "SD 2", sdxl: "SDXL", sd3: "SD 3", svd: "SV
 
 export const kindText = (kind) => t(`kind.${kind}`, {}, kind.replaceAll("_", " "));
 
+// Variants that say no more than the kind does.
+const PLAIN = new Set(["base", "lora", "embedding", "hypernetwork", "vae", "controlnet"]);
+
 /** A family in short, with the variant where it is not the plain one. */
 export function familyText(family, variant = "") {
   const short = FAMILIES[family] ?? family.replaceAll("_", " ");
-  return [short, variant && variant !== "base" && variant].filter(Boolean).join(" ");
+  return [short, variant && !PLAIN.has(variant) && variant].filter(Boolean).join(" ");
 }
 
 export const categoryText = (category) => t(`category.${category}`, {}, category);

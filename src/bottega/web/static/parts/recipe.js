@@ -2,7 +2,7 @@
 
 import { h } from "../dom.js";
 import { addWords, number, t } from "../words.js";
-import { copyButton, facts, section } from "./facts.js";
+import { copyButton, facts } from "./facts.js";
 
 addWords({
   en: {
@@ -11,7 +11,7 @@ addWords({
     "recipe.guidance": "Guidance", "recipe.strength": "Strength", "recipe.count": "Count", "recipe.format": "Format",
     "recipe.quality": "Quality", "recipe.input": "Input ({role})", "recipe.kind.lora": "LoRA", "recipe.kind.embedding": "Embedding",
     "recipe.kind.hypernetwork": "Hypernetwork", "recipe.kind.vae": "VAE", "recipe.kind.controlnet": "Control", "recipe.version": "Version",
-    "recipe.none": "none", "recipe.task.text-to-image": "text to image", "recipe.task.image-to-image": "image to image",
+    "recipe.defaults": "{n} settings at their defaults", "recipe.yes": "yes", "recipe.no": "no", "recipe.task.text-to-image": "text to image", "recipe.task.image-to-image": "image to image",
     "recipe.task.inpaint": "inpainting", "recipe.width": "Width", "recipe.height": "Height",
   },
   zh: {
@@ -20,7 +20,7 @@ addWords({
     "recipe.guidance": "引导", "recipe.strength": "强度", "recipe.count": "数量", "recipe.format": "格式",
     "recipe.quality": "质量", "recipe.input": "输入（{role}）", "recipe.kind.lora": "LoRA", "recipe.kind.embedding": "嵌入",
     "recipe.kind.hypernetwork": "超网络", "recipe.kind.vae": "VAE", "recipe.kind.controlnet": "控制", "recipe.version": "版本",
-    "recipe.none": "无", "recipe.task.text-to-image": "文生图", "recipe.task.image-to-image": "图生图",
+    "recipe.defaults": "{n} 项设置为默认值", "recipe.yes": "是", "recipe.no": "否", "recipe.task.text-to-image": "文生图", "recipe.task.image-to-image": "图生图",
     "recipe.task.inpaint": "局部重绘", "recipe.width": "宽", "recipe.height": "高",
   },
 });
@@ -30,6 +30,9 @@ export const recipeOf = (output) => output.recipe ?? {
   prompt: output.prompt, negative: output.negative, model: output.model ? { name: output.model } : undefined, task: output.task,
   sampling: { seed: output.seed ?? undefined }, size: { width: output.width, height: output.height },
 };
+
+// What "auto" came to for the model: it is decided by the model, not by whoever asked.
+const AUTOMATIC = { precision: true, prediction: true, vae_tiling: true };
 
 /** A field's name for people: `sampling.seed`, `knobs.eta`, `adapters.0`. */
 export function fieldName(field) {
@@ -52,15 +55,33 @@ export function recipeRows(recipe) {
     [t("recipe.strength"), sampling.strength === undefined || sampling.strength === null ? null : number(sampling.strength, 2)],
     ...adapters.map((use) => [t(`recipe.kind.${use.kind}`, {}, use.kind), `${use.ref.name} · ${number(use.weight ?? 1, 2)}`]),
     ...inputs.map((media) => [t("recipe.input", { role: media.role }), `${media.sha256.slice(0, 12)}…`, media.sha256]),
-    ...Object.entries(knobs).map(([name, value]) => [fieldName(name), typeof value === "number" ? number(value, 3) : String(value)]),
+    ...Object.entries(knobs).map(knobRow),
     [t("recipe.format"), output.format && output.format !== "png" && `${output.format} ${output.quality ?? ""}`],
   ];
 }
 
-/** A recipe as a part of a panel: prompts as they were typed, then the fields. */
-export function recipeView(recipe, copy) {
+function knobRow([name, value]) {
+  return [fieldName(name), typeof value === "number" ? number(value, 3) : typeof value === "boolean" ? t(value ? "recipe.yes" : "recipe.no") : String(value)];
+}
+
+/** The knobs of a recipe that are at their defaults, and the others, as two objects; `forms` are those of the server. */
+function split(knobs, forms) {
+  const defaults = new Map(forms?.families.flatMap((family) => family.knobs.map((knob) => [knob.name, knob.default])));
+  const usual = Object.entries(knobs).filter(([name, value]) => defaults.has(name) && (defaults.get(name) === value || (defaults.get(name) === "auto" && name in AUTOMATIC)));
+  const folded = Object.fromEntries(usual);
+  return [folded, Object.fromEntries(Object.entries(knobs).filter(([name]) => !(name in folded)))];
+}
+
+/**
+ * A recipe as a part of a panel: prompts as they were typed, then the fields; settings at their defaults (as `forms`
+ * tell them) are folded.
+ */
+export function recipeView(whole, copy, forms = null) {
+  const [folded, knobs] = split(whole.knobs ?? {}, forms);
+  const recipe = { ...whole, knobs };
+  const usual = Object.entries(folded).map(knobRow);
   const words = (name, text) => text && h("div", { class: "recipe-text" },
     h("h3", {}, name, copyButton(name, text, copy)), h("p", { class: "recipe-words", text }));
   return h("div", { class: "recipe" }, words(t("recipe.prompt"), recipe.prompt), words(t("recipe.negative"), recipe.negative),
-    section("", facts(recipeRows(recipe), copy)));
+    facts(recipeRows(recipe), copy), usual.length > 0 && h("details", { class: "recipe-usual" }, h("summary", { text: t("recipe.defaults", { n: usual.length }) }), facts(usual, copy)));
 }

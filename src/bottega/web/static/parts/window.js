@@ -1,6 +1,7 @@
 // A window on a list of any length: only what is near the screen exists, and the arrow keys walk all of it.
 
 const NEAR = 0.5; // of a screen above and below that is drawn too
+const BUDGET = 7; // ms of a frame that drawing may take; what is left over is drawn in the next one
 
 /**
  * Equal cells in as many columns as fit.
@@ -107,6 +108,10 @@ function shown(ratio) {
   return Math.min(3, Math.max(0.5, ratio || 1));
 }
 
+function* range(first, last) {
+  for (let index = first; index < last; index++) yield index;
+}
+
 export class Window {
   /**
    * @param {HTMLElement} scroller  what scrolls; the window becomes its last child
@@ -122,6 +127,7 @@ export class Window {
     Object.assign(this, { role: "listbox", item: "option", seen() {}, open() {}, moved() {}, key: () => false }, wish);
     this.scroller = scroller;
     this.drawn = new Map();
+    this.stale = new Set(); // drawn, and to be drawn again
     this.active = 0;
     this.box = document.createElement("div");
     this.box.className = "window";
@@ -148,6 +154,7 @@ export class Window {
     this.#lay();
     for (const element of this.drawn.values()) element.remove();
     this.drawn.clear();
+    this.stale.clear();
     this.active = Math.max(0, Math.min(this.active, this.plan.count - 1));
     this.update();
   }
@@ -179,15 +186,11 @@ export class Window {
     this.update();
   }
 
-  /** Draw these items again, as far as they are drawn. */
+  /** Draw these items again, as far as they are drawn: one at once, many as the frames have time for them. */
   redraw(first, last = first + 1) {
-    for (const [index, old] of [...this.drawn]) {
-      if (index < first || index >= last) continue;
-      const focused = old.contains(document.activeElement);
-      const fresh = this.#make(index);
-      old.replaceWith(fresh);
-      if (focused) fresh.focus({ preventScroll: true });
-    }
+    for (const index of this.drawn.keys()) if (index >= first && index < last) this.stale.add(index);
+    if (last === first + 1 && this.stale.delete(first)) this.#redraw(first);
+    else if (this.stale.size) this.frame ||= requestAnimationFrame(() => this.update());
   }
 
   /** The item that an element belongs to; -1 for none. */
@@ -201,9 +204,10 @@ export class Window {
     if (!this.plan?.count) return;
     const wanted = Math.max(0, Math.min(index, this.plan.count - 1));
     this.show(wanted);
-    this.update();
+    if (!this.drawn.has(wanted)) this.box.append(this.#make(wanted));
     if (wanted !== this.active) this.#activate(wanted);
-    this.drawn.get(wanted)?.focus({ preventScroll: true });
+    this.drawn.get(wanted).focus({ preventScroll: true });
+    this.update();
   }
 
   /** Scroll no further than an item needs to be seen whole. */
@@ -217,11 +221,12 @@ export class Window {
     }
   }
 
-  /** Draw what has come near the screen and drop what has left it. */
+  /** Draw what has come near the screen and drop what has left it: as much of it as one frame has time for. */
   update() {
     cancelAnimationFrame(this.frame);
     this.frame = 0;
     if (!this.plan) this.#lay();
+    const began = performance.now();
     const high = this.scroller.clientHeight;
     const top = this.scroller.scrollTop - this.box.offsetTop;
     const [first, last] = this.plan.between(Math.max(0, top - high * NEAR), Math.max(0, top + high * (1 + NEAR)));
@@ -230,10 +235,21 @@ export class Window {
       if ((index < first || index >= last) && !(index === this.active && element.contains(document.activeElement))) {
         element.remove();
         this.drawn.delete(index);
+        this.stale.delete(index);
       }
     }
+    const [seen, end] = this.plan.between(Math.max(0, top), Math.max(0, top + high));
+    const wanted = [...range(seen, end), ...range(end, last), ...range(first, seen)];
     const fresh = document.createDocumentFragment();
-    for (let index = first; index < last; index++) if (!this.drawn.has(index)) fresh.append(this.#make(index));
+    for (const index of wanted) {
+      if (this.drawn.has(index) && !this.stale.has(index)) continue;
+      if (performance.now() - began > BUDGET) {
+        this.frame = requestAnimationFrame(() => this.update());
+        break;
+      }
+      if (this.stale.delete(index) && this.drawn.has(index)) this.#redraw(index);
+      else fresh.append(this.#make(index));
+    }
     this.box.append(fresh);
     this.seen(first, last);
   }
@@ -255,6 +271,14 @@ export class Window {
     this.width = this.#width();
     this.plan = this.layout(this.width);
     this.box.style.height = `${this.plan.height}px`;
+  }
+
+  #redraw(index) {
+    const old = this.drawn.get(index);
+    const focused = old.contains(document.activeElement);
+    const fresh = this.#make(index);
+    old.replaceWith(fresh);
+    if (focused) fresh.focus({ preventScroll: true });
   }
 
   #make(index) {

@@ -23,7 +23,7 @@ const KNOWN = new Set([
 const words = {
   en: {
     "room.gallery": "Gallery",
-    "gallery.search": "Search {n} outputs by prompt, model:name, seed:7 …",
+    "gallery.search": "Search {n} outputs, or seed:7, model:name …",
     "gallery.all": "All", "gallery.favourites": "Favourites", "gallery.trash": "Trash", "gallery.folders": "Folder",
     "gallery.folder.none": "No folder", "gallery.folder.new": "New folder …", "gallery.folder.name": "Name of the folder",
     "gallery.folder.put": "Put it there", "gallery.folder.moved": "{n} in {folder}", "gallery.folder.out": "{n} taken out of their folder",
@@ -47,7 +47,7 @@ const words = {
   },
   zh: {
     "room.gallery": "画廊",
-    "gallery.search": "搜索 {n} 件作品：提示词、model:名称、seed:7……",
+    "gallery.search": "搜索 {n} 件作品，或 seed:7、model:名称……",
     "gallery.all": "全部", "gallery.favourites": "收藏", "gallery.trash": "回收站", "gallery.folders": "文件夹",
     "gallery.folder.none": "不在文件夹中", "gallery.folder.new": "新建文件夹……", "gallery.folder.name": "文件夹名称",
     "gallery.folder.put": "放入", "gallery.folder.moved": "{n} 件已放入 {folder}", "gallery.folder.out": "{n} 件已移出文件夹",
@@ -128,12 +128,12 @@ class Gallery {
       on: { input: () => this.typed(), keydown: (event) => this.fieldKey(event) },
     });
     this.tabs = h("div", { class: "tabs", role: "group" });
-    const narrow = h("button", { type: "button", class: "quiet", aria: { label: t("gallery.filter") } }, icon("search"), h("span", { class: "wide-only", text: t("gallery.filter") }));
+    const narrow = h("button", { type: "button", class: "quiet", aria: { label: t("gallery.filter") } }, icon("filter"), h("span", { class: "wide-only", text: t("gallery.filter") }));
     this.day = h("span", { class: "gallery-day", aria: { hidden: "true" } });
     const sized = (step, name, drawing) => h("button", {
       type: "button", class: "quiet square wide-only", title: t(name), aria: { label: t(name) }, on: { click: () => this.resize(step) },
     }, icon(drawing));
-    this.chooser = h("button", { type: "button", class: "quiet", aria: { pressed: "false" }, on: { click: () => this.choosing() } }, icon("check"), h("span", { class: "wide-only", text: t("gallery.select") }));
+    this.chooser = h("button", { type: "button", class: "quiet chooser", aria: { pressed: "false" }, on: { click: () => this.choosing() } }, icon("check"), h("span", { class: "wide-only", text: t("gallery.select") }));
     this.scroller = h("div", { class: "gallery-scroll scrolls" });
     this.message = h("div", { class: "gallery-message", hidden: true });
     this.strip = h("div", { class: "strip", role: "toolbar", hidden: true, aria: { label: t("gallery.select") } });
@@ -458,8 +458,6 @@ class Gallery {
     else this.selected.set(item.id, item);
     this.last = index;
     this.selecting = this.selected.size > 0;
-    this.window.redraw(index);
-    this.settleSoon();
     this.drawStrip();
   }
 
@@ -484,29 +482,23 @@ class Gallery {
     }
     if (end < to) this.context.toast({ text: this.t("gallery.many", { n: number(MOST) }) });
     this.selecting = true;
-    this.window.redraw(0, this.ratios.length);
-    this.settleSoon();
     this.drawStrip();
   }
 
   deselect() {
     this.selected.clear();
     this.selecting = false;
-    this.window?.redraw(0, this.ratios.length);
-    this.settleSoon();
     this.drawStrip();
-  }
-
-  settleSoon() {
-    for (const picture of this.scroller.querySelectorAll("img[data-src]")) {
-      picture.src = picture.dataset.src;
-      delete picture.dataset.src;
-    }
   }
 
   drawStrip() {
     const { t } = this;
     const ids = [...this.selected.keys()];
+    for (const [index, tile] of this.window.drawn) {
+      const chosen = this.selected.has(this.pages.at(index)?.id);
+      tile.classList.toggle("is-selected", chosen);
+      tile.setAttribute("aria-selected", String(chosen));
+    }
     this.chooser.setAttribute("aria-pressed", String(this.selecting));
     this.element.classList.toggle("is-selecting", this.selecting);
     this.strip.hidden = !this.selecting;
@@ -589,7 +581,7 @@ class Gallery {
     if (index >= 0) {
       this.pages.put(index, item);
       this.window.redraw(index);
-      this.settleSoon();
+      this.window.update();
     }
     this.look.changed(item);
   }
@@ -629,7 +621,6 @@ class Gallery {
     this.ratios = Array.from(this.ratios).filter((_, index) => !places.has(index));
     this.pages.remove(places);
     this.window.renew();
-    this.settleSoon();
     this.empty(this.ratios.length ? null : this.nothing());
     this.look.removed(gone);
     if (this.ratios.length && !this.look.isOpen) this.window.focus();

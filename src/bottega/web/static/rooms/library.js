@@ -14,6 +14,7 @@ import { bytes, duration, moment, number } from "../words.js";
 const CARD = { least: 168, height: (width) => width * 0.72 + 52, gap: 12 };
 const ROW = { least: 1, height: () => 36, gap: 0, most: 1 };
 const FACETS = ["kind", "family", "medium", "verdict", "tag"];
+const MOST_NAMES = 200; // of one kind that the server names of what goes with a model
 const FOLDED = 8; // entries of a facet that are shown before "more"
 const WORK = new Set(["scan", "get", "convert", "merge", "hash"]);
 const SORTS = ["name", "kind", "size", "date"];
@@ -31,7 +32,7 @@ const DTYPES = ["keep", "fp32", "fp16", "bf16", "fp8"];
 const words = {
   en: {
     "room.library": "Library",
-    "library.search": "Search {n} models by name, trigger word, tag …", "library.search.label": "Search the models",
+    "library.search": "Search {n} models", "library.search.label": "Search the models",
     "library.list": "Models", "library.count": "{n} models", "library.count.one": "1 model",
     "library.facet.kind": "Kind", "library.facet.family": "Family", "library.facet.medium": "Medium",
     "library.facet.verdict": "Safety", "library.facet.tag": "Tags", "library.more": "{n} more", "library.less": "fewer",
@@ -80,12 +81,12 @@ const words = {
     "library.layout.single": "One .safetensors", "library.layout.diffusers": "A diffusers folder",
     "library.dtype.keep": "As they are", "library.dtype.fp32": "32 bits", "library.dtype.fp16": "16 bits", "library.dtype.bf16": "bfloat16", "library.dtype.fp8": "8 bits",
     "library.keys.search": "Search", "library.keys.star": "Favourite", "library.keys.use": "Use in Make", "library.keys.view": "Cards or table",
-    "library.pick": "Choose a model to see what it is.",
+    "library.idle": "Nothing here makes anything with it yet.", "library.requires": "It needs {what} beside it.",
     "permit.,": ", ",
   },
   zh: {
     "room.library": "模型库",
-    "library.search": "搜索 {n} 个模型：名称、触发词、标签……", "library.search.label": "搜索模型",
+    "library.search": "搜索 {n} 个模型", "library.search.label": "搜索模型",
     "library.list": "模型", "library.count": "{n} 个模型", "library.count.one": "1 个模型",
     "library.facet.kind": "类型", "library.facet.family": "系列", "library.facet.medium": "媒介",
     "library.facet.verdict": "安全", "library.facet.tag": "标签", "library.more": "还有 {n} 项", "library.less": "收起",
@@ -134,7 +135,7 @@ const words = {
     "library.layout.single": "单个 .safetensors", "library.layout.diffusers": "diffusers 文件夹",
     "library.dtype.keep": "保持不变", "library.dtype.fp32": "32 位", "library.dtype.fp16": "16 位", "library.dtype.bf16": "bfloat16", "library.dtype.fp8": "8 位",
     "library.keys.search": "搜索", "library.keys.star": "收藏", "library.keys.use": "用于创作", "library.keys.view": "卡片或表格",
-    "library.pick": "选择一个模型，查看它是什么。",
+    "library.idle": "目前这里还不能用它创作。", "library.requires": "还需要{what}。",
     "permit.,": "、", "permit.credit": "署名", "permit.not needed": "不需要", "permit.the author must be named": "必须注明作者",
     "permit.commercial use": "商业用途", "permit.none": "不允许", "permit.selling what it makes": "出售生成的内容",
     "permit.running it as a service on Civitai": "在 Civitai 上作为服务运行", "permit.running it as a service": "作为服务运行",
@@ -189,7 +190,7 @@ class Library {
     this.cardsButton = this.viewButton("cards", "grid");
     this.tableButton = this.viewButton("table", "table");
     const act = (name, drawing, run, more = {}) => h("button", { type: "button", title: more.title, on: { click: run } }, icon(drawing), h("span", { class: "wide-only", text: t(name) }));
-    this.filters = h("button", { type: "button", class: "quiet narrow-only", aria: { expanded: "false" }, on: { click: () => this.toggleRail() } }, icon("search"), h("span", { text: t("library.filters") }));
+    this.filters = h("button", { type: "button", class: "quiet narrow-only", aria: { expanded: "false", label: t("library.filters") }, on: { click: () => this.toggleRail() } }, icon("filter"), h("span", { class: "filters-name", text: t("library.filters") }));
     this.rail = h("nav", { class: "rail scrolls", aria: { label: t("library.filters") } });
     this.work = h("div", { class: "library-work", role: "status" });
     this.scroller = h("div", { class: "library-scroll scrolls" });
@@ -284,7 +285,7 @@ class Library {
     const { q, kind, family, medium, verdict, tag, favourite, runs } = this.state;
     const wanted = { q, kind, family, medium, verdict, tag, favourite: favourite && true, runs: runs && true };
     this.wishes = { ...wanted, sort: this.sorting() };
-    fill(this.sort, h("span", { class: "soft", text: this.t("library.sort") }), h("span", { text: this.t(`library.sort.${this.sorting()}`) }), icon("chevron", 14));
+    fill(this.sort, h("span", { class: "soft sort-name", text: this.t("library.sort") }), h("span", { text: this.t(`library.sort.${this.sorting()}`) }), icon("chevron", 14));
     this.drawHead();
     this.pages.clear();
     this.pages.stale = true;
@@ -398,9 +399,9 @@ class Library {
       type: "button", class: "rail-entry", aria: { pressed: String(Boolean(state[name])) }, on: { click: () => this.go({ [name]: state[name] ? "" : "1" }) },
     }, icon(drawing, 14), h("span", { class: "cut", text: t(name === "runs" ? "library.runs" : "library.favourites") }));
     const top = this.rail.scrollTop;
-    fill(this.rail, h("section", { class: "rail-group" },
-      h("button", { type: "button", class: "rail-entry", disabled: !this.isNarrowed(), on: { click: () => this.clear() } }, icon("close", 14), h("span", { text: t("library.clear") })),
-      mark("favourite", "star"), mark("runs", "check")), FACETS.map(group));
+    fill(this.rail, h("section", { class: "rail-group" }, mark("favourite", "star"), mark("runs", "check"),
+      h("button", { type: "button", class: ["rail-entry", "is-clear", !this.isNarrowed() && "is-idle"], disabled: !this.isNarrowed(), on: { click: () => this.clear() } }, icon("close", 14), h("span", { text: t("library.clear") }))),
+    FACETS.map(group));
     this.rail.scrollTop = top;
   }
 
@@ -447,7 +448,7 @@ class Library {
       class: ["line", item.missing && "is-missing"], aria: { selected: String(item.id === this.state.model) },
     }, h("span", { class: "cell is-name", title: item.name }, item.verdict !== "clean" && h("span", { class: `dot is-${item.verdict}`, title: verdictText(item.verdict) }), h("span", { class: "cut", text: item.name }), item.favourite && icon("star", 12)),
     cell("kind", kindText(item.kind)), cell("family", item.family ? familyText(item.family, item.variant) : ""), cell("category", categoryText(item.category)),
-    cell("format", [item.format, item.dtype].filter(Boolean).join(" ")), cell("size", bytes(item.size)), cell("date", moment(item.changed)));
+    cell("format", [item.format, item.dtype].filter(Boolean).join(" ")), cell("size", bytes(item.size)), cell("date", moment(item.modified)));
   }
 
   chosen(index) {
@@ -489,7 +490,7 @@ class Library {
     if (index >= 0) {
       this.pages.put(index, { ...this.pages.at(index), ...entry });
       this.window.redraw(index);
-      this.settle(...this.window.plan.between(this.scroller.scrollTop, this.scroller.scrollTop + this.scroller.clientHeight));
+      this.window.update();
     }
     if (this.entry?.id === entry.id) this.drawEntry({ ...this.entry, ...entry });
   }
@@ -524,6 +525,7 @@ class Library {
       h("div", { class: "drawer-acts" },
         usable && h("button", { type: "button", class: "main", title: `${t("library.use")} (U)`, on: { click: () => this.use() } }, icon("brush"), h("span", { text: t("library.use") })),
         !entry.missing && entry.verdict !== "refused" && h("button", { type: "button", text: t("library.convert"), on: { click: () => this.converting(entry) } })),
+      !usable && !entry.missing && entry.verdict !== "refused" && h("p", { class: "soft small", text: [entry.requires?.length && t("library.requires", { what: entry.requires.join(", ") }), !entry.runs && t("library.idle")].filter(Boolean).join(" ") }),
       this.howToUse(entry, about),
       section(t("library.why"), entry.guess && h("p", { class: "soft small", text: t("library.guess") }),
         h("ul", { class: "because" }, (entry.because ?? []).map((reason) => h("li", { text: reason })))),
@@ -533,11 +535,7 @@ class Library {
         rows: "3", data: { keep: "note" }, placeholder: t("library.note.hint"), aria: { label: t("library.note") }, value: entry.note ?? "", on: { change: (event) => this.note(event.target.value) },
       })),
       this.licence(about),
-      section(t("library.from"), facts([
-        [t("library.title"), about.title !== entry.name ? about.title : ""], [t("library.version"), about.version], [t("library.author"), about.author],
-        [t("library.base"), about.base_model], [t("library.date"), about.date], [t("library.page"), about.source, Boolean(about.source)],
-        ...Object.entries(about.extra ?? {}),
-      ], copy), about.description && h("p", { class: "drawer-prose", text: about.description })),
+      this.origin(entry, about),
       section(t("library.hashes"), facts([
         ["SHA-256", entry.sha256 && hash(entry.sha256, 20), entry.sha256], ["AutoV1", entry.autov1, Boolean(entry.autov1)], ["AutoV2", entry.autov2, Boolean(entry.autov2)],
         ["AutoV3", entry.autov3 && hash(entry.autov3, 12), entry.autov3], ["CRC32", entry.crc32, Boolean(entry.crc32)], ["BLAKE3", entry.blake3 && hash(entry.blake3, 20), entry.blake3],
@@ -553,6 +551,17 @@ class Library {
     else if (!same && innerWidth < 1100) this.drawer.focus({ preventScroll: true });
   }
 
+  origin(entry, about) {
+    const { t } = this;
+    const rows = [
+      [t("library.title"), about.title !== entry.name && about.title], [t("library.version"), about.version], [t("library.author"), about.author],
+      [t("library.base"), about.base_model], [t("library.date"), about.date], [t("library.page"), about.source, Boolean(about.source)],
+      ...Object.entries(about.extra ?? {}),
+    ];
+    if (!about.description && !rows.some(([, value]) => value)) return null;
+    return section(t("library.from"), facts(rows, this.context.copy), about.description && h("p", { class: "drawer-prose", text: about.description }));
+  }
+
   howToUse(entry, about) {
     const { t } = this;
     const triggers = about.triggers ?? [];
@@ -562,10 +571,21 @@ class Library {
       triggers.length > 0 && h("div", { class: "triggers" }, h("h4", {}, t("library.triggers"), copyButton(t("library.triggers.all"), triggers.join(", "), this.context.copy)),
         h("div", { class: "chips" }, triggers.map((word) => h("button", { type: "button", class: "chip", title: t("frame.copy", { what: word }), text: word, on: { click: () => this.context.copy(word) } })))),
       facts([[t("library.weight"), about.weight && number(about.weight, 2), about.weight ? String(about.weight) : undefined], [t("library.resolution"), about.resolution]], this.context.copy),
-      fits.length > 0 && h("details", { class: "fits" }, h("summary", { text: `${t("library.fits")} (${number(fits.reduce((sum, [, names]) => sum + names.length, 0))})` }),
-        fits.map(([kind, names]) => h("div", {}, h("h4", { text: kindText(kind) }), h("ul", {}, names.slice(0, 12).map((each) => h("li", {},
-          h("button", { type: "button", class: "link cut", text: each.name ?? each, on: { click: () => (each.id ? this.go({ model: each.id }) : this.go({ q: each, model: "" })) } }))),
+      fits.length > 0 && h("details", { class: "fits" }, h("summary", { text: t("library.fits") }),
+        fits.map(([kind, names]) => h("div", {}, h("h4", { text: `${kindText(kind)} · ${number(names.length)}${names.length === MOST_NAMES ? "+" : ""}` }), h("ul", {}, names.slice(0, 12).map((name) => h("li", {},
+          h("button", { type: "button", class: "link cut", title: name, text: name, on: { click: () => this.find(name, kind) } }))),
         names.length > 12 && h("li", { class: "soft small", text: t("library.more", { n: number(names.length - 12) }) }))))));
+  }
+
+  /** Open the model of this name and kind. */
+  async find(name, kind) {
+    try {
+      const { items } = await this.context.api.get("/api/models", { q: name, kind, limit: 50 });
+      const found = items.find((item) => item.name === name);
+      if (found) this.go({ model: found.id }, {});
+    } catch (error) {
+      this.context.complain(error);
+    }
   }
 
   /** Corrections in place: each field says what the header says where that is something else. */

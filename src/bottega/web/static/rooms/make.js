@@ -86,16 +86,29 @@ class Make {
     removeEventListener("pagehide", this.keepNow);
   }
 
-  /** Another room, or a link, has sent an output here. */
+  /** Another room, or a link, has sent an output or a model here. */
   async arrive(state) {
-    if (!state.output) return;
+    if (!state.output && !state.model) return;
     const { api, complain, go } = this.context;
     go("make", {}, { replace: true });
     try {
+      if (state.model) return await this.takeModel(await api.get(`/api/models/${state.model}`));
       const output = await api.get(`/api/outputs/${state.output}`);
       if (state.as === "recipe") await this.reuse(output, "all");
       else await this.startFrom(output, state.as === "mask");
     } catch (error) { complain(error); }
+  }
+
+  /** From now on it is made with this model. */
+  async takeModel(model) {
+    this.draft.model = plain(model);
+    this.picker.set(this.draft.model);
+    this.picker.wrong("");
+    const formed = this.loadForm();
+    this.changed();
+    this.prompt.recount();
+    this.negative.recount();
+    await formed;
   }
 
   // --------------------------------------------------------------------------------------------------------- the form
@@ -120,7 +133,7 @@ class Make {
     this.picker = modelPicker({
       find: (q, limit) => api.get("/api/models", { q, limit, runs: true }),
       familyName: (model) => this.forms?.families.find((family) => family.id === model.family)?.title ?? model.family,
-      chosen: (model) => { this.draft.model = plain(model); this.picker.wrong(""); this.loadForm(); this.changed(); this.prompt.recount(); this.negative.recount(); },
+      chosen: (model) => { this.takeModel(model); },
     });
     if (draft.model) this.picker.set(draft.model);
     this.settings = new Settings({ store, changed: () => this.changed() });

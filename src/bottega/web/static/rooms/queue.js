@@ -16,7 +16,7 @@ const OVER = ["done", "failed", "cancelled"];
 const words = {
   en: {
     "room.queue": "Queue",
-    "queue.running": "Running", "queue.waiting": "Waiting", "queue.history": "Before",
+    "queue.running": "Running", "queue.waiting": "Waiting", "queue.history": "History",
     "queue.pause.all": "Pause the queue", "queue.resume.all": "Go on",
     "queue.paused": "The queue rests. What runs is finished; nothing new is begun.",
     "queue.pause": "Pause", "queue.resume": "Go on", "queue.cancel": "Cancel", "queue.retry": "Try again", "queue.first": "Make it next",

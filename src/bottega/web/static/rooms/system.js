@@ -92,15 +92,18 @@ class SystemRoom {
     this.log = h("ol", { class: "log scrolls", tabindex: "0", aria: { label: t("system.log") }, on: { scroll: () => this.scrolled() } });
     const only = h("input", { type: "checkbox", class: "switch", checked: this.only, on: { change: () => { this.only = only.checked; this.context.store.set("warnings", this.only); this.drawLog(); } } });
     this.followButton = h("button", { type: "button", class: "quiet", aria: { pressed: "true" }, text: t("system.log.follow"), on: { click: () => this.setFollow(!this.follow) } });
+    const [settings, users] = [part("settings", this.settings), part("users", this.users)];
     this.adminParts = [
-      part("settings", this.settings), part("users", this.users),
+      settings, users,
       h("section", { class: "system-part is-log", aria: { label: t("system.log") } }, h("div", { class: "system-head" }, h("h2", { text: t("system.log") }), h("span", { class: "grow" }),
         h("label", { class: "check-row" }, only, h("span", { text: t("system.log.level") })), this.followButton,
         h("button", { type: "button", class: "quiet square", title: t("frame.copy", { what: t("system.log.copy") }), aria: { label: t("frame.copy", { what: t("system.log.copy") }) }, on: { click: () => this.context.copy(this.logText()) } }, icon("copy"))), this.log),
     ];
     for (const each of this.adminParts) each.hidden = true;
     this.message = h("div", {});
-    this.sheet = h("div", { class: "system-sheet" }, h("h1", { class: "unseen", text: t("room.system") }), this.message, part("devices", this.devices), part("disk", this.disk), part("server", this.server), this.adminParts);
+    this.sheet = h("div", { class: "system-sheet" }, h("h1", { class: "unseen", text: t("room.system") }), this.message,
+      h("div", { class: "system-column is-wide" }, part("devices", this.devices), settings, this.adminParts[2]),
+      h("div", { class: "system-column" }, part("server", this.server), part("disk", this.disk), users));
     put(this.element, h("div", { class: "system-page scrolls" }, this.sheet));
   }
 
@@ -149,10 +152,11 @@ class SystemRoom {
   device(device) {
     const { t } = this;
     const total = device.memory_total ?? 0;
-    const free = device.memory_free ?? 0;
     const models = [...(device.models ?? [])].sort((a, b) => b.bytes - a.bytes);
     const held = models.reduce((sum, model) => sum + model.bytes, 0);
-    const other = Math.max(0, total - free - held);
+    // What is free is told once a worker has done something; until then it is what no model takes.
+    const free = Math.min(device.memory_free ?? total - held, total - held);
+    const other = total - free - held;
     const pieces = [
       ...models.map((model, index) => ({ name: model.name, bytes: model.bytes, sort: `is-model-${index % 4}`, next: model.next_out })),
       other > 0 && { name: t("system.other"), bytes: other, sort: "is-other" },
@@ -162,7 +166,7 @@ class SystemRoom {
     return h("article", { class: "device" },
       h("header", { class: "device-head" }, h("h3", { text: device.lane === "library" ? t("system.lane.library") : name }),
         h("span", { class: ["device-state", "soft", "small", `is-${device.state}`], text: t(`system.state.${device.state}`, {}, device.state) }), h("span", { class: "grow" }),
-        total > 0 && h("span", { class: "soft small number", text: t("system.memory", { used: bytes(total - free), total: bytes(total) }) })),
+        total > 0 && device.memory_free !== null && h("span", { class: "soft small number", text: t("system.memory", { used: bytes(total - free), total: bytes(total) }) })),
       total > 0 && bar(t("system.bar", { name }), pieces, total),
       total > 0 && legend(pieces, t("system.next")),
       total > 0 && !models.length && device.lane !== "library" && h("p", { class: "soft small", text: t("system.idle") }));
@@ -220,7 +224,7 @@ class SystemRoom {
     if (key === this.logKey) return;
     this.logKey = key;
     fill(this.log, entries.length ? entries.map(({ at, level, message }) => h("li", { class: `is-${level.toLowerCase()}` },
-      h("time", { class: "number", text: at ? clock(at) : "", title: at ? moment(at) : null }), h("span", { class: "log-text", text: message }))) : h("li", { class: "soft", text: this.t("system.log.empty") }));
+      h("time", { class: "number", text: at ? clock(at) : "", title: at ? moment(at) : null }), h("span", { class: "log-text" }, inWords(message)))) : h("li", { class: "soft", text: this.t("system.log.empty") }));
     if (this.follow) this.log.scrollTop = this.log.scrollHeight;
   }
 
@@ -362,6 +366,19 @@ function bar(label, pieces, total) {
 function legend(pieces, next = "") {
   return h("ul", { class: "legend" }, pieces.map((piece) => h("li", {}, h("span", { class: ["swatch", piece.sort, piece.next && "is-next"], aria: { hidden: "true" } }),
     h("span", { class: "cut", text: piece.name, title: piece.name }), h("span", { class: "number soft", text: bytes(piece.bytes) }), piece.next && h("span", { class: "legend-next", text: next }))));
+}
+
+/** What was written down, and the figures behind it, which are JSON, as far as they say more. */
+function inWords(message) {
+  const at = message.indexOf(" {");
+  let told = null;
+  try {
+    told = at > 0 && JSON.parse(message.slice(at));
+  } catch { /* not figures: text like any other */ }
+  if (!told) return message;
+  const said = message.slice(0, at);
+  const more = Object.entries(told).filter(([, value]) => value !== null && value !== "" && !said.includes(String(value)));
+  return [said, h("span", { class: "log-more", text: more.map(([name, value]) => `  ${name} ${typeof value === "object" ? JSON.stringify(value) : value}`).join("") })];
 }
 
 const clock = (at) => new Date(at * 1000).toTimeString().slice(0, 8);

@@ -1,0 +1,210 @@
+"""Measures the gallery: opening, pages, search while somebody types, lineage, what a new output costs, and memory."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import median, quantiles
+from typing import Any
+
+from bottega.bench.made_outputs import NOW, OWNERS, fill, made_outputs
+from bottega.formats.media import encode
+from bottega.gallery import Gallery
+from bottega.settings import Settings
+
+TYPED = (
+    "lighthouse at night", "watercolor castle", "dragon intricate", "masterpiece", "realmix", "portrait film", "山水",
+    "пейзаж", "best quality 8k", "low quality",
+)  # fmt: skip
+FIELDS = ({"sampler": "Euler a"}, {"sampling.steps": "30", "clip_skip": "2"}, {"width": "1024", "guidance": "7.5"})
+NEW = 200  # outputs that are added one by one
+FILES = 400  # pictures that are read anew
+
+
+@dataclass(frozen=True)
+class Times:
+    """Milliseconds: the median, the 99th percentile and the slowest of so many."""
+
+    count: int
+    median: float
+    percentile_99: float
+    slowest: float
+
+
+@dataclass(frozen=True)
+class Report:
+    """What was measured; pages have 100 outputs, with the total. Memory is what opening and all of it added (bytes)."""
+
+    outputs: int
+    database_bytes: int
+    open_ms: float
+    first_page: Times
+    deep_page: Times
+    search: Times
+    fields: Times
+    lineage: Times
+    add: Times
+    thumbnail: Times
+    look_through_s: float
+    page_meanwhile: Times
+    read_anew_per_s: float
+    memory: int | None
+
+    def to_json(self) -> dict[str, Any]:
+        """The report as plain data."""
+        return asdict(self)
+
+    @property
+    def rows(self) -> list[tuple[str, str]]:
+        """The report for people."""
+        memory = "not told by this system" if self.memory is None else f"{self.memory / (1 << 20):.0f} MiB"
+        return [
+            ("outputs", f"{self.outputs:,}, {self.database_bytes / 1e6:,.0f} MB"),
+            ("open", f"{self.open_ms:.1f} ms"),
+            ("first page", _times_text(self.first_page)),
+            ("deep page", _times_text(self.deep_page)),
+            ("search", f"{_times_text(self.search)}, after every letter"),
+            ("fields", _times_text(self.fields)),
+            ("lineage", _times_text(self.lineage)),
+            ("add", f"{_times_text(self.add)}, synced to disk"),
+            ("thumbnail", f"{_times_text(self.thumbnail)}, of 512x512"),
+            ("look through", f"{self.look_through_s:.2f} s for all files, when nothing is new"),
+            ("meanwhile", f"first page {_times_text(self.page_meanwhile)}"),
+            ("read anew", f"{self.read_anew_per_s:,.0f} pictures a second"),
+            ("memory", memory),
+        ]
+
+
+def run(args: argparse.Namespace, settings: Settings) -> int:
+    """Measure with as many outputs as `args.outputs` says, and tell; as JSON if `args.json` says so."""
+    with tempfile.TemporaryDirectory(prefix="bottega-gallery-") as folder:
+        fill(Path(folder), args.outputs, content=b"")
+        # In a process of its own, so that memory is the gallery's.
+        command = [sys.executable, "-m", "bottega.bench.gallery", folder]
+        told = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)
+    facts: dict[str, Any] = {name: Times(**each) if isinstance(each, dict) else each for name, each in told.items()}
+    report = Report(**facts)
+    if args.json:
+        print(json.dumps(report.to_json(), indent=2))
+    else:
+        print("\n".join(f"{name:<13}  {value}" for name, value in report.rows))
+    return 0
+
+
+def measure(home: Path) -> Report:
+    """Measure the gallery of a home that `fill` filled."""
+    from PIL import Image
+
+    path, folder = home / "gallery.sqlite", home / "outputs"
+    Image.init()
+    before = _memory()
+    began = time.perf_counter()
+    gallery = Gallery(path, folder)
+    opened = time.perf_counter() - began
+    first = _times(lambda _: gallery.outputs(owner=OWNERS[0]), range(40))
+    last = gallery.outputs(owner=OWNERS[0])
+    total = gallery.outputs().total
+    middle = str(int((NOW - total * 30) * 1e6))
+    deep = _times(lambda _: gallery.outputs(owner=OWNERS[0], before=middle), range(40))
+    search = _times(lambda typed: gallery.outputs(owner=OWNERS[0], text=typed), [*_prefixes()] * 2)
+    fields = _times(lambda field: gallery.outputs(owner=OWNERS[0], field=field), [*FIELDS] * 10)
+    lineage = _times(lambda output: gallery.lineage(output.id), last.items[:50])
+    after = _memory()
+    picture = Image.effect_noise((512, 512), 40).convert("RGB")
+    recipe = last.items[0].recipe
+    (folder / "new").mkdir()
+    for number in range(FILES):
+        (folder / "new" / f"{number:05}-1.png").write_bytes(encode(picture.crop((0, 0, 64, 64)), "png", recipe=recipe))
+    large = last.items[0].path
+    content = large.read_bytes()
+    large.write_bytes(encode(picture, "png", recipe=recipe))
+    thumbnail = _times(lambda size: gallery.thumbnail(last.items[0].id, size), (128, 256, 384, 512))
+    large.write_bytes(content)
+    began = time.perf_counter()
+    gallery.adopt(folder / "new")
+    anew = FILES / (time.perf_counter() - began)
+    add = _times(gallery.add, list(made_outputs(folder, NEW, seed=1)))
+    looked, meanwhile = _look_through(gallery, folder)
+    size = sum(file.stat().st_size for file in home.glob("gallery.sqlite*"))
+    gallery.close()
+    return Report(
+        outputs=total,
+        database_bytes=size,
+        open_ms=opened * 1000,
+        first_page=first,
+        deep_page=deep,
+        search=search,
+        fields=fields,
+        lineage=lineage,
+        add=add,
+        thumbnail=thumbnail,
+        look_through_s=looked,
+        page_meanwhile=meanwhile,
+        read_anew_per_s=anew,
+        memory=None if before is None or after is None else after - before,
+    )
+
+
+def _look_through(gallery: Gallery, folder: Path) -> tuple[float, Times]:
+    """How long adopting takes when nothing is new, and pages while it goes on."""
+    gallery.adopt(folder)  # which notes that the outputs that were added have no files
+    took: list[float] = []
+
+    def look() -> None:
+        began = time.perf_counter()
+        gallery.adopt(folder)
+        took.append(time.perf_counter() - began)
+
+    thread = threading.Thread(target=look)
+    thread.start()
+    pages: list[float] = []
+    while thread.is_alive():
+        pages.append(_time(lambda _: gallery.outputs(owner=OWNERS[0]), None))
+    thread.join()
+    return took[0], _summed(pages)
+
+
+def _prefixes() -> Iterator[str]:
+    """What stands in a search field after each key."""
+    for text in TYPED:
+        for length in range(1, len(text) + 1):
+            yield text[:length]
+
+
+def _times(call: Callable[[Any], object], values: Any) -> Times:
+    return _summed([_time(call, value) for value in values])
+
+
+def _time(call: Callable[[Any], object], value: Any) -> float:
+    began = time.perf_counter()
+    call(value)
+    return (time.perf_counter() - began) * 1000
+
+
+def _summed(times: list[float]) -> Times:
+    return Times(len(times), median(times), quantiles(times, n=100)[98] if len(times) > 1 else times[0], max(times))
+
+
+def _times_text(times: Times) -> str:
+    return f"{times.median:.1f} ms (median), {times.percentile_99:.1f} ms (99 %), {times.slowest:.1f} ms (slowest)"
+
+
+def _memory() -> int | None:
+    """What this process holds that no file gives back, where Linux tells it."""
+    try:
+        status = Path("/proc/self/status").read_text()
+    except OSError:
+        return None
+    return next(int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith("RssAnon"))
+
+
+if __name__ == "__main__":
+    print(json.dumps(measure(Path(sys.argv[1])).to_json()))
