@@ -108,6 +108,7 @@ const rooms = new Map();
 let current = null;
 let currentId = null;
 let ticket = 0;
+let opening = false;
 
 const roomOf = (path) => path.replace(/^\/+|\/+$/g, "") || first();
 const first = (names = [...rooms.keys()]) => (names.includes("make") ? "make" : names[0]);
@@ -125,6 +126,7 @@ async function show() {
   const id = rooms.has(roomOf(location.pathname)) ? roomOf(location.pathname) : first();
   const state = stateOf(location.search);
   if (id === currentId && current?.show) return current.show(state);
+  if (id === currentId && opening) return; // a room tidies its address while it opens
   await close();
   const mine = ++ticket;
   currentId = id;
@@ -142,6 +144,7 @@ async function show() {
     keys: (entries) => { const off = keys(entries); mounted.push(off); return off; },
     listen: (run) => { const off = stream.listen(run); mounted.push(off); return off; },
   };
+  opening = true;
   try {
     const answer = await room.mount(element, context);
     const opened = typeof answer === "function" ? { unmount: answer } : answer || {};
@@ -153,6 +156,8 @@ async function show() {
     if (mine !== ticket) return;
     fill(element, trouble(error, () => { currentId = null; show(); }));
     if (!(error instanceof ApiError)) throw error;
+  } finally {
+    if (mine === ticket) opening = false;
   }
 }
 
