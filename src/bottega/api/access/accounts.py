@@ -20,9 +20,9 @@ from pathlib import Path
 
 from bottega.api.access.refusal import AccountError
 from bottega.formats.database import Schema, connect, explained, prepare, transaction
+from bottega.jobs.job import OWNER as OWNER
 
 SCOPES = ("read", "generate", "manage", "admin")
-OWNER = "owner"  # whoever starts the server; needs no row and has every scope
 KEY_PREFIX = "bottega_"
 LINK_LASTS = 12 * 3600.0  # seconds
 SESSION_LASTS = 30 * 86400.0
