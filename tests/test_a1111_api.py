@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+import os
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -263,6 +264,18 @@ def test_a_model_is_chosen_by_its_title_and_stays_chosen(api: httpx.Client) -> N
         post(api, "options", sd_model_checkpoint=before)
 
 
+def test_overrides_that_are_not_to_be_restored_stay(api: httpx.Client) -> None:
+    before = api.get("/sdapi/v1/options").json()
+    override = {"CLIP_stop_at_last_layers": 2}
+    post(api, "txt2img", **QUICK, override_settings=override)
+    assert api.get("/sdapi/v1/options").json() == before
+    post(api, "txt2img", **QUICK, override_settings=override, override_settings_restore_afterwards=False)
+    try:
+        assert api.get("/sdapi/v1/options").json()["CLIP_stop_at_last_layers"] == 2
+    finally:
+        post(api, "options", **before)
+
+
 @pytest.mark.parametrize("name", ["nothing", "../../etc/passwd", "/etc/passwd", 5])
 def test_a_model_that_is_not_there_is_refused(api: httpx.Client, name: Any) -> None:
     answer = api.post("/sdapi/v1/options", json={"sd_model_checkpoint": name})
@@ -459,3 +472,18 @@ def test_a_file_that_was_put_on_a_shelf_is_there_after_a_refresh(api: httpx.Clie
         (toys / "later.safetensors").unlink()
         api.post("/sdapi/v1/refresh-checkpoints")
     assert "later" not in [model["model_name"] for model in api.get("/sdapi/v1/sd-models").json()]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="names are text on Windows")
+def test_a_model_that_no_recipe_can_name_breaks_no_list(api: httpx.Client, server: Server) -> None:
+    toys = server.home / "models" / "toys"
+    odd = os.fsencode(toys) + b"/odd\xff.safetensors"
+    with open(odd, "wb") as file:
+        file.write((toys / "toy.safetensors").read_bytes())
+    try:
+        api.post("/sdapi/v1/refresh-checkpoints")
+        assert "toy" in [model["model_name"] for model in api.get("/sdapi/v1/sd-models").json()]
+        assert [model["id"] for model in api.get("/v1/models").json()["data"]] == ["starter-image", "toy"]
+    finally:
+        os.unlink(odd)
+        api.post("/sdapi/v1/refresh-checkpoints")
