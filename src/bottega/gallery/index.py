@@ -11,6 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, TypedDict, Unpack
 
+from bottega.errors import FileError
 from bottega.gallery import fields, rows, trash
 from bottega.gallery.adopt import Adopted, adopt
 from bottega.gallery.export import zipped
@@ -161,11 +162,17 @@ class Gallery:
         Raises UnknownOutput, and FileError for a picture that is gone, damaged or too large.
         """
         output = self.output(id)
+        if output.path.is_symlink():  # put there by whom, to have what shown?
+            raise FileError(output.path, "is a link, and not what was made", "make it again")
         key = output.sha256
         if output.changed:  # by others: what is shown is what is there now
             size_now, mtime_ns = rows.stamp_of(output.path) or (0, 0)
             key = hashlib.sha256(f"{key} {size_now} {mtime_ns}".encode()).hexdigest()
         return self._thumbnails.of(output.path, key, size)
+
+    def tidy_thumbnails(self) -> None:
+        """Keep the thumbnails from taking too much room; takes a second where there are many."""
+        self._thumbnails.tidy()
 
     def export(self, ids: Iterable[str]) -> Iterator[bytes]:
         """A ZIP of these outputs' files, piece by piece; UnknownOutput before the first of them.
