@@ -111,6 +111,7 @@ def test_a_list_can_be_laid_out_whole_and_looked_at_anywhere(gallery: Gallery, f
     assert ids(gallery, offset=5, limit=10) == ["j1-0", "j0-0"]
     assert ids(gallery, offset=1, limit=1, favourite=True) == ["j1-0"]
     assert ids(gallery, offset=7) == []
+    assert gallery.ratios(text="red", model="starter", task="text-to-image", owner="ann", folder="") == gallery.ratios()
 
 
 @pytest.mark.parametrize("cursor", ["", "x", "-1", "1e9", "٣", "9" * 30])

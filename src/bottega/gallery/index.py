@@ -294,7 +294,8 @@ class _Asked:
 
     def among(self, column: str, ids: Collection[int]) -> None:
         """The column's value must be one of these, which are numbers of SQLite's own."""
-        self.add(f"{column} IN ({', '.join(map(str, ids))})")
+        # The index of words has columns of the same names.
+        self.add(f"outputs.{column} IN ({', '.join(map(str, ids))})")
 
     def called(self, table: str, name: str) -> list[int]:
         """The numbers under which the table keeps this name: one or none."""
