@@ -231,6 +231,8 @@ def test_a_picture_of_another_shape_is_cropped_or_filled(api: httpx.Client, pict
     made = {mode: pixels(post(api, "img2img", **body, resize_mode=mode)) for mode in (0, 1, 2)}
     assert len(set(made.values())) == 3
     assert "resize_mode" in refused(api, "img2img", 422, **body, resize_mode=3)
+    for size in ({"width": 10**6, "height": 10**6}, {"width": -8, "height": 128}, {"width": 0}):
+        refused(api, "img2img", 422, **{**body, **size}, resize_mode=1)
     middle = png(wide.crop((64, 0, 192, 128)))
     cropped = post(api, "img2img", **{**body, "init_images": [text_of(middle)]}, resize_mode=0)
     assert pixels(cropped) == made[1]
