@@ -365,6 +365,17 @@ def test_files_that_go_and_come_back_are_noticed(gallery: Gallery, folder: Path)
     assert gallery.output("c-0").path == folder / "day" / "c.png"
 
 
+def test_looking_through_one_folder_tells_of_that_one(gallery: Gallery, folder: Path) -> None:
+    one, other = (gallery.add(write_output(folder / name, id=f"{name}-0")) for name in ("one", "other"))
+    deep = gallery.add(write_output(folder / "one" / "deep", id="deep-0"))
+    for output in (one, other, deep):
+        output.path.unlink()
+    deep.path.parent.rmdir()
+    assert gallery.adopt(folder / "one") == Adopted(gone=2)
+    assert not gallery.output("other-0").missing
+    assert gallery.adopt(folder) == Adopted(gone=1)
+
+
 def test_a_file_that_others_changed_is_noticed(gallery: Gallery, folder: Path) -> None:
     told = gallery.add(write_output(folder, id="a-0"))
     thumbnail = gallery.thumbnail("a-0", 128)

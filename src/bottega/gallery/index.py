@@ -188,7 +188,7 @@ class Gallery:
         owner_of: Callable[[str], str] = lambda job: "",
     ) -> Adopted:
         """Look through a folder of outputs: record those that nobody told of, and note which are gone, back, moved or
-        changed by others.
+        changed by others. Of all outputs if it is the outputs folder, else of those in it.
 
         Files are read once, and again when their size or time changes. `told(done, total)` counts those that have to
         be read; what it raises ends the work, and what is recorded by then stays. `owner_of` answers whose the outputs
