@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import httpx
 
@@ -26,6 +29,28 @@ class Server:
     @property
     def port(self) -> int:
         return int(self.url.rpartition(":")[2])
+
+    def owner(self) -> httpx.Client:
+        """A client with the key that this machine's own command line has."""
+        key = json.loads((self.home / "serve.json").read_text())["key"]
+        return self.client(headers={"Authorization": f"Bearer {key}"})
+
+    def running(self) -> list[str]:
+        """The ids of the jobs that are at their steps, whoever asked for them."""
+        with self.owner() as owner:
+            jobs = owner.get("/api/jobs", params={"state": "running"}).json()["items"]
+        return [job["id"] for job in jobs if (job["progress"] or {}).get("phase") == "sample"]
+
+    def open_jobs(self) -> int:
+        """How many jobs have not ended."""
+        with self.owner() as owner:
+            states = {"state": ["waiting", "paused", "running"]}
+            return len(owner.get("/api/jobs", params=states).json()["items"])
+
+    def cancel(self, id: str) -> None:
+        """End a job as the page would."""
+        with self.owner() as owner:
+            owner.post(f"/api/jobs/{id}/cancel").raise_for_status()
 
     def client(self, **options: object) -> httpx.Client:
         """A client of it that waits for a minute; the worker has to import torch before the first picture."""
@@ -71,3 +96,16 @@ def made_by_command(home: Path, folder: Path, *words: str) -> bytes:
         capture_output=True,
     )
     return target.read_bytes()
+
+
+T = TypeVar("T")
+
+
+def until(holds: Callable[[], T]) -> T:
+    """What this answers once it is something; it is asked for a minute."""
+    pause = threading.Event()
+    for _ in range(1200):
+        if found := holds():
+            return found
+        pause.wait(0.05)
+    raise AssertionError("it never came to that")

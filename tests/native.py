@@ -9,8 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from fastapi import FastAPI
 from served import Answer, Served, serving
 
+from bottega.api.access import Access
 from bottega.api.app import create_app
 from bottega.library.scan import scan
 from bottega.recognisers import all_recognisers
@@ -40,6 +42,7 @@ class Api:
 
     served: Served
     shop: Workshop
+    app: FastAPI
     key: str = ""
 
     def __call__(self, method: str, path: str, body: Any = None, **headers: str) -> Answer:
@@ -68,7 +71,7 @@ class Api:
     def user(self, name: str, *scopes: str) -> Api:
         """The same server, asked by a new user."""
         key = self.served.accounts.add(name, scopes or ("read", "generate"))
-        return Api(self.served, self.shop, key)
+        return Api(self.served, self.shop, self.app, key)
 
 
 @contextmanager
@@ -76,14 +79,21 @@ def studio(home: Path, *, working: bool = False) -> Iterator[Api]:
     """A server whose starter model is on record; where nothing is `working` jobs stay where they are put."""
     home.mkdir(parents=True, exist_ok=True)
     settings = Settings(home, outputs=home / "outputs")
-    (home / "devices.json").write_text(json.dumps({"for": f"{__version__} {settings.device}", "facts": FACTS}))
+    if not working:
+        (home / "devices.json").write_text(json.dumps({"for": f"{__version__} {settings.device}", "facts": FACTS}))
     shop = Workshop(settings)
     scan(shop.catalog, [STARTER_SHELF], all_recognisers())
     if working:
         shop.start()
     try:
-        with serving(home, lambda access: create_app(shop, access), requests_per_second=10_000) as served:
-            yield Api(served, shop)
+        apps = []
+
+        def make(access: Access) -> FastAPI:
+            apps.append(create_app(shop, access))
+            return apps[0]
+
+        with serving(home, make, requests_per_second=10_000) as served:
+            yield Api(served, shop, apps[0])
     finally:
         if working:
             shop.stop()

@@ -1,11 +1,16 @@
-"""A real server on a free port of this machine, in a thread, and requests to it as exact as a test wants them."""
+"""A real server on a free port, in a thread or in a process of its own, and requests as exact as a test wants them."""
 
 from __future__ import annotations
 
 import json
+import os
+import re
+import signal
 import socket
+import subprocess
+import sys
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.client import HTTPConnection, HTTPResponse
@@ -16,7 +21,7 @@ from bottega.api.access import Access
 from bottega.api.access.accounts import Accounts
 from bottega.api.server import Server, configured, listen
 
-WITHIN = 10.0  # seconds that anything in a test may take
+WITHIN = 60.0  # seconds that anything in a test may take, on a busy machine
 
 
 @dataclass
@@ -113,6 +118,63 @@ def serving(home: Path, make_app: Any, **options: Any) -> Iterator[Served]:
     assert not thread.is_alive()
 
 
-def header(headers: Mapping[str, str], name: str) -> str:
-    """A header, or nothing."""
-    return headers.get(name.lower(), "")
+@dataclass
+class Running:
+    """A server in a process of its own."""
+
+    process: subprocess.Popen[str]
+    home: Path
+    url: str
+    link: str
+
+    @property
+    def told(self) -> dict[str, Any]:
+        told: dict[str, Any] = json.loads((self.home / "serve.json").read_text())
+        return told
+
+    def ask(self, method: str, path: str, body: Any = None, **headers: str) -> Answer:
+        port = int(self.url.rsplit(":", 1)[1])
+        connection = HTTPConnection("127.0.0.1", port, timeout=WITHIN)
+        sent = {name.replace("_", "-"): value for name, value in headers.items()}
+        sent.setdefault("Authorization", f"Bearer {self.told['key']}")
+        if body is not None:
+            sent["Content-Type"] = "application/json"
+        try:
+            connection.request(method, path, None if body is None else json.dumps(body), sent)
+            return answer_of(connection.getresponse())
+        finally:
+            connection.close()
+
+    def end(self, number: int = signal.SIGTERM) -> int:
+        self.process.send_signal(number)
+        return self.process.wait(WITHIN)
+
+
+def command(*words: str) -> list[str]:
+    return [sys.executable, "-m", "bottega", *words]
+
+
+@contextmanager
+def started(home: Path, *words: str, **environment: str) -> Iterator[Running]:
+    """A server that has printed its link."""
+    process = subprocess.Popen(
+        command("serve", "--port", "0", *words),
+        env={**os.environ, "BOTTEGA_HOME": str(home), **environment},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert process.stdout
+        said = ""
+        while "token=" not in said:
+            line = process.stdout.readline()
+            assert line, process.stderr.read() if process.stderr else ""
+            said += line
+        found = re.search(r"(http://\S+)/\?token=\S+", said)
+        assert found
+        yield Running(process, home, found[1], found[0])
+    finally:
+        if process.poll() is None:
+            process.kill()
+        process.communicate()

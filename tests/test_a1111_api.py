@@ -6,13 +6,13 @@ import base64
 import io
 import json
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
-from door_server import PROMPT, Server, made_by_command, serving
+from door_server import PROMPT, Server, made_by_command, serving, until
 from PIL import Image
 
 from bottega.families import family
@@ -59,16 +59,6 @@ def refused(api: httpx.Client, path: str, status: int, **body: Any) -> str:
     told = answer.json()
     assert set(told) == {"error", "detail", "body", "errors"}
     return str(told["detail"])
-
-
-def until(holds: Callable[[], Any]) -> Any:
-    """What this answers once it is something."""
-    pause = threading.Event()
-    for _ in range(1200):
-        if found := holds():
-            return found
-        pause.wait(0.05)
-    raise AssertionError("it never came to that")
 
 
 def png(picture: Image.Image) -> bytes:
@@ -179,6 +169,10 @@ def test_what_is_left_out_is_said_in_info(api: httpx.Client) -> None:
         ({"prompt": ""}, "prompt"),
         ({"steps": "many"}, "steps"),
         ({"override_settings": {"sd_vae": "no-such-vae"}}, "no-such-vae"),
+        ({"override_settings": {"rho": 0.05}}, "rho"),  # which only shows when the job runs
+        ({"steps": 501}, "steps"),
+        ({"batch_size": 13, "n_iter": 5}, "batch_size"),
+        ({"width": 8192, "height": 4096}, "width"),
     ],
 )
 def test_what_cannot_be_made_is_said_in_a1111s_envelope(api: httpx.Client, body: dict[str, Any], word: str) -> None:
@@ -331,11 +325,23 @@ def test_skip_gives_one_picture_up_and_goes_on(api: httpx.Client) -> None:
     assert "skipped" in json.loads(answers[0]["info"])["warnings"][0]
 
 
+def test_what_the_user_makes_elsewhere_is_left_alone(api: httpx.Client, server: Server) -> None:
+    recipe = {"prompt": PROMPT, "sampling": {"steps": 200}, "size": {"width": 128, "height": 128}}
+    with server.owner() as owner:
+        job = owner.post("/api/jobs", json={"recipe": recipe}).json()["id"]
+    until(server.running)
+    assert idle(api)
+    post(api, "interrupt")
+    post(api, "skip")
+    assert server.running() == [job]
+    server.cancel(job)
+
+
 def test_a_client_that_goes_away_takes_its_job_with_it(api: httpx.Client, server: Server) -> None:
     with pytest.raises(httpx.ReadTimeout), httpx.Client(base_url=server.url, timeout=1.0) as client:
         client.post("/sdapi/v1/txt2img", json=LONG)
-    assert not idle(api)
-    until(lambda: idle(api))
+    assert server.open_jobs() == 1  # it may come back
+    until(lambda: server.open_jobs() == 0)
 
 
 # --- everything else that is asked

@@ -19,6 +19,7 @@ from typing import NoReturn
 
 import pytest
 from gallery_outputs import NOON, recipe_of, write_output
+from native import studio
 from PIL import Image
 
 from bottega.errors import FileError, FormatError, Interrupted
@@ -430,6 +431,24 @@ def test_a_server_keeps_its_gallery_up_while_it_answers(gallery: Gallery, folder
     upkeep.stop()
     assert not old.path.exists() and gallery.outputs(owner="ann").total == 1
     Upkeep(gallery, trash_seconds=0, owner_of=lambda job: "ann").stop()
+
+
+@pytest.mark.slow
+def test_a_server_takes_in_what_was_made_without_it(home: Path) -> None:
+    made = write_output(home / "outputs" / "day", id="00007-5")
+    deleted = write_output(home / "outputs", recipe_of(seed=9), id="old-0")
+    with Gallery(home / "gallery.sqlite", home / "outputs") as gallery:
+        gallery.add(deleted)
+        gallery.delete(["old-0"])
+    with closing(sqlite3.connect(home / "gallery.sqlite", isolation_level=None)) as connection:
+        connection.execute("UPDATE details SET deleted_at = deleted_at - 31 * 86400")
+    with studio(home, working=True) as api:
+        deadline = time.monotonic() + 60
+        while not (page := api.get("/outputs"))["total"] and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert [item["prompt"] for item in page["items"]] == ["a red house"]
+        assert page["items"][0]["owner"] == "owner"
+        assert made.path.exists() and not deleted.path.exists()
 
 
 # --- thumbnails ------------------------------------------------------------------------------------------------------

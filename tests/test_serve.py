@@ -10,86 +10,17 @@ import socket
 import sqlite3
 import stat
 import subprocess
-import sys
 import time
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
-from dataclasses import dataclass
-from http.client import HTTPConnection
+from contextlib import closing
 from pathlib import Path
-from typing import Any
 
 import pytest
 from conftest import Command
-from served import Answer, answer_of
+from served import WITHIN, command, started
 
 from bottega.api.logs import JsonLines, Redacted
 from bottega.api.server import AddressError, listen
 from bottega.settings import Settings
-
-WITHIN = 60.0  # seconds for a start on a busy machine
-
-
-@dataclass
-class Running:
-    """A server in a process of its own."""
-
-    process: subprocess.Popen[str]
-    home: Path
-    url: str
-    link: str
-
-    @property
-    def told(self) -> dict[str, Any]:
-        told: dict[str, Any] = json.loads((self.home / "serve.json").read_text())
-        return told
-
-    def ask(self, method: str, path: str, body: Any = None, **headers: str) -> Answer:
-        port = int(self.url.rsplit(":", 1)[1])
-        connection = HTTPConnection("127.0.0.1", port, timeout=WITHIN)
-        sent = {name.replace("_", "-"): value for name, value in headers.items()}
-        sent.setdefault("Authorization", f"Bearer {self.told['key']}")
-        if body is not None:
-            sent["Content-Type"] = "application/json"
-        try:
-            connection.request(method, path, None if body is None else json.dumps(body), sent)
-            return answer_of(connection.getresponse())
-        finally:
-            connection.close()
-
-    def end(self, number: int = signal.SIGTERM) -> int:
-        self.process.send_signal(number)
-        return self.process.wait(WITHIN)
-
-
-def command(*words: str) -> list[str]:
-    return [sys.executable, "-m", "bottega", *words]
-
-
-@contextmanager
-def started(home: Path, *words: str, **environment: str) -> Iterator[Running]:
-    """A server that has printed its link."""
-    process = subprocess.Popen(
-        command("serve", "--port", "0", *words),
-        env={**os.environ, "BOTTEGA_HOME": str(home), **environment},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    try:
-        assert process.stdout
-        said = ""
-        while "token=" not in said:
-            line = process.stdout.readline()
-            assert line, process.stderr.read() if process.stderr else ""
-            said += line
-        found = re.search(r"(http://\S+)/\?token=\S+", said)
-        assert found
-        yield Running(process, home, found[1], found[0])
-    finally:
-        if process.poll() is None:
-            process.kill()
-        process.communicate()
 
 
 def listeners(process: int) -> set[str]:
@@ -234,6 +165,12 @@ def test_a_port_that_is_taken_is_named_with_a_remedy(bottega: Command) -> None:
         ran = bottega("serve", "--port", port)
     assert ran.code == 1
     assert f"port {port} of 127.0.0.1 is in use" in ran.err and "--port" in ran.err
+
+
+def test_small_answers_are_sent_at_once() -> None:
+    for one in listen("127.0.0.1", 0):
+        with one:
+            assert one.proto == socket.IPPROTO_TCP  # or asyncio leaves Nagle's algorithm on: 40 ms for each answer
 
 
 def test_a_port_that_is_taken_in_ipv6_is_taken() -> None:

@@ -22,9 +22,9 @@ from bottega.engine.save import make_writable, sha256_of, write_whole
 from bottega.errors import BottegaError, FieldProblem, InvalidRecipe
 from bottega.events import Done, Event, Made, Started
 from bottega.formats.atomic import atomic
-from bottega.gallery import Gallery, Output, UnknownOutput
+from bottega.gallery import Gallery, Output, UnknownOutput, Upkeep
 from bottega.jobs.foreman import Foreman, Limits, Preview
-from bottega.jobs.job import LIBRARY, MAKE, Job, Numbered, UnknownJob
+from bottega.jobs.job import LIBRARY, MAKE, OWNER, Job, Numbered, UnknownJob
 from bottega.jobs.queue import Queue
 from bottega.library.sources.tokens import VARIABLES
 from bottega.recipe import Media, Recipe, read_recipe, recipe_from
@@ -78,7 +78,8 @@ class Workshop:
         # Raises where a user may not have what they ask for; a server has rules for that.
         self.allow: Callable[[str, Recipe], None] = lambda owner, recipe: None
         self.queue = Queue(settings.home / "queue.sqlite")
-        self.gallery = Gallery(settings.home / "gallery.sqlite", settings.outputs)
+        self.gallery = Gallery(settings.gallery, settings.outputs, settings.thumbnails)
+        self._upkeep = Upkeep(self.gallery, settings.trash_days * 86_400.0, self._owner_of)
         self.foreman = Foreman(
             self.queue,
             command,
@@ -101,9 +102,11 @@ class Workshop:
     def start(self) -> None:
         """Take up what an earlier server left, and begin to work."""
         self.foreman.start()
+        self._upkeep.start()
 
     def stop(self, timeout: float = 8.0) -> None:
         """Stop within a step; what was not finished waits for the next server."""
+        self._upkeep.stop()
         self.foreman.stop(timeout)
         self.queue.close()
         self.gallery.close()
@@ -298,6 +301,12 @@ class Workshop:
     def output_folder(self, job: Job) -> Path:
         """Where the outputs of a job go: the folder of the day on which it was asked for."""
         return self.settings.outputs / datetime.fromtimestamp(job.created).date().isoformat()
+
+    def _owner_of(self, job: str) -> str:
+        """Whose the outputs of a job are; those of none belong to whoever has this home."""
+        with suppress(UnknownJob):
+            return self.queue.job(job).owner
+        return OWNER
 
     # --- what the foreman asks for
 

@@ -28,11 +28,18 @@ _STATUS: Mapping[str, int] = {
     "UnknownOutput": 404,
     "UnknownInput": 404,
     "UnknownEntry": 404,
+    "UnknownPreview": 404,
     "KeyReused": 409,
+    "WrongState": 409,
+    "Different": 409,
     "QueueFull": 429,
     "OutOfMemory": 507,
     "SaveError": 507,
     "Interrupted": 409,
+    "CatalogError": 503,
+    "GalleryError": 503,
+    "QueueError": 503,
+    "NoDevice": 503,
 }
 _OPENAI_TYPES = {401: "authentication_error", 403: "permission_error", 404: "not_found_error", 429: "rate_limit_error"}
 

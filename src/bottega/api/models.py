@@ -9,8 +9,9 @@ from contextlib import suppress
 from bottega.errors import UnknownModel
 from bottega.library.browse import Wish, browse
 from bottega.library.entry import Entry
-from bottega.library.find import on_record
-from bottega.recipe import Recipe, Ref
+from bottega.library.find import find, on_record
+from bottega.recipe import Ref
+from bottega.recognisers import all_recognisers
 from bottega.workshop import Workshop
 
 MOST = 10_000
@@ -33,11 +34,11 @@ def _running(workshop: Workshop, kinds: Sequence[str]) -> list[Entry]:
 
 def usual(workshop: Workshop) -> Entry:
     """The model that is used where a request names none; raises UnknownModel and what is wrong with it."""
+    name, catalog = workshop.settings.model, workshop.catalog
     with suppress(UnknownModel):
-        return on_record(workshop.catalog, workshop.settings.model, kind="checkpoint")
-    recipe = workshop.resolve(Recipe(prompt="a picture"))
-    assert recipe.model is not None and recipe.model.sha256 is not None
-    return workshop.catalog.with_sha256(recipe.model.sha256)[0]
+        return on_record(catalog, name, kind="checkpoint")
+    shelves = (*workshop.settings.all_shelves, *catalog.shelves())
+    return find(catalog, name, all_recognisers(), shelves, kind="checkpoint")
 
 
 def place(entry: Entry) -> str:

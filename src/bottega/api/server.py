@@ -69,7 +69,8 @@ def _listen(addresses: Sequence[str], port: int, optional: str) -> list[socket.s
             chosen = listening[0].getsockname()[1] if listening else port
             one: socket.socket | None = None
             try:
-                one = socket.socket(family, socket.SOCK_STREAM)
+                # Without the protocol's number asyncio lets small answers wait some 40 ms for an acknowledgement.
+                one = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
                 if os.name != "nt":  # where it would let two servers share a port
                     one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
                 if family == socket.AF_INET6:

@@ -236,6 +236,7 @@ def _take_in(store: Store, home: Path, paths: list[Path], owner_of: Callable[[st
             silent.append((path, stamp))
         else:
             found.append(replace(output, owner=owner_of(output.job)))
+        time.sleep(_BREATH)
     with store.writing() as connection:
         for output in found:
             _record(connection, home, output, report)

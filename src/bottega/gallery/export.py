@@ -8,7 +8,7 @@ import zipfile
 from collections.abc import Iterator, Sequence
 from pathlib import PurePosixPath
 
-from bottega.gallery.output import Output
+from bottega.gallery.output import Output, open_made
 
 _BLOCK = 256 << 10
 _LEFT_OUT = "left-out.txt"
@@ -26,7 +26,7 @@ def zipped(outputs: Sequence[Output]) -> Iterator[bytes]:
         for output in outputs:
             name = unique(safe_name(output), taken)
             try:
-                file = output.path.open("rb")
+                file = open_made(output.path)
             except OSError as error:
                 left_out.append(f"{name}: {error.strerror or error}")
                 continue

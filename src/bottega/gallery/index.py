@@ -133,8 +133,9 @@ class Gallery:
     def folders(self, owner: str) -> list[Folder]:
         """The folders in which outputs of this owner lie, by name."""
         query = (
-            "SELECT folders.name, count(*) FROM outputs JOIN folders ON folders.id = folder "
-            "WHERE owner = (SELECT id FROM owners WHERE name = ?) AND NOT deleted GROUP BY folders.name ORDER BY 1"
+            "SELECT name, many FROM (SELECT folder, count(*) AS many FROM outputs WHERE folder != 0 AND NOT deleted "
+            "AND owner = (SELECT id FROM owners WHERE name = ?) GROUP BY folder) "
+            "JOIN folders ON folders.id = folder ORDER BY name"
         )
         with self._store.reading() as connection:
             return [Folder(*row) for row in connection.execute(query, (owner,))]

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import builtins
+import errno
+import os
+import stat
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 from bottega.errors import BottegaError
 
@@ -33,6 +37,18 @@ class BadCursor(BottegaError):
         super().__init__(
             f"{cursor[:40]!r} is no place in the gallery", "use `next` of the page before, or leave it out"
         )
+
+
+def open_made(path: Path) -> BinaryIO:
+    """The file of an output, to be read; OSError if it is gone, or something else by now.
+
+    A link is not followed: whoever can write into the folder must not have other files shown.
+    """
+    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0))
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise FileNotFoundError(errno.ENOENT, "it is no file any more", str(path))
+    return open(descriptor, "rb")
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +89,11 @@ class Output:
     missing: bool = False
     changed: bool = False
     seconds: float = 0.0
+
+    def content(self) -> builtins.bytes:
+        """The bytes of its file as they are now; raises what `open_made` does."""
+        with open_made(self.path) as file:
+            return file.read()
 
 
 class Page(NamedTuple):

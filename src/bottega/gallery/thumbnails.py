@@ -10,7 +10,7 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-from bottega.errors import SaveError
+from bottega.errors import FileError, SaveError
 from bottega.formats.atomic import atomic
 from bottega.formats.media import open_picture
 
@@ -95,6 +95,8 @@ class Thumbnails:
 def _small(picture: Path, side: int) -> bytes:
     from PIL.Image import Resampling
 
+    if picture.is_symlink():  # whoever can write into the folder must not have other pictures shown
+        raise FileError(picture, "is a link by now, and no picture that was made here")
     image = open_picture(picture)
     image.thumbnail((side, side), Resampling.LANCZOS, reducing_gap=2.0)
     buffer = io.BytesIO()

@@ -49,7 +49,9 @@ class Upkeep:
         except BottegaError as error:
             log.error("gallery: %s", error)
         else:
-            log.info("gallery: %d left the trash; %s", emptied, asdict(adopted))
+            told = {"out of the trash": emptied, **asdict(adopted), "files": 0}
+            if what := ", ".join(f"{count} {name}" for name, count in told.items() if count):
+                log.info("gallery: %s", what)
 
     def _told(self, done: int, total: int) -> None:
         if self._stop.is_set():

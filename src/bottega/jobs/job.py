@@ -13,6 +13,7 @@ OPEN = (WAITING, PAUSED, RUNNING)
 ENDED = (DONE, FAILED, CANCELLED)
 STATES = OPEN + ENDED
 
+OWNER = "owner"  # whose the jobs and outputs are of whoever has this home
 MAKE, LIBRARY = "make", "library"  # the lanes: work for any device, and work on the shelves
 
 

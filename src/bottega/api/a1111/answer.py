@@ -24,7 +24,7 @@ def made(
     asked: Making, recipe: Recipe, outputs: Sequence[Output], warnings: Sequence[str], created: float
 ) -> dict[str, Any]:
     """The answer to txt2img and img2img: pictures, what was asked, and `info`, which is JSON within JSON."""
-    pictures = [] if asked.send_images is False else [_base64(output.path.read_bytes()) for output in outputs]
+    pictures = [] if asked.send_images is False else [_base64(output.content()) for output in outputs]
     told = asked.model_dump()
     if isinstance(asked, ImageToImage) and not asked.include_init_images:
         told |= {"init_images": None, "mask": None}

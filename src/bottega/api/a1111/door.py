@@ -9,9 +9,10 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
-from fastapi import Request
+from fastapi import Request, Response
+from fastapi.responses import JSONResponse
 
-from bottega.api import models
+from bottega.api import caps, models
 from bottega.api.a1111 import answer
 from bottega.api.a1111.asked import Making
 from bottega.api.a1111.lists import title
@@ -20,7 +21,7 @@ from bottega.api.a1111.translate import NAMES, Translated
 from bottega.api.waiting import Waiting, failure, renamed
 from bottega.errors import InvalidRecipe, UnknownModel
 from bottega.gallery import Output
-from bottega.jobs.job import CANCELLED, FAILED, OPEN, Job
+from bottega.jobs.job import CANCELLED, FAILED, Job
 from bottega.library.entry import Entry
 from bottega.recipe import KnobValue, Recipe, Ref, recipe_from
 from bottega.workshop import Workshop
@@ -32,13 +33,15 @@ MOST_TASKS = 1000  # clients' own names of jobs that are remembered
 class Door:
     """One server's A1111 door.
 
-    `skipped` are the running jobs whose present picture a client gave up; `tasks` the jobs that clients gave names of
-    their own, by owner and name.
+    `making` are the jobs that clients of this door wait for, with their owners: what they see and can stop is theirs,
+    and not what the same user has made elsewhere. `skipped` are those whose present picture a client gave up, `tasks`
+    those that clients gave names of their own, by owner and name.
     """
 
     workshop: Workshop
     waiting: Waiting
     chosen: Chosen
+    making: dict[str, str] = field(default_factory=dict)
     skipped: set[str] = field(default_factory=set)
     tasks: OrderedDict[tuple[str, str], str] = field(default_factory=OrderedDict)
 
@@ -82,35 +85,46 @@ class Door:
 
     # --- making
 
-    async def make(self, asked: Making, translated: Translated, owner: str, request: Request) -> dict[str, Any]:
+    async def make(self, asked: Making, translated: Translated, owner: str, request: Request) -> Response:
         """Have a draft made and answer as A1111 does. Raises what is wrong with it, or what the job failed with."""
-        job = await self._submit(translated.recipe, owner)
+        first = await self._submit(translated.recipe, owner)
         if asked.force_task_id:
-            self._name(owner, asked.force_task_id, job.id)
-        first, recipe = job, _recipe(job)
+            self._name(owner, asked.force_task_id, first.id)
         warnings, outputs = [*translated.warnings], list[Output]()
-        while True:
-            job = await self.waiting.finished(job.id, request)
-            made = await asyncio.to_thread(self.workshop.outputs, job.id)
-            outputs += made
-            if job.state == FAILED:
-                raise failure(job)
-            if job.state != CANCELLED:
-                break
-            rest = _without(_recipe(job), len(made) + 1)
-            if job.id not in self.skipped:
-                warnings.append("interrupted: the job was stopped before it was done")
-                break
-            self.skipped.discard(job.id)
-            warnings.append(f"skipped: picture {len(outputs) + 1} was given up")
-            if rest is None:
-                break
-            job = await self._submit(rest, owner)
+        job: Job | None = first
+        while job is not None:
+            job = await self._follow(job, owner, request, outputs, warnings)
         warnings += await asyncio.to_thread(self._notes, first.id)
-        return await asyncio.to_thread(answer.made, asked, recipe, outputs, warnings, first.created)
+        told = await asyncio.to_thread(answer.made, asked, _recipe(first), outputs, warnings, first.created)
+        return JSONResponse(told, headers={"X-Job-Id": first.id})
+
+    async def _follow(
+        self, job: Job, owner: str, request: Request, outputs: list[Output], warnings: list[str]
+    ) -> Job | None:
+        """Wait for a job and add what came of it; the job of what is left where one of its pictures was skipped."""
+        self.making[job.id] = owner
+        try:
+            job = await self.waiting.finished(job.id, request)
+        finally:
+            del self.making[job.id]
+        was_skipped = job.id in self.skipped
+        self.skipped.discard(job.id)
+        if job.state == FAILED:
+            raise failure(job)
+        made = await asyncio.to_thread(self.workshop.outputs, job.id)
+        outputs += made
+        if job.state != CANCELLED:
+            return None
+        if not was_skipped:
+            warnings.append("interrupted: the job was stopped before it was done")
+            return None
+        warnings.append(f"skipped: the picture after {len(outputs)} was given up")
+        rest = _without(_recipe(job), len(made) + 1)
+        return await self._submit(rest, owner) if rest else None
 
     async def _submit(self, draft: Recipe, owner: str) -> Job:
         try:
+            caps.check(draft)
             return await asyncio.to_thread(self.workshop.submit, draft, owner=owner)
         except InvalidRecipe as error:
             raise renamed(error, NAMES) from None
@@ -127,24 +141,27 @@ class Door:
     # --- steering
 
     def open_jobs(self, owner: str) -> Sequence[Job]:
-        """The user's jobs that make something and have not ended, the running ones first."""
-        return [job for job in self.workshop.queue.jobs(owner=owner, states=OPEN) if job.kind == "make"]
+        """The user's jobs that clients of this door wait for, in the order in which they were begun."""
+        jobs = [self.workshop.queue.job(id) for id, whose in list(self.making.items()) if whose == owner]
+        return sorted((job for job in jobs if not job.over), key=lambda job: (job.started is None, job.started))
 
     def made(self, job: Job | None) -> int:
         """How many pictures of a job are there."""
         return len(self.workshop.outputs(job.id)) if job else 0
 
     def interrupt(self, owner: str) -> None:
-        """Stop what runs for this user and let nothing of what waits begin."""
-        for job in self.open_jobs(owner):
+        """Stop what runs for this user, or what waits where nothing runs yet."""
+        jobs = self.open_jobs(owner)
+        for job in [job for job in jobs if job.started] or jobs:
             self.skipped.discard(job.id)
             self.workshop.queue.cancel(job.id)
 
     def skip(self, owner: str) -> None:
         """Give up the picture that is being made for this user, and go on with the next one of its job."""
         for job in self.open_jobs(owner)[:1]:
-            self.skipped.add(job.id)
-            self.workshop.queue.cancel(job.id)
+            if job.started:
+                self.skipped.add(job.id)
+                self.workshop.queue.cancel(job.id)
 
 
 def _recipe(job: Job) -> Recipe:

@@ -6,7 +6,7 @@ import asyncio
 import time
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, HTTPException, Request
+from fastapi import APIRouter, Depends, HTTPException, Request, Response
 
 from bottega.api.a1111 import answer
 from bottega.api.a1111.asked import ImageToImage, TextToImage
@@ -23,14 +23,14 @@ A1111 = Annotated[Door, Depends(door_of)]
 
 
 @router.post("/txt2img")
-async def txt2img(asked: TextToImage, request: Request, door: A1111, caller: Maker) -> dict[str, Any]:
+async def txt2img(asked: TextToImage, request: Request, door: A1111, caller: Maker) -> Response:
     """Pictures from words."""
     translated = await asyncio.to_thread(from_text, asked, door.chosen.of(caller.name), door.find)
     return await door.make(asked, translated, caller.name, request)
 
 
 @router.post("/img2img")
-async def img2img(asked: ImageToImage, request: Request, door: A1111, caller: Maker) -> dict[str, Any]:
+async def img2img(asked: ImageToImage, request: Request, door: A1111, caller: Maker) -> Response:
     """Pictures from a picture and words, in the whole of it or where a mask is white."""
     if not asked.init_images:
         raise HTTPException(404, "Init image not found")
@@ -49,7 +49,7 @@ def progress(door: A1111, caller: Reader, skip_current_image: bool = False) -> d
 
 @router.post("/interrupt")
 def interrupt(door: A1111, caller: Maker) -> dict[str, Any]:
-    """Stop the caller's jobs; nobody else's."""
+    """Stop what is being made for the caller's clients; nobody else's."""
     door.interrupt(caller.name)
     return {}
 

@@ -168,17 +168,18 @@ def _stream(
     if hub is None:
         hub = request.app.state.hub = Hub(shop, asyncio.get_running_loop())
     headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
-    told = told_to(hub, Client(owner, job), shop, aside, owner, job, after)
+    # Now, and not when the stream is first read: whoever sees its headers is told of all that happens from then on.
+    number = shop.queue.last_event if after is None else after
+    told = told_to(hub, Client(owner, job), shop, aside, owner, job, number)
     return StreamingResponse(told, media_type="text/event-stream", headers=headers)
 
 
 async def told_to(
-    hub: Hub, client: Client, shop: Workshop, aside: Threads, owner: str | None, job: str | None, after: int | None
+    hub: Hub, client: Client, shop: Workshop, aside: Threads, owner: str | None, job: str | None, number: int
 ) -> AsyncIterator[str]:
-    """The stream of one client: what was kept, then what comes."""
+    """The stream of one client: what was kept after the event of that number, then what comes."""
     hub.join(client)
     try:
-        number = shop.queue.last_event if after is None else after
         yield "retry: 2000\n\n"
         while True:
             if client.behind:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import stat
 from collections.abc import AsyncIterator, Callable, Iterator
 from functools import partial
 from typing import Annotated, Any, Literal
@@ -263,10 +261,7 @@ def content_of(output: Output) -> bytes:
     """The bytes of an output's file, which are those that were made; raises OutputGone."""
     remedy = "its recipe is kept: make it again"
     try:
-        # Whoever can write into the folder must not have other files shown by a link.
-        descriptor = os.open(output.path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0))
-        with open(descriptor, "rb") as opened:
-            content = opened.read() if stat.S_ISREG(os.fstat(descriptor).st_mode) else b""
+        content = output.content()
     except OSError:
         raise OutputGone("the file of this output is gone", remedy) from None
     if hashlib.sha256(content).hexdigest() != output.sha256:

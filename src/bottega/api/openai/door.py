@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from fastapi import Request
 
-from bottega.api import models
+from bottega.api import caps, models
 from bottega.api.openai.translate import NAMES
 from bottega.api.waiting import Waiting, failure, renamed
 from bottega.errors import BottegaError, InvalidRecipe, UnknownModel
@@ -62,6 +62,7 @@ class Door:
                 if now - since < RETRY_WITHIN and job.state not in (FAILED, CANCELLED):
                     return job
         try:
+            caps.check(draft)
             job = await asyncio.to_thread(self.workshop.submit, draft, owner=owner)
         except InvalidRecipe as error:
             raise renamed(error, NAMES) from None

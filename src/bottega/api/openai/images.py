@@ -62,7 +62,7 @@ def file(id: str, door: OpenAI, caller: Viewer) -> Response:
     output = door.workshop.gallery.output(id)
     if not caller.sees(output.owner) or output.deleted or output.missing:
         raise UnknownOutput(id)
-    return Response(output.path.read_bytes(), media_type=f"image/{output.format}")
+    return Response(output.content(), media_type=f"image/{output.format}")
 
 
 async def _made(
@@ -94,7 +94,7 @@ def _told(asked: Making, output: Output, request: Request) -> dict[str, Any]:
     some for the other."""
     told: dict[str, Any] = {"revised_prompt": output.prompt}
     if asked.response_format != "url":
-        told["b64_json"] = base64.b64encode(output.path.read_bytes()).decode("ascii")
+        told["b64_json"] = base64.b64encode(output.content()).decode("ascii")
     if asked.response_format != "b64_json":
         told["url"] = f"{request.base_url}v1/images/files/{output.id}"
     return told

@@ -126,7 +126,7 @@ def _encoded(png: bytes, format: str, quality: int) -> str:
 
 
 def _read(output: Output) -> str:
-    return base64.b64encode(output.path.read_bytes()).decode("ascii")
+    return base64.b64encode(output.content()).decode("ascii")
 
 
 def _event(name: str, told: dict[str, Any]) -> str:
