@@ -48,6 +48,7 @@ COMMANDS: dict[str, dict[str, str]] = {
         "serve --link": "print a new link for the server that runs",
     },
     "users": {"users add|list|remove|key": "let others use the server, each with a key of their own"},
+    "jobs": {"jobs [list|show|cancel|...]": "show and steer what waits, runs and has run"},
     "backup": {"backup FILE": "write this home into one archive: all but the models"},
     "restore": {"restore FILE": "make this home what it was when the archive was written"},
     "doctor": {"doctor": "tell what this machine has and what it can do"},

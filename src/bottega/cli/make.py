@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from bottega.cli.progress import Progress
 from bottega.cli.terminal import print_json, printable
-from bottega.errors import FieldProblem, InvalidRecipe
+from bottega.errors import BottegaError, FieldProblem, InvalidRecipe
 from bottega.events import Done, Made, Note, Preview, Started, Step
 from bottega.settings import Settings
 
@@ -69,28 +69,66 @@ def run(args: argparse.Namespace, settings: Settings) -> int:
     with Progress(sys.stderr) as progress:
         progress.wait("starting")
 
-        from bottega.workbench import Workbench
+        from bottega.cli.server import running
 
-        workbench = Workbench(settings, progress.hashing())
-        recipe = workbench.resolve(draft(args, workbench), out=args.out)
-        made = follow(workbench.run(recipe, out=args.out, previews=args.preview), progress)
+        if server := running(settings):
+            from bottega.cli.make_there import make_there
+
+            made, recipe = make_there(server, args, settings, progress)
+        else:
+            made, recipe = make_here(args, settings, progress)
     report(made, recipe, as_json=args.json)
     return 0
 
 
-def draft(args: argparse.Namespace, workbench: Any) -> Recipe:
+def make_here(args: argparse.Namespace, settings: Settings, progress: Progress) -> tuple[list[Made], dict[str, Any]]:
+    """Make it in this process; what was made, and the recipe as plain data."""
+    from bottega.workbench import Workbench
+
+    workbench = Workbench(settings, progress.hashing())
+    inputs = [workbench.keep_input(path, role) for role, path in inputs_of(args)]
+    recipe = workbench.resolve(draft(args, [media.model_dump() for media in inputs]), out=args.out)
+    made = follow(workbench.run(recipe, out=args.out, previews=args.preview), progress)
+    put_on_record(made, settings, progress)
+    return made, recipe.model_dump(mode="json", exclude_none=True)
+
+
+def put_on_record(made: list[Made], settings: Settings, progress: Progress) -> None:
+    """Have the gallery know what was made; it is made all the same where that can't be."""
+    from bottega.gallery import Gallery
+    from bottega.gallery.reading import read_output
+    from bottega.jobs.job import OWNER
+
+    try:
+        with Gallery(settings.home / "gallery.sqlite", settings.outputs) as gallery:
+            for output in made:
+                gallery.add(read_output(Path(output.path), owner=OWNER))
+    except BottegaError as error:
+        progress.say(f"not in the gallery: {error}")
+
+
+def inputs_of(args: argparse.Namespace) -> list[tuple[str, Path]]:
+    """The pictures that the arguments name, with what they are for."""
+    if args.mask and not args.init:
+        raise InvalidRecipe([FieldProblem("inputs", "a mask needs a picture", "give it with --init")])
+    return [(role, path) for role, path in (("init", args.init), ("mask", args.mask)) if path]
+
+
+def draft(args: argparse.Namespace, inputs: list[dict[str, Any]]) -> Recipe:
     """The recipe as far as the arguments say it."""
     from bottega.recipe import recipe_from
 
-    if args.mask and not args.init:
-        raise InvalidRecipe([FieldProblem("inputs", "a mask needs a picture", "give it with --init")])
-    inputs = [workbench.keep_input(path, role) for role, path in (("init", args.init), ("mask", args.mask)) if path]
-    told = {
+    return recipe_from(told(args, inputs))
+
+
+def told(args: argparse.Namespace, inputs: list[dict[str, Any]]) -> dict[str, Any]:
+    """What the arguments say of a recipe, as plain data."""
+    return {
         "task": ("text-to-image", "image-to-image", "inpaint")[len(inputs)],
         "model": {"name": args.model} if args.model else None,
         "prompt": args.prompt,
         "negative": args.negative,
-        "inputs": [media.model_dump() for media in inputs],
+        "inputs": inputs,
         "sampling": {
             "sampler": args.sampler,
             "schedule": args.schedule,
@@ -101,9 +139,8 @@ def draft(args: argparse.Namespace, workbench: Any) -> Recipe:
         },
         "size": {"width": args.size[0], "height": args.size[1]} if args.size else None,
         "count": args.count,
-        "knobs": knobs(args.set),
+        "knobs": knobs(args.set) if args.set else {},
     }
-    return recipe_from(told)
 
 
 def knobs(settings: list[str]) -> dict[str, KnobValue]:
@@ -158,14 +195,15 @@ def follow(events: Generator[Event], progress: Progress) -> list[Made]:
     return made
 
 
-def report(made: list[Made], recipe: Recipe, *, as_json: bool) -> None:
+def report(made: list[Made], recipe: dict[str, Any], *, as_json: bool) -> None:
     """Tell what was made: paths, one to a line, or one JSON document."""
     if not as_json:
         for output in made:
             print(printable(output.path))
         return
     outputs = [
-        {key: value for key, value in output.to_json().items() if key not in ("event", "image")} for output in made
+        {key: value for key, value in output.to_json().items() if key not in ("event", "image", "output")}
+        for output in made
     ]
     # The first output also stands at the top, so that a script that makes one picture needs no list.
-    print_json({**outputs[0], "outputs": outputs, "recipe": recipe.model_dump(mode="json", exclude_none=True)})
+    print_json({**outputs[0], "outputs": outputs, "recipe": recipe})

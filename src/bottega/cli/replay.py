@@ -35,7 +35,7 @@ def run(args: argparse.Namespace, settings: Settings) -> int:
             progress.say(note)
         if not args.check:
             made = follow(workbench.run(source.recipe, out=args.out), progress)
-            report(made, source.recipe, as_json=args.json)
+            report(made, source.recipe.model_dump(mode="json", exclude_none=True), as_json=args.json)
             return 0
 
         from bottega.engine.replay import compare
