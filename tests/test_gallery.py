@@ -482,12 +482,15 @@ def test_a_server_keeps_its_gallery_up_while_it_answers(gallery: Gallery, folder
     old = gallery.add(write_output(folder, id="old-0"))
     gallery.delete(["old-0"])
     write_output(folder, recipe_of(seed=2), id="00000-2")
-    upkeep = Upkeep(gallery, trash_seconds=0, owner_of=lambda job: "ann")
+    upkeep = Upkeep(gallery, trash_seconds=0, owner_of=lambda job: "ann", delay=0)
     upkeep.start()
     upkeep.join()
     upkeep.stop()
     assert not old.path.exists() and gallery.outputs(owner="ann").total == 1
-    Upkeep(gallery, trash_seconds=0, owner_of=lambda job: "ann").stop()
+    Upkeep(gallery, trash_seconds=0, owner_of=lambda job: "ann").stop()  # never began
+    early = Upkeep(gallery, trash_seconds=0, owner_of=lambda job: "ann", delay=600)
+    early.start()
+    early.stop()
 
 
 @pytest.mark.slow
