@@ -356,9 +356,12 @@ def test_files_that_nobody_told_of_are_taken_in(gallery: Gallery, folder: Path) 
     (folder / ".hidden.png").write_bytes(ours.path.read_bytes())
     (folder / "link.png").symlink_to(ours.path)
     seen: list[tuple[int, int]] = []
+    long = write_output(folder, recipe_of("a fox"), id=f"{'x' * 200}-0")
     report = gallery.adopt(folder, lambda *told: seen.append(told), lambda job: "bob" if job else "ann")
-    assert report == Adopted(files=6, new=3)
-    assert seen[-1] == (5, 5)
+    assert report == Adopted(files=7, new=4)
+    assert seen[-1] == (6, 6)
+    assert all(len(id) <= 80 for id in ids(gallery))
+    assert gallery.outputs(text="fox").items[0].path == long.path
 
     boat, tower, ink = (gallery.outputs(text=word).items[0] for word in ("boat", "tower", "ink"))
     assert boat == replace(ours, id=boat.id, job="", index=0, seconds=0, created=boat.created)
@@ -368,7 +371,7 @@ def test_files_that_nobody_told_of_are_taken_in(gallery: Gallery, folder: Path) 
     assert ids(gallery, field={"sampler": "Euler a"}, text="ink") == [ink.id]
     assert json.loads(ink.recipe)["sampling"]["steps"] == 20
 
-    assert gallery.adopt(folder, lambda *told: seen.append(told)) == Adopted(files=6)
+    assert gallery.adopt(folder, lambda *told: seen.append(told)) == Adopted(files=7)
     assert seen[-1] == (0, 0)  # nothing had to be read
 
 
@@ -482,12 +485,15 @@ def test_a_server_keeps_its_gallery_up_while_it_answers(gallery: Gallery, folder
     old = gallery.add(write_output(folder, id="old-0"))
     gallery.delete(["old-0"])
     write_output(folder, recipe_of(seed=2), id="00000-2")
-    upkeep = Upkeep(gallery, trash_seconds=0, owner_of=lambda job: "ann")
+    upkeep = Upkeep(gallery, trash_seconds=0, owner_of=lambda job: "ann", delay=0)
     upkeep.start()
     upkeep.join()
     upkeep.stop()
     assert not old.path.exists() and gallery.outputs(owner="ann").total == 1
-    Upkeep(gallery, trash_seconds=0, owner_of=lambda job: "ann").stop()
+    Upkeep(gallery, trash_seconds=0, owner_of=lambda job: "ann").stop()  # never began
+    early = Upkeep(gallery, trash_seconds=0, owner_of=lambda job: "ann", delay=600)
+    early.start()
+    early.stop()
 
 
 @pytest.mark.slow
