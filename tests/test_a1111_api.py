@@ -117,7 +117,9 @@ def test_inpainting_makes_the_bytes_that_the_command_line_makes(
 
 
 def test_info_is_json_within_json_with_all_its_keys(api: httpx.Client) -> None:
-    told = post(api, "txt2img", **QUICK, batch_size=2, n_iter=1)
+    answer = api.post("/sdapi/v1/txt2img", json={**QUICK, "batch_size": 2, "n_iter": 1})
+    told = answer.json()
+    assert len(answer.headers["X-Job-Id"]) == 20
     assert isinstance(told["info"], str) and not told["images"][0].startswith("data:")
     info = json.loads(told["info"])
     assert set(info) >= INFO
