@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+import os
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -263,10 +264,23 @@ def test_a_model_is_chosen_by_its_title_and_stays_chosen(api: httpx.Client) -> N
         post(api, "options", sd_model_checkpoint=before)
 
 
+def test_overrides_that_are_not_to_be_restored_stay(api: httpx.Client) -> None:
+    before = api.get("/sdapi/v1/options").json()
+    override = {"CLIP_stop_at_last_layers": 2}
+    post(api, "txt2img", **QUICK, override_settings=override)
+    assert api.get("/sdapi/v1/options").json() == before
+    post(api, "txt2img", **QUICK, override_settings=override, override_settings_restore_afterwards=False)
+    try:
+        assert api.get("/sdapi/v1/options").json()["CLIP_stop_at_last_layers"] == 2
+    finally:
+        post(api, "options", **before)
+
+
 @pytest.mark.parametrize("name", ["nothing", "../../etc/passwd", "/etc/passwd", 5])
 def test_a_model_that_is_not_there_is_refused(api: httpx.Client, name: Any) -> None:
     answer = api.post("/sdapi/v1/options", json={"sd_model_checkpoint": name})
-    assert answer.status_code in (404, 422)
+    # Whatever lies at a path, nothing on record is called so: it isn't looked at.
+    assert answer.status_code == (404 if isinstance(name, str) else 422)
     assert "model" in answer.json()["detail"]
 
 
@@ -446,3 +460,30 @@ def test_a_path_that_is_not_there_is_said_in_a1111s_envelope(api: httpx.Client, 
 def test_a_body_that_is_no_json_is_refused(api: httpx.Client) -> None:
     answer = api.post("/sdapi/v1/txt2img", content=b"{", headers={"Content-Type": "application/json"})
     assert answer.status_code in (400, 422) and "detail" in answer.json()
+
+
+def test_a_file_that_was_put_on_a_shelf_is_there_after_a_refresh(api: httpx.Client, server: Server) -> None:
+    toys = server.home / "models" / "toys"
+    (toys / "later.safetensors").write_bytes((toys / "toy.safetensors").read_bytes())
+    try:
+        assert api.post("/sdapi/v1/refresh-checkpoints").json() == {}
+        assert "later" in [model["model_name"] for model in api.get("/sdapi/v1/sd-models").json()]
+    finally:
+        (toys / "later.safetensors").unlink()
+        api.post("/sdapi/v1/refresh-checkpoints")
+    assert "later" not in [model["model_name"] for model in api.get("/sdapi/v1/sd-models").json()]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="names are text on Windows")
+def test_a_model_that_no_recipe_can_name_breaks_no_list(api: httpx.Client, server: Server) -> None:
+    toys = server.home / "models" / "toys"
+    odd = os.fsencode(toys) + b"/odd\xff.safetensors"
+    with open(odd, "wb") as file:
+        file.write((toys / "toy.safetensors").read_bytes())
+    try:
+        api.post("/sdapi/v1/refresh-checkpoints")
+        assert "toy" in [model["model_name"] for model in api.get("/sdapi/v1/sd-models").json()]
+        assert [model["id"] for model in api.get("/v1/models").json()["data"]] == ["starter-image", "toy"]
+    finally:
+        os.unlink(odd)
+        api.post("/sdapi/v1/refresh-checkpoints")

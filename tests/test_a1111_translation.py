@@ -39,7 +39,7 @@ def command_line(*words: str) -> Recipe:
 
     parser = argparse.ArgumentParser()
     configure(parser)
-    return draft_of_arguments(parser.parse_args(["image", "a red house", *words]), None)
+    return draft_of_arguments(parser.parse_args(["image", "a red house", *words]), [])
 
 
 @pytest.mark.parametrize(
@@ -88,6 +88,13 @@ def test_numbers_may_be_texts_and_what_is_unknown_is_ignored() -> None:
     asked = text(steps="12", seed="", url="http://secret", auth="user:password")
     assert asked.recipe.sampling.steps == 12
     assert "secret" not in repr(asked)
+
+
+def test_a_field_that_is_null_is_not_asked_for() -> None:
+    nothing = {**dict.fromkeys(TextToImage.model_fields), "prompt": "a red house"}
+    assert text(**nothing).recipe.canonical() == text().recipe.canonical()
+    nothing = {**dict.fromkeys(ImageToImage.model_fields), "prompt": "a red house"}
+    assert picture(**nothing).recipe.canonical() == picture().recipe.canonical()
 
 
 def test_a_subseed_of_minus_one_is_drawn() -> None:

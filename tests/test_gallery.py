@@ -66,6 +66,13 @@ def test_adding_again_changes_the_facts_and_nothing_that_was_said(gallery: Galle
     assert gallery.outputs().total == 1
 
 
+def test_adding_again_with_another_recipe_forgets_the_old_one(gallery: Gallery, folder: Path) -> None:
+    gallery.add(write_output(folder, recipe_of("a red boat", init="cd" * 32), id="j-0"))
+    gallery.add(write_output(folder, recipe_of("a blue tower", init="ef" * 32, steps=9), id="j-0"))
+    assert ids(gallery, text="boat") == ids(gallery, field={"inputs.init": "cd" * 32}) == []
+    assert ids(gallery, text="tower", field={"inputs.init": "ef" * 32, "steps": "9"}) == ["j-0"]
+
+
 def test_unknown_ids_are_said(gallery: Gallery) -> None:
     for ask in (gallery.output, gallery.mark, lambda id: gallery.delete([id]), lambda id: gallery.restore([id])):
         with pytest.raises(UnknownOutput, match="no output has the id 'nobody'"):
@@ -104,6 +111,7 @@ def test_a_list_can_be_laid_out_whole_and_looked_at_anywhere(gallery: Gallery, f
     assert ids(gallery, offset=5, limit=10) == ["j1-0", "j0-0"]
     assert ids(gallery, offset=1, limit=1, favourite=True) == ["j1-0"]
     assert ids(gallery, offset=7) == []
+    assert gallery.ratios(text="red", model="starter", task="text-to-image", owner="ann", folder="") == gallery.ratios()
 
 
 @pytest.mark.parametrize("cursor", ["", "x", "-1", "1e9", "٣", "9" * 30])
@@ -263,7 +271,7 @@ def test_emptying_removes_the_files_that_are_still_what_was_made(gallery: Galler
     assert gallery.empty_trash() == 3
     assert ids(gallery, deleted=True) == [] and ids(gallery) == ["kept-0"]
     assert kept.path.exists() and not old.path.exists()
-    assert others.path.read_bytes() == b"somebody's work" and elsewhere.exists()
+    assert others.path.read_bytes() == b"somebody's work" and elsewhere.exists() and linked.path.is_symlink()
     assert not list(folder.parent.glob("thumbnails/*/*"))
     with pytest.raises(UnknownOutput):
         gallery.restore(["old-0"])
@@ -357,6 +365,17 @@ def test_files_that_go_and_come_back_are_noticed(gallery: Gallery, folder: Path)
     assert gallery.output("c-0").path == folder / "day" / "c.png"
 
 
+def test_looking_through_one_folder_tells_of_that_one(gallery: Gallery, folder: Path) -> None:
+    one, other = (gallery.add(write_output(folder / name, id=f"{name}-0")) for name in ("one", "other"))
+    deep = gallery.add(write_output(folder / "one" / "deep", id="deep-0"))
+    for output in (one, other, deep):
+        output.path.unlink()
+    deep.path.parent.rmdir()
+    assert gallery.adopt(folder / "one") == Adopted(gone=2)
+    assert not gallery.output("other-0").missing
+    assert gallery.adopt(folder) == Adopted(gone=1)
+
+
 def test_a_file_that_others_changed_is_noticed(gallery: Gallery, folder: Path) -> None:
     told = gallery.add(write_output(folder, id="a-0"))
     thumbnail = gallery.thumbnail("a-0", 128)
@@ -401,6 +420,12 @@ def test_whoever_made_it_tells_of_what_was_adopted_before(gallery: Gallery, fold
     recorded = gallery.add(told)
     assert recorded == replace(told, favourite=True, created=recorded.created)
     assert ids(gallery) == ["job-0"]
+
+
+def test_what_is_told_while_it_is_adopted_counts(gallery: Gallery, folder: Path) -> None:
+    told = write_output(folder, id=f"{'j' * 16}-0", at=1)
+    gallery.adopt(folder, lambda done, total: total and not done and gallery.add(told))
+    assert gallery.outputs().items == [told]
 
 
 def test_a_name_that_is_taken_is_not_taken_again(gallery: Gallery, folder: Path) -> None:
@@ -482,6 +507,7 @@ def test_thumbnails_take_no_more_than_they_may(tmp_path: Path) -> None:
     thumbnails = Thumbnails(tmp_path / "small", most_bytes=40_000)
     (tmp_path / "small").mkdir()
     (tmp_path / "small" / "theirs.webp").write_bytes(bytes(50_000))
+    thumbnails.tidy()
     for number, picture in enumerate(pictures):
         thumbnails.of(picture, f"{number:064x}", 128)
         for path in tmp_path.glob("small/??/*"):
@@ -501,6 +527,16 @@ def test_a_thumbnail_of_a_bomb_is_refused(gallery: Gallery, folder: Path) -> Non
     gallery.add(told)
     with pytest.raises(FormatError, match="pixels"):
         gallery.thumbnail("a-0", 128)
+
+
+def test_a_link_in_its_place_is_not_shown(gallery: Gallery, folder: Path, tmp_path: Path) -> None:
+    told = gallery.add(write_output(folder, id="a-0"))
+    told.path.rename(tmp_path / "elsewhere.png")
+    told.path.symlink_to(tmp_path / "elsewhere.png")
+    with pytest.raises(FileError, match="is a link"):
+        gallery.thumbnail("a-0", 128)
+    with zipfile.ZipFile(io.BytesIO(b"".join(gallery.export(["a-0"])))) as archive:
+        assert archive.namelist() == ["left-out.txt"]
 
 
 # --- export ----------------------------------------------------------------------------------------------------------

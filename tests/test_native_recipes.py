@@ -78,6 +78,7 @@ def test_all_problems_are_told_at_once_each_at_its_field(api: Api) -> None:
         ({"recipe": {"prompt": "x" * 20_001}}, "recipe.prompt"),
         ({"recipe": {"prompt": "x", "size": {"width": 8192, "height": 8192}}}, "recipe.size"),
         ({"recipe": {"prompt": "x", "model": {}}}, "recipe.model"),
+        ({"recipe": {"prompt": "x", "adapters": [{"kind": "lora", "ref": {}}]}}, "recipe.adapters.0.ref"),
         ({"recipe": {"prompt": "x", "model": {"path": "/etc/passwd"}}}, "recipe.model.path"),
         ({"recipe": {"prompt": "x", "inputs": [{"role": "init"}]}}, "recipe.inputs.0"),
         ({"recipe": {"prompt": "x", "inputs": [{"role": "init", "sha256": "0" * 64}]}}, "recipe.inputs.0.sha256"),

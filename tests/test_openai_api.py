@@ -40,6 +40,12 @@ def test_a_request_that_says_nothing_leaves_everything_to_the_model() -> None:
     assert draft(Making.model_validate(asked), named) == Recipe(prompt="a house")
 
 
+@pytest.mark.parametrize("nothing", [None, ""])
+def test_a_field_that_is_null_or_empty_is_not_asked_for(nothing: Any) -> None:
+    told = {**dict.fromkeys(Making.model_fields, nothing), "loras": None, "prompt": "a house"}
+    assert draft(Making.model_validate(told), named) == Recipe(prompt="a house")
+
+
 def test_fields_that_other_servers_gave_names_to() -> None:
     told = {"prompt": "a house", "guidance_scale": "4.5", "num_inference_steps": 9, "sampler_name": "Euler", "seed": -1}
     sampling = draft(Making.model_validate(told), named).sampling

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from urllib.parse import urljoin
 
 import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
-from bottega.web import STATIC, rooms, router
+from bottega.web import STATIC, rooms, router, version
 
 
 @pytest.fixture(scope="module")
@@ -19,13 +20,16 @@ def client() -> TestClient:
     return TestClient(app)
 
 
-def test_the_shell_names_every_room_and_module(client: TestClient) -> None:
-    shell = client.get("/").text
-    assert 'content="' + " ".join(rooms()) + '"' in shell
-    for path in STATIC.rglob("*.js"):
-        assert f"/static/{path.relative_to(STATIC).as_posix()}" in shell, "it would load late"
+def test_the_shell_names_every_room_and_what_each_takes_at_once(client: TestClient) -> None:
     for room in rooms():
-        assert client.get(f"/{room}").text == shell
+        shell = client.get(f"/{room}").text
+        assert 'content="' + " ".join(rooms()) + '"' in shell
+        told = re.findall(r'href="(/static/[^"]+\.js)"', shell)
+        assert any(address.endswith(f"/rooms/{room}.js") for address in told)
+        for address in told:
+            imported = re.findall(r'from "(\.[^"]+)"', client.get(address).text)
+            for name in imported:
+                assert urljoin(address, name) in told, f"{name} would load late"
     assert client.get("/nowhere").status_code == 404
 
 
@@ -34,6 +38,19 @@ def test_the_shell_has_no_inline_script_or_style(client: TestClient) -> None:
     assert re.search(r"<script(?![^>]*\bsrc=)", shell) is None
     assert re.search(r"<style|\sstyle=|\son\w+=", shell) is None
     assert re.search(r"https?://", shell) is None, "nothing comes from another host"
+
+
+def test_files_of_this_version_are_kept_for_ever(client: TestClient) -> None:
+    kept = client.get(f"/static/{version()}/frame.js")
+    assert kept.headers["cache-control"].endswith("immutable")
+    other = client.get("/static/0123456789ab/frame.js")
+    assert other.content == kept.content and other.headers["cache-control"] == "no-cache"
+
+
+def test_all_styles_come_in_one_answer(client: TestClient) -> None:
+    styles = client.get("/static/all.css").text
+    for path in STATIC.rglob("*.css"):
+        assert path.read_text() in styles
 
 
 def test_files_have_our_types_and_are_sent_once(client: TestClient) -> None:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import io
 import re
-import subprocess
-import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +13,7 @@ import pytest
 from browser import Watched, chromium, link_into, watched_page
 from door_server import Server, serving
 from PIL import Image, ImageChops
+from PIL.PngImagePlugin import PngInfo
 
 from bottega.formats import safetensors
 
@@ -28,13 +28,9 @@ LONG = 60_000  # ms: the worker has to import torch before the first picture
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A server whose shelves hold the starter and a LoRA."""
+    """A server whose shelves hold the starter and a LoRA, and were never looked through: the page sees to that."""
     home = tmp_path_factory.mktemp("make") / "home"
     write_lora(home / "models" / "neon_night.safetensors")
-    environment = {"BOTTEGA_HOME": str(home), "PATH": ""}
-    subprocess.run(
-        [sys.executable, "-m", "bottega", "models", "scan"], env=environment, check=True, capture_output=True
-    )
     with serving(home) as server:
         yield server
 
@@ -57,21 +53,13 @@ def page(seen: tuple[Page, Watched]) -> Page:
     return seen[0]
 
 
-def room(server: Server, browser: Browser, **options: Any) -> Any:
+@contextmanager
+def room(server: Server, browser: Browser, **options: Any) -> Iterator[tuple[Page, Watched]]:
     """A browser that shows the room, once all of its form is there."""
-    opened = watched_page(browser, server.url, **options)
-
-    class Opened:
-        def __enter__(self) -> tuple[Page, Watched]:
-            page, watched = opened.__enter__()
-            page.goto(link_into(server.home, server.url))
-            page.get_by_text("DPM++ 2M Karras · 20 steps · 7").wait_for()
-            return page, watched
-
-        def __exit__(self, *error: Any) -> None:
-            opened.__exit__(*error)
-
-    return Opened()
+    with watched_page(browser, server.url, **options) as (page, watched):
+        page.goto(link_into(server.home, server.url))
+        page.get_by_text("DPM++ 2M Karras · 20 steps · 7").wait_for(timeout=LONG)
+        yield page, watched
 
 
 def write_lora(path: Path) -> None:
@@ -106,11 +94,11 @@ def fold(page: Page, title: str) -> Locator:
 
 def made(page: Page) -> Locator:
     """The pictures of the strip."""
-    return page.locator(".strip .is-made")
+    return page.locator(".recent .is-made")
 
 
 def open_jobs(page: Page) -> Locator:
-    return page.locator(".strip .is-waiting, .strip .is-running")
+    return page.locator(".recent .is-waiting, .recent .is-running")
 
 
 def shown(page: Page) -> Locator:
@@ -145,9 +133,9 @@ def test_a_picture_grows_in_the_frame_that_was_reserved_for_it(page: Page) -> No
         """() => {
           addEventListener("keydown", () => { window.pressed ??= performance.now(); }, { capture: true });
           const look = new MutationObserver(() => {
-            if (document.querySelector(".strip .is-waiting")) { window.queued ??= performance.now(); }
+            if (document.querySelector(".recent .is-waiting")) { window.queued ??= performance.now(); }
           });
-          look.observe(document.querySelector(".strip"), { childList: true, subtree: true, attributes: true });
+          look.observe(document.querySelector(".recent"), { childList: true, subtree: true, attributes: true });
         }"""
     )
     make(page)
@@ -172,7 +160,7 @@ def test_several_wait_and_esc_stops_one_after_the_other(page: Page) -> None:
     for _ in range(3):
         make(page)
     open_jobs(page).nth(2).wait_for()
-    page.locator(".strip .is-running").wait_for(timeout=LONG)
+    page.locator(".recent .is-running").wait_for(timeout=LONG)
     for left in (2, 1, 0):
         page.keyboard.press("Escape")
         open_jobs(page).nth(left).wait_for(state="detached")
@@ -182,14 +170,14 @@ def test_several_wait_and_esc_stops_one_after_the_other(page: Page) -> None:
 
 
 def test_everything_is_kept_when_the_page_is_loaded_again_in_the_middle(page: Page) -> None:
-    ask(page, "a white tower in the snow at night, pixel art", steps=150, seed=5)
+    ask(page, "a white tower in the snow at night, pixel art", steps=60, seed=5)
     make(page)
-    page.locator(".strip .is-running").wait_for(timeout=LONG)
+    page.locator(".recent .is-running").wait_for(timeout=LONG)
     page.reload()
-    page.locator(".strip .is-running").wait_for()
+    page.locator(".recent .is-running").wait_for()
     assert page.get_by_label("Prompt", exact=True).input_value() == "a white tower in the snow at night, pixel art"
     assert page.get_by_label("Seed", exact=True).input_value() == "5"
-    assert page.get_by_label("Steps").input_value() == "150"
+    assert page.get_by_label("Steps").input_value() == "60"
     page.locator('.stage-picture[src*="/preview"]').wait_for(timeout=LONG)
     shown(page).wait_for(timeout=LONG)
     page.get_by_text("seed 5", exact=True).wait_for()
@@ -310,7 +298,7 @@ def test_a_dropped_picture_gives_its_recipe(page: Page) -> None:
     assert page.get_by_label("Seed", exact=True).input_value() == "77"
     page.get_by_text("DPM++ 2M Karras · 8 steps · 7").wait_for(state="attached")
     make(page)
-    page.locator(".strip .is-made").nth(1).wait_for(timeout=LONG)
+    page.locator(".recent .is-made").nth(1).wait_for(timeout=LONG)
     page.get_by_text("seed 77", exact=True).wait_for()
     assert picture(page, shown(page).get_attribute("src")).tobytes() == picture(page, address).tobytes()
 
@@ -329,6 +317,30 @@ def drop(page: Page, content: bytes) -> None:
     target.dispatch_event("dragenter", {"dataTransfer": data})
     page.get_by_text("Drop it to start from it").wait_for()
     target.dispatch_event("drop", {"dataTransfer": data})
+
+
+def test_pictures_of_a1111_give_their_recipe_or_at_least_their_words(page: Page) -> None:
+    text = "a blue boat\nNegative prompt: fog\nSteps: 9, Sampler: Euler a, CFG scale: 5, Seed: 42, Size: 128x192"
+    drop(page, with_parameters(text))
+    page.get_by_role("button", name="Use its recipe").click()
+    page.get_by_text("Euler a · 9 steps · 5").wait_for(state="attached")
+    assert page.get_by_label("Seed", exact=True).input_value() == "42"
+    assert page.get_by_label("Height", exact=True).input_value() == "192"
+    # One that was made in a way that can't be repeated here.
+    drop(
+        page, with_parameters("a white tower\nNegative prompt: rain\nSteps: 9, Sampler: Euler, Denoising strength: 0.5")
+    )
+    page.get_by_role("button", name="Use its recipe").click()
+    page.get_by_text("DPM++ 2M Karras · 20 steps · 7").wait_for()
+    assert page.get_by_label("Prompt", exact=True).input_value() == "a white tower"
+
+
+def with_parameters(text: str) -> bytes:
+    """A PNG that carries A1111's text."""
+    told, target = PngInfo(), io.BytesIO()
+    told.add_text("parameters", text)
+    Image.new("RGB", (128, 192), "navy").save(target, "png", pnginfo=told)
+    return target.getvalue()
 
 
 def test_what_is_no_picture_is_refused_beside_the_start(seen: tuple[Page, Watched], tmp_path: Path) -> None:
@@ -379,6 +391,18 @@ def test_two_pictures_are_compared(page: Page) -> None:
     dialog.wait_for(state="hidden")
 
 
+def test_other_rooms_send_pictures_here(page: Page) -> None:
+    address = make_one(page, HOUSE, seed=31, steps=4)
+    id = address.split("/")[3]
+    page.goto(f"/make?output={id}&as=start")
+    page.get_by_alt_text("The picture to start from").wait_for()
+    assert page.url.rstrip("/").endswith(page.url.split("/")[2]), "the address is tidied"
+    ask(page, "something else", seed=1)
+    page.goto(f"/make?output={id}&as=recipe")
+    page.get_by_text("DPM++ 2M Karras · 4 steps · 7").wait_for(state="attached")
+    assert page.get_by_label("Seed", exact=True).input_value() == "31"
+
+
 def test_variations_and_the_recipe_of_a_picture(page: Page) -> None:
     make_one(page, HOUSE, seed=11, steps=4)
     page.get_by_role("button", name="Vary").click()
@@ -398,7 +422,7 @@ def test_variations_and_the_recipe_of_a_picture(page: Page) -> None:
 def test_a_deleted_picture_can_be_had_back(page: Page) -> None:
     make_one(page, HOUSE, seed=21, steps=4)
     count = made(page).count()
-    page.locator(".strip .tile[aria-pressed=true]").focus()
+    page.locator(".recent .print[aria-pressed=true]").focus()
     page.keyboard.press("ArrowLeft")
     page.get_by_role("button", name="More", exact=True).last.click()
     page.get_by_role("menuitem", name="Delete").click()
@@ -438,8 +462,8 @@ def test_the_page_speaks_chinese_to_those_who_read_it(server: Server, browser: B
         page.goto(link_into(server.home, server.url))
         page.get_by_role("button", name="生成").wait_for()
         assert page.locator("html").get_attribute("lang") == "zh-CN"
-        assert page.evaluate("import('/static/words.js').then(words => words.untold())") == []
-        page.get_by_role("button", name="更多", exact=True).first.click()
+        assert page.evaluate(UNTOLD) == []
+        page.locator("#tools").get_by_role("button", name="更多").click()
         page.get_by_role("menuitemradio", name="English").click()
         page.get_by_role("button", name="Make", exact=False).last.wait_for()
         assert page.locator("html").get_attribute("lang") == "en"
@@ -453,6 +477,10 @@ def test_the_keys_are_shown(page: Page) -> None:
     page.keyboard.press("Escape")
     dialog.wait_for(state="hidden")
 
+
+# The words that the page has in one language only.
+UNTOLD = """() => import(new URL("words.js", document.querySelector("script[type=module]").src))
+  .then((words) => words.untold())"""
 
 # What can be pressed or filled in and has no name that is said.
 NAMELESS = """() => [...document.querySelectorAll("button, input, select, textarea, a, summary, [tabindex='0']")]

@@ -38,7 +38,7 @@ def create_app(workshop: Workshop, access: Access) -> FastAPI:
     settings = workshop.settings
     errors.hide((settings.home, settings.outputs, *settings.all_shelves))
     app.state.workshop, app.state.access = workshop, access
-    app.state.watch = Watch(workshop, (settings.home, settings.outputs))
+    app.state.watch = Watch(workshop, {"home": settings.home, "outputs": settings.outputs})
     app.state.began = time.monotonic()
     workshop.queue.quota = access.quotas.waiting
     workshop.allow = access.quotas.allow

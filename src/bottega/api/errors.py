@@ -41,6 +41,7 @@ _STATUS: Mapping[str, int] = {
     "QueueError": 503,
     "NoDevice": 503,
 }
+_BUG = "ServerError"
 _OPENAI_TYPES = {401: "authentication_error", 403: "permission_error", 404: "not_found_error", 429: "rate_limit_error"}
 
 
@@ -56,13 +57,20 @@ def install(app: FastAPI) -> None:
 
 def answer(request: Request, error: Exception) -> Response:
     """The answer that tells of an error; what is a bug of ours is written to the log under the request's id."""
+    request.scope.get("told", {})["why"] = reason(error)
     return response(request.url.path, error, request.scope.get("request_id", ""))
+
+
+def reason(error: Exception) -> str:
+    """Why a request failed, for the log: without what the client sent, which may hold its user's secrets."""
+    _, _, name, what, _, _ = _told(error)
+    return f"{name}: {what}"
 
 
 def response(path: str, error: Exception, request_id: str) -> Response:
     """The answer to a request for `path` that failed with `error`."""
     status, headers, name, what, remedy, problems = _told(error)
-    if status >= 500 and not isinstance(error, BottegaError | HTTPException):
+    if name == _BUG:
         LOG.error("request %s for %s failed", request_id, path, exc_info=error)
         remedy = f"it is a bug in Bottega: its log tells more under {request_id}"
     what, remedy = without_paths(what), without_paths(remedy)
@@ -119,7 +127,7 @@ def _told(error: Exception) -> tuple[int, dict[str, str], str, str, str, list[di
         case OSError() if error.errno in (28, 122, 30):
             remedy = "free some space on the server's disk, or check who may write there"
             return 507, {}, "DiskFull", "the server can't write to its disk", remedy, []
-    return 500, {}, "ServerError", "the server failed to do this", "", []
+    return 500, {}, _BUG, "the server failed to do this", "", []
 
 
 def _problems(problems: Sequence[FieldProblem]) -> list[dict[str, str]]:

@@ -31,7 +31,7 @@ LOW_DISK = 256 << 20  # bytes
 class Watch:
     """Looks at what may keep a server from working, in a thread of its own, so that a hanging disk stops nobody."""
 
-    def __init__(self, workshop: Workshop, folders: tuple[Path, ...]) -> None:
+    def __init__(self, workshop: Workshop, folders: Mapping[str, Path]) -> None:
         self._workshop, self._folders = workshop, folders
         self._thread = ThreadPoolExecutor(1, "watch")
         self._found: dict[str, Any] = {"reasons": [], "jobs": {}, "devices": []}
@@ -56,8 +56,8 @@ class Watch:
 
     def _find(self) -> dict[str, Any]:
         reasons = []
-        for folder in self._folders:
-            reasons += _disk(folder)
+        for name, folder in self._folders.items():
+            reasons += _disk(name, folder)
         try:
             jobs = dict(self._workshop.queue.counts())
         except Exception as error:  # whatever is wrong with the queue's file, that is what is to be told
@@ -70,18 +70,18 @@ class Watch:
         return {"reasons": reasons, "jobs": jobs, "devices": devices}
 
 
-def _disk(folder: Path) -> list[str]:
-    """What is wrong with the disk of a folder, or of the one that it will be made in."""
+def _disk(name: str, folder: Path) -> list[str]:
+    """What is wrong with the disk of a folder of this name, or of the one that it will be made in."""
     while not folder.exists() and folder != folder.parent:
         folder = folder.parent
     try:
         free = shutil.disk_usage(folder).free
     except OSError as error:
-        return [f"the {folder.name} folder can't be read ({error.strerror})"]
+        return [f"the folder of the {name} can't be read ({error.strerror})"]
     if free < LOW_DISK:
-        return [f"the disk of the {folder.name} folder has only {free >> 20} MiB left"]
+        return [f"the disk of the {name} has only {free >> 20} MiB left"]
     if not os.access(folder, os.W_OK):
-        return [f"the {folder.name} folder can't be written"]
+        return [f"the folder of the {name} can't be written"]
     return []
 
 

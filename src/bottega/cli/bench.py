@@ -29,6 +29,7 @@ BENCHES = {
     "serve": "what serving costs: rate beside the engine's own, processor time, latency, memory (--jobs, --clients)",
     "convert": "how long converting and merging a 2 GB checkpoint takes beside copying it, and in how much memory",
     "gallery": "how long so many outputs (--outputs) take to open, to page through and to search",
+    "requests": "whether so many requests (--count) make a server fail, or touch anything outside its home",
 }
 
 
@@ -46,6 +47,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--kills", type=int, default=200, metavar="N", help="how often faults kills the server, and the worker (200)"
     )
+    parser.add_argument("--count", type=int, default=10_000, metavar="N", help="how many requests are sent (10000)")
     parser.add_argument("--json", action="store_true", help="print one JSON document")
     parser.add_argument("--out", type=Path, metavar="FILE", help="also write the JSON here, and a page (.md) beside it")
 

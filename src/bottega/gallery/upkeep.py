@@ -44,6 +44,7 @@ class Upkeep:
         try:
             emptied = self._gallery.empty_trash(self._trash_seconds, told=self._told)
             adopted = self._gallery.adopt(self._gallery.folder, self._told, self._owner_of)
+            self._gallery.tidy_thumbnails()
         except Interrupted:
             return
         except BottegaError as error:

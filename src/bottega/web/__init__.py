@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import re
-from pathlib import Path
+from functools import lru_cache
+from pathlib import Path, PurePosixPath
 
 from fastapi import APIRouter, HTTPException, Request, Response
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -18,10 +19,15 @@ TYPES = {
     ".js": "text/javascript; charset=utf-8",
     ".svg": "image/svg+xml",
 }
+STYLES = "all.css"  # every style in one answer
+FIRST = "make"  # the room that `/` opens
+FOR_EVER = "private, max-age=31536000, immutable"
 # No dot but that of the ending, so no name leads out of the folder.
 _NAME = re.compile(r"(?:[a-z0-9_-]+/)*[a-z0-9_-]+(?P<ending>\.[a-z0-9]+)")
+_IMPORT = re.compile(r'^import\s(?:[^"]*?\sfrom\s)?"(\.[^"]+)";', re.MULTILINE)
 
 router = APIRouter(include_in_schema=False)
+_told: set[str] = set()  # the versions that this process has named; each was that of the files at its time
 _templates = Environment(loader=FileSystemLoader(HERE / "templates"), autoescape=True, undefined=StrictUndefined)
 
 
@@ -30,36 +36,83 @@ def rooms(static: Path = STATIC) -> list[str]:
     return sorted(path.stem for path in (static / "rooms").glob("*.js"))
 
 
-def _files(ending: str) -> list[str]:
-    """The static files with this ending, as the page names them."""
-    return sorted(path.relative_to(STATIC).as_posix() for path in STATIC.rglob(f"*{ending}"))
+def modules(room: str) -> list[str]:
+    """The modules that it takes to show a room, those that others import last, as the page names them."""
+    wanted = ["frame.js", f"rooms/{room}.js"]
+    for name in wanted:  # grows while it is walked
+        for told in _IMPORT.findall(_content(name).decode()):
+            other = _joined(PurePosixPath(name).parent, told)
+            if other not in wanted:
+                wanted.append(other)
+    return wanted
 
 
-@router.get("/")
-def page() -> Response:
-    """The shell, which is the same for every room: the page's own code puts the room into it."""
-    styles = [name for name in _files(".css") if name != "page.css"]
-    modules = [name for name in _files(".js") if name not in ("before.js", "frame.js")]
+def version() -> str:
+    """What tells these files from all others: part of their addresses, so that browsers keep them for ever."""
+    stamps = sorted((name, path.stat().st_mtime_ns, path.stat().st_size) for name, path in _all().items())
+    _told.add(now := hashlib.blake2b(repr((__version__, stamps)).encode(), digest_size=6).hexdigest())
+    return now
+
+
+async def page(request: Request) -> Response:
+    """The shell, which differs from room to room only in what is fetched first."""
+    room = request.url.path.strip("/") or FIRST
     shell = _templates.get_template("page.html")
-    text = shell.render(rooms=rooms(), styles=styles, modules=modules, version=__version__)
+    text = shell.render(rooms=rooms(), modules=modules(room), files=version(), version=__version__)
     return Response(text, media_type="text/html; charset=utf-8", headers={"Cache-Control": "no-cache"})
 
 
+router.add_api_route("/", page, methods=["GET"])
 for _room in rooms():
     router.add_api_route(f"/{_room}", page, methods=["GET"])
 
 
 @router.get("/static/{name:path}")
-def static_file(name: str, request: Request) -> Response:
-    """A style, module or drawing of the page, with an ETag by its content."""
+async def static_file(name: str, request: Request) -> Response:
+    """A style, module or drawing of the page; under the address of its version it may be kept for ever."""
+    told, _, rest = name.partition("/")
+    lasting = told in _told
+    name = rest if re.fullmatch(r"[0-9a-f]{12}", told) else name
     found = _NAME.fullmatch(name)
     kind = TYPES.get(found["ending"]) if found else None
-    path = STATIC / name
-    if kind is None or not path.is_file():
+    if kind is None or (name != STYLES and not (STATIC / name).is_file()):
         raise HTTPException(404, f"the page has no file {name!r}")
-    content = path.read_bytes()
-    etag = f'"{hashlib.sha256(content).hexdigest()[:32]}"'
-    headers = {"ETag": etag, "Cache-Control": "no-cache"}
+    content = _styles() if name == STYLES else _content(name)
+    etag = f'"{hashlib.blake2b(content, digest_size=16).hexdigest()}"'
+    headers = {"ETag": etag, "Cache-Control": FOR_EVER if lasting else "no-cache"}
     if etag in request.headers.get("if-none-match", ""):
         return Response(status_code=304, headers=headers)
     return Response(content, media_type=kind, headers=headers)
+
+
+def _all() -> dict[str, Path]:
+    """Every static file by its name."""
+    return {path.relative_to(STATIC).as_posix(): path for path in STATIC.rglob("*.*") if path.suffix in TYPES}
+
+
+def _styles() -> bytes:
+    """All styles as one, the page's own first."""
+    others = sorted(name for name in _all() if name.endswith(".css") and name != "page.css")
+    return b"\n".join(_content(name) for name in ("page.css", *others))
+
+
+def _content(name: str) -> bytes:
+    status = (STATIC / name).stat()
+    return _read(name, status.st_mtime_ns, status.st_size)
+
+
+@lru_cache(maxsize=512)
+def _read(name: str, changed: int, size: int) -> bytes:
+    """The bytes of a file, kept until it changes."""
+    return (STATIC / name).read_bytes()
+
+
+def _joined(folder: PurePosixPath, told: str) -> str:
+    """`../dom.js` in `parts` as `dom.js`."""
+    parts: list[str] = list(folder.parts)
+    for part in PurePosixPath(told).parts:
+        if part == "..":
+            parts.pop()
+        elif part != ".":
+            parts.append(part)
+    return "/".join(parts)

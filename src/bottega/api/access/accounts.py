@@ -81,8 +81,6 @@ class Accounts:
         self._path = path
         self._clock = clock
         self._lock = threading.RLock()
-        self._known: dict[bytes, User] = {}  # users by the hash of a key or a session, as of `_version`
-        self._version = -1
         self._used: set[bytes] = set()  # links
         self._unsaved: dict[bytes, tuple[str, float]] = {}  # sessions that a full disk did not take
         try:
@@ -182,23 +180,10 @@ class Accounts:
     def _who(self, secret: str, query: str) -> User | None:
         digest = _hash(secret)
         with self._lock:
-            self._forget_when_changed()
             row = self._db.execute(query, (digest,)).fetchone()
             if row is None or (row[1] is not None and row[1] <= self._clock()):
                 return None
-            known = self._known.get(digest)
-            if known is None:
-                known = self._user(row[0])
-                if known:
-                    self._known[digest] = known
-            return known
-
-    def _forget_when_changed(self) -> None:
-        # Another process may have changed the file: `bottega users` while a server runs.
-        (version,) = self._db.execute("PRAGMA data_version").fetchone()
-        if version != self._version:
-            self._known.clear()
-            self._version = version
+            return self._user(row[0])
 
     # --- browsers ------------------------------------------------------------------------------------------------
 
@@ -283,12 +268,8 @@ class Accounts:
 
     @contextmanager
     def _writing(self) -> Iterator[None]:
-        with self._lock:
-            try:
-                with transaction(self._db):
-                    yield
-            finally:
-                self._known.clear()
+        with self._lock, transaction(self._db):
+            yield
 
     def _new_key(self, name: str) -> str:
         key = KEY_PREFIX + secrets.token_urlsafe(32)

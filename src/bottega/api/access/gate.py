@@ -23,7 +23,7 @@ from bottega.api.access.headers import secured
 from bottega.api.access.limits import Body
 from bottega.api.access.origin import check_origin
 from bottega.api.access.refusal import NotSignedIn, Refusal, TooMuch
-from bottega.api.errors import encoded
+from bottega.api.errors import encoded, reason
 
 if TYPE_CHECKING:
     from bottega.api.access import Access
@@ -54,7 +54,7 @@ class ClientGone(ConnectionError):
 class Request:
     """A request as far as its first lines tell."""
 
-    __slots__ = ("address", "began", "caller", "headers", "id", "method", "own", "path", "scope", "session")
+    __slots__ = ("address", "began", "caller", "headers", "id", "method", "own", "path", "scope", "session", "told")
 
     def __init__(self, scope: MutableMapping[str, Any]) -> None:
         self.scope = scope
@@ -68,6 +68,7 @@ class Request:
         self.session: str | None = None
         self.own = ""
         self.headers: dict[bytes, bytes] = {}
+        self.told: dict[str, str] = {}  # for the log
 
     def read_headers(self) -> None:
         """Take the headers; raises Refusal for too many, too long ones, and one that may be there once only."""
@@ -127,7 +128,8 @@ class Gate:
                 if body:
                     forward = await self._opened(request, body)
                 reply.body = body
-                scope["caller"], scope["request_id"] = request.caller, request.id
+                scope["scheme"] = request.own.partition(":")[0]  # as the browser sees it
+                scope["caller"], scope["request_id"], scope["told"] = request.caller, request.id, request.told
                 inner = {**scope, "method": "GET"} if request.method == "HEAD" else scope
                 await self.app(inner, forward, reply.send)
             except Refusal as refused:
@@ -163,7 +165,7 @@ class Gate:
         _check_target(request.scope)
         request.own = access.names.origin(request.text(b"host"), request.scope.get("server"))
         upgrade = request.text(b"upgrade") is not None and b"websocket" in request.headers[b"upgrade"].lower()
-        cookie = self._cookie(request)
+        cookies = self._cookies(request)
         check_origin(
             reading=request.reading and not upgrade,
             visiting=not doors.is_api(request.path),
@@ -171,11 +173,11 @@ class Gate:
             origin=request.text(b"origin"),
             fetch_site=request.text(b"sec-fetch-site"),
             fetch_mode=request.text(b"sec-fetch-mode"),
-            with_cookie=cookie is not None,
+            with_cookie=bool(cookies),
         )
         if upgrade:
             raise Refusal(404, "there is no WebSocket here", "events come from /api/events", _CLOSE)
-        request.caller = self._caller(request, cookie)
+        request.caller = self._caller(request, cookies)
         name = f"{request.caller.way} {request.caller.name}" if request.caller else f"address {request.address}"
         if wait := access.rate.take(name):
             raise TooMuch("more requests than one may send", "wait a little, and send fewer at once", wait)
@@ -184,15 +186,12 @@ class Gate:
         if access.closing and not request.reading:
             raise Refusal(503, "the server is stopping", "try again when it is back", _CLOSE)
 
-    def _cookie(self, request: Request) -> str | None:
-        """The value of our cookie."""
-        for part in (request.text(b"cookie") or "").split(";"):
-            name, equals, value = part.strip().partition("=")
-            if equals and name == self.access.cookie:
-                return value
-        return None
+    def _cookies(self, request: Request) -> list[str]:
+        """The values of our cookie: another program of this machine may have added one of its own."""
+        parts = (part.strip().partition("=") for part in (request.text(b"cookie") or "").split(";"))
+        return [value for name, _, value in parts if name == self.access.cookie][:4]
 
-    def _caller(self, request: Request, cookie: str | None) -> Caller | None:
+    def _caller(self, request: Request, cookies: list[str]) -> Caller | None:
         """Who asks: by key, by cookie, or a program of this machine where the door stands open."""
         access = self.access
         if key := _key(request.text(b"authorization")):
@@ -205,9 +204,10 @@ class Gate:
             if not access.is_open(request.path):
                 access.failures.add(request.address)
                 raise NotSignedIn("this key is not known", "check it, or ask an admin for a new one")
-        if cookie is not None and (user := access.accounts.by_session(cookie)):
-            request.session = cookie
-            return Caller(user.name, user.scopes, "cookie", user.quota)
+        for cookie in cookies:
+            if user := access.accounts.by_session(cookie):
+                request.session = cookie
+                return Caller(user.name, user.scopes, "cookie", user.quota)
         return access.open if access.is_open(request.path) else None
 
     async def _enter(self, request: Request, reply: Reply) -> bool:
@@ -236,6 +236,8 @@ class Gate:
         """What is to be received, with its limit; raises Refusal for a type or a length that is not taken."""
         if not request.has_body:
             return None
+        if b"transfer-encoding" in request.headers and b"content-length" in request.headers:
+            raise Refusal(400, "the request has two lengths", "", _CLOSE)  # of which two programs might take each one
         if request.headers.get(b"content-encoding", b"identity").strip().lower() not in (b"identity", b""):
             raise Refusal(415, "a packed body is not unpacked", "send it as it is", _CLOSE)
         kind, _, parameters = (request.text(b"content-type") or "").partition(";")
@@ -292,7 +294,6 @@ class Reply:
         self.cookie = ""
         self.body: Body | None = None
         self.task: asyncio.Task[Any] | None = None
-        self.failure: Exception | None = None
         self._send = send
         self._access = access
 
@@ -326,7 +327,7 @@ class Reply:
 
     async def error(self, error: Exception) -> None:
         """Say what went wrong, if nothing was said yet."""
-        self.failure = error
+        self.request.told["why"] = reason(error)
         if self.started:
             # What was begun can't be taken back; not to end it is how HTTP tells that something is missing.
             encoded(self.request.path, error, self.request.id)
@@ -356,7 +357,7 @@ class Reply:
     def log(self) -> None:
         """Write down what changed something, and what failed."""
         request = self.request
-        if self.status < 400 and request.reading and self.failure is None:
+        if self.status < 400 and request.reading and not request.told:
             return
         LOG.info(
             "%s %s %d",
@@ -372,7 +373,7 @@ class Reply:
                     "ms": round((time.perf_counter() - request.began) * 1000, 2),
                     "caller": request.caller.name if request.caller else None,
                     "from": request.address,
-                    **({"why": str(self.failure)[:300]} if self.failure else {}),
+                    **{name: value[:300] for name, value in request.told.items()},
                 }
             },
         )

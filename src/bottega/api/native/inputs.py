@@ -13,7 +13,7 @@ from bottega.api.native.inside import Aside, Shop
 from bottega.api.native.pictures import picture, unchanged
 from bottega.api.native.shapes import ErrorAnswer, Sha256, Sha256InPath, Told
 from bottega.errors import BottegaError, FileError, InvalidRecipe
-from bottega.formats import media
+from bottega.formats import infotext, media
 from bottega.workshop import Workshop
 
 router = APIRouter(prefix="/inputs", tags=["inputs"])
@@ -35,7 +35,9 @@ class InputTaken(Told):
     sha256: Sha256
     width: int
     height: int
-    recipe: dict[str, Any] | None = Field(description="ours, as a draft that can be submitted; null if it has none")
+    recipe: dict[str, Any] | None = Field(
+        description="as a draft that can be submitted: ours, or what A1111's text means; null if it has none"
+    )
     parameters: str | None = Field(description="A1111's text; null if it has none")
 
 
@@ -73,19 +75,26 @@ def _take(shop: Workshop, content: bytes) -> InputTaken:
         sha256=kept.sha256,
         width=told.width,
         height=told.height,
-        recipe=_draft(told.recipe),
+        recipe=_draft(told.recipe, told.parameters),
         parameters=told.parameters,
     )
 
 
-def _draft(told: str | None) -> dict[str, Any] | None:
-    """The recipe that a picture carries, if it is one."""
+def _draft(recipe: str | None, parameters: str | None) -> dict[str, Any] | None:
+    """The recipe that a picture carries: ours, else what A1111's text means, if this version can make that."""
+    from bottega.engine.a1111 import draft_of
     from bottega.recipe import read_recipe
 
     try:
-        return read_recipe(told).model_dump(mode="json", exclude_none=True, exclude={"made"}) if told else None
+        if recipe:
+            draft = read_recipe(recipe)
+        elif parameters:
+            draft = draft_of(infotext.parse(parameters))
+        else:
+            return None
     except InvalidRecipe:
         return None
+    return draft.model_dump(mode="json", exclude_none=True, exclude={"made"})
 
 
 @router.get(

@@ -10,6 +10,7 @@ from fastapi import APIRouter, Depends
 from pydantic import Field
 
 from bottega.api.access import Caller, need
+from bottega.api.caps import MOST_PICTURES, MOST_PIXELS, MOST_STEPS
 from bottega.api.native.inside import Aside, Shop
 from bottega.api.native.models import entry_with, model_id, shown
 from bottega.api.native.outputs import content_of, mine
@@ -27,9 +28,6 @@ from bottega.workshop import Awaited, Workshop
 router = APIRouter(tags=["recipes"])
 
 Maker = Annotated[Caller, Depends(need("generate"))]
-MOST_PIXELS = 4096 * 4096
-MOST_STEPS = 500
-MOST_PICTURES = 64
 # What prompts call the adapters that the library knows by these kinds.
 NETWORKS = {"lora": "lora", "lyco": "lora", "lycoris": "lora", "hypernet": "hypernetwork"}
 MOST_NETWORKS = 50
@@ -164,8 +162,10 @@ def draft_of(shop: Workshop, caller: Caller, asked: Draft) -> Recipe:
     Raises InvalidRecipe with all problems at their fields, UnknownModel.
     """
     problems = list(_too_much(asked))
-    if asked.model is not None and (asked.model.id, asked.model.name, asked.model.sha256) == (None, None, None):
-        problems.append(FieldProblem("recipe.model", "says nothing", "give its id or its name"))
+    meant = {f"recipe.adapters.{index}.ref": use.ref for index, use in enumerate(asked.adapters)}
+    for field, ref in {"recipe.model": asked.model, **meant}.items():
+        if ref is not None and (ref.id, ref.name, ref.sha256) == (None, None, None):
+            problems.append(FieldProblem(field, "says nothing", "give its id or its name"))
     inputs = []
     for index, given in enumerate(asked.inputs):
         field = f"recipe.inputs.{index}"

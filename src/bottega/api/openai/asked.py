@@ -28,15 +28,15 @@ class Making(BaseModel):
 
     model: Text = None
     prompt: Text = None
-    n: Annotated[int | None, BeforeValidator(_empty_is_none), Field(ge=1)] = None
+    n: Annotated[Annotated[int, Field(ge=1)] | None, BeforeValidator(_empty_is_none)] = None
     size: Text = None
     response_format: Annotated[Literal["url", "b64_json"] | None, BeforeValidator(_empty_is_none)] = None
     output_format: Annotated[Literal["png", "jpeg", "webp"] | None, BeforeValidator(_empty_is_none)] = None
-    output_compression: Annotated[int | None, BeforeValidator(_empty_is_none), Field(ge=0, le=100)] = None
+    output_compression: Annotated[Annotated[int, Field(ge=0, le=100)] | None, BeforeValidator(_empty_is_none)] = None
     quality: Text = None
     background: Text = None
     stream: Switch = None
-    partial_images: Annotated[int | None, BeforeValidator(_empty_is_none), Field(ge=0, le=3)] = None
+    partial_images: Annotated[Annotated[int, Field(ge=0, le=3)] | None, BeforeValidator(_empty_is_none)] = None
     negative_prompt: Text = None
     steps: Annotated[Whole, Field(validation_alias=AliasChoices("steps", "num_inference_steps"))] = None
     cfg_scale: Annotated[Number, Field(validation_alias=AliasChoices("cfg_scale", "guidance_scale"))] = None

@@ -108,9 +108,10 @@ const rooms = new Map();
 let current = null;
 let currentId = null;
 let ticket = 0;
+let opening = false;
 
 const roomOf = (path) => path.replace(/^\/+|\/+$/g, "") || first();
-const first = () => (rooms.has("make") ? "make" : [...rooms.keys()][0]);
+const first = (names = [...rooms.keys()]) => (names.includes("make") ? "make" : names[0]);
 const stateOf = (search) => Object.fromEntries(new URLSearchParams(search));
 const addressOf = (room, state = {}) => api.address(room === first() ? "/" : `/${room}`, state);
 
@@ -125,15 +126,13 @@ async function show() {
   const id = rooms.has(roomOf(location.pathname)) ? roomOf(location.pathname) : first();
   const state = stateOf(location.search);
   if (id === currentId && current?.show) return current.show(state);
+  if (id === currentId && opening) return; // a room tidies its address while it opens
   await close();
   const mine = ++ticket;
   currentId = id;
   const room = rooms.get(id);
   document.title = `${t(`room.${id}`)} · Bottega`;
-  for (const link of document.querySelectorAll(".rooms a")) {
-    if (link.dataset.room === id) link.setAttribute("aria-current", "page");
-    else link.removeAttribute("aria-current");
-  }
+  markRoom();
   place.replaceChildren();
   place.dataset.room = id;
   place.setAttribute("aria-label", t(`room.${id}`));
@@ -145,6 +144,7 @@ async function show() {
     keys: (entries) => { const off = keys(entries); mounted.push(off); return off; },
     listen: (run) => { const off = stream.listen(run); mounted.push(off); return off; },
   };
+  opening = true;
   try {
     const answer = await room.mount(element, context);
     const opened = typeof answer === "function" ? { unmount: answer } : answer || {};
@@ -156,6 +156,16 @@ async function show() {
     if (mine !== ticket) return;
     fill(element, trouble(error, () => { currentId = null; show(); }));
     if (!(error instanceof ApiError)) throw error;
+  } finally {
+    if (mine === ticket) opening = false;
+  }
+}
+
+/** Marks the room that is shown in the bar. */
+function markRoom() {
+  for (const link of document.querySelectorAll(".rooms a")) {
+    if (link.dataset.room === currentId) link.setAttribute("aria-current", "page");
+    else link.removeAttribute("aria-current");
   }
 }
 
@@ -193,18 +203,20 @@ function drawBar() {
   fill(nav, [...rooms.keys()].map((id) => h("a", { href: addressOf(id), data: { room: id } },
     h("span", { text: t(`room.${id}`) }), id === "queue" && h("b", { class: "count", id: "waiting" }))));
 
-  const theme = h("button", { type: "button", class: "quiet square", title: t("frame.theme"), aria: { label: t("frame.theme") } }, icon("theme"));
+  const theme = h("button", { type: "button", id: "theme", class: "quiet square", title: t("frame.theme"), aria: { label: t("frame.theme") } }, icon("theme"));
   const more = h("button", { type: "button", class: "quiet square", title: t("frame.more"), aria: { label: t("frame.more") } }, icon("more"));
   fill(document.getElementById("tools"), h("span", { class: "lost", id: "lost", role: "status", hidden: true, text: t("frame.lost") }), theme, more);
-  menu(theme, () => ["auto", "light", "dark"].map((name) => ({
+  const themes = () => ["auto", "light", "dark"].map((name) => ({
     text: t(`frame.theme.${name}`), checked: (root.dataset.theme || "auto") === name, run: () => setTheme(name),
-  })), { side: "end", label: t("frame.theme") });
+  }));
+  menu(theme, themes, { side: "end", label: t("frame.theme") });
   menu(more, () => [
+    ...(theme.checkVisibility() ? [] : [{ title: t("frame.theme") }, ...themes(), "-"]), // on a phone there is no room for both
     { title: t("frame.language") },
     ...Object.entries(LANGUAGES).map(([name, text]) => ({ text, checked: language() === name, run: () => setLanguage(name) })),
     "-",
     { text: t("frame.keys"), icon: "recipe", key: "?", run: showKeys },
-    { text: t("frame.api"), icon: "link", run: () => open("/api/openapi.json", "_blank", "noopener") },
+    { text: t("frame.api"), icon: "link", run: () => window.open("/api/openapi.json", "_blank", "noopener") },
     "-",
     { title: `Bottega ${told("version")}${shared.me?.name ? ` · ${shared.me.name}` : ""}` },
   ], { side: "end", label: t("frame.more") });
@@ -258,22 +270,31 @@ function lockedOut() {
   fill(place, h("section", { class: "trouble" }, h("h1", { text: t("frame.locked") }), h("p", { text: t("frame.locked.what") })));
 }
 
+async function open(name) {
+  const room = (await import(`./rooms/${name}.js`)).default;
+  rooms.set(room.id, room);
+  addWords(room.words);
+}
+
 async function start() {
-  const found = await Promise.all(told("rooms").split(" ").filter(Boolean).map(async (name) => (await import(`./rooms/${name}.js`)).default));
-  found.sort((one, other) => one.order - other.order);
-  for (const room of found) {
-    rooms.set(room.id, room);
-    addWords(room.words);
-  }
-  keys(Object.fromEntries([["?", { text: t("frame.keys.help"), run: showKeys }],
-    ...found.map((room, index) => [String(index + 1), { text: t("frame.keys.room", { room: t(`room.${room.id}`) }), run: () => go(room.id) }])]));
-  drawBar();
+  const names = told("rooms").split(" ").filter(Boolean);
+  const wanted = location.pathname.replace(/^\/+|\/+$/g, "") || first(names);
   shared.jobs.watch(drawWaiting);
   stream.onState((state) => setLost(state === "lost"));
   watchAnswers((status) => { if (status === 401) lockedOut(); });
-  const opened = show();
   api.get("/api/me").then((me) => { shared.me = me; }, () => {});
-  await opened;
+  // The room that is looked at comes first; the others bring their names for the bar.
+  await open(names.includes(wanted) ? wanted : first(names));
+  const shown = show();
+  await Promise.all(names.map(open));
+  const sorted = [...rooms.values()].sort((one, other) => one.order - other.order);
+  rooms.clear();
+  for (const room of sorted) rooms.set(room.id, room);
+  keys(Object.fromEntries([["?", { text: t("frame.keys.help"), run: showKeys }],
+    ...sorted.map((room, index) => [String(index + 1), { text: t("frame.keys.room", { room: t(`room.${room.id}`) }), run: () => go(room.id) }])]));
+  drawBar();
+  markRoom();
+  await shown;
 }
 
 start();

@@ -12,7 +12,8 @@ export class Jobs {
     this.asking = new Set();
     this.ready = new Promise((resolve) => { this._ready = resolve; });
     stream.listen((event) => this._hear(event));
-    stream.onState((state) => { if (state === "open") this.refresh(); });
+    stream.onState((state) => { if (state === "open") this.refresh(); }); // once more: between the two, something may have happened
+    this.refresh();
   }
 
   watch(run) {
@@ -124,6 +125,7 @@ function changed(job, event) {
     case "started": return { state: "running", started: job.started ?? event.at, progress: { phase: "load", done: 0, total: 0, image: 0 } };
     case "step": return { state: "running", progress: { phase: event.phase, done: event.done, total: event.total, image: event.image } };
     case "done": return { state: "done", ended: event.at };
+    case "result": return { state: "done", ended: event.at, result: event.data };
     case "failed": return { state: "failed", ended: event.at, error: { error: event.error, what: event.what, remedy: event.remedy } };
     case "cancelled": return { state: "cancelled", ended: event.at };
     case "changed": return { cancelling: true };

@@ -21,12 +21,13 @@ export function likeness(model) {
     : endpaper(model.kind, model.name));
 }
 
-/** `find(text, limit)` asks the library; `chosen(model)` hears the choice. Returns `{element, set(model), wrong, open}`. */
+/** `find(text, limit)` asks the library; `chosen(model)` hears the choice. Returns `{element, set(model), wrong, say, open, focus}`. */
 export function modelPicker({ find, chosen, familyName }) {
   const wrong = h("p", { class: "wrong", hidden: true });
+  const note = h("p", { class: "small soft", role: "status", hidden: true });
   const face = h("span", { class: "picker-face row grow" });
   const button = h("button", { type: "button", class: "picker" }, face, icon("chevron"));
-  const element = h("div", { class: "field" }, h("span", { class: "label", text: t("picker.label") }), h("div", { class: "picker-box" }, button), wrong);
+  const element = h("div", { class: "field" }, h("span", { class: "label", text: t("picker.label") }), h("div", { class: "picker-box" }, button), wrong, note);
   let current = null;
 
   const words = (model) => [familyName(model), model.variant && model.variant !== "base" && model.variant, bytes(model.size)].filter(Boolean).join(" · ");
@@ -89,6 +90,7 @@ export function modelPicker({ find, chosen, familyName }) {
   return {
     element, set, open: panel.open,
     wrong(text) { wrong.hidden = !text; fill(wrong, text && icon("warn", 14), text && h("span", { text })); if (text) button.setAttribute("aria-invalid", "true"); else button.removeAttribute("aria-invalid"); },
+    say(text) { note.hidden = !text; note.textContent = text; },
     focus: () => button.focus(),
   };
 }

@@ -31,7 +31,7 @@ const words = {
     "make.key.make": "Make it", "make.key.stop": "Stop what is being made", "make.key.prompt": "Write in the prompt", "make.key.weight": "Make the words at the cursor weigh more or less",
     "make.key.before": "The picture to the left", "make.key.after": "The picture to the right", "make.key.compare": "Compare two pictures", "make.key.recipe": "Show the recipe", "make.key.delete": "Delete the picture", "make.key.zoom": "Zoom", "make.key.model": "Choose a model",
     "make.gone": "The model {name} is not on the shelf; the chosen one stays", "make.taken": "Settings taken from the picture", "make.stopped": "Stopped", "make.unmade": "This model starts from no picture", "make.recipe": "Recipe", "make.nomodel": "No model on the shelves runs; get one in the Library",
-    "make.task": "Makes",
+    "make.looking": "Looking through the shelves for the first time …",
   },
   zh: {
     "room.make": "创作",
@@ -42,7 +42,7 @@ const words = {
     "make.key.make": "生成", "make.key.stop": "停止生成", "make.key.prompt": "编辑提示词", "make.key.weight": "调整光标处词语的权重",
     "make.key.before": "左边的图片", "make.key.after": "右边的图片", "make.key.compare": "比较两张图片", "make.key.recipe": "显示配方", "make.key.delete": "删除图片", "make.key.zoom": "缩放", "make.key.model": "选择模型",
     "make.gone": "书架上没有模型 {name}；保留当前模型", "make.taken": "已采用图片的设置", "make.stopped": "已停止", "make.unmade": "这个模型不能从图片开始", "make.recipe": "配方", "make.nomodel": "书架上没有可运行的模型；请到“书库”获取",
-    "make.task": "任务",
+    "make.looking": "正在首次查看书架……",
   },
 };
 
@@ -264,7 +264,7 @@ class Make {
       if (!this.draft.model) {
         const { items } = await api.get("/api/models", { runs: true, limit: 50 });
         const model = items.find((one) => one.name === USUAL_MODEL) ?? items[0];
-        if (!model) return this.picker.wrong(this.t("make.nomodel"));
+        if (!model) return this.lookForModels();
         this.draft.model = plain(model);
       }
       this.picker.set(this.draft.model);
@@ -282,6 +282,19 @@ class Make {
     this.result.caption();
     this.prompt.recount();
     this.plan();
+  }
+
+  /** Has the shelves looked through, which nobody has done yet on a first start; then tries again, once. */
+  async lookForModels() {
+    const { api, jobs } = this.context;
+    if (this.looked) return this.picker.wrong(this.t("make.nomodel"));
+    this.looked = true;
+    this.picker.say(this.t("make.looking"));
+    const job = jobs.take(await api.post("/api/models/scan"));
+    const over = () => ["done", "failed", "cancelled"].includes(jobs.get(job.id).state);
+    if (!over()) await new Promise((resolve) => { const off = jobs.watch(() => { if (over()) { off(); resolve(); } }); });
+    this.picker.say("");
+    return this.loadForm();
   }
 
   // ----------------------------------------------------------------------------------------------------------- keeping
@@ -400,11 +413,13 @@ class Make {
   async takeRecipe(recipe) {
     const { api, toast, complain } = this.context;
     let model = this.draft.model;
-    const { name, sha256 } = recipe.model ?? {};
+    const { sha256 } = recipe.model ?? {};
+    // A1111 names a model with the beginning of its hash: "dreamshaper_8 [879db523c3]".
+    const [, name, short] = /^(.*?)(?: \[([0-9a-f]+)\])?$/.exec(recipe.model?.name ?? "");
     if (name && name !== model?.name) {
       try {
-        const { items } = await api.get("/api/models", { q: name, runs: true, limit: 20 });
-        const found = items.find((one) => sha256 && one.sha256 === sha256) ?? items.find((one) => one.name === name);
+        const { items } = await api.get("/api/models", { q: name, runs: true, limit: 50 });
+        const found = items.find((one) => one.sha256 && (one.sha256 === sha256 || (short && one.sha256.startsWith(short)))) ?? items.find((one) => one.name === name);
         if (found) model = plain(found);
         else toast({ text: this.t("make.gone", { name }) });
       } catch (error) { complain(error); }
@@ -454,7 +469,7 @@ class Make {
     try {
       const content = blob ?? await api.get(`/api/outputs/${output}/file`);
       const told = await api.upload("/api/inputs", content);
-      const recipe = only ? null : told.recipe;
+      const recipe = only ? null : told.recipe ?? wordsOf(told.parameters);
       const wish = recipe ? await offer(recipe, `/api/inputs/${told.sha256}`) : "picture";
       if (wish === "recipe") { this.start.draw(this.draft); return await this.takeRecipe(recipe); }
       if (wish === "picture") {
@@ -545,6 +560,14 @@ class Make {
 
 /** What the form keeps of a model. */
 const plain = ({ id, name, kind, family, variant, size, preview }) => ({ id, name, kind, family, variant, size, preview });
+
+/** The prompts of an A1111 text of which nothing else could be made again here; null for none. */
+function wordsOf(parameters) {
+  if (!parameters) return null;
+  const [words] = parameters.split(/\nSteps: /);
+  const [prompt, negative = ""] = words.split(/\nNegative prompt: /);
+  return { prompt, negative };
+}
 
 /** A seed as it was typed: a number, or the text of what is none, for the server to refuse; null for none. */
 function seedOf(text) {

@@ -31,6 +31,7 @@ addWords({
 const BLANK = "data:image/gif;base64,R0lGODlhAQABAAAAACwAAAAAAQABAAA=";
 const LIST = 60; // outputs fetched at once
 const EARLIER = 24; // shown when nothing was made today
+const PATIENCE = 2000; // ms until the room is shown without knowing what runs
 const TOLD = 25; // per cent between two announcements
 const EXAMPLES = [
   "a red house by the sea at sunset, watercolor",
@@ -66,8 +67,12 @@ export class Result {
     const { jobs } = this.context;
     this.unwatch = jobs.watch((job, event) => this.hear(job, event));
     this.clock = setInterval(() => this.tick(), 500);
-    await Promise.all([this.load(), Promise.race([jobs.ready, new Promise((resolve) => setTimeout(resolve, 2000))])]);
-    this.draw();
+    try {
+      await Promise.all([this.load(), Promise.race([jobs.ready, new Promise((resolve) => setTimeout(resolve, PATIENCE))])]);
+    } finally {
+      this.loaded = true;
+      this.draw();
+    }
   }
 
   close() {
@@ -242,6 +247,7 @@ export class Result {
   }
 
   draw() {
+    if (!this.loaded) return; // an empty room is only shown once it is known to be empty
     const jobs = [...this.failed.values(), ...this.open_jobs()].sort((one, other) => (other.created ?? 0) - (one.created ?? 0) || other.position - one.position);
     const output = this.output;
     const looked = this.looked && (this.context.jobs.get(this.looked) ?? null);
@@ -342,10 +348,10 @@ export class Result {
     const seed = output.seed;
     const { copy } = this.context;
     fill(this.facts,
-      h("button", { type: "button", class: "quiet fact number", title: t("result.copy.seed"), on: { click: () => copy(String(seed)) } }, `${t("result.seed")} ${seed}`),
-      h("span", { class: "soft number fact-size", text: `${output.width} × ${output.height}` }),
+      h("button", { type: "button", class: "quiet caption-fact number", title: t("result.copy.seed"), on: { click: () => copy(String(seed)) } }, `${t("result.seed")} ${seed}`),
+      h("span", { class: "soft number caption-size", text: `${output.width} × ${output.height}` }),
       output.seconds && h("span", { class: "soft number", text: duration(output.seconds) }),
-      h("span", { class: "soft cut fact-model", text: output.model, title: output.model }));
+      h("span", { class: "soft cut caption-model", text: output.model, title: output.model }));
     if (this.comparing) {
       fill(this.acts, h("span", { class: "small", role: "status", text: t("result.compare.pick") }), h("button", { type: "button", class: "quiet", text: t("frame.close"), on: { click: () => this.pick(null) } }));
       return;

@@ -24,8 +24,8 @@ export class Strip {
   constructor({ choose, cancel, dismiss, more }) {
     Object.assign(this, { choose, cancel, dismiss });
     this.tiles = new Map();
-    this.element = h("div", { class: "strip-box" }, this.list = h("ul", {
-      class: "strip", on: {
+    this.element = h("div", { class: "recent-box" }, this.list = h("ul", {
+      class: "recent", on: {
         keydown: (event) => this._key(event),
         scroll: () => { if (this.list.scrollLeft + this.list.clientWidth * 2 > this.list.scrollWidth) more(); },
       },
@@ -97,11 +97,11 @@ export class Strip {
 
   _tile(item) {
     const picture = h("img", { alt: "", loading: "lazy", decoding: "async", hidden: true, draggable: "true" });
-    const bar = h("i", { class: "tile-bar" });
-    const sign = h("span", { class: "tile-sign" });
+    const bar = h("i", { class: "print-bar" });
+    const sign = h("span", { class: "print-sign" });
     const tile = { picture, bar, sign, shown: "" };
-    tile.button = h("button", { type: "button", class: "tile", on: { click: () => this.choose(tile.item) } }, picture, sign, bar);
-    tile.close = h("button", { type: "button", class: "tile-close", tabindex: "-1", hidden: true, on: { click: () => (tile.item.job.state === "failed" ? this.dismiss(tile.item.job) : this.cancel(tile.item.job)) } }, icon("close", 12));
+    tile.button = h("button", { type: "button", class: "print", on: { click: () => this.choose(tile.item) } }, picture, sign, bar);
+    tile.close = h("button", { type: "button", class: "print-close", tabindex: "-1", hidden: true, on: { click: () => (tile.item.job.state === "failed" ? this.dismiss(tile.item.job) : this.cancel(tile.item.job)) } }, icon("close", 12));
     tile.element = h("li", {}, tile.button, tile.close);
     return tile;
   }
@@ -129,7 +129,7 @@ export class Strip {
   }
 
   _key(event) {
-    const tiles = [...this.list.querySelectorAll(".tile")];
+    const tiles = [...this.list.querySelectorAll(".print")];
     const at = tiles.indexOf(document.activeElement);
     if (at < 0) return;
     const to = { ArrowRight: at + 1, ArrowLeft: at - 1, Home: 0, End: tiles.length - 1 }[event.key];
