@@ -532,6 +532,8 @@ class Queue:
 
         `told` are the last things that it had to say.
         """
+        with self._lock:
+            self._forget_steps(id)
         with self._lock, self._transaction():
             job = self._job(self._write, id)
             if not job.over:
@@ -587,7 +589,7 @@ class Queue:
             return [(_job_of(rest), worker or "") for worker, *rest in rows]
 
     def flush(self) -> None:
-        """Write down the Steps that were only told so far."""
+        """Write down what was only told so far."""
         with self._lock:
             self._flush()
 
@@ -617,6 +619,10 @@ class Queue:
                 self._end(follower, FAILED, Failed("DependencyFailed", what + why, "retry that one, then this one"))
         if self._ended > self.keep + self.keep // 40:  # not one by one
             self._prune()
+
+    def _forget_steps(self, id: str) -> None:
+        """Steps that are not written down by the end of their job need not be."""
+        self._buffer = [told for told in self._buffer if told.job != id or told.event["event"] != "step"]
 
     def _prune(self) -> None:
         """Forget the oldest of the jobs that have ended, beyond those that are kept."""
