@@ -66,7 +66,7 @@ def room(browser: Browser, server: Server) -> Iterator[Page]:
     with watched_page(browser, server.url) as (page, _):
         page.goto(link_into(server.home, server.url))
         page.goto("/gallery")
-        page.locator(".print img").nth(9).wait_for()
+        page.locator(".piece img").nth(9).wait_for()
         yield page
 
 
@@ -91,7 +91,7 @@ def search(page: Page, text: str, count: int) -> None:
     page.keyboard.press("/")
     page.get_by_role("searchbox").fill(text)
     page.wait_for_url("**q=*")
-    page.locator(f'.print[aria-setsize="{count}"]').first.wait_for()
+    page.locator(f'.piece[aria-setsize="{count}"]').first.wait_for()
     assert tiles(page).count() == count
 
 
@@ -110,7 +110,7 @@ def search(page: Page, text: str, count: int) -> None:
 def test_outputs_are_found_by_words_recipe_and_day(page: Page, text: str, count: int) -> None:
     search(page, text, count)
     page.reload()
-    page.locator(f'.print[aria-setsize="{count}"]').first.wait_for()
+    page.locator(f'.piece[aria-setsize="{count}"]').first.wait_for()
     assert page.get_by_role("searchbox").input_value() == text, "a search is kept"
 
 
@@ -121,7 +121,7 @@ def test_what_is_searched_for_wrongly_or_in_vain_says_so_and_is_kept(page: Page)
     field.fill("(cat:1.2) unicorn")
     page.get_by_text("Nothing that was made is like that.").wait_for()
     page.get_by_role("button", name="Clear the search").click()
-    page.locator('.print[aria-setsize="10"]').first.wait_for()
+    page.locator('.piece[aria-setsize="10"]').first.wait_for()
 
 
 def test_narrowing_down_writes_into_the_search_field(page: Page) -> None:
@@ -129,7 +129,7 @@ def test_narrowing_down_writes_into_the_search_field(page: Page) -> None:
     panel = page.locator(".narrowing")
     panel.get_by_label("Seed").fill("4")
     panel.get_by_label("Seed").press("Tab")
-    page.locator('.print[aria-setsize="1"]').first.wait_for()
+    page.locator('.piece[aria-setsize="1"]').first.wait_for()
     assert page.get_by_role("searchbox").input_value() == "seed:4"
 
 
@@ -220,11 +220,11 @@ def test_favourites_and_folders(own_page: Page, own: Server) -> None:
     page.keyboard.press("/")
     page.keyboard.press("Enter")
     page.keyboard.press("f")
-    tiles(page).first.locator(".print-star").wait_for()
+    tiles(page).first.locator(".piece-star").wait_for()
     page.get_by_role("button", name="Favourites").click()
-    page.locator('.print[aria-setsize="1"]').wait_for()
+    page.locator('.piece[aria-setsize="1"]').wait_for()
     page.get_by_role("button", name="All", exact=True).click()
-    page.locator('.print[aria-setsize="10"]').first.wait_for()
+    page.locator('.piece[aria-setsize="10"]').first.wait_for()
     for index in (2, 3):
         tiles(page).nth(index).click(modifiers=["Control"])
     strip = page.locator(".chosen-bar")
@@ -235,7 +235,7 @@ def test_favourites_and_folders(own_page: Page, own: Server) -> None:
     page.get_by_role("button", name="Select none").click()
     page.locator(".tabs").get_by_role("button", name="Folder").click()
     page.get_by_role("menuitemradio", name="Sea pieces").click()
-    page.locator('.print[aria-setsize="2"]').first.wait_for()
+    page.locator('.piece[aria-setsize="2"]').first.wait_for()
     with Gallery(own.home / "gallery.sqlite", own.home / "outputs") as gallery:
         assert [folder.name for folder in gallery.folders("owner")] == ["Sea pieces"]
         assert gallery.outputs(favourite=True).total == 1
@@ -247,20 +247,20 @@ def test_what_is_deleted_can_be_had_again(own_page: Page) -> None:
     tiles(page).nth(5).click(modifiers=["Shift"])
     page.get_by_text("4 selected").wait_for()
     page.keyboard.press("Delete")
-    page.locator('.print[aria-setsize="6"]').first.wait_for()
+    page.locator('.piece[aria-setsize="6"]').first.wait_for()
     page.get_by_role("button", name="Undo").click()
-    page.locator('.print[aria-setsize="10"]').first.wait_for()
+    page.locator('.piece[aria-setsize="10"]').first.wait_for()
     tiles(page).first.click()
     page.get_by_text("1 of 10").wait_for()
     page.keyboard.press("Delete")
     page.get_by_text("1 of 9").wait_for()  # the next one is shown
     page.keyboard.press("Escape")
     page.get_by_role("button", name="Trash").click()
-    page.locator('.print[aria-setsize="1"]').click()
+    page.locator('.piece[aria-setsize="1"]').click()
     page.get_by_role("button", name="Restore").click()
     page.get_by_text("The trash is empty.").wait_for()
     page.get_by_role("button", name="All", exact=True).click()
-    page.locator('.print[aria-setsize="10"]').first.wait_for()
+    page.locator('.piece[aria-setsize="10"]').first.wait_for()
 
 
 def test_what_is_selected_is_exported(page: Page) -> None:
@@ -345,7 +345,7 @@ def test_a_hundred_thousand_outputs_scroll(many: Server, browser: Browser) -> No
     with watched_page(browser, many.url, viewport={"width": 1440, "height": 900}) as (page, _):
         page.goto(link_into(many.home, many.url))
         page.goto("/gallery")
-        page.locator('.print[aria-setsize="100000"]').first.wait_for()
+        page.locator('.piece[aria-setsize="100000"]').first.wait_for()
         scroller = page.locator(".gallery-scroll")
         high = scroller.evaluate("element => element.scrollHeight")
         devtools = page.context.new_cdp_session(page)
@@ -362,12 +362,12 @@ def test_a_hundred_thousand_outputs_scroll(many: Server, browser: Browser) -> No
                 top,
             )
             steps.append(busy(devtools) - before)
-            assert page.locator(".print").count() < 150
+            assert page.locator(".piece").count() < 150
         assert sorted(steps)[-3] < 0.05, f"processor seconds of the main thread for two frames: {steps}"
         assert scroller.evaluate("element => element.scrollHeight") == high, "nothing jumps when pictures come"
         scroller.evaluate("(element, top) => { element.scrollTop = top; }", high)
-        page.locator('.print[aria-posinset="100000"]').wait_for()
-        page.locator('.print[aria-posinset="100000"] img').wait_for()
+        page.locator('.piece[aria-posinset="100000"]').wait_for()
+        page.locator('.piece[aria-posinset="100000"] img').wait_for()
 
 
 def busy(devtools: Any) -> float:

@@ -98,7 +98,7 @@ class Gallery {
     this.window = new Window(this.scroller, {
       label: this.t("gallery.list"),
       layout: (width) => justified(this.ratios, width, { height: this.rowHeight(width), gap: GAP }),
-      draw: (index) => this.print(index),
+      draw: (index) => this.piece(index),
       seen: (first, last) => this.seen(first, last),
       open: (index, event) => this.opened(index, event),
       key: (event, index) => this.pressed(event, index),
@@ -227,15 +227,17 @@ class Gallery {
     this.scroller.scrollTop = 0;
     this.window.active = 0;
     this.pages.want(0, 1);
+    let told;
     try {
-      const { ratios } = await this.context.api.get("/api/outputs/ratios", wishes);
-      if (ticket !== this.ticket) return;
-      this.complete = true;
-      this.ratios = ratios.map((ratio) => ratio / 1000);
-      this.relay();
+      told = await this.context.api.get("/api/outputs/ratios", wishes);
     } catch (error) {
       if (ticket === this.ticket) this.failed(error);
+      return;
     }
+    if (ticket !== this.ticket) return;
+    this.complete = true;
+    this.ratios = told.ratios.map((ratio) => ratio / 1000);
+    this.relay();
   }
 
   /** Lay out anew, and say so where there is nothing. */
@@ -338,17 +340,17 @@ class Gallery {
     }
   }
 
-  tile(index) {
+  piece(index) {
     const item = this.pages.at(index);
-    if (!item) return h("div", { class: "print is-coming", aria: { busy: "true" } });
+    if (!item) return h("div", { class: "piece is-coming", aria: { busy: "true" } });
     const chosen = this.selected.has(item.id);
     const own = item.missing
-      ? h("span", { class: "print-gone" }, icon("warn"), h("span", { text: this.t("gallery.gone") }))
+      ? h("span", { class: "piece-gone" }, icon("warn"), h("span", { text: this.t("gallery.gone") }))
       : h("img", { alt: "", decoding: "async", draggable: "false", data: { src: this.thumbnail(item) } });
     return h("div", {
-      class: ["print", chosen && "is-selected"], aria: { label: item.prompt || item.id, selected: String(chosen) },
-    }, own, h("span", { class: "print-words", text: item.prompt }), item.favourite && h("span", { class: "print-star" }, icon("star", 14)),
-    h("span", { class: "print-check", data: { check: "" } }, icon("check", 14)));
+      class: ["piece", chosen && "is-selected"], aria: { label: item.prompt || item.id, selected: String(chosen) },
+    }, own, h("span", { class: "piece-words", text: item.prompt }), item.favourite && h("span", { class: "piece-star" }, icon("star", 14)),
+    h("span", { class: "piece-check", data: { check: "" } }, icon("check", 14)));
   }
 
   thumbnail(item) {
@@ -494,10 +496,10 @@ class Gallery {
   drawStrip() {
     const { t } = this;
     const ids = [...this.selected.keys()];
-    for (const [index, tile] of this.window.drawn) {
+    for (const [index, print] of this.window.drawn) {
       const chosen = this.selected.has(this.pages.at(index)?.id);
-      tile.classList.toggle("is-selected", chosen);
-      tile.setAttribute("aria-selected", String(chosen));
+      print.classList.toggle("is-selected", chosen);
+      print.setAttribute("aria-selected", String(chosen));
     }
     this.chooser.setAttribute("aria-pressed", String(this.selecting));
     this.element.classList.toggle("is-selecting", this.selecting);
