@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import json
 import os
 import random
 import resource
@@ -22,7 +23,6 @@ from typing import Any
 
 from bottega.bench.faulty import FAULTS, PROMPT
 from bottega.bench.serving import Client, Serving, Watch
-from bottega.cli.terminal import print_json
 from bottega.settings import Settings
 
 RECIPES = 25  # different pictures that the jobs ask for, each many times
@@ -57,7 +57,7 @@ def run(args: argparse.Namespace, settings: Settings) -> int:
         commit_faults(Path(folder) / "faulty", report)
         report.seconds = round(time.monotonic() - began, 1)
     if args.json:
-        print_json(asdict(report))
+        print(json.dumps(asdict(report), indent=2))
     else:
         print(text(report))
     return 1 if report.wrong else 0

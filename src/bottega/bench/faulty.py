@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import resource
+import runpy
 import signal
 import sys
 import threading
@@ -22,13 +23,14 @@ EATEN = 600 << 20  # bytes that a worker may take here
 def serve() -> int:
     """`bottega serve` with faulty workers, and with little patience."""
     from bottega import workshop
-    from bottega.cli import main
     from bottega.jobs.foreman import Limits
 
     limits = Limits(silence=3.0, memory=EATEN, watch=0.1, leave=1.0)
     faulty = partial(workshop.Workshop, command=_command, limits=limits)
     workshop.Workshop = faulty  # type: ignore[misc, assignment]
-    return main(["serve", "--port", "0"])
+    sys.argv = ["bottega", "serve", "--port", "0"]
+    runpy.run_module("bottega", run_name="__main__")
+    return 0
 
 
 def _command(lane: str) -> list[str]:

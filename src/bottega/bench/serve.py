@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import tempfile
 import threading
@@ -14,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 from bottega.bench.serving import Client, Serving, Watch, percentile, spent
-from bottega.cli.terminal import pairs, print_json
 from bottega.settings import Settings
 
 WARM = 5  # jobs before anything is measured
@@ -48,7 +48,7 @@ def run(args: argparse.Namespace, settings: Settings) -> int:
     with tempfile.TemporaryDirectory(prefix="bottega-serve-") as folder:
         measure(Path(folder), report)
     if args.json:
-        print_json(asdict(report))
+        print(json.dumps(asdict(report), indent=2))
     else:
         print(text(report))
     return 0 if all(report.goals.values()) else 1
@@ -72,7 +72,8 @@ def text(report: Report) -> str:
         ("memory", f"{report.resident >> 20} MiB, {report.grown_by / (1 << 20):+.1f} MiB over {report.jobs} jobs"),
     ]
     missed = [goal for goal, met in report.goals.items() if not met]
-    return f"{pairs(facts)}\n\n" + (f"missed: {'; '.join(missed)}" if missed else "all goals are met")
+    lines = "\n".join(f"{name:<14}{what}" for name, what in facts)
+    return f"{lines}\n\n" + (f"missed: {'; '.join(missed)}" if missed else "all goals are met")
 
 
 def recipe(number: int) -> dict[str, Any]:
