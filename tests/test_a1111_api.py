@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+import os
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -116,7 +117,9 @@ def test_inpainting_makes_the_bytes_that_the_command_line_makes(
 
 
 def test_info_is_json_within_json_with_all_its_keys(api: httpx.Client) -> None:
-    told = post(api, "txt2img", **QUICK, batch_size=2, n_iter=1)
+    answer = api.post("/sdapi/v1/txt2img", json={**QUICK, "batch_size": 2, "n_iter": 1})
+    told = answer.json()
+    assert len(answer.headers["X-Job-Id"]) == 20
     assert isinstance(told["info"], str) and not told["images"][0].startswith("data:")
     info = json.loads(told["info"])
     assert set(info) >= INFO
@@ -230,6 +233,8 @@ def test_a_picture_of_another_shape_is_cropped_or_filled(api: httpx.Client, pict
     made = {mode: pixels(post(api, "img2img", **body, resize_mode=mode)) for mode in (0, 1, 2)}
     assert len(set(made.values())) == 3
     assert "resize_mode" in refused(api, "img2img", 422, **body, resize_mode=3)
+    for size in ({"width": 10**6, "height": 10**6}, {"width": -8, "height": 128}, {"width": 0}):
+        refused(api, "img2img", 422, **{**body, **size}, resize_mode=1)
     middle = png(wide.crop((64, 0, 192, 128)))
     cropped = post(api, "img2img", **{**body, "init_images": [text_of(middle)]}, resize_mode=0)
     assert pixels(cropped) == made[1]
@@ -263,10 +268,23 @@ def test_a_model_is_chosen_by_its_title_and_stays_chosen(api: httpx.Client) -> N
         post(api, "options", sd_model_checkpoint=before)
 
 
+def test_overrides_that_are_not_to_be_restored_stay(api: httpx.Client) -> None:
+    override = {"CLIP_stop_at_last_layers": 2}
+    post(api, "txt2img", **QUICK, override_settings=override)
+    before = api.get("/sdapi/v1/options").json()
+    assert before["CLIP_stop_at_last_layers"] == 1
+    post(api, "txt2img", **QUICK, override_settings=override, override_settings_restore_afterwards=False)
+    try:
+        assert api.get("/sdapi/v1/options").json()["CLIP_stop_at_last_layers"] == 2
+    finally:
+        post(api, "options", **before)
+
+
 @pytest.mark.parametrize("name", ["nothing", "../../etc/passwd", "/etc/passwd", 5])
 def test_a_model_that_is_not_there_is_refused(api: httpx.Client, name: Any) -> None:
     answer = api.post("/sdapi/v1/options", json={"sd_model_checkpoint": name})
-    assert answer.status_code in (404, 422)
+    # Whatever lies at a path, nothing on record is called so: it isn't looked at.
+    assert answer.status_code == (404 if isinstance(name, str) else 422)
     assert "model" in answer.json()["detail"]
 
 
@@ -446,3 +464,30 @@ def test_a_path_that_is_not_there_is_said_in_a1111s_envelope(api: httpx.Client, 
 def test_a_body_that_is_no_json_is_refused(api: httpx.Client) -> None:
     answer = api.post("/sdapi/v1/txt2img", content=b"{", headers={"Content-Type": "application/json"})
     assert answer.status_code in (400, 422) and "detail" in answer.json()
+
+
+def test_a_file_that_was_put_on_a_shelf_is_there_after_a_refresh(api: httpx.Client, server: Server) -> None:
+    toys = server.home / "models" / "toys"
+    (toys / "later.safetensors").write_bytes((toys / "toy.safetensors").read_bytes())
+    try:
+        assert api.post("/sdapi/v1/refresh-checkpoints").json() == {}
+        assert "later" in [model["model_name"] for model in api.get("/sdapi/v1/sd-models").json()]
+    finally:
+        (toys / "later.safetensors").unlink()
+        api.post("/sdapi/v1/refresh-checkpoints")
+    assert "later" not in [model["model_name"] for model in api.get("/sdapi/v1/sd-models").json()]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="names are text on Windows")
+def test_a_model_that_no_recipe_can_name_breaks_no_list(api: httpx.Client, server: Server) -> None:
+    toys = server.home / "models" / "toys"
+    odd = os.fsencode(toys) + b"/odd\xff.safetensors"
+    with open(odd, "wb") as file:
+        file.write((toys / "toy.safetensors").read_bytes())
+    try:
+        api.post("/sdapi/v1/refresh-checkpoints")
+        assert "toy" in [model["model_name"] for model in api.get("/sdapi/v1/sd-models").json()]
+        assert [model["id"] for model in api.get("/v1/models").json()["data"]] == ["starter-image", "toy"]
+    finally:
+        os.unlink(odd)
+        api.post("/sdapi/v1/refresh-checkpoints")

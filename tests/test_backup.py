@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import hashlib
 import io
 import json
 import os
@@ -290,13 +291,13 @@ def archive_of(path: Path, *members: tuple[tarfile.TarInfo, bytes]) -> Path:
     [
         "../evil", "/etc/evil", "outputs/../../evil", "outputs/../settings.toml", "outputs//x", "outputs/./x",
         "outputs/", "outputs", "models/x.safetensors", "serve.json", "serve.lock", "thumbnails/x", "outputs/.hidden",
-        "C:\\evil",         "outputs/a\\..\\b", "outputs/a\0b", "outputs/" + "a/" * 12 + "b", "outputs/" + "x" * 300,
+        "C:\\evil",         "outputs/a\\..\\b", "outputs/" + "a/" * 12 + "b", "outputs/" + "x" * 300,
         "inputs/a\nb", "",         "gallery.sqlite-wal", "./settings.toml", "OUTPUTS/x",
     ],
 )  # fmt: skip
 def test_names_that_lead_elsewhere_are_refused(tmp_path: Path, name: str) -> None:
-    path = archive_of(tmp_path / "a.tar", HEAD, member(name))
-    with pytest.raises(FormatError):
+    path = whole(tmp_path / "a.tar", member(name))
+    with pytest.raises(FormatError, match=r"which no backup has|holds '' where it can't be"):
         restore(home_at(tmp_path / "home").settings, path, quiet)
     assert [path.name for path in tmp_path.iterdir()] == ["a.tar"]
 
@@ -312,14 +313,27 @@ def test_names_that_lead_elsewhere_are_refused(tmp_path: Path, name: str) -> Non
         {"type": tarfile.DIRTYPE, "size": 0},
         {"type": tarfile.CONTTYPE},
         {"type": tarfile.GNUTYPE_SPARSE},
-        {"pax_headers": {"GNU.sparse.major": "1", "GNU.sparse.minor": "0", "GNU.sparse.realsize": "9999999999999"}},
+        {"pax_headers": {"GNU.sparse.map": "0,1", "GNU.sparse.size": "9999999999999"}},
     ],
 )
 def test_members_that_are_no_plain_files_are_refused(tmp_path: Path, fields: dict[str, object]) -> None:
-    path = archive_of(tmp_path / "a.tar", HEAD, member("outputs/x", b"", **fields))
-    with pytest.raises(FormatError):
+    path = whole(tmp_path / "a.tar", member("outputs/x", b"", **fields))
+    with pytest.raises(FormatError, match="which is no plain file"):
         restore(home_at(tmp_path / "home").settings, path, quiet)
     assert not (tmp_path / "home").exists()
+
+
+def whole(path: Path, *members: tuple[tarfile.TarInfo, bytes]) -> Path:
+    """A backup that is as it should be, but for its members."""
+    return archive_of(
+        path, HEAD, *members, sums(**{info.name: hashlib.sha256(content).hexdigest() for info, content in members})
+    )
+
+
+def test_a_backup_made_by_hand_is_one(tmp_path: Path) -> None:
+    home = home_at(tmp_path / "home")
+    restore(home.settings, whole(tmp_path / "a.tar", member("outputs/a/b.png"), member("settings.toml", b"")), quiet)
+    assert home.files() == {"outputs/a/b.png": b"x", "settings.toml": b""}
 
 
 def sums(**told: str) -> tuple[tarfile.TarInfo, bytes]:

@@ -6,7 +6,10 @@ import io
 import json
 import os
 import shutil
+import signal
 import sqlite3
+import subprocess
+import sys
 import threading
 import time
 import zipfile
@@ -24,7 +27,7 @@ from PIL import Image
 
 from bottega.errors import FileError, FormatError, Interrupted
 from bottega.formats.media import encode
-from bottega.gallery import Adopted, BadCursor, Gallery, GalleryError, UnknownOutput, Upkeep
+from bottega.gallery import Adopted, BadCursor, Gallery, GalleryError, UnknownOutput, Upkeep, rows
 from bottega.gallery.export import safe_name
 from bottega.gallery.thumbnails import Thumbnails
 from bottega.recipe import Ref
@@ -66,6 +69,13 @@ def test_adding_again_changes_the_facts_and_nothing_that_was_said(gallery: Galle
     assert gallery.outputs().total == 1
 
 
+def test_adding_again_with_another_recipe_forgets_the_old_one(gallery: Gallery, folder: Path) -> None:
+    gallery.add(write_output(folder, recipe_of("a red boat", init="cd" * 32), id="j-0"))
+    gallery.add(write_output(folder, recipe_of("a blue tower", init="ef" * 32, steps=9), id="j-0"))
+    assert ids(gallery, text="boat") == ids(gallery, field={"inputs.init": "cd" * 32}) == []
+    assert ids(gallery, text="tower", field={"inputs.init": "ef" * 32, "steps": "9"}) == ["j-0"]
+
+
 def test_unknown_ids_are_said(gallery: Gallery) -> None:
     for ask in (gallery.output, gallery.mark, lambda id: gallery.delete([id]), lambda id: gallery.restore([id])):
         with pytest.raises(UnknownOutput, match="no output has the id 'nobody'"):
@@ -78,6 +88,24 @@ def test_what_is_made_in_one_moment_has_an_order(gallery: Gallery, folder: Path)
     assert ids(gallery) == ["j-2", "j-1", "j-0"]
     assert [output.id for output in gallery.of_job("j")] == ["j-0", "j-1", "j-2"]
     assert gallery.output("j-0").created == NOON + 5
+
+
+def test_any_number_of_outputs_may_be_of_one_moment(gallery: Gallery, folder: Path) -> None:
+    told = write_output(folder, id="j-0", at=5)
+    with gallery._store.writing() as connection:
+        looked = 0
+
+        def count(statement: str) -> None:
+            nonlocal looked
+            looked += "FROM outputs WHERE id" in statement
+
+        connection.set_trace_callback(count)
+        for number in range(400):
+            rows.put(connection, folder, replace(told, id=f"j-{number}", path=folder / f"{number}.png"))
+        connection.set_trace_callback(None)
+    assert looked < 400 * 40  # and not the square of it
+    assert gallery.outputs().total == 400
+    assert ids(gallery, limit=3) == ["j-399", "j-398", "j-397"]
 
 
 # --- pages -----------------------------------------------------------------------------------------------------------
@@ -104,6 +132,7 @@ def test_a_list_can_be_laid_out_whole_and_looked_at_anywhere(gallery: Gallery, f
     assert ids(gallery, offset=5, limit=10) == ["j1-0", "j0-0"]
     assert ids(gallery, offset=1, limit=1, favourite=True) == ["j1-0"]
     assert ids(gallery, offset=7) == []
+    assert gallery.ratios(text="red", model="starter", task="text-to-image", owner="ann", folder="") == gallery.ratios()
 
 
 @pytest.mark.parametrize("cursor", ["", "x", "-1", "1e9", "٣", "9" * 30])
@@ -263,10 +292,39 @@ def test_emptying_removes_the_files_that_are_still_what_was_made(gallery: Galler
     assert gallery.empty_trash() == 3
     assert ids(gallery, deleted=True) == [] and ids(gallery) == ["kept-0"]
     assert kept.path.exists() and not old.path.exists()
-    assert others.path.read_bytes() == b"somebody's work" and elsewhere.exists()
+    assert others.path.read_bytes() == b"somebody's work" and elsewhere.exists() and linked.path.is_symlink()
     assert not list(folder.parent.glob("thumbnails/*/*"))
     with pytest.raises(UnknownOutput):
         gallery.restore(["old-0"])
+
+
+def test_emptying_that_is_killed_loses_nothing_else(gallery: Gallery, folder: Path) -> None:
+    for number in range(6):
+        gallery.add(write_output(folder, recipe_of(seed=number), id=f"j{number}-0", at=number))
+    gallery.delete([f"j{number}-0" for number in range(4)])
+    gallery.close()
+    program = """
+import os, signal, sys
+from pathlib import Path
+from bottega.gallery import Gallery, rows
+removed = []
+def remove(connection, number, plain=rows.remove):
+    plain(connection, number)
+    removed.append(number)
+    if len(removed) == 3:
+        os.kill(os.getpid(), signal.SIGKILL)  # its file is gone, and its record is not
+rows.remove = remove
+Gallery(Path(sys.argv[1], "gallery.sqlite"), Path(sys.argv[1], "outputs")).empty_trash()
+"""
+    killed = subprocess.run([sys.executable, "-c", program, str(folder.parent)])
+    assert killed.returncode == -signal.SIGKILL
+    with Gallery(folder.parent / "gallery.sqlite", folder) as opened:
+        assert ids(opened, deleted=True) == ["j3-0", "j2-0"] and ids(opened) == ["j5-0", "j4-0"]
+        assert sorted(path.name for path in folder.iterdir()) == ["j3-0.png", "j4-0.png", "j5-0.png"]
+        opened.restore(["j3-0"])
+        assert opened.empty_trash() == 1
+        assert opened.adopt(folder) == Adopted(files=3)
+        assert ids(opened) == ["j5-0", "j4-0", "j3-0"]
 
 
 def test_a_restore_while_the_trash_is_emptied_wins(gallery: Gallery, folder: Path) -> None:
@@ -316,9 +374,12 @@ def test_files_that_nobody_told_of_are_taken_in(gallery: Gallery, folder: Path) 
     (folder / ".hidden.png").write_bytes(ours.path.read_bytes())
     (folder / "link.png").symlink_to(ours.path)
     seen: list[tuple[int, int]] = []
+    long = write_output(folder, recipe_of("a fox"), id=f"{'x' * 200}-0")
     report = gallery.adopt(folder, lambda *told: seen.append(told), lambda job: "bob" if job else "ann")
-    assert report == Adopted(files=6, new=3)
-    assert seen[-1] == (5, 5)
+    assert report == Adopted(files=7, new=4)
+    assert seen[-1] == (6, 6)
+    assert all(len(id) <= 80 for id in ids(gallery))
+    assert gallery.outputs(text="fox").items[0].path == long.path
 
     boat, tower, ink = (gallery.outputs(text=word).items[0] for word in ("boat", "tower", "ink"))
     assert boat == replace(ours, id=boat.id, job="", index=0, seconds=0, created=boat.created)
@@ -328,7 +389,7 @@ def test_files_that_nobody_told_of_are_taken_in(gallery: Gallery, folder: Path) 
     assert ids(gallery, field={"sampler": "Euler a"}, text="ink") == [ink.id]
     assert json.loads(ink.recipe)["sampling"]["steps"] == 20
 
-    assert gallery.adopt(folder, lambda *told: seen.append(told)) == Adopted(files=6)
+    assert gallery.adopt(folder, lambda *told: seen.append(told)) == Adopted(files=7)
     assert seen[-1] == (0, 0)  # nothing had to be read
 
 
@@ -355,6 +416,17 @@ def test_files_that_go_and_come_back_are_noticed(gallery: Gallery, folder: Path)
     assert gallery.adopt(folder) == Adopted(files=3, back=2, moved=1)
     assert [output.missing for output in gallery.outputs().items] == [False] * 3
     assert gallery.output("c-0").path == folder / "day" / "c.png"
+
+
+def test_looking_through_one_folder_tells_of_that_one(gallery: Gallery, folder: Path) -> None:
+    one, other = (gallery.add(write_output(folder / name, id=f"{name}-0")) for name in ("one", "other"))
+    deep = gallery.add(write_output(folder / "one" / "deep", id="deep-0"))
+    for output in (one, other, deep):
+        output.path.unlink()
+    deep.path.parent.rmdir()
+    assert gallery.adopt(folder / "one") == Adopted(gone=2)
+    assert not gallery.output("other-0").missing
+    assert gallery.adopt(folder) == Adopted(gone=1)
 
 
 def test_a_file_that_others_changed_is_noticed(gallery: Gallery, folder: Path) -> None:
@@ -403,6 +475,12 @@ def test_whoever_made_it_tells_of_what_was_adopted_before(gallery: Gallery, fold
     assert ids(gallery) == ["job-0"]
 
 
+def test_what_is_told_while_it_is_adopted_counts(gallery: Gallery, folder: Path) -> None:
+    told = write_output(folder, id=f"{'j' * 16}-0", at=1)
+    gallery.adopt(folder, lambda done, total: total and not done and gallery.add(told))
+    assert gallery.outputs().items == [told]
+
+
 def test_a_name_that_is_taken_is_not_taken_again(gallery: Gallery, folder: Path) -> None:
     told = gallery.add(write_output(folder, id=f"{'j' * 16}-0", at=1))
     (folder / "copies").mkdir()
@@ -425,12 +503,15 @@ def test_a_server_keeps_its_gallery_up_while_it_answers(gallery: Gallery, folder
     old = gallery.add(write_output(folder, id="old-0"))
     gallery.delete(["old-0"])
     write_output(folder, recipe_of(seed=2), id="00000-2")
-    upkeep = Upkeep(gallery, trash_seconds=0, owner_of=lambda job: "ann")
+    upkeep = Upkeep(gallery, trash_seconds=0, owner_of=lambda job: "ann", delay=0)
     upkeep.start()
     upkeep.join()
     upkeep.stop()
     assert not old.path.exists() and gallery.outputs(owner="ann").total == 1
-    Upkeep(gallery, trash_seconds=0, owner_of=lambda job: "ann").stop()
+    Upkeep(gallery, trash_seconds=0, owner_of=lambda job: "ann").stop()  # never began
+    early = Upkeep(gallery, trash_seconds=0, owner_of=lambda job: "ann", delay=600)
+    early.start()
+    early.stop()
 
 
 @pytest.mark.slow
@@ -482,6 +563,7 @@ def test_thumbnails_take_no_more_than_they_may(tmp_path: Path) -> None:
     thumbnails = Thumbnails(tmp_path / "small", most_bytes=40_000)
     (tmp_path / "small").mkdir()
     (tmp_path / "small" / "theirs.webp").write_bytes(bytes(50_000))
+    thumbnails.tidy()
     for number, picture in enumerate(pictures):
         thumbnails.of(picture, f"{number:064x}", 128)
         for path in tmp_path.glob("small/??/*"):
@@ -501,6 +583,16 @@ def test_a_thumbnail_of_a_bomb_is_refused(gallery: Gallery, folder: Path) -> Non
     gallery.add(told)
     with pytest.raises(FormatError, match="pixels"):
         gallery.thumbnail("a-0", 128)
+
+
+def test_a_link_in_its_place_is_not_shown(gallery: Gallery, folder: Path, tmp_path: Path) -> None:
+    told = gallery.add(write_output(folder, id="a-0"))
+    told.path.rename(tmp_path / "elsewhere.png")
+    told.path.symlink_to(tmp_path / "elsewhere.png")
+    with pytest.raises(FileError, match="is a link"):
+        gallery.thumbnail("a-0", 128)
+    with zipfile.ZipFile(io.BytesIO(b"".join(gallery.export(["a-0"])))) as archive:
+        assert archive.namelist() == ["left-out.txt"]
 
 
 # --- export ----------------------------------------------------------------------------------------------------------

@@ -324,3 +324,14 @@ def test_users_come_and_go_and_no_key_is_told_twice(api: Api) -> None:
     assert Api(api.served, api.shop, api.app, newer)("GET", "/me").status == 401
     for wrong in ({"name": "Gino"}, {"name": "owner"}, {"name": "x", "scopes": []}, {"name": "x", "scopes": ["god"]}):
         assert api.refused("POST", "/users", wrong)[0] == 422
+
+
+def test_no_answer_waits_for_the_client_to_acknowledge_the_one_before() -> None:
+    """asyncio leaves Nagle's delay on, 40 ms for each answer on a kept connection, unless a socket says it is TCP."""
+    import socket
+
+    from bottega.api.server import listen
+
+    for each in listen("127.0.0.1", 0):
+        with each:
+            assert each.proto == socket.IPPROTO_TCP

@@ -124,6 +124,7 @@ class Workshop:
             self._benches.bench = Workbench(self.settings, facts=self.facts)
         bench = self._benches.bench
         assert isinstance(bench, Workbench)
+        bench.settings = self.settings  # the default model may be another one by now
         return bench
 
     def facts(self) -> Facts:

@@ -29,7 +29,16 @@ def running(workshop: Workshop, *kinds: str) -> list[Entry]:
 
 def _running(workshop: Workshop, kinds: Sequence[str]) -> list[Entry]:
     pages = [browse(workshop.catalog, Wish(kind=kind, runs=True), "name", MOST) for kind in kinds]
-    return [entry for page in pages for entry in page.entries]
+    return [entry for page in pages for entry in page.entries if _is_text(str(entry.path))]
+
+
+def _is_text(name: str) -> bool:
+    """Whether a recipe can hold a name: what is no valid Unicode on the disk it can't."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def usual(workshop: Workshop) -> Entry:

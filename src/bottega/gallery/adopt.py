@@ -77,7 +77,8 @@ def adopt(store: Store, home: Path, folder: Path, told: Told, owner_of: Callable
             for name in sorted(rest & files.keys())
             if left_alone.get(name) != files[name] and Path(name).suffix.lower() in FORMATS
         ]
-    for elsewhere in _outside(store, places, present):
+    present += report.back - report.gone
+    for elsewhere in _outside(store, _prefix(home, folder), places, present):
         told(0, 0)
         _compare(store, _known(store, home, elsewhere), report)
     for done in range(0, len(strange), AT_ONCE):
@@ -148,21 +149,19 @@ def _known(store: Store, home: Path, paths: Collection[str]) -> list[_Known]:
     ]
 
 
-def _outside(store: Store, places: Collection[str], present: int) -> Iterator[list[str]]:
-    """The paths on record that lie in none of these folders, some at a time; `present` files were met in them."""
+def _outside(store: Store, under: str, places: Collection[str], present: int) -> Iterator[list[str]]:
+    """The paths on record that begin so and lie in none of these folders, some at a time; `present` files were met."""
+    paths = "FROM details JOIN outputs USING (id) WHERE path > ? AND path < ? AND {} missing"
+    end = f"{under}{_LAST}"
     with store.reading() as connection:
-        ((all_of_them,),) = connection.execute("SELECT count(*) FROM outputs WHERE NOT missing").fetchall()
-        query = "SELECT path FROM details JOIN outputs USING (id) WHERE missing AND path < ?"
-        absent = connection.execute(query, (_LAST,)).fetchall()
+        absent = connection.execute(f"SELECT path {paths.format('')}", (under, end)).fetchall()
+        query = f"SELECT count(*) {paths.format('NOT')}" if under else "SELECT count(*) FROM outputs WHERE NOT missing"
+        ((all_of_them,),) = connection.execute(query, (under, end) if under else ()).fetchall()
     yield [path for (path,) in absent if _place_of(path) not in places]
-    query = (
-        "SELECT path FROM details JOIN outputs USING (id) WHERE path > ? AND path < ? AND NOT missing "
-        "ORDER BY path LIMIT ?"
-    )
-    after = ""
+    after, query = under, f"SELECT path {paths.format('NOT')} ORDER BY path LIMIT ?"
     while all_of_them != present:
         with store.reading() as connection:
-            found = [path for (path,) in connection.execute(query, (after, _LAST, _ROWS_AT_ONCE))]
+            found = [path for (path,) in connection.execute(query, (after, end, _ROWS_AT_ONCE))]
         yield [path for path in found if _place_of(path) not in places]
         if len(found) < _ROWS_AT_ONCE:
             return

@@ -11,6 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, TypedDict, Unpack
 
+from bottega.errors import FileError
 from bottega.gallery import fields, rows, trash
 from bottega.gallery.adopt import Adopted, adopt
 from bottega.gallery.export import zipped
@@ -161,11 +162,17 @@ class Gallery:
         Raises UnknownOutput, and FileError for a picture that is gone, damaged or too large.
         """
         output = self.output(id)
+        if output.path.is_symlink():  # put there by whom, to have what shown?
+            raise FileError(output.path, "is a link, and not what was made", "make it again")
         key = output.sha256
         if output.changed:  # by others: what is shown is what is there now
             size_now, mtime_ns = rows.stamp_of(output.path) or (0, 0)
             key = hashlib.sha256(f"{key} {size_now} {mtime_ns}".encode()).hexdigest()
         return self._thumbnails.of(output.path, key, size)
+
+    def tidy_thumbnails(self) -> None:
+        """Keep the thumbnails from taking too much room; takes a second where there are many."""
+        self._thumbnails.tidy()
 
     def export(self, ids: Iterable[str]) -> Iterator[bytes]:
         """A ZIP of these outputs' files, piece by piece; UnknownOutput before the first of them.
@@ -181,7 +188,7 @@ class Gallery:
         owner_of: Callable[[str], str] = lambda job: "",
     ) -> Adopted:
         """Look through a folder of outputs: record those that nobody told of, and note which are gone, back, moved or
-        changed by others.
+        changed by others. Of all outputs if it is the outputs folder, else of those in it.
 
         Files are read once, and again when their size or time changes. `told(done, total)` counts those that have to
         be read; what it raises ends the work, and what is recorded by then stays. `owner_of` answers whose the outputs
@@ -287,7 +294,8 @@ class _Asked:
 
     def among(self, column: str, ids: Collection[int]) -> None:
         """The column's value must be one of these, which are numbers of SQLite's own."""
-        self.add(f"{column} IN ({', '.join(map(str, ids))})")
+        # The index of words has columns of the same names.
+        self.add(f"outputs.{column} IN ({', '.join(map(str, ids))})")
 
     def called(self, table: str, name: str) -> list[int]:
         """The numbers under which the table keeps this name: one or none."""

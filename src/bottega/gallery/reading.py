@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
+import os
 import re
 import secrets
+import stat
 from collections.abc import Mapping
 from contextlib import suppress
+from io import BufferedReader
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +22,7 @@ from bottega.gallery.output import Output
 from bottega.recipe import Recipe, read_recipe
 
 # A job's outputs have its id and their number in it as their name; no other name has so long a first part.
-_OF_JOB = re.compile(r"([0-9A-Za-z_-]{16,128})-(\d{1,6})")
+_OF_JOB = re.compile(r"([0-9A-Za-z_-]{16,64})-(\d{1,6})")
 _LARGEST_SEED = 2**63 - 1
 
 
@@ -73,9 +77,18 @@ def read_output(
 
 
 def hash_file(path: Path) -> str:
-    """SHA-256 of a file in hex; raises OSError."""
-    with path.open("rb") as file:
+    """SHA-256 of a plain file in hex; raises OSError."""
+    with open_plain(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def open_plain(path: Path) -> BufferedReader:
+    """Open a file that was made, and nothing that was put in its place: OSError for a link, a pipe, a device."""
+    handle = os.open(path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0))
+    if not stat.S_ISREG(os.fstat(handle).st_mode):
+        os.close(handle)
+        raise OSError(errno.EINVAL, "no plain file", os.fspath(path))
+    return open(handle, "rb")
 
 
 def _by_recipe(recipe: Recipe, text: str) -> dict[str, Any]:

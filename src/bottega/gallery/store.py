@@ -22,6 +22,7 @@ class Store:
         self.path = path
         self.schema = schema
         self._lock = threading.RLock()
+        self._pool = threading.Lock()
         self._idle: list[sqlite3.Connection] = []
         self._closed = False
         try:
@@ -42,7 +43,7 @@ class Store:
 
     def close(self) -> None:
         """Let go of the file; what still reads ends first."""
-        with self._lock:
+        with self._lock, self._pool:
             self._closed = True
             idle, self._idle = self._idle, []
             for connection in (*idle, self._writer):
@@ -52,7 +53,7 @@ class Store:
     def reading(self) -> Iterator[sqlite3.Connection]:
         """A connection that shows the file as it is now, for the whole block."""
         with explained(self.path, self.schema):
-            connection = self._idle.pop() if self._idle else self._connect()
+            connection = self._taken() or self._connect()
             try:
                 connection.execute("BEGIN")
                 yield connection
@@ -60,16 +61,25 @@ class Store:
             except BaseException:
                 connection.close()
                 raise
-            if self._closed or len(self._idle) >= IDLE:
-                connection.close()
-            else:
-                self._idle.append(connection)
+            self._give_back(connection)
 
     @contextmanager
     def writing(self) -> Iterator[sqlite3.Connection]:
         """The connection that writes; all that is done in the block is kept, or nothing."""
         with self._lock, explained(self.path, self.schema), transaction(self._writer):
             yield self._writer
+
+    def _taken(self) -> sqlite3.Connection | None:
+        """A connection that nobody uses, if there is one."""
+        with self._pool:
+            return self._idle.pop() if self._idle else None
+
+    def _give_back(self, connection: sqlite3.Connection) -> None:
+        with self._pool:
+            if not self._closed and len(self._idle) < IDLE:
+                self._idle.append(connection)
+                return
+        connection.close()
 
     def _connect(self) -> sqlite3.Connection:
         connection = connect(os.fspath(self.path), check_same_thread=False)

@@ -23,7 +23,10 @@ _TOUCHED_AFTER = 3600.0  # seconds after which a thumbnail that is shown is note
 
 
 class Thumbnails:
-    """The thumbnails in a folder; safe to share between threads."""
+    """The thumbnails in a folder; safe to share between threads.
+
+    Once `tidy` was called they take no more than `most_bytes`; before that nobody knows how many there are.
+    """
 
     def __init__(self, folder: Path, most_bytes: int = MOST_BYTES) -> None:
         self.folder = folder
@@ -62,24 +65,29 @@ class Thumbnails:
             with atomic(path) as file:
                 file.write(content)
         with self._counting:
-            self._bytes = len(content) + (self._count() if self._bytes is None else self._bytes)
-            if self._bytes > self._most_bytes:
-                self._make_room()
+            if self._bytes is None:
+                return
+            self._bytes += len(content)
+            full = self._bytes > self._most_bytes
+        if full:
+            self.tidy()
 
-    def _count(self) -> int:
-        return sum(size for _, size, _ in self._kept())
+    def tidy(self) -> None:
+        """Count them all, and where they take too much remove those that were not shown for longest.
 
-    def _make_room(self) -> None:
-        """Remove those that were not shown for longest."""
+        Takes some time where there are many; thumbnails are made and shown meanwhile.
+        """
         kept = sorted(self._kept())
         total = sum(size for _, size, _ in kept)
-        for _, size, path in kept:
-            if total <= self._most_bytes * _ROOM:
-                break
-            with suppress(OSError):
-                path.unlink()
-                total -= size
-        self._bytes = total
+        if total > self._most_bytes:
+            for _, size, path in kept:
+                if total <= self._most_bytes * _ROOM:
+                    break
+                with suppress(OSError):
+                    path.unlink()
+                    total -= size
+        with self._counting:
+            self._bytes = total
 
     def _kept(self) -> list[tuple[float, int, Path]]:
         """When each was last known to be shown, its bytes, and where it is; only files of our own making."""

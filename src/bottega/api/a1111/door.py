@@ -16,7 +16,7 @@ from bottega.api import caps, models
 from bottega.api.a1111 import answer
 from bottega.api.a1111.asked import Making
 from bottega.api.a1111.lists import title
-from bottega.api.a1111.options import DEFAULTS, FIXED, HASH, MODEL, Chosen
+from bottega.api.a1111.options import DEFAULTS, FIXED, HASH, MODEL, Chosen, known_options
 from bottega.api.a1111.translate import NAMES, Translated
 from bottega.api.waiting import Waiting, failure, renamed
 from bottega.errors import InvalidRecipe, UnknownModel
@@ -88,6 +88,8 @@ class Door:
     async def make(self, asked: Making, translated: Translated, owner: str, request: Request) -> Response:
         """Have a draft made and answer as A1111 does. Raises what is wrong with it, or what the job failed with."""
         first = await self._submit(translated.recipe, owner)
+        if asked.override_settings and asked.override_settings_restore_afterwards is False:
+            await asyncio.to_thread(self.choose, owner, known_options(asked.override_settings))
         if asked.force_task_id:
             self._name(owner, asked.force_task_id, first.id)
         warnings, outputs = [*translated.warnings], list[Output]()

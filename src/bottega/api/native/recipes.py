@@ -162,8 +162,10 @@ def draft_of(shop: Workshop, caller: Caller, asked: Draft) -> Recipe:
     Raises InvalidRecipe with all problems at their fields, UnknownModel.
     """
     problems = list(_too_much(asked))
-    if asked.model is not None and (asked.model.id, asked.model.name, asked.model.sha256) == (None, None, None):
-        problems.append(FieldProblem("recipe.model", "says nothing", "give its id or its name"))
+    meant = {f"recipe.adapters.{index}.ref": use.ref for index, use in enumerate(asked.adapters)}
+    for field, ref in {"recipe.model": asked.model, **meant}.items():
+        if ref is not None and (ref.id, ref.name, ref.sha256) == (None, None, None):
+            problems.append(FieldProblem(field, "says nothing", "give its id or its name"))
     inputs = []
     for index, given in enumerate(asked.inputs):
         field = f"recipe.inputs.{index}"

@@ -15,7 +15,7 @@ export function facts(rows, copy, { className = "" } = {}) {
     const exact = copied === true ? String(value) : copied;
     put(list, [
       h("dt", { text: name }),
-      h("dd", { class: exact && "can-copy" }, h("span", { class: "fact" }, value), exact && copyButton(name, exact, copy)),
+      h("dd", { class: exact && "can-copy" }, h("span", { class: "fact-value" }, value), exact && copyButton(name, exact, copy)),
     ]);
   }
   return list;

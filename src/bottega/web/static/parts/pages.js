@@ -87,19 +87,20 @@ export class Pages {
   async #fetch(number) {
     const flight = new AbortController();
     this.flights.set(number, flight);
+    let told;
     try {
-      const { items, total } = await this.load(number * this.size, this.size, flight.signal);
-      if (flight.signal.aborted) return;
-      this.pages.set(number, items);
-      this.total = total;
-      this.#forget();
-      this.arrived(number * this.size, number * this.size + items.length);
+      told = await this.load(number * this.size, this.size, flight.signal);
     } catch (error) {
       if (!flight.signal.aborted) this.failed(error);
       return;
     } finally {
       if (this.flights.get(number) === flight) this.flights.delete(number);
     }
+    if (flight.signal.aborted) return;
+    this.pages.set(number, told.items);
+    this.total = told.total;
+    this.#forget();
+    this.arrived(number * this.size, number * this.size + told.items.length);
     this.#fly();
   }
 

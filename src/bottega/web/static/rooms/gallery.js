@@ -98,7 +98,7 @@ class Gallery {
     this.window = new Window(this.scroller, {
       label: this.t("gallery.list"),
       layout: (width) => justified(this.ratios, width, { height: this.rowHeight(width), gap: GAP }),
-      draw: (index) => this.tile(index),
+      draw: (index) => this.piece(index),
       seen: (first, last) => this.seen(first, last),
       open: (index, event) => this.opened(index, event),
       key: (event, index) => this.pressed(event, index),
@@ -136,7 +136,7 @@ class Gallery {
     this.chooser = h("button", { type: "button", class: "quiet chooser", aria: { pressed: "false" }, on: { click: () => this.choosing() } }, icon("check"), h("span", { class: "wide-only", text: t("gallery.select") }));
     this.scroller = h("div", { class: "gallery-scroll scrolls" });
     this.message = h("div", { class: "gallery-message", hidden: true });
-    this.strip = h("div", { class: "strip", role: "toolbar", hidden: true, aria: { label: t("gallery.select") } });
+    this.strip = h("div", { class: "chosen-bar", role: "toolbar", hidden: true, aria: { label: t("gallery.select") } });
     this.problem = h("p", { class: "field-problem", role: "alert", hidden: true });
     put(this.element, [
       h("h1", { class: "unseen", text: t("room.gallery") }),
@@ -222,29 +222,30 @@ class Gallery {
     this.wishes = wishes;
     this.deselect();
     this.pages.clear();
-    this.complete = false;
+    this.complete = this.broken = false;
     this.ratios = [];
     this.scroller.scrollTop = 0;
     this.window.active = 0;
     this.pages.want(0, 1);
+    let told;
     try {
-      const { ratios } = await this.context.api.get("/api/outputs/ratios", wishes);
-      if (ticket !== this.ticket) return;
-      this.complete = true;
-      this.ratios = ratios.map((ratio) => ratio / 1000);
-      this.relay();
+      told = await this.context.api.get("/api/outputs/ratios", wishes);
     } catch (error) {
       if (ticket === this.ticket) this.failed(error);
+      return;
     }
+    if (ticket !== this.ticket) return;
+    this.complete = true;
+    this.ratios = told.ratios.map((ratio) => ratio / 1000);
+    this.relay();
   }
 
   /** Lay out anew, and say so where there is nothing. */
   relay() {
     this.window.relay();
-    const number_ = this.ratios.length;
-    if (!this.state.q && !this.state.view && !this.state.folder) this.field.placeholder = this.t("gallery.search", { n: number(number_) });
-    this.context.say(this.t("gallery.list"));
-    this.empty(this.complete && !number_ ? this.nothing() : null);
+    const total = this.ratios.length;
+    if (!this.state.q && !this.state.view && !this.state.folder) this.field.placeholder = this.t("gallery.search", { n: number(total) });
+    if (!this.broken) this.empty(this.complete && !total ? this.nothing() : null);
   }
 
   empty(said) {
@@ -268,7 +269,8 @@ class Gallery {
   }
 
   failed(error) {
-    if (this.pages.total === null) this.empty(troubled(this.context.saying(error), () => this.load()));
+    this.broken = this.pages.total === null;
+    if (this.broken) this.empty(troubled(this.context.saying(error), () => this.load()));
     else this.context.complain(error);
   }
 
@@ -338,17 +340,17 @@ class Gallery {
     }
   }
 
-  tile(index) {
+  piece(index) {
     const item = this.pages.at(index);
-    if (!item) return h("div", { class: "tile is-coming", aria: { busy: "true" } });
+    if (!item) return h("div", { class: "piece is-coming", aria: { busy: "true" } });
     const chosen = this.selected.has(item.id);
     const own = item.missing
-      ? h("span", { class: "tile-gone" }, icon("warn"), h("span", { text: this.t("gallery.gone") }))
+      ? h("span", { class: "piece-gone" }, icon("warn"), h("span", { text: this.t("gallery.gone") }))
       : h("img", { alt: "", decoding: "async", draggable: "false", data: { src: this.thumbnail(item) } });
     return h("div", {
-      class: ["tile", chosen && "is-selected"], aria: { label: item.prompt || item.id, selected: String(chosen) },
-    }, own, h("span", { class: "tile-words", text: item.prompt }), item.favourite && h("span", { class: "tile-star" }, icon("star", 14)),
-    h("span", { class: "tile-check", data: { check: "" } }, icon("check", 14)));
+      class: ["piece", chosen && "is-selected"], aria: { label: item.prompt || item.id, selected: String(chosen) },
+    }, own, h("span", { class: "piece-words", text: item.prompt }), item.favourite && h("span", { class: "piece-star" }, icon("star", 14)),
+    h("span", { class: "piece-check", data: { check: "" } }, icon("check", 14)));
   }
 
   thumbnail(item) {
@@ -494,10 +496,10 @@ class Gallery {
   drawStrip() {
     const { t } = this;
     const ids = [...this.selected.keys()];
-    for (const [index, tile] of this.window.drawn) {
+    for (const [index, print] of this.window.drawn) {
       const chosen = this.selected.has(this.pages.at(index)?.id);
-      tile.classList.toggle("is-selected", chosen);
-      tile.setAttribute("aria-selected", String(chosen));
+      print.classList.toggle("is-selected", chosen);
+      print.setAttribute("aria-selected", String(chosen));
     }
     this.chooser.setAttribute("aria-pressed", String(this.selecting));
     this.element.classList.toggle("is-selecting", this.selecting);
@@ -507,7 +509,7 @@ class Gallery {
     const act = (name, drawing, run, off = idle) => h("button", { type: "button", class: "quiet", disabled: off, on: { click: run } }, icon(drawing), h("span", { class: "wide-only", text: t(name) }));
     const folder = act("gallery.folders", "folder", () => {});
     const trash = this.state.view === "trash";
-    fill(this.strip, h("strong", { class: "strip-count", text: t("gallery.selected", { n: number(ids.length) }) }), h("span", { class: "grow" }),
+    fill(this.strip, h("strong", { class: "chosen-count", text: t("gallery.selected", { n: number(ids.length) }) }), h("span", { class: "grow" }),
       trash ? act("gallery.restore", "undo", () => this.restore(ids)) : [
         act("gallery.compare", "compare", () => this.compareSelected(), ids.length !== 2),
         act("gallery.favourite", "star", () => this.favour()), h("span", { class: "narrow-box" }, folder),

@@ -1,0 +1,83 @@
+"""The server does what its OpenAPI description says, answers whatever is sent to it, and touches its home alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import hypothesis
+import pytest
+import schemathesis
+from native import Api, studio
+from schemathesis.specs.openapi.checks import (
+    content_type_conformance,
+    response_schema_conformance,
+    status_code_conformance,
+)
+
+from bottega.bench.requests import measure
+
+CHECKS = [status_code_conformance, content_type_conformance, response_schema_conformance]
+
+
+@pytest.fixture(scope="module")
+def api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Api]:
+    with studio(tmp_path_factory.mktemp("home")) as opened:
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def described(api: Api) -> dict[str, Any]:
+    """The native API's own description."""
+    told: dict[str, Any] = api.get("/openapi.json")
+    paths = {path: operations for path, operations in told["paths"].items() if path.startswith("/api/")}
+    return {**told, "paths": {path: each for path, each in paths.items() if path != "/api/session"}}
+
+
+def test_a_stranger_can_read_what_every_request_means(described: dict[str, Any]) -> None:
+    assert len(described["paths"]) > 45
+    for path, operations in described["paths"].items():
+        for method, operation in operations.items():
+            where = f"{method} {path}"
+            assert operation["summary"] and operation["description"], where
+            for status in ("401", "403", "404", "422", "429"):
+                (content,) = operation["responses"][status]["content"].values()
+                assert content["schema"] == {"$ref": "#/components/schemas/ErrorAnswer"}, where
+            if "requestBody" in operation and "application/json" in operation["requestBody"]["content"]:
+                name = operation["requestBody"]["content"]["application/json"]["schema"]["$ref"].rpartition("/")[2]
+                assert described["components"]["schemas"][name]["additionalProperties"] is False, where
+    for name, schema in described["components"]["schemas"].items():
+        for field, told in schema.get("properties", {}).items():
+            if told.get("type") == "array" and "additionalProperties" in schema:
+                assert "maxItems" in told, f"{name}.{field} has no limit"
+            if told.get("type") == "string" and schema.get("additionalProperties") is False:
+                assert {"maxLength", "pattern", "enum", "const"} & set(told), f"{name}.{field} has no limit"
+
+
+def test_answers_are_as_they_are_described(api: Api, described: dict[str, Any]) -> None:
+    schema = schemathesis.openapi.from_dict(described)
+    headers = {"Authorization": f"Bearer {api.served.access.machine_key}"}
+    for found in schema.get_all_operations():
+        operation = found.ok()
+        if operation.path.endswith("/events"):
+            continue  # a stream has no end
+
+        @hypothesis.settings(
+            max_examples=4, deadline=None, database=None, suppress_health_check=list(hypothesis.HealthCheck)
+        )
+        @hypothesis.seed(1)
+        @hypothesis.given(operation.as_strategy())
+        def conforms(case: Any) -> None:
+            with_key = case.call(base_url=api.served.origin, headers=headers, timeout=30)
+            case.validate_response(with_key, checks=CHECKS)
+
+        conforms()
+
+
+@pytest.mark.slow
+def test_thousands_of_requests_make_nothing_fail_and_touch_nothing_elsewhere(tmp_path: Path) -> None:
+    report = measure(1500, tmp_path, processes=1, seed=4)
+    assert report.requests > 4000
+    assert report.failures == []
+    assert report.outside == []

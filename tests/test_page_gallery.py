@@ -1,0 +1,376 @@
+"""The room Gallery in a real browser: outputs are found again, looked at, compared, kept and deleted; also 100,000."""
+
+from __future__ import annotations
+
+import io
+import re
+import sqlite3
+import zipfile
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from browser import chromium, link_into, watched_page
+from door_server import Server, serving
+from gallery_outputs import recipe_of, write_output
+
+from bottega.gallery import Gallery
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page
+
+pytestmark = pytest.mark.slow
+DAY = 86_400
+PROMPTS = ("a red house by the sea", "a blue boat at dawn", "a green tent in the snow")
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with chromium() as browser:
+        yield browser
+
+
+def fill(home: Path) -> None:
+    """Ten outputs, a day between two; the newest of them was started from the one before."""
+    with Gallery(home / "gallery.sqlite", home / "outputs") as gallery:
+        for index in range(9):
+            recipe = recipe_of(PROMPTS[index % 3], seed=index, steps=20 + index)
+            at = (index - 10) * DAY
+            last = gallery.add(write_output(home / "outputs", recipe, id=f"picture{index}-0", at=at, owner="owner"))
+        child = recipe_of("the same with a boat", seed=99, init=last.sha256, task="image-to-image")
+        gallery.add(write_output(home / "outputs", child, id="picture-of-it-0", at=-1, owner="owner"))
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server of which nothing is changed."""
+    home = tmp_path_factory.mktemp("gallery") / "home"
+    fill(home)
+    with serving(home) as server:
+        yield server
+
+
+@pytest.fixture
+def own(tmp_path: Path) -> Iterator[Server]:
+    """A server that a test may change."""
+    fill(tmp_path / "home")
+    with serving(tmp_path / "home") as server:
+        yield server
+
+
+@contextmanager
+def room(browser: Browser, server: Server) -> Iterator[Page]:
+    """The room with all of its pictures."""
+    with watched_page(browser, server.url) as (page, _):
+        page.goto(link_into(server.home, server.url))
+        page.goto("/gallery")
+        page.locator(".piece img").nth(9).wait_for()
+        yield page
+
+
+@pytest.fixture
+def page(browser: Browser, server: Server) -> Iterator[Page]:
+    with room(browser, server) as page:
+        yield page
+
+
+@pytest.fixture
+def own_page(browser: Browser, own: Server) -> Iterator[Page]:
+    with room(browser, own) as page:
+        yield page
+
+
+def tiles(page: Page) -> Any:
+    return page.get_by_role("option")
+
+
+def search(page: Page, text: str, count: int) -> None:
+    """Type a search, and wait until there are so many."""
+    page.keyboard.press("/")
+    page.get_by_role("searchbox").fill(text)
+    page.wait_for_url("**q=*")
+    page.locator(f'.piece[aria-setsize="{count}"]').first.wait_for()
+    assert tiles(page).count() == count
+
+
+@pytest.mark.parametrize(
+    ("text", "count"),
+    [
+        ("boat", 4),
+        ("seed:7", 1),
+        ("house steps:23", 1),
+        ('model:starter sampler:"Euler a" sea', 3),
+        ("task:image-to-image", 1),
+        ("since:2026-09-19", 2),
+        ("until:2026-09-15", 5),
+    ],
+)
+def test_outputs_are_found_by_words_recipe_and_day(page: Page, text: str, count: int) -> None:
+    search(page, text, count)
+    page.reload()
+    page.locator(f'.piece[aria-setsize="{count}"]').first.wait_for()
+    assert page.get_by_role("searchbox").input_value() == text, "a search is kept"
+
+
+def test_what_is_searched_for_wrongly_or_in_vain_says_so_and_is_kept(page: Page) -> None:
+    field = page.get_by_role("searchbox")
+    field.fill("since:tomorrow")
+    page.get_by_text("tomorrow is no day").wait_for()
+    field.fill("(cat:1.2) unicorn")
+    page.get_by_text("Nothing that was made is like that.").wait_for()
+    page.get_by_role("button", name="Clear the search").click()
+    page.locator('.piece[aria-setsize="10"]').first.wait_for()
+
+
+def test_narrowing_down_writes_into_the_search_field(page: Page) -> None:
+    page.get_by_role("button", name="Narrow down").click()
+    panel = page.locator(".narrowing")
+    panel.get_by_label("Seed").fill("4")
+    panel.get_by_label("Seed").press("Tab")
+    page.locator('.piece[aria-setsize="1"]').first.wait_for()
+    assert page.get_by_role("searchbox").input_value() == "seed:4"
+
+
+def test_one_is_looked_at_with_the_keyboard_alone(page: Page) -> None:
+    page.keyboard.press("/")
+    page.keyboard.press("Enter")
+    page.keyboard.press("ArrowRight")
+    assert page.evaluate("document.activeElement.dataset.index") == "1"
+    page.keyboard.press("Enter")
+    look = page.get_by_role("dialog")
+    look.get_by_text("2 of 10").wait_for()
+    look.get_by_text("a green tent in the snow").wait_for()
+    assert look.get_by_text("Euler a").is_visible()
+    assert look.get_by_role("img", name="a green tent in the snow").is_visible()
+    page.keyboard.press("ArrowRight")
+    look.get_by_text("3 of 10").wait_for()
+    page.keyboard.press("i")
+    assert not look.get_by_text("Euler a").is_visible()
+    page.keyboard.press("Escape")
+    look.wait_for(state="detached")
+    assert page.evaluate("document.activeElement.dataset.index") == "2", "the focus is where one looked last"
+
+
+def test_an_address_shows_its_output_and_back_leaves_it(page: Page) -> None:
+    tiles(page).nth(4).click()
+    page.get_by_text("5 of 10").wait_for()
+    assert "output=picture5-0" in page.url
+    page.reload()
+    page.get_by_text("5 of 10").wait_for()
+    page.go_back()
+    page.get_by_role("dialog").wait_for(state="detached")
+    page.goto("/gallery?output=no-picture-0")
+    page.get_by_text("This output is not here any more.").wait_for()
+
+
+def test_zooming_and_walking_do_not_leave_the_picture(page: Page) -> None:
+    tiles(page).first.click()
+    stage = page.locator(".stage")
+    stage.wait_for()
+    page.keyboard.press("+")
+    page.locator(".stage.is-zoomed").wait_for()
+    box = stage.bounding_box()
+    assert box is not None
+    page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+    page.mouse.wheel(0, -600)
+    page.mouse.down()
+    page.mouse.move(box["x"] + 9000, box["y"] + 9000)
+    page.mouse.up()
+    picture = page.locator(".stage-picture").bounding_box()
+    assert picture is not None
+    assert picture["x"] <= box["x"] + box["width"], "it cannot be pushed out of sight"
+    page.keyboard.press("0")
+    page.locator(".stage:not(.is-zoomed)").wait_for()
+
+
+def test_what_came_of_what_is_a_graph_to_walk_in(page: Page) -> None:
+    tiles(page).first.click()
+    node = page.locator("button.lineage-node").first
+    node.wait_for()
+    assert page.locator(".lineage-node.is-here").count() == 1
+    assert page.locator(".lineage-line title").first.text_content() == "started from it"
+    node.click()
+    page.get_by_text("2 of 10").wait_for()
+
+
+def test_two_are_compared_by_the_fields_in_which_they_differ(page: Page) -> None:
+    for index in (1, 4):  # the same prompt, other seeds and steps
+        tiles(page).nth(index).hover()
+        tiles(page).nth(index).locator("[data-check]").click()
+    page.get_by_text("2 selected").wait_for()
+    page.keyboard.press("c")
+    dialog = page.get_by_role("dialog", name="Compare")
+    dialog.get_by_role("row").nth(2).wait_for()
+    fields = dialog.get_by_role("rowheader").all_text_contents()
+    assert sorted(fields) == ["Seed", "Steps"]
+    shown = "document.querySelector('.beside-place .stage').style.clipPath"
+    before = page.evaluate(shown)
+    page.keyboard.press("ArrowRight")
+    assert page.evaluate(shown) != before, "the line moves with the arrow keys"
+    dialog.get_by_role("button", name="Side by side").click()
+    page.locator(".beside-place.is-side").wait_for()
+    page.keyboard.press("Escape")
+    dialog.wait_for(state="detached")
+
+
+def test_favourites_and_folders(own_page: Page, own: Server) -> None:
+    page = own_page
+    page.keyboard.press("/")
+    page.keyboard.press("Enter")
+    page.keyboard.press("f")
+    tiles(page).first.locator(".piece-star").wait_for()
+    page.get_by_role("button", name="Favourites").click()
+    page.locator('.piece[aria-setsize="1"]').wait_for()
+    page.get_by_role("button", name="All", exact=True).click()
+    page.locator('.piece[aria-setsize="10"]').first.wait_for()
+    for index in (2, 3):
+        tiles(page).nth(index).click(modifiers=["Control"])
+    strip = page.locator(".chosen-bar")
+    strip.get_by_role("button", name="Folder").click()
+    page.get_by_label("Name of the folder").fill("Sea pieces")
+    page.keyboard.press("Enter")
+    page.get_by_text("2 in Sea pieces").wait_for()
+    page.get_by_role("button", name="Select none").click()
+    page.locator(".tabs").get_by_role("button", name="Folder").click()
+    page.get_by_role("menuitemradio", name="Sea pieces").click()
+    page.locator('.piece[aria-setsize="2"]').first.wait_for()
+    with Gallery(own.home / "gallery.sqlite", own.home / "outputs") as gallery:
+        assert [folder.name for folder in gallery.folders("owner")] == ["Sea pieces"]
+        assert gallery.outputs(favourite=True).total == 1
+
+
+def test_what_is_deleted_can_be_had_again(own_page: Page) -> None:
+    page = own_page
+    tiles(page).nth(2).click(modifiers=["Control"])
+    tiles(page).nth(5).click(modifiers=["Shift"])
+    page.get_by_text("4 selected").wait_for()
+    page.keyboard.press("Delete")
+    page.locator('.piece[aria-setsize="6"]').first.wait_for()
+    page.get_by_role("button", name="Undo").click()
+    page.locator('.piece[aria-setsize="10"]').first.wait_for()
+    tiles(page).first.click()
+    page.get_by_text("1 of 10").wait_for()
+    page.keyboard.press("Delete")
+    page.get_by_text("1 of 9").wait_for()  # the next one is shown
+    page.keyboard.press("Escape")
+    page.get_by_role("button", name="Trash").click()
+    page.locator('.piece[aria-setsize="1"]').click()
+    page.get_by_role("button", name="Restore").click()
+    page.get_by_text("The trash is empty.").wait_for()
+    page.get_by_role("button", name="All", exact=True).click()
+    page.locator('.piece[aria-setsize="10"]').first.wait_for()
+
+
+def test_what_is_selected_is_exported(page: Page) -> None:
+    page.keyboard.press("/")
+    page.keyboard.press("Enter")
+    page.keyboard.press("Control+a")
+    page.get_by_text("10 selected").wait_for()
+    with page.expect_download() as waited:
+        page.locator(".chosen-bar").get_by_role("button", name="Export").click()
+    assert re.fullmatch(r"bottega-\d{4}-\d\d-\d\d-10\.zip", waited.value.suggested_filename)
+    content = Path(waited.value.path()).read_bytes()
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        assert len([name for name in archive.namelist() if name.endswith(".png")]) == 10
+
+
+def test_what_is_made_meanwhile_comes_in_without_moving_what_is_looked_at(own_page: Page, own: Server) -> None:
+    page = own_page
+    tiles(page).nth(3).click()
+    page.get_by_text("4 of 10").wait_for()
+    with own.client() as client:
+        key = (own.home / "serve.json").read_text().split('"key": "')[1].split('"')[0]
+        recipe = {"prompt": "a lighthouse", "sampling": {"steps": 1}}
+        asked = client.post("/api/jobs", json={"recipe": recipe}, headers={"Authorization": f"Bearer {key}"})
+    assert asked.status_code == 202
+    page.get_by_text("5 of 11").wait_for(timeout=60_000)
+    assert page.locator(".recipe-words").first.text_content() == PROMPTS[2]
+    page.keyboard.press("Escape")
+    page.get_by_role("option", name="a lighthouse").wait_for()
+
+
+def test_the_way_back_to_make(page: Page) -> None:
+    tiles(page).nth(1).click()
+    page.get_by_text("2 of 10").wait_for()
+    page.get_by_role("button", name="Open in Make").click()
+    page.locator(".room-make").wait_for()
+    page.get_by_role("textbox", name="Prompt", exact=True).wait_for()
+    from playwright.sync_api import expect
+
+    expect(page.get_by_role("textbox", name="Prompt", exact=True)).to_have_value("a green tent in the snow")
+
+
+@pytest.fixture(scope="module")
+def many(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server with a hundred thousand outputs, of which most are copies of the rows of six."""
+    home = tmp_path_factory.mktemp("many") / "home"
+    with Gallery(home / "gallery.sqlite", home / "outputs") as gallery:
+        for index in range(6):
+            told = write_output(
+                home / "outputs",
+                recipe_of(PROMPTS[index % 3], seed=index),
+                id=f"picture{index}-0",
+                at=index,
+                owner="owner",
+            )
+            gallery.add(told)
+    multiply(home / "gallery.sqlite", 100_000)
+    with serving(home) as server:
+        yield server
+
+
+def multiply(path: Path, total: int) -> None:
+    """Copy the rows of a gallery until there are so many, each some seconds older, of other proportions."""
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.row_factory = sqlite3.Row
+        for table in ("outputs", "details"):
+            rows = [dict(row) for row in connection.execute(f"SELECT * FROM {table} ORDER BY id")]
+            copies = (copied(rows[number % len(rows)], number // len(rows)) for number in range(len(rows), total))
+            names = ", ".join(rows[0])
+            holders = ", ".join(f":{name}" for name in rows[0])
+            connection.executemany(f"INSERT INTO {table} ({names}) VALUES ({holders})", copies)
+
+
+def copied(row: dict[str, Any], turn: int) -> dict[str, Any]:
+    other = {**row, "id": row["id"] - turn * 60_000_000}
+    if "width" in row:
+        return {**other, "width": 100 + turn % 7 * 30, "height": 160}
+    return {**other, "name": f"copy{turn}-of-{row['name']}", "path": f"{row['path']}{turn}"}
+
+
+def test_a_hundred_thousand_outputs_scroll(many: Server, browser: Browser) -> None:
+    """Their heights are reserved at once, little is drawn, and no step of scrolling keeps the browser for long."""
+    with watched_page(browser, many.url, viewport={"width": 1440, "height": 900}) as (page, _):
+        page.goto(link_into(many.home, many.url))
+        page.goto("/gallery")
+        page.locator('.piece[aria-setsize="100000"]').first.wait_for()
+        scroller = page.locator(".gallery-scroll")
+        high = scroller.evaluate("element => element.scrollHeight")
+        devtools = page.context.new_cdp_session(page)
+        devtools.send("Performance.setTimeDomain", {"timeDomain": "threadTicks"})
+        devtools.send("Performance.enable")
+        steps = []
+        for top in (*range(0, 20_000, 1500), *range(high // 4, high // 4 + 60_000, 12_000), high // 2, high, 0):
+            before = busy(devtools)
+            scroller.evaluate(
+                """async (element, top) => {
+                    element.scrollTop = top;
+                    await new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)));
+                }""",
+                top,
+            )
+            steps.append(busy(devtools) - before)
+            assert page.locator(".piece").count() < 150
+        assert sorted(steps)[-3] < 0.05, f"processor seconds of the main thread for two frames: {steps}"
+        assert scroller.evaluate("element => element.scrollHeight") == high, "nothing jumps when pictures come"
+        scroller.evaluate("(element, top) => { element.scrollTop = top; }", high)
+        page.locator('.piece[aria-posinset="100000"]').wait_for()
+        page.locator('.piece[aria-posinset="100000"] img').wait_for()
+
+
+def busy(devtools: Any) -> float:
+    """Processor seconds that the page's main thread has spent."""
+    told = {metric["name"]: metric["value"] for metric in devtools.send("Performance.getMetrics")["metrics"]}
+    return float(told["TaskDuration"])

@@ -1,0 +1,314 @@
+"""The room Library in a real browser: a LoRA among ten thousand models, what is said of it, and work on the shelves."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from browser import chromium, link_into, watched_page
+from door_server import Server, serving
+
+from bottega.library import Entry, open_catalog
+from bottega.library.about import About
+from bottega.library.disk import Stamp
+from bottega.settings import STARTER_SHELF
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page
+
+pytestmark = pytest.mark.slow
+MANY = 10_000
+WORDS = ("ink", "castle", "neon", "watercolor", "samurai", "portrait", "vintage", "film")
+WIDER = """
+[...document.querySelectorAll('.room-library *')]
+    .filter((element) => element.scrollWidth > element.clientWidth + 1)
+    .filter((element) => getComputedStyle(element).overflowX === "auto")
+    .map((element) => element.className)
+"""
+LONG = 90_000  # ms: the worker of the shelves starts, and reads what it is about
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with chromium() as browser:
+        yield browser
+
+
+def entry(number: int) -> Entry:
+    """A model on record: nine LoRA to one checkpoint, one in a hundred refused."""
+    kind = "checkpoint" if number % 10 == 0 else "lora"
+    refused = number % 100 == 51
+    return Entry(
+        Path("/shelf", kind, f"{WORDS[number % 8]}-{WORDS[number // 8 % 8]}-{number:05}.safetensors"),
+        Path("/shelf"),
+        Stamp(1_000_000 + number, 10**18 + number, number),
+        kind=kind,
+        category="base" if kind == "checkpoint" else "lightweight fine-tune",
+        family=("sd1", "sdxl")[number % 2],
+        verdict="refused" if refused else "clean",
+        error="it would call os.system; nothing of it was run" if refused else "",
+        names=("os.system",) if refused else (),
+        because=("attention weights of rank 8",),
+        format="safetensors",
+        dtype="F16",
+        runs=kind == "checkpoint",
+        about=About(
+            triggers=(f"word{number}", "glow"),
+            weight=0.8,
+            licence="openrail",
+            permissions={"credit": "not needed", "commercial use": "none"},
+            source="https://example.org/models/1",
+        ),
+    )
+
+
+@pytest.fixture(scope="module")
+def many(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server with ten thousand models on record."""
+    home = tmp_path_factory.mktemp("library") / "home"
+    home.mkdir()
+    with open_catalog(home / "catalog.sqlite") as catalog:
+        catalog.put([entry(number) for number in range(MANY)])
+    with serving(home) as server:
+        yield server
+
+
+@pytest.fixture
+def shelf(tmp_path: Path) -> Iterator[Server]:
+    """A server whose shelves hold the starter alone."""
+    home = tmp_path / "home"
+    environment = {"BOTTEGA_HOME": str(home), "PATH": "", "PYTHONPATH": ":".join(sys.path)}
+    subprocess.run(
+        [sys.executable, "-m", "bottega", "models", "scan"], env=environment, check=True, capture_output=True
+    )
+    with serving(home) as server:
+        yield server
+
+
+@contextmanager
+def room(browser: Browser, server: Server, address: str = "/library", **options: Any) -> Iterator[Page]:
+    """The room, once its models are there."""
+    with watched_page(browser, server.url, **options) as (page, watched):
+        watched.allowed += ["404", "422", "403", "409"]  # a browser says on its console what the tests provoke
+        page.goto(link_into(server.home, server.url))
+        page.goto(address)
+        page.locator(".card:not(.is-coming), .line:not(.is-coming)").first.wait_for()
+        yield page
+
+
+@pytest.fixture
+def page(browser: Browser, many: Server) -> Iterator[Page]:
+    with room(browser, many) as page:
+        yield page
+
+
+def told(server: Server, path: str) -> Any:
+    """What the server answers to whom it belongs."""
+    key = json.loads((server.home / "serve.json").read_text())["key"]
+    with server.client(headers={"Authorization": f"Bearer {key}"}) as client:
+        return client.get(path).json()
+
+
+def listed(page: Page, count: int) -> None:
+    """Wait until the list has so many models."""
+    page.locator(f'[role="option"][aria-setsize="{count}"]').first.wait_for()
+
+
+def open_model(page: Page, number: int) -> Any:
+    """Find a model by the end of its name and open it; the panel that tells of it."""
+    page.keyboard.press("/")
+    page.get_by_role("searchbox").fill(f"{number:05}")
+    page.wait_for_url(f"**q={number:05}*")
+    listed(page, 1)
+    page.keyboard.press("Enter")
+    page.keyboard.press("Enter")
+    panel = page.get_by_role("complementary", name="What it is")
+    panel.get_by_text("attention weights of rank 8").wait_for()
+    return panel
+
+
+def test_one_lora_is_found_among_ten_thousand_models(page: Page) -> None:
+    panel = open_model(page, 4713)
+    assert panel.get_by_role("heading", name="castle-samurai-04713").is_visible()
+    assert panel.get_by_text("LoRA · SDXL · lightweight fine-tune").is_visible()
+    assert panel.get_by_text("openrail").is_visible()
+    assert panel.get_by_text("commercial use: none").is_visible()
+    assert panel.get_by_text("https://example.org/models/1").is_visible()
+    assert panel.get_by_role("link").count() == 0, "what a file says of its origin is never opened"
+    assert panel.get_by_role("button", name="Use in Make").count() == 0, "a LoRA makes nothing by itself"
+
+
+def test_trigger_words_are_copied(browser: Browser, many: Server) -> None:
+    with room(browser, many, permissions=["clipboard-read", "clipboard-write"]) as page:
+        open_model(page, 4713).get_by_role("button", name="word4713").click()
+        page.get_by_text("Copied").wait_for()
+        assert page.evaluate("navigator.clipboard.readText()") == "word4713"
+
+
+def test_the_rail_narrows_down_and_counts(page: Page) -> None:
+    rail = page.get_by_role("navigation", name="Filters")
+    rail.get_by_role("button", name="Checkpoint").click()
+    listed(page, 1000)
+    rail.get_by_role("button", name="SDXL").wait_for(state="detached")  # every tenth model is of the other family
+    rail.get_by_role("button", name="Clear all").click()
+    listed(page, MANY - 100)
+    rail.get_by_role("button", name="Refused").click()
+    listed(page, 100)
+    page.locator(".card").first.click()
+    panel = page.get_by_role("complementary", name="What it is")
+    panel.get_by_text("it would call os.system; nothing of it was run").wait_for()
+    assert panel.get_by_text("It names: os.system").is_visible()
+    page.reload()
+    listed(page, 100)
+    panel.get_by_text("It names: os.system").wait_for()  # reloading keeps what was open
+
+
+def test_ten_thousand_models_scroll(page: Page) -> None:
+    """Any place can be looked at, little is drawn, and no step keeps the browser for long."""
+    scroller = page.locator(".library-scroll")
+    devtools = page.context.new_cdp_session(page)
+    devtools.send("Performance.setTimeDomain", {"timeDomain": "threadTicks"})
+    devtools.send("Performance.enable")
+    high = scroller.evaluate("element => element.scrollHeight")
+    steps = []
+    for top in (*range(0, 12_000, 1000), *range(high // 3, high // 3 + 40_000, 8000), high, 0, high // 2):
+        before = busy(devtools)
+        scroller.evaluate(
+            """async (element, top) => {
+                element.scrollTop = top;
+                await new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)));
+            }""",
+            top,
+        )
+        steps.append(busy(devtools) - before)
+        assert page.locator(".card").count() < 120
+    assert sorted(steps)[-3] < 0.05, f"processor seconds of the main thread for two frames: {steps}"
+    assert scroller.evaluate("element => element.scrollHeight") == high
+    scroller.evaluate("(element, top) => { element.scrollTop = top; }", high)
+    page.locator(f'.card[aria-posinset="{MANY - 100}"]:not(.is-coming)').wait_for()
+
+
+def busy(devtools: Any) -> float:
+    """Processor seconds that the page's main thread has spent."""
+    metrics = {metric["name"]: metric["value"] for metric in devtools.send("Performance.getMetrics")["metrics"]}
+    return float(metrics["TaskDuration"])
+
+
+def test_the_table_is_sorted_and_walked_with_the_keyboard(page: Page) -> None:
+    page.keyboard.press("t")
+    page.get_by_role("button", name="Size").click()
+    page.wait_for_url("**sort=size*")
+    first = page.locator(".line:not(.is-coming)").first
+    page.get_by_role("option", name="").first.wait_for()
+    first.get_by_text("film-film-09999").wait_for()
+    page.keyboard.press("/")
+    page.keyboard.press("Enter")
+    for key in ("ArrowDown", "ArrowDown", "End", "Home", "ArrowDown", "Enter"):
+        page.keyboard.press(key)
+    page.get_by_role("heading", name="samurai-portrait-09998").or_(
+        page.get_by_role("heading", level=2)
+    ).first.wait_for()
+    page.keyboard.press("Escape")
+    page.get_by_role("complementary", name="What it is").wait_for(state="hidden")
+    assert page.evaluate("document.activeElement.dataset.index") == "1", "the focus is where it was"
+    page.reload()
+    page.locator(".line").first.wait_for()
+
+
+def test_what_a_model_is_can_be_put_right_and_taken_back(page: Page, many: Server) -> None:
+    panel = open_model(page, 1235)
+    panel.get_by_text("Put right").click()
+    panel.get_by_label("Family").select_option("sd1")
+    page.get_by_text("Family is SD 1 now").wait_for()
+    panel.get_by_text("The header says: SDXL").wait_for()
+    page.locator(".card").get_by_text("LoRA · SD 1").wait_for()
+    id = page.url.split("model=")[1].split("&")[0]
+    assert told(many, f"/api/models/{id}")["family"] == "sd1"
+    page.locator(".toast").get_by_role("button", name="Undo").click()
+    page.locator(".card").get_by_text("LoRA · SDXL").wait_for()
+    assert told(many, f"/api/models/{id}")["corrected"] == {}
+
+
+def test_tags_note_and_favourite_are_kept(page: Page, many: Server) -> None:
+    panel = open_model(page, 2222)
+    panel.get_by_label("Add a tag").fill("best of all")
+    page.keyboard.press("Enter")
+    page.get_by_role("navigation", name="Filters").get_by_role("button", name="best of all").wait_for()
+    panel.get_by_label("Note").fill("use it at 0.6")
+    page.keyboard.press("Tab")
+    page.get_by_text("The note is kept").wait_for()
+    page.locator("body").press("Escape")
+    page.keyboard.press("f")
+    page.locator(".card-star").wait_for()
+    page.goto("/library?favourite=1&tag=best of all")
+    listed(page, 1)
+    page.locator(".card").click()
+    assert page.get_by_label("Note").input_value() == "use it at 0.6"
+
+
+def test_a_model_goes_to_make(browser: Browser, shelf: Server) -> None:
+    with room(browser, shelf) as page:
+        page.locator(".card").click()
+        page.get_by_role("button", name="Use in Make").click()
+        page.locator(".room-make").get_by_role("button", name="Model: starter-image").wait_for()
+
+
+def test_a_scan_finds_what_is_new_and_says_how_far_it_is(browser: Browser, shelf: Server) -> None:
+    (shelf.home / "models").mkdir(exist_ok=True)
+    shutil.copy(STARTER_SHELF / "starter-image.safetensors", shelf.home / "models" / "painter.safetensors")
+    with room(browser, shelf) as page:
+        page.get_by_role("button", name="Scan").click()
+        page.locator(".work-line").get_by_text("Scanning").wait_for()
+        page.get_by_role("option", name="painter").wait_for(timeout=LONG)
+        page.locator(".work-line").wait_for(state="detached")
+
+
+def test_a_model_is_converted(browser: Browser, shelf: Server) -> None:
+    with room(browser, shelf) as page:
+        page.locator(".card").click()
+        page.get_by_role("button", name="Convert …").click()
+        dialog = page.get_by_role("dialog", name="Convert starter-image")
+        dialog.get_by_label("Name of the new model").fill("small/er")
+        dialog.get_by_role("button", name="Convert").click()
+        dialog.get_by_role("alert").wait_for()  # a name with a folder in it is refused, and kept to be mended
+        dialog.get_by_label("Name of the new model").fill("smaller")
+        dialog.get_by_role("button", name="Convert").click()
+        dialog.wait_for(state="detached")
+        page.get_by_text("Done:").wait_for(timeout=LONG)
+        assert (shelf.home / "models").rglob("smaller.safetensors")
+        page.get_by_role("option", name="smaller").wait_for()
+
+
+def test_what_cannot_be_had_says_why(browser: Browser, shelf: Server) -> None:
+    with room(browser, shelf) as page:
+        page.get_by_role("button", name="Get a model").click()
+        dialog = page.get_by_role("dialog", name="Get a model")
+        dialog.get_by_label("Which model").fill("https://127.0.0.1:9/model.safetensors")
+        dialog.get_by_role("button", name="Get it").click()
+        page.locator(".toast.error, .wrong:visible").first.wait_for(timeout=LONG)
+
+
+def test_an_empty_library_says_what_to_do(browser: Browser, tmp_path: Path) -> None:
+    with serving(tmp_path / "home") as server, watched_page(browser, server.url) as (page, _):
+        page.goto(link_into(server.home, server.url))
+        page.goto("/library?q=nothing-is-called-so")
+        page.get_by_text("No model is like that.").wait_for()
+        page.get_by_role("button", name="Clear the search").click()
+        page.locator(".card, .nothing").first.wait_for()
+
+
+@pytest.mark.parametrize("width", [360, 768, 1024, 1440])
+def test_nothing_scrolls_sideways(browser: Browser, many: Server, width: int) -> None:
+    with room(browser, many, viewport={"width": width, "height": 800}) as page:
+        page.locator(".card").first.click()
+        page.get_by_role("complementary", name="What it is").wait_for()
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+        wide = page.evaluate(WIDER)
+        assert wide == []

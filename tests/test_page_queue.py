@@ -1,0 +1,214 @@
+"""The room Queue in a real browser: the order of what waits, pausing, cancelling, failures, and a reload."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import httpx
+import pytest
+from browser import chromium, link_into, watched_page
+from door_server import Server, serving
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page
+
+pytestmark = pytest.mark.slow
+PROMPTS = ("a red house", "a blue boat", "a green tent", "a white tower")
+LONG = 90_000  # ms: the worker has to import torch before the first picture
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with chromium() as browser:
+        yield browser
+
+
+class Line:
+    """A server whose queue rests, with four jobs in it."""
+
+    def __init__(self, server: Server) -> None:
+        self.server = server
+        key = json.loads((server.home / "serve.json").read_text())["key"]
+        self.client = httpx.Client(base_url=server.url, headers={"Authorization": f"Bearer {key}"}, timeout=60.0)
+        self.post("/api/queue/pause")
+        for prompt in PROMPTS:
+            self.post("/api/jobs", {"recipe": {"prompt": prompt, "sampling": {"steps": 2}}})
+
+    def post(self, path: str, body: Any = None) -> Any:
+        answer = self.client.post(path, json=body or {})
+        assert answer.status_code in (200, 202), answer.text
+        return answer.json()
+
+    def waiting(self) -> list[str]:
+        """The prompts of what waits, in its order."""
+        answer = self.client.get("/api/jobs", params={"state": ["waiting", "paused"]})
+        return [job["title"] for job in answer.json()["items"]]
+
+
+@pytest.fixture
+def line(tmp_path: Path) -> Iterator[Line]:
+    with serving(tmp_path / "home") as server:
+        line = Line(server)
+        with line.client:
+            yield line
+
+
+@contextmanager
+def room(browser: Browser, line: Line, **options: Any) -> Iterator[Page]:
+    """The room with all that waits."""
+    with watched_page(browser, line.server.url, **options) as (page, watched):
+        watched.allowed.append("404")  # a preview may be gone before it is fetched
+        page.goto(link_into(line.server.home, line.server.url))
+        page.goto("/queue")
+        page.get_by_role("list", name="Waiting").get_by_role("listitem").nth(3).wait_for()
+        yield page
+
+
+@pytest.fixture
+def page(browser: Browser, line: Line) -> Iterator[Page]:
+    with room(browser, line) as page:
+        yield page
+
+
+def row(page: Page, title: str) -> Any:
+    return page.locator(".job", has_text=title)
+
+
+def shown(page: Page) -> list[str]:
+    """The prompts of what waits as the page shows them."""
+    return page.get_by_role("list", name="Waiting").locator(".job-title").all_text_contents()
+
+
+def test_what_waits_is_put_in_order_by_dragging(page: Page, line: Line) -> None:
+    assert shown(page) == list(PROMPTS)
+    grip, goal = row(page, "a white tower").locator(".job-grip"), row(page, "a blue boat").bounding_box()
+    assert goal is not None
+    grip.hover()
+    page.mouse.down()
+    page.mouse.move(goal["x"] + 10, goal["y"] + goal["height"] / 2, steps=6)
+    with page.expect_response("**/move") as moved:
+        page.mouse.up()
+    assert moved.value.ok
+    order = ["a red house", "a white tower", "a blue boat", "a green tent"]
+    assert shown(page) == order
+    assert line.waiting() == order
+    grip = row(page, "a red house").locator(".job-grip")
+    grip.hover()
+    page.mouse.down()
+    page.mouse.move(goal["x"] + 10, goal["y"] + 300, steps=6)
+    page.keyboard.press("Escape")
+    page.mouse.up()
+    assert shown(page) == order, "Escape puts it back"
+    page.reload()
+    row(page, "a green tent").wait_for()
+    assert shown(page) == order
+
+
+def test_what_waits_is_put_in_order_with_the_keyboard(page: Page, line: Line) -> None:
+    row(page, "a green tent").focus()
+    for _ in range(2):
+        with page.expect_response("**/move"):
+            page.keyboard.press("Alt+ArrowUp")
+    assert line.waiting() == ["a green tent", "a red house", "a blue boat", "a white tower"]
+    assert page.evaluate("document.activeElement.textContent").startswith("a green tent"), "the focus goes with it"
+    assert page.locator("#said").text_content() == "a green tent: place 1 of 4"
+    with page.expect_response("**/move"):
+        page.keyboard.press("Alt+ArrowDown")
+    page.keyboard.press("ArrowDown")
+    assert page.evaluate("document.activeElement.textContent").startswith("a blue boat")
+    assert line.waiting()[:2] == ["a red house", "a green tent"]
+
+
+def test_one_is_made_next_by_its_menu(page: Page, line: Line) -> None:
+    row(page, "a white tower").get_by_role("button", name="More").click()
+    with page.expect_response("**/move"):
+        page.get_by_role("menuitem", name="Make it next").click()
+    assert line.waiting()[0] == "a white tower"
+    row(page, "a blue boat").get_by_role("button", name="More").click()
+    with page.expect_response(lambda answer: answer.request.method == "PATCH"):
+        page.get_by_role("menuitemradio", name="High").click()
+    row(page, "a blue boat").get_by_text("Priority: High").wait_for()
+    assert line.waiting()[0] == "a blue boat"
+
+
+def test_what_is_cancelled_can_be_had_again(page: Page, line: Line) -> None:
+    row(page, "a blue boat").get_by_role("button", name="Cancel").click()
+    history = page.get_by_role("list", name="History")
+    history.get_by_text("a blue boat").wait_for()
+    assert line.waiting() == ["a red house", "a green tent", "a white tower"]
+    page.locator(".toast").get_by_role("button", name="Undo").click()
+    page.get_by_role("list", name="Waiting").get_by_text("a blue boat").wait_for()
+    assert line.waiting() == list(PROMPTS), "where it was"
+    row(page, "a red house").focus()
+    page.keyboard.press("Delete")
+    history.get_by_text("a red house").wait_for()
+    assert page.evaluate("document.activeElement.textContent").startswith("a blue boat"), "the next one has the focus"
+
+
+def test_a_job_and_the_whole_line_rest_and_go_on(page: Page, line: Line) -> None:
+    page.get_by_text("The queue rests.").wait_for()
+    row(page, "a red house").focus()
+    page.keyboard.press("p")
+    row(page, "a red house").get_by_text("paused").wait_for()
+    page.locator(".room-bar").get_by_role("button", name="Go on").click()
+    page.get_by_text("The queue rests.").wait_for(state="hidden")
+    history = page.get_by_role("list", name="History")
+    history.get_by_text("a white tower").wait_for(timeout=LONG)
+    assert shown(page) == ["a red house"], "what is paused by itself still rests"
+    history.locator(".job-picture img").first.wait_for()
+    page.reload()
+    history.get_by_text("a white tower").wait_for()
+    row(page, "a red house").get_by_role("button", name="Go on").click()
+    history.get_by_text("a red house").wait_for(timeout=LONG)
+    row(page, "a red house").get_by_role("button", name="See what came of it").click()
+    page.get_by_role("dialog").get_by_role("img", name="a red house").wait_for()
+
+
+def test_a_reload_amid_a_job_keeps_everything(page: Page, line: Line) -> None:
+    slow = line.post("/api/jobs", {"recipe": {"prompt": "a slow one", "count": 4, "sampling": {"steps": 150}}})
+    line.post(
+        f"/api/jobs/{slow['id']}/move", {"before": line.client.get("/api/jobs?state=waiting").json()["items"][0]["id"]}
+    )
+    line.post("/api/queue/resume")
+    running = page.get_by_role("list", name="Running")
+    running.get_by_text("step").wait_for(timeout=LONG)
+    page.reload()
+    running.get_by_text("a slow one").wait_for()
+    running.get_by_text("step").wait_for()
+    running.get_by_text("left").wait_for()
+    assert float(running.locator("progress").evaluate("bar => bar.value")) > 0
+    running.get_by_role("button", name="Cancel").click()
+    page.get_by_role("list", name="History").get_by_text("a slow one").wait_for(timeout=LONG)
+
+
+def test_failures_stay_with_their_reason_and_are_tried_again(page: Page, line: Line) -> None:
+    line.post("/api/models/get", {"reference": "https://127.0.0.1:9/model.safetensors"})
+    line.post("/api/queue/resume")
+    failed = page.locator('.job[data-state="failed"]')
+    failed.wait_for(timeout=LONG)
+    assert failed.locator(".job-why strong").text_content()
+    page.get_by_role("button", name="Failed", exact=True).click()
+    page.get_by_role("list", name="History").get_by_role("listitem").first.wait_for()
+    assert page.get_by_role("list", name="History").get_by_role("listitem").count() == 1
+    with page.expect_response("**/retry") as retried:
+        failed.get_by_role("button", name="Try again").click()
+    assert retried.value.ok
+
+
+def test_an_empty_queue_says_what_it_is_for(browser: Browser, tmp_path: Path) -> None:
+    with serving(tmp_path / "home") as server, watched_page(browser, server.url) as (page, _):
+        page.goto(link_into(server.home, server.url))
+        page.goto("/queue")
+        page.get_by_text("Nothing waits.").wait_for()
+        page.get_by_role("button", name="Make something").click()
+        page.locator(".room-make").wait_for()
+
+
+@pytest.mark.parametrize("width", [360, 900])
+def test_nothing_scrolls_sideways(browser: Browser, line: Line, width: int) -> None:
+    with room(browser, line, viewport={"width": width, "height": 800}) as page:
+        assert page.locator(".queue-page").evaluate("page => page.scrollWidth - page.clientWidth") <= 0

@@ -1,0 +1,154 @@
+"""The room System in a real browser: memory, disk, the log, what can be set, who may come in; and all rooms' words."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import httpx
+import pytest
+from browser import chromium, link_into, watched_page
+from door_server import Server, serving
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page
+
+pytestmark = pytest.mark.slow
+ROOMS = ("library", "gallery", "queue", "system")
+NAMELESS = """
+[...document.querySelectorAll("main button, main input, main select, main textarea")]
+    .filter((element) => !element.getAttribute("aria-label") && !element.textContent.trim() && !element.title)
+    .filter((element) => !element.labels?.[0]?.textContent.trim())
+    .map((element) => element.outerHTML)
+"""
+LONG = 90_000  # ms: the worker has to import torch before the first picture
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with chromium() as browser:
+        yield browser
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    with serving(tmp_path_factory.mktemp("system") / "home") as server:
+        yield server
+
+
+@contextmanager
+def room(browser: Browser, server: Server, **options: Any) -> Iterator[Page]:
+    with watched_page(browser, server.url, **options) as (page, watched):
+        watched.allowed += ["401", "404", "422"]  # a browser says on its console what the tests provoke
+        page.goto(link_into(server.home, server.url))
+        page.goto("/system")
+        page.locator(".device").first.wait_for()
+        yield page
+
+
+@pytest.fixture
+def page(browser: Browser, server: Server) -> Iterator[Page]:
+    with room(browser, server) as page:
+        yield page
+
+
+def post(server: Server, path: str, body: Any) -> Any:
+    key = json.loads((server.home / "serve.json").read_text())["key"]
+    return httpx.post(server.url + path, json=body, headers={"Authorization": f"Bearer {key}"}, timeout=60.0).json()
+
+
+def test_the_memory_of_a_device_shows_its_models(page: Page, server: Server) -> None:
+    post(server, "/api/jobs", {"recipe": {"prompt": "a red house", "sampling": {"steps": 1}}})
+    devices = page.get_by_role("region", name="Devices")
+    devices.get_by_text("starter-image").wait_for(timeout=LONG)
+    bar = devices.get_by_role("img").first
+    assert "starter-image" in (bar.get_attribute("aria-label") or "")
+    pieces = bar.locator(".bytes-piece").evaluate_all(
+        "pieces => pieces.map((piece) => piece.getBoundingClientRect().width)"
+    )
+    assert all(width > 0 for width in pieces)
+    disk = page.get_by_role("region", name="Disk")
+    assert disk.get_by_text("Free").is_visible()
+
+
+def test_the_model_that_is_taken_unless_another_is_named(page: Page, server: Server) -> None:
+    field = page.get_by_role("region", name="Settings").get_by_label("Model")
+    field.wait_for()
+    field.fill("no such model")
+    field.press("Tab")
+    page.get_by_role("region", name="Settings").get_by_role("alert").wait_for()
+    assert field.input_value() == "no such model", "what was typed is kept"
+    field.fill("starter-image")
+    field.press("Tab")
+    page.get_by_text("Model is starter-image now").wait_for()
+
+
+def test_a_users_key_is_shown_once_and_lets_in_until_removed(page: Page, server: Server) -> None:
+    users = page.get_by_role("region", name="Users and keys")
+    users.get_by_role("button", name="Add a user").click()
+    page.get_by_label("Name").fill("ada")
+    page.get_by_role("dialog").get_by_role("button", name="Add a user").click()
+    dialog = page.get_by_role("dialog", name="The key of ada")
+    key = dialog.locator("code").text_content() or ""
+    assert httpx.get(f"{server.url}/api/me", headers={"Authorization": f"Bearer {key}"}).json()["name"] == "ada"
+    dialog.get_by_role("button", name="I have it").click()
+    users.get_by_text("ada").wait_for()
+    assert key not in page.content()
+    users.get_by_role("button", name="Remove: ada").click()
+    page.get_by_role("dialog", name="Remove").get_by_role("button", name="Remove").click()
+    users.get_by_text("ada").wait_for(state="detached")
+    assert httpx.get(f"{server.url}/api/me", headers={"Authorization": f"Bearer {key}"}).status_code == 401
+
+
+def test_the_log_follows_what_happens(page: Page, server: Server) -> None:
+    log = page.get_by_role("region", name="Log").get_by_role("list")
+    log.get_by_role("listitem").first.wait_for()
+    post(server, "/api/nowhere-at-all", {})
+    log.get_by_text("/api/nowhere-at-all").first.wait_for()
+
+
+def test_others_see_no_settings_no_log_and_no_keys(browser: Browser, server: Server) -> None:
+    key = post(server, "/api/users", {"name": "eve", "scopes": ["read", "generate"]})["key"]
+    with watched_page(browser, server.url, extra_http_headers={"Authorization": f"Bearer {key}"}) as (page, _):
+        page.goto("/system")
+        page.get_by_role("region", name="Server").get_by_text("eve").wait_for()
+        for name in ("Settings", "Log", "Users and keys"):
+            assert not page.get_by_role("region", name=name, include_hidden=True).is_visible()
+
+
+def test_signing_out_locks_this_browser_out(browser: Browser, server: Server) -> None:
+    with room(browser, server) as page:
+        page.get_by_role("button", name="Sign out").click()
+        page.get_by_text("You are signed out.").wait_for()
+        assert page.request.get("/api/me").status == 401
+
+
+@pytest.mark.parametrize("name", ROOMS)
+def test_a_room_says_everything_in_both_languages(page: Page, name: str) -> None:
+    told = page.evaluate("async (name) => (await import(`/static/rooms/${name}.js`)).default.words", name)
+    english, chinese = set(told["en"]), set(told["zh"])
+    plain = {
+        key for key in chinese - english if key.startswith("permit.")
+    }  # what the catalog says in English by itself
+    assert english == chinese - plain
+    holes = {key: sorted(part.split("}")[0] for part in text.split("{")[1:]) for key, text in told["en"].items()}
+    for key, wanted in holes.items():
+        assert sorted(part.split("}")[0] for part in told["zh"][key].split("{")[1:]) == wanted, key
+
+
+@pytest.mark.parametrize("name", ROOMS)
+@pytest.mark.parametrize("locale", ["en-US", "zh-CN"])
+def test_a_room_is_whole_on_a_phone(browser: Browser, server: Server, name: str, locale: str) -> None:
+    """At 360 px nothing scrolls sideways, every control has a name, and no word is missing."""
+    with room(browser, server, viewport={"width": 360, "height": 740}, locale=locale) as page:
+        page.goto(f"/{name}")
+        page.locator(f".room-{name} h1, .room-{name} h2").first.wait_for(state="attached")
+        page.wait_for_load_state("load")
+        assert page.evaluate("document.documentElement.scrollWidth") <= 360
+        nameless = page.evaluate(NAMELESS)
+        assert nameless == []
+        assert (
+            page.evaluate(f"[...document.body.innerText.matchAll(/\\\\b{name}\\\\.[a-z.]+\\\\b/g)].map(String)") == []
+        )
