@@ -14,7 +14,12 @@ import pytest
 from native import Api, studio
 from PIL import Image
 
+from bottega.errors import FileError
+from bottega.families import family
+from bottega.library.scan import scan
 from bottega.recipe import Recipe, Sampling
+from bottega.recognisers import all_recognisers
+from bottega.settings import Settings, read_settings, write_setting
 from bottega.workshop import Workshop
 
 
@@ -195,6 +200,15 @@ def test_a_picture_that_unpacks_to_billions_of_pixels_is_refused_before_it_does(
     assert api.refused("POST", "/inputs", bomb, content_type="image/png", x_bottega_upload="1")[0] == 422
 
 
+def test_a_picture_of_too_many_bytes_is_refused_before_it_is_sent(api: Api) -> None:
+    head = (
+        f"POST /api/inputs HTTP/1.1\r\nHost: 127.0.0.1:{api.served.port}\r\nContent-Type: image/png\r\n"
+        f"Authorization: Bearer {api.served.access.machine_key}\r\nX-Bottega-Upload: 1\r\n"
+        f"Content-Length: {(32 << 20) + 1}\r\n\r\n"
+    )
+    assert api.served.raw(head.encode()).startswith(b"HTTP/1.1 413 ")
+
+
 def test_a_form_of_another_site_can_not_send_a_picture(api: Api) -> None:
     assert api("POST", "/inputs", picture(), content_type="image/png").status in (415, 422)
 
@@ -261,8 +275,27 @@ def test_the_server_knows_nothing_of_torch() -> None:
 
 def test_a_default_model_can_be_set(api: Api) -> None:
     shop: Workshop = api.shop
+    before = api.post("/resolve", {"recipe": {"prompt": "x"}})["recipe"]["model"]
+    shop.settings.models.mkdir()
+    family("sd1").toy(shop.settings.models / "toy.safetensors")
+    scan(shop.catalog, [shop.settings.models], all_recognisers())
+    assert api("PATCH", "/settings", {"model": "toy"}).json["model"] == "toy"
+    assert read_settings({"BOTTEGA_HOME": str(shop.settings.home)}).model == "toy"
+    assert api.post("/resolve", {"recipe": {"prompt": "x"}})["recipe"]["model"]["name"] == "toy"
     assert api("PATCH", "/settings", {"model": "starter-image"}).json["model"] == "starter-image"
-    assert 'model = "starter-image"' in shop.settings.file.read_text()
+    assert api.post("/resolve", {"recipe": {"prompt": "x"}})["recipe"]["model"] == before
     assert api.refused("PATCH", "/settings", {"model": "nothing here"})[0] == 404
     for strange in ({"shelves": ["/"]}, {"model": "starter-image", "host": "0.0.0.0"}, {"open_doors": True}, {}):
         assert api.refused("PATCH", "/settings", strange)[0] == 422
+
+
+def test_a_setting_is_written_and_all_else_stays(tmp_path: Path) -> None:
+    settings = Settings(tmp_path / "home")
+    assert write_setting(settings, "model", 'so "called"').model == 'so "called"'
+    settings.file.write_text('# mine\nport = 8000 # here\nmodel = "old"\nshelves = ["/a"]\n')
+    write_setting(settings, "model", "new")
+    assert settings.file.read_text() == '# mine\nport = 8000 # here\nmodel = "new"\nshelves = ["/a"]\n'
+    settings.file.write_text('model = """old\none"""\n')
+    with pytest.raises(FileError, match="change it there"):
+        write_setting(settings, "model", "new")
+    assert settings.file.read_text() == 'model = """old\none"""\n'

@@ -217,10 +217,13 @@ def write_setting(settings: Settings, name: str, value: str) -> Settings:
     line = f"{name} = {json.dumps(value)}"
     after, found = re.subn(rf"(?m)^[ \t]*{name}[ \t]*=.*$", lambda _: line, before, count=1)
     after = after if found else f"{line}\n{before}"
-    if tomllib.loads(after) != {**tomllib.loads(before), name: value}:
-        raise FileError(
-            settings.file, f"{name} stands there in a way that can't be changed from here", "change it there"
-        )
+    try:
+        meant = tomllib.loads(after) == {**tomllib.loads(before), name: value}
+    except tomllib.TOMLDecodeError:
+        meant = False
+    if not meant:
+        what = f"{name} stands there in a way that can't be changed from here"
+        raise FileError(settings.file, what, "change it there")
     settings.home.mkdir(parents=True, exist_ok=True)
     with atomic(settings.file) as file:
         file.write(after.encode())

@@ -17,13 +17,14 @@ from bottega.api.pictures import fetched, is_address
 from bottega.errors import FieldProblem, FileError, InvalidRecipe
 from bottega.formats import media
 from bottega.formats.media import Carried
+from bottega.recipe import Media
 from bottega.settings import Settings
+from bottega.workshop import Workshop
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
 MOST_BYTES = 32 << 20
-_DATA = re.compile(r"data:[\w.+-]*/?[\w.+-]*(?:;[\w.+=-]+)*,", re.IGNORECASE)
 _SPACE = re.compile(r"\s+")
 
 
@@ -40,20 +41,22 @@ class Picture:
         with self._file() as path:
             return media.read(path)
 
-    @property
-    def width(self) -> int:
-        """As the file says it."""
-        return self.carried.width
-
-    @property
-    def height(self) -> int:
-        """As the file says it."""
-        return self.carried.height
+    @cached_property
+    def size(self) -> tuple[int, int]:
+        """Width and height, upright; raises InvalidRecipe for a damaged or too large one."""
+        return self.open().size
 
     def open(self) -> Image:
         """Its pixels, upright, as RGB or RGBA; raises InvalidRecipe for a damaged or too large one."""
         with self._file() as path:
             return media.open_picture(path)
+
+    def keep(self, workshop: Workshop, role: str) -> Media:
+        """Take it in as a picture of recipes; raises InvalidRecipe for a damaged or too large one."""
+        try:
+            return workshop.keep_input(self.content, role)
+        except FileError as error:
+            raise self._refused(error) from None
 
     @contextmanager
     def _file(self) -> Iterator[Path]:
@@ -63,8 +66,10 @@ class Picture:
             try:
                 yield path
             except FileError as error:
-                what = error.what.removeprefix(f"{path}: ")
-                raise InvalidRecipe([FieldProblem(self.field, what, error.remedy)]) from None
+                raise self._refused(error) from None
+
+    def _refused(self, error: FileError) -> InvalidRecipe:
+        return _problem(self.field, error.what.removeprefix(f"{error.path}: "), error.remedy)
 
 
 def picture_of(content: bytes, field: str) -> Picture:
@@ -83,8 +88,7 @@ def picture_from(text: str, field: str, settings: Settings) -> Picture:
     """
     if is_address(text):
         return picture_of(fetched(text, field, settings), field)
-    head = _DATA.match(text)
-    encoded = _SPACE.sub("", text[head.end() :] if head else text)
+    encoded = _SPACE.sub("", text.partition(",")[2] if text[:5].lower() == "data:" else text)
     # Some clients leave the padding out, or use the alphabet of addresses.
     encoded = encoded.rstrip("=").replace("-", "+").replace("_", "/")
     try:

@@ -30,7 +30,10 @@ class Chosen:
     @property
     def knobs(self) -> tuple[Knob, ...]:
         """The family's knobs, as far as this model goes."""
-        return tuple(replace(knob, high=self.limits.get(knob.name, knob.high)) for knob in self.family.knobs)
+        return tuple(
+            replace(knob, high=self.limits[knob.name]) if knob.name in self.limits else knob
+            for knob in self.family.knobs
+        )
 
 
 @dataclass(frozen=True)

@@ -16,13 +16,17 @@ log = logging.getLogger(__name__)
 class Upkeep:
     """Empties the trash of what lies there for `trash_seconds`, and adopts the outputs folder, on a thread of its own.
 
-    `owner_of` is as in `Gallery.adopt`. What goes wrong is logged: nobody waits for it.
+    It begins after `delay` seconds: whoever waits for a server that starts wants a page first. `owner_of` is as in
+    `Gallery.adopt`. What goes wrong is logged: nobody waits for it.
     """
 
-    def __init__(self, gallery: Gallery, trash_seconds: float, owner_of: Callable[[str], str]) -> None:
+    def __init__(
+        self, gallery: Gallery, trash_seconds: float, owner_of: Callable[[str], str], delay: float = 3.0
+    ) -> None:
         self._gallery = gallery
         self._trash_seconds = trash_seconds
         self._owner_of = owner_of
+        self._delay = delay
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="gallery-upkeep", daemon=True)
 
@@ -41,6 +45,8 @@ class Upkeep:
         self.join()
 
     def _run(self) -> None:
+        if self._stop.wait(self._delay):
+            return
         try:
             emptied = self._gallery.empty_trash(self._trash_seconds, told=self._told)
             adopted = self._gallery.adopt(self._gallery.folder, self._told, self._owner_of)

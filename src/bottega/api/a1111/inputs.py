@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from bottega.api.a1111.asked import ImageToImage
 from bottega.api.a1111.translate import Inputs
+from bottega.api.caps import MOST_PIXELS
 from bottega.api.embedded import Picture, picture_from
 from bottega.errors import FieldProblem, InvalidRecipe
 from bottega.formats import media
@@ -33,27 +34,31 @@ def take_inputs(asked: ImageToImage, workshop: Workshop) -> Inputs:
     init = picture_from(asked.init_images[0], "init_images", workshop.settings)
     mask = picture_from(asked.mask, "mask", workshop.settings) if asked.mask else None
     size = (asked.width or 0) // 8 * 8, (asked.height or 0) // 8 * 8
-    fits = mode == JUST_RESIZE or not all(size) or size[0] * init.height == size[1] * init.width
-    whole = init.content if fits else _png(_fitted(init.open(), size, mode))
-    return Inputs(
-        init=workshop.keep_input(whole, "init"),
-        init_size=(init.width, init.height) if fits else size,
-        mask=workshop.keep_input(_mask(mask, asked, None if fits else size, mode), "mask") if mask else None,
-    )
+    # A size that is left out, or refused later on, is no reason to touch the picture.
+    fits = mode == JUST_RESIZE or not _is_allowed(size) or size[0] * init.size[1] == size[1] * init.size[0]
+    if not fits:
+        init = Picture(_png(_fitted(init.open(), size, mode)), init.field)
+    if mask:
+        mask = _plain(mask, asked, None if fits else size, mode)
+    return Inputs(init.keep(workshop, "init"), init.size, mask.keep(workshop, "mask") if mask else None)
 
 
-def _mask(mask: Picture, asked: ImageToImage, size: tuple[int, int] | None, mode: int) -> bytes:
-    """The mask in which white is made anew; its own bytes where they say so already."""
+def _is_allowed(size: tuple[int, int]) -> bool:
+    return min(size) > 0 and size[0] * size[1] <= MOST_PIXELS
+
+
+def _plain(mask: Picture, asked: ImageToImage, size: tuple[int, int] | None, mode: int) -> Picture:
+    """The mask in which white is made anew; the mask itself where it says so already."""
     picture = mask.open()
     alpha = picture.getchannel("A") if picture.mode == "RGBA" else None
     transparent = alpha is not None and alpha.getextrema() != (255, 255)
     if not transparent and not asked.inpainting_mask_invert and size is None:
-        return mask.content
+        return mask
     # A mask that was painted on a transparent ground is meant by where there is paint, whatever its colour.
     grey = alpha.point(lambda value: 255 if value > 128 else 0) if alpha and transparent else picture.convert("L")
     if asked.inpainting_mask_invert:
         grey = grey.point(lambda value: 255 - value)
-    return _png(grey if size is None else _fitted(grey, size, mode))
+    return Picture(_png(grey if size is None else _fitted(grey, size, mode)), mask.field)
 
 
 def _fitted(picture: Image, size: tuple[int, int], mode: int) -> Image:

@@ -38,7 +38,7 @@ def to_edit(pictures: Mapping[str, Sequence[bytes]], workshop: Workshop) -> tupl
             raise _problem("mask", "is nowhere transparent", "make transparent what is to be made anew")
     else:
         mask = image.open()
-    init = workshop.keep_input(image.content, "init")
+    init = image.keep(workshop, "init")
     if (hole := _hole(mask)) is None:
         if given:
             raise _problem("mask", "is nowhere transparent", "make transparent what is to be made anew")
@@ -49,7 +49,7 @@ def to_edit(pictures: Mapping[str, Sequence[bytes]], workshop: Workshop) -> tupl
 def to_vary(pictures: Mapping[str, Sequence[bytes]], workshop: Workshop) -> tuple[tuple[Media, ...], Said]:
     """The picture to start from, kept in the home, and what it carries of how it was made."""
     image = _one(pictures)
-    return (workshop.keep_input(image.content, "init"),), _said(image)
+    return (image.keep(workshop, "init"),), _said(image)
 
 
 def _one(pictures: Mapping[str, Sequence[bytes]]) -> Picture:
