@@ -189,7 +189,7 @@ def test_ten_thousand_models_scroll(page: Page) -> None:
         )
         steps.append(busy(devtools) - before)
         assert page.locator(".card").count() < 120
-    assert sorted(steps)[-3] < 0.05, f"processor seconds of the main thread for two frames: {steps}"
+    assert sorted(steps)[-3] < 0.1, f"processor seconds of the main thread for two frames: {steps}"
     assert scroller.evaluate("element => element.scrollHeight") == high
     scroller.evaluate("(element, top) => { element.scrollTop = top; }", high)
     page.locator(f'.card[aria-posinset="{MANY - 100}"]:not(.is-coming)').wait_for()

@@ -89,7 +89,7 @@ class QueueRoom {
       "alt+down": { text: t("queue.keys.later"), run: onRow((job) => this.nudge(job, 1)) },
       p: { text: t("queue.keys.pause"), run: onRow((job) => this.rest(job)) },
       r: { text: t("queue.keys.retry"), run: onRow((job) => this.retry(job)) },
-      delete: { text: t("queue.keys.cancel"), run: onRow((job) => this.cancel(job)) },
+      delete: { text: t("queue.keys.cancel"), run: onRow((job) => (OVER.includes(job.state) ? false : this.cancel(job))) },
       up: { run: (event) => this.walk(event, -1) },
       down: { run: (event) => this.walk(event, 1) },
     });
@@ -540,7 +540,6 @@ class QueueRoom {
   }
 
   async cancel(job) {
-    if (OVER.includes(job.state)) return false;
     const waited = job.state !== "running";
     const row = this.rows.get(job.id);
     const next = row?.contains(document.activeElement) && (row.nextElementSibling ?? row.previousElementSibling);
