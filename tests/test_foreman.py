@@ -286,11 +286,11 @@ def test_a_queue_that_can_not_be_written_for_a_while_loses_nothing(shop: Shop, m
     monkeypatch.setattr(foremen, "RETRY_EVERY", 0.05)
     finish, tried = shop.queue.finish, []
 
-    def full(id: str, *more: Any) -> Job:
+    def full(id: str, *more: Any, **said: Any) -> Job:
         tried.append(id)
         if len(tried) < 4:
             raise SaveError("the disk is full")
-        return finish(id, *more)
+        return finish(id, *more, **said)
 
     monkeypatch.setattr(shop.queue, "finish", full)
     id, next = shop.put(), shop.put()

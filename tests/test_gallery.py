@@ -27,7 +27,7 @@ from PIL import Image
 
 from bottega.errors import FileError, FormatError, Interrupted
 from bottega.formats.media import encode
-from bottega.gallery import Adopted, BadCursor, Gallery, GalleryError, UnknownOutput, Upkeep
+from bottega.gallery import Adopted, BadCursor, Gallery, GalleryError, UnknownOutput, Upkeep, rows
 from bottega.gallery.export import safe_name
 from bottega.gallery.thumbnails import Thumbnails
 from bottega.recipe import Ref
@@ -88,6 +88,24 @@ def test_what_is_made_in_one_moment_has_an_order(gallery: Gallery, folder: Path)
     assert ids(gallery) == ["j-2", "j-1", "j-0"]
     assert [output.id for output in gallery.of_job("j")] == ["j-0", "j-1", "j-2"]
     assert gallery.output("j-0").created == NOON + 5
+
+
+def test_any_number_of_outputs_may_be_of_one_moment(gallery: Gallery, folder: Path) -> None:
+    told = write_output(folder, id="j-0", at=5)
+    with gallery._store.writing() as connection:
+        looked = 0
+
+        def count(statement: str) -> None:
+            nonlocal looked
+            looked += "FROM outputs WHERE id" in statement
+
+        connection.set_trace_callback(count)
+        for number in range(400):
+            rows.put(connection, folder, replace(told, id=f"j-{number}", path=folder / f"{number}.png"))
+        connection.set_trace_callback(None)
+    assert looked < 400 * 40  # and not the square of it
+    assert gallery.outputs().total == 400
+    assert ids(gallery, limit=3) == ["j-399", "j-398", "j-397"]
 
 
 # --- pages -----------------------------------------------------------------------------------------------------------
@@ -356,9 +374,12 @@ def test_files_that_nobody_told_of_are_taken_in(gallery: Gallery, folder: Path) 
     (folder / ".hidden.png").write_bytes(ours.path.read_bytes())
     (folder / "link.png").symlink_to(ours.path)
     seen: list[tuple[int, int]] = []
+    long = write_output(folder, recipe_of("a fox"), id=f"{'x' * 200}-0")
     report = gallery.adopt(folder, lambda *told: seen.append(told), lambda job: "bob" if job else "ann")
-    assert report == Adopted(files=6, new=3)
-    assert seen[-1] == (5, 5)
+    assert report == Adopted(files=7, new=4)
+    assert seen[-1] == (6, 6)
+    assert all(len(id) <= 80 for id in ids(gallery))
+    assert gallery.outputs(text="fox").items[0].path == long.path
 
     boat, tower, ink = (gallery.outputs(text=word).items[0] for word in ("boat", "tower", "ink"))
     assert boat == replace(ours, id=boat.id, job="", index=0, seconds=0, created=boat.created)
@@ -368,7 +389,7 @@ def test_files_that_nobody_told_of_are_taken_in(gallery: Gallery, folder: Path) 
     assert ids(gallery, field={"sampler": "Euler a"}, text="ink") == [ink.id]
     assert json.loads(ink.recipe)["sampling"]["steps"] == 20
 
-    assert gallery.adopt(folder, lambda *told: seen.append(told)) == Adopted(files=6)
+    assert gallery.adopt(folder, lambda *told: seen.append(told)) == Adopted(files=7)
     assert seen[-1] == (0, 0)  # nothing had to be read
 
 

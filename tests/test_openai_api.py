@@ -7,6 +7,7 @@ import json
 import threading
 from collections.abc import Iterator
 from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -16,11 +17,14 @@ from PIL import Image
 
 from bottega.api.access.accounts import Accounts
 from bottega.api.errors import response
+from bottega.api.models import ids
 from bottega.api.openai.asked import Making
 from bottega.api.openai.translate import draft
 from bottega.api.waiting import failure
 from bottega.errors import InvalidRecipe
 from bottega.jobs.job import Job
+from bottega.library.disk import Stamp
+from bottega.library.entry import Entry
 from bottega.recipe import Media, Recipe, Ref
 from bottega.settings import Settings
 
@@ -71,6 +75,13 @@ def test_all_problems_are_told_at_once() -> None:
     with pytest.raises(InvalidRecipe) as refused:
         draft(Making(prompt=" ", size="big", background="transparent", loras=[{}]), named)
     assert {problem.field for problem in refused.value.problems} == {"prompt", "size", "background", "loras"}
+
+
+def test_models_that_share_a_name_are_told_apart_by_their_places() -> None:
+    shelf = Path("shelf")
+    names = ("a/same.safetensors", "b/same.safetensors", "other.safetensors")
+    entries = [Entry(shelf / name, shelf, Stamp(1, 2, 3)) for name in names]
+    assert list(ids(entries)) == ["a/same.safetensors", "b/same.safetensors", "other"]
 
 
 @pytest.mark.parametrize(("name", "status"), [("OutOfMemory", 507), ("BrokenPicture", 500), ("WorkerCrashed", 500)])

@@ -15,6 +15,7 @@ from door_server import Server, serving
 from PIL import Image, ImageChops
 from PIL.PngImagePlugin import PngInfo
 
+from bottega.families.sd1 import family as sd1
 from bottega.formats import safetensors
 
 if TYPE_CHECKING:
@@ -181,6 +182,49 @@ def test_everything_is_kept_when_the_page_is_loaded_again_in_the_middle(page: Pa
     page.locator('.stage-picture[src*="/preview"]').wait_for(timeout=LONG)
     shown(page).wait_for(timeout=LONG)
     page.get_by_text("seed 5", exact=True).wait_for()
+
+
+def test_a_job_that_fails_says_why_and_can_be_tried_again(seen: tuple[Page, Watched], server: Server) -> None:
+    page, watched = seen
+    watched.allowed += ["404", "422"]
+    doomed = sd1.toy(server.home / "models" / "doomed.safetensors")
+    scan(page)
+    page.get_by_role("button", name=re.compile("^Model: ")).click()
+    page.get_by_role("option", name="doomed").click()
+    ask(page, HOUSE, steps=150)
+    for _ in range(2):
+        make(page)
+    open_jobs(page).nth(1).wait_for()
+    page.locator(".recent .is-running").wait_for(timeout=LONG)
+    doomed.unlink()
+    page.keyboard.press("Escape")
+    failure = page.locator(".failure")
+    failure.wait_for(timeout=LONG)
+    assert "doomed" in failure.inner_text()
+    page.locator(".recent .is-failed").first.wait_for()
+    failure.get_by_role("button", name="Try again").click()
+    page.get_by_text(re.compile("no model|doomed")).first.wait_for()
+    page.evaluate("localStorage.clear()")
+
+
+def scan(page: Page) -> None:
+    """Have the shelves looked through, and wait for it."""
+    # The events of a job end when it does.
+    page.evaluate(
+        """async () => {
+          const headers = { "Content-Type": "application/json" };
+          const job = await (await fetch("/api/models/scan", { method: "POST", headers, body: "{}" })).json();
+          await (await fetch(`/api/jobs/${job.id}/events`)).text();
+        }"""
+    )
+
+
+def test_a_seed_of_64_bits_keeps_all_its_digits(page: Page) -> None:
+    make_one(page, HOUSE, seed=2**62 + 1, steps=4)
+    page.get_by_text(f"seed {2**62 + 1}", exact=True).wait_for()
+    page.reload()
+    page.get_by_text(f"seed {2**62 + 1}", exact=True).wait_for()
+    assert page.get_by_label("Seed", exact=True).input_value() == str(2**62 + 1)
 
 
 # ---------------------------------------------------------------------------------------------------------- prompt

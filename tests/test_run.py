@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import torch
 from conftest import pixels
 from PIL import Image
 
-from bottega.engine.run import Work, run
+from bottega.engine.run import Part, Work, run, run_together
 from bottega.engine.save import Destination
 from bottega.errors import BrokenPicture, OutOfMemory
 from bottega.events import Done, Event, Failed, Made, Note, Started
@@ -187,3 +188,65 @@ def test_jobs_that_write_into_one_folder_at_once_overwrite_nothing(tmp_path: Pat
         events = [event for job in pool.map(list, jobs) for event in job]
     paths = {event.path for event in events if isinstance(event, Made)}
     assert len(paths) == len(list(tmp_path.iterdir())) == 20
+
+
+# --- memory that runs out, and several jobs at once ------------------------------------------------------------------
+
+
+def test_a_batch_that_does_not_fit_is_made_one_by_one(tmp_path: Path) -> None:
+    tried, freed = [], []
+
+    def make(pipe: Any, batch: Sequence[Recipe], inputs: Any, emit: Emit) -> list[Image.Image | BrokenPicture]:
+        tried.append(len(batch))
+        if len(batch) > 1:
+            raise MemoryError
+        return gradient(pipe, batch, inputs, emit)
+
+    told = replace(work(make, tmp_path, count=3, batch=3), free=lambda: bool(freed.append(1)))
+    assert kinds(list(run(told))) == [Started, Note, Made, Made, Made, Done]
+    assert tried == [3, 1, 1, 1] and freed == [1]
+
+
+def test_one_picture_is_tried_once_more_with_what_can_be_freed(tmp_path: Path) -> None:
+    held = [True]
+
+    def make(pipe: Any, batch: Sequence[Recipe], inputs: Any, emit: Emit) -> list[Image.Image | BrokenPicture]:
+        if held:
+            raise RuntimeError("CUDA out of memory")
+        return gradient(pipe, batch, inputs, emit)
+
+    assert kinds(list(run(replace(work(make, tmp_path), free=lambda: held.pop())))) == [Started, Made, Done]
+    held.append(True)
+    with pytest.raises(OutOfMemory):
+        list(run(replace(work(make, tmp_path), free=lambda: False)))
+
+
+def test_a_large_picture_is_decoded_in_tiles_then_and_its_recipe_says_so(tmp_path: Path) -> None:
+    def make(pipe: Any, batch: Sequence[Recipe], inputs: Any, emit: Emit) -> list[Image.Image | BrokenPicture]:
+        if batch[0].knobs["vae_tiling"] == "off":
+            raise MemoryError
+        return gradient(pipe, batch, inputs, emit)
+
+    told = work(make, tmp_path)
+    knobs = {**told.recipe.knobs, "vae_tiling": "off"}
+    recipe = told.recipe.changed(size=Size(width=1024, height=64), knobs=knobs)
+    events = list(run(replace(told, recipe=recipe)))
+    assert kinds(events) == [Started, Note, Made, Done]
+    (made,) = (event for event in events if isinstance(event, Made))
+    assert carried(made).knobs["vae_tiling"] == "on" and carried(made).digest == made.digest
+
+
+def test_a_broken_picture_of_one_job_changes_none_that_is_made_with_it(tmp_path: Path) -> None:
+    def make(pipe: Any, batch: Sequence[Recipe], inputs: Any, emit: Emit) -> list[Image.Image | BrokenPicture]:
+        made = gradient(pipe, batch, inputs, emit)
+        breaks = [pipe == "bfloat16" and recipe.sampling.seed == 3 for recipe in batch]
+        return [BrokenPicture("no number") if broken else each for broken, each in zip(breaks, made, strict=True)]
+
+    told = work(make, tmp_path / "a", count=3, batch=2)
+    other = told.recipe.changed(sampling=told.recipe.sampling.model_copy(update={"seed": 10}), count=3)
+    said = list(run_together(replace(told, others=(Part(other, Destination(tmp_path / "b")),))))
+    by_part = [[event for which, event in said if part in which] for part in (0, 1)]
+    assert kinds(by_part[0]) == [Started, Note, Made, Made, Made, Done]
+    assert kinds(by_part[1]) == [Started, Made, Made, Made, Done]
+    precisions = [[carried(event).knobs["precision"] for event in told if isinstance(event, Made)] for told in by_part]
+    assert precisions == [["float32", "bfloat16", "float32"], ["bfloat16"] * 3]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 
@@ -12,7 +12,8 @@ class Event:
 
     def to_json(self) -> dict[str, Any]:
         """The event as plain data, its kind under `event`."""
-        return {"event": type(self).__name__.lower(), **asdict(self)}
+        told = {entry.name: getattr(self, entry.name) for entry in fields(self)}
+        return {"event": type(self).__name__.lower(), **told}
 
 
 @dataclass(frozen=True, slots=True)

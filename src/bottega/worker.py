@@ -32,7 +32,7 @@ STEP_WITHIN = 1800.0  # seconds that one step may take while the processor is bu
 STEP_EVERY = 0.1  # seconds between two Steps that are told
 PREVIEW_EVERY = 0.5  # seconds between two rough pictures
 
-PATIENT = ("begin", "load", "get")  # phases in which a worker may wait for a disk or a site
+PATIENT = ("load", "get")  # phases in which a worker may wait for a disk or a site
 
 
 class Life:

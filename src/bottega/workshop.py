@@ -38,6 +38,7 @@ from bottega.workbench import BATCH, Workbench
 if TYPE_CHECKING:
     from bottega.library import Catalog
 
+FRESH = 0.5  # seconds for which it is remembered how much memory is free
 HELLO_WITHIN = 180.0  # seconds that a first recipe waits for the worker to tell of its device
 
 
@@ -98,6 +99,7 @@ class Workshop:
         self._facts_told = threading.Event()
         if self._facts is not None:
             self._facts_told.set()
+        self._free_at = 0.0
         self._benches = threading.local()
 
     def start(self) -> None:
@@ -139,10 +141,14 @@ class Workshop:
             why = self.foreman.unable(MAKE)
             raise NoDevice(f"the worker did not start{f': {why}' if why else ''}", f"see {self.settings.logs}")
         assert self._facts is not None
-        state = self.foreman.state(MAKE)
-        on_cpu = not self._facts.device.startswith("cuda")
-        free = available_memory() if on_cpu else int(state.get("free", self._facts.free))
-        return replace(self._facts, free=free + sum(model["bytes"] for model in state.get("models", ())))
+        now = time.monotonic()
+        if now - self._free_at > FRESH:
+            state = self.foreman.state(MAKE)
+            on_cpu = not self._facts.device.startswith("cuda")
+            free = available_memory() if on_cpu else int(state.get("free", self._facts.free))
+            free += sum(model["bytes"] for model in state.get("models", ()))
+            self._free_at, self._facts = now, replace(self._facts, free=free)
+        return self._facts
 
     def resolve(self, draft: Recipe) -> Recipe:
         """The recipe that says everything, just as a Workbench on this machine resolves it; raises what that raises."""
@@ -389,7 +395,7 @@ class Workshop:
 
     def _keep_facts(self, lane: str, told: Mapping[str, Any]) -> None:
         """Remember what a worker tells of its device, for the next start too."""
-        self._facts = facts_from(told)
+        self._facts, self._free_at = facts_from(told), 0.0
         self._facts_told.set()
         # Where it can't be written, the next start has to wait for its worker.
         with suppress(BottegaError), atomic(self._facts_file) as file:

@@ -25,6 +25,8 @@ BENCHES = {
     "pickles": "how long a 2 GB checkpoint pickle takes to become usable tensors, against torch.load",
     "fuzz": "whether mutated files (--mutations) crash anything",
     "shelves": "how long so many model files (--models) take to scan, again, and to search",
+    "faults": "whether kills of server and worker (--kills) lose anything of many clients' (--clients) jobs (--jobs)",
+    "serve": "what serving costs: rate beside the engine's own, processor time, latency, memory (--jobs, --clients)",
     "convert": "how long converting and merging a 2 GB checkpoint takes beside copying it, and in how much memory",
     "gallery": "how long so many outputs (--outputs) take to open, to page through and to search",
     "requests": "whether so many requests (--count) make a server fail, or touch anything outside its home",
@@ -40,6 +42,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--mutations", type=int, default=20_000, metavar="N", help="how many files fuzz reads (20000)")
     parser.add_argument("--models", type=int, default=10_000, metavar="N", help="how many files shelves has (10000)")
     parser.add_argument("--outputs", type=int, default=100_000, metavar="N", help="how many gallery has (100000)")
+    parser.add_argument("--jobs", type=int, default=1000, metavar="N", help="how many jobs faults and serve do (1000)")
+    parser.add_argument("--clients", type=int, default=50, metavar="N", help="how many ask for them at once (50)")
+    parser.add_argument(
+        "--kills", type=int, default=200, metavar="N", help="how often faults kills the server, and the worker (200)"
+    )
     parser.add_argument("--count", type=int, default=10_000, metavar="N", help="how many requests are sent (10000)")
     parser.add_argument("--json", action="store_true", help="print one JSON document")
     parser.add_argument("--out", type=Path, metavar="FILE", help="also write the JSON here, and a page (.md) beside it")

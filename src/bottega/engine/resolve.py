@@ -30,7 +30,10 @@ class Chosen:
     @property
     def knobs(self) -> tuple[Knob, ...]:
         """The family's knobs, as far as this model goes."""
-        return tuple(replace(knob, high=self.limits.get(knob.name, knob.high)) for knob in self.family.knobs)
+        return tuple(
+            replace(knob, high=self.limits[knob.name]) if knob.name in self.limits else knob
+            for knob in self.family.knobs
+        )
 
 
 @dataclass(frozen=True)
@@ -65,7 +68,8 @@ def _filled(draft: Recipe, model: Chosen, device: Device, input_size: tuple[int,
     seed = told.seed
     size = draft.size or _size(defaults["size"], input_size)
     return draft.changed(
-        model=Ref(name=model.name, sha256=model.sha256),
+        # A name that is no valid Unicode could be written into no picture; it is the hash that finds the model again.
+        model=Ref(name=model.name.encode(errors="replace").decode(), sha256=model.sha256),
         sampling=Sampling(
             sampler=sampler.name if sampler else sampler_name,
             schedule=schedule.name if schedule else told.schedule,

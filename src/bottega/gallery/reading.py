@@ -22,7 +22,7 @@ from bottega.gallery.output import Output
 from bottega.recipe import Recipe, read_recipe
 
 # A job's outputs have its id and their number in it as their name; no other name has so long a first part.
-_OF_JOB = re.compile(r"([0-9A-Za-z_-]{16,128})-(\d{1,6})")
+_OF_JOB = re.compile(r"([0-9A-Za-z_-]{16,64})-(\d{1,6})")
 _LARGEST_SEED = 2**63 - 1
 
 

@@ -28,6 +28,8 @@ _YES_OR_NO = (20, 23, 24)
 
 Stamp = tuple[int, int]
 
+_NEAR = 32
+_SECOND = 1_000_000
 LAST = 9e12  # seconds: what is later than any output, and as microseconds still one of SQLite's numbers
 
 
@@ -126,10 +128,16 @@ def time_number(seconds: float) -> int:
 
 
 def _free(connection: sqlite3.Connection, number: int) -> int:
-    """The first number from this one on that nothing has."""
-    while connection.execute("SELECT 1 FROM outputs WHERE id = ?", (number,)).fetchone():
-        number += 1
-    return number
+    """A number that nothing has: this one, or one of the next.
+
+    Files that came out of an archive may all be of one moment; they are not to be counted through again for each.
+    """
+    for near in range(number, number + _NEAR):
+        if not connection.execute("SELECT 1 FROM outputs WHERE id = ?", (near,)).fetchone():
+            return near
+    query = "SELECT max(id) FROM outputs WHERE id >= ? AND id < ?"
+    ((last,),) = connection.execute(query, (number, number + _SECOND)).fetchall()
+    return _free(connection, int(last) + 1)
 
 
 def kept(connection: sqlite3.Connection, table: str, name: str) -> int:

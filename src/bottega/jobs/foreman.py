@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO, cast
@@ -69,6 +69,7 @@ class _Working:
     longest: float = 0.0  # the longest that one step of it took
     stop_by: float | None = None
     failed: Failed | None = None  # why an output of it could not be kept
+    said: list[Any] = field(default_factory=list)  # what is about to be written down
 
 
 Listener = Callable[[Numbered | Preview], None]
@@ -203,6 +204,8 @@ class Lane:
         self._start_at = 0.0
         self._stop_by: float | None = None
         self._retry_at: float | None = None  # when to go on after something went wrong here
+        self._look_at = 0.0  # when to look at the worker's memory again
+        self._leased: list[Job] = []  # what is to be given next
         self._owed: dict[str, Callable[[], object]] = {}  # what is still to be written down of jobs that are over
         self._kills = 0
         self.state: dict[str, Any] = {}
@@ -250,7 +253,7 @@ class Lane:
             if self._stop_by is not None and self._process is None:
                 return
             try:
-                what, told = self._inbox.get(timeout=self._patience())
+                what, told = self._inbox.get_nowait() if self._inbox.qsize() else self._wait()
             except queues.Empty:
                 continue
             try:
@@ -258,6 +261,20 @@ class Lane:
             except Exception as error:
                 self._complain(error)
                 self._retry_at = time.monotonic() + RETRY_EVERY
+
+    def _wait(self) -> tuple[str, Any]:
+        """What comes next; until it does there is time to write down what was said."""
+        for working in self._working.values():
+            self._record(working)
+        return self._inbox.get(timeout=self._patience())
+
+    def _record(self, working: _Working) -> None:
+        said, working.said = working.said, []
+        try:
+            if said:
+                self.foreman.queue.record(working.job.id, said)
+        except BottegaError as error:  # no job fails for want of a word about it
+            log.error("%s: %s", self.name, error)
 
     def _complain(self, error: Exception) -> None:
         if isinstance(error, BottegaError):
@@ -275,7 +292,7 @@ class Lane:
         elif not self._ready:
             moments.append(self._since + self.foreman.limits.start)
         elif self._working:
-            moments += [now + self.foreman.limits.watch, *(each.stop_by for each in self._working.values())]
+            moments += [max(now, self._look_at), *(each.stop_by for each in self._working.values())]
         elif self.name == LIBRARY:
             moments.append(self._since + self.foreman.limits.idle)
         due = [moment for moment in moments if moment is not None]
@@ -333,6 +350,9 @@ class Lane:
             self._process.terminate()
             self._term_at = now + limits.leave
             return
+        if now < self._look_at:
+            return
+        self._look_at = now + limits.watch
         taken = resident(self._process.pid)
         if (limits.memory and taken > limits.memory) or _memory_is_short(limits.spare, taken):
             self._full = True
@@ -369,7 +389,7 @@ class Lane:
         """Give the worker what is next; whether there was anything."""
         assert self._pipe is not None
         foreman, given = self.foreman, []
-        leased = foreman.queue.lease(self.name, self._who, most=foreman.together(self.name))
+        leased, self._leased = self._leased or self._lease(), []
         for leased_job in leased:
             try:
                 job = foreman.ready(leased_job)
@@ -416,7 +436,7 @@ class Lane:
             self._pipe.send({"do": "cancel", "job": id})
 
     def _hear(self, message: Mapping[str, Any]) -> None:
-        queue, say = self.foreman.queue, message["say"]
+        say = message["say"]
         self._heard_at = now = time.monotonic()
         if say == "hello":
             self._ready, self._since, self._crashes, self.unable = True, now, 0, None
@@ -437,16 +457,16 @@ class Lane:
             return
         working.longest, working.last = max(working.longest, now - working.last), now
         job = working.job
+        if say != "done":  # which is written down together with what comes before it
+            self._record(working)
         if say == "event":
-            try:
-                queue.record(job.id, [_event(message["event"])])
-            except BottegaError as error:  # no job fails for want of a word about it
-                log.error("%s: %s", self.name, error)
+            working.said.append(_event(message["event"]))
+            self._record(working)
         elif say == "preview":
             self.foreman.show(job, base64.b64decode(message["png"]))
         elif say == "made":
             try:
-                queue.record(job.id, [self.foreman.on_made(job, message)])
+                working.said.append(self.foreman.on_made(job, message))
             except BottegaError as error:
                 working.failed = Failed(type(error).__name__, error.what, error.remedy)
         else:
@@ -459,7 +479,7 @@ class Lane:
         if working.failed is not None:
             self._owe(id, partial(queue.fail, id, working.failed))
         elif say == "done":
-            self._owe(id, partial(queue.finish, id, _outcome(message)))
+            self._owe(id, partial(self._finish, id, _outcome(message), working.said))
         elif say == "failed":
             self._owe(id, partial(queue.fail, id, Failed(message["error"], message["what"], message["remedy"])))
         elif working.stop_by is not None:
@@ -467,6 +487,16 @@ class Lane:
         else:
             why = "the server was stopped" if self._stop_by is not None else "one that was made with it was stopped"
             self._owe(id, partial(queue.requeue, id, why, counts=False))
+
+    def _finish(self, id: str, outcome: Done | Result, said: Sequence[Any]) -> None:
+        """A job is done; what is next is taken in the same breath, so that there is one write less to wait for."""
+        with self.foreman.queue.at_once():
+            self.foreman.queue.finish(id, outcome, told=said)
+            leased = [] if self._working or self._stop_by is not None else self._lease()
+        self._leased += leased
+
+    def _lease(self) -> list[Job]:
+        return self.foreman.queue.lease(self.name, self._who, most=self.foreman.together(self.name))
 
     # --- the end of a worker
 
@@ -502,6 +532,9 @@ class Lane:
         queue, full, self._full = self.foreman.queue, self._full, False
         counts = not (outside or self._stop_by is not None)
         hands, self._working = self._working, {}
+        for job in self._leased:
+            self._owed[job.id] = partial(queue.requeue, job.id, why, counts=False)
+        self._leased = []
         for id, working in hands.items():
             if working.stop_by is not None:
                 self._owed[id] = partial(queue.cancelled, id)

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
-from bottega.events import Cancelled, Changed, Done, Event, Failed, Made, Queued, Result, Retried, Started, Step
+from bottega.events import Cancelled, Changed, Done, Event, Failed, Made, Note, Queued, Result, Retried, Started, Step
 from bottega.formats.database import Schema, connect, explained, prepare
 from bottega.jobs.job import (
     CANCELLED,
@@ -37,8 +37,9 @@ from bottega.jobs.job import (
 MOST_WAITING = 1000
 MOST_ATTEMPTS = 3
 KEEP = 20_000  # ended jobs that are remembered, with their events
-FLUSH_EVERY = 0.25  # seconds that a Step may wait to be written down
-GAP = 10_000  # numbers that are left out at every start: Steps told before a crash may have had them
+BUFFERED = (Started, Step, Note)  # events that may be lost in a crash: the job is begun anew then
+FLUSH_EVERY = 0.25  # seconds that these may wait to be written down, while more of them come
+GAP = 10_000  # numbers that are left out at every start: what was lost in a crash may have had them
 _TABLES = """
 CREATE TABLE jobs (
     seq INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL UNIQUE, kind TEXT NOT NULL, lane TEXT NOT NULL,
@@ -155,7 +156,7 @@ class Queue:
         self._reading = threading.Lock()
         self._listeners: list[Listener] = []
         self._told: list[Numbered] = []  # within a transaction: heard once it is committed
-        self._steps: list[Numbered] = []  # not written down yet
+        self._buffer: list[Numbered] = []  # not written down yet
         self._paces: dict[str, _Pace] = {}  # of the jobs that run
         self._flushed = 0.0
         self._ended = 0
@@ -495,22 +496,22 @@ class Queue:
             return 0 if self._fact("paused", "") == "1" else int(self._write.execute(query, (lane,)).fetchone()[0])
 
     def record(self, id: str, events: Iterable[Event]) -> None:
-        """Keep what a running job tells of; Steps are heard at once and written down within FLUSH_EVERY seconds."""
+        """Keep what a running job tells of; what is BUFFERED is heard at once and written down a little later."""
         with self._lock:
             owner = self._job(self._write, id).owner
             pace = self._paces.setdefault(id, _Pace())
             for event in events:
                 pace.hear(event, self._clock())
-                if isinstance(event, Step):
+                if isinstance(event, BUFFERED):
                     self._number += 1
                     told = Numbered(self._number, id, owner, self._clock(), event.to_json())
-                    self._steps.append(told)
+                    self._buffer.append(told)
                     for listener in self._listeners:
                         listener(told)
                 else:
                     with self._transaction():
                         self._say(id, owner, event)
-            if self._steps and time.monotonic() - self._flushed > FLUSH_EVERY:
+            if self._buffer and time.monotonic() - self._flushed > FLUSH_EVERY:
                 self._flush()
 
     def settle(self, id: str, request: Mapping[str, Any], digest: str, alike: str = "") -> None:
@@ -520,11 +521,24 @@ class Queue:
                 "UPDATE jobs SET request = ?, digest = ?, alike = ? WHERE id = ?", (_dump(request), digest, alike, id)
             )
 
-    def finish(self, id: str, event: Done | Result, result: Any = None) -> Job:
-        """A job is done, with this result or that of the event; what waited for it may begin."""
+    @contextmanager
+    def at_once(self) -> Iterator[None]:
+        """Write down all that is done in the block together, or nothing of it; it is heard when it is on disk."""
+        with self._lock, self._transaction():
+            yield
+
+    def finish(self, id: str, event: Done | Result, result: Any = None, told: Iterable[Event] = ()) -> Job:
+        """A job is done, with this result or that of the event; what waited for it may begin.
+
+        `told` are the last things that it had to say.
+        """
+        with self._lock:
+            self._forget_steps(id)
         with self._lock, self._transaction():
             job = self._job(self._write, id)
             if not job.over:
+                for each in told:
+                    self._say(id, job.owner, each)
                 self._end(job, DONE, event, event.data if isinstance(event, Result) else result)
             return self._job(self._write, id)
 
@@ -575,7 +589,7 @@ class Queue:
             return [(_job_of(rest), worker or "") for worker, *rest in rows]
 
     def flush(self) -> None:
-        """Write down the Steps that were only told so far."""
+        """Write down what was only told so far."""
         with self._lock:
             self._flush()
 
@@ -585,7 +599,6 @@ class Queue:
         """The last thing that happens to a job; Steps of it are no longer of use to anybody."""
         error = _dump(_without_kind(event.to_json())) if isinstance(event, Failed) else None
         self._paces.pop(job.id, None)
-        self._steps = [told for told in self._steps if told.job != job.id]
         self._write.execute("DELETE FROM events WHERE job = ? AND kind = 'step'", (job.id,))
         self._write.execute(
             "UPDATE jobs SET state = ?, ended = ?, error = ?, result = ?, cancelling = 0, "
@@ -606,6 +619,10 @@ class Queue:
                 self._end(follower, FAILED, Failed("DependencyFailed", what + why, "retry that one, then this one"))
         if self._ended > self.keep + self.keep // 40:  # not one by one
             self._prune()
+
+    def _forget_steps(self, id: str) -> None:
+        """Steps that are not written down by the end of their job need not be."""
+        self._buffer = [told for told in self._buffer if told.job != id or told.event["event"] != "step"]
 
     def _prune(self) -> None:
         """Forget the oldest of the jobs that have ended, beyond those that are kept."""
@@ -634,13 +651,13 @@ class Queue:
         )
 
     def _flush(self) -> None:
-        if not self._steps:
+        if not self._buffer:
             return
         with self._transaction():
             pass  # a transaction writes them down first
 
-    def _write_steps(self) -> None:
-        for told in self._steps:
+    def _write_buffer(self) -> None:
+        for told in self._buffer:
             self._put(told)
 
     @contextmanager
@@ -649,20 +666,20 @@ class Queue:
         if self._write.in_transaction:
             yield
             return
-        steps = self._steps
+        buffer = self._buffer
         with explained(self.path, SCHEMA):
             try:
                 self._write.execute("BEGIN IMMEDIATE")
-                self._write_steps()
+                self._write_buffer()
                 yield
                 self._write.execute("COMMIT")
             except BaseException:
                 self._told = []
-                self._steps = steps
+                self._buffer = buffer
                 if self._write.in_transaction:
                     self._write.execute("ROLLBACK")
                 raise
-        self._steps = []
+        self._buffer = []
         self._flushed = time.monotonic()
         told, self._told = self._told, []
         for each in told:

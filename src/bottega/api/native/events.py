@@ -30,7 +30,7 @@ After = Annotated[int | None, Query(ge=0, le=LAST, description="only what happen
 LastEventId = Annotated[
     str | None, Header(alias="Last-Event-ID", description="the same; a browser sends it by itself when it comes back")
 ]
-ENDS = ("done", "failed", "cancelled")
+ENDS = ("done", "result", "failed", "cancelled")
 _STREAM: Any = {
     200: {
         "content": {"text/event-stream": {"schema": {"type": "string"}}},

@@ -1,5 +1,7 @@
 // Speaks the public API: JSON in and out, errors as one class that says what happened, to which field, what to do next.
 
+import { parse, write } from "./exact.js";
+
 /** What the server, or the way to it, refused. `problems` are `{field, what, remedy}`, for the fields they belong to. */
 export class ApiError extends Error {
   constructor(status, told) {
@@ -53,11 +55,11 @@ async function ask(method, path, { body, headers = {}, signal, parameters } = {}
     }
     throw new ApiError(answer.status, told);
   }
-  return json ? answer.json() : answer.blob();
+  return json ? parse(await answer.text()) : answer.blob();
 }
 
 const asJson = (body, options) => ({
-  ...options, body: JSON.stringify(body ?? {}), headers: { "Content-Type": "application/json", ...(options?.headers || {}) },
+  ...options, body: write(body ?? {}), headers: { "Content-Type": "application/json", ...(options?.headers || {}) },
 });
 
 export const api = {

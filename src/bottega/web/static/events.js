@@ -1,5 +1,7 @@
 // The one stream of events that all rooms share: it reconnects by itself and goes on after the last number it saw.
 
+import { parse } from "./exact.js";
+
 const FIRST_WAIT = 500; // ms before the first new try; doubled up to the last
 const LAST_WAIT = 10_000;
 
@@ -82,7 +84,7 @@ export class Stream {
     }
     if (number !== null) this.last = number;
     if (!data.length) return;
-    const event = { number, kind, ...JSON.parse(data.join("\n")) };
+    const event = { number, kind, ...parse(data.join("\n")) };
     for (const run of [...this.listeners]) run(event);
   }
 }

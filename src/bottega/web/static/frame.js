@@ -3,6 +3,7 @@
 import { api, ApiError, watchAnswers } from "./api.js";
 import { fill, h } from "./dom.js";
 import { Stream } from "./events.js";
+import { parse, write } from "./exact.js";
 import { icon } from "./parts/icons.js";
 import { Jobs } from "./parts/jobs.js";
 import { dialog, menu } from "./parts/popover.js";
@@ -25,9 +26,9 @@ function storeOf(room) {
     get(key, fallback = null) {
       const text = kept.get(name(key));
       if (text === null) return fallback;
-      try { return JSON.parse(text); } catch { return fallback; }
+      try { return parse(text); } catch { return fallback; }
     },
-    set(key, value) { kept.set(name(key), value === undefined || value === null ? null : JSON.stringify(value)); },
+    set(key, value) { kept.set(name(key), value === undefined || value === null ? null : write(value)); },
   };
 }
 

@@ -13,7 +13,6 @@ export function popover(button, build, { side = "start", label = "", className =
   const panel = h("div", { class: ["popover", className], id, role: "dialog", aria: { label: label || button.textContent }, popover: "auto" });
   button.setAttribute("aria-haspopup", "dialog");
   button.setAttribute("aria-expanded", "false");
-  button.after(panel);
 
   const place = () => {
     const at = button.getBoundingClientRect();
@@ -27,6 +26,7 @@ export function popover(button, build, { side = "start", label = "", className =
   };
   const open = () => {
     if (panel.matches(":popover-open")) return;
+    if (!panel.isConnected) button.after(panel);
     panel.replaceChildren();
     build(panel, close);
     panel.showPopover();
@@ -49,7 +49,7 @@ export function popover(button, build, { side = "start", label = "", className =
   return { open, close, panel, place };
 }
 
-/** A menu in a panel: `entries` are `{text, icon?, key?, checked?, run}` or "-" for a line. */
+/** A menu in a panel: `entries` are `{text, icon?, note?, key?, checked?, run}` or "-" for a line. */
 export function menu(button, entries, options = {}) {
   return popover(button, (panel, close) => {
     panel.classList.add("menu");
@@ -63,7 +63,7 @@ export function menu(button, entries, options = {}) {
         aria: one ? { checked: entry.checked } : {},
         on: { click: () => { close(); entry.run(); } },
       }, one ? h("span", { class: "tick" }, entry.checked && icon("check")) : entry.icon && icon(entry.icon),
-      h("span", { class: "grow", text: entry.text }), entry.key && h("kbd", { text: entry.key })));
+      h("span", { class: "grow", text: entry.text }), entry.note && h("span", { class: "soft number", text: entry.note }), entry.key && h("kbd", { text: entry.key })));
     }
     panel.onkeydown = (event) => {
       const items = [...panel.querySelectorAll(".menu-item")];

@@ -16,7 +16,7 @@ import { recipeOf as madeFrom, recipeView } from "../parts/recipe.js";
 
 const KEEP_AFTER = 200; // ms after the last change
 const PLAN_AFTER = 500;
-const LARGEST_SEED = Number.MAX_SAFE_INTEGER;
+const LARGEST_SEED = 2n ** 63n - 1n;
 const DRAWN = 2 ** 32; // seeds that the dice draws from, as A1111's do
 const MOST = 64; // pictures of one job
 const USUAL_MODEL = "starter-image"; // until somebody chooses another one
@@ -168,7 +168,7 @@ class Make {
     const side = (name) => h("input", {
       type: "number", class: "number", min: "64", max: "8192", step: "8", inputmode: "numeric", aria: { label: t(`make.${name}`) },
       on: {
-        input: (event) => { const value = Number(event.target.value); if (value) { this.draft.size = { ...sizeOf(this.draft, this.form), [name]: value }; this.size.wrong(""); this.changed(); } },
+        input: (event) => { const value = Number(event.target.value); if (value) { this.draft.size = { ...sizeOf(this.draft, this.form), [name]: value }; this.size.wrong(""); this.drawShape(); this.changed(); } },
         change: () => this.drawSize(),
         keydown: (event) => {
           const sign = { ArrowUp: 1, ArrowDown: -1 }[event.key];
@@ -189,7 +189,7 @@ class Make {
     this.size = { width, height, shapes, wrong: (text) => { complain(width, wrong, text); }, focus: () => width.focus() };
     menu(shapes, () => [
       { text: `${t("make.shape.default")}`, checked: !this.draft.size, run: () => this.setSize(null) },
-      ...presets(this.form).map((one) => ({ text: `${one.shape}   ${one.width} × ${one.height}`, checked: Boolean(this.draft.size) && this.draft.size.width === one.width && this.draft.size.height === one.height, run: () => this.setSize({ width: one.width, height: one.height }) })),
+      ...presets(this.form).map((one) => ({ text: one.shape, note: `${one.width} × ${one.height}`, checked: Boolean(this.draft.size) && this.draft.size.width === one.width && this.draft.size.height === one.height, run: () => this.setSize({ width: one.width, height: one.height }) })),
     ], { label: t("make.shapes"), className: "number" });
 
     this.count = stepper({ label: t("make.count"), low: 1, high: MOST, changed: (value) => { this.draft.count = value; this.count.wrong(""); this.changed(); } });
@@ -206,7 +206,7 @@ class Make {
           const sign = { ArrowUp: 1, ArrowDown: -1 }[event.key];
           if (!sign || event.ctrlKey || this.draft.seed === null || typeof this.draft.seed === "string") return;
           event.preventDefault();
-          this.setSeed(Math.max(0, Math.min(LARGEST_SEED, Number(this.draft.seed) + sign)));
+          this.setSeed(seedOf(String(BigInt(this.draft.seed) + BigInt(sign))) ?? 0);
         },
       },
     });
@@ -229,6 +229,11 @@ class Make {
     const size = sizeOf(this.draft, this.form);
     this.size.width.value = size.width;
     this.size.height.value = size.height;
+    this.drawShape();
+  }
+
+  drawShape() {
+    const size = sizeOf(this.draft, this.form);
     const shape = h("span", { class: "shape" });
     const scale = 16 / Math.max(size.width, size.height);
     paint(shape, { width: `${Math.max(4, size.width * scale)}px`, height: `${Math.max(4, size.height * scale)}px` });
@@ -340,6 +345,8 @@ class Make {
     });
     const { chosen } = this.result;
     this.result.follow();
+    // In one column the result may be out of sight.
+    if (getComputedStyle(this.element).flexDirection === "column-reverse") this.element.parentElement.scrollTo({ top: 0, behavior: matchMedia("(prefers-reduced-motion: reduce)").matches ? "auto" : "smooth" });
     try {
       await sent;
     } catch (error) {
@@ -573,7 +580,8 @@ function wordsOf(parameters) {
 function seedOf(text) {
   const told = text.trim();
   if (!told || told === "-1") return null;
-  return /^\d+$/.test(told) && Number(told) <= LARGEST_SEED ? Number(told) : told;
+  if (!/^\d+$/.test(told) || BigInt(told) > LARGEST_SEED) return told;
+  return Number.isSafeInteger(Number(told)) ? Number(told) : BigInt(told);
 }
 
 export default {

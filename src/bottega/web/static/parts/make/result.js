@@ -310,8 +310,8 @@ export class Result {
     const { error } = job;
     fill(this.over, h("div", { class: "failure", role: "alert" }, icon("warn", 20), h("h2", { text: t("result.failed") }),
       h("p", { text: [error?.what, error?.remedy].filter(Boolean).join("; ") }),
-      h("div", { class: "row" }, h("button", { type: "button", class: "main", text: t("result.again"), on: { click: () => { this.failed.delete(job.id); this.does.again(job); } } }),
-        h("button", { type: "button", text: t("result.dismiss"), on: { click: () => { this.failed.delete(job.id); this.looked = null; this.draw(); } } }))));
+      h("div", { class: "row" }, h("button", { type: "button", text: t("result.again"), on: { click: () => { this.failed.delete(job.id); this.does.again(job); } } }),
+        h("button", { type: "button", class: "quiet", text: t("result.dismiss"), on: { click: () => { this.failed.delete(job.id); this.looked = null; this.draw(); } } }))));
     this.caption();
   }
 
@@ -337,7 +337,7 @@ export class Result {
     this.captioned = null;
     fill(this.acts);
     const job = shown?.job && this.context.jobs.get(shown.job);
-    if (!job) return void fill(this.facts);
+    if (!job || job.state === "failed") return void fill(this.facts);
     fill(this.facts, h("span", { class: "number", text: this.words(job) }));
   }
 

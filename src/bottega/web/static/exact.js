@@ -1,0 +1,10 @@
+// JSON whose seeds keep all their digits: one of 64 bits is more than a number of JavaScript's holds.
+
+const SEEDS = new Set(["seed", "variation_seed"]);
+
+/** What a JSON text says; a seed that is no exact number comes as a BigInt, where the browser tells how it was written. */
+export const parse = (text) => JSON.parse(text, (key, value, context) =>
+  SEEDS.has(key) && typeof value === "number" && !Number.isSafeInteger(value) && /^\d+$/.test(context?.source ?? "") ? BigInt(context.source) : value);
+
+/** JSON of a value that may hold such seeds. */
+export const write = (value) => JSON.stringify(value, (key, one) => (typeof one === "bigint" ? JSON.rawJSON(String(one)) : one));
