@@ -156,7 +156,7 @@ def measure(count: int, folder: Path, *, processes: int = PROCESSES, seed: int |
 def serving(folder: Path) -> Iterator[tuple[str, str, str]]:
     """A server on a home in this folder that begins no job: its address, a key, and a secret that it must not tell."""
     home, secret = folder / "home", f"hf_{secrets.token_hex(16)}"
-    home.mkdir()
+    (home / "temporary").mkdir(parents=True)
     (home / "settings.toml").write_text("requests_per_second = 100000\n")
     (home / "tokens.toml").write_text(f'huggingface = "{secret}"\n')
     (home / "tokens.toml").chmod(0o600)
@@ -177,7 +177,13 @@ def serving(folder: Path) -> Iterator[tuple[str, str, str]]:
         "--port",
         "0",
     ]
-    environment = {**os.environ, "BOTTEGA_HOME": str(home), "PYTHONPATH": code, "OMP_NUM_THREADS": "1"}
+    environment = {
+        **os.environ,
+        "BOTTEGA_HOME": str(home),
+        "PYTHONPATH": code,
+        "OMP_NUM_THREADS": "1",
+        "TMPDIR": str(home / "temporary"),
+    }
     with (folder / "log").open("wb") as log:
         process = subprocess.Popen(command, env=environment, cwd=home, stdout=log, stderr=log)
     try:
