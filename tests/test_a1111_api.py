@@ -6,6 +6,7 @@ import base64
 import io
 import json
 import os
+import signal
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -360,6 +361,19 @@ def test_a_client_that_goes_away_takes_its_job_with_it(api: httpx.Client, server
         client.post("/sdapi/v1/txt2img", json=LONG)
     assert server.open_jobs() == 1  # it may come back
     until(lambda: server.open_jobs() == 0)
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="needs /proc to find the worker")
+def test_a_worker_that_dies_costs_its_client_nothing_but_time(api: httpx.Client, server: Server) -> None:
+    thread, answers = in_background(api, **{**QUICK, "steps": 60})
+    until(server.running)
+    pid = json.loads((server.home / "serve.json").read_text())["pid"]
+    told = [each.read_text().split() for each in Path(f"/proc/{pid}/task").glob("*/children")]
+    commands = {int(child): Path(f"/proc/{child}/cmdline").read_text() for children in told for child in children}
+    (worker,) = [child for child, command in commands.items() if "bottega.worker\0make" in command]
+    os.kill(worker, signal.SIGKILL)
+    thread.join()
+    assert len(answers[0]["images"]) == 1
 
 
 # --- everything else that is asked

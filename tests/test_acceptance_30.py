@@ -11,6 +11,7 @@ import hashlib
 import io
 import json
 import os
+import shutil
 import signal
 import socket
 import struct
@@ -26,12 +27,17 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
+from browser import chromium, watched_page
 from conftest import Command
-from gallery_outputs import write_output
+from gallery_outputs import recipe_of, write_output
 from hostile import CASES
 from native import Api, studio
 from PIL import Image
 from served import WITHIN, Running, started
+
+from bottega.library.scan import scan
+from bottega.recognisers import all_recognisers
+from bottega.settings import STARTER_SHELF
 
 TESTS = Path(__file__).parent
 PROMPT = "a red house by the sea at sunset, watercolor"
@@ -244,6 +250,58 @@ def test_17_what_is_no_picture_is_not_kept_and_pictures_are_inert(api: Api, cont
     assert shown.headers["content-type"] == "image/png"
     assert shown.headers["x-content-type-options"] == "nosniff"
     assert "sandbox" in shown.headers["content-security-policy"]
+
+
+NAMES = [b"<img src=x onerror=alert(1)>", b"\xff\xfe", b"a\nb", "\u202egnp.exe".encode(), b"'; DROP TABLE models --"]
+
+
+@pytest.fixture(scope="module")
+def odd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Api]:
+    """A server on a shelf of models with such names, and an output whose prompt is a script."""
+    home = tmp_path_factory.mktemp("odd") / "home"
+    shelf = home / "models" / "Stable-diffusion"
+    shelf.mkdir(parents=True)
+    for name in NAMES:
+        shutil.copy(STARTER_SHELF / "starter-image.safetensors", os.fsencode(shelf) + b"/" + name + b".safetensors")
+    with studio(home) as api:
+        scan(api.shop.catalog, [home / "models"], all_recognisers())
+        made = write_output(
+            api.shop.settings.outputs, recipe_of(SCRIPT), id=f"{'ab' * 10}-0", owner="owner", model_sha256="ab" * 32
+        )
+        api.shop.gallery.add(made)
+        yield api
+
+
+SCRIPT = "<script>alert(1)</script><img src=x onerror=alert(2)>"
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such names")
+def test_18_no_name_of_a_file_breaks_anything(odd: Api) -> None:
+    models = odd.get("/models")["items"]
+    assert len(models) == len(NAMES) + 1
+    for model in models:
+        for path in (f"/models/{model['id']}", f"/models/{model['id']}/form"):
+            assert odd("GET", path).status == 200
+        assert odd("POST", "/jobs", {"recipe": {"prompt": SCRIPT, "model": {"id": model["id"]}}}).status == 202
+    for path in ("/sdapi/v1/sd-models", "/v1/models", "/api/jobs"):
+        assert odd.served("GET", path, as_owner=True).status == 200
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such names")
+def test_18_names_and_prompts_are_shown_as_text(odd: Api) -> None:
+    with chromium() as browser, watched_page(browser, odd.served.origin) as (page, _):
+        page.on("dialog", lambda dialog: pytest.fail(f"a script ran: {dialog.message}"))
+        page.goto(f"/?token={odd.served.accounts.new_link()}")
+        assert odd("POST", "/jobs", {"recipe": {"prompt": SCRIPT}}).status == 202
+        for room, shown in (
+            ("library", page.get_by_text("<img src=x onerror=alert(1)>")),
+            ("queue", page.get_by_text(SCRIPT)),
+            ("gallery", page.locator("#room img")),
+        ):
+            page.goto(f"/{room}")
+            shown.first.wait_for(state="attached")
+            assert page.locator("img[src='x'], #room script").count() == 0
 
 
 ADDRESSES = ["http://127.0.0.1:{port}/x.png", "https://127.0.0.1:{port}/x.png", "https://localhost:{port}/x.png",

@@ -88,7 +88,7 @@ def test_the_model_that_is_taken_unless_another_is_named(page: Page, server: Ser
 def test_a_users_key_is_shown_once_and_lets_in_until_removed(page: Page, server: Server) -> None:
     users = page.get_by_role("region", name="Users and keys")
     users.get_by_role("button", name="Add a user").click()
-    page.get_by_label("Name").fill("ada")
+    page.get_by_role("dialog").get_by_label("Name").fill("ada")
     page.get_by_role("dialog").get_by_role("button", name="Add a user").click()
     dialog = page.get_by_role("dialog", name="The key of ada")
     key = dialog.locator("code").text_content() or ""

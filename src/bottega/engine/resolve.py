@@ -68,7 +68,8 @@ def _filled(draft: Recipe, model: Chosen, device: Device, input_size: tuple[int,
     seed = told.seed
     size = draft.size or _size(defaults["size"], input_size)
     return draft.changed(
-        model=Ref(name=model.name, sha256=model.sha256),
+        # A name that is no valid Unicode could be written into no picture; it is the hash that finds the model again.
+        model=Ref(name=model.name.encode(errors="replace").decode(), sha256=model.sha256),
         sampling=Sampling(
             sampler=sampler.name if sampler else sampler_name,
             schedule=schedule.name if schedule else told.schedule,

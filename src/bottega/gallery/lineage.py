@@ -87,11 +87,16 @@ class _Lineage:
 
     def _children(self, output: Output) -> Iterator[Output]:
         """The outputs of which this one was an input."""
+        number = rows.time_number(output.created)
         of_this = "outputs.id IN (SELECT output FROM inputs WHERE sha256 = ?) AND outputs.id > ?"
-        children = self._read(of_this, output.sha256, rows.time_number(output.created))
-        self._left_out += max(0, len(children) - CHILDREN)
+        mine = f"{of_this} AND NOT deleted AND owners.name = ?"
+        values = (output.sha256, number, self._centre.owner)
+        children = self._rows(f"{mine} ORDER BY outputs.id LIMIT ?", *values, CHILDREN)
+        count = f"SELECT count(*) FROM outputs JOIN owners ON owners.id = owner WHERE {mine}"
+        ((all_of_them,),) = self._connection.execute(count, values).fetchall()
+        self._left_out += all_of_them - len(children)
         query = "SELECT role FROM inputs WHERE sha256 = ? AND output = (SELECT id FROM details WHERE name = ?)"
-        for child in children[:CHILDREN]:
+        for child in children:
             for (role,) in self._connection.execute(query, (output.sha256, child.id)).fetchall():
                 yield from self._meet(child, Edge(output.id, child.id, role))
 

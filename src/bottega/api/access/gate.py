@@ -13,6 +13,7 @@ import re
 import secrets
 import time
 from collections.abc import Awaitable, Callable, MutableMapping
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, unquote_to_bytes
 
@@ -138,7 +139,8 @@ class Gate:
                 if not self.access.closing or (reply.started and not reply.streams):
                     raise
                 if reply.started:
-                    await reply.send({"type": "http.response.body", "body": b""})
+                    with suppress(ClientGone):
+                        await reply.send({"type": "http.response.body", "body": b""})
                     return
                 stopping = Refusal(503, "the server is stopping", "what is queued goes on when it is started again")
                 await reply.error(stopping)

@@ -2,7 +2,7 @@
 
 import { h } from "../dom.js";
 
-const MOST = 16; // times its own size
+const MOST = 16; // times its own size, or four times as large as fits
 const SWIPE = 50; // px that a finger goes to swipe
 const SMOOTH = 3; // from this scale on, pixels are shown as squares
 
@@ -62,7 +62,7 @@ export class Stage {
   zoom(factor, x = 0, y = 0) {
     const before = this.#scale();
     const least = this.#fitting();
-    const after = Math.min(MOST, Math.max(least, before * factor));
+    const after = Math.min(Math.max(MOST, least * 4), Math.max(least, before * factor));
     if (after <= least * 1.001) return this.fit();
     const share = (point, size) => point / (size * before) - point / (size * after);
     this.look({

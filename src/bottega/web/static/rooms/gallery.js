@@ -104,16 +104,18 @@ class Gallery {
       key: (event, index) => this.pressed(event, index),
     });
     this.window.box.setAttribute("aria-multiselectable", "true");
-    this.look = new Look(context, this);
+    // Which of them a key is for has to be known at once; what is looked at (below) hears keys before the list does.
+    const onMeant = (run) => () => (this.meant().length ? run() : false);
     context.keys({
       "/": { text: this.t("gallery.keys.search"), run: () => this.field.focus() },
-      f: { text: this.t("gallery.keys.favourite") , run: () => this.favour() },
+      f: { text: this.t("gallery.keys.favourite"), run: onMeant(() => this.favour()) },
       x: { text: this.t("gallery.keys.select"), run: () => this.toggle(this.window.active) },
       "ctrl+a": { text: this.t("gallery.keys.all"), run: () => this.selectAll() },
       c: { text: this.t("gallery.keys.compare"), run: () => this.compareSelected() },
-      delete: { text: this.t("gallery.keys.delete"), run: () => this.remove() },
-      esc: { run: () => this.selecting && this.deselect() },
+      delete: { text: this.t("gallery.keys.delete"), run: onMeant(() => this.remove()) },
+      esc: { run: () => (this.selecting ? this.deselect() : false) },
     });
+    this.look = new Look(context, this);
     context.listen((event) => {
       if (event.kind === "made" || event.kind === "done") this.soonNewer();
     });
@@ -552,7 +554,6 @@ class Gallery {
   }
 
   async favour(items = this.meant()) {
-    if (!items.length) return false;
     const favourite = !items.every((item) => item.favourite);
     await this.mark(items, { favourite });
   }
@@ -589,12 +590,13 @@ class Gallery {
   }
 
   async remove(items = this.meant()) {
-    if (!items.length || this.state.view === "trash") return false;
+    if (this.state.view === "trash") return;
     const ids = items.map((item) => item.id);
     try {
       await this.context.api.post("/api/outputs/delete", { ids });
     } catch (error) {
-      return this.context.complain(error);
+      this.context.complain(error);
+      return;
     }
     this.takeOut(ids);
     this.context.toast({ text: this.t("gallery.deleted", { n: number(ids.length) }), undo: () => this.restore(ids) });

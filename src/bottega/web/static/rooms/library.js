@@ -174,6 +174,7 @@ class Library {
       t: { text: this.t("library.keys.view"), run: () => this.setView(this.view === "cards" ? "table" : "cards") },
       esc: { run: () => (this.state.model ? this.go({ model: "" }) : false) },
     });
+    this.learnFamilies();
     this.unwatch = context.jobs.watch((job, event) => this.worked(job, event));
     this.drawWork();
     this.show(context.state);
@@ -213,6 +214,18 @@ class Library {
     menu(this.sort, () => (this.state.q ? ["best", ...SORTS] : SORTS).map((name) => ({
       text: t(`library.sort.${name}`), checked: this.sorting() === name, run: () => this.go({ sort: name }),
     })), { side: "end", label: t("library.sort") });
+  }
+
+  /** Every family that a model can be said to be of: those that run, and those on the shelves. */
+  async learnFamilies() {
+    const { api, complain } = this.context;
+    try {
+      const [forms, facets] = await Promise.all([api.get("/api/forms"), api.get("/api/models/facets")]);
+      this.families = [...new Set([...forms.families.map((family) => family.id), ...Object.keys(facets.family).filter(Boolean)])].sort();
+    } catch (error) {
+      complain(error);
+    }
+    if (this.entry?.because) this.drawEntry(this.entry);
   }
 
   viewButton(name, drawing) {
@@ -525,8 +538,9 @@ class Library {
       h("div", { class: "drawer-acts" },
         usable && h("button", { type: "button", class: "main", title: `${t("library.use")} (U)`, on: { click: () => this.use() } }, icon("brush"), h("span", { text: t("library.use") })),
         !entry.missing && entry.verdict !== "refused" && h("button", { type: "button", text: t("library.convert"), on: { click: () => this.converting(entry) } })),
-      !usable && !entry.missing && entry.verdict !== "refused" && h("p", { class: "soft small", text: [entry.requires?.length && t("library.requires", { what: entry.requires.join(", ") }), !entry.runs && t("library.idle")].filter(Boolean).join(" ") }),
-      this.howToUse(entry, about),
+      entry.because && !usable && !entry.missing && entry.verdict !== "refused" && h("p", { class: "soft small", text: [entry.requires?.length && t("library.requires", { what: entry.requires.join(", ") }), !entry.runs && t("library.idle")].filter(Boolean).join(" ") }),
+      // What only the whole entry tells, and what can be written, is there once the entry is.
+      entry.because && [this.howToUse(entry, about),
       section(t("library.why"), entry.guess && h("p", { class: "soft small", text: t("library.guess") }),
         h("ul", { class: "because" }, (entry.because ?? []).map((reason) => h("li", { text: reason })))),
       this.putRight(entry),
@@ -544,7 +558,7 @@ class Library {
         [t("library.format"), entry.format], [t("library.dtype"), entry.dtype], [t("library.size"), entry.size !== undefined && bytes(entry.size)],
         [t("library.parameters"), entry.parameters ? compact(entry.parameters) : null], [t("library.verdict"), entry.verdict && verdictText(entry.verdict)],
         ...(entry.notes ?? []).map((text) => ["", text]),
-      ], copy)),
+      ], copy))],
     );
     this.drawer.scrollTop = same ? top : 0;
     if (focused) this.drawer.querySelector(`[data-keep="${focused}"]`)?.focus();
@@ -591,7 +605,7 @@ class Library {
   /** Corrections in place: each field says what the header says where that is something else. */
   putRight(entry) {
     const { t } = this;
-    const families = facetEntries("family", this.facets?.family ?? this.facets?.families).map(({ id, title }) => [id, title]);
+    const families = (this.families ?? []).map((id) => [id, familyText(id)]);
     if (entry.family && !families.some(([id]) => id === entry.family)) families.push([entry.family, familyText(entry.family)]);
     const field = (name, control) => {
       const said = entry.corrected && name in entry.corrected;

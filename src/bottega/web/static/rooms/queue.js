@@ -89,7 +89,7 @@ class QueueRoom {
       "alt+down": { text: t("queue.keys.later"), run: onRow((job) => this.nudge(job, 1)) },
       p: { text: t("queue.keys.pause"), run: onRow((job) => this.rest(job)) },
       r: { text: t("queue.keys.retry"), run: onRow((job) => this.retry(job)) },
-      delete: { text: t("queue.keys.cancel"), run: onRow((job) => this.cancel(job)) },
+      delete: { text: t("queue.keys.cancel"), run: onRow((job) => (OVER.includes(job.state) ? false : this.cancel(job))) },
       up: { run: (event) => this.walk(event, -1) },
       down: { run: (event) => this.walk(event, 1) },
     });
@@ -269,12 +269,16 @@ class QueueRoom {
 
   /** Put the rows of jobs into a list, keeping those that are as they were. */
   list(place, jobs) {
+    // Elements that are put elsewhere lose the focus, and with it the place where somebody is.
+    const before = place.contains(document.activeElement) && document.activeElement;
+    const own = before && before.closest(".job").dataset.id;
     const wanted = jobs.map((job) => this.row(job));
     const kept = new Set(wanted);
     for (const row of [...place.children]) if (!kept.has(row)) row.remove();
     wanted.forEach((row, index) => {
       if (place.children[index] !== row) place.insertBefore(row, place.children[index] ?? null);
     });
+    if (own && !place.contains(document.activeElement)) (before.isConnected ? before : this.rows.get(own)?.isConnected && this.rows.get(own))?.focus?.({ preventScroll: true });
     for (const row of place.children) if (row.tabIndex === 0) return;
     if (place.firstChild) place.firstChild.tabIndex = 0;
   }
@@ -464,7 +468,8 @@ class QueueRoom {
       const moved = pointer - begun.y + this.page.scrollTop - begun.scroll;
       row.style.transform = `translateY(${moved}px)`;
       const middle = tops[from] + moved;
-      to = tops.filter((top, index) => index !== from && (index < from ? top - high / 2 < middle - high / 2 && top < middle + 1 : top < middle)).length;
+      // A row makes room once the edge that comes towards it has passed its middle.
+      to = tops.filter((top, index) => index !== from && top < middle + (index < from ? -high / 2 : high / 2)).length;
       rows.forEach((other, index) => {
         if (other === row) return;
         const place = index > from ? index - 1 : index;
@@ -540,7 +545,6 @@ class QueueRoom {
   }
 
   async cancel(job) {
-    if (OVER.includes(job.state)) return false;
     const waited = job.state !== "running";
     const row = this.rows.get(job.id);
     const next = row?.contains(document.activeElement) && (row.nextElementSibling ?? row.previousElementSibling);
