@@ -14,9 +14,8 @@ from served import Answer, Served, serving
 
 from bottega.api.access import Access
 from bottega.api.app import create_app
-from bottega.library.scan import scan
-from bottega.recognisers import all_recognisers
-from bottega.settings import STARTER_SHELF, Settings
+from bottega.settings import Settings
+from bottega.starters import know_starter
 from bottega.version import __version__
 from bottega.workshop import Workshop
 
@@ -82,9 +81,10 @@ def studio(home: Path, *, working: bool = False) -> Iterator[Api]:
     if not working:
         (home / "devices.json").write_text(json.dumps({"for": f"{__version__} {settings.device}", "facts": FACTS}))
     shop = Workshop(settings)
-    scan(shop.catalog, [STARTER_SHELF], all_recognisers())
     if working:
         shop.start()
+    else:
+        know_starter(shop.catalog)
     try:
         apps = []
 

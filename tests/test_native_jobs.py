@@ -15,7 +15,10 @@ import pytest
 from native import Api, studio
 from PIL import Image
 
+from bottega.families import family
 from bottega.formats import media
+from bottega.library.scan import scan
+from bottega.recognisers import all_recognisers
 
 DRAFT = {"prompt": "a red house by the sea", "sampling": {"seed": 5, "steps": 2}}
 
@@ -44,7 +47,7 @@ def paused(api: Api) -> Iterator[Api]:
 
 def finished(api: Api, id: str) -> dict[str, Any]:
     over = api.shop.wait(id, 120)
-    assert over.state == "done", over
+    assert over.state == "done", over.error
     told: dict[str, Any] = api.get(f"/jobs/{id}")
     return told
 
@@ -87,6 +90,26 @@ def test_nothing_that_is_answered_tells_where_it_lies(api: Api, made: dict[str, 
         assert home not in text and str(Path.home()) not in text and "site-packages" not in text, path
     events = api("GET", f"/jobs/{made['id']}/events").body.decode()
     assert "event: made" in events and home not in events and '"output":' in events
+
+
+def test_the_starter_is_there_before_anything_was_made_or_scanned(tmp_path: Path) -> None:
+    with studio(tmp_path / "home", working=True) as fresh:
+        assert [model["name"] for model in fresh.get("/models?runs=true")["items"]] == ["starter-image"]
+
+
+def test_a_failure_tells_why_and_not_where(paused: Api) -> None:
+    models = paused.shop.settings.models
+    models.mkdir(exist_ok=True)
+    path = family("sd1").toy(models / "toy.safetensors")
+    scan(paused.shop.catalog, [models], all_recognisers())
+    id = paused.post("/jobs", {"recipe": {**DRAFT, "model": {"name": "toy"}}}, 202)["id"]
+    path.write_bytes(b"not a model any more")
+    paused.post("/queue/resume")
+    assert paused.shop.wait(id, 60).state == "failed"
+    error = paused.get(f"/jobs/{id}")["error"]
+    assert error["what"] and str(models.parent) not in json.dumps(error)
+    events = paused("GET", f"/jobs/{id}/events").body.decode()
+    assert "event: failed" in events and str(models.parent) not in events
 
 
 def test_the_same_key_makes_one_job_and_another_recipe_is_refused(paused: Api) -> None:

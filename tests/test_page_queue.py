@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -43,6 +43,9 @@ class Line:
         assert answer.status_code in (200, 202), answer.text
         return answer.json()
 
+    def close(self) -> None:
+        self.client.close()
+
     def waiting(self) -> list[str]:
         """The prompts of what waits, in its order."""
         answer = self.client.get("/api/jobs", params={"state": ["waiting", "paused"]})
@@ -51,10 +54,8 @@ class Line:
 
 @pytest.fixture
 def line(tmp_path: Path) -> Iterator[Line]:
-    with serving(tmp_path / "home") as server:
-        line = Line(server)
-        with line.client:
-            yield line
+    with serving(tmp_path / "home") as server, closing(Line(server)) as line:
+        yield line
 
 
 @contextmanager

@@ -88,12 +88,13 @@ def test_the_model_that_is_taken_unless_another_is_named(page: Page, server: Ser
 def test_a_users_key_is_shown_once_and_lets_in_until_removed(page: Page, server: Server) -> None:
     users = page.get_by_role("region", name="Users and keys")
     users.get_by_role("button", name="Add a user").click()
-    page.get_by_label("Name").fill("ada")
+    page.get_by_role("dialog").get_by_label("Name").fill("ada")
     page.get_by_role("dialog").get_by_role("button", name="Add a user").click()
     dialog = page.get_by_role("dialog", name="The key of ada")
     key = dialog.locator("code").text_content() or ""
     assert httpx.get(f"{server.url}/api/me", headers={"Authorization": f"Bearer {key}"}).json()["name"] == "ada"
     dialog.get_by_role("button", name="I have it").click()
+    dialog.wait_for(state="detached")
     users.get_by_text("ada").wait_for()
     assert key not in page.content()
     users.get_by_role("button", name="Remove: ada").click()

@@ -31,6 +31,7 @@ from bottega.recipe import Media, Recipe, read_recipe, recipe_from
 from bottega.runtime.facts import Facts, facts_from
 from bottega.runtime.plan import available_memory
 from bottega.settings import Settings
+from bottega.starters import know_starter
 from bottega.version import __version__
 from bottega.workbench import BATCH, Workbench
 
@@ -103,6 +104,7 @@ class Workshop:
 
     def start(self) -> None:
         """Take up what an earlier server left, and begin to work."""
+        know_starter(self.catalog)
         self.foreman.start()
         self._upkeep.start()
 

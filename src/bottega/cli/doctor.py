@@ -13,11 +13,12 @@ from dataclasses import asdict, dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from bottega.cli.models.shelves import all_shelves, know_starter, plural
+from bottega.cli.models.shelves import all_shelves, plural
 from bottega.cli.terminal import pairs, print_json, printable, size_text
 from bottega.errors import BottegaError
 from bottega.library import Catalog, Entry, open_catalog
 from bottega.settings import STARTER_SHELF, Settings
+from bottega.starters import know_starter
 from bottega.version import __version__
 
 LIBRARIES = ("torch", "diffusers", "transformers", "tokenizers", "numpy", "scipy", "pillow", "pydantic")

@@ -45,7 +45,7 @@ class Limits:
     obey: float = 1.0
     leave: float = 5.0
     idle: float = 60.0
-    watch: float = 0.5
+    watch: float = 1.0
     memory: int = 0
     spare: int = 128 << 20
     backoff: tuple[float, ...] = (0.0, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)

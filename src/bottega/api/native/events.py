@@ -210,7 +210,7 @@ def _ends(told: Numbered, job: str | None) -> bool:
 
 
 def _text(told: Numbered) -> str:
-    event = {name: value for name, value in told.event.items() if name not in ("event", "path", "job")}
+    event = {name: value for name, value in told.event.items() if name not in ("event", "job")}
     data = json.dumps({"job": told.job, "at": told.at, **pathless(event)}, ensure_ascii=False, separators=(",", ":"))
     return f"id: {told.number}\nevent: {told.event['event']}\ndata: {data}\n\n"
 

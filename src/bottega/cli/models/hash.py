@@ -8,12 +8,13 @@ from functools import partial
 from typing import Any
 
 from bottega.cli import UsageError
-from bottega.cli.models.shelves import all_shelves, know_starter, plural
+from bottega.cli.models.shelves import all_shelves, plural
 from bottega.cli.progress import Progress
 from bottega.cli.terminal import pairs, print_json, printable
 from bottega.errors import FileError
 from bottega.library import Catalog, Entry
 from bottega.settings import Settings
+from bottega.starters import know_starter
 
 DESCRIPTION = (
     "Tell the hashes by which sites and other programs know a model: SHA-256 (AutoV2), AutoV1, AutoV3, CRC32 and "

@@ -8,10 +8,11 @@ import sys
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from bottega.cli.models.shelves import family_text, know_starter, plural
+from bottega.cli.models.shelves import family_text, plural
 from bottega.cli.terminal import print_json, size_text, speaks, table
 from bottega.library import Catalog, Entry
 from bottega.settings import STARTER_SHELF, Settings
+from bottega.starters import know_starter
 
 DESCRIPTION = (
     "List the models that the last scan found. --search finds the beginnings of words in names, trigger words, tags, "

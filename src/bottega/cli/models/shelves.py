@@ -1,27 +1,16 @@
-"""What several actions need: the shelves, the starter models on record, and the words for a model."""
+"""What several actions need: the shelves, and the words for a model."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from bottega.library import Catalog, Entry
-from bottega.settings import STARTER_SHELF, Settings
+from bottega.settings import Settings
 
 
 def all_shelves(settings: Settings, catalog: Catalog) -> list[Path]:
     """The shelves of the settings and those that were named in earlier scans, each once."""
     return list(dict.fromkeys(path.absolute() for path in (*settings.all_shelves, *catalog.shelves())))
-
-
-def know_starter(catalog: Catalog) -> None:
-    """Scan the shelf that comes with Bottega where that was not done since: even the first listing shows something."""
-    known = catalog.entries(STARTER_SHELF)
-    if known and all(entry.is_current() for entry in known):
-        return
-    from bottega.library.scan import scan
-    from bottega.recognisers import all_recognisers
-
-    scan(catalog, [STARTER_SHELF], all_recognisers())
 
 
 def family_text(entry: Entry) -> str:

@@ -20,7 +20,7 @@ const words = {
     "queue.pause.all": "Pause the queue", "queue.resume.all": "Go on",
     "queue.paused": "The queue rests. What runs is finished; nothing new is begun.",
     "queue.pause": "Pause", "queue.resume": "Go on", "queue.cancel": "Cancel", "queue.retry": "Try again", "queue.first": "Make it next",
-    "queue.more": "More", "queue.copy": "Copy the id", "queue.open": "See what came of it", "queue.edit": "Open in Make",
+    "queue.more": "More", "queue.copy": "Copy the id", "queue.open": "See what came of it",
     "queue.up": "Earlier", "queue.down": "Later", "queue.grip": "Drag to another place (Alt+Up, Alt+Down)",
     "queue.priority": "Priority", "queue.priority.high": "High", "queue.priority.normal": "Normal", "queue.priority.low": "Low",
     "queue.moved": "{title}: place {n} of {total}", "queue.cancelled": "Cancelled: {title}", "queue.untitled": "No words",
@@ -28,7 +28,7 @@ const words = {
     "queue.state.failed": "failed", "queue.state.cancelled": "cancelled", "queue.stopping": "stopping",
     "queue.phase.load": "loading the model", "queue.phase.encode": "reading the prompt", "queue.phase.sample": "step {done} of {total}", "queue.phase.decode": "decoding", "queue.phase.save": "saving",
     "queue.phase.headers": "reading headers, {done} of {total}",
-    "queue.left": "{time} left", "queue.took": "took {time}", "queue.since": "waits since {time}", "queue.count": "{n} pictures", "queue.after": "waits for another job",
+    "queue.left": "{time} left", "queue.count": "{n} pictures", "queue.after": "waits for another job",
     "queue.attempt": "attempt {n}",
     "queue.all": "All", "queue.failed": "Failed", "queue.clear": "Cancel all that wait", "queue.cleared": "{n} cancelled",
     "queue.empty": "Nothing waits. What you make is done here one after another, and goes on when the page is closed.", "queue.empty.make": "Make something",
@@ -44,7 +44,7 @@ const words = {
     "queue.pause.all": "暂停队列", "queue.resume.all": "继续",
     "queue.paused": "队列已暂停。进行中的任务会完成，不再开始新的任务。",
     "queue.pause": "暂停", "queue.resume": "继续", "queue.cancel": "取消", "queue.retry": "重试", "queue.first": "下一个就做",
-    "queue.more": "更多", "queue.copy": "复制编号", "queue.open": "查看结果", "queue.edit": "在创作中打开",
+    "queue.more": "更多", "queue.copy": "复制编号", "queue.open": "查看结果",
     "queue.up": "提前", "queue.down": "推后", "queue.grip": "拖到其他位置（Alt+上、Alt+下）",
     "queue.priority": "优先级", "queue.priority.high": "高", "queue.priority.normal": "普通", "queue.priority.low": "低",
     "queue.moved": "{title}：第 {n} 位，共 {total} 个", "queue.cancelled": "已取消：{title}", "queue.untitled": "没有文字",
@@ -52,7 +52,7 @@ const words = {
     "queue.state.failed": "失败", "queue.state.cancelled": "已取消", "queue.stopping": "正在停止",
     "queue.phase.load": "正在载入模型", "queue.phase.encode": "正在读取提示词", "queue.phase.sample": "第 {done} 步，共 {total} 步", "queue.phase.decode": "正在解码", "queue.phase.save": "正在保存",
     "queue.phase.headers": "正在读取文件头，{done} / {total}",
-    "queue.left": "还需 {time}", "queue.took": "用时 {time}", "queue.since": "{time} 起等待", "queue.count": "{n} 张", "queue.after": "等待另一个任务",
+    "queue.left": "还需 {time}", "queue.count": "{n} 张", "queue.after": "等待另一个任务",
     "queue.attempt": "第 {n} 次尝试",
     "queue.all": "全部", "queue.failed": "失败", "queue.clear": "取消所有等待的任务", "queue.cleared": "已取消 {n} 个",
     "queue.empty": "没有等待的任务。创作会在这里依次完成，关闭页面也会继续。", "queue.empty.make": "开始创作",
@@ -269,12 +269,16 @@ class QueueRoom {
 
   /** Put the rows of jobs into a list, keeping those that are as they were. */
   list(place, jobs) {
+    // Elements that are put elsewhere lose the focus, and with it the place where somebody is.
+    const before = place.contains(document.activeElement) && document.activeElement;
+    const own = before && before.closest(".job").dataset.id;
     const wanted = jobs.map((job) => this.row(job));
     const kept = new Set(wanted);
     for (const row of [...place.children]) if (!kept.has(row)) row.remove();
     wanted.forEach((row, index) => {
       if (place.children[index] !== row) place.insertBefore(row, place.children[index] ?? null);
     });
+    if (own && !place.contains(document.activeElement)) (before.isConnected ? before : this.rows.get(own)?.isConnected && this.rows.get(own))?.focus?.({ preventScroll: true });
     for (const row of place.children) if (row.tabIndex === 0) return;
     if (place.firstChild) place.firstChild.tabIndex = 0;
   }
@@ -464,7 +468,8 @@ class QueueRoom {
       const moved = pointer - begun.y + this.page.scrollTop - begun.scroll;
       row.style.transform = `translateY(${moved}px)`;
       const middle = tops[from] + moved;
-      to = tops.filter((top, index) => index !== from && (index < from ? top - high / 2 < middle - high / 2 && top < middle + 1 : top < middle)).length;
+      // A row makes room once the edge that comes towards it has passed its middle.
+      to = tops.filter((top, index) => index !== from && top < middle + (index < from ? -high / 2 : high / 2)).length;
       rows.forEach((other, index) => {
         if (other === row) return;
         const place = index > from ? index - 1 : index;
