@@ -342,6 +342,18 @@ def test_the_worker_of_the_library_comes_when_needed_and_goes_when_idle(shop: Sh
     assert shop.over(shop.put(lane="library")).state == "done"
 
 
+def test_every_device_has_a_worker_of_its_own(shop: Shop) -> None:
+    until(lambda: shop.foreman.devices()[0]["state"] == "idle")
+    shop.foreman.also_on("cpu:1")
+    shop.foreman.also_on("cpu:1")
+    first, second = shop.put(steps=1000, pause=0.01), shop.put(steps=1000, pause=0.01)
+    until(lambda: {shop.queue.job(id).state for id in (first, second)} == {"running"})
+    assert [each["jobs"] for each in shop.foreman.devices()] == [[first], [], [second]]
+    for id in (first, second):
+        shop.queue.cancel(id)
+        assert shop.over(id).state == "cancelled"
+
+
 def until(true: Callable[[], bool], timeout: float = 30.0) -> None:
     """Wait until something is so."""
     end = time.monotonic() + timeout
