@@ -3,11 +3,13 @@
 import { h, fill, put } from "../dom.js";
 import { asked, withWish } from "../parts/asked.js";
 import { compare } from "../parts/beside.js";
+import { endpaper } from "../parts/endpaper.js";
 import { icon } from "../parts/icons.js";
 import { Look } from "../parts/look.js";
 import { nothing, troubled } from "../parts/nothing.js";
 import { Pages } from "../parts/pages.js";
 import { menu, popover } from "../parts/popover.js";
+import { fieldName } from "../parts/recipe.js";
 import { justified, Window } from "../parts/window.js";
 import { number } from "../words.js";
 
@@ -246,7 +248,7 @@ class Gallery {
   relay() {
     this.window.relay();
     const total = this.ratios.length;
-    if (!this.state.q && !this.state.view && !this.state.folder) this.field.placeholder = this.t("gallery.search", { n: number(total) });
+    if (!this.state.q && !this.state.view && !this.state.folder) this.field.placeholder = total > 1 ? this.t("gallery.search", { n: number(total) }) : this.t("gallery.search.label");
     if (!this.broken) this.empty(this.complete && !total ? this.nothing() : null);
   }
 
@@ -262,7 +264,7 @@ class Gallery {
     if (state.view === "trash") return nothing(t("gallery.trash.empty"));
     if (state.view === "favourites") return nothing(t("gallery.favourites.empty"));
     if (state.folder) return nothing(t("gallery.none"), [{ text: t("gallery.all"), run: () => this.go({ folder: "" }) }]);
-    return nothing(t("gallery.empty"), [{ text: t("gallery.empty.make"), main: true, run: () => this.context.go("make") }]);
+    return nothing(t("gallery.empty"), [{ text: t("gallery.empty.make"), main: true, run: () => this.context.go("make") }], endpaper("checkpoint", "bottega"));
   }
 
   clear() {
@@ -413,7 +415,7 @@ class Gallery {
     const row = (label, control) => h("label", { class: "narrow-row" }, h("span", { text: label }), control);
     const text = (name, type = "text") => h("input", { type, value: wishes.get(name) || "", on: { change: set(name) } });
     const other = h("select", { aria: { label: t("gallery.filter.field") } },
-      [...KNOWN].filter((name) => !["model", "sampler", "seed", "since", "until"].includes(name)).map((name) => h("option", { value: name, text: name })));
+      [...KNOWN].filter((name) => !["model", "sampler", "seed", "since", "until"].includes(name)).map((name) => h("option", { value: name, text: fieldName(name) })));
     const value = h("input", {
       type: "text", placeholder: t("gallery.filter.value"), aria: { label: t("gallery.filter.value") },
       on: { change: (event) => set(other.value)(event) },

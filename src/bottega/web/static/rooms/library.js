@@ -332,7 +332,7 @@ class Library {
       this.window.renew();
       const total = this.pages.total;
       this.count.textContent = total === 1 ? t("library.count.one") : t("library.count", { n: number(total) });
-      if (!this.isNarrowed()) this.field.placeholder = t("library.search", { n: number(total) });
+      if (!this.isNarrowed()) this.field.placeholder = total > 1 ? t("library.search", { n: number(total) }) : t("library.search.label");
       this.empty(total ? null : this.nothing());
     } else this.window.redraw(first, last);
   }
@@ -353,7 +353,7 @@ class Library {
     return nothing(t("library.empty"), [
       { text: t("library.empty.scan"), main: true, run: () => this.scan() },
       { text: t("library.get"), run: () => this.getting() },
-    ]);
+    ], endpaper("checkpoint", "bottega"));
   }
 
   clear() {
