@@ -37,8 +37,9 @@ def test_the_bench_sees_what_is_wrong(tmp_path: Path) -> None:
     changed, gone, _ = sorted((tmp_path / "home" / "outputs").rglob("*.png"))
     changed.write_bytes(changed.read_bytes() + b"x")
     gone.unlink()
-    faults._look(tmp_path / "home", taken, dict.fromkeys(range(faults.RECIPES), "0" * 64), report)
+    expected = dict.fromkeys(range(faults.RECIPES), "0" * 64)
+    faults._look(tmp_path / "home", taken, expected, report)
     words = " ".join(report.wrong)
     assert "differs from the picture" in words and "left no file" in words and "2 files" in words
-    faults._look(tmp_path / "home", {**taken, "nobody": 0}, {}, lost := Report(jobs=4))
+    faults._look(tmp_path / "home", {**taken, "nobody": 0}, expected, lost := Report(jobs=4))
     assert any("were taken and are gone" in line for line in lost.wrong)

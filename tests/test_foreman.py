@@ -342,6 +342,18 @@ def test_the_worker_of_the_library_comes_when_needed_and_goes_when_idle(shop: Sh
     assert shop.over(shop.put(lane="library")).state == "done"
 
 
+def test_every_device_has_a_worker_of_its_own(shop: Shop) -> None:
+    until(lambda: shop.foreman.devices()[0]["state"] == "idle")
+    shop.foreman.also_on("cpu:1")
+    shop.foreman.also_on("cpu:1")
+    first, second = shop.put(steps=1000, pause=0.01), shop.put(steps=1000, pause=0.01)
+    until(lambda: {shop.queue.job(id).state for id in (first, second)} == {"running"})
+    assert [each["jobs"] for each in shop.foreman.devices()] == [[first], [], [second]]
+    for id in (first, second):
+        shop.queue.cancel(id)
+        assert shop.over(id).state == "cancelled"
+
+
 def until(true: Callable[[], bool], timeout: float = 30.0) -> None:
     """Wait until something is so."""
     end = time.monotonic() + timeout
@@ -368,3 +380,23 @@ def test_every_job_ends_however_often_workers_are_killed(shop: Shop) -> None:
     assert shop.outputs == {f"{id}-0.txt": f"t{number}" for number, id in enumerate(ids)}
     for id in ids:
         assert [told.event["event"] for told in shop.queue.events(job=id)].count("done") == 1
+
+
+@pytest.mark.slow
+def test_many_jobs_leave_no_more_behind_than_a_few(shop: Shop) -> None:
+    def held() -> tuple[int, int, int]:
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+        return pages * os.sysconf("SC_PAGE_SIZE"), threading.active_count(), len(os.listdir("/proc/self/fd"))
+
+    shop.queue.keep = 100
+    for number in range(1200):
+        id = shop.put(steps=2)
+        if number % 50 == 49:
+            assert shop.over(id).state == "done"
+        if number == 199:
+            memory, threads, files = held()
+    later, threads_later, files_later = held()
+    assert later - memory < 3 << 20
+    assert (threads_later, files_later) == (threads, files)
+    assert shop.queue.counts()["done"] <= 103
+    assert len(shop.starts) == 1

@@ -203,6 +203,10 @@ def test_nobody_sees_or_steers_what_others_make(paused: Api) -> None:
         assert other.refused(method, path, body)[0] == 404, path
     assert other.refused("POST", "/jobs", {"recipe": DRAFT, "after": [hers]})[0] == 422
     assert one.get(f"/jobs/{hers}")["state"] == "waiting"
+    assert one.refused("PATCH", f"/jobs/{hers}", {"priority": 1})[0] == 403  # before everybody else
+    assert one.refused("POST", "/jobs", {"recipe": DRAFT, "priority": 1})[0] == 403
+    assert one("PATCH", f"/jobs/{hers}", {"priority": -1}).json["priority"] == -1
+    assert chief("PATCH", f"/jobs/{hers}", {"priority": 1}).json["priority"] == 1
     assert chief.get(f"/jobs/{hers}")["owner"] == "anna"
     assert chief.post(f"/jobs/{hers}/cancel")["state"] == "cancelled"
     assert other.refused("POST", "/queue/pause")[0] == 403

@@ -170,6 +170,24 @@ def test_several_wait_and_esc_stops_one_after_the_other(page: Page) -> None:
     assert made(page).count() == before
 
 
+def test_a_late_answer_brings_no_ended_job_back(page: Page) -> None:
+    """The answer to "cancel" may come after the event that tells that it was done."""
+    told = page.evaluate(
+        """async () => {
+          const frame = document.querySelector("script[type=module]").src;
+          const { Jobs } = await import(new URL("parts/jobs.js", frame));
+          const { api } = await import(new URL("api.js", frame));
+          const jobs = new Jobs(api, { listen() {}, onState() {} });
+          const running = { id: "one", kind: "make", state: "running", attempt: 1 };
+          jobs.put(running);
+          jobs.put({ id: "one", state: "cancelled" });
+          const late = jobs.take(running).state;
+          return [late, jobs.take({ ...running, attempt: 2 }).state];
+        }"""
+    )
+    assert told == ["cancelled", "running"]
+
+
 def test_everything_is_kept_when_the_page_is_loaded_again_in_the_middle(page: Page) -> None:
     ask(page, "a white tower in the snow at night, pixel art", steps=60, seed=5)
     make(page)

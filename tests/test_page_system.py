@@ -94,6 +94,7 @@ def test_a_users_key_is_shown_once_and_lets_in_until_removed(page: Page, server:
     key = dialog.locator("code").text_content() or ""
     assert httpx.get(f"{server.url}/api/me", headers={"Authorization": f"Bearer {key}"}).json()["name"] == "ada"
     dialog.get_by_role("button", name="I have it").click()
+    dialog.wait_for(state="detached")
     users.get_by_text("ada").wait_for()
     assert key not in page.content()
     users.get_by_role("button", name="Remove: ada").click()

@@ -16,6 +16,7 @@ from starlette.responses import JSONResponse, Response
 
 from bottega.api.access import need
 from bottega.api.counts import BOUNDS, Counts
+from bottega.jobs.job import LIBRARY
 from bottega.version import __version__
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ router = APIRouter(tags=["operation"])
 WITHIN = 0.1  # seconds that looking at disks and queue may take; then the last finding is told
 FRESH = 1.0  # seconds for which a finding is told again
 LOW_DISK = 256 << 20  # bytes
+READY_WITHIN = 120.0  # seconds that a worker may take to start
 
 
 class Watch:
@@ -35,6 +37,7 @@ class Watch:
         self._workshop, self._folders = workshop, folders
         self._thread = ThreadPoolExecutor(1, "watch")
         self._found: dict[str, Any] = {"reasons": [], "jobs": {}, "devices": []}
+        self._absent: dict[str, float] = {}  # since when workers were seen not to be ready
         self._looked = float("-inf")
         self._looking: asyncio.Future[dict[str, Any]] | None = None
 
@@ -64,10 +67,16 @@ class Watch:
             jobs = {}
             reasons.append(f"the queue can't be read ({type(error).__name__})")
         devices = list(self._workshop.foreman.devices())
-        for device in devices:
-            if device.get("state") in ("dead", "hung", "failed"):
-                reasons.append(f"the worker of {device.get('lane')} is {device['state']}")
+        reasons += self._not_ready(devices)
         return {"reasons": reasons, "jobs": jobs, "devices": devices}
+
+    def _not_ready(self, devices: Sequence[Mapping[str, Any]]) -> list[str]:
+        """Which workers have not been ready for too long; that of the library comes when it is needed."""
+        now = time.monotonic()
+        lanes = [str(told["lane"]) for told in devices if told["state"] in ("off", "starting")]
+        self._absent = {lane: self._absent.get(lane, now) for lane in lanes if lane != LIBRARY}
+        late = [lane for lane, since in self._absent.items() if now - since > READY_WITHIN]
+        return [f"the worker of {lane} does not start" for lane in late]
 
 
 def _disk(name: str, folder: Path) -> list[str]:
@@ -121,11 +130,15 @@ def exposition(found: dict[str, Any], counts: Counts, began: float) -> str:
     states = [({"lane": lane, "state": device.get("state", "")}, 1.0) for lane, device in lanes]
     metric("worker_state", "gauge", "1 for the state that each worker is in.", states)
     for key, name, about in (
-        ("memory_total", "device_memory_bytes", "Memory of each device."),
-        ("memory_free", "device_memory_free_bytes", "Free memory of each device."),
+        ("memory", "device_memory_bytes", "Memory of each device."),
+        ("free", "device_memory_free_bytes", "Free memory of each device."),
     ):
         told = [({"lane": lane}, float(device[key])) for lane, device in lanes if device.get(key) is not None]
         metric(name, "gauge", about, told)
+    held = [
+        ({"lane": lane}, float(sum(model["bytes"] for model in device.get("models", ())))) for lane, device in lanes
+    ]
+    metric("device_models_bytes", "gauge", "Memory that loaded models take of each device.", held)
     answered = [({"door": door, "status": status}, n) for (door, status), n in sorted(counts.requests.items())]
     metric("requests_total", "counter", "Requests by door and status.", answered)
     name = "bottega_request_seconds"

@@ -83,8 +83,9 @@ def recipe(number: int) -> dict[str, Any]:
 
 def measure(folder: Path, report: Report) -> None:
     """Measure it all, on a home of its own."""
-    home = folder / "home"
+    home, alone = folder / "home", max(10, report.jobs // 10)
     home.mkdir()
+    before_it = _engine_rate(folder / "engine", alone)
     serving = Serving(home)
     report.start = serving.start()
     client = Client(serving)
@@ -97,7 +98,8 @@ def measure(folder: Path, report: Report) -> None:
     _overload(serving, report)
     client.close()
     serving.stop()
-    report.engine_rate = _engine_rate(folder / "engine", max(10, report.jobs // 10))
+    # Before and after, as other programs' load comes and goes.
+    report.engine_rate = (before_it + _engine_rate(folder / "engine", alone)) / 2
     report.goals = {
         "up in 2 s": report.start <= 2.0,
         "95 % of the engine's own rate": report.served_rate >= 0.95 * report.engine_rate,

@@ -56,10 +56,13 @@ class Serving:
 
     def answers(self) -> bool:
         """Whether it takes requests."""
+        client = Client(self)
         try:
-            return Client(self).ask("GET", "/health")[0] == 200
+            return client.ask("GET", "/health")[0] == 200
         except (OSError, HTTPException, ValueError, KeyError):
             return False
+        finally:
+            client.close()
 
     def stop(self) -> tuple[int, float]:
         """Send SIGTERM; the exit code, and how many seconds it took."""

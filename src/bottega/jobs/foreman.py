@@ -45,7 +45,7 @@ class Limits:
     obey: float = 1.0
     leave: float = 5.0
     idle: float = 60.0
-    watch: float = 0.5
+    watch: float = 1.0
     memory: int = 0
     spare: int = 128 << 20
     backoff: tuple[float, ...] = (0.0, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
@@ -77,7 +77,8 @@ _WAKING = ("queued", "retried", "changed", "done", "result", "failed", "cancelle
 
 
 class Foreman:
-    """Keeps one worker for each lane, gives it what the queue holds, and records what it answers.
+    """Keeps one worker for each device and one for the library, gives them what the queue holds, and records what they
+    answer.
 
     `command(lane)` is how a worker is started. `on_hello(lane, facts)` is told of each that is ready, `ready(job)`
     makes a job's request complete just before it is begun (None: there is nothing left to do for it), and
@@ -109,6 +110,7 @@ class Foreman:
         self.settings, self.logs, self.together = settings, logs, together
         self.environment = environment
         self.lanes = {lane: Lane(self, lane) for lane in (MAKE, LIBRARY)}
+        self._stopping = False
         self._previews: dict[str, bytes] = {}
         self._lock = threading.Lock()
         self._listeners: list[Listener] = []
@@ -126,11 +128,23 @@ class Foreman:
     def stop(self, timeout: float = 8.0) -> None:
         """Begin nothing more, and have what runs stop within a step and wait again; by force after so many seconds."""
         deadline = time.monotonic() + timeout
+        with self._lock:
+            self._stopping = True
         for lane in self.lanes.values():
             lane.stop(deadline)
         for lane in self.lanes.values():
             lane.join()
         self._end_listening()
+
+    def also_on(self, device: str) -> None:
+        """Have outputs made on another device of this machine, too."""
+        with self._lock:
+            name = f"{MAKE}-{device}"
+            if self._stopping or name in self.lanes:
+                return
+            lane = Lane(self, name, device=device)
+            self.lanes = {**self.lanes, name: lane}
+        lane.start()
 
     def devices(self) -> list[dict[str, Any]]:
         """What each lane is doing, on what device, with which models loaded."""
@@ -184,9 +198,11 @@ class Foreman:
 class Lane:
     """One worker process after the other, and the thread that looks after it."""
 
-    def __init__(self, foreman: Foreman, name: str) -> None:
+    def __init__(self, foreman: Foreman, name: str, device: str = "") -> None:
         self.foreman = foreman
         self.name = name
+        self.kind = LIBRARY if name == LIBRARY else MAKE  # of the jobs that are done here
+        self._settings = {**foreman.settings, "device": device} if device else foreman.settings
         self.device = name
         self._inbox: queues.SimpleQueue[tuple[str, Any]] = queues.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name=f"lane-{name}", daemon=True)
@@ -293,7 +309,7 @@ class Lane:
             moments.append(self._since + self.foreman.limits.start)
         elif self._working:
             moments += [max(now, self._look_at), *(each.stop_by for each in self._working.values())]
-        elif self.name == LIBRARY:
+        elif self.kind == LIBRARY:
             moments.append(self._since + self.foreman.limits.idle)
         due = [moment for moment in moments if moment is not None]
         return max(0.0, min(due) - now) if due else None
@@ -305,7 +321,7 @@ class Lane:
                 return
             self._pay()
         if self._process is None:
-            wanted = self.name == MAKE or self.foreman.queue.waiting(self.name)
+            wanted = self.kind == MAKE or self.foreman.queue.waiting(self.kind)
             if wanted and self._stop_by is None and now >= self._start_at:
                 self._spawn()
             return
@@ -319,7 +335,7 @@ class Lane:
                 self._kill("it did not start")
         elif self._working:
             self._watch(now)
-        elif self._stop_by is None and not self._give() and self.name == LIBRARY and now > self._since + limits.idle:
+        elif self._stop_by is None and not self._give() and self.kind == LIBRARY and now > self._since + limits.idle:
             self._ask_to_leave()
 
     def _owe(self, id: str, action: Callable[[], object]) -> None:
@@ -362,11 +378,11 @@ class Lane:
         self.foreman.logs.mkdir(parents=True, exist_ok=True)
         with open(self.foreman.logs / f"worker-{self.name}.log", "ab") as errors:
             process = subprocess.Popen(
-                list(self.foreman.command(self.name)),
+                list(self.foreman.command(self.kind)),
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=errors,
-                env=self.foreman.environment(self.name) if self.foreman.environment else None,
+                env=self.foreman.environment(self.kind) if self.foreman.environment else None,
                 start_new_session=True,  # a Ctrl-C in the server's terminal is not for it
             )
         assert process.stdin is not None and process.stdout is not None
@@ -376,7 +392,7 @@ class Lane:
         self._who, self._ready, self._ending, self._term_at = identity(process.pid), False, "", None
         self._since, self._kills, self.state = time.monotonic(), kernel_kills(), {}
         with suppress(OSError):  # it has died: its end will be in the inbox
-            self._pipe.send({"do": "begin", "settings": self.foreman.settings})
+            self._pipe.send({"do": "begin", "settings": self._settings})
         threading.Thread(target=self._read, args=(process,), name=f"read-{self.name}", daemon=True).start()
 
     def _read(self, process: subprocess.Popen[bytes]) -> None:
@@ -444,6 +460,8 @@ class Lane:
             self.state = {"name": message["facts"].get("name", ""), "memory": message["facts"].get("memory")}
             if self.name == MAKE:
                 self.foreman.on_hello(self.name, message["facts"])
+                for device in message["facts"].get("others", ()):
+                    self.foreman.also_on(device)
             return
         if say == "beat":
             self.state |= {name: value for name, value in message.items() if name in ("free", "models")}
@@ -496,7 +514,7 @@ class Lane:
         self._leased += leased
 
     def _lease(self) -> list[Job]:
-        return self.foreman.queue.lease(self.name, self._who, most=self.foreman.together(self.name))
+        return self.foreman.queue.lease(self.kind, self._who, most=self.foreman.together(self.kind))
 
     # --- the end of a worker
 

@@ -94,6 +94,7 @@ Listener = Callable[[Numbered], None]
 class _Pace:
     """How a running job gets on: which picture of how many it is at, and since when in which phase."""
 
+    owner: str
     count: int = 1
     made: int = 0
     step: Step | None = None
@@ -498,8 +499,10 @@ class Queue:
     def record(self, id: str, events: Iterable[Event]) -> None:
         """Keep what a running job tells of; what is BUFFERED is heard at once and written down a little later."""
         with self._lock:
-            owner = self._job(self._write, id).owner
-            pace = self._paces.setdefault(id, _Pace())
+            pace = self._paces.get(id)
+            if pace is None:
+                pace = self._paces[id] = _Pace(self._job(self._write, id).owner)
+            owner = pace.owner
             for event in events:
                 pace.hear(event, self._clock())
                 if isinstance(event, BUFFERED):
@@ -666,7 +669,6 @@ class Queue:
         if self._write.in_transaction:
             yield
             return
-        buffer = self._buffer
         with explained(self.path, SCHEMA):
             try:
                 self._write.execute("BEGIN IMMEDIATE")
@@ -675,7 +677,6 @@ class Queue:
                 self._write.execute("COMMIT")
             except BaseException:
                 self._told = []
-                self._buffer = buffer
                 if self._write.in_transaction:
                     self._write.execute("ROLLBACK")
                 raise

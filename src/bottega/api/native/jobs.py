@@ -8,6 +8,7 @@ from fastapi import APIRouter, Depends, Header, Query, Response
 from pydantic import Field
 
 from bottega.api.access import Caller, need
+from bottega.api.access.refusal import NotAllowed
 from bottega.api.errors import without_paths
 from bottega.api.native.inside import Aside, Shop
 from bottega.api.native.outputs import OutputCard, card
@@ -99,7 +100,7 @@ class Submission(Asked):
     """A recipe that is to be made."""
 
     recipe: Draft
-    priority: int = Field(default=0, ge=-100, le=100)
+    priority: int = Field(default=0, ge=-100, le=100, description="above 0 it needs the scope `manage`")
     after: list[JobId] = Field(default=[], max_length=64, description="jobs that must be done before")
     reuse: bool = Field(default=False, description="answer with outputs that were made from the same recipe before")
 
@@ -130,7 +131,17 @@ async def submit(asked: Submission, shop: Shop, aside: Aside, caller: Maker, key
 
     404 with the nearest names for a model that is not here, 422 with all that is wrong with the recipe.
     """
+    _check_priority(caller, asked.priority)
     return await aside.submit(_submit, shop, caller, asked, key)
+
+
+def _check_priority(caller: Caller, priority: int) -> None:
+    """Before everybody else is no place that one gives oneself: else fair turns mean nothing."""
+    if priority > 0 and not caller.may("manage"):
+        raise NotAllowed(
+            f"{caller.name} may not put jobs before those of others: it needs the scope manage",
+            "leave out the priority",
+        )
 
 
 def _submit(shop: Workshop, caller: Caller, asked: Submission, key: str | None) -> JobCard:
@@ -189,8 +200,9 @@ async def job(id: JobInPath, shop: Shop, caller: Reader) -> JobDetail:
 
 @router.patch("/jobs/{id}", summary="Give a job another priority", responses=REUSED)
 async def prioritise(id: JobInPath, asked: Priority, shop: Shop, aside: Aside, caller: Maker) -> JobCard:
-    """Higher ones come first."""
+    """Higher ones come first. Above 0 it needs the scope `manage`."""
     mine(shop, caller, id)
+    _check_priority(caller, asked.priority)
     return job_card(await aside.submit(shop.queue.prioritise, id, asked.priority))
 
 

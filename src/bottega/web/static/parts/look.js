@@ -26,7 +26,7 @@ addWords({
     "look.edge.replay": "the same recipe once more", "look.edge.seed": "the same recipe with another seed", "look.lineage.more": "and {n} more",
     "look.file": "File", "look.made": "Made", "look.took": "Took", "look.format": "Format", "look.bytes": "Size of the file",
     "look.digest": "Recipe digest", "look.gone": "The file is no longer in the outputs folder; its recipe is still here, and can make it again.",
-    "look.missing": "This output is not here any more.", "look.keys.zoom": "Zoom", "look.keys.fit": "Whole picture", "look.keys.actual": "Pixel by pixel",
+    "look.missing": "This output is not here any more.", "look.keys.zoom": "Zoom", "look.keys.fit": "Whole picture",
     "look.input": "A picture that was given",
   },
   zh: {
@@ -41,7 +41,7 @@ addWords({
     "look.edge.replay": "同一配方再次制作", "look.edge.seed": "同一配方，另一种子", "look.lineage.more": "还有 {n} 件",
     "look.file": "文件", "look.made": "制作于", "look.took": "用时", "look.format": "格式", "look.bytes": "文件大小",
     "look.digest": "配方摘要", "look.gone": "文件已不在输出文件夹中；配方还在，可以再做一次。",
-    "look.missing": "这件作品已不在这里。", "look.keys.zoom": "缩放", "look.keys.fit": "完整图片", "look.keys.actual": "逐像素",
+    "look.missing": "这件作品已不在这里。", "look.keys.zoom": "缩放", "look.keys.fit": "完整图片",
     "look.input": "给定的图片",
   },
 });

@@ -3,11 +3,13 @@
 import { h, fill, put } from "../dom.js";
 import { asked, withWish } from "../parts/asked.js";
 import { compare } from "../parts/beside.js";
+import { endpaper } from "../parts/endpaper.js";
 import { icon } from "../parts/icons.js";
 import { Look } from "../parts/look.js";
 import { nothing, troubled } from "../parts/nothing.js";
 import { Pages } from "../parts/pages.js";
 import { menu, popover } from "../parts/popover.js";
+import { fieldName } from "../parts/recipe.js";
 import { justified, Window } from "../parts/window.js";
 import { number } from "../words.js";
 
@@ -24,6 +26,7 @@ const words = {
   en: {
     "room.gallery": "Gallery",
     "gallery.search": "Search {n} outputs, or seed:7, model:name …",
+    "gallery.search.label": "Search by words, seed:7, model:name …",
     "gallery.all": "All", "gallery.favourites": "Favourites", "gallery.trash": "Trash", "gallery.folders": "Folder",
     "gallery.folder.none": "No folder", "gallery.folder.new": "New folder …", "gallery.folder.name": "Name of the folder",
     "gallery.folder.put": "Put it there", "gallery.folder.moved": "{n} in {folder}", "gallery.folder.out": "{n} taken out of their folder",
@@ -32,7 +35,7 @@ const words = {
     "gallery.filter.value": "value", "gallery.filter.clear": "Clear", "gallery.filter.help": "It all stands in the search field, and can be typed there.",
     "gallery.larger": "Larger pictures", "gallery.smaller": "Smaller pictures",
     "gallery.select": "Select", "gallery.selected": "{n} selected", "gallery.deselect": "Select none",
-    "gallery.favourite": "Favourite", "gallery.unfavourite": "No favourite", "gallery.export": "Export", "gallery.delete": "Delete",
+    "gallery.favourite": "Favourite", "gallery.export": "Export", "gallery.delete": "Delete",
     "gallery.restore": "Restore", "gallery.compare": "Compare",
     "gallery.deleted": "{n} deleted", "gallery.restored": "{n} restored", "gallery.exporting": "Packing {n} …",
     "gallery.many": "Only the first {n} are selected",
@@ -43,11 +46,11 @@ const words = {
     "gallery.keys.search": "Search", "gallery.keys.favourite": "Favourite", "gallery.keys.select": "Select",
     "gallery.keys.all": "Select all", "gallery.keys.delete": "Delete", "gallery.keys.compare": "Compare two that are selected",
     "gallery.badDate": "{value} is no day: write it as 2026-01-31",
-    "gallery.failed": "This could not be had",
   },
   zh: {
     "room.gallery": "画廊",
     "gallery.search": "搜索 {n} 件作品，或 seed:7、model:名称……",
+    "gallery.search.label": "搜索文字、seed:7、model:名称……",
     "gallery.all": "全部", "gallery.favourites": "收藏", "gallery.trash": "回收站", "gallery.folders": "文件夹",
     "gallery.folder.none": "不在文件夹中", "gallery.folder.new": "新建文件夹……", "gallery.folder.name": "文件夹名称",
     "gallery.folder.put": "放入", "gallery.folder.moved": "{n} 件已放入 {folder}", "gallery.folder.out": "{n} 件已移出文件夹",
@@ -56,7 +59,7 @@ const words = {
     "gallery.filter.value": "值", "gallery.filter.clear": "清除", "gallery.filter.help": "这些条件都写在搜索框里，也可以直接输入。",
     "gallery.larger": "放大图片", "gallery.smaller": "缩小图片",
     "gallery.select": "选择", "gallery.selected": "已选 {n} 件", "gallery.deselect": "取消选择",
-    "gallery.favourite": "收藏", "gallery.unfavourite": "取消收藏", "gallery.export": "导出", "gallery.delete": "删除",
+    "gallery.favourite": "收藏", "gallery.export": "导出", "gallery.delete": "删除",
     "gallery.restore": "恢复", "gallery.compare": "比较",
     "gallery.deleted": "已删除 {n} 件", "gallery.restored": "已恢复 {n} 件", "gallery.exporting": "正在打包 {n} 件……",
     "gallery.many": "只选中了前 {n} 件",
@@ -67,7 +70,6 @@ const words = {
     "gallery.keys.search": "搜索", "gallery.keys.favourite": "收藏", "gallery.keys.select": "选择",
     "gallery.keys.all": "全选", "gallery.keys.delete": "删除", "gallery.keys.compare": "比较选中的两件",
     "gallery.badDate": "{value} 不是日期：请写成 2026-01-31",
-    "gallery.failed": "无法取得",
   },
 };
 
@@ -126,7 +128,7 @@ class Gallery {
     const { t } = this;
     this.field = h("input", {
       type: "search", class: "search", autocomplete: "off", spellcheck: "false", aria: { label: t("gallery.keys.search") },
-      placeholder: t("gallery.search", { n: "" }),
+      placeholder: t("gallery.search.label"),
       on: { input: () => this.typed(), keydown: (event) => this.fieldKey(event) },
     });
     this.tabs = h("div", { class: "tabs", role: "group" });
@@ -246,7 +248,7 @@ class Gallery {
   relay() {
     this.window.relay();
     const total = this.ratios.length;
-    if (!this.state.q && !this.state.view && !this.state.folder) this.field.placeholder = this.t("gallery.search", { n: number(total) });
+    if (!this.state.q && !this.state.view && !this.state.folder) this.field.placeholder = total > 1 ? this.t("gallery.search", { n: number(total) }) : this.t("gallery.search.label");
     if (!this.broken) this.empty(this.complete && !total ? this.nothing() : null);
   }
 
@@ -262,7 +264,7 @@ class Gallery {
     if (state.view === "trash") return nothing(t("gallery.trash.empty"));
     if (state.view === "favourites") return nothing(t("gallery.favourites.empty"));
     if (state.folder) return nothing(t("gallery.none"), [{ text: t("gallery.all"), run: () => this.go({ folder: "" }) }]);
-    return nothing(t("gallery.empty"), [{ text: t("gallery.empty.make"), main: true, run: () => this.context.go("make") }]);
+    return nothing(t("gallery.empty"), [{ text: t("gallery.empty.make"), main: true, run: () => this.context.go("make") }], endpaper("checkpoint", "bottega"));
   }
 
   clear() {
@@ -413,7 +415,7 @@ class Gallery {
     const row = (label, control) => h("label", { class: "narrow-row" }, h("span", { text: label }), control);
     const text = (name, type = "text") => h("input", { type, value: wishes.get(name) || "", on: { change: set(name) } });
     const other = h("select", { aria: { label: t("gallery.filter.field") } },
-      [...KNOWN].filter((name) => !["model", "sampler", "seed", "since", "until"].includes(name)).map((name) => h("option", { value: name, text: name })));
+      [...KNOWN].filter((name) => !["model", "sampler", "seed", "since", "until"].includes(name)).map((name) => h("option", { value: name, text: fieldName(name) })));
     const value = h("input", {
       type: "text", placeholder: t("gallery.filter.value"), aria: { label: t("gallery.filter.value") },
       on: { change: (event) => set(other.value)(event) },

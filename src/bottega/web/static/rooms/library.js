@@ -17,6 +17,7 @@ const FACETS = ["kind", "family", "medium", "verdict", "tag"];
 const MOST_NAMES = 200; // of one kind that the server names of what goes with a model
 const FOLDED = 8; // entries of a facet that are shown before "more"
 const WORK = new Set(["scan", "get", "convert", "merge", "hash"]);
+const OVER = ["done", "failed", "cancelled"];
 const SORTS = ["name", "kind", "size", "date"];
 const KINDS = [
   "checkpoint", "lora", "embedding", "hypernetwork", "vae", "controlnet", "t2i_adapter", "ip_adapter", "diffusion_model",
@@ -37,7 +38,7 @@ const words = {
     "library.facet.kind": "Kind", "library.facet.family": "Family", "library.facet.medium": "Medium",
     "library.facet.verdict": "Safety", "library.facet.tag": "Tags", "library.more": "{n} more", "library.less": "fewer",
     "library.favourites": "Favourites", "library.runs": "Runs here", "library.filters": "Filters",
-    "library.all": "Everything", "library.clear": "Clear all",
+    "library.clear": "Clear all",
     "library.cards": "Cards", "library.table": "Table", "library.sort": "Order",
     "library.sort.name": "Name", "library.sort.kind": "Kind", "library.sort.size": "Largest first", "library.sort.date": "Newest first", "library.sort.best": "Best match",
     "library.column.name": "Name", "library.column.kind": "Kind", "library.column.family": "Family", "library.column.size": "Size",
@@ -65,8 +66,8 @@ const words = {
     "library.missing": "Its file is not on the shelf any more. It may come back: what you said of it is kept.",
     "library.hash": "Compute", "library.hash.none": "Not computed yet.",
     "library.convert": "Convert …", "library.verdict": "Safety", "library.names": "It names",
-    "library.working": "{what}", "library.stop": "Stop", "library.started.scan": "Scanning", "library.started.hash": "Hashing {name}",
-    "library.done.scan": "Scanned", "library.done": "Done: {what}", "library.failed": "{what}: {why}", "library.see": "See it",
+    "library.stop": "Stop", "library.started.scan": "Scanning", "library.started.hash": "Hashing {name}",
+    "library.done": "Done: {what}", "library.failed": "{what}: {why}", "library.see": "See it",
     "library.get.what": "Which model", "library.get.help": "civitai:123, hf:org/name, or any https address. Every byte is checked, nothing in it is run.",
     "library.get.file": "Which file of it", "library.get.file.help": "Only where there are several", "library.get.sha256": "SHA-256, to refuse any other bytes",
     "library.get.more": "More", "library.get.unusual": "Also a pickle with unusual names; they are never run",
@@ -89,9 +90,9 @@ const words = {
     "library.search": "搜索 {n} 个模型", "library.search.label": "搜索模型",
     "library.list": "模型", "library.count": "{n} 个模型", "library.count.one": "1 个模型",
     "library.facet.kind": "类型", "library.facet.family": "系列", "library.facet.medium": "媒介",
-    "library.facet.verdict": "安全", "library.facet.tag": "标签", "library.more": "还有 {n} 项", "library.less": "收起",
+    "library.facet.verdict": "安全检查", "library.facet.tag": "标签", "library.more": "还有 {n} 项", "library.less": "收起",
     "library.favourites": "收藏", "library.runs": "可在此运行", "library.filters": "筛选",
-    "library.all": "全部", "library.clear": "全部清除",
+    "library.clear": "全部清除",
     "library.cards": "卡片", "library.table": "表格", "library.sort": "排序",
     "library.sort.name": "名称", "library.sort.kind": "类型", "library.sort.size": "最大的在前", "library.sort.date": "最新的在前", "library.sort.best": "最匹配",
     "library.column.name": "名称", "library.column.kind": "类型", "library.column.family": "系列", "library.column.size": "大小",
@@ -119,8 +120,8 @@ const words = {
     "library.missing": "文件已不在原处。它可能会回来：你记下的内容都还在。",
     "library.hash": "计算", "library.hash.none": "尚未计算。",
     "library.convert": "转换……", "library.verdict": "安全", "library.names": "其中引用了",
-    "library.working": "{what}", "library.stop": "停止", "library.started.scan": "正在扫描", "library.started.hash": "正在计算 {name} 的哈希值",
-    "library.done.scan": "扫描完成", "library.done": "完成：{what}", "library.failed": "{what}：{why}", "library.see": "查看",
+    "library.stop": "停止", "library.started.scan": "正在扫描", "library.started.hash": "正在计算 {name} 的哈希值",
+    "library.done": "完成：{what}", "library.failed": "{what}：{why}", "library.see": "查看",
     "library.get.what": "哪个模型", "library.get.help": "civitai:123、hf:org/name，或任意 https 地址。每个字节都会校验，其中的内容不会运行。",
     "library.get.file": "其中哪个文件", "library.get.file.help": "仅在有多个文件时需要", "library.get.sha256": "SHA-256，内容不符则拒绝",
     "library.get.more": "更多", "library.get.unusual": "也接受含异常名称的 pickle；它们永远不会运行",
@@ -175,7 +176,8 @@ class Library {
       esc: { run: () => (this.state.model ? this.go({ model: "" }) : false) },
     });
     this.learnFamilies();
-    this.unwatch = context.jobs.watch((job, event) => this.worked(job, event));
+    this.told = new Set([...context.jobs.known.values()].filter((job) => OVER.includes(job.state)).map((job) => job.id));
+    this.unwatch = context.jobs.watch((job) => this.worked(job));
     this.drawWork();
     this.show(context.state);
   }
@@ -183,7 +185,7 @@ class Library {
   build() {
     const { t } = this;
     this.field = h("input", {
-      type: "search", class: "search", autocomplete: "off", spellcheck: "false", placeholder: t("library.search", { n: "" }),
+      type: "search", class: "search", autocomplete: "off", spellcheck: "false", placeholder: t("library.search.label"),
       aria: { label: t("library.search.label") }, on: { input: () => this.typed(), keydown: (event) => this.fieldKey(event) },
     });
     this.count = h("span", { class: "soft small number library-count", role: "status" });
@@ -330,7 +332,7 @@ class Library {
       this.window.renew();
       const total = this.pages.total;
       this.count.textContent = total === 1 ? t("library.count.one") : t("library.count", { n: number(total) });
-      if (!this.isNarrowed()) this.field.placeholder = t("library.search", { n: number(total) });
+      if (!this.isNarrowed()) this.field.placeholder = total > 1 ? t("library.search", { n: number(total) }) : t("library.search.label");
       this.empty(total ? null : this.nothing());
     } else this.window.redraw(first, last);
   }
@@ -351,7 +353,7 @@ class Library {
     return nothing(t("library.empty"), [
       { text: t("library.empty.scan"), main: true, run: () => this.scan() },
       { text: t("library.get"), run: () => this.getting() },
-    ]);
+    ], endpaper("checkpoint", "bottega"));
   }
 
   clear() {
@@ -395,7 +397,7 @@ class Library {
     };
     const group = (facet) => {
       const entries = facetEntries(facet, this.facets?.[facet] ?? this.facets?.[`${facet}s`]);
-      if (!entries.length && facet === "tag") return null;
+      if (!entries.length) return null;
       const whole = this.open.has(facet) || entries.length <= FOLDED + 1;
       const shown = whole ? entries : entries.slice(0, FOLDED);
       const chosen = entries.find(({ id }) => id === state[facet]);
@@ -541,8 +543,8 @@ class Library {
       entry.because && !usable && !entry.missing && entry.verdict !== "refused" && h("p", { class: "soft small", text: [entry.requires?.length && t("library.requires", { what: entry.requires.join(", ") }), !entry.runs && t("library.idle")].filter(Boolean).join(" ") }),
       // What only the whole entry tells, and what can be written, is there once the entry is.
       entry.because && [this.howToUse(entry, about),
-      section(t("library.why"), entry.guess && h("p", { class: "soft small", text: t("library.guess") }),
-        h("ul", { class: "because" }, (entry.because ?? []).map((reason) => h("li", { text: reason })))),
+      (entry.because.length > 0 || entry.guess) && section(t("library.why"), entry.guess && h("p", { class: "soft small", text: t("library.guess") }),
+        h("ul", { class: "because" }, entry.because.map((reason) => h("li", { text: reason })))),
       this.putRight(entry),
       section(t("library.tags"), this.tagField(entry)),
       section(t("library.note"), h("textarea", {
@@ -750,16 +752,21 @@ class Library {
     return this.begin(`/api/models/${entry.id}/hash`, {}, this.t("library.started.hash", { name: entry.name }));
   }
 
-  worked(job, event) {
+  /** Work on the shelves has gone on; what is over is told once, however the page came to know of it. */
+  worked(job) {
     if (job && !WORK.has(job.kind)) return;
     this.drawWork();
-    if (!job || !event) return;
-    if (event.kind === "done") {
-      this.context.toast({ text: this.t("library.done", { what: workText(this.t, job) }) });
+    if (!job || !OVER.includes(job.state) || this.told.has(job.id)) return;
+    this.told.add(job.id);
+    const what = workText(this.t, job);
+    if (job.state === "done") {
+      this.context.toast({ text: this.t("library.done", { what }) });
       this.refresh();
+      this.learnFamilies();
       if (this.state.model) this.openDrawer();
-    } else if (event.kind === "failed") {
-      this.context.toast({ text: this.t("library.failed", { what: workText(this.t, job), why: event.what }), kind: "error", action: { text: this.t("library.see"), run: () => this.context.go("queue") } });
+    } else if (job.state === "failed") {
+      const see = { text: this.t("library.see"), run: () => this.context.go("queue") };
+      this.context.toast({ text: this.t("library.failed", { what, why: job.error?.what ?? "" }), kind: "error", action: see });
     }
   }
 

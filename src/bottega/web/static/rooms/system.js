@@ -33,7 +33,7 @@ const words = {
     "system.users.key": "The key of {name}", "system.users.key.once": "It is shown this once and kept nowhere. Whoever has it may use the server as {name}.",
     "system.users.copy": "Copy the key", "system.users.done": "I have it",
     "system.scope.read": "look", "system.scope.generate": "make", "system.scope.manage": "manage the models", "system.scope.admin": "everything",
-    "system.true": "yes", "system.false": "no", "system.nothing": "none", "system.keys.refresh": "Look again",
+    "system.true": "yes", "system.false": "no", "system.nothing": "none",
   },
   zh: {
     "room.system": "系统",
@@ -56,7 +56,7 @@ const words = {
     "system.users.key": "{name} 的密钥", "system.users.key.once": "密钥只显示这一次，不会保存在任何地方。持有者可以用 {name} 的身份使用服务器。",
     "system.users.copy": "复制密钥", "system.users.done": "已保存",
     "system.scope.read": "查看", "system.scope.generate": "创作", "system.scope.manage": "管理模型", "system.scope.admin": "全部",
-    "system.true": "是", "system.false": "否", "system.nothing": "无", "system.keys.refresh": "重新读取",
+    "system.true": "是", "system.false": "否", "system.nothing": "无",
   },
 };
 
