@@ -127,6 +127,18 @@ def test_the_stream_of_a_job_has_all_of_it_and_ends_with_it(api: Api) -> None:
         assert [(each.kind, each.data["job"]) for each in stream] == [("queued", id), ("cancelled", id)]
 
 
+def test_the_stream_of_a_job_goes_on_where_it_was_tried_again(api: Api) -> None:
+    id = submitted(api)
+    api.post(f"/jobs/{id}/cancel")
+    api.post(f"/jobs/{id}/retry")
+    with listening(api, f"/jobs/{id}/events") as stream:
+        assert [each.kind for each in stream.until(lambda each: each.kind == "retried")][1:] == ["cancelled", "retried"]
+        api.post(f"/jobs/{id}/cancel")
+        assert [each.kind for each in stream] == ["cancelled"]
+    with listening(api, f"/jobs/{id}/events") as stream:
+        assert [each.kind for each in stream] == ["queued", "cancelled", "retried", "cancelled"]
+
+
 def test_nobody_hears_of_what_others_do(api: Api) -> None:
     one, other = api.user("one"), api.user("other")
     with listening(one) as mine, listening(other) as theirs, listening(api) as all_of_it:

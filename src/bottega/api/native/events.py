@@ -185,12 +185,13 @@ async def told_to(
             if client.behind:
                 client.behind = False
                 # What happens from here on waits already; what is kept before it is read first.
+                ended = False
                 while kept := await aside.look(shop.queue.events, number, job=job, owner=owner, limit=AT_ONCE):
                     for told in kept:
                         yield _text(told)
-                        if _ends(told, job):
-                            return
-                    number = kept[-1].number
+                    number, ended = kept[-1].number, _ends(kept[-1], job)
+                if ended and job and (await aside.look(shop.queue.job, job)).over:  # and nobody had it tried again
+                    return
             elif not await client.wait(HEARTBEAT):
                 yield ": still here\n\n"
             for news in client.take():

@@ -69,7 +69,10 @@ function pressed(event) {
  */
 function keys(entries) {
   keySets.push(entries);
-  return () => keySets.splice(keySets.indexOf(entries), 1);
+  return () => {
+    const at = keySets.indexOf(entries);
+    if (at >= 0) keySets.splice(at, 1);
+  };
 }
 
 document.addEventListener("keydown", (event) => {
