@@ -253,7 +253,8 @@ def _watch(args: argparse.Namespace, desk: Desk) -> int:
     failed = False
     with Progress(sys.stderr) as progress:
         for kind, told in desk.events(id):
-            failed = failed or (id is not None and kind in ("failed", "cancelled"))
+            if id is not None and kind in ("done", "result", "failed", "cancelled"):
+                failed = kind in ("failed", "cancelled")  # of several tries the last one counts
             if args.json:
                 print(json.dumps({"event": kind, **told}), flush=True)
             elif kind == "step":
