@@ -461,8 +461,10 @@ def test_other_rooms_send_pictures_here(page: Page) -> None:
     assert page.url.rstrip("/").endswith(page.url.split("/")[2]), "the address is tidied"
     ask(page, "something else", seed=1)
     page.goto(f"/make?output={id}&as=recipe")
+    from playwright.sync_api import expect
+
+    expect(page.get_by_label("Seed", exact=True)).to_have_value("31")
     page.get_by_text("DPM++ 2M Karras · 4 steps · 7").wait_for(state="attached")
-    assert page.get_by_label("Seed", exact=True).input_value() == "31"
 
 
 def test_variations_and_the_recipe_of_a_picture(page: Page) -> None:

@@ -137,11 +137,13 @@ def test_one_is_made_next_by_its_menu(page: Page, line: Line) -> None:
 
 
 def test_what_is_cancelled_can_be_had_again(page: Page, line: Line) -> None:
-    row(page, "a blue boat").get_by_role("button", name="Cancel").click()
+    with page.expect_response("**/cancel"):
+        row(page, "a blue boat").get_by_role("button", name="Cancel").click()
     history = page.get_by_role("list", name="History")
     history.get_by_text("a blue boat").wait_for()
     assert line.waiting() == ["a red house", "a green tent", "a white tower"]
-    page.locator(".toast").get_by_role("button", name="Undo").click()
+    with page.expect_response("**/retry"):
+        page.locator(".toast").get_by_role("button", name="Undo").click()
     page.get_by_role("list", name="Waiting").get_by_text("a blue boat").wait_for()
     assert line.waiting() == list(PROMPTS), "where it was"
     row(page, "a red house").focus()

@@ -21,6 +21,7 @@ from bottega.engine.inputs import keep_input
 from bottega.engine.save import make_writable, sha256_of, write_whole
 from bottega.errors import BottegaError, FieldProblem, InvalidRecipe
 from bottega.events import Done, Event, Made, Started
+from bottega.first_look import FirstLook
 from bottega.formats.atomic import atomic
 from bottega.gallery import Gallery, Output, UnknownOutput, Upkeep
 from bottega.jobs.foreman import Foreman, Limits, Preview
@@ -31,7 +32,6 @@ from bottega.recipe import Media, Recipe, read_recipe, recipe_from
 from bottega.runtime.facts import Facts, facts_from
 from bottega.runtime.plan import available_memory
 from bottega.settings import Settings
-from bottega.starters import know_starter
 from bottega.version import __version__
 from bottega.workbench import BATCH, Workbench
 
@@ -82,6 +82,7 @@ class Workshop:
         self.queue = Queue(settings.home / "queue.sqlite")
         self.gallery = Gallery(settings.gallery, settings.outputs, settings.thumbnails)
         self._upkeep = Upkeep(self.gallery, settings.trash_days * 86_400.0, self._owner_of)
+        self.first_look = FirstLook(settings, lambda: self.catalog)
         self.foreman = Foreman(
             self.queue,
             command,
@@ -104,13 +105,14 @@ class Workshop:
 
     def start(self) -> None:
         """Take up what an earlier server left, and begin to work."""
-        know_starter(self.catalog)
+        self.first_look.start()
         self.foreman.start()
         self._upkeep.start()
 
     def stop(self, timeout: float = 8.0) -> None:
         """Stop within a step; what was not finished waits for the next server."""
         self._upkeep.stop()
+        self.first_look.stop()
         self.foreman.stop(timeout)
         self.queue.close()
         self.gallery.close()

@@ -15,11 +15,13 @@ from bottega.recognisers import all_recognisers
 from bottega.workshop import Workshop
 
 MOST = 10_000
+LOOK_WITHIN = 60.0  # seconds that a list of models waits for the first look through the shelves
 PICTURES = ("checkpoint", "diffusion_model")  # the kinds of models that make pictures by themselves
 
 
 def running(workshop: Workshop, *kinds: str) -> list[Entry]:
-    """The models of these kinds that run here, by name; a home that was never looked through is looked through now."""
+    """The models of these kinds that run here, by name; all of them, also while a new home is looked through."""
+    workshop.first_look.join(LOOK_WITHIN)
     found = _running(workshop, kinds)
     if not found and "checkpoint" in kinds:
         usual(workshop)
@@ -68,6 +70,7 @@ def chosen(workshop: Workshop, kind: str, name: str) -> Entry:
 
     Raises UnknownModel with the nearest names, AmbiguousModel, or what is wrong with the file.
     """
+    workshop.first_look.join(LOOK_WITHIN)
     return on_record(workshop.catalog, name, kind=kind)
 
 

@@ -123,6 +123,10 @@ class Catalog:
             *[text(str(shelf)) if shelf else None] * 2,
         )
 
+    def holds_more_than(self, shelf: Path) -> bool:
+        """Whether anything was ever recorded that is not on this shelf."""
+        return bool(self.rows("SELECT 1 FROM models WHERE shelf IS NOT ? LIMIT 1", text(str(shelf))))
+
     def entry(self, path: Path) -> Entry | None:
         """The model at exactly this path."""
         return next(iter(self._entries("models.path = ?", text(str(path)))), None)

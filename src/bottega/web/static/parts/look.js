@@ -96,6 +96,7 @@ export class Look {
         return this.leave();
       }
       if (!this.isOpen || this.host.state.output !== id) return;
+      this.index = this.host.pages.find((other) => other.id === id); // the list may have come meanwhile
     }
     this.show(item);
   }

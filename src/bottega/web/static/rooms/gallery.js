@@ -242,6 +242,7 @@ class Gallery {
     this.complete = true;
     this.ratios = told.ratios.map((ratio) => ratio / 1000);
     this.relay();
+    this.look.arrived();
   }
 
   /** Lay out anew, and say so where there is nothing. */
