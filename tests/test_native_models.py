@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -12,9 +13,13 @@ import pytest
 from native import Api, studio
 from PIL import Image
 
+from bottega.formats import safetensors
 from bottega.library import Entry
 from bottega.library.about import About
 from bottega.library.disk import Stamp, stamp_of
+from bottega.library.find import identify_path
+from bottega.recognisers import all_recognisers
+from bottega.settings import STARTER_SHELF
 
 HOSTILE = "<img src=x onerror=alert(1)>"
 KINDS = ("checkpoint", "lora", "embedding", "vae")
@@ -137,6 +142,20 @@ def test_a_model_tells_what_it_is_and_nothing_of_where_it_lies(api: Api, shelf: 
 def test_what_is_no_model_is_not_found(api: Api, id: str) -> None:
     for path in (f"/models/{id}", f"/models/{id}/preview", f"/models/{id}/form"):
         assert api.refused("GET", path)[0] in (400, 404, 414, 422)
+
+
+def test_a_model_whose_file_is_another_or_gone_has_no_form_of_before(api: Api, tmp_path: Path) -> None:
+    starter = next(STARTER_SHELF.glob("*.safetensors"))
+    path = tmp_path / "short-lived.safetensors"
+    shutil.copyfile(starter, path)
+    identify_path(api.shop.catalog, path, all_recognisers())
+    address = f"/models/{only(api, 'q=short-lived')['id']}/form"
+    assert api.get(address)["family"] == "sd1"
+    safetensors.write(path, [("embedding", "F32", (1, 768), bytes(4 * 768))], {})
+    status, error = api.refused("GET", address)
+    assert (status, error["class"]) == (422, "UnsupportedModel")
+    path.unlink()
+    assert api.refused("GET", address)[0] == 404
 
 
 # --- previews

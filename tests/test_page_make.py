@@ -56,9 +56,10 @@ def page(seen: tuple[Page, Watched]) -> Page:
 
 @contextmanager
 def room(server: Server, browser: Browser, **options: Any) -> Iterator[tuple[Page, Watched]]:
-    """A browser that shows the room, once all of its form is there."""
+    """A browser that shows the room, once all of its form is there, and what was made before."""
     with watched_page(browser, server.url, **options) as (page, watched):
         page.goto(link_into(server.home, server.url))
+        page.locator(".result.is-empty, .recent .print").first.wait_for(state="attached", timeout=LONG)
         page.get_by_text("DPM++ 2M Karras · 20 steps · 7").wait_for(timeout=LONG)
         yield page, watched
 
@@ -157,6 +158,8 @@ def test_a_picture_grows_in_the_frame_that_was_reserved_for_it(page: Page) -> No
 
 def test_several_wait_and_esc_stops_one_after_the_other(page: Page) -> None:
     ask(page, TENT, steps=150)
+    page.get_by_label("Width", exact=True).fill("512")  # so that none is done before it is stopped
+    page.get_by_label("Height", exact=True).fill("512")
     before = made(page).count()
     for _ in range(3):
         make(page)
@@ -482,6 +485,20 @@ def test_variations_and_the_recipe_of_a_picture(page: Page) -> None:
     page.get_by_role("menuitem", name="All settings").click()
     page.get_by_text(re.compile("Variation strength 0.2")).wait_for(state="attached")
     assert page.get_by_label("Seed", exact=True).input_value() == "11"
+
+
+def test_an_open_menu_stays_whatever_is_made_meanwhile(page: Page) -> None:
+    before = made(page).count()
+    page.get_by_label("How many").fill("2")
+    ask(page, HOUSE, seed=12, steps=60)
+    make(page)
+    made(page).nth(before).wait_for(timeout=LONG)
+    page.get_by_role("button", name="Reuse").click()
+    made(page).nth(before + 1).wait_for(timeout=LONG)
+    page.get_by_label("Seed", exact=True).evaluate("input => input.value = ''")
+    page.get_by_role("menuitem", name="The seed only").click()
+    page.wait_for_function("document.querySelector('#make-seed').value === '12'")
+    page.get_by_role("button", name="seed 13").wait_for()
 
 
 def test_a_deleted_picture_can_be_had_back(page: Page) -> None:

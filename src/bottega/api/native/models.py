@@ -24,6 +24,7 @@ from bottega.families import family as find_family
 from bottega.formats import read_header
 from bottega.library import Catalog, Entry
 from bottega.library.browse import Wish, browse, counts, tag_counts
+from bottega.library.find import identify_path
 from bottega.workshop import Workshop
 
 router = APIRouter(prefix="/models", tags=["models"])
@@ -282,8 +283,15 @@ async def form(id: ModelInPath, shop: Shop, aside: Aside) -> ModelForm:
 
 
 def _form(shop: Workshop, id: str) -> ModelForm:
+    from bottega.recognisers import all_recognisers
+
     entry = entry_with(shop, id)
-    if entry.error or not entry.runs:
+    try:
+        # The file may be another one since it was last looked at.
+        entry = identify_path(shop.catalog, entry.path, all_recognisers())
+    except OSError:
+        raise UnknownModel(id) from None
+    if not entry.runs:
         raise UnsupportedModel(entry.path, f"is a {entry.kind} with which nothing is made by itself", "see `runs`")
     family = find_family(entry.recogniser)
     header = read_header(entry.path)

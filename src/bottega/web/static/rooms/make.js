@@ -48,7 +48,7 @@ const words = {
 
 class Make {
   constructor(element, context) {
-    Object.assign(this, { element, context, t: context.t, form: null, forms: null });
+    Object.assign(this, { element, context, t: context.t, form: null, forms: null, left: new Set() });
     this.draft = { ...structuredClone(EMPTY), ...context.store.get("draft", {}) };
     this.fields = new Map(); // the fields of a recipe by their names, for what the server says is wrong with them
   }
@@ -267,7 +267,8 @@ class Make {
     try {
       this.forms ??= await api.get("/api/forms");
       if (!this.draft.model) {
-        const { items } = await api.get("/api/models", { runs: true, limit: 50 });
+        const told = await api.get("/api/models", { runs: true, limit: 50 });
+        const items = told.items.filter((one) => !this.left.has(one.id));
         const model = items.find((one) => one.name === USUAL_MODEL) ?? items[0];
         if (!model) return this.lookForModels();
         this.draft.model = plain(model);
@@ -279,11 +280,11 @@ class Make {
       this.form = form;
     } catch (error) {
       if (error.status !== 404 || !this.draft.model) return complain(error);
-      this.draft.model = null; // it has left the shelf
+      this.left.add(this.draft.model.id); // the shelf, though no scan has seen it yet
+      this.draft.model = null;
       return this.loadForm();
     }
     this.drawForm();
-    this.result.captioned = null;
     this.result.caption();
     this.prompt.recount();
     this.plan();

@@ -54,6 +54,8 @@ export class Result {
     this.progress = h("div", { class: "progress", role: "progressbar", aria: { label: t("result.progress"), valuemin: 0, valuemax: 100 }, hidden: true }, this.line = h("i"));
     this.facts = h("div", { class: "caption-facts row" });
     this.acts = h("div", { class: "caption-acts row" });
+    // Whoever has a menu of this output open goes on with this one; what came meanwhile is shown afterwards.
+    this.acts.addEventListener("toggle", (event) => { if (event.newState === "closed") this.draw(); }, true);
     this.strip = new Strip({
       choose: (item) => this.choose(item), cancel: (job) => this.cancel(job), dismiss: (job) => { this.failed.delete(job.id); this.draw(); },
       more: () => this.more(),
@@ -116,6 +118,9 @@ export class Result {
 
   running() { return this.open_jobs().filter((job) => job.state === "running"); }
 
+  /** The output of which a menu is open; null for none. */
+  get held() { return this.acts.querySelector(":popover-open") ? this.shown?.output ?? null : null; }
+
   get output() { return this.outputs.find((output) => keyOf(output) === this.chosen) ?? null; }
 
   // --------------------------------------------------------------------------------------------------- what happens
@@ -162,7 +167,7 @@ export class Result {
       if (still) {
         this.strip.live(job, image, { source });
         this.previews.set(`${job.id}-${image}`, source);
-        if (this.isFollowing(job)) {
+        if (this.isFollowing(job) && !this.held) {
           this.latest = null;
           this.reserve(job, image);
           this.stage.picture.src = source;
@@ -196,7 +201,6 @@ export class Result {
     try {
       Object.assign(output, await this.context.api.get(`/api/outputs/${output.id}`));
     } catch { return; } // what the event told is enough to go on
-    this.captioned = null;
     if (this.shown?.output === output) this.caption();
   }
 
@@ -249,7 +253,7 @@ export class Result {
   draw() {
     if (!this.loaded) return; // an empty room is only shown once it is known to be empty
     const jobs = [...this.failed.values(), ...this.open_jobs()].sort((one, other) => (other.created ?? 0) - (one.created ?? 0) || other.position - one.position);
-    const output = this.output;
+    const output = this.held ?? this.output;
     const looked = this.looked && (this.context.jobs.get(this.looked) ?? null);
     const job = looked && (looked.state === "failed" ? this.failed.has(looked.id) : ["waiting", "running", "paused"].includes(looked.state)) ? looked : this.current();
     const failed = this.chosen === null && !looked && [...this.failed.values()].at(-1);
@@ -333,25 +337,37 @@ export class Result {
 
   caption() {
     const { shown } = this;
-    if (shown?.output) return this.caption_output(shown.output);
-    this.captioned = null;
+    if (shown?.output) {
+      this.caption_facts(shown.output);
+      return this.caption_acts(shown.output);
+    }
+    this.stated = this.captioned = null;
     fill(this.acts);
     const job = shown?.job && this.context.jobs.get(shown.job);
     if (!job || job.state === "failed") return void fill(this.facts);
     fill(this.facts, h("span", { class: "number", text: this.words(job) }));
   }
 
-  caption_output(output) {
-    const key = `${output.id} ${this.comparing?.id ?? ""}`;
+  caption_facts(output) {
+    const { id, seed, width, height, seconds, model } = output;
+    const key = [id, seed, width, height, seconds, model].join(" ");
+    if (this.stated === key) return;
+    this.stated = key;
+    fill(this.facts,
+      h("button", { type: "button", class: "quiet caption-fact number", title: t("result.copy.seed"), on: { click: () => this.context.copy(String(seed)) } }, `${t("result.seed")} ${seed}`),
+      h("span", { class: "soft number caption-size", text: `${width} × ${height}` }),
+      seconds && h("span", { class: "soft number", text: duration(seconds) }),
+      h("span", { class: "soft cut caption-model", text: model, title: model }));
+  }
+
+  /** What can be done with an output; drawn anew only when that is something else, as one of its menus may be open. */
+  caption_acts(output) {
+    const varies = this.does.varies(output);
+    const key = `${output.id} ${this.comparing?.id ?? ""} ${varies}`;
     if (this.captioned === key) return;
     this.captioned = key;
-    const seed = output.seed;
+    const { seed } = output;
     const { copy } = this.context;
-    fill(this.facts,
-      h("button", { type: "button", class: "quiet caption-fact number", title: t("result.copy.seed"), on: { click: () => copy(String(seed)) } }, `${t("result.seed")} ${seed}`),
-      h("span", { class: "soft number caption-size", text: `${output.width} × ${output.height}` }),
-      output.seconds && h("span", { class: "soft number", text: duration(output.seconds) }),
-      h("span", { class: "soft cut caption-model", text: output.model, title: output.model }));
     if (this.comparing) {
       fill(this.acts, h("span", { class: "small", role: "status", text: t("result.compare.pick") }), h("button", { type: "button", class: "quiet", text: t("frame.close"), on: { click: () => this.pick(null) } }));
       return;
@@ -360,7 +376,7 @@ export class Result {
       type: "button", class: ["quiet", worded ? "worded" : "square"], title: t(`result.${name}`) + (stroke ? ` (${stroke})` : ""), aria: { label: t(`result.${name}`) }, on: run ? { click: run } : {},
     }, icon(drawing), worded && h("span", { text: t(`result.${name}`) }));
     const reuse = act("reuse", "reuse");
-    const vary = this.does.varies(output) && act("vary", "vary");
+    const vary = varies && act("vary", "vary");
     const more = act("more", "more", null, { worded: false });
     fill(this.acts, reuse, vary,
       act("start", "picture", () => this.does.start(output)),
@@ -384,7 +400,6 @@ export class Result {
   pick(output) {
     this.comparing = output;
     this.element.classList.toggle("is-comparing", Boolean(output));
-    this.captioned = null;
     this.caption();
   }
 
