@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -53,8 +54,10 @@ def pinned(asked: Sequence[Asked], base: Base, find: Find, read: Read) -> tuple[
             problems += found
             continue
         problems += found
+        # A recipe that is made again tells of its adapters as it did, whatever their files are called by now.
+        name = each.use.ref.name if each.use.ref.sha256 and os.sep not in each.use.ref.name else entry.name
         # A name that is no valid Unicode could be written into no picture; it is the hash that finds it again.
-        ref = Ref(name=entry.name.encode(errors="replace").decode(), sha256=entry.sha256)
+        ref = Ref(name=name.encode(errors="replace").decode(), sha256=entry.sha256)
         uses.append(normal(each.use.model_copy(update={"ref": ref})))
     return tuple(uses), problems
 
@@ -77,13 +80,15 @@ def _problems_of_fit(asked: Asked, entry: Entry, base: Base, read: Read) -> Iter
         family = match.family if match.family is not None else adapter.id
         if adapter.attach is None:
             yield asked.problem(f"{name}: this version attaches no {adapter.title}", "leave it out")
-        elif family not in ("", base.family.id) and not match.guess:
+            return
+        what = Attachment(use, header, match, base.header, base.match, base.family)
+        words = adapter.unfit(what) if family in ("", base.family.id) or match.guess else "another family"
+        if words and family not in ("", base.family.id):
             made_for = CHECKPOINT_OF_FAMILY.get(family, f"a model of the family {family}")
-            what = f"{name} is made for {made_for}, and {base.name} is {base.family.title}"
-            yield asked.problem(what, "use one that fits, or another model")
-        elif words := adapter.unfit(Attachment(use, header, match, base.header, base.match, base.family)):
-            what = f"{name} does not fit {base.name}: {words}"
-            yield asked.problem(what, "use one that fits, or another model")
+            said = f"{name} is made for {made_for}, and {base.name} is {base.family.title}"
+            yield asked.problem(said, "use one that fits, or another model")
+        elif words:
+            yield asked.problem(f"{name} does not fit {base.name}: {words}", "use one that fits, or another model")
 
 
 def ready(uses: Sequence[Use], base: Base, find: Find, read: Read) -> tuple[Ready, ...]:
