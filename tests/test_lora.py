@@ -11,6 +11,7 @@ import torch
 from conftest import Command, Ran
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
+from running_server import running
 
 from bottega.engine.uses import normal, take_tags, use_of, with_tags
 from bottega.errors import InvalidRecipe
@@ -232,6 +233,28 @@ def test_the_plan_of_memory_counts_adapters(home: Path, toys: dict[str, Path], n
     assert "adapters" not in plain.weights
     assert one.weights["adapters"] == two.weights["adapters"] == changed
     assert one.needed == plain.needed + changed
+
+
+@pytest.mark.slow
+def test_a_server_makes_the_same(
+    bottega: Command, home: Path, toys: dict[str, Path], neon: Path, tmp_path: Path
+) -> None:
+    elsewhere = write_lora(tmp_path / "elsewhere" / "aside.safetensors", toys["sd1"], seed=3)
+    asked = [
+        ("a house <lora:neon:0.8>",),
+        ("a house", "--lora", "neon:1:0.5:start=0.5:IN01=0.3"),
+        ("a house <lora:neon:-1>", "--lora", f"{elsewhere}:0.5"),
+        ("a house",),
+    ]
+    inline = [make(bottega, *words, model=toys["sd1"]) for words in asked]
+    wrong = make(bottega, "a house <lora:nein:1>", model=toys["sd1"])
+    with running(home):
+        there = [make(bottega, *words, model=toys["sd1"]) for words in asked]
+        refused = make(bottega, "a house <lora:nein:1>", model=toys["sd1"])
+    assert [content(ran) for ran in there] == [content(ran) for ran in inline]
+    assert [ran.json["recipe"] for ran in there] == [ran.json["recipe"] for ran in inline]
+    assert len({content(ran) for ran in there}) == len(asked)
+    assert refused.code == wrong.code == 2 and "<lora:nein>: no model is called 'nein'" in refused.err
 
 
 # --- the grammar -----------------------------------------------------------------------------------------------------
