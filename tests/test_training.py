@@ -18,6 +18,7 @@ from bottega.errors import Diverged, Interrupted, InvalidRecipe, OutOfMemory
 from bottega.events import Learned, Sampled, Trained
 from bottega.families import family
 from bottega.formats import read_header
+from bottega.library.identify import identify
 from bottega.recognisers import all_recognisers
 from bottega.runtime.deltas import patched
 from bottega.runtime.weights import MappedTensors
@@ -204,8 +205,8 @@ def test_every_kind_is_recognised_as_what_it_is(tmp_path: Path, pictures: Path, 
     model = family("sd1").toy(tmp_path / "sd1.safetensors", seed=1)
     out = tmp_path / "new.safetensors"
     train(workbench(tmp_path), draft(pictures, model, **{"kind": kind, "steps": 1, **KINDS[kind]}), out)
-    found = [match for each in all_recognisers() if (match := each.recognise(read_header(out))) is not None]
-    assert [match.kind for match in found] == [{"full": "checkpoint"}.get(kind, kind)]
+    found = identify(read_header(out), all_recognisers())
+    assert (found.match.kind, found.family) == ({"full": "checkpoint"}.get(kind, kind), "sd1")
 
 
 def test_a_whole_model_has_the_names_and_forms_of_its_base(tmp_path: Path, pictures: Path, model: Path) -> None:

@@ -117,7 +117,7 @@ def _train(work: TrainingWork) -> Generator[Event, None, int]:
         save_every=work.save_every,
         stop=work.stop,
     )
-    steps = yield from train(loop)
+    steps: int = yield from train(loop)
     tensors, own = pupil.file()
     if recipe.kind == "full":
         tensors, own = whole_model(work.header, work.match, work.family, tensors)

@@ -69,7 +69,7 @@ def ready(pipe: Pipe, checkpointing: bool) -> None:
         pipe.unet.enable_gradient_checkpointing()
         pipe.unet.train()  # or it would not; no layer of it is any different otherwise
         for encoder in pipe.text_encoders:
-            encoder.model.gradient_checkpointing_enable()
+            encoder.model.activation_checkpointing_enable()
             encoder.model.train()
 
 
