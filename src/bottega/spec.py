@@ -234,6 +234,7 @@ class Family:
     after each, and stops with whatever that raises. `limits(match)` are the highest values of those knobs that one
     model bounds more closely than its family. `varied(match, variant)` is the match of a model whose user knows its
     variant better than its header tells. Models of a family without an `anatomy` can't be merged or laid out anew.
+    `autoencoder(pipe, header, match)` is what a VAE's file puts in the place of a loaded model's own.
     """
 
     id: str
@@ -248,3 +249,4 @@ class Family:
     limits: Callable[[Match], Mapping[str, int]] = lambda match: {}
     varied: Callable[[Match, str], Match] = lambda match, variant: replace(match, variant=variant)
     anatomy: Anatomy | None = None
+    autoencoder: Callable[[Any, Header, Match], Any] | None = None
