@@ -7,14 +7,14 @@ from dataclasses import dataclass, field, replace
 from math import inf
 from typing import TYPE_CHECKING, Any, Protocol
 
-from bottega.formats.header import Header, TensorInfo
+from bottega.formats.header import BYTES_OF_DTYPE, Header, TensorInfo
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
     from bottega.errors import BrokenPicture
     from bottega.events import Event
-    from bottega.recipe import Recipe
+    from bottega.recipe import Recipe, Use
 
 
 @dataclass(frozen=True)
@@ -62,15 +62,6 @@ class Known:
     medium: str
     recognise: Callable[[Header], Match | None]
     asked_last: bool = False
-
-
-@dataclass(frozen=True)
-class Adapter:
-    """A kind of model that changes others: how it is told, and to which family it fits."""
-
-    id: str
-    title: str
-    recognise: Callable[[Header], Match | None]
 
 
 @dataclass(frozen=True)
@@ -132,6 +123,42 @@ class Emit(Protocol):
 
     def preview(self, image: int, step: int, picture: Image) -> None:
         """Show a rough picture of image `image` after `step` steps."""
+
+
+@dataclass(frozen=True)
+class Attachment:
+    """An adapter and the model that it is to change: as a recipe uses it, and by what their headers say."""
+
+    use: Use
+    header: Header
+    match: Match
+    base: Header
+    base_match: Match
+    family: Family
+
+
+def _stored_bytes(what: Attachment, dtypes: Mapping[str, str]) -> dict[str, int]:
+    count = sum(round(info.elements * BYTES_OF_DTYPE[info.dtype]) for info in what.header.tensors.values())
+    return {f"{what.use.kind} {what.use.ref.sha256}": count}
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """A kind of model that changes others: how it is told, and to which family it fits.
+
+    `attach(pipe, what, emit)` has a loaded model changed and answers with what takes that back; None for a kind that
+    can't be attached yet. What changes weights takes effect with `pipe.settle()`, which is called after the last of
+    several; what there is no use for is told in one Note. `unfit(what)` says what of it does not fit the model, empty
+    if all does, and `weigh(what, dtypes)` how many bytes it will take in a model whose parts have these dtypes, by what
+    they are for: what several adapters share is there once. Neither needs torch.
+    """
+
+    id: str
+    title: str
+    recognise: Callable[[Header], Match | None]
+    attach: Callable[[Any, Attachment, Emit], Callable[[], None]] | None = None
+    unfit: Callable[[Attachment], str] = lambda what: ""
+    weigh: Callable[[Attachment, Mapping[str, str]], Mapping[str, int]] = _stored_bytes
 
 
 @dataclass(frozen=True)

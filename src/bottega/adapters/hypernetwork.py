@@ -128,9 +128,9 @@ def attach(pipe: Any, what: Attachment, emit: Emit) -> Callable[[], None]:
     )
 
 
-def weigh(what: Attachment, dtypes: Mapping[str, str]) -> int:
+def weigh(what: Attachment, dtypes: Mapping[str, str]) -> dict[str, int]:
     """The bytes of its networks, which compute in float32."""
-    return 4 * what.header.parameters
+    return {f"{what.use.kind} {what.use.ref.sha256}": 4 * what.header.parameters}
 
 
 adapter = Adapter("hypernetwork", "Hypernetworks", recognise, attach=attach, unfit=unfit, weigh=weigh)

@@ -341,7 +341,6 @@ _READERS: Mapping[str, Callable[[View], _Found | None]] = {
 
 TINY = ("taesd", "taesdxl")
 _LEVELS_OF_TINY = 4
-_SAME = {"sd2": "sd1"}  # two families that share one autoencoder, under the name of the first
 
 
 def unfit(what: Attachment) -> str:
@@ -357,8 +356,6 @@ def unfit(what: Attachment) -> str:
     levels = match.dimensions.get("levels", _LEVELS_OF_TINY)
     if levels != len(own["channels"]):
         return f"its pictures are {2 ** (levels - 1)} times as large as a latent, not {2 ** (len(own['channels']) - 1)}"
-    if not match.guess and _SAME.get(match.family or "", match.family) != _SAME.get(what.family.id, what.family.id):
-        return f"it is for {match.family} by what it says of itself, and this model is of {what.family.id}"
     return ""
 
 

@@ -30,6 +30,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--model", type=model_name, metavar="M", help="a model's name, hash or path (default: starter-image)"
     )
+    parser.add_argument(
+        "--lora",
+        action="append",
+        default=[],
+        metavar="NAME[:F]",
+        help="use a LoRA, F times (1); NAME:F:F for text encoder and UNet; more with :unet=F :start=F :end=F :BLOCK=F",
+    )
     parser.add_argument("--negative", metavar="T", default="", help="what it shall not show")
     parser.add_argument("--steps", type=int, metavar="N", help="sampling steps")
     parser.add_argument("--cfg", type=float, metavar="F", help="how closely to follow the prompt (guidance scale)")
@@ -128,6 +135,7 @@ def told(args: argparse.Namespace, inputs: list[dict[str, Any]]) -> dict[str, An
         "model": {"name": args.model} if args.model else None,
         "prompt": args.prompt,
         "negative": args.negative,
+        "adapters": uses(args),
         "inputs": inputs,
         "sampling": {
             "sampler": args.sampler,
@@ -141,6 +149,13 @@ def told(args: argparse.Namespace, inputs: list[dict[str, Any]]) -> dict[str, An
         "count": args.count,
         "knobs": knobs(args.set) if args.set else {},
     }
+
+
+def uses(args: argparse.Namespace) -> list[dict[str, Any]]:
+    """The adapters that the arguments name, as plain data; InvalidRecipe for what can't be read."""
+    from bottega.engine.uses import use_of
+
+    return [use_of("lora", text).model_dump(exclude_none=True) for text in args.lora]
 
 
 def knobs(settings: list[str]) -> dict[str, KnobValue]:

@@ -12,21 +12,33 @@ import torch
 
 Numbers = Mapping[str, torch.Tensor]
 _WHOLE = ("diff", "diff_b", "w_norm", "b_norm")
+_PLAIN = frozenset({"up", "down", "alpha"})
 
 
 def patched(weight: torch.Tensor, numbers: Numbers, strength: float, scale: float | None = None) -> torch.Tensor:
-    """The weight with an adapter's change, `strength` times, in the weight's dtype; ValueError if it does not fit.
+    """`change` of a copy."""
+    made = weight.clone(memory_format=torch.contiguous_format)
+    change(made, numbers, strength, scale)
+    return made
+
+
+def change(weight: torch.Tensor, numbers: Numbers, strength: float, scale: float | None = None) -> None:
+    """Give a contiguous weight an adapter's change in place, `strength` times; ValueError if it does not fit.
 
     `scale` is alpha / rank where no `alpha` says it.
     """
-    change = delta(numbers, scale)
-    if change.numel() != weight.numel():
-        raise ValueError(f"{_times(change)} numbers for a weight of {_times(weight)}")
-    change = change.reshape(weight.shape)
+    if set(numbers) <= _PLAIN and "up" in numbers and "down" in numbers:
+        _add_product(weight, numbers, strength, scale)
+        return
+    added = delta(numbers, scale)
+    if added.numel() != weight.numel():
+        raise ValueError(f"{_times(added)} numbers for a weight of {_times(weight)}")
+    added = added.reshape(weight.shape)
     if "dora_scale" not in numbers:
-        return weight.add(change, alpha=strength)
+        weight.add_(added, alpha=strength)
+        return
     # DoRA (Liu et al. 2024): the sum's direction, at lengths of its own along one axis.
-    moved = weight + change
+    moved = weight + added
     length = numbers["dora_scale"].to(weight.dtype)
     axis = _axis(length, weight)
     others = [other for other in range(weight.ndim) if other != axis]
@@ -34,7 +46,24 @@ def patched(weight: torch.Tensor, numbers: Numbers, strength: float, scale: floa
     shape = [1] * weight.ndim
     shape[axis] = weight.shape[axis]
     moved = moved * (length.reshape(shape) / norm)
-    return torch.lerp(weight, moved, strength)
+    weight.lerp_(moved, strength)
+
+
+def _add_product(weight: torch.Tensor, numbers: Numbers, strength: float, scale: float | None) -> None:
+    """LoRA (Hu et al. 2021): the product goes straight into the weight."""
+    up, down = numbers["up"].flatten(1), numbers["down"].flatten(1)
+    if up.shape[0] * down.shape[1] != weight.numel() or up.shape[0] != weight.shape[0]:
+        raise ValueError(f"{up.shape[0]}x{down.shape[1]} numbers for a weight of {_times(weight)}")
+    if up.shape[1] != down.shape[0]:
+        raise ValueError(f"factors of rank {up.shape[1]} and {down.shape[0]}")
+    weight.view(weight.shape[0], -1).addmm_(up, down, alpha=strength * _scale(numbers, down.shape[0], scale))
+
+
+def _scale(numbers: Numbers, rank: int, told: float | None) -> float:
+    """alpha / rank: what the file's numbers say, else what was told, else 1."""
+    if "alpha" in numbers:
+        return numbers["alpha"].item() / rank if rank else 1.0
+    return 1.0 if told is None else told
 
 
 def delta(numbers: Numbers, scale: float | None = None) -> torch.Tensor:
@@ -42,16 +71,14 @@ def delta(numbers: Numbers, scale: float | None = None) -> torch.Tensor:
     if whole := next((role for role in _WHOLE if role in numbers), None):
         return numbers[whole]
     if "up" in numbers and "down" in numbers:
-        change, rank = _product(numbers["up"], numbers["down"], numbers.get("mid")), numbers["down"].shape[0]
+        made, rank = _product(numbers["up"], numbers["down"], numbers.get("mid")), numbers["down"].shape[0]
     elif "hada_w1_a" in numbers:
-        change, rank = _hadamard(numbers), numbers["hada_w1_b"].shape[0]
+        made, rank = _hadamard(numbers), numbers["hada_w1_b"].shape[0]
     elif "lokr_w1" in numbers or "lokr_w1_a" in numbers:
-        change, rank = _kronecker(numbers)
+        made, rank = _kronecker(numbers)
     else:
         raise ValueError(f"only {', '.join(sorted(numbers))} of it")
-    if "alpha" in numbers:
-        return change * (numbers["alpha"].item() / rank) if rank else change
-    return change * scale if scale is not None else change
+    return made * _scale(numbers, rank, scale)
 
 
 def _product(up: torch.Tensor, down: torch.Tensor, mid: torch.Tensor | None) -> torch.Tensor:

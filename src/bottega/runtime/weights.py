@@ -49,7 +49,10 @@ class MappedTensors(Mapping[str, torch.Tensor]):
         self._shared = Counter(info.packed for info in header.tensors.values() if info.packed)
 
     def __getitem__(self, name: str) -> torch.Tensor:
-        info = self._header.tensors[name]
+        return self.of(self._header.tensors[name], name)
+
+    def of(self, info: TensorInfo, name: str = "a tensor") -> torch.Tensor:
+        """The tensor that lies there in a file of the header, whatever it is called."""
         dtype = DTYPES.get(info.dtype)
         if dtype is None:
             stored = "quantised" if info.dtype in QUANTISED else "stored"

@@ -1,0 +1,97 @@
+"""Which adapters a recipe uses: found by name, pinned by hash, and checked against the model before it is loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+from bottega.adapters._fits import CHECKPOINT_OF_FAMILY, serves
+from bottega.engine.uses import Asked, normal, problems_of
+from bottega.errors import BottegaError, FieldProblem
+from bottega.formats import Header
+from bottega.library import Entry
+from bottega.recipe import Ref, Use
+from bottega.spec import Adapter, Attachment, Family, Match
+
+
+@dataclass(frozen=True)
+class Base:
+    """The model that adapters are to change: its name, what its header says, and its family."""
+
+    name: str
+    header: Header
+    match: Match
+    family: Family
+
+
+@dataclass(frozen=True)
+class Ready:
+    """An adapter that can be attached: its file as it was when it was hashed, its kind, and how it is used."""
+
+    entry: Entry
+    adapter: Adapter
+    what: Attachment
+
+
+Find = Callable[[Asked], Entry]  # the adapter that is meant, hashed; raises BottegaError
+Read = Callable[[Entry], tuple[Adapter, Header, Match]]
+
+
+def pinned(asked: Sequence[Asked], base: Base, find: Find, read: Read) -> tuple[tuple[Use, ...], list[FieldProblem]]:
+    """The uses that change anything, each pinned by its adapter's hash; and all that is wrong with any of them."""
+    uses: list[Use] = []
+    problems: list[FieldProblem] = []
+    for each in asked:
+        if each.use.is_idle:
+            continue
+        found = list(_problems_of_numbers(each, base))
+        try:
+            entry = find(each)
+            found += _problems_of_fit(each, entry, base, read)
+        except BottegaError as error:
+            found.append(FieldProblem(each.field, error.what, error.remedy))
+            problems += found
+            continue
+        problems += found
+        # A name that is no valid Unicode could be written into no picture; it is the hash that finds it again.
+        ref = Ref(name=entry.name.encode(errors="replace").decode(), sha256=entry.sha256)
+        uses.append(normal(each.use.model_copy(update={"ref": ref})))
+    return tuple(uses), problems
+
+
+def _problems_of_numbers(asked: Asked, base: Base) -> Iterator[FieldProblem]:
+    anatomy = base.family.anatomy
+    blocks = anatomy.blocks(base.match) if anatomy is not None and asked.use.blocks else ()
+    for field, what, remedy in problems_of(asked.use, blocks):
+        inside = asked.field.startswith("adapters.")
+        yield FieldProblem(f"{asked.field}.{field}" if inside else asked.field, what, remedy)
+
+
+def _problems_of_fit(asked: Asked, entry: Entry, base: Base, read: Read) -> Iterator[FieldProblem]:
+    use, name = asked.use, entry.name
+    if entry.error:
+        yield FieldProblem(asked.field, f"{name} can't be read: {entry.error}", "get the file again")
+    elif entry.kind != use.kind:
+        yield FieldProblem(asked.field, f"{name} is a {entry.kind}, and no {use.kind}", f"name a {use.kind}")
+    else:
+        adapter, header, match = read(entry)
+        family = match.family if match.family is not None else adapter.id
+        if adapter.attach is None:
+            yield FieldProblem(asked.field, f"{name}: this version attaches no {adapter.title}", "leave it out")
+        elif family and not match.guess and not serves(use.kind, family, base.family.id):
+            made_for = CHECKPOINT_OF_FAMILY.get(family, f"a model of the family {family}")
+            what = f"{name} is made for {made_for}, and {base.name} is {base.family.title}"
+            yield FieldProblem(asked.field, what, "use one that fits, or another model")
+        elif words := adapter.unfit(Attachment(use, header, match, base.header, base.match, base.family)):
+            what = f"{name} does not fit {base.name}: {words}"
+            yield FieldProblem(asked.field, what, "use one that fits, or another model")
+
+
+def ready(uses: Sequence[Use], base: Base, find: Find, read: Read) -> tuple[Ready, ...]:
+    """The adapters of a resolved recipe, to be attached in this order. Raises what `find` raises."""
+    made = []
+    for use in uses:
+        entry = find(Asked(use, "adapters"))
+        adapter, header, match = read(entry)
+        made.append(Ready(entry, adapter, Attachment(use, header, match, base.header, base.match, base.family)))
+    return tuple(made)
