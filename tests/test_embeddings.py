@@ -237,7 +237,7 @@ def test_vectors_move_with_their_phrase_behind_the_last_comma() -> None:
 
 def test_names_are_found_as_they_are_written() -> None:
     def used(text: str, *names: str) -> set[str]:
-        return words_used([text], dict.fromkeys(names, 1), builtin_tokenizer())
+        return words_used([text], names, builtin_tokenizer())
 
     assert used("a Bad-Hands-5, cat", "bad-hands-5") == {"bad-hands-5"}
     assert used("(easynegative:1.2)", "EasyNegative") == {"EasyNegative"}

@@ -249,13 +249,10 @@ def _word_at(tokens: Sequence[int], position: int, words: NewWords) -> NewWord |
 
 
 def words_used(
-    texts: Iterable[str], vectors: Mapping[str, int], tokenizer: ClipTokenizer, emphasis: Emphasis = "Original"
+    texts: Iterable[str], names: Iterable[str], tokenizer: ClipTokenizer, emphasis: Emphasis = "Original"
 ) -> set[str]:
-    """Which embeddings some texts name, of those whose number of vectors is given by name.
-
-    The texts are what a prompt says at its steps: `parse_schedule` gives them.
-    """
-    words = new_words(vectors, tokenizer)
+    """Which embeddings of these names some texts name, as `parse_schedule` gives them of a prompt."""
+    words = new_words(dict.fromkeys(names, 1), tokenizer)
     chunks = (chunk for text in texts for chunk in split_into_chunks(text, tokenizer, emphasis, words))
     return {name for chunk in chunks for _, name in chunk.embedded}
 

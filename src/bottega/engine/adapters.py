@@ -6,10 +6,11 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from bottega.adapters._fits import CHECKPOINT_OF_FAMILY, serves
-from bottega.engine.uses import Asked, normal, problems_of
+from bottega.engine.uses import Asked, normal, ordered, problems_of
 from bottega.errors import BottegaError, FieldProblem
 from bottega.formats import Header
 from bottega.library import Entry
+from bottega.library.find import titled
 from bottega.recipe import Ref, Use
 from bottega.spec import Adapter, Attachment, Family, Match
 
@@ -47,16 +48,32 @@ def pinned(asked: Sequence[Asked], base: Base, find: Find, read: Read) -> tuple[
         found = list(_problems_of_numbers(each, base))
         try:
             entry = find(each)
-            found += _problems_of_fit(each, entry, base, read)
+            found += problems_of_fit(each, entry, base, read)
         except BottegaError as error:
             found.append(FieldProblem(each.field, error.what, error.remedy))
             problems += found
             continue
         problems += found
-        # A name that is no valid Unicode could be written into no picture; it is the hash that finds it again.
-        ref = Ref(name=entry.name.encode(errors="replace").decode(), sha256=entry.sha256)
-        uses.append(normal(each.use.model_copy(update={"ref": ref})))
-    return tuple(uses), problems
+        use = normal(each.use.model_copy(update={"ref": Ref(name=_name(each.use, entry), sha256=entry.sha256)}))
+        alike = [other.ref.name for other in uses if other.kind == use.kind]
+        if use.kind == "vae" and alike:
+            problems.append(FieldProblem(each.field, f"{use.ref.name} is a second VAE", "name one"))
+        elif use.kind == "embedding" and use.ref.name in alike:
+            problems.append(FieldProblem(each.field, f"{use.ref.name} is the second of that name", "name one"))
+        else:
+            uses.append(use)
+    return ordered(uses), problems
+
+
+def _name(use: Use, entry: Entry) -> str:
+    """What a recipe calls an adapter: as its file is called now, but for the word by which a prompt names it.
+
+    A name that is no valid Unicode could be written into no picture; it is the hash that finds it again.
+    """
+    if use.kind == "embedding" and (use.ref.sha256 or (name := titled(use.ref.name))):
+        return use.ref.name if use.ref.sha256 else str(name)
+    name = entry.path.name if use.kind == "vae" else entry.name  # other programs know VAEs by their files
+    return name.encode(errors="replace").decode()
 
 
 def _problems_of_numbers(asked: Asked, base: Base) -> Iterator[FieldProblem]:
@@ -67,7 +84,8 @@ def _problems_of_numbers(asked: Asked, base: Base) -> Iterator[FieldProblem]:
         yield FieldProblem(f"{asked.field}.{field}" if inside else asked.field, what, remedy)
 
 
-def _problems_of_fit(asked: Asked, entry: Entry, base: Base, read: Read) -> Iterator[FieldProblem]:
+def problems_of_fit(asked: Asked, entry: Entry, base: Base, read: Read) -> Iterator[FieldProblem]:
+    """What is wrong with an adapter for that model, as far as headers tell."""
     use, name = asked.use, entry.name
     if entry.error:
         yield FieldProblem(asked.field, f"{name} can't be read: {entry.error}", "get the file again")
