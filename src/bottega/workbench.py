@@ -418,7 +418,7 @@ class Workbench:
         ref, kind = asked.use.ref, asked.use.kind
         if ref.sha256:
             entry = self._pinned(ref, ref.sha256, kind)
-        elif asked.in_prompt:
+        elif asked.tag:
             entry = self._named(ref.name, kind)
         else:
             entry = self.find(ref.name, kind)

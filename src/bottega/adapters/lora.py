@@ -53,6 +53,7 @@ _STRANGERS = ("ip_adapter.", "lora_weights.")
 # How the names of modules begin: whose naming that is, and what the modules belong to.
 _PREFIXES: Mapping[str, tuple[str, str]] = {
     "lora_unet_": ("kohya", "denoiser"),
+    "oft_unet_": ("kohya", "denoiser"),
     "lora_te_": ("kohya", "text_encoder"),
     "lora_te1_": ("kohya", "text_encoder"),
     "lora_te2_": ("kohya", "text_encoder_2"),

@@ -50,16 +50,16 @@ def pinned(asked: Sequence[Asked], base: Base, find: Find, read: Read) -> tuple[
             entry = find(each)
             found += problems_of_fit(each, entry, base, read)
         except BottegaError as error:
-            found.append(FieldProblem(each.field, error.what, error.remedy))
+            found.append(each.problem(error.what, error.remedy))
             problems += found
             continue
         problems += found
         use = normal(each.use.model_copy(update={"ref": Ref(name=_name(each.use, entry), sha256=entry.sha256)}))
         alike = [other.ref.name for other in uses if other.kind == use.kind]
         if use.kind == "vae" and alike:
-            problems.append(FieldProblem(each.field, f"{use.ref.name} is a second VAE", "name one"))
+            problems.append(each.problem(f"{use.ref.name} is a second VAE", "name one"))
         elif use.kind == "embedding" and use.ref.name in alike:
-            problems.append(FieldProblem(each.field, f"{use.ref.name} is the second of that name", "name one"))
+            problems.append(each.problem(f"{use.ref.name} is the second of that name", "name one"))
         else:
             uses.append(use)
     return ordered(uses), problems
@@ -80,29 +80,28 @@ def _problems_of_numbers(asked: Asked, base: Base) -> Iterator[FieldProblem]:
     anatomy = base.family.anatomy
     blocks = anatomy.blocks(base.match) if anatomy is not None and asked.use.blocks else ()
     for field, what, remedy in problems_of(asked.use, blocks):
-        inside = asked.field.startswith("adapters.")
-        yield FieldProblem(f"{asked.field}.{field}" if inside else asked.field, what, remedy)
+        yield asked.problem(what, remedy, within=field)
 
 
 def problems_of_fit(asked: Asked, entry: Entry, base: Base, read: Read) -> Iterator[FieldProblem]:
     """What is wrong with an adapter for that model, as far as headers tell."""
     use, name = asked.use, entry.name
     if entry.error:
-        yield FieldProblem(asked.field, f"{name} can't be read: {entry.error}", "get the file again")
+        yield asked.problem(f"{name} can't be read: {entry.error}", "get the file again")
     elif entry.kind != use.kind:
-        yield FieldProblem(asked.field, f"{name} is a {entry.kind}, and no {use.kind}", f"name a {use.kind}")
+        yield asked.problem(f"{name} is a {entry.kind}, and no {use.kind}", f"name a {use.kind}")
     else:
         adapter, header, match = read(entry)
         family = match.family if match.family is not None else adapter.id
         if adapter.attach is None:
-            yield FieldProblem(asked.field, f"{name}: this version attaches no {adapter.title}", "leave it out")
+            yield asked.problem(f"{name}: this version attaches no {adapter.title}", "leave it out")
         elif family and not match.guess and not serves(use.kind, family, base.family.id):
             made_for = CHECKPOINT_OF_FAMILY.get(family, f"a model of the family {family}")
             what = f"{name} is made for {made_for}, and {base.name} is {base.family.title}"
-            yield FieldProblem(asked.field, what, "use one that fits, or another model")
+            yield asked.problem(what, "use one that fits, or another model")
         elif words := adapter.unfit(Attachment(use, header, match, base.header, base.match, base.family)):
             what = f"{name} does not fit {base.name}: {words}"
-            yield FieldProblem(asked.field, what, "use one that fits, or another model")
+            yield asked.problem(what, "use one that fits, or another model")
 
 
 def ready(uses: Sequence[Use], base: Base, find: Find, read: Read) -> tuple[Ready, ...]:

@@ -24,15 +24,17 @@ MOST = 100.0  # a strength beyond this is a slip of the finger
 
 @dataclass(frozen=True)
 class Asked:
-    """A use of an adapter and the field of the recipe that asks for it."""
+    """A use of an adapter, the field of the recipe that asks for it, and how it is written in a prompt, if it is."""
 
     use: Use
     field: str
+    tag: str = ""
 
-    @property
-    def in_prompt(self) -> bool:
-        """Whether the words of a prompt ask for it."""
-        return self.field == PROMPT
+    def problem(self, what: str, remedy: str = "", within: str = "") -> FieldProblem:
+        """Something that is wrong with it, or with a field of it."""
+        if self.tag:
+            return FieldProblem(self.field, f"{self.tag}: {what}", remedy)
+        return FieldProblem(f"{self.field}.{within}" if within else self.field, what, remedy)
 
 
 def take_tags(prompt: str) -> tuple[str, list[Asked]]:
@@ -49,15 +51,15 @@ def take_tags(prompt: str) -> tuple[str, list[Asked]]:
         rest, at = rest + prompt[at:begin], end
         if (not rest or rest[-1].isspace()) and prompt[at : at + 1].isspace():
             at += 1
-        kind = KIND_OF_TAG.get(network.kind.lower())
+        kind, tag = KIND_OF_TAG.get(network.kind.lower()), f"<{network.kind}:{network.name}>"
         if kind is None:
-            what = f"names <{network.kind}:{network.name}>, and no adapter is called so"
-            problems.append(FieldProblem(PROMPT, what, f"there are {', '.join(KIND_OF_TAG)}; take it out"))
+            remedy = f"there are {', '.join(KIND_OF_TAG)}; take it out"
+            problems.append(FieldProblem(PROMPT, f"{tag}: no kind of adapter is called {network.kind}", remedy))
             continue
         try:
-            asked.append(Asked(_use(kind, network.name, network.args, network.named_args.items()), PROMPT))
+            asked.append(Asked(_use(kind, network.name, network.args, network.named_args.items()), PROMPT, tag))
         except _Unreadable as error:
-            problems.append(FieldProblem(PROMPT, f"<{network.kind}:{network.name}>: {error}", error.remedy))
+            problems.append(FieldProblem(PROMPT, f"{tag}: {error}", error.remedy))
     if problems:
         raise InvalidRecipe(problems)
     if not asked:

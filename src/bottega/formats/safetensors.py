@@ -166,7 +166,6 @@ def _pour(
     """Write contents as they come, each where the header says that it is; `arrived` is told up to where they are."""
     wanted = iter([(name, size) for name, _, _, size in rows if size])
     name, missing = "", 0
-    kept_back = 0
     for given, chunk in contents:
         count = memoryview(chunk).nbytes
         if not count:
@@ -177,18 +176,14 @@ def _pour(
             raise ValueError(f"{path}: {count} bytes of {given!r} came where {missing} of {name!r} are due")
         file.write(chunk)
         missing -= count
-        kept_back += count
-        if kept_back >= _STRIDE:
-            file.flush()
-            arrived(file.tell())
-            kept_back = 0
+        file.flush()
+        arrived(file.tell())
     file.flush()
     arrived(file.tell())
     if missing or next(wanted, None):
         raise ValueError(f"{path}: the contents ended within or before tensors that were declared")
 
 
-_STRIDE = 4 << 20  # bytes between two words of how far a file is written
 _Sized = tuple[str, str, Sequence[int], int]  # name, dtype, shape, bytes
 
 

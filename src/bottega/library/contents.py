@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     import numpy as np
 
 ELEMENTS = 1 << 20  # of one block: large enough that a call costs nothing, small enough for the processor's cache
-HELD = 4  # blocks that may be in use at once: one read, two waiting, one written
-AHEAD = HELD - 2
+HELD = 8  # blocks that may be in use at once: one made, one written, the others compared with what was written
+AHEAD = 2  # blocks that are made before they are asked for
 MAPPED = 64 << 20  # bytes of a map, which count as memory of the process
 
 Item = TypeVar("Item")

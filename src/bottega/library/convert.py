@@ -1,9 +1,9 @@
 """Writes a model anew: as safetensors or as a folder, in another dtype, without what training left in it.
 
-Nothing is held but a few blocks, whatever the size of the model. What was written is read back and compared with the
-source, read once more and cast once more, while the disk takes it in; only then it gets its name. That proves that the
-file which the system holds says what the source says, under the right names. Whether the disk keeps it is the disk's
-affair: its errors are heard, as the file is synced before it is named.
+Nothing is held but a few blocks, whatever the size of the model. What was written is read back and compared while the
+disk takes it in: with the source, read once more, or with what was cast; only then it gets its name. That proves that
+the file which the system holds says what the source says, under the right names. Whether the disk keeps it is the
+disk's affair: its errors are heard, as the file is synced before it is named.
 """
 
 from __future__ import annotations

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import os
 import shutil
-import zlib
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ from bottega.formats import read_header
 from bottega.formats.atomic import atomic, atomic_folder, replace_folder, settle_new, settle_new_folder
 from bottega.formats.header import BYTES_OF_DTYPE, Header, TensorInfo, shown
 from bottega.formats.safetensors import file_order, file_size, write_stream
-from bottega.library.contents import ELEMENTS, HELD, Reader, ahead, dtype_of, shape_of
+from bottega.library.contents import AHEAD, ELEMENTS, HELD, Reader, ahead, dtype_of, shape_of
 from bottega.library.disk import FOLDER_MARK
 from bottega.spec import Pieces
 
@@ -156,29 +156,28 @@ def write_file(
             if dict(header.tensors) != follower.places:
                 raise differs("where its tensors are")
 
-        chunks = _counted(made, partial(told, "writing"), total)
-        write_stream(
-            path, rows, chunks, metadata, seal=seal, arrived=follower.arrived, check=check, settle=settle
-        )  # fmt: skip
+        chunks = _counted(follower.held(made), partial(told, "writing"), total)
+        write_stream(path, rows, chunks, metadata, seal=seal, arrived=follower.arrived, check=check, settle=settle)
 
 
 Chunks = Generator[tuple[str, memoryview]]
-ReadBack = Iterator[tuple[str, memoryview]]
 
 
 class Work(Protocol):
-    """What makes the tensors of a file: `contents` gives their bytes in an order, and `check` compares what was
-    written, as it is read back in the same order; it raises BottegaError if it is not what it should be. Another thread
-    checks than the one that makes."""
+    """What makes the tensors of a file: `contents` gives their bytes in an order, and may be asked once more.
+
+    What was written is read back and compared with what `computes` says: with the blocks as they were made, which last
+    until HELD more were; or, where making them is nothing but reading, with what is read once more.
+    """
 
     targets: Mapping[str, Target]
+    computes: bool
 
     def contents(self, order: Sequence[str]) -> Chunks: ...
-    def check(self, order: Sequence[str], written: ReadBack) -> None: ...
 
 
 class Follower:
-    """Has the work check what was written while the rest still is, in a thread of its own.
+    """Compares what was written with what was to be while the rest still is, in a thread of its own.
 
     `places` are where the tensors are, once the first of them has arrived.
     """
@@ -187,27 +186,39 @@ class Follower:
         self.places: dict[str, TensorInfo] = {}
         self._work, self._order = work, order
         # Queues in C, as in `ahead`. None stands for an end before everything has arrived.
+        self._made: SimpleQueue[tuple[str, memoryview] | None] = SimpleQueue()
         self._arrivals: SimpleQueue[int | None] = SimpleQueue()
+        self._compared: SimpleQueue[None] = SimpleQueue()
         self._outcome: SimpleQueue[BaseException | None] = SimpleQueue()
         self._thread: Thread | None = None
         self._there = self._done = 0
         self._told: Callable[[int], None] = lambda done: None
 
+    def held(self, blocks: Iterable[tuple[str, memoryview]]) -> Chunks:
+        """The blocks that are to be written; the next one comes when there is room for it beside those not compared."""
+        for number, block in enumerate(blocks):
+            if self._work.computes:
+                if number >= HELD - AHEAD:
+                    self._compared.get()
+                self._made.put(block)
+            yield block
+
     def arrived(self, file: Path, start: int, end: int) -> None:
         """The file, whose tensors begin at `start`, can be read up to `end`."""
         if self._thread is None:
+            at = start
             for name in self._order:
-                target, begin = self._work.targets[name], start
-                start += target_bytes(target)
-                self.places[name] = TensorInfo(target.dtype, target.shape, file, begin, start)
-            self._thread = Thread(target=self._check, name="checker", daemon=True)
+                target, begin = self._work.targets[name], at
+                at += target_bytes(target)
+                self.places[name] = TensorInfo(target.dtype, target.shape, file, begin, at)
+            self._thread = Thread(target=self._check, args=(file, start, at), name="checker", daemon=True)
             self._thread.start()
         self._arrivals.put(end)
         with suppress(Empty):
             self._raise(self._outcome.get_nowait())
 
     def finish(self, told: Callable[[int], None]) -> None:
-        """Wait until all is checked; raises what was found wrong."""
+        """Wait until all is compared; raises what was found wrong."""
         self._told = told
         told(self._done)
         self._raise(self._outcome.get())
@@ -215,6 +226,7 @@ class Follower:
     def close(self) -> None:
         """End, whether everything has arrived or not."""
         if self._thread is not None:
+            self._made.put(None)
             self._arrivals.put(None)
             self._thread.join()
 
@@ -223,60 +235,74 @@ class Follower:
         if outcome is not None:
             raise outcome
 
-    def _check(self) -> None:
+    def _check(self, file: Path, start: int, end: int) -> None:
         try:
-            with Reader() as reader, closing(self._read_back(reader)) as written:
-                self._work.check(self._order, written)
+            with closing(self._expected()) as expected, file.open("rb", buffering=0) as written:
+                written.seek(start)
+                self._compare(expected, written, start, end)
             self._outcome.put(None)
         except BaseException as error:  # it is raised where the file is written
             self._outcome.put(error)
+            self._compared.put(None)  # which may wait for this
 
-    def _read_back(self, reader: Reader) -> Generator[tuple[str, memoryview]]:
-        """The bytes of all tensors, in their order, as they are in the file."""
-        for name in self._order:
-            info = self.places[name]
-            blocks, at = reader.blocks((info,)), info.start
-            while at < info.end:
-                self._wait(min(info.end, at + int(ELEMENTS * BYTES_OF_DTYPE[info.dtype])))
-                block = next(blocks)
-                at += len(block)
-                yield name, block
-                self._done += len(block)
-                self._told(self._done)
+    def _compare(self, expected: Chunks, written: io.FileIO, at: int, end: int) -> None:
+        buffer = bytearray()
+        while at < end:
+            name, block = next(expected)
+            at += len(block)
+            self._wait(at)
+            if len(buffer) != len(block):
+                buffer = bytearray(len(block))
+            # A bytearray compares its bytes at once, a memoryview one at a time.
+            if not _filled(written, buffer) or buffer != block:
+                raise differs(f"tensor {shown(name)}")
+            self._compared.put(None)
+            self._done += len(block)
+            self._told(self._done)
+
+    def _expected(self) -> Chunks:
+        """What is to be in the file, in its order."""
+        if not self._work.computes:
+            return ahead(self._work.contents(self._order))
+        return self._held()
+
+    def _held(self) -> Chunks:
+        while made := self._made.get():
+            yield made
+        raise _ended()
 
     def _wait(self, end: int) -> None:
         while self._there < end:
             there = self._arrivals.get()
             if there is None:
-                raise Interrupted("the work ended before everything was written")
+                raise _ended()
             self._there = there
 
 
+def _ended() -> Interrupted:
+    return Interrupted("the work ended before everything was written")
+
+
+def _filled(file: io.FileIO, buffer: bytearray) -> bool:
+    """Whether there was as much to read as the buffer takes."""
+    room = memoryview(buffer)
+    while room and (count := file.readinto(room)):
+        room = room[count:]
+    return not room
+
+
 class Copy:
-    """The tensors as they are in the source, in their new dtypes; checked by reading, and casting, all once more."""
+    """The tensors as they are in the source, in their new dtypes."""
 
     def __init__(self, targets: Mapping[str, Target]) -> None:
         self.targets = targets
+        self.computes = any(target.dtype != dtype_of(target.pieces) for target in targets.values())
 
     def contents(self, order: Sequence[str]) -> Chunks:
         """The bytes of the targets, read from the source and cast."""
-        with ExitStack() as open_now:
-            if any(target.dtype != dtype_of(target.pieces) for target in self.targets.values()):
-                from bottega.runtime.casts import one_thread
-
-                open_now.enter_context(one_thread())
-            copier = open_now.enter_context(Copier())
+        with Copier() as copier:
             for name in order:
                 yield from ((name, chunk) for chunk in copier.chunks(name, self.targets[name]))
-
-    def check(self, order: Sequence[str], written: ReadBack) -> None:
-        """Compare a file with its source, to the bit."""
-        with closing(ahead(self.contents(order))) as expected:
-            for name, block in written:
-                given, wanted = next(expected, ("", memoryview(b"")))
-                # A bytearray compares its bytes at once, a memoryview one at a time.
-                if given != name or bytearray(block) != wanted:
-                    raise differs(f"tensor {shown(name)}")
 
 
 class Copier:
@@ -286,7 +312,8 @@ class Copier:
     """
 
     def __init__(self) -> None:
-        self._reader = Reader()
+        self._open = ExitStack()
+        self._reader = self._open.enter_context(Reader())
         self._casts: dict[tuple[str, str], Callable[[memoryview], memoryview]] = {}
 
     def __enter__(self) -> Copier:
@@ -297,7 +324,7 @@ class Copier:
 
     def close(self) -> None:
         """Close the files."""
-        self._reader.close()
+        self._open.close()
 
     def chunks(self, name: str, target: Target) -> Iterator[memoryview]:
         """The bytes of one target; FileError if a number is too large for its dtype."""
@@ -306,15 +333,28 @@ class Copier:
         if stored == target.dtype:
             yield from blocks
             return
-        from bottega.runtime.casts import Cast, OutOfRange
+        from bottega.runtime.tables import OutOfRange
 
         if (stored, target.dtype) not in self._casts:
-            self._casts[stored, target.dtype] = Cast(stored, target.dtype, ELEMENTS, HELD)
+            self._casts[stored, target.dtype] = self._cast(stored, target.dtype)
         try:
             yield from map(self._casts[stored, target.dtype], blocks)
         except OutOfRange as error:
             what = f"{shown(name)} has {error}, and {target.dtype} holds none so large"
             raise FileError(target.pieces[0].file, what, "use --dtype bf16") from None
+
+    def _cast(self, stored: str, wanted: str) -> Callable[[memoryview], memoryview]:
+        from bottega.runtime.tables import BITS, Table
+
+        cast: Callable[[memoryview], memoryview]
+        if stored in BITS:
+            cast = Table(stored, wanted, ELEMENTS, HELD)
+        else:
+            from bottega.runtime.casts import Cast, one_thread
+
+            self._open.enter_context(one_thread())
+            cast = Cast(stored, wanted, ELEMENTS, HELD)
+        return cast
 
 
 def _counted(chunks: Iterable[tuple[str, memoryview]], told: Callable[[int, int], None], total: int) -> Chunks:
@@ -323,26 +363,6 @@ def _counted(chunks: Iterable[tuple[str, memoryview]], told: Callable[[int, int]
         yield name, chunk
         done += len(chunk)
         told(done, total)
-
-
-def summed(name: str, chunks: Iterable[memoryview], sums: dict[str, int]) -> Chunks:
-    """The chunks of a tensor, of which `sums` gets the CRC-32 while they pass."""
-    for chunk in chunks:
-        sums[name] = zlib.crc32(chunk, sums.get(name, 0))
-        yield name, chunk
-
-
-def check_sums(order: Sequence[str], sums: Mapping[str, int], written: ReadBack) -> None:
-    """Compare the checksums of a file's tensors with those of what was computed; BottegaError if one differs.
-
-    A tensor's sum is complete before its last bytes are written.
-    """
-    found: dict[str, int] = {}
-    for name, block in written:
-        found[name] = zlib.crc32(block, found.get(name, 0))
-    for name in order:
-        if found.get(name, 0) != sums.get(name, 0):
-            raise differs(f"tensor {shown(name)}")
 
 
 def check_header(written: Path, targets: Mapping[str, Target], metadata: Mapping[str, str]) -> Header:

@@ -1,4 +1,4 @@
-"""Numbers from one dtype to another, block by block, as they lie in files."""
+"""Numbers of 32 and 64 bits to other dtypes, block by block, as they lie in files."""
 
 from __future__ import annotations
 
@@ -9,18 +9,14 @@ from threading import Lock
 
 import torch
 
+from bottega.runtime.tables import OutOfRange
 from bottega.runtime.weights import DTYPES
 
 
-class OutOfRange(ValueError):
-    """A number that is finite and would not be so in the dtype that it is to be cast to."""
-
-
 class Cast:
-    """Casts blocks of at most `elements` numbers of one dtype to another, rounding to nearest.
+    """Casts blocks of at most `elements` numbers of float32 or float64 to another dtype, rounding to nearest.
 
-    What is too large for float8 becomes its largest number; for float16 and bfloat16 that raises OutOfRange, as such a
-    model would make nothing but black pictures. A result is overwritten by the one that comes `held` after it.
+    What is too large, and how long results last, is as with `Table`, which casts smaller ones.
     """
 
     def __init__(self, source: str, target: str, elements: int, held: int) -> None:
@@ -28,9 +24,6 @@ class Cast:
         self._results = cycle([torch.empty(elements, dtype=self._target) for _ in range(held)])
         self._largest = torch.finfo(self._target).max
         self._narrows = self._largest < torch.finfo(self._source).max
-        # The way by float32 loses nothing, and is two to four times as fast as the direct one.
-        direct = torch.float32 in (self._source, self._target) or torch.float64 in (self._source, self._target)
-        self._between = None if direct else torch.empty(elements)
 
     def __call__(self, block: memoryview) -> memoryview:
         """The same numbers in the other dtype."""
@@ -39,8 +32,6 @@ class Cast:
     def store(self, numbers: torch.Tensor) -> memoryview:
         """Numbers of the source's dtype in the other one."""
         result = next(self._results)[: len(numbers)]
-        if self._between is not None:
-            numbers = self._between[: len(numbers)].copy_(numbers)
         if self._narrows and not self._fits(numbers):
             numbers = self._narrowed(numbers)
         result.copy_(numbers)
