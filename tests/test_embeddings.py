@@ -316,4 +316,4 @@ def test_what_no_encoder_hears_is_noted(tmp_path: Path) -> None:
     model = toy.write_single_file(tmp_path / "sdxl.safetensors", "sdxl", variant="refiner", dtype="float32")
     said: list[object] = []
     attach(opened(model), attachment(write_for(model, tmp_path / "lighthouse", 2), model), said)
-    assert said == [Note("lighthouse: not used: clip_l")]
+    assert said == [Note("lighthouse: not used: 'clip_l'")]

@@ -203,7 +203,7 @@ def test_what_does_not_fit_is_told(
         ("model2.ckpt", "", "model2.vae.safetensors"),
         ("other.safetensors", "", None),
         ("other.safetensors", "extra.vae.pt", "extra.vae.pt"),
-        ("model.safetensors", "extra", "extra.vae.pt"),
+        ("model.safetensors", "extra", "extra.pt"),
         ("model.safetensors", "None", None),
         ("model.safetensors", "Automatic", "model2.vae.safetensors"),
         ("model.safetensors", "gone.pt", "model2.vae.safetensors"),

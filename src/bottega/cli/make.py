@@ -39,6 +39,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--embedding",
+        type=model_name,
         action="append",
         default=[],
         metavar="NAME",
@@ -48,7 +49,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--hypernetwork", action="append", default=[], metavar="NAME[:F]", help="use a hypernetwork, F times (1)"
     )
     parser.add_argument(
-        "--vae", metavar="NAME", help="decode with this VAE, or with the model's own (none); by default as A1111 does"
+        "--vae",
+        type=model_name,
+        metavar="NAME",
+        help="decode with this VAE, or with the model's own (none); by default as A1111 does",
     )
     parser.add_argument("--negative", metavar="T", default="", help="what it shall not show")
     parser.add_argument("--steps", type=int, metavar="N", help="sampling steps")
@@ -173,7 +177,7 @@ def uses(args: argparse.Namespace) -> list[dict[str, Any]]:
     named = [("embedding", name) for name in args.embedding] + ([("vae", args.vae)] if args.vae is not None else [])
     return [
         *(use.model_dump(exclude_none=True) for use in asked),
-        *({"kind": kind, "ref": {"name": model_name(name)}} for kind, name in named),
+        *({"kind": kind, "ref": {"name": name}} for kind, name in named),
     ]
 
 

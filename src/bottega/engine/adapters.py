@@ -66,12 +66,15 @@ def pinned(asked: Sequence[Asked], base: Base, find: Find, read: Read) -> tuple[
 
 
 def _name(use: Use, entry: Entry) -> str:
-    """What a recipe calls an adapter: as its file is called now, but for the word by which a prompt names it.
+    """What a recipe calls an adapter: what it called it when it was pinned, whatever its file is called by now; else
+    as its file is called, but for the word by which a prompt names an embedding.
 
     A name that is no valid Unicode could be written into no picture; it is the hash that finds it again.
     """
-    if use.kind == "embedding" and (use.ref.sha256 or (name := titled(use.ref.name))):
-        return use.ref.name if use.ref.sha256 else str(name)
+    if use.ref.sha256:
+        return use.ref.name
+    if use.kind == "embedding" and (word := titled(use.ref.name)):
+        return word
     name = entry.path.name if use.kind == "vae" else entry.name  # other programs know VAEs by their files
     return name.encode(errors="replace").decode()
 

@@ -87,4 +87,4 @@ def named(recipe: Recipe, names: Iterable[str]) -> set[str]:
         return set()
     from bottega.diffusion.clip_tokenizer import builtin_tokenizer, words_used
 
-    return words_used(texts, written, builtin_tokenizer(), recipe.knobs.get("emphasis", "Original"))
+    return set(words_used(texts, written, builtin_tokenizer(), recipe.knobs.get("emphasis", "Original")))
