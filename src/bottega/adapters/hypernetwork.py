@@ -120,12 +120,12 @@ def attach(pipe: Any, what: Attachment, emit: Emit) -> Callable[[], None]:
         }
     except ValueError as error:
         raise FormatError(what.header.path, str(error), "get the file again, or leave it out") from None
-    return hypernetworks.attach(
-        pipe.unet,
-        pairs,
-        use.strength("unet"),
-        lambda: use.start <= pipe.share < use.end or pipe.share == use.end == 1.0,
-    )
+
+    def works() -> bool:
+        return bool(use.start <= pipe.share and (pipe.share < use.end or use.end >= 1))
+
+    detach: Callable[[], None] = hypernetworks.attach(pipe.unet, pairs, use.strength("unet"), works)
+    return detach
 
 
 def weigh(what: Attachment, dtypes: Mapping[str, str]) -> dict[str, int]:
