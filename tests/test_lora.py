@@ -122,7 +122,7 @@ def test_another_program_reads_it_in_the_prompt_and_it_comes_back_the_same(
     hashes = re.fullmatch("neon: ([0-9a-f]{12}), ab: ([0-9a-f]{12})", told.fields["Lora hashes"])
     assert hashes is not None
     shown = bottega("models", "hash", "neon", "--json")
-    assert shown.json["autov3"][:12] == hashes[1], shown.err
+    assert shown.json[0]["autov3"][:12] == hashes[1], shown.err
     # Another program's picture: the text alone. The files have other names by now.
     neon.rename(neon.with_name("renamed.safetensors"))
     second.rename(second.with_name("b.safetensors"))
@@ -154,7 +154,7 @@ def test_another_program_reads_it_in_the_prompt_and_it_comes_back_the_same(
         (("a house", "--lora", "neon:start=0.5:end=0.5"), r"adapters.0.start: it works from 0.5 to 0.5"),
         (("a house", "--lora", "sd1"), r"adapters.0: sd1 is a checkpoint, and no lora; name a lora"),
         (("a house", "--lora", "forxl"), r"forxl is made for a Stable Diffusion XL checkpoint, and sd1 is"),
-        (("a house", "--lora", "cut"), r"adapters.0: cut can't be read"),
+        (("a house", "--lora", "cut"), r"adapters.0: .*cut.safetensors: cut short"),
     ],
 )
 def test_what_is_wrong_is_told_in_one_line_before_anything_loads(
@@ -165,7 +165,7 @@ def test_what_is_wrong_is_told_in_one_line_before_anything_loads(
     neon.with_name("cut.safetensors").write_bytes(neon.read_bytes()[:-1000])
     ran = make(bottega, *words, model=toys["sd1"])
     assert ran.code == 2 and re.search(said, ran.err), ran.err
-    assert ran.err.count("\n") == 1 and "load" not in ran.err
+    assert ran.err.count("\n") == 1 and not re.search(r"load \d", ran.err)
 
 
 def test_a_prompt_names_no_paths(bottega: Command, toys: dict[str, Path], neon: Path, tmp_path: Path) -> None:
@@ -187,7 +187,7 @@ def test_a_lora_of_other_widths_is_refused(bottega: Command, toys: dict[str, Pat
 def test_what_is_not_used_is_told(bottega: Command, toys: dict[str, Path], neon: Path) -> None:
     write_lora(neon, toys["sd1"], more={"lora_unet_nobody.lora_up.weight": torch.ones(2, 2)})
     ran = make(bottega, "a house <lora:neon:1>", model=toys["sd1"])
-    assert ran.code == 0 and "neon: not used: lora_unet_nobody.lora_up.weight" in ran.err
+    assert ran.code == 0 and "neon: not used: 'lora_unet_nobody.lora_up.weight'" in ran.err
 
 
 def test_other_adapters_load_no_model_again(home: Path, toys: dict[str, Path], neon: Path) -> None:

@@ -289,7 +289,7 @@ def test_what_has_no_place_is_told_in_one_note(models: Callable[[str], Model], t
     tensors |= {f"lora_unet_nobody_{number}.lora_up.weight": torch.ones(2, 2) for number in range(5)}
     safetensors.write(tmp_path / "it.safetensors", rows(tensors))
     attach(model.pipe, model.attachment(tmp_path / "it.safetensors"), heard)()
-    names = ", ".join(f"lora_unet_nobody_{number}.lora_up.weight" for number in range(3))
+    names = ", ".join(f"'lora_unet_nobody_{number}.lora_up.weight'" for number in range(3))
     assert heard.heard == [Note(f"it: not used: {names} and 2 more")]
 
 

@@ -27,6 +27,7 @@ from bottega.errors import (
     BottegaError,
     Different,
     FieldProblem,
+    FileError,
     FormatError,
     InvalidRecipe,
     InvalidSetting,
@@ -405,6 +406,11 @@ class Workbench:
             entry = sha256_of(self.catalog, self.find(ref.name, kind), self._hashing)
         except FormatError as error:
             raise Different(f"the model {ref.name} was changed since: {error.what}", "put the original back") from None
+        except (UnknownModel, FileError) as gone:
+            try:  # it may have another name by now
+                return sha256_of(self.catalog, self.find(sha256, kind), self._hashing)
+            except (UnknownModel, FileError):
+                raise gone from None
         if entry.sha256 != sha256:
             now = str(entry.sha256)[:10]
             raise Different(

@@ -125,7 +125,7 @@ def _hashes(kind: str, recipe: Recipe, hashes: Mapping[str, str]) -> str:
     known = {
         tag_name(use.ref.name): hashes[use.ref.sha256]
         for use in recipe.adapters
-        if use.kind == kind and use.ref.sha256 in hashes
+        if use.kind == kind and use.ref.sha256 is not None and use.ref.sha256 in hashes
     }
     return ", ".join(f"{name}: {digits}" for name, digits in known.items())
 

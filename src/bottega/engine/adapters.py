@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -71,7 +72,7 @@ def _name(use: Use, entry: Entry) -> str:
 
     A name that is no valid Unicode could be written into no picture; it is the hash that finds it again.
     """
-    if use.ref.sha256:
+    if use.ref.sha256 and os.sep not in use.ref.name:
         return use.ref.name
     if use.kind == "embedding" and (word := titled(use.ref.name)):
         return word
@@ -98,13 +99,16 @@ def problems_of_fit(asked: Asked, entry: Entry, base: Base, read: Read) -> Itera
         family = match.family if match.family is not None else adapter.id
         if adapter.attach is None:
             yield asked.problem(f"{name}: this version attaches no {adapter.title}", "leave it out")
-        elif family and not match.guess and not serves(use.kind, family, base.family.id):
+            return
+        what = Attachment(use, header, match, base.header, base.match, base.family)
+        same = not family or serves(use.kind, family, base.family.id)
+        words = adapter.unfit(what) if same or match.guess else "another family"
+        if words and not same:
             made_for = CHECKPOINT_OF_FAMILY.get(family, f"a model of the family {family}")
-            what = f"{name} is made for {made_for}, and {base.name} is {base.family.title}"
-            yield asked.problem(what, "use one that fits, or another model")
-        elif words := adapter.unfit(Attachment(use, header, match, base.header, base.match, base.family)):
-            what = f"{name} does not fit {base.name}: {words}"
-            yield asked.problem(what, "use one that fits, or another model")
+            said = f"{name} is made for {made_for}, and {base.name} is {base.family.title}"
+            yield asked.problem(said, "use one that fits, or another model")
+        elif words:
+            yield asked.problem(f"{name} does not fit {base.name}: {words}", "use one that fits, or another model")
 
 
 def ready(uses: Sequence[Use], base: Base, find: Find, read: Read) -> tuple[Ready, ...]:
