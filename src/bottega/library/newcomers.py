@@ -5,13 +5,12 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import replace
 from pathlib import Path
 
 from bottega.errors import BottegaError
 from bottega.library.catalog import Catalog
-from bottega.library.disk import MODEL_SUFFIXES
-from bottega.library.find import identify_path
+from bottega.library.disk import MODEL_SUFFIXES, stamp_of
+from bottega.library.reading import read_entry
 from bottega.library.shelves import shelf_places
 from bottega.spec import Recogniser
 
@@ -20,9 +19,9 @@ FOLDERS: Mapping[str, frozenset[str]] = {"embedding": frozenset({"embeddings"}),
 
 
 def notice(catalog: Catalog, shelves: Sequence[Path], recognisers: Sequence[Recogniser], kinds: Sequence[str]) -> None:
-    """Record models that no scan has seen yet: right on a shelf, in its folders for these kinds, or beside one of them.
+    """Record models of some kinds that no scan has seen: right on a shelf, in its folders for them, or beside others.
 
-    What can't be read is left to the next scan, which tells of it.
+    All else is left to the next scan, which tells of it.
     """
     known = {os.fspath(path) for path in catalog.paths()}
     there = [path for kind in kinds for _, path in catalog.of_kind(kind)]
@@ -30,7 +29,9 @@ def notice(catalog: Catalog, shelves: Sequence[Path], recognisers: Sequence[Reco
     for shelf, file in _files(shelves, beside, frozenset().union(*(FOLDERS[kind] for kind in kinds))):
         if file not in known and os.path.splitext(file)[1].lower() in MODEL_SUFFIXES:
             with suppress(BottegaError, OSError):
-                catalog.put([replace(identify_path(catalog, Path(file), recognisers), shelf=shelf)])
+                entry = read_entry(Path(file), stamp_of(Path(file)), shelf, recognisers)
+                if entry.kind in kinds:
+                    catalog.put([entry])
 
 
 def _shelf_of(path: Path, shelves: Sequence[Path]) -> Path | None:
