@@ -301,6 +301,7 @@ class Family:
     model bounds more closely than its family. `varied(match, variant)` is the match of a model whose user knows its
     variant better than its header tells. Models of a family without an `anatomy` can't be merged or laid out anew,
     those of one without `train` can't be taught.
+    `autoencoder(pipe, header, match)` is what a VAE's file puts in the place of a loaded model's own.
     """
 
     id: str
@@ -316,3 +317,4 @@ class Family:
     varied: Callable[[Match, str], Match] = lambda match, variant: replace(match, variant=variant)
     anatomy: Anatomy | None = None
     train: Lesson | None = None
+    autoencoder: Callable[[Any, Header, Match], Any] | None = None

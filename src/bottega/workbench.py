@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from bottega.adapters import all_adapters
 from bottega.diffusion.names import find_sampler
-from bottega.engine.adapters import Base, Ready, pinned, ready
+from bottega.engine.adapters import Base, Ready, pinned, problems_of_fit, ready
+from bottega.engine.automatic import AUTOMATIC, NONE, is_word, named, says_all, vaes_of
 from bottega.engine.inputs import keep_input, open_inputs
 from bottega.engine.load import Loader
 from bottega.engine.replay import Source, read_source
@@ -22,9 +23,11 @@ from bottega.engine.resolve import Chosen, Device, resolve
 from bottega.engine.run import Part, PreviewFile, Previews, Said, Work, run_together
 from bottega.engine.save import destination
 from bottega.engine.train import SAVE_EVERY, Prepared, TrainingWork, read_data, run_training, trained_count
-from bottega.engine.uses import Asked, short_hash, take_tags
+from bottega.engine.uses import Asked, ordered, short_hash, take_tags
 from bottega.errors import (
+    BottegaError,
     Different,
+    FieldProblem,
     FileError,
     FormatError,
     InvalidRecipe,
@@ -39,6 +42,7 @@ from bottega.library import Catalog, Entry, open_catalog
 from bottega.library.disk import Stamp, stamp_of
 from bottega.library.find import find, on_record
 from bottega.library.hashes import hashes_of, sha256_of
+from bottega.library.newcomers import notice
 from bottega.recipe import Made, Media, Output, Recipe, Ref, Sampling, Size, Use
 from bottega.recognisers import all_recognisers
 from bottega.runtime.plan import weigh
@@ -166,7 +170,11 @@ class Workbench:
         precision = self._precision(draft)
         asked = [Asked(use, f"adapters.{index}") for index, use in enumerate(draft.adapters)]
         base = Base(entry.name, model.header, model.match, face)
-        uses, problems = pinned([*asked, *tagged], base, self._adapter_entry, self._adapter)
+        again = says_all(draft)
+        if not again:
+            notice(self.catalog, self._shelves(), all_recognisers(), ("embedding", "vae"))
+        asked = self._with_vae([*asked, *tagged], entry, base, again)
+        uses, problems = pinned(asked, base, self._adapter_entry, self._adapter)
         draft = draft.changed(prompt=prompt, adapters=uses)
         attached = 0 if problems else self._weigh(self._ready(entry, uses), precision)
         device = Device(
@@ -175,7 +183,49 @@ class Workbench:
                 self._plan(model, (size.width, size.height), precision, attached=attached).tile_vae
             ),
         )
-        return resolve(draft, chosen, device, input_size, problems)
+        resolved = resolve(draft, chosen, device, input_size, problems)
+        return resolved if again else self._with_words(resolved, base)
+
+    def _with_vae(self, asked: Sequence[Asked], entry: Entry, base: Base, again: bool) -> list[Asked]:
+        """What is asked for, with the VAE that goes with the model where none is named, and `none` is not said."""
+        told = [each for each in asked if not any(is_word(each.use, word) for word in (NONE, AUTOMATIC))]
+        if again or any(each.use.kind == "vae" and not is_word(each.use, AUTOMATIC) for each in asked):
+            return told
+        vaes = [path for _, path in self.catalog.of_kind("vae")]
+        for path in vaes_of(entry.path, entry.about.extra.get("vae", ""), vaes):
+            found = Asked(Use(kind="vae", ref=Ref(name=str(path))), "adapters")
+            if self._fits(found, base):
+                return [*told, found]
+        return told
+
+    def _with_words(self, recipe: Recipe, base: Base) -> Recipe:
+        """The recipe with the embeddings that its words name and that fit the model.
+
+        Raises InvalidRecipe for an embedding that was asked for, and that no word names.
+        """
+        told = [use.ref.name for use in recipe.adapters if use.kind == "embedding"]
+        if unsaid := sorted({*told} - named(recipe, told)):
+            what = f"no word of the prompt or the negative prompt is {unsaid[0]}"
+            raise InvalidRecipe([FieldProblem("adapters", what, "write it where the embedding shall be")])
+        names: dict[str, list[Path]] = {}
+        for name, path in self.catalog.of_kind("embedding"):
+            names.setdefault(name, []).append(path)
+        found = []
+        for name in sorted(named(recipe, [*told, *(name for name in names if name not in told)]) - {*told}):
+            asked = (Asked(Use(kind="embedding", ref=Ref(name=str(path))), "adapters") for path in names[name])
+            found += [next((each for each in asked if self._fits(each, base)), None)]
+        uses, problems = pinned([each for each in found if each], base, self._adapter_entry, self._adapter)
+        if problems:
+            raise InvalidRecipe(problems)
+        return recipe.changed(adapters=ordered([*recipe.adapters, *uses])) if uses else recipe
+
+    def _fits(self, asked: Asked, base: Base) -> bool:
+        """Whether an adapter at a path can be read and fits a model."""
+        try:
+            entry = self.find(asked.use.ref.name, asked.use.kind)
+            return not any(problems_of_fit(asked, entry, base, self._adapter))
+        except BottegaError:
+            return False
 
     def run(self, recipe: Recipe, *, out: str | Path | None = None, previews: bool = False) -> Generator[Event]:
         """Make what a resolved recipe says, into `out` or the home's outputs; events tell how it goes.
@@ -345,7 +395,24 @@ class Workbench:
         Raises Different if its model is another by now, FileError if the file carries nothing to make it again from.
         """
         source = read_source(path)
-        return replace(source, recipe=self.resolve(source.recipe, out=out))
+        recipe, notes = source.recipe, source.notes
+        if not says_all(recipe):
+            recipe, more = self._without_absent_vae(recipe)
+            notes += more
+        return replace(source, recipe=self.resolve(recipe, out=out), notes=notes)
+
+    def _without_absent_vae(self, draft: Recipe) -> tuple[Recipe, tuple[str, ...]]:
+        """The draft of another program's picture with the model's own VAE for one that is not on the shelves."""
+        for index, use in enumerate(draft.adapters):
+            if use.kind == "vae" and not is_word(use, NONE):
+                try:
+                    self.find(use.ref.name, "vae")
+                except UnknownModel:
+                    own = Use(kind="vae", ref=Ref(name=NONE))
+                    uses = (*draft.adapters[:index], own, *draft.adapters[index + 1 :])
+                    note = f"made with the VAE {use.ref.name}; the model's own is used instead"
+                    return draft.changed(adapters=uses), (note,)
+        return draft, ()
 
     def _read(self, entry: Entry) -> _Read:
         """The header of a model and what its family finds in it; its variant is the one that the user says."""

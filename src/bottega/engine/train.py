@@ -106,6 +106,7 @@ def _train(work: TrainingWork) -> Generator[Event, None, int]:
     lesson.ready(pipe, recipe.checkpointing)
     places = anatomy.places(work.header, work.match)
     pupil = pupil_of(recipe, pipe, lesson, places)
+    pipe.embeddings.update(pupil.vectors)  # for the pictures on the way
     loop = Work(
         recipe=recipe,
         pipe=pipe,

@@ -249,6 +249,7 @@ def _prompts(pipe: Pipe) -> PromptEncoder:
             sizes=sizes,
             size_width=pipe.unet.config.addition_time_embed_dim or 256,
             zero_empty_negative=sizes is not None,
+            embeddings=pipe.embeddings,
         )
     return pipe.prompts
 
