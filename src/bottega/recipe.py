@@ -31,11 +31,30 @@ class Ref(_Part):
 
 
 class Use(_Part):
-    """An adapter and how strongly it is used."""
+    """An adapter, how strongly it is used, and when.
+
+    `unet` and `text_encoder` are strengths of their own, `blocks` factors on top, by the names that the family gives
+    the blocks of its network. It works from `start` to `end`, parts of the steps.
+    """
 
     kind: str
     ref: Ref
     weight: float = 1.0
+    unet: float | None = None
+    text_encoder: float | None = None
+    blocks: dict[str, float] = Field(default_factory=dict)
+    start: float = 0.0
+    end: float = 1.0
+
+    def strength(self, part: str) -> float:
+        """How strongly it changes that part of a model (`unet`, `text_encoder`, ...), blocks left aside."""
+        own = self.text_encoder if part.startswith("text_encoder") else self.unet if part == "unet" else None
+        return self.weight if own is None else own
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether it changes nothing, whatever it is."""
+        return not self.strength("unet") and not self.strength("text_encoder")
 
 
 class Media(_Part):

@@ -7,14 +7,14 @@ from dataclasses import dataclass, field, replace
 from math import inf
 from typing import TYPE_CHECKING, Any, Protocol
 
-from bottega.formats.header import Header, TensorInfo
+from bottega.formats.header import BYTES_OF_DTYPE, Header, TensorInfo
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
     from bottega.errors import BrokenPicture
     from bottega.events import Event
-    from bottega.recipe import Recipe
+    from bottega.recipe import Recipe, Use
 
 
 @dataclass(frozen=True)
@@ -62,15 +62,6 @@ class Known:
     medium: str
     recognise: Callable[[Header], Match | None]
     asked_last: bool = False
-
-
-@dataclass(frozen=True)
-class Adapter:
-    """A kind of model that changes others: how it is told, and to which family it fits."""
-
-    id: str
-    title: str
-    recognise: Callable[[Header], Match | None]
 
 
 @dataclass(frozen=True)
@@ -132,6 +123,42 @@ class Emit(Protocol):
 
     def preview(self, image: int, step: int, picture: Image) -> None:
         """Show a rough picture of image `image` after `step` steps."""
+
+
+@dataclass(frozen=True)
+class Attachment:
+    """An adapter and the model that it is to change: as a recipe uses it, and by what their headers say."""
+
+    use: Use
+    header: Header
+    match: Match
+    base: Header
+    base_match: Match
+    family: Family
+
+
+def _stored_bytes(what: Attachment, dtypes: Mapping[str, str]) -> dict[str, int]:
+    count = sum(round(info.elements * BYTES_OF_DTYPE[info.dtype]) for info in what.header.tensors.values())
+    return {f"{what.use.kind} {what.use.ref.sha256}": count}
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """A kind of model that changes others: how it is told, and to which family it fits.
+
+    `attach(pipe, what, emit)` has a loaded model changed and answers with what takes that back; None for a kind that
+    can't be attached yet. What changes weights takes effect with `pipe.settle()`, which is called after the last of
+    several; what there is no use for is told in one Note. `unfit(what)` says what of it does not fit the model, empty
+    if all does, and `weigh(what, dtypes)` how many bytes it will take in a model whose parts have these dtypes, by what
+    they are for: what several adapters share is there once. Neither needs torch.
+    """
+
+    id: str
+    title: str
+    recognise: Callable[[Header], Match | None]
+    attach: Callable[[Any, Attachment, Emit], Callable[[], None]] | None = None
+    unfit: Callable[[Attachment], str] = lambda what: ""
+    weigh: Callable[[Attachment, Mapping[str, str]], Mapping[str, int]] = _stored_bytes
 
 
 @dataclass(frozen=True)
@@ -227,13 +254,54 @@ class Anatomy:
 
 
 @dataclass(frozen=True)
+class Shown:
+    """What a network is told of a picture's size: `original` and `target` as (height, width), `crop` as (top, left)."""
+
+    original: tuple[int, int]
+    crop: tuple[int, int]
+    target: tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """What a family lends to the training loop: its networks, how they are asked, and what is wrong with an answer.
+
+    `refuse(match)` says why a model can't be taught, or None. `ready(pipe, checkpointing)` prepares a pipe that is
+    taught and not only run. `networks(pipe)` are the networks by the part that they are. `encode(pipe, pixels)` makes
+    latents (B, C, h, w) in float32 of (B, 3, H, W) in -1..1. `chunks(pipe, caption)` is how many chunks a caption
+    takes, and `say(pipe, captions, chunks, clip_skip, vectors)` what the network hears of captions, all cut to so many
+    chunks: tensors that can be stacked, differentiable; `vectors` are those of new words, (n, width) by word and part.
+    `errors(pipe, latents, said, shown, noise, times)` are the squared errors (B, C, h, w) of what the network makes of
+    noised latents at `times`, and `signal(pipe)` the signal-to-noise ratio at each of these, with whether the network
+    predicts v. `group(place)` tells what a LoRA's rank for a tensor is called: `linear`, `convolution` or, for none,
+    the empty text. `hears(pipe)` are the modules whose inputs a hypernetwork changes, by kind (`k`, `v`) and width.
+    `tokens(text)` are a text's tokens as text, and `words(pipe, text)` their vectors (n, width) by part.
+    """
+
+    refuse: Callable[[Match], str | None]
+    ready: Callable[[Any, bool], None]
+    networks: Callable[[Any], Mapping[str, Any]]
+    encode: Callable[[Any, Any], Any]
+    chunks: Callable[[Any, str], int]
+    say: Callable[..., Any]
+    errors: Callable[..., Any]
+    signal: Callable[[Any], tuple[Any, bool]]
+    group: Callable[[Place], str]
+    hears: Callable[[Any], Mapping[int, Mapping[str, Sequence[Any]]]]
+    tokens: Callable[[str], list[str]]
+    words: Callable[[Any, str], Mapping[str, Any]]
+
+
+@dataclass(frozen=True)
 class Family:
     """An architecture: how to recognise, load and run its models. A torch-free face; heavy imports inside functions.
 
     `load(header, match, place, told)` answers with the pipe; it calls `told(done, total)` before the first part and
     after each, and stops with whatever that raises. `limits(match)` are the highest values of those knobs that one
     model bounds more closely than its family. `varied(match, variant)` is the match of a model whose user knows its
-    variant better than its header tells. Models of a family without an `anatomy` can't be merged or laid out anew.
+    variant better than its header tells. Models of a family without an `anatomy` can't be merged or laid out anew,
+    those of one without `train` can't be taught.
+    `autoencoder(pipe, header, match)` is what a VAE's file puts in the place of a loaded model's own.
     """
 
     id: str
@@ -248,3 +316,5 @@ class Family:
     limits: Callable[[Match], Mapping[str, int]] = lambda match: {}
     varied: Callable[[Match, str], Match] = lambda match, variant: replace(match, variant=variant)
     anatomy: Anatomy | None = None
+    train: Lesson | None = None
+    autoencoder: Callable[[Any, Header, Match], Any] | None = None

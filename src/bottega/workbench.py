@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 import threading
 from collections.abc import Callable, Generator, Mapping, Sequence
@@ -11,15 +12,23 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from bottega.adapters import all_adapters
 from bottega.diffusion.names import find_sampler
+from bottega.engine.adapters import Base, Ready, pinned, problems_of_fit, ready
+from bottega.engine.automatic import AUTOMATIC, NONE, is_word, named, says_all, vaes_of
 from bottega.engine.inputs import keep_input, open_inputs
 from bottega.engine.load import Loader
 from bottega.engine.replay import Source, read_source
 from bottega.engine.resolve import Chosen, Device, resolve
 from bottega.engine.run import Part, PreviewFile, Previews, Said, Work, run_together
 from bottega.engine.save import destination
+from bottega.engine.train import SAVE_EVERY, Prepared, TrainingWork, read_data, run_training, trained_count
+from bottega.engine.uses import Asked, ordered, short_hash, take_tags
 from bottega.errors import (
+    BottegaError,
     Different,
+    FieldProblem,
+    FileError,
     FormatError,
     InvalidRecipe,
     InvalidSetting,
@@ -31,11 +40,17 @@ from bottega.families import family
 from bottega.formats import read_header
 from bottega.library import Catalog, Entry, open_catalog
 from bottega.library.disk import Stamp, stamp_of
-from bottega.library.find import find
-from bottega.library.hashes import sha256_of
-from bottega.recipe import Made, Media, Output, Recipe, Ref
+from bottega.library.find import find, on_record
+from bottega.library.hashes import hashes_of, sha256_of
+from bottega.library.newcomers import notice
+from bottega.recipe import Made, Media, Output, Recipe, Ref, Sampling, Size, Use
 from bottega.recognisers import all_recognisers
+from bottega.runtime.plan import weigh
 from bottega.settings import Settings, read_settings
+from bottega.training.data import check
+from bottega.training.naming import check_name
+from bottega.training.plan import plan as plan_training
+from bottega.training.recipe import TrainingRecipe, resolved
 from bottega.version import __version__
 
 if TYPE_CHECKING:
@@ -44,7 +59,7 @@ if TYPE_CHECKING:
     from bottega.runtime.facts import Facts
     from bottega.runtime.place import Place
     from bottega.runtime.plan import MemoryPlan
-    from bottega.spec import Match
+    from bottega.spec import Adapter, Emit, Match
 
 REMEMBERED = 16  # models whose headers are kept read
 BATCH = 4  # pictures made at once on a GPU; on a CPU one after the other is as fast, and gives the same bytes
@@ -76,6 +91,7 @@ class Workbench:
         self._hashing = hashing
         self._facts = facts or self._own_facts
         self._known: dict[tuple[Path, Stamp, str | None], _Read] = {}
+        self._adapters: dict[tuple[Path, Stamp, str | None], tuple[Adapter, Header, Match]] = {}
 
     @cached_property
     def catalog(self) -> Catalog:
@@ -118,14 +134,13 @@ class Workbench:
             self.settings.device, budget or round(self._this_device.memory * _share(self._this_device.device))
         )
 
-    def find(self, reference: str) -> Entry:
+    def find(self, reference: str, kind: str = "checkpoint") -> Entry:
         """The model of that name, path or hash; raises UnknownModel with the nearest names.
 
-        For a hash that is not on record, also in the `name [hash]` of A1111, checkpoints are hashed until one has it.
+        For a hash that is not on record, also in the `name [hash]` of A1111, models of the kind are hashed until one
+        has it.
         """
-        return find(
-            self.catalog, reference, all_recognisers(), self._shelves(), kind="checkpoint", hashing=self._hashing
-        )
+        return find(self.catalog, reference, all_recognisers(), self._shelves(), kind=kind, hashing=self._hashing)
 
     def keep_input(self, path: Path, role: str) -> Media:
         """Take a picture in as `init` or `mask` of a recipe."""
@@ -140,6 +155,7 @@ class Workbench:
         Raises InvalidRecipe with all problems at once, and what `find` raises.
         """
         entry = self._entry(draft.model)
+        prompt, tagged = take_tags(draft.prompt)
         _, format = destination(out, self.settings.outputs)
         if format is not None:
             draft = draft.changed(output=Output.model_validate({**dict(draft.output), "format": format}))
@@ -152,11 +168,64 @@ class Workbench:
             init = open_inputs(draft.inputs, self.settings.inputs).get("init")
             input_size = init.size if init else None
         precision = self._precision(draft)
+        asked = [Asked(use, f"adapters.{index}") for index, use in enumerate(draft.adapters)]
+        base = Base(entry.name, model.header, model.match, face)
+        again = says_all(draft)
+        if not again:
+            notice(self.catalog, self._shelves(), all_recognisers(), ("embedding", "vae"))
+        asked = self._with_vae([*asked, *tagged], entry, base, again)
+        uses, problems = pinned(asked, base, self._adapter_entry, self._adapter)
+        draft = draft.changed(prompt=prompt, adapters=uses)
+        attached = 0 if problems else self._weigh(self._ready(entry, uses), precision)
         device = Device(
             precision=precision,
-            needs_tiles=lambda size: self._plan(model, (size.width, size.height), precision).tile_vae,
+            needs_tiles=lambda size: (
+                self._plan(model, (size.width, size.height), precision, attached=attached).tile_vae
+            ),
         )
-        return resolve(draft, chosen, device, input_size)
+        resolved = resolve(draft, chosen, device, input_size, problems)
+        return resolved if again else self._with_words(resolved, base)
+
+    def _with_vae(self, asked: Sequence[Asked], entry: Entry, base: Base, again: bool) -> list[Asked]:
+        """What is asked for, with the VAE that goes with the model where none is named, and `none` is not said."""
+        told = [each for each in asked if not any(is_word(each.use, word) for word in (NONE, AUTOMATIC))]
+        if again or any(each.use.kind == "vae" and not is_word(each.use, AUTOMATIC) for each in asked):
+            return told
+        vaes = [path for _, path in self.catalog.of_kind("vae")]
+        for path in vaes_of(entry.path, entry.about.extra.get("vae", ""), vaes):
+            found = Asked(Use(kind="vae", ref=Ref(name=str(path))), "adapters")
+            if self._fits(found, base):
+                return [*told, found]
+        return told
+
+    def _with_words(self, recipe: Recipe, base: Base) -> Recipe:
+        """The recipe with the embeddings that its words name and that fit the model.
+
+        Raises InvalidRecipe for an embedding that was asked for, and that no word names.
+        """
+        told = [use.ref.name for use in recipe.adapters if use.kind == "embedding"]
+        if unsaid := sorted({*told} - named(recipe, told)):
+            what = f"no word of the prompt or the negative prompt is {unsaid[0]}"
+            raise InvalidRecipe([FieldProblem("adapters", what, "write it where the embedding shall be")])
+        names: dict[str, list[Path]] = {}
+        for name, path in self.catalog.of_kind("embedding"):
+            names.setdefault(name, []).append(path)
+        found = []
+        for name in sorted(named(recipe, [*told, *(name for name in names if name not in told)]) - {*told}):
+            asked = (Asked(Use(kind="embedding", ref=Ref(name=str(path))), "adapters") for path in names[name])
+            found += [next((each for each in asked if self._fits(each, base)), None)]
+        uses, problems = pinned([each for each in found if each], base, self._adapter_entry, self._adapter)
+        if problems:
+            raise InvalidRecipe(problems)
+        return recipe.changed(adapters=ordered([*recipe.adapters, *uses])) if uses else recipe
+
+    def _fits(self, asked: Asked, base: Base) -> bool:
+        """Whether an adapter at a path can be read and fits a model."""
+        try:
+            entry = self.find(asked.use.ref.name, asked.use.kind)
+            return not any(problems_of_fit(asked, entry, base, self._adapter))
+        except BottegaError:
+            return False
 
     def run(self, recipe: Recipe, *, out: str | Path | None = None, previews: bool = False) -> Generator[Event]:
         """Make what a resolved recipe says, into `out` or the home's outputs; events tell how it goes.
@@ -182,14 +251,22 @@ class Workbench:
         face = family(entry.recogniser)
         precision = str(recipe.recipe.knobs["precision"])
         plan = self._plan_to_run(entry, recipe.recipe, sum(part.recipe.count for part in parts))
+        wanted = self._ready(entry, recipe.recipe.adapters)
         weights = sum(plan.weights.values())
+
+        def loaded(precision: str, emit: Emit) -> Any:
+            pipe = self._loader.load(entry, face, precision, emit, weights)
+            self._loader.attach(entry, precision, wanted, emit, weights)
+            return pipe
+
         return run_together(
             Work(
                 recipe=recipe.recipe,
                 family=face,
                 inputs=open_inputs(recipe.recipe.inputs, self.settings.inputs),
                 made=self._made(),
-                load=lambda precision, emit: self._loader.load(entry, face, precision, emit, weights),
+                load=loaded,
+                hashes={str(each.entry.sha256): short_hash(each.entry) for each in wanted},
                 batch=plan.batch,
                 destination=recipe.destination,
                 previews=previews,
@@ -216,13 +293,94 @@ class Workbench:
 
     def _fitting(self, recipe: Recipe, count: int, held: int = 0) -> MemoryPlan:
         """The plan for the largest batch of so many pictures that fits beside `held` bytes of the model itself."""
-        model = self._read(self._entry(recipe.model))
+        entry = self._entry(recipe.model)
+        model = self._read(entry)
         assert recipe.size is not None
         size = (recipe.size.width, recipe.size.height)
         precision, tiled = str(recipe.knobs["precision"]), recipe.knobs["vae_tiling"] == "on"
+        attached = self._weigh(self._ready(entry, recipe.adapters), precision)
         batches = range(1, self._most(recipe, count) + 1)
-        plans = [self._plan(model, size, precision, batch, tiled, held) for batch in batches]
+        plans = [self._plan(model, size, precision, batch, tiled, held, attached) for batch in batches]
         return next((plan for plan in reversed(plans) if plan.fits), plans[0])
+
+    def prepare_training(self, draft: TrainingRecipe) -> Prepared:
+        """A training that says everything, its pictures read and checked, and the memory that it will take.
+
+        Raises InvalidRecipe with all problems at once, FileError for pictures or captions that can't be used,
+        UnsupportedModel for a model that can't be taught, and what `find` raises.
+        """
+        entry = self._entry(draft.model)
+        face, model = family(entry.recogniser), self._read(entry)
+        if face.train is None:
+            raise UnsupportedModel(entry.path, "is of a family that can't be taught yet", "choose another model")
+        if why := face.train.refuse(model.match):
+            raise UnsupportedModel(entry.path, why, "choose another model")
+        pictures, data, regularisation = read_data(draft)
+        told = draft.precision
+        recipe = resolved(
+            draft,
+            model=Ref(name=entry.name, sha256=entry.sha256),
+            precision=self.precision if told == "auto" else self.facts.precision(told),
+            side=min(face.defaults(model.header, model.match)["size"]),
+            data=data,
+            regularisation=regularisation,
+        )
+        assert recipe.resolution is not None
+        assert face.anatomy is not None
+        checked = check(pictures, recipe.resolution, not recipe.buckets, recipe.word, face.train.tokens)
+        dtypes = {**self.facts.dtypes[recipe.precision]}
+        if recipe.kind == "full":
+            dtypes["unet"] = "float32"
+        plan = plan_training(
+            recipe,
+            weigh(model.header, model.match, dtypes),
+            trained_count(recipe, face.anatomy.places(model.header, model.match), face.train),
+            model.match.dimensions["unet"],
+            self.facts.free,
+            self.facts.device,
+        )
+        side = Size(width=recipe.resolution, height=recipe.resolution)
+        samples = tuple(
+            self.resolve(
+                Recipe(model=recipe.model, prompt=prompt, size=side, sampling=Sampling(seed=recipe.seed + number))
+            )
+            for number, prompt in enumerate(recipe.samples)
+        )
+        return Prepared(recipe, checked, plan, samples)
+
+    def training_folder(self, recipe: TrainingRecipe, out: Path) -> Path:
+        """Where a resolved training keeps its state, its log and its samples: the same for the same recipe."""
+        return self.settings.home / "training" / f"{out.stem}-{recipe.digest[:12]}"
+
+    def train(
+        self, prepared: Prepared, out: Path, *, save_every: float = SAVE_EVERY, stop: threading.Event | None = None
+    ) -> Generator[Event]:
+        """Train what was prepared, from where it was stopped if it was, and write it to `out`; events tell how it goes.
+
+        Closing the iterator, or setting `stop`, ends it after the step in work. Raises OutOfMemory if the plan does not
+        fit, and any BottegaError after a Failed event.
+        """
+        recipe = prepared.recipe
+        check_name(out, recipe.kind)
+        if not prepared.plan.fits:
+            raise OutOfMemory(prepared.plan.words)
+        entry = self._entry(recipe.model)
+        model = self._read(entry)
+        return run_training(
+            TrainingWork(
+                recipe=recipe,
+                family=family(entry.recogniser),
+                header=model.header,
+                match=model.match,
+                device=self.settings.device,
+                pictures=prepared.checked.pictures,
+                samples=prepared.samples,
+                folder=self.training_folder(recipe, out),
+                destination=out,
+                save_every=save_every,
+                stop=stop or threading.Event(),
+            )
+        )
 
     @property
     def loaded(self) -> list[dict[str, Any]]:
@@ -237,7 +395,24 @@ class Workbench:
         Raises Different if its model is another by now, FileError if the file carries nothing to make it again from.
         """
         source = read_source(path)
-        return replace(source, recipe=self.resolve(source.recipe, out=out))
+        recipe, notes = source.recipe, source.notes
+        if not says_all(recipe):
+            recipe, more = self._without_absent_vae(recipe)
+            notes += more
+        return replace(source, recipe=self.resolve(recipe, out=out), notes=notes)
+
+    def _without_absent_vae(self, draft: Recipe) -> tuple[Recipe, tuple[str, ...]]:
+        """The draft of another program's picture with the model's own VAE for one that is not on the shelves."""
+        for index, use in enumerate(draft.adapters):
+            if use.kind == "vae" and not is_word(use, NONE):
+                try:
+                    self.find(use.ref.name, "vae")
+                except UnknownModel:
+                    own = Use(kind="vae", ref=Ref(name=NONE))
+                    uses = (*draft.adapters[:index], own, *draft.adapters[index + 1 :])
+                    note = f"made with the VAE {use.ref.name}; the model's own is used instead"
+                    return draft.changed(adapters=uses), (note,)
+        return draft, ()
 
     def _read(self, entry: Entry) -> _Read:
         """The header of a model and what its family finds in it; its variant is the one that the user says."""
@@ -272,6 +447,7 @@ class Workbench:
         batch: int = 1,
         tiled: bool | None = None,
         held: int = 0,
+        attached: int = 0,
     ) -> MemoryPlan:
         from bottega.runtime.plan import plan, weigh
 
@@ -281,6 +457,8 @@ class Workbench:
         if precision not in model.weights:
             model.weights[precision] = weigh(model.header, model.match, dtypes)
         weights, free = model.weights[precision], facts.free + held
+        if attached:
+            weights = {**weights, "adapters": attached}
         return plan(model.header, model.match, dtypes, free, size=size, batch=batch, tiled=tiled, weights=weights)
 
     def _most(self, recipe: Recipe, count: int) -> int:
@@ -302,17 +480,22 @@ class Workbench:
             raise UnsupportedModel(entry.path, *_why_not(entry))
         return sha256_of(self.catalog, entry, self._hashing)
 
-    def _pinned(self, ref: Ref, sha256: str) -> Entry:
+    def _pinned(self, ref: Ref, sha256: str, kind: str = "checkpoint") -> Entry:
         for known in self.catalog.with_sha256(sha256):
             # A copy that was replaced or damaged since does not hide a good one.
             with suppress(UnknownModel, FormatError):
-                entry = sha256_of(self.catalog, self.find(str(known.path)), self._hashing)
+                entry = sha256_of(self.catalog, self.find(str(known.path), kind), self._hashing)
                 if entry.sha256 == sha256:
                     return entry
         try:
-            entry = sha256_of(self.catalog, self.find(ref.name), self._hashing)
+            entry = sha256_of(self.catalog, self.find(ref.name, kind), self._hashing)
         except FormatError as error:
             raise Different(f"the model {ref.name} was changed since: {error.what}", "put the original back") from None
+        except (UnknownModel, FileError) as gone:
+            try:  # it may have another name by now
+                return sha256_of(self.catalog, self.find(sha256, kind), self._hashing)
+            except (UnknownModel, FileError):
+                raise gone from None
         if entry.sha256 != sha256:
             now = str(entry.sha256)[:10]
             raise Different(
@@ -320,6 +503,59 @@ class Workbench:
                 f"put the original back, it is not {entry.path}",
             )
         return entry
+
+    def _adapter_entry(self, asked: Asked) -> Entry:
+        """The adapter that is meant, hashed. A prompt, which may come from anywhere, names no paths."""
+        ref, kind = asked.use.ref, asked.use.kind
+        if ref.sha256:
+            entry = self._pinned(ref, ref.sha256, kind)
+        elif asked.tag:
+            entry = self._named(ref.name, kind)
+        else:
+            entry = self.find(ref.name, kind)
+        # The hash by which other programs know a LoRA is of its tensors alone.
+        hash_it = hashes_of if kind == "lora" else sha256_of
+        return hash_it(self.catalog, entry, self._hashing)
+
+    def _named(self, name: str, kind: str) -> Entry:
+        """The model that a name means, which is no path."""
+        try:
+            return self.find(str(on_record(self.catalog, name, kind=kind).path), kind)
+        except UnknownModel:
+            if os.path.exists(os.path.expanduser(name)):
+                raise
+            return self.find(name, kind)
+
+    def _adapter(self, entry: Entry) -> tuple[Adapter, Header, Match]:
+        """What kind of adapter a model is, its header, and what is found in it; UnsupportedModel if it is none."""
+        key = (entry.path, stamp_of(entry.path), entry.corrected.get("family"))
+        if (known := self._adapters.get(key)) is not None:
+            return known
+        face = next((each for each in all_adapters() if each.id == entry.recogniser), None)
+        header = read_header(entry.path)
+        match = face.recognise(header) if face else None
+        if face is None or match is None:
+            raise UnsupportedModel(entry.path, "is nothing that changes a model", "name an adapter")
+        if "family" in entry.corrected:
+            match = replace(match, family=entry.family, guess=False)
+        if len(self._adapters) >= REMEMBERED:
+            self._adapters.pop(next(iter(self._adapters)))
+        self._adapters[key] = face, header, match
+        return self._adapters[key]
+
+    def _ready(self, entry: Entry, uses: Sequence[Use]) -> tuple[Ready, ...]:
+        """The adapters of a resolved recipe for that model, to be attached."""
+        model = self._read(entry)
+        base = Base(entry.name, model.header, model.match, family(entry.recogniser))
+        return ready(uses, base, self._adapter_entry, self._adapter)
+
+    def _weigh(self, wanted: Sequence[Ready], precision: str) -> int:
+        """The bytes that adapters take beside the model."""
+        dtypes = self.facts.dtypes[self.facts.precision(precision)]
+        by_place: dict[str, int] = {}
+        for each in wanted:
+            by_place |= each.adapter.weigh(each.what, dtypes)
+        return sum(by_place.values())
 
     def _precision(self, draft: Recipe) -> str:
         """What the draft says, else what the settings say, else what the device runs best."""

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from math import prod
 from typing import Any
 
 from bottega.adapters._fits import LIGHTWEIGHT
 from bottega.adapters._lora_fits import Found, Target, fit, is_unet, told_by_gguf
-from bottega.formats.header import Header
+from bottega.events import Note
+from bottega.formats.header import Header, shown
 from bottega.formats.layout import Layout, Placed, once_a_layout
-from bottega.spec import Adapter, Match
+from bottega.runtime.plan import BYTES_OF
+from bottega.spec import Adapter, Attachment, Emit, Match, Patch
 
 # A module of each algorithm has exactly one tensor that ends so.
 _ALGORITHMS: Mapping[str, str] = {
@@ -34,6 +37,7 @@ _COMPANIONS = frozenset({
 })  # fmt: skip
 _COMPANION = "companion"
 ROLES: Mapping[str, str] = {**_ALGORITHMS, **dict.fromkeys(_COMPANIONS, _COMPANION)}
+WHOLE = ("diff", "diff_b", "w_norm", "b_norm")  # roles of tensors that are a change as it is
 _DORA = frozenset({"dora_scale", "lora_magnitude_vector"})
 
 # What makes it worth while to walk through a header's names: endings that hardly another kind of model has ...
@@ -49,6 +53,7 @@ _STRANGERS = ("ip_adapter.", "lora_weights.")
 # How the names of modules begin: whose naming that is, and what the modules belong to.
 _PREFIXES: Mapping[str, tuple[str, str]] = {
     "lora_unet_": ("kohya", "denoiser"),
+    "oft_unet_": ("kohya", "denoiser"),
     "lora_te_": ("kohya", "text_encoder"),
     "lora_te1_": ("kohya", "text_encoder"),
     "lora_te2_": ("kohya", "text_encoder_2"),
@@ -349,4 +354,97 @@ def _words_of_rest(rest: int) -> tuple[str, ...]:
     return (f"{rest} tensors beside it belong to no adapter",) if rest > 0 else ()
 
 
-adapter = Adapter("lora", "LoRA and its relatives", recognise)
+# --- putting it to work ----------------------------------------------------------------------------------------------
+
+
+def unfit(what: Attachment) -> str:
+    """What of a weight adapter does not fit a model, by names and shapes; empty if it fits."""
+    if what.family.anatomy is None:
+        return f"{what.family.title} has no weights that are known to take it"
+    found = what.family.anatomy.patches(what.base, what.base_match, what.header)
+    used = sum(len(patch.numbers) for patch in found.patches)
+    if len(found.left) > used:
+        left, all_of_it = len(found.left), used + len(found.left)
+        return f"{left} of its {all_of_it} tensors have no place in the model ({shown(found.left[0])})"
+    return next((words for patch in found.patches if (words := _wrong_size(patch))), "")
+
+
+def _wrong_size(patch: Patch) -> str:
+    """How the change of a weight differs in size from the weight, where shapes alone tell; else empty."""
+    numbers, place = patch.numbers, patch.place
+    whole = next((numbers[role] for role in WHOLE if role in numbers), None)
+    if whole is not None:
+        made: Shape = whole.shape
+    elif "up" in numbers and "down" in numbers and "mid" not in numbers:
+        made = (numbers["up"].shape[0], *numbers["down"].shape[1:])
+    elif "hada_w1_a" in numbers and "hada_w1_b" in numbers and "hada_t1" not in numbers:
+        made = (numbers["hada_w1_a"].shape[0], *numbers["hada_w1_b"].shape[1:])
+    else:
+        return ""
+    if prod(made) == prod(place.shape):
+        return ""
+    return f"it changes a weight of {_times(made)}, where the model's {place.name} is {_times(place.shape)}"
+
+
+def _times(shape: Sequence[int]) -> str:
+    return "x".join(map(str, shape)) or "one number"
+
+
+def attach(pipe: Any, what: Attachment, emit: Emit) -> Callable[[], None]:
+    """Have the weights of a loaded model changed, each as strongly as the use says for its part and its block.
+
+    Raises FileError for numbers that can't be read, or do not fit their weight.
+    """
+    from bottega.runtime.patch import Change
+    from bottega.runtime.weights import MappedTensors
+
+    anatomy, use, tensors = what.family.anatomy, what.use, MappedTensors(what.header)
+    assert anatomy is not None  # or it would not fit
+    found = anatomy.patches(what.base, what.base_match, what.header)
+    if found.left:
+        more = f" and {len(found.left) - 3} more" if len(found.left) > 3 else ""
+        emit(Note(f"{use.ref.name}: not used: {', '.join(map(shown, found.left[:3]))}{more}"))
+    changes = []
+    for patch in found.patches:
+        if not (strength := _strength(patch, what)):
+            continue
+        place = patch.place
+        changes.append(
+            Change(
+                part=place.part,
+                name=place.name,
+                mark=(use.ref.sha256, strength),
+                numbers={role: tensors.of(info, role) for role, info in patch.numbers.items()},
+                strength=strength,
+                scale=patch.scale,
+                start=use.start,
+                end=use.end,
+                file=what.header.path,
+            )
+        )
+    take_away: Callable[[], None] = pipe.patcher.add(changes)
+    return take_away
+
+
+def _strength(patch: Patch, what: Attachment) -> float:
+    """How strongly a use changes one weight."""
+    strength, anatomy = what.use.strength(patch.place.part), what.family.anatomy
+    if not what.use.blocks or anatomy is None:
+        return strength
+    return strength * what.use.blocks.get(anatomy.block(what.base_match, patch.place.tensor), 1.0)
+
+
+def weigh(what: Attachment, dtypes: Mapping[str, str]) -> dict[str, int]:
+    """The bytes of the weights that stand in for those that are changed."""
+    anatomy = what.family.anatomy
+    if anatomy is None:
+        return {}
+    found = anatomy.patches(what.base, what.base_match, what.header)
+    return {
+        f"{patch.place.part}.{patch.place.name}": prod(patch.place.shape) * BYTES_OF[dtypes[patch.place.part]]
+        for patch in found.patches
+        if _strength(patch, what)
+    }
+
+
+adapter = Adapter("lora", "LoRA and its relatives", recognise, attach=attach, unfit=unfit, weigh=weigh)

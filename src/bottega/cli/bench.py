@@ -27,6 +27,7 @@ BENCHES = {
     "shelves": "how long so many model files (--models) take to scan, again, and to search",
     "faults": "whether kills of server and worker (--kills) lose anything of many clients' (--clients) jobs (--jobs)",
     "serve": "what serving costs: rate beside the engine's own, processor time, latency, memory (--jobs, --clients)",
+    "adapters": "how long a LoRA takes to be attached to a full-size model, and taken away to the bit",
     "convert": "how long converting and merging a 2 GB checkpoint takes beside copying it, and in how much memory",
     "gallery": "how long so many outputs (--outputs) take to open, to page through and to search",
     "requests": "whether so many requests (--count) make a server fail, or touch anything outside its home",

@@ -30,6 +30,30 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--model", type=model_name, metavar="M", help="a model's name, hash or path (default: starter-image)"
     )
+    parser.add_argument(
+        "--lora",
+        action="append",
+        default=[],
+        metavar="NAME[:F]",
+        help="use a LoRA, F times (1); NAME:F:F for text encoder and UNet; more with :unet=F :start=F :end=F :BLOCK=F",
+    )
+    parser.add_argument(
+        "--embedding",
+        type=model_name,
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="use an embedding; its name goes to the end of the prompt where neither prompt has it",
+    )
+    parser.add_argument(
+        "--hypernetwork", action="append", default=[], metavar="NAME[:F]", help="use a hypernetwork, F times (1)"
+    )
+    parser.add_argument(
+        "--vae",
+        type=model_name,
+        metavar="NAME",
+        help="decode with this VAE, or with the model's own (none); by default as A1111 does",
+    )
     parser.add_argument("--negative", metavar="T", default="", help="what it shall not show")
     parser.add_argument("--steps", type=int, metavar="N", help="sampling steps")
     parser.add_argument("--cfg", type=float, metavar="F", help="how closely to follow the prompt (guidance scale)")
@@ -126,8 +150,9 @@ def told(args: argparse.Namespace, inputs: list[dict[str, Any]]) -> dict[str, An
     return {
         "task": ("text-to-image", "image-to-image", "inpaint")[len(inputs)],
         "model": {"name": args.model} if args.model else None,
-        "prompt": args.prompt,
+        "prompt": prompt(args),
         "negative": args.negative,
+        "adapters": uses(args),
         "inputs": inputs,
         "sampling": {
             "sampler": args.sampler,
@@ -141,6 +166,29 @@ def told(args: argparse.Namespace, inputs: list[dict[str, Any]]) -> dict[str, An
         "count": args.count,
         "knobs": knobs(args.set) if args.set else {},
     }
+
+
+def uses(args: argparse.Namespace) -> list[dict[str, Any]]:
+    """The adapters that the arguments name, as plain data; InvalidRecipe for what can't be read."""
+    from bottega.engine.uses import use_of
+
+    asked = [use_of("lora", text) for text in args.lora]
+    asked += [use_of("hypernetwork", text) for text in args.hypernetwork]
+    named = [("embedding", name) for name in args.embedding] + ([("vae", args.vae)] if args.vae is not None else [])
+    return [
+        *(use.model_dump(exclude_none=True) for use in asked),
+        *({"kind": kind, "ref": {"name": name}} for kind, name in named),
+    ]
+
+
+def prompt(args: argparse.Namespace) -> str:
+    """The prompt, with the embeddings at its end that the arguments name and no prompt does."""
+    from bottega.engine.automatic import likely
+    from bottega.library.disk import model_name
+
+    words = [model_name(Path(name)) for name in args.embedding]
+    written = set(likely(words, (args.prompt, args.negative)))
+    return ", ".join([args.prompt, *(word for word in dict.fromkeys(words) if word not in written)])
 
 
 def knobs(settings: list[str]) -> dict[str, KnobValue]:

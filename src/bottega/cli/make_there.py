@@ -46,6 +46,9 @@ def make_there(
         asked["output"] = {"format": format}
     if args.model and _names_a_file(args.model):
         asked["model"] = _pinned(args.model, settings, progress)
+    for use in asked["adapters"]:
+        if _names_a_file(use["ref"]["name"]):
+            use["ref"] = _pinned(use["ref"]["name"], settings, progress, use["kind"])
     # The same job even if the answer gets lost and it is asked for again.
     key = secrets.token_hex(16)
     try:
@@ -133,13 +136,13 @@ def _names_a_file(name: str) -> bool:
     return os.sep in name or os.path.exists(name)
 
 
-def _pinned(name: str, settings: Settings, progress: Progress) -> dict[str, str]:
+def _pinned(name: str, settings: Settings, progress: Progress, kind: str = "checkpoint") -> dict[str, str]:
     """The model of that name or path by name and SHA-256; raises what inline work raises."""
     from bottega.library.hashes import sha256_of
     from bottega.workbench import Workbench
 
     workbench = Workbench(settings, progress.hashing())
-    entry = sha256_of(workbench.catalog, workbench.find(name), progress.hashing())
+    entry = sha256_of(workbench.catalog, workbench.find(name, kind), progress.hashing())
     assert entry.sha256 is not None
     return {"name": entry.name, "sha256": entry.sha256}
 

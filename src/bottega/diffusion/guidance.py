@@ -94,7 +94,8 @@ class Guided:
     """The denoiser a sampler calls: looks up the prompt for this call, asks the network, weighs the answers.
 
     It counts its calls, because prompts and skipping go by them; use a fresh one for every run. `calls` is how many
-    are expected. Of the negative prompt only the first part is used.
+    are expected; `before(call)` is told of each, counted from 0, before the network is asked. Of the negative prompt
+    only the first part is used.
     """
 
     def __init__(
@@ -106,13 +107,15 @@ class Guided:
         *,
         calls: int,
         concat: Tensor | None = None,
+        before: Callable[[int], object] = lambda call: None,
     ) -> None:
         self.denoiser, self.positive, self.negative, self.guidance = denoiser, positive, negative, guidance
-        self.calls, self.concat, self.call = calls, concat, 0
+        self.calls, self.concat, self.before, self.call = calls, concat, before, 0
 
     def __call__(self, x: Tensor, sigma: Tensor) -> Tensor:
         parts, negative = self.positive(self.call), self.negative(self.call)[0][0]
         guidance, skipped = self.guidance, self._skipped(sigma)
+        self.before(self.call)
         self.call += 1
         if guidance.image_scale is not None and guidance.image_scale != 1:
             return self._with_picture(x, sigma, parts, negative)
@@ -128,6 +131,7 @@ class Guided:
         """For CFG++: (guided at a 12.5th of the scale, what the network sees without the prompt)."""
         parts, negative = self.positive(self.call), self.negative(self.call)[0][0]
         skipped = self._skipped(sigma)
+        self.before(self.call)
         self.call += 1
         if skipped:
             seen = self._ask(x, sigma, [cond for cond, _ in parts])

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from math import isfinite, nan
 from typing import Any
 
 from bottega.diffusion.names import split_old_name
+from bottega.engine.automatic import NONE, likely
+from bottega.engine.uses import TAG_OF_KIND, tag_name, take_tags, with_tags, written
 from bottega.errors import FieldProblem, InvalidRecipe
 from bottega.formats import infotext
-from bottega.recipe import KnobValue, Recipe, Ref, Sampling, Size
+from bottega.recipe import KnobValue, Recipe, Ref, Sampling, Size, Use
 from bottega.version import __version__
 
 
@@ -64,19 +66,20 @@ SWITCH_OPTIONS: Mapping[str, tuple[str, KnobValue, KnobValue]] = {
 MASKED_CONTENT = ("fill", "original", "latent noise", "latent nothing")
 # What changes an A1111 picture and can't be made here; a replay must not pretend to be one.
 UNSUPPORTED = re.compile(
-    r"Hires (upscale|resize-1|upscaler|checkpoint)|Refiner|Face restoration|Tiling|Hypernet|TI hashes|TI"
+    r"Hires (upscale|resize-1|upscaler|checkpoint)|Refiner|Face restoration|Tiling"
     r"|Token merging ratio|ControlNet.*|ADetailer.*|AddNet.*|FreeU.*|Extra noise|(SGM n|N)oise multiplier|FP8 weight"
 )
+NO_HASHES: Mapping[str, str] = {}
 NOT_USED = ("", "0", "False", "None", "Disable", "Automatic", "Use same checkpoint")
 
 
-def text_of(recipe: Recipe) -> str:
-    """The `parameters` text of a resolved recipe for one picture."""
+def text_of(recipe: Recipe, hashes: Mapping[str, str] = NO_HASHES) -> str:
+    """The `parameters` text of a resolved recipe for one picture; `hashes` are adapters' short ones, by SHA-256."""
     assert recipe.model is not None and recipe.model.sha256 is not None
-    return infotext.format(recipe.prompt, recipe.negative, fields_of(recipe, recipe.model.sha256))
+    return infotext.format(with_tags(recipe), recipe.negative, fields_of(recipe, recipe.model.sha256, hashes))
 
 
-def fields_of(recipe: Recipe, model_sha256: str) -> dict[str, str]:
+def fields_of(recipe: Recipe, model_sha256: str, hashes: Mapping[str, str] = NO_HASHES) -> dict[str, str]:
     """A resolved recipe for one picture as A1111's fields, in A1111's order."""
     sampling, size, knobs = recipe.sampling, recipe.size, recipe.knobs
     assert recipe.model is not None and size is not None
@@ -90,6 +93,9 @@ def fields_of(recipe: Recipe, model_sha256: str) -> dict[str, str]:
         "Model hash": model_sha256[:10],
         "Model": recipe.model.name,
     }
+    for use in recipe.adapters:
+        if use.kind == "vae" and use.ref.sha256:
+            fields |= {"VAE hash": use.ref.sha256[:10], "VAE": use.ref.name}
     if knobs.get("variation_strength"):
         fields |= {"Variation seed": knobs["variation_seed"], "Variation seed strength": knobs["variation_strength"]}
     if knobs.get("seed_resize_width") and knobs.get("seed_resize_height"):
@@ -103,12 +109,29 @@ def fields_of(recipe: Recipe, model_sha256: str) -> dict[str, str]:
     if knobs.get("noise_source") != "GPU":
         fields["RNG"] = knobs.get("noise_source")
     fields |= {field: value for knob, (field, value) in SWITCHES.items() if knobs.get(knob)}
+    if loras := _hashes("lora", recipe, hashes):
+        fields["Lora hashes"] = loras
+    own = {use.ref.sha256: use.ref.sha256[:12] for use in recipe.adapters if use.ref.sha256}
+    if embeddings := _hashes("embedding", recipe, own):
+        fields["TI hashes"] = embeddings
+    if hypernetworks := _hashes("hypernetwork", recipe, own):
+        fields["Hypernet hashes"] = hypernetworks
     fields["Version"] = f"Bottega {__version__}"
     return {name: _written(value) for name, value in fields.items() if value is not None}
 
 
+def _hashes(kind: str, recipe: Recipe, hashes: Mapping[str, str]) -> str:
+    """The adapters of a kind with their hashes, as far as they are known, as A1111 lists them."""
+    known = {
+        tag_name(use.ref.name): hashes[use.ref.sha256]
+        for use in recipe.adapters
+        if use.kind == kind and use.ref.sha256 is not None and use.ref.sha256 in hashes
+    }
+    return ", ".join(f"{name}: {digits}" for name, digits in known.items())
+
+
 def _written(value: Any) -> str:
-    return repr(value).removesuffix(".0") if isinstance(value, float) else str(value)
+    return written(value) if isinstance(value, float) else str(value)
 
 
 def draft_of(told: infotext.Infotext) -> Recipe:
@@ -134,13 +157,15 @@ def draft_of(told: infotext.Infotext) -> Recipe:
             ]
         )
     read = _Reader(fields)
+    prompt, asked = take_tags(fields[infotext.PROMPT])
     name = fields.get("Sampler", "Euler")
     sampler, schedule = split_old_name(name) or (name, "Automatic")
     if fields.get("Schedule type", "Automatic") != "Automatic":
         schedule = fields["Schedule type"]
     draft = Recipe(
         model=_model(told),
-        prompt=fields[infotext.PROMPT],
+        prompt=prompt,
+        adapters=(*(_with_hash(each.use, told.hashes) for each in asked), *_embeddings(told), *_vae(fields)),
         negative=fields[infotext.NEGATIVE],
         sampling=Sampling(
             sampler=sampler,
@@ -155,6 +180,26 @@ def draft_of(told: infotext.Infotext) -> Recipe:
     if read.problems:
         raise InvalidRecipe(read.problems)
     return draft
+
+
+def _with_hash(use: Use, hashes: Mapping[str, str]) -> Use:
+    """A use of an adapter by its name, and by its hash where the text says it."""
+    digits = hashes.get(f"{TAG_OF_KIND[use.kind]}:{tag_name(use.ref.name)}")
+    return use.model_copy(update={"ref": Ref(name=f"{use.ref.name} [{digits}]")}) if digits else use
+
+
+def _embeddings(told: infotext.Infotext) -> Iterator[Use]:
+    """The embeddings whose hashes a text tells, as far as their names are in its prompts."""
+    by_name = {key.removeprefix("embed:"): digits for key, digits in told.hashes.items() if key.startswith("embed:")}
+    for name in likely(by_name, (told.prompt, told.negative)):
+        yield Use(kind="embedding", ref=Ref(name=f"{name} [{by_name[name]}]"))
+
+
+def _vae(fields: Mapping[str, str]) -> Iterator[Use]:
+    """The VAE that a text names, also by its hash; without one the model's own was used."""
+    name, digits = fields.get("VAE", ""), fields.get("VAE hash", "")
+    title = f"{name} [{digits}]" if digits else name or NONE
+    yield Use(kind="vae", ref=Ref(name=title.strip()))
 
 
 def _model(told: infotext.Infotext) -> Ref | None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
+from bottega.engine.adapters import Ready
+from bottega.engine.attach import Attached
 from bottega.errors import FileError
 from bottega.events import Note, Step
 from bottega.formats import read_header
@@ -20,12 +22,16 @@ Key = tuple[str, str]  # a model's SHA-256, and the precision that it is loaded 
 
 @dataclass
 class Loaded:
-    """A model in memory: its pipe, how many bytes it holds, how long it took to load and what it is worth to keep."""
+    """A model in memory: its pipe, how many bytes it holds, how long it took to load and what it is worth to keep.
+
+    `bytes` are with what is `attached`.
+    """
 
     name: str
     pipe: Any
     bytes: int
     seconds: float
+    attached: Attached = field(default_factory=Attached)
     uses: int = 0
     value: float = 0.0
 
@@ -139,6 +145,13 @@ class Loader:
             emit(Note(note))
         self.kept.put(key, Loaded(entry.name, pipe, bytes, time.monotonic() - began))
         return pipe
+
+    def attach(self, entry: Entry, precision: str, wanted: Sequence[Ready], emit: Emit, bytes: int) -> None:
+        """Have just these adapters attached to a loaded model, which then holds so many bytes in all."""
+        loaded = self.kept.loaded[str(entry.sha256), precision]
+        loaded.bytes = bytes
+        self.kept.make_room(0, (str(entry.sha256), precision))
+        loaded.attached.become(loaded.pipe, wanted, emit)
 
 
 def _told(emit: Emit) -> Callable[[int, int], None]:

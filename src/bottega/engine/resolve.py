@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -44,15 +44,22 @@ class Device:
     needs_tiles: Callable[[Size], bool]
 
 
-def resolve(draft: Recipe, model: Chosen, device: Device, input_size: tuple[int, int] | None = None) -> Recipe:
+def resolve(
+    draft: Recipe,
+    model: Chosen,
+    device: Device,
+    input_size: tuple[int, int] | None = None,
+    problems: Sequence[FieldProblem] = (),
+) -> Recipe:
     """Fill what the draft leaves open, from the model's defaults, and check everything.
 
-    The device decides where the draft says `auto`; `input_size` is the size of the input picture. Raises
-    InvalidRecipe with all problems at once, each at its field.
+    The device decides where the draft says `auto`; `input_size` is the size of the input picture. Adapters are pinned
+    already; `problems` are those that were found with them. Raises InvalidRecipe with all problems at once, each at
+    its field.
     """
     filled = _filled(draft, model, device, input_size)
-    if problems := list(_problems(filled, model)):
-        raise InvalidRecipe(problems)
+    if found := [*_problems(filled, model), *problems]:
+        raise InvalidRecipe(found)
     return filled
 
 
@@ -123,7 +130,8 @@ def _problems(recipe: Recipe, model: Chosen) -> Iterator[FieldProblem]:
     if not 1 <= recipe.count <= 1000:
         yield FieldProblem("count", f"{recipe.count} is not between 1 and 1000")
     for index, use in enumerate(recipe.adapters):
-        yield FieldProblem(f"adapters.{index}", f"this version attaches no {use.kind}", "leave it out")
+        if use.ref.sha256 is None:
+            yield FieldProblem(f"adapters.{index}", f"{use.ref.name} was not looked for among the models")
     yield from _knob_problems(recipe.knobs, model.knobs)
 
 
@@ -149,7 +157,7 @@ def _prompt_problems(recipe: Recipe) -> Iterator[FieldProblem]:
             yield FieldProblem(field, f"has {len(text):,} characters", f"at most {MAX_PROMPT:,} are read")
         elif networks := _networks(text):
             yield FieldProblem(
-                field, f"names the adapter {networks[0]}, which this version can't attach", "take it out"
+                field, f"names the adapter {networks[0]}, and adapters are named in the prompt alone", "move it there"
             )
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
-from bottega.engine.a1111 import text_of
+from bottega.engine.a1111 import NO_HASHES, text_of
 from bottega.engine.save import Target, sha256_of, write_whole
 from bottega.errors import BrokenPicture, Interrupted, OutOfMemory, SaveError
 from bottega.events import Done, Event, Failed, Made, Note, Preview, Started
@@ -83,7 +83,7 @@ class Work:
     `load(precision, emit)` answers with the family's pipe; `batch` is how many pictures the device makes at once;
     `previews` is where rough pictures are shown, if they are wanted. `others` are made together with it: their recipes
     differ from it in seeds and count only. Setting `stop` ends it within a step. `free` gives memory back that can be
-    had again, and says whether there was any.
+    had again, and says whether there was any. `hashes` are the short ones of adapters, by their SHA-256.
     """
 
     recipe: Recipe
@@ -97,6 +97,7 @@ class Work:
     others: tuple[Part, ...] = ()
     stop: threading.Event = field(default_factory=threading.Event)
     free: Callable[[], bool] = lambda: False
+    hashes: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def parts(self) -> tuple[Part, ...]:
@@ -207,7 +208,7 @@ def _make_all(work: Work, emit: _Emit, events: queue.SimpleQueue[Any]) -> None:
         for picture, single in _pictures(work, emit):
             part = work.parts[single.part]
             images, emit.images = emit.images, (single.part,)
-            _save(part, single.number, picture, single.recipe.changed(made=work.made), emit)
+            _save(part, single.number, picture, single.recipe.changed(made=work.made), work.hashes, emit)
             if single.number == part.recipe.count - 1:
                 emit(Done(part.recipe.digest, part.recipe.count, round(time.monotonic() - began, 3)))
             emit.images = images
@@ -301,15 +302,18 @@ def _run_batch(work: Work, batch: list[_Single], emit: _Emit) -> list[Image | Br
     raise full
 
 
-def _save(part: Part, index: int, picture: Image, recipe: Recipe, emit: Emit) -> None:
+def _save(part: Part, index: int, picture: Image, recipe: Recipe, hashes: Mapping[str, str], emit: Emit) -> None:
     seed = recipe.sampling.seed
     assert seed is not None
-    content = encode_output(picture, recipe)
+    content = encode_output(picture, recipe, hashes)
     path = part.destination.write(content, index, part.recipe.count, seed, SUFFIX[recipe.output.format])
     emit(Made(index, os.path.abspath(path), sha256_of(content), recipe.digest, seed, picture.width, picture.height))
 
 
-def encode_output(picture: Image, recipe: Recipe) -> bytes:
-    """The bytes of an output file: the picture with its recipe, and A1111's `parameters` for other tools."""
-    output, text = recipe.output, text_of(recipe)
+def encode_output(picture: Image, recipe: Recipe, hashes: Mapping[str, str] = NO_HASHES) -> bytes:
+    """The bytes of an output file: the picture with its recipe, and A1111's `parameters` for other tools.
+
+    `hashes` are the short ones of adapters, by their SHA-256.
+    """
+    output, text = recipe.output, text_of(recipe, hashes)
     return media.encode(picture, output.format, recipe=recipe.to_json(), parameters=text, quality=output.quality)

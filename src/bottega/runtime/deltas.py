@@ -1,60 +1,100 @@
-"""What an adapter adds to a weight, by the definitions of LoRA and LyCORIS; and an adapter from a difference.
+"""What an adapter does to a weight, by the definitions of LoRA and LyCORIS; and an adapter from a difference.
 
 Numbers come by their role in the adapter's file: `up` and `down` for LoRA, `mid` in the Tucker form of a convolution,
-`hada_*` for LoHa, `lokr_*` for LoKr, `diff` for all of it; `alpha` scales by alpha / rank, `dora_scale` makes it DoRA.
+`hada_*` for LoHa, `lokr_*` for LoKr, `diff` for all of it, `a1` to `b2` for GLoRA, `oft_*` for OFT and BOFT, `ia3` and
+`ia3_l` for IA3; `alpha` scales by alpha / rank, `dora_scale` makes it DoRA.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import torch
 
 Numbers = Mapping[str, torch.Tensor]
 _WHOLE = ("diff", "diff_b", "w_norm", "b_norm")
+_PLAIN = frozenset({"up", "down", "alpha"})
 
 
 def patched(weight: torch.Tensor, numbers: Numbers, strength: float, scale: float | None = None) -> torch.Tensor:
-    """The weight with an adapter's change, `strength` times, in the weight's dtype; ValueError if it does not fit.
+    """`change` of a copy."""
+    made = weight.clone(memory_format=torch.contiguous_format)
+    change(made, numbers, strength, scale)
+    return made
+
+
+def change(weight: torch.Tensor, numbers: Numbers, strength: float, scale: float | None = None) -> None:
+    """Give a contiguous weight an adapter's change in place, `strength` times; ValueError if it does not fit.
 
     `scale` is alpha / rank where no `alpha` says it.
     """
-    change = delta(numbers, scale)
-    if change.numel() != weight.numel():
-        raise ValueError(f"{_times(change)} numbers for a weight of {_times(weight)}")
-    change = change.reshape(weight.shape)
+    if set(numbers) <= _PLAIN and "up" in numbers and "down" in numbers:
+        _add_product(weight, numbers, strength, scale)
+        return
+    for role, way in _MULTIPLYING.items():
+        if role in numbers:
+            way(weight, numbers, strength)
+            return
+    added = _glora(weight, numbers) if "a1" in numbers else delta(numbers, scale)
+    if added.numel() != weight.numel():
+        raise ValueError(f"{_times(added)} numbers for a weight of {_times(weight)}")
+    added = added.reshape(weight.shape)
+    if "a1" in numbers:
+        added = added * _scale(numbers, min(numbers["a1"].shape[:2]), scale)
     if "dora_scale" not in numbers:
-        return weight.add(change, alpha=strength)
+        weight.add_(added, alpha=strength)
+        return
     # DoRA (Liu et al. 2024): the sum's direction, at lengths of its own along one axis.
-    moved = weight + change
+    moved = weight + added
     length = numbers["dora_scale"].to(weight.dtype)
     axis = _axis(length, weight)
     others = [other for other in range(weight.ndim) if other != axis]
     norm = torch.linalg.vector_norm(moved, dim=others, keepdim=True).clamp_min(torch.finfo(weight.dtype).tiny)
     shape = [1] * weight.ndim
     shape[axis] = weight.shape[axis]
-    moved = moved * (length.reshape(shape) / norm)
-    return torch.lerp(weight, moved, strength)
+    weight.lerp_(moved.mul_(length.reshape(shape) / norm), strength)
+
+
+def _add_product(weight: torch.Tensor, numbers: Numbers, strength: float, scale: float | None) -> None:
+    """LoRA (Hu et al. 2021): the product goes straight into the weight."""
+    up, down = numbers["up"].flatten(1), numbers["down"].flatten(1)
+    if up.shape[0] * down.shape[1] != weight.numel() or up.shape[0] != weight.shape[0]:
+        raise ValueError(f"{up.shape[0]}x{down.shape[1]} numbers for a weight of {_times(weight)}")
+    if up.shape[1] != down.shape[0]:
+        raise ValueError(f"factors of rank {up.shape[1]} and {down.shape[0]}")
+    weight.view(weight.shape[0], -1).addmm_(up, down, alpha=strength * _scale(numbers, down.shape[0], scale))
+
+
+def _scale(numbers: Numbers, rank: int, told: float | None) -> float:
+    """alpha / rank: what the file's numbers say, else what was told, else 1."""
+    if "alpha" in numbers:
+        return numbers["alpha"].item() / rank if rank else 1.0
+    return 1.0 if told is None else told
 
 
 def delta(numbers: Numbers, scale: float | None = None) -> torch.Tensor:
-    """The change of a weight at full strength, without DoRA; its shape may lack the axes of a 1x1 convolution."""
+    """What is added to a weight whatever that is, at full strength and without DoRA.
+
+    Its shape may lack the axes of a 1x1 convolution. ValueError for numbers that make nothing.
+    """
     if whole := next((role for role in _WHOLE if role in numbers), None):
         return numbers[whole]
     if "up" in numbers and "down" in numbers:
-        change, rank = _product(numbers["up"], numbers["down"], numbers.get("mid")), numbers["down"].shape[0]
+        made, rank = _product(numbers["up"], numbers["down"], numbers.get("mid")), numbers["down"].shape[0]
     elif "hada_w1_a" in numbers:
-        change, rank = _hadamard(numbers), numbers["hada_w1_b"].shape[0]
+        made, rank = _hadamard(numbers), numbers["hada_w1_b"].shape[0]
     elif "lokr_w1" in numbers or "lokr_w1_a" in numbers:
-        change, rank = _kronecker(numbers)
+        made, rank = _kronecker(numbers)
     else:
         raise ValueError(f"only {', '.join(sorted(numbers))} of it")
-    if "alpha" in numbers:
-        return change * (numbers["alpha"].item() / rank) if rank else change
-    return change * scale if scale is not None else change
+    made = made * _scale(numbers, rank, scale)
+    return made * numbers["scalar"] if "scalar" in numbers else made
 
 
 def _product(up: torch.Tensor, down: torch.Tensor, mid: torch.Tensor | None) -> torch.Tensor:
+    inner = down.shape[0] if mid is None else mid.shape[0]
+    if up.flatten(1).shape[1] != inner or (mid is not None and mid.shape[1] != down.shape[0]):
+        raise ValueError(f"factors of {_times(up)} and {_times(down)}, which have no product")
     if mid is not None:
         return torch.einsum("nmkl,in,mj->ijkl", mid, up.flatten(1), down.flatten(1))
     return (up.flatten(1) @ down.flatten(1)).reshape(up.shape[0], *down.shape[1:])
@@ -66,7 +106,91 @@ def _hadamard(numbers: Numbers) -> torch.Tensor:
     for which in "12":
         a, b, t = (numbers.get(name.format(which)) for name in ("hada_w{}_a", "hada_w{}_b", "hada_t{}"))
         factors.append(_factor(a, b, t))
+    if factors[0].shape != factors[1].shape:
+        raise ValueError(f"products of {_times(factors[0])} and {_times(factors[1])}")
     return factors[0] * factors[1]
+
+
+def _glora(weight: torch.Tensor, numbers: Numbers) -> torch.Tensor:
+    """GLoRA (Chavan et al. 2023) as LyCORIS has it: the weight's own product with A, and a product B.
+
+    Early files have the two factors of each the other way round.
+    """
+    roles = ("a1", "a2", "b1", "b2")
+    if missing := [role for role in roles if role not in numbers]:
+        raise ValueError(f"no {' and no '.join(missing)}")
+    a1, a2, b1, b2 = (numbers[role].flatten(1) for role in roles)
+    if not b1.shape[1] == b2.shape[0] == a1.shape[1] == a2.shape[0]:
+        a1, a2, b1, b2 = a2, a1, b2, b1
+    inner = weight.shape[1] if weight.ndim > 1 else 0
+    if a1.shape[0] != inner or a2.shape[1] != inner or a1.shape[1] != a2.shape[0]:
+        raise ValueError(f"factors of {_times(a1)} and {_times(a2)} for a weight of {_times(weight)}")
+    added = _product(numbers["b1"], numbers["b2"], numbers["bm"]) if "bm" in numbers else _product(b1, b2, None)
+    if added.numel() != weight.numel():
+        raise ValueError(f"{_times(added)} numbers for a weight of {_times(weight)}")
+    return torch.einsum("oi...,ij,jk->ok...", weight, a1, a2) + added.reshape(weight.shape)
+
+
+def _turn(weight: torch.Tensor, numbers: Numbers, strength: float) -> None:
+    """OFT (Qiu et al. 2023) and BOFT (Liu et al. 2024): rotations of the output's features, in blocks.
+
+    Four axes are BOFT's rounds, of which the i-th mixes features 2^i apart. A strength other than 1 moves each
+    rotation towards none. `oft_diag`, of early files, are the rotations themselves.
+    """
+    blocks = numbers["oft_diag"] if "oft_diag" in numbers else numbers["oft_blocks"]
+    size = blocks.shape[-1]
+    if blocks.ndim not in (3, 4) or blocks.shape[-2] != size or blocks.shape[-3] * size != weight.shape[0]:
+        raise ValueError(f"rotations of {_times(blocks)} for a weight of {_times(weight)}")
+    unit = torch.eye(size, dtype=blocks.dtype, device=blocks.device)
+    turns = blocks
+    if "oft_diag" not in numbers:
+        # Cayley's parametrisation of rotations by skew matrices, whose norm `alpha` may bound.
+        skew = blocks - blocks.mT
+        bound, norm = float(numbers.get("alpha", 0.0)) * weight.shape[0], float(skew.norm())
+        if 0 < bound < norm:
+            skew = skew * (bound / norm)
+        turns = (unit + skew) @ torch.linalg.inv(unit - skew)
+    turns = torch.lerp(unit, turns, strength).to(weight.dtype)
+    rows = weight.flatten(1)
+    if turns.ndim == 3:
+        rows = torch.einsum("knm,kni->kmi", turns, rows.unflatten(0, (-1, size))).flatten(0, 1)
+    else:
+        for number, turn in enumerate(turns):
+            apart = 2**number * (size // 2)
+            paired = rows.unflatten(0, (-1, 2, apart)).transpose(1, 2).flatten(0, 2).unflatten(0, (-1, size))
+            rows = torch.einsum("kij,kjn->kin", turn, paired).flatten(0, 1)
+            rows = rows.unflatten(0, (-1, apart, 2)).transpose(1, 2).flatten(0, 2)
+    if "rescale" in numbers:
+        rows = rows * torch.lerp(torch.ones_like(rows[:, :1]), numbers["rescale"].reshape(-1, 1), strength)
+    weight.copy_(rows.reshape(weight.shape))
+
+
+def _stretch(weight: torch.Tensor, numbers: Numbers, strength: float) -> None:
+    """IA3 (Liu et al. 2022) as LyCORIS has it: factors, less 1, of the output's features or of the input's."""
+    factors = numbers["ia3"]
+    _multiply(weight, factors.flatten(), int(bool(numbers["on_input"])), strength)
+
+
+def _stretch_as_peft(weight: torch.Tensor, numbers: Numbers, strength: float) -> None:
+    """IA3 as peft has it: (n, 1) factors of the output's features, or (1, n) of the input's."""
+    factors = numbers["ia3_l"]
+    _multiply(weight, factors.flatten() - 1, int(factors.shape[0] == 1), strength)
+
+
+def _multiply(weight: torch.Tensor, more: torch.Tensor, axis: int, strength: float) -> None:
+    if axis >= weight.ndim or weight.shape[axis] != more.numel():
+        raise ValueError(f"{more.numel()} factors for a weight of {_times(weight)}")
+    shape = [1] * weight.ndim
+    shape[axis] = more.numel()
+    weight.mul_(1 + strength * more.reshape(shape))
+
+
+_MULTIPLYING: Mapping[str, Callable[[torch.Tensor, Numbers, float], None]] = {
+    "oft_blocks": _turn,
+    "oft_diag": _turn,
+    "ia3": _stretch,
+    "ia3_l": _stretch_as_peft,
+}
 
 
 def _kronecker(numbers: Numbers) -> tuple[torch.Tensor, int]:
@@ -86,6 +210,10 @@ def _kronecker(numbers: Numbers) -> tuple[torch.Tensor, int]:
 def _factor(a: torch.Tensor | None, b: torch.Tensor | None, core: torch.Tensor | None) -> torch.Tensor:
     if a is None or b is None:
         raise ValueError("one factor of a product, and not the other")
+    if (a.shape[1] if core is None else core.shape[1]) != b.shape[0] or (
+        core is not None and core.shape[0] != a.shape[0]
+    ):
+        raise ValueError(f"factors of {_times(a)} and {_times(b)}, which have no product")
     if core is None:
         return a @ b.flatten(1) if b.ndim == 2 else (a @ b.flatten(1)).reshape(a.shape[0], *b.shape[1:])
     return torch.einsum("ijkl,jr,ip->prkl", core, b, a)

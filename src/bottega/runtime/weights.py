@@ -49,7 +49,10 @@ class MappedTensors(Mapping[str, torch.Tensor]):
         self._shared = Counter(info.packed for info in header.tensors.values() if info.packed)
 
     def __getitem__(self, name: str) -> torch.Tensor:
-        info = self._header.tensors[name]
+        return self.of(self._header.tensors[name], name)
+
+    def of(self, info: TensorInfo, name: str = "a tensor") -> torch.Tensor:
+        """The tensor that lies there in a file of the header, whatever it is called."""
         dtype = DTYPES.get(info.dtype)
         if dtype is None:
             stored = "quantised" if info.dtype in QUANTISED else "stored"
@@ -178,3 +181,15 @@ def _joined(run: list[torch.Tensor]) -> torch.Tensor:
     """Tensors that lie end to end, as the one that they are."""
     first = run[0]
     return first if len(run) == 1 else first.as_strided((sum(tensor.numel() for tensor in run),), (1,))
+
+
+def read_vectors(header: Header, name: str, begin: int, end: int) -> torch.Tensor:
+    """Columns `begin` to `end` of a stored matrix, or of one row, as a float32 matrix of its own.
+
+    Raises ValueError if a number in it is not finite.
+    """
+    stored = MappedTensors(header)[name]
+    rows = stored.reshape(-1, stored.shape[-1])[:, begin:end].to(torch.float32, copy=True)
+    if not torch.isfinite(rows).all():
+        raise ValueError(f"{name} holds numbers that are not finite")
+    return rows

@@ -43,11 +43,18 @@ class ModelMeant(Asked):
 
 
 class AdapterMeant(Asked):
-    """An adapter and how strongly it is used."""
+    """An adapter, how strongly it is used, and when."""
 
     kind: str = Field(max_length=40)
     ref: ModelMeant
     weight: float = Field(default=1.0, ge=-100, le=100)
+    unet: float | None = Field(default=None, ge=-100, le=100, description="a strength of its own for the UNet")
+    text_encoder: float | None = Field(default=None, ge=-100, le=100, description="and for the text encoders")
+    blocks: dict[Annotated[str, Field(max_length=20)], Annotated[float, Field(ge=-100, le=100)]] = Field(
+        default={}, max_length=100, description="factors by the names of the UNet's blocks, IN00 to OUT11"
+    )
+    start: float = Field(default=0.0, ge=0, le=1, description="the part of the steps from which on it works")
+    end: float = Field(default=1.0, ge=0, le=1)
 
 
 class InputMeant(Asked):
@@ -188,9 +195,8 @@ def draft_of(shop: Workshop, caller: Caller, asked: Draft) -> Recipe:
     if asked.adapters:
         told["adapters"] = [
             {
-                "kind": use.kind,
+                **use.model_dump(exclude={"ref"}, exclude_none=True),
                 "ref": _ref(shop, use.ref, f"recipe.adapters.{index}.ref", use.kind).model_dump(exclude_none=True),
-                "weight": use.weight,
             }
             for index, use in enumerate(asked.adapters)
         ]

@@ -303,7 +303,7 @@ _OPENCLIP_LAYER = {
     "self_attn.out_proj": "attn.out_proj",
 }
 _THIRDS = {"self_attn.q_proj": 0, "self_attn.k_proj": 1, "self_attn.v_proj": 2}
-_INNER = "text_model."  # transformers has it or not, depending on its version, the class, and who wrote the file
+INNER = "text_model."  # transformers has it or not, depending on its version, the class, and who wrote the file
 
 
 def text_source(shape: TextShape) -> Finder:
@@ -314,10 +314,10 @@ def text_source(shape: TextShape) -> Finder:
             if shape.naming == "openclip":
                 return Source("text_projection", transposed=True)
             return Source(name)
-        name = name.removeprefix(_INNER)
+        name = name.removeprefix(INNER)
         if shape.naming == "openclip":
             return _openclip(name)
-        return Source(_INNER + name if shape.naming == "transformers" else name)
+        return Source(INNER + name if shape.naming == "transformers" else name)
 
     return find
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Set
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -13,11 +13,12 @@ from bottega.diffusion.clip_tokenizer import ClipTokenizer, builtin_tokenizer
 from bottega.diffusion.conditioning import PromptEncoder, TextEncoder
 from bottega.errors import UnsupportedModel
 from bottega.families._stable_diffusion import networks as build
-from bottega.families._stable_diffusion.keys import source_of, take
+from bottega.families._stable_diffusion.keys import INNER, source_of, take
 from bottega.families._stable_diffusion.layout import UnetShape, VaeShape
 from bottega.families._stable_diffusion.parts import ENCODERS, IGNORED, Part, idle, incomplete, parts_of, stored_name
 from bottega.families._stable_diffusion.recognise import SIZES_OF_VARIANT
 from bottega.formats.header import Header
+from bottega.runtime.patch import Patcher
 from bottega.runtime.place import Place
 from bottega.runtime.weights import MappedTensors, assign
 from bottega.spec import Match
@@ -48,9 +49,27 @@ class Pipe:
     size_factor: int
     sizes: int  # how many numbers beside the text SD XL takes; 0 for the others
     place: Place
+    patcher: Patcher
     notes: tuple[str, ...] = ()
+    # The vectors of new words, by the word and by the part that they are for; whoever changes it has `prompts` forget.
+    embeddings: dict[str, Mapping[str, torch.Tensor]] = field(default_factory=dict)
     prompts: PromptEncoder | None = None  # made when first needed, and kept with what it has encoded
     preview_map: torch.Tensor | None = None
+    share: float = 0.0  # the part of the steps that lies behind
+
+    def settle(self) -> None:
+        """Make the weights what they are at the first step, with all that was attached and taken away meanwhile."""
+        self._forget(self.patcher.settle())
+
+    def go_to(self, share: float) -> None:
+        """Make the weights what they are when that part of the steps lies behind."""
+        self.share = share
+        self._forget(self.patcher.go_to(share))
+
+    def _forget(self, changed: Set[str]) -> None:
+        """Keep nothing that other weights than now have made."""
+        if self.prompts is not None and not changed.isdisjoint(ENCODERS):
+            self.prompts.forget()
 
 
 def load(
@@ -100,20 +119,26 @@ def load(
         size_factor=vae.shape.size_factor,
         sizes=SIZES_OF_VARIANT.get(match.variant, 6) if parts["unet"].shape.adm is not None else 0,
         place=place,
+        patcher=Patcher({name: _parameters(network) for name, network in networks.items()}),
         notes=tuple(loader.leftovers()),
     )
+
+
+def _parameters(network: nn.Module) -> dict[str, nn.Parameter]:
+    """A network's weights under the names that don't depend on the version of transformers."""
+    return {name.removeprefix(INNER): parameter for name, parameter in network.named_parameters()}
 
 
 def _reader(family: str, name: str, part: Part, model: nn.Module) -> TextEncoder:
     """How this family reads that encoder: which layer, and what fills a chunk behind its end."""
     tokenizer = _tokenizer(part.header, name)
     if family == "sd1":
-        return TextEncoder(model, tokenizer, obeys_clip_skip=True)
+        return TextEncoder(model, tokenizer, obeys_clip_skip=True, part=name)
     if family == "sd2":  # its last block was not loaded, so the last layer is the one to read
-        return TextEncoder(model, tokenizer, pad=0)
+        return TextEncoder(model, tokenizer, pad=0, part=name)
     if name == "text_encoder":
-        return TextEncoder(model, tokenizer, layer=2, final_norm=False)
-    return TextEncoder(model, tokenizer, layer=2, final_norm=False, pad=0, pooled=True)
+        return TextEncoder(model, tokenizer, layer=2, final_norm=False, part=name)
+    return TextEncoder(model, tokenizer, layer=2, final_norm=False, pad=0, pooled=True, part=name)
 
 
 def _tokenizer(header: Header, name: str) -> ClipTokenizer:

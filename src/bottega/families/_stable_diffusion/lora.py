@@ -31,14 +31,17 @@ _ROLES = {
                    ".lora_magnitude_vector.default.weight"),
     **{role: (f".{role}",) for role in (
         "hada_w1_a", "hada_w1_b", "hada_w2_a", "hada_w2_b", "hada_t1", "hada_t2", "lokr_w1", "lokr_w1_a", "lokr_w1_b",
-        "lokr_w2", "lokr_w2_a", "lokr_w2_b", "lokr_t2", "diff", "diff_b", "w_norm", "b_norm",
+        "lokr_w2", "lokr_w2_a", "lokr_w2_b", "lokr_t2", "diff", "diff_b", "w_norm", "b_norm", "oft_blocks", "oft_diag",
+        "rescale", "on_input", "scalar",
     )},
+    **{role: (f".{role}.weight",) for role in ("a1", "a2", "b1", "b2", "bm")},
+    "ia3_l": (".ia3_l", ".ia3_l.default"),
 }  # fmt: skip
 _ENDINGS = sorted(((end, role) for role, ends in _ROLES.items() for end in ends), key=lambda it: -len(it[0]))
 _OF_BIAS = ("diff_b", "b_norm")  # which change a module's bias and not its weight
 
 _PREFIXES = (
-    ("lora_unet_", "unet"), ("lora_te1_", "text_encoder"), ("lora_te2_", "text_encoder_2"),
+    ("lora_unet_", "unet"), ("oft_unet_", "unet"), ("lora_te1_", "text_encoder"), ("lora_te2_", "text_encoder_2"),
     ("lora_te_", "text_encoder"), ("unet_", "unet"), ("text_encoder_2_", "text_encoder_2"),
     ("text_encoder_", "text_encoder"), ("text_encoders_clip_l_transformer_", "text_encoder"),
     ("text_encoders_clip_g_transformer_", "text_encoder_2"), ("model_diffusion_model_", "unet"),
@@ -112,7 +115,7 @@ def patches(family: str, header: Header, match: Match, adapter: Header) -> Patch
     found: dict[tuple[str, bool], dict[str, TensorInfo]] = {}
     left = []
     for name, info in adapter.tensors.items():
-        part, module, role = _parse(name)
+        part, module, role = _parse(name, adapter)
         known = biases if role in _OF_BIAS else weights
         place = next((known[part, other] for other in _spellings(part, module) if (part, other) in known), None)
         if place is None:
@@ -136,9 +139,11 @@ def _by_name(known: list[Place]) -> tuple[dict[tuple[str, str], Place], dict[tup
     return weights, biases
 
 
-def _parse(name: str) -> tuple[str, str, str]:
+def _parse(name: str, adapter: Header) -> tuple[str, str, str]:
     """The part, the flattened name of the module and the role of a tensor; empty where they can't be told."""
     end, role = next(((end, role) for end, role in _ENDINGS if name.endswith(end)), ("", ""))
+    if not role and f"{name.removesuffix('.weight')}.on_input" in adapter.tensors:
+        end, role = ".weight", "ia3"
     if not role:
         return "", "", ""
     module = _WRAPPERS.sub("", name[: len(name) - len(end)]).replace(".processor.", ".").replace(".", "_")

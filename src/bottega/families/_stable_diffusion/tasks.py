@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from bottega.diffusion.conditioning import PictureSize, PromptEncoder
+from bottega.diffusion.conditioning import PictureSize, PromptEncoder, Schedule
 from bottega.diffusion.guidance import Conditioning, Denoiser, Guidance, Guided
 from bottega.diffusion.noise import Noise
 from bottega.diffusion.plan import Keep, Plan, make_plan, partial_steps
@@ -25,6 +25,7 @@ from bottega.diffusion.schedules import (
 )
 from bottega.errors import BrokenPicture, FieldProblem, InvalidRecipe
 from bottega.events import Note, Step
+from bottega.families._stable_diffusion.parts import ENCODERS
 from bottega.families._stable_diffusion.pictures import Mask, decode, encode, preview, preview_map, to_tensor
 from bottega.families._stable_diffusion.recognise import INPAINTING, PIX2PIX
 
@@ -46,6 +47,7 @@ def make(
     the mask is white. A BrokenPicture stands in the place of what is no picture.
     """
     recipe = batch[0]
+    pipe.go_to(0.0)
     for text in _notes(pipe, recipe):
         emit(Note(text))
     given = _given(pipe, recipe, inputs)
@@ -199,8 +201,11 @@ def _guided(pipe: Pipe, recipe: Recipe, plan: Plan, concat: Tensor | None) -> Gu
         problem = FieldProblem("prompt", "joins several with AND, and this model takes one", "take the AND out")
         raise InvalidRecipe([problem])
 
-    def said(text: str, *, negative: bool) -> Callable[[int], Sequence[tuple[Conditioning, float]]]:
-        schedule = prompts.encode(
+    def part_behind(call: int) -> float:
+        return min(call / max(plan.calls, 1), 1.0)
+
+    def encoded(text: str, negative: bool) -> Schedule:
+        return prompts.encode(
             text,
             steps=calls,
             negative=negative,
@@ -209,7 +214,14 @@ def _guided(pipe: Pipe, recipe: Recipe, plan: Plan, concat: Tensor | None) -> Gu
             old_timeline=knobs["old_prompt_editing"],
             size=size,
         )
-        return schedule.at
+
+    def said(text: str, *, negative: bool) -> Callable[[int], Sequence[tuple[Conditioning, float]]]:
+        schedules = {}
+        for share in (0.0, *pipe.patcher.moments(*ENCODERS)):
+            pipe.go_to(share)
+            schedules[share] = encoded(text, negative)
+        pipe.go_to(0.0)
+        return lambda call: schedules[max(share for share in schedules if share <= part_behind(call))].at(call)
 
     return Guided(
         Denoiser(_network(pipe), plan.table, knobs["prediction"]),
@@ -224,6 +236,7 @@ def _guided(pipe: Pipe, recipe: Recipe, plan: Plan, concat: Tensor | None) -> Gu
         ),
         calls=calls,
         concat=concat,
+        before=lambda call: pipe.go_to(part_behind(call)),
     )
 
 
@@ -236,6 +249,7 @@ def _prompts(pipe: Pipe) -> PromptEncoder:
             sizes=sizes,
             size_width=pipe.unet.config.addition_time_embed_dim or 256,
             zero_empty_negative=sizes is not None,
+            embeddings=pipe.embeddings,
         )
     return pipe.prompts
 
