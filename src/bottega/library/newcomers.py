@@ -24,7 +24,7 @@ def notice(catalog: Catalog, shelves: Sequence[Path], recognisers: Sequence[Reco
     All else is left to the next scan, which tells of it.
     """
     known = {os.fspath(path) for path in catalog.paths()}
-    there = [path for kind in kinds for _, path in catalog.of_kind(kind)]
+    there = [path for kind in kinds for _, path, _ in catalog.of_kind(kind)]
     beside = {path.parent: shelf for path in there if (shelf := _shelf_of(path, shelves))}
     for shelf, file in _files(shelves, beside, frozenset().union(*(FOLDERS[kind] for kind in kinds))):
         if file not in known and os.path.splitext(file)[1].lower() in MODEL_SUFFIXES:
