@@ -23,6 +23,7 @@ from bottega.engine.replay import Source, read_source
 from bottega.engine.resolve import Chosen, Device, resolve
 from bottega.engine.run import Part, PreviewFile, Previews, Said, Work, run_together
 from bottega.engine.save import destination
+from bottega.engine.train import SAVE_EVERY, Prepared, TrainingWork, read_data, run_training, trained_count
 from bottega.engine.uses import Asked, ordered, short_hash, take_tags
 from bottega.errors import (
     Different,
@@ -42,9 +43,14 @@ from bottega.library.disk import Stamp, stamp_of
 from bottega.library.find import find, on_record
 from bottega.library.hashes import hashes_of, sha256_of
 from bottega.library.newcomers import notice
-from bottega.recipe import Made, Media, Output, Recipe, Ref, Use
+from bottega.recipe import Made, Media, Output, Recipe, Ref, Sampling, Size, Use
 from bottega.recognisers import all_recognisers
+from bottega.runtime.plan import weigh
 from bottega.settings import Settings, read_settings
+from bottega.training.data import check
+from bottega.training.naming import check_name
+from bottega.training.plan import plan as plan_training
+from bottega.training.recipe import TrainingRecipe, resolved
 from bottega.version import __version__
 
 if TYPE_CHECKING:
@@ -308,6 +314,85 @@ class Workbench:
         batches = range(1, self._most(recipe, count) + 1)
         plans = [self._plan(model, size, precision, batch, tiled, held, attached) for batch in batches]
         return next((plan for plan in reversed(plans) if plan.fits), plans[0])
+
+    def prepare_training(self, draft: TrainingRecipe) -> Prepared:
+        """A training that says everything, its pictures read and checked, and the memory that it will take.
+
+        Raises InvalidRecipe with all problems at once, FileError for pictures or captions that can't be used,
+        UnsupportedModel for a model that can't be taught, and what `find` raises.
+        """
+        entry = self._entry(draft.model)
+        face, model = family(entry.recogniser), self._read(entry)
+        if face.train is None:
+            raise UnsupportedModel(entry.path, "is of a family that can't be taught yet", "choose another model")
+        if why := face.train.refuse(model.match):
+            raise UnsupportedModel(entry.path, why, "choose another model")
+        pictures, data, regularisation = read_data(draft)
+        told = draft.precision
+        recipe = resolved(
+            draft,
+            model=Ref(name=entry.name, sha256=entry.sha256),
+            precision=self.precision if told == "auto" else self.facts.precision(told),
+            side=min(face.defaults(model.header, model.match)["size"]),
+            data=data,
+            regularisation=regularisation,
+        )
+        assert recipe.resolution is not None
+        assert face.anatomy is not None
+        checked = check(pictures, recipe.resolution, not recipe.buckets, recipe.word, face.train.tokens)
+        dtypes = {**self.facts.dtypes[recipe.precision]}
+        if recipe.kind == "full":
+            dtypes["unet"] = "float32"
+        plan = plan_training(
+            recipe,
+            weigh(model.header, model.match, dtypes),
+            trained_count(recipe, face.anatomy.places(model.header, model.match), face.train),
+            model.match.dimensions["unet"],
+            self.facts.free,
+            self.facts.device,
+        )
+        side = Size(width=recipe.resolution, height=recipe.resolution)
+        samples = tuple(
+            self.resolve(
+                Recipe(model=recipe.model, prompt=prompt, size=side, sampling=Sampling(seed=recipe.seed + number))
+            )
+            for number, prompt in enumerate(recipe.samples)
+        )
+        return Prepared(recipe, checked, plan, samples)
+
+    def training_folder(self, recipe: TrainingRecipe, out: Path) -> Path:
+        """Where a resolved training keeps its state, its log and its samples: the same for the same recipe."""
+        return self.settings.home / "training" / f"{out.stem}-{recipe.digest[:12]}"
+
+    def train(
+        self, prepared: Prepared, out: Path, *, save_every: float = SAVE_EVERY, stop: threading.Event | None = None
+    ) -> Generator[Event]:
+        """Train what was prepared, from where it was stopped if it was, and write it to `out`; events tell how it goes.
+
+        Closing the iterator, or setting `stop`, ends it after the step in work. Raises OutOfMemory if the plan does not
+        fit, and any BottegaError after a Failed event.
+        """
+        recipe = prepared.recipe
+        check_name(out, recipe.kind)
+        if not prepared.plan.fits:
+            raise OutOfMemory(prepared.plan.words)
+        entry = self._entry(recipe.model)
+        model = self._read(entry)
+        return run_training(
+            TrainingWork(
+                recipe=recipe,
+                family=family(entry.recogniser),
+                header=model.header,
+                match=model.match,
+                device=self.settings.device,
+                pictures=prepared.checked.pictures,
+                samples=prepared.samples,
+                folder=self.training_folder(recipe, out),
+                destination=out,
+                save_every=save_every,
+                stop=stop or threading.Event(),
+            )
+        )
 
     @property
     def loaded(self) -> list[dict[str, Any]]:

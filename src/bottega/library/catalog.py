@@ -10,6 +10,7 @@ import unicodedata
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -508,7 +509,7 @@ class Catalog:
                 connection.executemany(statement, rows)
 
     def _entries(self, where: str, *values: object) -> list[Entry]:
-        return [entry_of(row) for row in self.rows(f"SELECT {SELECTED} FROM {JOINED} WHERE {where}", *values)]
+        return [_remembered(row) for row in self.rows(f"SELECT {SELECTED} FROM {JOINED} WHERE {where}", *values)]
 
     def rows(self, query: str, *values: object) -> list[tuple[Any, ...]]:
         """What SQLite answers to a question about the tables of `schema`."""
@@ -519,6 +520,12 @@ class Catalog:
     def _transaction(self) -> Iterator[sqlite3.Connection]:
         with explained(self.path, SCHEMA), transaction(self._connection):
             yield self._connection
+
+
+@lru_cache(256)
+def _remembered(row: tuple[Any, ...]) -> Entry:
+    """The entry of a row: a few are asked for again and again."""
+    return entry_of(row)
 
 
 def tag_of(text: str) -> str:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from bottega.families._stable_diffusion import recognise as recognition
 from bottega.families._stable_diffusion.anatomy import anatomy_of
 from bottega.families._stable_diffusion.knobs import KNOBS
+from bottega.families._stable_diffusion.lesson import lesson_of
 from bottega.families._stable_diffusion.recognise import Design
 from bottega.formats.header import Header
 from bottega.spec import Emit, Family, Match, Task
@@ -89,5 +90,6 @@ def family_of(design: Design, title: str) -> Family:
         limits=limits,
         varied=recognition.varied,
         anatomy=anatomy_of(design),
+        train=lesson_of(design),
         autoencoder=autoencoder,
     )
