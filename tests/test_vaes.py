@@ -8,13 +8,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import Tensor, nn
+from adapter_files import taesd, write_taesd
+from torch import Tensor
 
 from bottega.adapters.vae import adapter
 from bottega.engine.automatic import vaes_of
 from bottega.errors import UnsupportedModel
 from bottega.families import sd1, sd2, sdxl
-from bottega.families._stable_diffusion import networks, toy
+from bottega.families._stable_diffusion import toy
 from bottega.families._stable_diffusion.keys import pack, source_of
 from bottega.families._stable_diffusion.load import Pipe
 from bottega.families._stable_diffusion.pictures import decode, encode
@@ -120,39 +121,6 @@ def test_one_that_lacks_tensors_is_refused(models: Mapping[str, Path], tmp_path:
 
 
 # --- TAESD -----------------------------------------------------------------------------------------------------------
-
-
-def taesd() -> nn.Module:
-    """TAESD as diffusers has it, with random weights that keep signals at their size."""
-    networks.prepare_libraries()
-    from diffusers import AutoencoderTiny
-
-    generator = torch.Generator().manual_seed(4)
-    model = AutoencoderTiny().eval()
-    with torch.no_grad():
-        for parameter in model.parameters():
-            noise = torch.randn(parameter.shape, generator=generator)
-            parameter.copy_(noise * 0.7 / parameter[0].numel() ** 0.5 if parameter.ndim > 1 else noise * 0.05)
-    return model
-
-
-def write_taesd(path: Path, layout: str, model: nn.Module) -> Path:
-    state = model.state_dict()
-    tensors = {}
-    for name, tensor in state.items():
-        half, _, number, rest = name.split(".", 3)
-        moved = int(number) + (half == "decoder")  # the original's decoder begins with a clamp
-        match layout:
-            case "diffusers":
-                tensors[name] = tensor
-            case "comfyui":
-                tensors[f"taesd_{half}.{moved}.{rest}"] = tensor
-            case _ if layout == half:
-                tensors[f"{moved}.{rest}"] = tensor
-    if layout == "comfyui":
-        tensors["vae_scale"] = torch.ones(1)
-    safetensors.write(path, rows(tensors))
-    return path
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 from collections.abc import Iterator
@@ -10,14 +11,18 @@ from pathlib import Path
 
 import pytest
 import torch
+from adapter_files import taesd, write_taesd
 from conftest import Command, Ran
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
+from bottega.events import Made
 from bottega.families._stable_diffusion import toy
 from bottega.families._stable_diffusion.keys import pack, source_of
 from bottega.formats import infotext, media, safetensors
-from bottega.recipe import Recipe, read_recipe
+from bottega.library.scan import scan
+from bottega.recipe import Recipe, Ref, Sampling, Size, Use, read_recipe
+from bottega.recognisers import all_recognisers
 from bottega.runtime.weights import rows
 
 QUICK = ("--steps", 2, "--size", "64x64", "--seed", 7)
@@ -195,6 +200,58 @@ def test_the_picture_is_that_of_a_checkpoint_with_that_vae(
         assert one.code == other.code == 0, one.err + other.err
         with Image.open(tmp_path / "one.png") as first, Image.open(tmp_path / "other.png") as second:
             assert first.tobytes() == second.tobytes()
+
+
+class Shown:
+    """Previews, kept as they come."""
+
+    wanted = True
+
+    def __init__(self) -> None:
+        self.pictures: list[bytes] = []
+
+    def show(self, part: int, content: bytes) -> str:
+        with Image.open(io.BytesIO(content)) as picture:
+            self.pictures.append(picture.tobytes())
+        return ""
+
+    def close(self) -> None:
+        pass
+
+
+def test_previews_are_decoded_with_taesd_where_there_is_one(home: Path, models: Path, toys: dict[str, Path]) -> None:
+    """At the last step nothing is left to be done: there the preview is the picture that TAESD would make."""
+    from bottega.engine.run import Part
+    from bottega.engine.save import destination
+    from bottega.settings import read_settings
+    from bottega.workbench import Workbench
+
+    workbench = Workbench(read_settings())
+    draft = Recipe(
+        prompt="a house",
+        model=Ref(name="toy"),
+        sampling=Sampling(sampler="Euler", steps=2, seed=1),
+        size=Size(width=64, height=64),
+        adapters=(Use(kind="vae", ref=Ref(name="none")),),
+    )
+
+    def last(draft: Recipe) -> tuple[bytes, bytes]:
+        shown, (target, _) = Shown(), destination(None, home / "outputs")
+        events = [event for _, event in workbench.run_together([Part(workbench.resolve(draft), target)], shown)]
+        (made,) = (event.path for event in events if isinstance(event, Made))
+        with Image.open(made) as picture:
+            return shown.pictures[-1], picture.tobytes()
+
+    rough, own = last(draft)
+    write_taesd(models / "taesd.safetensors", "diffusers", taesd())
+    write_taesd(models / "taesdxl.safetensors", "diffusers", taesd(seed=9))
+    better, still = last(draft)
+    _, tiny = last(draft.changed(adapters=(Use(kind="vae", ref=Ref(name="taesd")),)))
+    assert better == tiny and better not in (rough, own)
+    assert still == own
+    (models / "taesd.safetensors").unlink()
+    scan(workbench.catalog, [models], all_recognisers())
+    assert last(draft) == (rough, own)
 
 
 # --- A1111's text ----------------------------------------------------------------------------------------------------

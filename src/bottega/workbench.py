@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bottega.adapters import all_adapters
+from bottega.adapters.vae import is_tiny_decoder
 from bottega.diffusion.names import find_sampler
 from bottega.engine.adapters import Base, Ready, pinned, problems_of_fit, ready
-from bottega.engine.automatic import AUTOMATIC, NONE, is_word, named, says_all, vaes_of
+from bottega.engine.automatic import AUTOMATIC, NONE, is_word, named, says_all, tiny_for, vaes_of
 from bottega.engine.inputs import keep_input, open_inputs
 from bottega.engine.load import Loader
 from bottega.engine.replay import Source, read_source
@@ -25,7 +26,6 @@ from bottega.engine.save import destination
 from bottega.engine.train import SAVE_EVERY, Prepared, TrainingWork, read_data, run_training, trained_count
 from bottega.engine.uses import Asked, ordered, short_hash, take_tags
 from bottega.errors import (
-    BottegaError,
     Different,
     FieldProblem,
     FileError,
@@ -192,7 +192,7 @@ class Workbench:
         told = [each for each in asked if not any(is_word(each.use, word) for word in (NONE, AUTOMATIC))]
         if again or any(each.use.kind == "vae" and not is_word(each.use, AUTOMATIC) for each in asked):
             return told
-        vaes = [path for _, path in self.catalog.of_kind("vae")]
+        vaes = [path for _, path, _ in self.catalog.of_kind("vae")]
         for path in vaes_of(entry.path, entry.about.extra.get("vae", ""), vaes):
             found = Asked(Use(kind="vae", ref=Ref(name=str(path))), "adapters")
             if self._fits(found, base):
@@ -209,7 +209,7 @@ class Workbench:
             what = f"no word of the prompt or the negative prompt is {unsaid[0]}"
             raise InvalidRecipe([FieldProblem("adapters", what, "write it where the embedding shall be")])
         names: dict[str, list[Path]] = {}
-        for name, path in self.catalog.of_kind("embedding"):
+        for name, path, _ in self.catalog.of_kind("embedding"):
             names.setdefault(name, []).append(path)
         found = []
         for name in sorted(named(recipe, [*told, *(name for name in names if name not in told)]) - {*told}):
@@ -225,8 +225,18 @@ class Workbench:
         try:
             entry = self.find(asked.use.ref.name, asked.use.kind)
             return not any(problems_of_fit(asked, entry, base, self._adapter))
-        except BottegaError:
+        except (FileError, UnknownModel):
             return False
+
+    def _previewer(self, base: Base) -> Ready | None:
+        """A tiny autoencoder on the shelves that a model's previews can be decoded with."""
+        for path in tiny_for(base.family.id, [(path, variant) for _, path, variant in self.catalog.of_kind("vae")]):
+            asked = Asked(Use(kind="vae", ref=Ref(name=str(path))), "adapters")
+            if self._fits(asked, base):
+                (found,) = ready([asked.use], base, lambda each: self.find(each.use.ref.name, "vae"), self._adapter)
+                if is_tiny_decoder(found.what.header, found.what.match):
+                    return found
+        return None
 
     def run(self, recipe: Recipe, *, out: str | Path | None = None, previews: bool = False) -> Generator[Event]:
         """Make what a resolved recipe says, into `out` or the home's outputs; events tell how it goes.
@@ -254,10 +264,12 @@ class Workbench:
         plan = self._plan_to_run(entry, recipe.recipe, sum(part.recipe.count for part in parts))
         wanted = self._ready(entry, recipe.recipe.adapters)
         weights = sum(plan.weights.values())
+        tiny = None if previews is None else self._previewer(self._base(entry))
 
         def loaded(precision: str, emit: Emit) -> Any:
             pipe = self._loader.load(entry, face, precision, emit, weights)
             self._loader.attach(entry, precision, wanted, emit, weights)
+            self._loader.preview_with(entry, precision, tiny, emit)
             return pipe
 
         return run_together(
@@ -546,9 +558,11 @@ class Workbench:
 
     def _ready(self, entry: Entry, uses: Sequence[Use]) -> tuple[Ready, ...]:
         """The adapters of a resolved recipe for that model, to be attached."""
+        return ready(uses, self._base(entry), self._adapter_entry, self._adapter)
+
+    def _base(self, entry: Entry) -> Base:
         model = self._read(entry)
-        base = Base(entry.name, model.header, model.match, family(entry.recogniser))
-        return ready(uses, base, self._adapter_entry, self._adapter)
+        return Base(entry.name, model.header, model.match, family(entry.recogniser))
 
     def _weigh(self, wanted: Sequence[Ready], precision: str) -> int:
         """The bytes that adapters take beside the model."""

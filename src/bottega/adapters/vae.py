@@ -343,6 +343,12 @@ TINY = ("taesd", "taesdxl")
 _LEVELS_OF_TINY = 4
 
 
+def is_tiny_decoder(header: Header, match: Match) -> bool:
+    """Whether a file holds TAESD's decoder, which previews can be made with."""
+    prefix = match.parts.get("vae", "")
+    return match.variant in TINY and any(prefix + first in header.tensors for first, _ in _TINY.values())
+
+
 def unfit(what: Attachment) -> str:
     """Why an autoencoder can't stand in for a model's own, by its sort, its latents, and what it says of itself."""
     match, own = what.match, what.base_match.dimensions.get("vae")

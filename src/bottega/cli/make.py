@@ -170,19 +170,20 @@ def told(args: argparse.Namespace, inputs: list[dict[str, Any]]) -> dict[str, An
 
 def uses(args: argparse.Namespace) -> list[dict[str, Any]]:
     """The adapters that the arguments name, as plain data; InvalidRecipe for what can't be read."""
+    strong = [("lora", text) for text in args.lora] + [("hypernetwork", text) for text in args.hypernetwork]
+    named = [("embedding", name) for name in args.embedding] + ([("vae", args.vae)] if args.vae else [])
+    told = [{"kind": kind, "ref": {"name": name}} for kind, name in named]
+    if not strong:
+        return told
     from bottega.engine.uses import use_of
 
-    asked = [use_of("lora", text) for text in args.lora]
-    asked += [use_of("hypernetwork", text) for text in args.hypernetwork]
-    named = [("embedding", name) for name in args.embedding] + ([("vae", args.vae)] if args.vae is not None else [])
-    return [
-        *(use.model_dump(exclude_none=True) for use in asked),
-        *({"kind": kind, "ref": {"name": name}} for kind, name in named),
-    ]
+    return [*(use_of(kind, text).model_dump(exclude_none=True) for kind, text in strong), *told]
 
 
 def prompt(args: argparse.Namespace) -> str:
     """The prompt, with the embeddings at its end that the arguments name and no prompt does."""
+    if not args.embedding:
+        return str(args.prompt)
     from bottega.engine.automatic import likely
     from bottega.library.disk import model_name
 

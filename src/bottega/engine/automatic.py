@@ -10,6 +10,7 @@ import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
+from bottega.adapters.vae import TINY
 from bottega.diffusion.names import find_sampler
 from bottega.diffusion.prompt import parse_attention, parse_composable, parse_schedule
 from bottega.recipe import Recipe, Use
@@ -44,6 +45,13 @@ def vaes_of(checkpoint: Path, card: str, vaes: Sequence[Path]) -> list[Path]:
     stem = checkpoint.name.rpartition(".")[0] or checkpoint.name
     beside = [path for path in vaes if path.name.startswith(stem) and path != checkpoint]
     return sorted(named, key=_natural) or sorted(beside, key=_natural)
+
+
+def tiny_for(family: str, found: Iterable[tuple[Path, str]]) -> Iterator[Path]:
+    """The tiny autoencoders for a family's previews, of files with their variants: those for SD XL say so."""
+    for path, variant in sorted(found):
+        if variant in TINY and ("xl" in f"{variant} {path.name}".lower()) == (family == "sdxl"):
+            yield path
 
 
 def _natural(path: Path) -> list[tuple[int, int, str]]:

@@ -209,14 +209,14 @@ class Catalog:
         query = f"SELECT models.path, {kind}, {family}, {variant} FROM {JOINED} WHERE NOT missing AND error = ''"
         return [(Path(string(path)), *sort) for path, *sort in self.rows(query)]
 
-    def of_kind(self, kind: str) -> list[tuple[str, Path]]:
-        """Name and path of every model of a kind that can be read, by path."""
+    def of_kind(self, kind: str) -> list[tuple[str, Path, str]]:
+        """Name, path and variant of every model of a kind that can be read, by path."""
         query = (
-            f"SELECT called, models.path FROM {JOINED} WHERE {effective('kind')} = ? AND NOT missing AND error = '' "
-            "ORDER BY models.path"
+            f"SELECT called, models.path, {effective('variant')} FROM {JOINED} "
+            f"WHERE {effective('kind')} = ? AND NOT missing AND error = '' ORDER BY models.path"
         )
-        paths = [(string(called), Path(string(path))) for called, path in self.rows(query, kind)]
-        return [(called or model_name(path), path) for called, path in paths]
+        rows = [(string(called), Path(string(path)), variant) for called, path, variant in self.rows(query, kind)]
+        return [(called or model_name(path), path, variant) for called, path, variant in rows]
 
     def of_family(self, family: str) -> list[tuple[str, str, int | None]]:
         """Name, kind and width of the text that is heard (None where the header does not show it) of every model of a

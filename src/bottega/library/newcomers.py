@@ -33,7 +33,7 @@ def notice(
     looked.clear()
     looked |= {os.fspath(shelf): _time(shelf) for shelf in shelves}
     known = {os.fspath(path) for path in catalog.paths()}
-    there = [path for kind in kinds for _, path in catalog.of_kind(kind)]
+    there = [path for kind in kinds for _, path, _ in catalog.of_kind(kind)]
     beside = {path.parent: shelf for path in there if (shelf := _shelf_of(path, shelves))}
     unread = False
     for shelf, file in _files(shelves, beside, frozenset().union(*(FOLDERS[kind] for kind in kinds)), looked):

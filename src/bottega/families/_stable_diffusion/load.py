@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
     from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 
+    from bottega.families._stable_diffusion.autoencoders import TinyAutoencoder
+
 
 @dataclass
 class Pipe:
@@ -55,6 +57,7 @@ class Pipe:
     embeddings: dict[str, Mapping[str, torch.Tensor]] = field(default_factory=dict)
     prompts: PromptEncoder | None = None  # made when first needed, and kept with what it has encoded
     preview_map: torch.Tensor | None = None
+    previewer: TinyAutoencoder | None = None  # what previews are decoded with, instead of that map
     share: float = 0.0  # the part of the steps that lies behind
 
     def settle(self) -> None:
