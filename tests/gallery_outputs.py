@@ -10,7 +10,7 @@ from typing import Any
 from PIL import Image
 
 from bottega.engine.run import encode_output
-from bottega.gallery import Output
+from bottega.gallery import Gallery, Output
 from bottega.recipe import Media, Recipe, Ref, Sampling, Size
 
 NOON = 1_790_000_000.0
@@ -68,3 +68,9 @@ def write_output(folder: Path, recipe: Recipe | None = None, /, *, id: str = "",
         seconds=1.5,
     )
     return replace(output, **facts)
+
+
+def added(gallery: Gallery, output: Output) -> Output:
+    """What is on record of an output once it was added."""
+    gallery.add(output)
+    return gallery.output(output.id)

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import NoReturn
 
 import pytest
-from gallery_outputs import NOON, recipe_of, write_output
+from gallery_outputs import NOON, added, recipe_of, write_output
 from native import studio
 from PIL import Image
 
@@ -55,7 +55,7 @@ def ids(gallery: Gallery, **asked: object) -> list[str]:
 
 def test_an_output_is_as_it_was_told(gallery: Gallery, folder: Path) -> None:
     told = write_output(folder, id="j-3")
-    assert gallery.add(told) == told
+    assert added(gallery, told) == told
     assert gallery.output("j-3") == told
     assert gallery.outputs().items == [told]
 
@@ -64,7 +64,7 @@ def test_adding_again_changes_the_facts_and_nothing_that_was_said(gallery: Galle
     told = write_output(folder, id="j-0")
     gallery.add(told)
     gallery.mark("j-0", favourite=True, folder="houses")
-    again = gallery.add(replace(told, seconds=2.5))
+    again = added(gallery, replace(told, seconds=2.5))
     assert again == replace(told, seconds=2.5, favourite=True, folder="houses")
     assert gallery.outputs().total == 1
 
@@ -235,10 +235,10 @@ def test_folders_are_counted_by_owner(gallery: Gallery, folder: Path) -> None:
 
 
 def test_what_was_made_before_is_found_by_its_recipe_and_by_its_bytes(gallery: Gallery, folder: Path) -> None:
-    first = gallery.add(write_output(folder, id="a-0", at=1))
+    first = added(gallery, write_output(folder, id="a-0", at=1))
     gallery.add(write_output(folder, recipe_of(seed=8), id="b-0", at=2))
     gallery.add(write_output(folder, id="c-0", at=3, owner="bob"))
-    again = gallery.add(write_output(folder, id="d-0", at=4))
+    again = added(gallery, write_output(folder, id="d-0", at=4))
     assert gallery.with_digest(first.digest, "ann") == [first, again]
     assert gallery.by_sha256(first.sha256) == [first]
     gallery.delete(["a-0"])
@@ -251,7 +251,7 @@ def test_what_was_made_before_is_found_by_its_recipe_and_by_its_bytes(gallery: G
 
 def test_the_trash_gives_back_exactly_what_it_got(gallery: Gallery, folder: Path) -> None:
     gallery.add(write_output(folder, id="a-0", at=1))
-    told = gallery.add(write_output(folder, id="b-0", at=2, favourite=True, folder="houses"))
+    told = added(gallery, write_output(folder, id="b-0", at=2, favourite=True, folder="houses"))
     gallery.delete(["b-0"])
     assert ids(gallery) == ["a-0"] and ids(gallery, deleted=True) == ["b-0"]
     assert ids(gallery, text="red", deleted=True) == ["b-0"]
@@ -275,7 +275,7 @@ def test_what_is_made_again_stays_in_the_trash(gallery: Gallery, folder: Path) -
     told = write_output(folder, id="a-0")
     gallery.add(told)
     gallery.delete(["a-0"])
-    assert gallery.add(told).deleted is not None
+    assert added(gallery, told).deleted is not None
 
 
 def test_emptying_removes_the_files_that_are_still_what_was_made(gallery: Gallery, folder: Path) -> None:
@@ -405,7 +405,7 @@ def test_a_picture_that_no_recipe_can_say_is_found_by_its_words(gallery: Gallery
 def test_files_that_go_and_come_back_are_noticed(gallery: Gallery, folder: Path) -> None:
     for name in ("a", "b"):
         gallery.add(write_output(folder / "day", id=f"{name}-0"))
-    outside = gallery.add(write_output(folder.parent / "elsewhere", id="c-0"))
+    outside = added(gallery, write_output(folder.parent / "elsewhere", id="c-0"))
     away = (folder / "day").rename(folder.parent / "away")
     outside.path.rename(away / "c.png")
     assert gallery.adopt(folder) == Adopted(gone=3)
@@ -419,8 +419,8 @@ def test_files_that_go_and_come_back_are_noticed(gallery: Gallery, folder: Path)
 
 
 def test_looking_through_one_folder_tells_of_that_one(gallery: Gallery, folder: Path) -> None:
-    one, other = (gallery.add(write_output(folder / name, id=f"{name}-0")) for name in ("one", "other"))
-    deep = gallery.add(write_output(folder / "one" / "deep", id="deep-0"))
+    one, other = (added(gallery, write_output(folder / name, id=f"{name}-0")) for name in ("one", "other"))
+    deep = added(gallery, write_output(folder / "one" / "deep", id="deep-0"))
     for output in (one, other, deep):
         output.path.unlink()
     deep.path.parent.rmdir()
@@ -430,7 +430,7 @@ def test_looking_through_one_folder_tells_of_that_one(gallery: Gallery, folder: 
 
 
 def test_a_file_that_others_changed_is_noticed(gallery: Gallery, folder: Path) -> None:
-    told = gallery.add(write_output(folder, id="a-0"))
+    told = added(gallery, write_output(folder, id="a-0"))
     thumbnail = gallery.thumbnail("a-0", 128)
     content = told.path.read_bytes()
     other = Image.new("RGB", (8, 8), "white")
@@ -470,19 +470,19 @@ def test_whoever_made_it_tells_of_what_was_adopted_before(gallery: Gallery, fold
     (adopted,) = gallery.outputs().items
     assert adopted.id != "job-0"
     gallery.mark(adopted.id, favourite=True)
-    recorded = gallery.add(told)
+    recorded = added(gallery, told)
     assert recorded == replace(told, favourite=True, created=recorded.created)
     assert ids(gallery) == ["job-0"]
 
 
 def test_what_is_told_while_it_is_adopted_counts(gallery: Gallery, folder: Path) -> None:
     told = write_output(folder, id=f"{'j' * 16}-0", at=1)
-    gallery.adopt(folder, lambda done, total: total and not done and gallery.add(told))
+    gallery.adopt(folder, lambda done, total: total and not done and added(gallery, told))
     assert gallery.outputs().items == [told]
 
 
 def test_a_name_that_is_taken_is_not_taken_again(gallery: Gallery, folder: Path) -> None:
-    told = gallery.add(write_output(folder, id=f"{'j' * 16}-0", at=1))
+    told = added(gallery, write_output(folder, id=f"{'j' * 16}-0", at=1))
     (folder / "copies").mkdir()
     shutil.copy(told.path, folder / "copies")
     gallery.adopt(folder)
@@ -500,7 +500,7 @@ def test_another_file_in_its_place_is_another_output(gallery: Gallery, folder: P
 
 
 def test_a_server_keeps_its_gallery_up_while_it_answers(gallery: Gallery, folder: Path) -> None:
-    old = gallery.add(write_output(folder, id="old-0"))
+    old = added(gallery, write_output(folder, id="old-0"))
     gallery.delete(["old-0"])
     write_output(folder, recipe_of(seed=2), id="00000-2")
     upkeep = Upkeep(gallery, trash_seconds=0, owner_of=lambda job: "ann", delay=0)
@@ -545,7 +545,7 @@ def test_a_thumbnail_has_one_of_a_few_sizes(gallery: Gallery, folder: Path, size
 
 
 def test_a_thumbnail_is_made_once(gallery: Gallery, folder: Path) -> None:
-    told = gallery.add(write_output(folder, id="a-0"))
+    told = added(gallery, write_output(folder, id="a-0"))
     first = gallery.thumbnail("a-0", 256)
     told.path.unlink()
     assert gallery.thumbnail("a-0", 256) == first
@@ -586,7 +586,7 @@ def test_a_thumbnail_of_a_bomb_is_refused(gallery: Gallery, folder: Path) -> Non
 
 
 def test_a_link_in_its_place_is_not_shown(gallery: Gallery, folder: Path, tmp_path: Path) -> None:
-    told = gallery.add(write_output(folder, id="a-0"))
+    told = added(gallery, write_output(folder, id="a-0"))
     told.path.rename(tmp_path / "elsewhere.png")
     told.path.symlink_to(tmp_path / "elsewhere.png")
     with pytest.raises(FileError, match="is a link"):
@@ -713,7 +713,7 @@ def test_a_damaged_file_is_said(gallery: Gallery, folder: Path) -> None:
 
 
 def test_a_lost_file_is_filled_again_from_the_outputs(gallery: Gallery, folder: Path) -> None:
-    told = gallery.add(write_output(folder, id=f"{'j' * 16}-1"))
+    told = added(gallery, write_output(folder, id=f"{'j' * 16}-1"))
     gallery.close()
     for path in folder.parent.glob("gallery.sqlite*"):
         path.unlink()
@@ -724,7 +724,7 @@ def test_a_lost_file_is_filled_again_from_the_outputs(gallery: Gallery, folder: 
 
 
 def test_outputs_may_move_with_their_home(gallery: Gallery, folder: Path, tmp_path: Path) -> None:
-    told = gallery.add(write_output(folder / "day", id="a-0"))
+    told = added(gallery, write_output(folder / "day", id="a-0"))
     gallery.close()
     moved = folder.parent.rename(tmp_path / "moved")
     with Gallery(moved / "gallery.sqlite", moved / "outputs") as opened:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from gallery_outputs import recipe_of, write_output
+from gallery_outputs import added, recipe_of, write_output
 from native import Api, studio
 from PIL import Image
 
@@ -28,7 +28,7 @@ def api(tmp_path: Path) -> Iterator[Api]:
 def made(api: Api, id: str, prompt: str = "a red house", **recipe: object) -> Output:
     """An output of Ann's."""
     folder = api.shop.settings.outputs / "2026-11-28"
-    return api.shop.gallery.add(write_output(folder, recipe_of(prompt, **recipe), id=id))
+    return added(api.shop.gallery, write_output(folder, recipe_of(prompt, **recipe), id=id))
 
 
 def test_a_list_has_what_was_asked_for_and_no_path(api: Api) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from gallery_outputs import recipe_of, write_output
+from gallery_outputs import added, recipe_of, write_output
 
 from bottega.gallery import Difference, Gallery, Graph, Output
 from bottega.recipe import Recipe, Ref, Use
@@ -24,7 +24,7 @@ def gallery(tmp_path: Path, folder: Path) -> Iterator[Gallery]:
 
 
 def made(gallery: Gallery, folder: Path, id: str, recipe: Recipe, at: float, **facts: object) -> Output:
-    return gallery.add(write_output(folder, recipe, id=f"{id}-0", at=at, **facts))
+    return added(gallery, write_output(folder, recipe, id=f"{id}-0", at=at, **facts))
 
 
 def edges(graph: Graph) -> set[tuple[str, str, str]]:

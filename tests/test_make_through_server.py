@@ -11,12 +11,16 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import torch
+from adapter_files import taesd, write_taesd
 from conftest import Command, Ran
 from PIL import Image
 from running_server import Running, running
 
 from bottega.families._stable_diffusion.toy import write_single_file
+from bottega.formats import safetensors
 from bottega.gallery import Gallery
+from bottega.runtime.weights import rows
 
 QUICK = ("--steps", 2, "--size", "64x64", "--seed", 7)
 
@@ -83,6 +87,29 @@ def test_what_is_told_is_the_same(both: Callable[..., list[Ran]], tmp_path: Path
     here, there = both(*words, "--out", tmp_path / "out.png")
     assert here.json == there.json
     assert here.json["recipe"]["knobs"]["clip_skip"] == 2
+
+
+@pytest.mark.slow
+def test_words_and_vaes_mean_the_same(
+    both: Callable[..., list[Ran]], home: Path, there: Running, tmp_path: Path
+) -> None:
+    vectors, vae = torch.randn((2, 128), generator=torch.Generator().manual_seed(1)), taesd()
+    for shelf in (home / "models", there.home / "models"):
+        (shelf / "embeddings").mkdir(parents=True)
+        safetensors.write(shelf / "embeddings" / "lighthouse.safetensors", rows({"emb_params": vectors}))
+        write_taesd(shelf / "rough.safetensors", "decoder", vae)
+    out, digests = tmp_path / "out.png", set()
+    for words in (
+        ("a lighthouse",),
+        ("a lighthouse", "--vae", "none"),
+        ("a", "--embedding", "lighthouse", "--vae", "rough"),
+    ):
+        here, far = both("make", "image", *words, *QUICK, "--json", "--out", out)
+        assert here.code == far.code == 0, here.err + far.err
+        assert here.json == far.json
+        assert here.json["recipe"]["adapters"][0]["ref"]["name"] == "lighthouse"
+        digests.add(here.json["digest"])
+    assert len(digests) == 2
 
 
 @pytest.mark.slow

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from browser import chromium, link_into, watched_page
 from door_server import Server, serving
-from gallery_outputs import recipe_of, write_output
+from gallery_outputs import added, recipe_of, write_output
 
 from bottega.gallery import Gallery
 
@@ -39,7 +39,7 @@ def fill(home: Path) -> None:
         for index in range(9):
             recipe = recipe_of(PROMPTS[index % 3], seed=index, steps=20 + index)
             at = (index - 10) * DAY
-            last = gallery.add(write_output(home / "outputs", recipe, id=f"picture{index}-0", at=at, owner="owner"))
+            last = added(gallery, write_output(home / "outputs", recipe, id=f"picture{index}-0", at=at, owner="owner"))
         child = recipe_of("the same with a boat", seed=99, init=last.sha256, task="image-to-image")
         gallery.add(write_output(home / "outputs", child, id="picture-of-it-0", at=-1, owner="owner"))
 
@@ -144,8 +144,8 @@ def test_one_is_looked_at_with_the_keyboard_alone(page: Page) -> None:
     look = page.get_by_role("dialog")
     look.get_by_text("2 of 10").wait_for()
     look.get_by_text("a green tent in the snow").wait_for()
-    assert look.get_by_text("Euler a").is_visible()
-    assert look.get_by_role("img", name="a green tent in the snow").is_visible()
+    look.get_by_text("Euler a").wait_for()
+    look.get_by_role("img", name="a green tent in the snow").wait_for()
     page.keyboard.press("ArrowRight")
     look.get_by_text("3 of 10").wait_for()
     page.keyboard.press("i")

@@ -142,11 +142,11 @@ def open_model(page: Page, number: int) -> Any:
 
 def test_one_lora_is_found_among_ten_thousand_models(page: Page) -> None:
     panel = open_model(page, 4713)
-    assert panel.get_by_role("heading", name="castle-portrait-04713").is_visible()
-    assert panel.get_by_text("LoRA · SDXL · lightweight fine-tune").is_visible()
-    assert panel.get_by_text("openrail").is_visible()
-    assert panel.get_by_text("commercial use: none").is_visible()
-    assert panel.get_by_text("https://example.org/models/1").is_visible()
+    panel.get_by_role("heading", name="castle-portrait-04713").wait_for()
+    panel.get_by_text("LoRA · SDXL · lightweight fine-tune").wait_for()
+    panel.get_by_text("openrail").wait_for()
+    panel.get_by_text("commercial use: none").wait_for()
+    panel.get_by_text("https://example.org/models/1").wait_for()
     assert panel.get_by_role("link").count() == 0, "what a file says of its origin is never opened"
     assert panel.get_by_role("button", name="Use in Make").count() == 0, "a LoRA makes nothing by itself"
 
@@ -170,7 +170,7 @@ def test_the_rail_narrows_down_and_counts(page: Page) -> None:
     page.locator(".card").first.click()
     panel = page.get_by_role("complementary", name="What it is")
     panel.get_by_text("it would call os.system; nothing of it was run").wait_for()
-    assert panel.get_by_text("It names: os.system").is_visible()
+    panel.get_by_text("It names: os.system").wait_for()
     page.reload()
     listed(page, 100)
     panel.get_by_text("It names: os.system").wait_for()  # reloading keeps what was open

@@ -70,7 +70,7 @@ def test_the_memory_of_a_device_shows_its_models(page: Page, server: Server) -> 
     )
     assert all(width > 0 for width in pieces)
     disk = page.get_by_role("region", name="Disk")
-    assert disk.get_by_text("Free").is_visible()
+    disk.get_by_text("Free").wait_for()
 
 
 def test_the_model_that_is_taken_unless_another_is_named(page: Page, server: Server) -> None:

@@ -106,6 +106,10 @@ class Different(BottegaError):
     """A replay that did not give what it should have given."""
 
 
+class Diverged(BottegaError):
+    """A training whose weights went astray, so that going on teaches nothing."""
+
+
 class Interrupted(BottegaError):
     """The user stopped the work."""
 

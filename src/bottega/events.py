@@ -72,6 +72,38 @@ class Made(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class Learned(Event):
+    """`step` of `total` steps of a training are behind us; `validation` is the loss on held-out pictures, if judged."""
+
+    step: int
+    total: int
+    loss: float
+    rate: float
+    validation: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Sampled(Event):
+    """What a model in training makes of a prompt after `step` steps, at `path`."""
+
+    step: int
+    image: int
+    prompt: str
+    path: str
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class Trained(Event):
+    """What was trained is on disk at `path`, after `steps` steps of the recipe with this digest."""
+
+    path: str
+    sha256: str
+    digest: str
+    steps: int
+
+
+@dataclass(frozen=True, slots=True)
 class Note(Event):
     """Something worth knowing that stopped nothing."""
 

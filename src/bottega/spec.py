@@ -254,13 +254,54 @@ class Anatomy:
 
 
 @dataclass(frozen=True)
+class Shown:
+    """What a network is told of a picture's size: `original` and `target` as (height, width), `crop` as (top, left)."""
+
+    original: tuple[int, int]
+    crop: tuple[int, int]
+    target: tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """What a family lends to the training loop: its networks, how they are asked, and what is wrong with an answer.
+
+    `refuse(match)` says why a model can't be taught, or None. `ready(pipe, checkpointing)` prepares a pipe that is
+    taught and not only run. `networks(pipe)` are the networks by the part that they are. `encode(pipe, pixels)` makes
+    latents (B, C, h, w) in float32 of (B, 3, H, W) in -1..1. `chunks(pipe, caption)` is how many chunks a caption
+    takes, and `say(pipe, captions, chunks, clip_skip, vectors)` what the network hears of captions, all cut to so many
+    chunks: tensors that can be stacked, differentiable; `vectors` are those of new words, (n, width) by word and part.
+    `errors(pipe, latents, said, shown, noise, times)` are the squared errors (B, C, h, w) of what the network makes of
+    noised latents at `times`, and `signal(pipe)` the signal-to-noise ratio at each of these, with whether the network
+    predicts v. `group(place)` tells what a LoRA's rank for a tensor is called: `linear`, `convolution` or, for none,
+    the empty text. `hears(pipe)` are the modules whose inputs a hypernetwork changes, by kind (`k`, `v`) and width.
+    `tokens(text)` are a text's tokens as text, and `words(pipe, text)` their vectors (n, width) by part.
+    """
+
+    refuse: Callable[[Match], str | None]
+    ready: Callable[[Any, bool], None]
+    networks: Callable[[Any], Mapping[str, Any]]
+    encode: Callable[[Any, Any], Any]
+    chunks: Callable[[Any, str], int]
+    say: Callable[..., Any]
+    errors: Callable[..., Any]
+    signal: Callable[[Any], tuple[Any, bool]]
+    group: Callable[[Place], str]
+    hears: Callable[[Any], Mapping[int, Mapping[str, Sequence[Any]]]]
+    tokens: Callable[[str], list[str]]
+    words: Callable[[Any, str], Mapping[str, Any]]
+
+
+@dataclass(frozen=True)
 class Family:
     """An architecture: how to recognise, load and run its models. A torch-free face; heavy imports inside functions.
 
     `load(header, match, place, told)` answers with the pipe; it calls `told(done, total)` before the first part and
     after each, and stops with whatever that raises. `limits(match)` are the highest values of those knobs that one
     model bounds more closely than its family. `varied(match, variant)` is the match of a model whose user knows its
-    variant better than its header tells. Models of a family without an `anatomy` can't be merged or laid out anew.
+    variant better than its header tells. Models of a family without an `anatomy` can't be merged or laid out anew,
+    those of one without `train` can't be taught.
+    `autoencoder(pipe, header, match)` is what a VAE's file puts in the place of a loaded model's own.
     """
 
     id: str
@@ -275,3 +316,5 @@ class Family:
     limits: Callable[[Match], Mapping[str, int]] = lambda match: {}
     varied: Callable[[Match, str], Match] = lambda match, variant: replace(match, variant=variant)
     anatomy: Anatomy | None = None
+    train: Lesson | None = None
+    autoencoder: Callable[[Any, Header, Match], Any] | None = None

@@ -13,17 +13,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bottega.adapters import all_adapters
+from bottega.adapters.vae import is_tiny_decoder
 from bottega.diffusion.names import find_sampler
-from bottega.engine.adapters import Base, Ready, pinned, ready
+from bottega.engine.adapters import Base, Ready, pinned, problems_of_fit, ready
+from bottega.engine.automatic import AUTOMATIC, NONE, is_word, named, says_all, tiny_for, vaes_of
 from bottega.engine.inputs import keep_input, open_inputs
 from bottega.engine.load import Loader
 from bottega.engine.replay import Source, read_source
 from bottega.engine.resolve import Chosen, Device, resolve
 from bottega.engine.run import Part, PreviewFile, Previews, Said, Work, run_together
 from bottega.engine.save import destination
-from bottega.engine.uses import Asked, short_hash, take_tags
+from bottega.engine.train import SAVE_EVERY, Prepared, TrainingWork, read_data, run_training, trained_count
+from bottega.engine.uses import Asked, ordered, short_hash, take_tags
 from bottega.errors import (
     Different,
+    FieldProblem,
     FileError,
     FormatError,
     InvalidRecipe,
@@ -38,9 +42,15 @@ from bottega.library import Catalog, Entry, open_catalog
 from bottega.library.disk import Stamp, stamp_of
 from bottega.library.find import find, on_record
 from bottega.library.hashes import hashes_of, sha256_of
-from bottega.recipe import Made, Media, Output, Recipe, Ref, Use
+from bottega.library.newcomers import Looked, notice
+from bottega.recipe import Made, Media, Output, Recipe, Ref, Sampling, Size, Use
 from bottega.recognisers import all_recognisers
+from bottega.runtime.plan import weigh
 from bottega.settings import Settings, read_settings
+from bottega.training.data import check
+from bottega.training.naming import check_name
+from bottega.training.plan import plan as plan_training
+from bottega.training.recipe import TrainingRecipe, resolved
 from bottega.version import __version__
 
 if TYPE_CHECKING:
@@ -80,6 +90,7 @@ class Workbench:
         self.settings = settings or read_settings()
         self._hashing = hashing
         self._facts = facts or self._own_facts
+        self._looked: Looked = {}
         self._known: dict[tuple[Path, Stamp, str | None], _Read] = {}
         self._adapters: dict[tuple[Path, Stamp, str | None], tuple[Adapter, Header, Match]] = {}
 
@@ -160,7 +171,11 @@ class Workbench:
         precision = self._precision(draft)
         asked = [Asked(use, f"adapters.{index}") for index, use in enumerate(draft.adapters)]
         base = Base(entry.name, model.header, model.match, face)
-        uses, problems = pinned([*asked, *tagged], base, self._adapter_entry, self._adapter)
+        again = says_all(draft)
+        if not again:
+            notice(self.catalog, self._shelves(), all_recognisers(), ("embedding", "vae"), self._looked)
+        asked = self._with_vae([*asked, *tagged], entry, base, again)
+        uses, problems = pinned(asked, base, self._adapter_entry, self._adapter)
         draft = draft.changed(prompt=prompt, adapters=uses)
         attached = 0 if problems else self._weigh(self._ready(entry, uses), precision)
         device = Device(
@@ -169,7 +184,59 @@ class Workbench:
                 self._plan(model, (size.width, size.height), precision, attached=attached).tile_vae
             ),
         )
-        return resolve(draft, chosen, device, input_size, problems)
+        resolved = resolve(draft, chosen, device, input_size, problems)
+        return resolved if again else self._with_words(resolved, base)
+
+    def _with_vae(self, asked: Sequence[Asked], entry: Entry, base: Base, again: bool) -> list[Asked]:
+        """What is asked for, with the VAE that goes with the model where none is named, and `none` is not said."""
+        told = [each for each in asked if not any(is_word(each.use, word) for word in (NONE, AUTOMATIC))]
+        if again or any(each.use.kind == "vae" and not is_word(each.use, AUTOMATIC) for each in asked):
+            return told
+        vaes = [path for _, path, _ in self.catalog.of_kind("vae")]
+        for path in vaes_of(entry.path, entry.about.extra.get("vae", ""), vaes):
+            found = Asked(Use(kind="vae", ref=Ref(name=str(path))), "adapters")
+            if self._fits(found, base):
+                return [*told, found]
+        return told
+
+    def _with_words(self, recipe: Recipe, base: Base) -> Recipe:
+        """The recipe with the embeddings that its words name and that fit the model.
+
+        Raises InvalidRecipe for an embedding that was asked for, and that no word names.
+        """
+        told = [use.ref.name for use in recipe.adapters if use.kind == "embedding"]
+        if unsaid := sorted({*told} - named(recipe, told)):
+            what = f"no word of the prompt or the negative prompt is {unsaid[0]}"
+            raise InvalidRecipe([FieldProblem("adapters", what, "write it where the embedding shall be")])
+        names: dict[str, list[Path]] = {}
+        for name, path, _ in self.catalog.of_kind("embedding"):
+            names.setdefault(name, []).append(path)
+        found = []
+        for name in sorted(named(recipe, [*told, *(name for name in names if name not in told)]) - {*told}):
+            asked = (Asked(Use(kind="embedding", ref=Ref(name=str(path))), "adapters") for path in names[name])
+            found += [next((each for each in asked if self._fits(each, base)), None)]
+        uses, problems = pinned([each for each in found if each], base, self._adapter_entry, self._adapter)
+        if problems:
+            raise InvalidRecipe(problems)
+        return recipe.changed(adapters=ordered([*recipe.adapters, *uses])) if uses else recipe
+
+    def _fits(self, asked: Asked, base: Base) -> bool:
+        """Whether an adapter at a path can be read and fits a model."""
+        try:
+            entry = self.find(asked.use.ref.name, asked.use.kind)
+            return not any(problems_of_fit(asked, entry, base, self._adapter))
+        except (FileError, UnknownModel):
+            return False
+
+    def _previewer(self, base: Base) -> Ready | None:
+        """A tiny autoencoder on the shelves that a model's previews can be decoded with."""
+        for path in tiny_for(base.family.id, [(path, variant) for _, path, variant in self.catalog.of_kind("vae")]):
+            asked = Asked(Use(kind="vae", ref=Ref(name=str(path))), "adapters")
+            if self._fits(asked, base):
+                (found,) = ready([asked.use], base, lambda each: self.find(each.use.ref.name, "vae"), self._adapter)
+                if is_tiny_decoder(found.what.header, found.what.match):
+                    return found
+        return None
 
     def run(self, recipe: Recipe, *, out: str | Path | None = None, previews: bool = False) -> Generator[Event]:
         """Make what a resolved recipe says, into `out` or the home's outputs; events tell how it goes.
@@ -197,10 +264,12 @@ class Workbench:
         plan = self._plan_to_run(entry, recipe.recipe, sum(part.recipe.count for part in parts))
         wanted = self._ready(entry, recipe.recipe.adapters)
         weights = sum(plan.weights.values())
+        tiny = None if previews is None else self._previewer(self._base(entry))
 
         def loaded(precision: str, emit: Emit) -> Any:
             pipe = self._loader.load(entry, face, precision, emit, weights)
             self._loader.attach(entry, precision, wanted, emit, weights)
+            self._loader.preview_with(entry, precision, tiny, emit)
             return pipe
 
         return run_together(
@@ -247,6 +316,85 @@ class Workbench:
         plans = [self._plan(model, size, precision, batch, tiled, held, attached) for batch in batches]
         return next((plan for plan in reversed(plans) if plan.fits), plans[0])
 
+    def prepare_training(self, draft: TrainingRecipe) -> Prepared:
+        """A training that says everything, its pictures read and checked, and the memory that it will take.
+
+        Raises InvalidRecipe with all problems at once, FileError for pictures or captions that can't be used,
+        UnsupportedModel for a model that can't be taught, and what `find` raises.
+        """
+        entry = self._entry(draft.model)
+        face, model = family(entry.recogniser), self._read(entry)
+        if face.train is None:
+            raise UnsupportedModel(entry.path, "is of a family that can't be taught yet", "choose another model")
+        if why := face.train.refuse(model.match):
+            raise UnsupportedModel(entry.path, why, "choose another model")
+        pictures, data, regularisation = read_data(draft)
+        told = draft.precision
+        recipe = resolved(
+            draft,
+            model=Ref(name=entry.name, sha256=entry.sha256),
+            precision=self.precision if told == "auto" else self.facts.precision(told),
+            side=min(face.defaults(model.header, model.match)["size"]),
+            data=data,
+            regularisation=regularisation,
+        )
+        assert recipe.resolution is not None
+        assert face.anatomy is not None
+        checked = check(pictures, recipe.resolution, not recipe.buckets, recipe.word, face.train.tokens)
+        dtypes = {**self.facts.dtypes[recipe.precision]}
+        if recipe.kind == "full":
+            dtypes["unet"] = "float32"
+        plan = plan_training(
+            recipe,
+            weigh(model.header, model.match, dtypes),
+            trained_count(recipe, face.anatomy.places(model.header, model.match), face.train),
+            model.match.dimensions["unet"],
+            self.facts.free,
+            self.facts.device,
+        )
+        side = Size(width=recipe.resolution, height=recipe.resolution)
+        samples = tuple(
+            self.resolve(
+                Recipe(model=recipe.model, prompt=prompt, size=side, sampling=Sampling(seed=recipe.seed + number))
+            )
+            for number, prompt in enumerate(recipe.samples)
+        )
+        return Prepared(recipe, checked, plan, samples)
+
+    def training_folder(self, recipe: TrainingRecipe, out: Path) -> Path:
+        """Where a resolved training keeps its state, its log and its samples: the same for the same recipe."""
+        return self.settings.home / "training" / f"{out.stem}-{recipe.digest[:12]}"
+
+    def train(
+        self, prepared: Prepared, out: Path, *, save_every: float = SAVE_EVERY, stop: threading.Event | None = None
+    ) -> Generator[Event]:
+        """Train what was prepared, from where it was stopped if it was, and write it to `out`; events tell how it goes.
+
+        Closing the iterator, or setting `stop`, ends it after the step in work. Raises OutOfMemory if the plan does not
+        fit, and any BottegaError after a Failed event.
+        """
+        recipe = prepared.recipe
+        check_name(out, recipe.kind)
+        if not prepared.plan.fits:
+            raise OutOfMemory(prepared.plan.words)
+        entry = self._entry(recipe.model)
+        model = self._read(entry)
+        return run_training(
+            TrainingWork(
+                recipe=recipe,
+                family=family(entry.recogniser),
+                header=model.header,
+                match=model.match,
+                device=self.settings.device,
+                pictures=prepared.checked.pictures,
+                samples=prepared.samples,
+                folder=self.training_folder(recipe, out),
+                destination=out,
+                save_every=save_every,
+                stop=stop or threading.Event(),
+            )
+        )
+
     @property
     def loaded(self) -> list[dict[str, Any]]:
         """The models that are kept in memory: name, SHA-256, precision, bytes, and what each is worth."""
@@ -260,7 +408,24 @@ class Workbench:
         Raises Different if its model is another by now, FileError if the file carries nothing to make it again from.
         """
         source = read_source(path)
-        return replace(source, recipe=self.resolve(source.recipe, out=out))
+        recipe, notes = source.recipe, source.notes
+        if not says_all(recipe):
+            recipe, more = self._without_absent_vae(recipe)
+            notes += more
+        return replace(source, recipe=self.resolve(recipe, out=out), notes=notes)
+
+    def _without_absent_vae(self, draft: Recipe) -> tuple[Recipe, tuple[str, ...]]:
+        """The draft of another program's picture with the model's own VAE for one that is not on the shelves."""
+        for index, use in enumerate(draft.adapters):
+            if use.kind == "vae" and not is_word(use, NONE):
+                try:
+                    self.find(use.ref.name, "vae")
+                except UnknownModel:
+                    own = Use(kind="vae", ref=Ref(name=NONE))
+                    uses = (*draft.adapters[:index], own, *draft.adapters[index + 1 :])
+                    note = f"made with the VAE {use.ref.name}; the model's own is used instead"
+                    return draft.changed(adapters=uses), (note,)
+        return draft, ()
 
     def _read(self, entry: Entry) -> _Read:
         """The header of a model and what its family finds in it; its variant is the one that the user says."""
@@ -393,9 +558,11 @@ class Workbench:
 
     def _ready(self, entry: Entry, uses: Sequence[Use]) -> tuple[Ready, ...]:
         """The adapters of a resolved recipe for that model, to be attached."""
+        return ready(uses, self._base(entry), self._adapter_entry, self._adapter)
+
+    def _base(self, entry: Entry) -> Base:
         model = self._read(entry)
-        base = Base(entry.name, model.header, model.match, family(entry.recogniser))
-        return ready(uses, base, self._adapter_entry, self._adapter)
+        return Base(entry.name, model.header, model.match, family(entry.recogniser))
 
     def _weigh(self, wanted: Sequence[Ready], precision: str) -> int:
         """The bytes that adapters take beside the model."""

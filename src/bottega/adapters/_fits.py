@@ -48,6 +48,15 @@ CHECKPOINT_OF_FAMILY: Mapping[str, str] = {
 # Width of the text that the cross-attention of a UNet hears; SD XL's refiner hears its second text encoder only.
 FAMILY_OF_CONTEXT: Mapping[int, str] = {768: "sd1", 1024: "sd2", 2048: "sdxl", 1280: "sdxl"}
 
+# Families that share one autoencoder.
+_SAME_VAE = frozenset({"sd1", "sd2"})
+
+
+def serves(kind: str, made_for: str, family: str) -> bool:
+    """Whether what was made for the models of one family can be used with those of another."""
+    return made_for == family or (kind == "vae" and {made_for, family} <= _SAME_VAE)
+
+
 LIGHTWEIGHT = "lightweight fine-tune"
 PART = "part"
 

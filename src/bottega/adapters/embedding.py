@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
 from bottega.adapters._fits import FAMILY_OF_CONTEXT, LIGHTWEIGHT, Fit, settle
 from bottega.adapters.lora import ROLES
+from bottega.errors import FormatError
+from bottega.events import Note
 from bottega.formats.header import Header, shown
-from bottega.spec import Adapter, Match
+from bottega.spec import Adapter, Attachment, Emit, Match
 
 _MOST_VECTORS = 1024  # a prompt holds 75; nobody publishes more
 _MOST_BARE_VECTORS = 128  # where nothing but a width tells that they are words
+_WIDEST = 16_384  # numbers in a vector
 _MOST_TENSORS = 16  # of a library of words in one file
 
 # Names for the vectors of one text encoder, in files for several.
@@ -42,7 +46,7 @@ def recognise(header: Header) -> Match | None:
         return _of_several(header, shapes)
     layout = _layout(shapes)
     widths = {shape[-1] for shape in shapes.values()}
-    if layout is None or len(widths) != 1:
+    if layout is None or len(widths) != 1 or (layout not in _CERTAIN and not widths <= set(_WIDTHS)):
         return None
     (width,) = widths
     fit = _fit(width, layout, header)
@@ -51,7 +55,11 @@ def recognise(header: Header) -> Match | None:
 
 
 def _is_vectors(shape: tuple[int, ...]) -> bool:
-    return len(shape) in (1, 2) and shape[-1] in _WIDTHS and (len(shape) == 1 or 0 < shape[0] <= _MOST_VECTORS)
+    return len(shape) in (1, 2) and 1 < shape[-1] <= _WIDEST and (len(shape) == 1 or 0 < shape[0] <= _MOST_VECTORS)
+
+
+# Names that nothing else has, whatever the width of a text encoder: models need not be of a published size.
+_CERTAIN = ("a1111", "emb_params")
 
 
 def _layout(shapes: Mapping[str, tuple[int, ...]]) -> str | None:
@@ -91,6 +99,8 @@ def _fit(width: int, layout: str, header: Header) -> Fit:
 def _of_several(header: Header, shapes: Mapping[str, tuple[int, ...]]) -> Match | None:
     """An embedding for two or three text encoders: SD XL's, SD 3's or FLUX's."""
     widths = {part: shapes[name][-1] for name, part in _ENCODERS.items() if name in shapes and part}
+    if not widths:
+        return None
     vectors = max(shape[0] if len(shape) == 2 else 1 for shape in shapes.values())
     why = "vectors for text encoders of width " + " and ".join(map(str, widths.values()))
     match sorted(widths.values()):
@@ -106,6 +116,8 @@ def _of_several(header: Header, shapes: Mapping[str, tuple[int, ...]]) -> Match 
             fit = settle(["flux"], why, header.metadata)
         case [4096]:
             fit = settle(["flux", "sd3", "pixart"], why, header.metadata)
+        case _ if {"clip_l", "clip_g"} == set(shapes):  # for SD XL's encoders at another size
+            fit = settle(["sdxl"], why, header.metadata)
         case _:
             return None
     return _match("multi-encoder", {"vectors": vectors, "widths": widths}, fit, header)
@@ -128,4 +140,106 @@ def _match(layout: str, dimensions: Mapping[str, object], fit: Fit, header: Head
     )
 
 
-adapter = Adapter("embedding", "Embeddings (textual inversion)", recognise)
+# --- putting it to work ----------------------------------------------------------------------------------------------
+
+_REFINER = "refiner"  # the variant of a model that only has the second of its family's text encoders
+
+
+def tensors_of(what: Attachment) -> dict[str, tuple[str, int, int]]:
+    """Which tensor holds the vectors for which text encoder of a model: its name, and from where to where in a row.
+
+    Empty for what does not fit: vectors of another width, or for encoders that the model has not.
+    """
+    widths = _heard(what)
+    shapes = {name: info.shape for name, info in _words(what.header).items()}
+    if what.match.dimensions.get("layout") == "multi-encoder":
+        parts = {part: name for name, part in _ENCODERS.items() if part and name in shapes}
+        if what.base_match.variant == _REFINER:
+            parts = {part: name for part, name in parts.items() if part in widths}
+        if any(shapes[name][-1] != widths.get(part) for part, name in parts.items()):
+            return {}
+        return {part: (name, 0, widths[part]) for part, name in parts.items()}
+    if len(shapes) != 1 or not widths:
+        return {}
+    ((name, shape),) = shapes.items()
+    if shape[-1] != sum(widths.values()):
+        return {}
+    found, begin = {}, 0
+    for part, width in widths.items():
+        found[part] = name, begin, begin + width
+        begin += width
+    return found
+
+
+def _words(header: Header) -> dict[str, Any]:
+    """The tensors of a file that are vectors of words."""
+    return {name: info for name, info in header.tensors.items() if not name.startswith("string_to_token.")}
+
+
+def _heard(what: Attachment) -> dict[str, int]:
+    """The width of each text encoder of a model, in the order in which its UNet hears them."""
+    dimensions = what.base_match.dimensions
+    return {part: dimensions[part]["width"] for part in sorted(dimensions) if part.startswith("text_encoder")}
+
+
+def vectors_in(match: Match) -> int:
+    """How many tokens of a prompt an embedding takes."""
+    return int(match.dimensions["vectors"])
+
+
+def unfit(what: Attachment) -> str:
+    """Why an embedding does not fit a model, by the widths of its vectors and of the model's text encoders."""
+    dimensions = what.match.dimensions
+    if dimensions.get("words", 1) > 1:
+        return f"it holds {dimensions['words']} words, and a file of one is what can be used"
+    if vectors_in(what.match) > _ROOM:
+        return f"it has {vectors_in(what.match)} vectors, and {_ROOM} fit into one chunk of a prompt"
+    if tensors_of(what):
+        return ""
+    made_for = sorted(dimensions.get("widths", {}).values()) or [dimensions["width"]]
+    heard = _heard(what).values()
+    if not heard:
+        return "the model has no text encoder of its own"
+    return f"its vectors are {_and(made_for)} wide, and the model's text encoder hears {_and(heard)}"
+
+
+_ROOM = 75  # tokens of one chunk
+
+
+def _and(widths: Iterable[int]) -> str:
+    return " and ".join(map(str, widths))
+
+
+def attach(pipe: Any, what: Attachment, emit: Emit) -> Callable[[], None]:
+    """Teach a loaded model the word that is the use's name.
+
+    Raises FormatError for vectors with numbers that are not finite.
+    """
+    from bottega.runtime.weights import read_vectors
+
+    word = what.use.ref.name
+    places = tensors_of(what)
+    left = sorted(_words(what.header).keys() - {name for name, _, _ in places.values()})
+    if left:
+        emit(Note(f"{word}: not used: {', '.join(map(shown, left))}"))
+    try:
+        pipe.embeddings[word] = {
+            part: read_vectors(what.header, name, begin, end) for part, (name, begin, end) in places.items()
+        }
+    except ValueError as error:
+        raise FormatError(what.header.path, str(error), "get the file again, or leave it out") from None
+    _forget(pipe)
+
+    def detach() -> None:
+        del pipe.embeddings[word]
+        _forget(pipe)
+
+    return detach
+
+
+def _forget(pipe: Any) -> None:
+    if pipe.prompts is not None:
+        pipe.prompts.forget()
+
+
+adapter = Adapter("embedding", "Embeddings (textual inversion)", recognise, attach=attach, unfit=unfit)

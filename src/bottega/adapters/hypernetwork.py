@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import Any
 
-from bottega.adapters._fits import LIGHTWEIGHT, settle
+from bottega.adapters._fits import CHECKPOINT_OF_FAMILY, LIGHTWEIGHT, settle
+from bottega.errors import FormatError
+from bottega.events import Note
 from bottega.formats.header import Header, View, shown
-from bottega.spec import Adapter, Match
+from bottega.spec import Adapter, Attachment, Emit, Match
 
 # The widths that cross-attention hears; self-attention's (320, 640, 1280) are the same in every family.
 _FAMILY_OF_SIZE: Mapping[int, str] = {768: "sd1", 1024: "sd2", 2048: "sdxl"}
@@ -65,4 +68,69 @@ def _layout(half: View, size: int) -> tuple[float, ...] | None:
     return tuple(width / size for width in widths) if size and len(widths) > 1 and widths[-1] == size else None
 
 
-adapter = Adapter("hypernetwork", "Hypernetworks", recognise)
+# --- putting it to work ----------------------------------------------------------------------------------------------
+
+
+def _widths(what: Attachment) -> tuple[int, set[int]]:
+    """How wide the text is that a model's attention hears, and how wide the pictures' parts are that do."""
+    unet = what.base_match.dimensions["unet"]
+    levels = zip(unet["channels"], unet["down"], strict=True)
+    own = {width for width, depths in levels if any(depths)}
+    return unet["context"], own | ({unet["channels"][-1]} if unet["middle"] else set())
+
+
+def unfit(what: Attachment) -> str:
+    """Why a hypernetwork does not fit a model, by the widths of what its networks and the model's attention hear."""
+    context, own = _widths(what)
+    sizes = set(what.match.dimensions["sizes"])
+    others = sorted(size for size in sizes & _FAMILY_OF_SIZE.keys() if size != context)
+    if others and context not in sizes:
+        whose = CHECKPOINT_OF_FAMILY[_FAMILY_OF_SIZE[others[0]]]
+        return f"it hears text of width {others[0]}, as {whose} does, and this model's is {context} wide"
+    if not sizes & {context, *own}:
+        heard = ", ".join(map(str, sorted({context, *own})))
+        return f"it has networks for the widths {', '.join(map(str, sorted(sizes)))}, and this model has {heard}"
+    return ""
+
+
+def attach(pipe: Any, what: Attachment, emit: Emit) -> Callable[[], None]:
+    """Have the attention of a loaded model hear what the networks make of its keys' and values' input.
+
+    Raises FormatError for networks that are not built as the file says.
+    """
+    from bottega.runtime import hypernetworks
+    from bottega.runtime.weights import MappedTensors
+
+    context, own = _widths(what)
+    use, sizes = what.use, what.match.dimensions["sizes"]
+    if left := [size for size in sizes if size not in {context, *own}]:
+        emit(Note(f"{use.ref.name}: not used: its networks for the width {', '.join(map(str, left))}"))
+    stored = MappedTensors(what.header)
+    try:
+        options = hypernetworks.read_options(what.header.metadata, what.match.dimensions["structure"])
+        pairs = {
+            size: hypernetworks.build(
+                {name: stored[f"{size}.{name}"] for name in what.header.under(f"{size}.").names},
+                options,
+                size,
+                pipe.place.torch_device,
+            )
+            for size in sizes
+            if size not in left
+        }
+    except ValueError as error:
+        raise FormatError(what.header.path, str(error), "get the file again, or leave it out") from None
+
+    def works() -> bool:
+        return bool(use.start <= pipe.share and (pipe.share < use.end or use.end >= 1))
+
+    detach: Callable[[], None] = hypernetworks.attach(pipe.unet, pairs, use.strength("unet"), works)
+    return detach
+
+
+def weigh(what: Attachment, dtypes: Mapping[str, str]) -> dict[str, int]:
+    """The bytes of its networks, which compute in float32."""
+    return {f"{what.use.kind} {what.use.ref.sha256}": 4 * what.header.parameters}
+
+
+adapter = Adapter("hypernetwork", "Hypernetworks", recognise, attach=attach, unfit=unfit, weigh=weigh)

@@ -8,7 +8,7 @@ from typing import Any
 
 from bottega.adapters._fits import PART, Fit, has_base_model, lone_config, lone_part, settle, told_family
 from bottega.formats.header import Header, View
-from bottega.spec import Adapter, Match
+from bottega.spec import Adapter, Attachment, Emit, Match
 
 _PREFIXES = ("first_stage_model.", "vae.", "module.", "pretransform.model.")
 
@@ -174,7 +174,8 @@ def _picture(view: View) -> _Found | None:
     if channels == 4 and levels == 3:
         return _Found("kl-f4", ("sd-x4-upscaler",), "three levels: that of the upscaler of 4 times", 4, dimensions)
     families = {4: _FOUR, 16: _SIXTEEN, 64: ("hunyuan-image",)}.get(channels, ())
-    return _Found("kl", families, f"an autoencoder of {levels} levels in {naming} names", channels, dimensions)
+    why = f"an autoencoder of {levels} levels in {naming} names"
+    return _Found("kl", families, why, channels, {**dimensions, "levels": levels})
 
 
 _HALVES = ("encoder.", "decoder.", "quant_conv.", "post_quant_conv.", "loss.")
@@ -336,4 +337,47 @@ _READERS: Mapping[str, Callable[[View], _Found | None]] = {
 }
 
 
-adapter = Adapter("vae", "Autoencoders (VAE)", recognise)
+# --- putting it to work ----------------------------------------------------------------------------------------------
+
+TINY = ("taesd", "taesdxl")
+_LEVELS_OF_TINY = 4
+
+
+def is_tiny_decoder(header: Header, match: Match) -> bool:
+    """Whether a file holds TAESD's decoder, which previews can be made with."""
+    prefix = match.parts.get("vae", "")
+    return match.variant in TINY and any(prefix + first in header.tensors for first, _ in _TINY.values())
+
+
+def unfit(what: Attachment) -> str:
+    """Why an autoencoder can't stand in for a model's own, by its sort, its latents, and what it says of itself."""
+    match, own = what.match, what.base_match.dimensions.get("vae")
+    if what.family.autoencoder is None or own is None:
+        return "the model has no autoencoder of its own that it could stand in for"
+    if match.variant not in ("kl", *TINY):
+        return f"it is of the sort {match.variant}, which turns no latents of this model into pictures"
+    channels = match.dimensions["latent_channels"]
+    if channels != own["latent_channels"]:
+        return f"its latents have {channels} channels, and this model's have {own['latent_channels']}"
+    levels = match.dimensions.get("levels", _LEVELS_OF_TINY)
+    if levels != len(own["channels"]):
+        return f"its pictures are {2 ** (levels - 1)} times as large as a latent, not {2 ** (len(own['channels']) - 1)}"
+    return ""
+
+
+def attach(pipe: Any, what: Attachment, emit: Emit) -> Callable[[], None]:
+    """Put an autoencoder in the place of a loaded model's own, which comes back as it was.
+
+    Raises UnsupportedModel for one that lacks tensors.
+    """
+    assert what.family.autoencoder is not None  # or it would not fit
+    own = pipe.vae
+    pipe.vae, pipe.preview_map = what.family.autoencoder(pipe, what.header, what.match), None
+
+    def detach() -> None:
+        pipe.vae, pipe.preview_map = own, None
+
+    return detach
+
+
+adapter = Adapter("vae", "Autoencoders (VAE)", recognise, attach=attach, unfit=unfit)

@@ -24,6 +24,7 @@ from bottega.errors import BottegaError
 if TYPE_CHECKING:
     from bottega.api.access import Access
 
+TICK = 0.25  # seconds
 MAX_CONNECTIONS = 1000
 MAX_FROM_ONE = 200  # connections from one address beyond this machine
 HEAD_WITHIN = 15.0  # seconds from the first byte of a request to the end of its headers
@@ -113,14 +114,18 @@ class Connection(H11Protocol):
         """Take a connection, if there are not too many."""
         super().connection_made(transport)
         address = self.client[0] if self.client else ""
-        others = [
-            one for one in self.connections if isinstance(one, Connection) and one.client and one.client[0] == address
-        ]
         near = not address or ip_address(address.partition("%")[0]).is_loopback
-        if len(self.connections) > MAX_CONNECTIONS or (len(others) > MAX_FROM_ONE and not near):
+        if len(self.connections) > MAX_CONNECTIONS or (not near and self._others(address) > MAX_FROM_ONE):
             transport.abort()
             return
         self._late = self.loop.call_later(HEAD_WITHIN, transport.abort)
+
+    def _others(self, address: str) -> int:
+        """How many connections there are from an address, this one included."""
+        return sum(
+            isinstance(one, Connection) and one.client is not None and one.client[0] == address
+            for one in self.connections
+        )
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget the timers."""
@@ -180,6 +185,11 @@ class Server(uvicorn.Server):
         """Listen, then tell that it does."""
         await super().startup(sockets)
         self._ready()
+
+    async def main_loop(self) -> None:
+        """Wait for the end, looking up a few times a second: an idle server is to cost nothing."""
+        while not await self.on_tick(0):
+            await asyncio.sleep(TICK)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Refuse what is new, end streams, and give the rest a moment."""

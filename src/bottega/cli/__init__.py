@@ -43,6 +43,10 @@ COMMANDS: dict[str, dict[str, str]] = {
         "models check-updates": "ask the sites of models for newer versions",
         "models identify-online": "look models up at Civitai by their hash",
     },
+    "train": {
+        "train lora FOLDER": "teach a model a style or a thing from pictures, as a small file beside it",
+        "train embedding|hypernetwork|full FOLDER": "teach a new word, a hypernetwork, or the whole model",
+    },
     "serve": {
         "serve": "serve the page and the APIs, to this machine only unless told; print a link that signs in",
         "serve --link": "print a new link for the server that runs",

@@ -37,6 +37,23 @@ def configure(parser: argparse.ArgumentParser) -> None:
         metavar="NAME[:F]",
         help="use a LoRA, F times (1); NAME:F:F for text encoder and UNet; more with :unet=F :start=F :end=F :BLOCK=F",
     )
+    parser.add_argument(
+        "--embedding",
+        type=model_name,
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="use an embedding; its name goes to the end of the prompt where neither prompt has it",
+    )
+    parser.add_argument(
+        "--hypernetwork", action="append", default=[], metavar="NAME[:F]", help="use a hypernetwork, F times (1)"
+    )
+    parser.add_argument(
+        "--vae",
+        type=model_name,
+        metavar="NAME",
+        help="decode with this VAE, or with the model's own (none); by default as A1111 does",
+    )
     parser.add_argument("--negative", metavar="T", default="", help="what it shall not show")
     parser.add_argument("--steps", type=int, metavar="N", help="sampling steps")
     parser.add_argument("--cfg", type=float, metavar="F", help="how closely to follow the prompt (guidance scale)")
@@ -133,7 +150,7 @@ def told(args: argparse.Namespace, inputs: list[dict[str, Any]]) -> dict[str, An
     return {
         "task": ("text-to-image", "image-to-image", "inpaint")[len(inputs)],
         "model": {"name": args.model} if args.model else None,
-        "prompt": args.prompt,
+        "prompt": prompt(args),
         "negative": args.negative,
         "adapters": uses(args),
         "inputs": inputs,
@@ -153,9 +170,26 @@ def told(args: argparse.Namespace, inputs: list[dict[str, Any]]) -> dict[str, An
 
 def uses(args: argparse.Namespace) -> list[dict[str, Any]]:
     """The adapters that the arguments name, as plain data; InvalidRecipe for what can't be read."""
+    strong = [("lora", text) for text in args.lora] + [("hypernetwork", text) for text in args.hypernetwork]
+    named = [("embedding", name) for name in args.embedding] + ([("vae", args.vae)] if args.vae else [])
+    told = [{"kind": kind, "ref": {"name": name}} for kind, name in named]
+    if not strong:
+        return told
     from bottega.engine.uses import use_of
 
-    return [use_of("lora", text).model_dump(exclude_none=True) for text in args.lora]
+    return [*(use_of(kind, text).model_dump(exclude_none=True) for kind, text in strong), *told]
+
+
+def prompt(args: argparse.Namespace) -> str:
+    """The prompt, with the embeddings at its end that the arguments name and no prompt does."""
+    if not args.embedding:
+        return str(args.prompt)
+    from bottega.engine.automatic import likely
+    from bottega.library.disk import model_name
+
+    words = [model_name(Path(name)) for name in args.embedding]
+    written = set(likely(words, (args.prompt, args.negative)))
+    return ", ".join([args.prompt, *(word for word in dict.fromkeys(words) if word not in written)])
 
 
 def knobs(settings: list[str]) -> dict[str, KnobValue]:

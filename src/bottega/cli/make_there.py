@@ -54,9 +54,14 @@ def make_there(
     try:
         job = server.post("/api/jobs", {"recipe": asked}, Idempotency_Key=key)
     except ServerError as error:
-        if error.kind != "UnknownModel" or not args.model:
+        if error.kind != "UnknownModel" or not (args.model or asked["adapters"]):
             raise
-        asked["model"] = _pinned(args.model, settings, progress)  # it may lie on a shelf since a moment ago
+        # What is named may lie on a shelf since a moment ago.
+        if args.model:
+            asked["model"] = _pinned(args.model, settings, progress)
+        for use in asked["adapters"]:
+            if not _is_pinned(use):
+                use["ref"] = _pinned(use["ref"]["name"], settings, progress, use["kind"])
         job = server.post("/api/jobs", {"recipe": asked}, Idempotency_Key=secrets.token_hex(16))
     with _cancelled_on_interrupt(server, job["id"]):
         made = follow(_events(server, job["id"], args.preview, settings), progress)
@@ -134,6 +139,13 @@ def _upload(server: Server, role: str, path: Path) -> dict[str, Any]:
 def _names_a_file(name: str) -> bool:
     """Whether a model is named by its path: that is for this machine alone, and no server takes it."""
     return os.sep in name or os.path.exists(name)
+
+
+def _is_pinned(use: dict[str, Any]) -> bool:
+    """Whether a use has its hash, or names no file: the model's own VAE."""
+    from bottega.engine.automatic import AUTOMATIC, NONE
+
+    return "sha256" in use["ref"] or (use["kind"] == "vae" and use["ref"]["name"].lower() in (NONE, AUTOMATIC))
 
 
 def _pinned(name: str, settings: Settings, progress: Progress, kind: str = "checkpoint") -> dict[str, str]:

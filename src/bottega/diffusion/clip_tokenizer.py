@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gzip
 import json
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
@@ -142,10 +143,15 @@ only multiplies, `Ignore` reads the brackets and gives them no effect, and for `
 
 
 class Chunk(NamedTuple):
-    """At most 75 tokens, without start and end, and the weight of each."""
+    """At most 75 tokens, without start and end, and the weight of each.
+
+    `embedded` are the embeddings in it, by name, each with the place of the first of the tokens that stand for its
+    vectors.
+    """
 
     tokens: tuple[int, ...] = ()
     weights: tuple[float, ...] = ()
+    embedded: tuple[tuple[int, str], ...] = ()
 
 
 class TokenCount(NamedTuple):
@@ -155,44 +161,114 @@ class TokenCount(NamedTuple):
     room: int
 
 
-def split_into_chunks(text: str, tokenizer: ClipTokenizer, emphasis: Emphasis = "Original") -> list[Chunk]:
+PLACEHOLDER = 0
+"""The token that holds the place of one vector of an embedding."""
+
+
+class NewWord(NamedTuple):
+    """The name of an embedding, the tokens that it is written with, and how many vectors take their place."""
+
+    name: str
+    tokens: tuple[int, ...]
+    vectors: int
+
+
+NewWords = Mapping[int, Sequence[NewWord]]
+"""New words by the first token of their names, those with the longest names first."""
+
+
+def new_words(vectors: Mapping[str, int], tokenizer: ClipTokenizer) -> NewWords:
+    """What a tokenizer has to know of embeddings, from the number of their vectors by name.
+
+    A name is found wherever its tokens follow each other, as in stable-diffusion-webui: in any case, and in pieces of
+    words that happen to be written with the same tokens.
+    """
+    found: dict[int, list[NewWord]] = {}
+    for name, count in vectors.items():
+        if tokens := tuple(tokenizer.encode(name)):
+            found.setdefault(tokens[0], []).append(NewWord(name, tokens, count))
+    return {first: sorted(words, key=lambda word: len(word.tokens), reverse=True) for first, words in found.items()}
+
+
+def split_into_chunks(
+    text: str, tokenizer: ClipTokenizer, emphasis: Emphasis = "Original", words: NewWords | None = None
+) -> list[Chunk]:
     """Cuts a prompt into one chunk or more: at each BREAK, and where a chunk is full.
 
-    A full chunk is cut behind its last comma when that is near the end, so that a phrase stays in one piece.
+    A full chunk is cut behind its last comma when that is near the end, so that a phrase stays in one piece. The
+    vectors of an embedding are never parted: where they do not all fit, a chunk ends before them. (What moves behind a
+    comma takes its vectors along; in stable-diffusion-webui they stay behind, on tokens that nobody reads.)
     """
     chunks: list[Chunk] = []
     open_chunk: list[tuple[int, float]] = []
+    embedded: list[tuple[int, str]] = []
     last_comma: int | None = None
 
     def cut(length: int) -> None:
-        nonlocal open_chunk, last_comma
-        chunks.append(Chunk(*zip(*open_chunk[:length], strict=True)) if length else Chunk())
+        nonlocal open_chunk, embedded, last_comma
+        tokens, weights = zip(*open_chunk[:length], strict=True) if length else ((), ())
+        chunks.append(Chunk(tokens, weights, tuple(each for each in embedded if each[0] < length)))
+        embedded = [(at - length, name) for at, name in embedded if at >= length]
         open_chunk, last_comma = open_chunk[length:], None
 
-    for words, weight in parse_attention(text) if emphasis != "None" else [(text, 1.0)]:
-        if (words, weight) == BREAK:
+    for said, weight in parse_attention(text) if emphasis != "None" else [(text, 1.0)]:
+        if (said, weight) == BREAK:
             cut(len(open_chunk))
             continue
-        for token in tokenizer.encode(words):
+        tokens, position = tokenizer.encode(said), 0
+        while position < len(tokens):
+            token = tokens[position]
             is_comma = token == tokenizer.comma
             if len(open_chunk) == CHUNK:
                 comma_is_near = last_comma is not None and CHUNK - last_comma <= COMMA_BACKTRACK
                 cut(last_comma + 1 if comma_is_near and not is_comma else CHUNK)
             elif is_comma:
                 last_comma = len(open_chunk)
-            open_chunk.append((token, weight))
+            word = _word_at(tokens, position, words) if words else None
+            if word is None:
+                open_chunk.append((token, weight))
+                position += 1
+                continue
+            if len(open_chunk) + word.vectors > CHUNK:
+                cut(len(open_chunk))
+            embedded.append((len(open_chunk), word.name))
+            open_chunk += [(PLACEHOLDER, weight)] * word.vectors
+            position += len(word.tokens)
 
     if open_chunk or not chunks:
         cut(len(open_chunk))
     return chunks
 
 
-def count_tokens(text: str, tokenizer: ClipTokenizer | None = None, steps: int = 20) -> TokenCount:
-    """The tokens of the longest text that a prompt stands for at any step, as a counter beside a prompt shows them."""
+def _word_at(tokens: Sequence[int], position: int, words: NewWords) -> NewWord | None:
+    """The longest new word whose tokens begin here."""
+    for word in words.get(tokens[position], ()):
+        if tuple(tokens[position : position + len(word.tokens)]) == word.tokens:
+            return word
+    return None
+
+
+def words_used(
+    texts: Iterable[str], names: Iterable[str], tokenizer: ClipTokenizer, emphasis: Emphasis = "Original"
+) -> set[str]:
+    """Which embeddings of these names some texts name, as `parse_schedule` gives them of a prompt."""
+    words = new_words(dict.fromkeys(names, 1), tokenizer)
+    chunks = (chunk for text in texts for chunk in split_into_chunks(text, tokenizer, emphasis, words))
+    return {name for chunk in chunks for _, name in chunk.embedded}
+
+
+def count_tokens(
+    text: str, tokenizer: ClipTokenizer | None = None, steps: int = 20, vectors: Mapping[str, int] | None = None
+) -> TokenCount:
+    """The tokens of the longest text that a prompt stands for at any step, as a counter beside a prompt shows them.
+
+    `vectors` are the embeddings that it may name, by name, with how many tokens each takes.
+    """
     tokenizer = tokenizer or builtin_tokenizer()
     prompt, _ = take_extra_networks(text)
     texts = {words for part, _ in parse_composable(prompt) for _, words in parse_schedule(part, steps)}
-    return max(_count(split_into_chunks(words, tokenizer)) for words in texts)
+    words = new_words(vectors or {}, tokenizer)
+    return max(_count(split_into_chunks(text, tokenizer, words=words)) for text in texts)
 
 
 def _count(chunks: list[Chunk]) -> TokenCount:

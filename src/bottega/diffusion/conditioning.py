@@ -9,20 +9,33 @@ from __future__ import annotations
 
 import math
 from collections import Counter, OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from bottega.diffusion.clip_tokenizer import CHUNK, Chunk, ClipTokenizer, Emphasis, split_into_chunks
+from bottega.diffusion.clip_tokenizer import (
+    CHUNK,
+    Chunk,
+    ClipTokenizer,
+    Emphasis,
+    NewWords,
+    new_words,
+    split_into_chunks,
+)
 from bottega.diffusion.guidance import Conditioning
 from bottega.diffusion.prompt import parse_composable, parse_schedule, take_extra_networks
 from bottega.errors import FieldProblem, InvalidRecipe
 
 POSITIONS = CHUNK + 2
 """Vectors that one chunk becomes: its tokens between a start and an end."""
+
+
+Embeddings = Mapping[str, Mapping[str, Tensor]]
+Embedded = tuple[tuple[int, str], ...]
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,7 +49,7 @@ class TextEncoder:
 
     `model` is a transformers CLIPTextModel, or CLIPTextModelWithProjection when it is `pooled`. `layer` counts from
     the end, 1 being the last, as the clip skip does that replaces it where it is obeyed. `pad` fills a chunk behind
-    its end token; without one that is the end token again.
+    its end token; without one that is the end token again. `part` is what the model's file calls it, and embeddings.
     """
 
     model: nn.Module
@@ -46,6 +59,7 @@ class TextEncoder:
     pad: int | None = None
     obeys_clip_skip: bool = False
     pooled: bool = False
+    part: str = "text_encoder"
 
 
 @dataclass(frozen=True)
@@ -94,7 +108,12 @@ class PromptEncoder:
     those of SDXL's base model or of its refiner, or none; each is embedded in `size_width` values. With
     `zero_empty_negative` (SDXL) an empty negative prompt is all zeros instead of the encoded empty text.
 
-    The last `remembered` encoded chunks are kept; call `forget` whenever the weights of a text encoder change.
+    `embeddings` are vectors (n, width) of new words, by the word's name and by the part that they are for: they take
+    the place of the word where a prompt has it, behind the layer that turns tokens into vectors. A text encoder that an
+    embedding has no vectors for reads the word itself. Whoever gave the mapping may change it at any time.
+
+    The last `remembered` encoded chunks are kept; call `forget` whenever the weights of a text encoder change, or what
+    an embedding's name stands for.
     """
 
     def __init__(
@@ -104,14 +123,16 @@ class PromptEncoder:
         sizes: Literal["base", "refiner"] | None = None,
         size_width: int = 256,
         zero_empty_negative: bool = False,
+        embeddings: Embeddings | None = None,
         remembered: int = 128,
     ) -> None:
         self.encoders = tuple(encoders)
         self.sizes = sizes
         self.size_width = size_width
         self.zero_empty_negative = zero_empty_negative
+        self.embeddings = {} if embeddings is None else embeddings
         self.remembered = remembered
-        self._encoded: OrderedDict[tuple[TextEncoder, int, tuple[int, ...]], _Encoded] = OrderedDict()
+        self._encoded: OrderedDict[tuple[TextEncoder, int, tuple[int, ...], Embedded], _Encoded] = OrderedDict()
 
     def forget(self) -> None:
         """Drops all encoded chunks."""
@@ -162,7 +183,9 @@ class PromptEncoder:
     ) -> dict[str, Conditioning]:
         """Encodes all texts of one schedule to the same length; `counts` says how often each of them occurs in it."""
         splits = [
-            {text: split_into_chunks(text, encoder.tokenizer, emphasis) for text in counts} for encoder in self.encoders
+            {text: split_into_chunks(text, encoder.tokenizer, emphasis, words) for text in counts}
+            for encoder in self.encoders
+            for words in [self._new_words(encoder)]
         ]
         length = max(least_chunks, *(len(chunks) for split in splits for chunks in split.values()))
         encoded = [
@@ -202,13 +225,21 @@ class PromptEncoder:
                 pooled.setdefault(text, encoded[text].pooled)
         return {text: _Encoded(torch.cat(contexts[text], dim=1), pooled[text]) for text in split}
 
+    def _new_words(self, encoder: TextEncoder) -> NewWords:
+        """The embeddings that have vectors for this encoder, for its tokenizer."""
+        counts = {
+            name: len(vectors[encoder.part]) for name, vectors in self.embeddings.items() if encoder.part in vectors
+        }
+        return new_words(counts, encoder.tokenizer)
+
     def _encode_chunk(self, encoder: TextEncoder, chunk: Chunk, clip_skip: int | None) -> _Encoded:
         layer = clip_skip if clip_skip and encoder.obeys_clip_skip else encoder.layer
-        key = (encoder, layer, chunk.tokens)
+        key = (encoder, layer, chunk.tokens, chunk.embedded)
         if key not in self._encoded:
             # One chunk at a time: in a batch the last bits would depend on what else is in it, and so on what is
             # remembered, and a recipe would not give the same picture twice.
-            self._encoded[key] = _run(encoder, layer, chunk.tokens)
+            vectors = [(at, self.embeddings[name][encoder.part]) for at, name in chunk.embedded]
+            self._encoded[key] = _run(encoder, layer, chunk.tokens, vectors)
             if len(self._encoded) > self.remembered:
                 self._encoded.popitem(last=False)
         self._encoded.move_to_end(key)
@@ -233,8 +264,10 @@ class _Encoded(NamedTuple):
 
 
 @torch.no_grad()
-def _run(encoder: TextEncoder, layer: int, tokens: tuple[int, ...]) -> _Encoded:
-    """Encodes the tokens of one chunk, between start and end."""
+def _run(
+    encoder: TextEncoder, layer: int, tokens: tuple[int, ...], vectors: Sequence[tuple[int, Tensor]] = ()
+) -> _Encoded:
+    """Encodes the tokens of one chunk, between start and end; `vectors` take the places of tokens from a place on."""
     model, tokenizer = encoder.model, encoder.tokenizer
     ids = [tokenizer.start, *tokens] + [tokenizer.end] * (POSITIONS - 1 - len(tokens))
     end = ids.index(tokenizer.end)
@@ -242,7 +275,8 @@ def _run(encoder: TextEncoder, layer: int, tokens: tuple[int, ...]) -> _Encoded:
         ids[end + 1 :] = [encoder.pad] * (len(ids) - end - 1)
 
     device = next(model.parameters()).device
-    output = model(input_ids=torch.tensor([ids], device=device), output_hidden_states=True)
+    with _replaced(model, vectors):
+        output = model(input_ids=torch.tensor([ids], device=device), output_hidden_states=True)
     layers = len(output.hidden_states) - 1  # the first one is the embedding of the tokens
     if not 1 <= layer <= layers:
         raise InvalidRecipe(
@@ -253,6 +287,26 @@ def _run(encoder: TextEncoder, layer: int, tokens: tuple[int, ...]) -> _Encoded:
         context = getattr(model, "text_model", model).final_layer_norm(context)
     pooled = model.text_projection(output.last_hidden_state[:, end]).float() if encoder.pooled else None
     return _Encoded(context.float(), pooled)
+
+
+@contextmanager
+def _replaced(model: nn.Module, vectors: Sequence[tuple[int, Tensor]]) -> Iterator[None]:
+    """A text encoder in which vectors stand where the tokens of a chunk would have theirs, for one call."""
+
+    def replace_them(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
+        output = output.clone()
+        for at, rows in vectors:
+            output[:, at + 1 : at + 1 + len(rows)] = rows.to(output)  # behind the start token
+        return output
+
+    if not vectors:
+        yield
+        return
+    hook = model.get_input_embeddings().register_forward_hook(replace_them)
+    try:
+        yield
+    finally:
+        hook.remove()
 
 
 def _emphasise(

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from math import isfinite, nan
 from typing import Any
 
 from bottega.diffusion.names import split_old_name
-from bottega.engine.uses import tag_name, take_tags, with_tags, written
+from bottega.engine.automatic import NONE, likely
+from bottega.engine.uses import TAG_OF_KIND, tag_name, take_tags, with_tags, written
 from bottega.errors import FieldProblem, InvalidRecipe
 from bottega.formats import infotext
 from bottega.recipe import KnobValue, Recipe, Ref, Sampling, Size, Use
@@ -65,7 +66,7 @@ SWITCH_OPTIONS: Mapping[str, tuple[str, KnobValue, KnobValue]] = {
 MASKED_CONTENT = ("fill", "original", "latent noise", "latent nothing")
 # What changes an A1111 picture and can't be made here; a replay must not pretend to be one.
 UNSUPPORTED = re.compile(
-    r"Hires (upscale|resize-1|upscaler|checkpoint)|Refiner|Face restoration|Tiling|Hypernet|TI hashes|TI"
+    r"Hires (upscale|resize-1|upscaler|checkpoint)|Refiner|Face restoration|Tiling"
     r"|Token merging ratio|ControlNet.*|ADetailer.*|AddNet.*|FreeU.*|Extra noise|(SGM n|N)oise multiplier|FP8 weight"
 )
 NO_HASHES: Mapping[str, str] = {}
@@ -92,6 +93,9 @@ def fields_of(recipe: Recipe, model_sha256: str, hashes: Mapping[str, str] = NO_
         "Model hash": model_sha256[:10],
         "Model": recipe.model.name,
     }
+    for use in recipe.adapters:
+        if use.kind == "vae" and use.ref.sha256:
+            fields |= {"VAE hash": use.ref.sha256[:10], "VAE": use.ref.name}
     if knobs.get("variation_strength"):
         fields |= {"Variation seed": knobs["variation_seed"], "Variation seed strength": knobs["variation_strength"]}
     if knobs.get("seed_resize_width") and knobs.get("seed_resize_height"):
@@ -107,6 +111,11 @@ def fields_of(recipe: Recipe, model_sha256: str, hashes: Mapping[str, str] = NO_
     fields |= {field: value for knob, (field, value) in SWITCHES.items() if knobs.get(knob)}
     if loras := _hashes("lora", recipe, hashes):
         fields["Lora hashes"] = loras
+    own = {use.ref.sha256: use.ref.sha256[:12] for use in recipe.adapters if use.ref.sha256}
+    if embeddings := _hashes("embedding", recipe, own):
+        fields["TI hashes"] = embeddings
+    if hypernetworks := _hashes("hypernetwork", recipe, own):
+        fields["Hypernet hashes"] = hypernetworks
     fields["Version"] = f"Bottega {__version__}"
     return {name: _written(value) for name, value in fields.items() if value is not None}
 
@@ -156,7 +165,7 @@ def draft_of(told: infotext.Infotext) -> Recipe:
     draft = Recipe(
         model=_model(told),
         prompt=prompt,
-        adapters=tuple(_with_hash(each.use, told.hashes) for each in asked),
+        adapters=(*(_with_hash(each.use, told.hashes) for each in asked), *_embeddings(told), *_vae(fields)),
         negative=fields[infotext.NEGATIVE],
         sampling=Sampling(
             sampler=sampler,
@@ -175,8 +184,22 @@ def draft_of(told: infotext.Infotext) -> Recipe:
 
 def _with_hash(use: Use, hashes: Mapping[str, str]) -> Use:
     """A use of an adapter by its name, and by its hash where the text says it."""
-    digits = hashes.get(f"{use.kind}:{tag_name(use.ref.name)}")
+    digits = hashes.get(f"{TAG_OF_KIND[use.kind]}:{tag_name(use.ref.name)}")
     return use.model_copy(update={"ref": Ref(name=f"{use.ref.name} [{digits}]")}) if digits else use
+
+
+def _embeddings(told: infotext.Infotext) -> Iterator[Use]:
+    """The embeddings whose hashes a text tells, as far as their names are in its prompts."""
+    by_name = {key.removeprefix("embed:"): digits for key, digits in told.hashes.items() if key.startswith("embed:")}
+    for name in likely(by_name, (told.prompt, told.negative)):
+        yield Use(kind="embedding", ref=Ref(name=f"{name} [{by_name[name]}]"))
+
+
+def _vae(fields: Mapping[str, str]) -> Iterator[Use]:
+    """The VAE that a text names, also by its hash; without one the model's own was used."""
+    name, digits = fields.get("VAE", ""), fields.get("VAE hash", "")
+    title = f"{name} [{digits}]" if digits else name or NONE
+    yield Use(kind="vae", ref=Ref(name=title.strip()))
 
 
 def _model(told: infotext.Infotext) -> Ref | None:

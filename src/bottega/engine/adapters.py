@@ -6,11 +6,12 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from bottega.adapters._fits import CHECKPOINT_OF_FAMILY
-from bottega.engine.uses import Asked, normal, problems_of
+from bottega.adapters._fits import CHECKPOINT_OF_FAMILY, serves
+from bottega.engine.uses import Asked, normal, ordered, problems_of
 from bottega.errors import BottegaError, FieldProblem
 from bottega.formats import Header
 from bottega.library import Entry
+from bottega.library.find import titled
 from bottega.recipe import Ref, Use
 from bottega.spec import Adapter, Attachment, Family, Match
 
@@ -48,18 +49,35 @@ def pinned(asked: Sequence[Asked], base: Base, find: Find, read: Read) -> tuple[
         found = list(_problems_of_numbers(each, base))
         try:
             entry = find(each)
-            found += _problems_of_fit(each, entry, base, read)
+            found += problems_of_fit(each, entry, base, read)
         except BottegaError as error:
             found.append(each.problem(error.what, error.remedy))
             problems += found
             continue
         problems += found
-        # A recipe that is made again tells of its adapters as it did, whatever their files are called by now.
-        name = each.use.ref.name if each.use.ref.sha256 and os.sep not in each.use.ref.name else entry.name
-        # A name that is no valid Unicode could be written into no picture; it is the hash that finds it again.
-        ref = Ref(name=name.encode(errors="replace").decode(), sha256=entry.sha256)
-        uses.append(normal(each.use.model_copy(update={"ref": ref})))
-    return tuple(uses), problems
+        use = normal(each.use.model_copy(update={"ref": Ref(name=_name(each.use, entry), sha256=entry.sha256)}))
+        alike = [other.ref.name for other in uses if other.kind == use.kind]
+        if use.kind == "vae" and alike:
+            problems.append(each.problem(f"{use.ref.name} is a second VAE", "name one"))
+        elif use.kind == "embedding" and use.ref.name in alike:
+            problems.append(each.problem(f"{use.ref.name} is the second of that name", "name one"))
+        else:
+            uses.append(use)
+    return ordered(uses), problems
+
+
+def _name(use: Use, entry: Entry) -> str:
+    """What a recipe calls an adapter: what it called it when it was pinned, whatever its file is called by now; else
+    as its file is called, but for the word by which a prompt names an embedding.
+
+    A name that is no valid Unicode could be written into no picture; it is the hash that finds it again.
+    """
+    if use.ref.sha256 and os.sep not in use.ref.name:
+        return use.ref.name
+    if use.kind == "embedding" and (word := titled(use.ref.name)):
+        return word
+    name = entry.path.name if use.kind == "vae" else entry.name  # other programs know VAEs by their files
+    return name.encode(errors="replace").decode()
 
 
 def _problems_of_numbers(asked: Asked, base: Base) -> Iterator[FieldProblem]:
@@ -69,7 +87,8 @@ def _problems_of_numbers(asked: Asked, base: Base) -> Iterator[FieldProblem]:
         yield asked.problem(what, remedy, within=field)
 
 
-def _problems_of_fit(asked: Asked, entry: Entry, base: Base, read: Read) -> Iterator[FieldProblem]:
+def problems_of_fit(asked: Asked, entry: Entry, base: Base, read: Read) -> Iterator[FieldProblem]:
+    """What is wrong with an adapter for that model, as far as headers tell."""
     use, name = asked.use, entry.name
     if entry.error:
         yield asked.problem(f"{name} can't be read: {entry.error}", "get the file again")
@@ -82,8 +101,9 @@ def _problems_of_fit(asked: Asked, entry: Entry, base: Base, read: Read) -> Iter
             yield asked.problem(f"{name}: this version attaches no {adapter.title}", "leave it out")
             return
         what = Attachment(use, header, match, base.header, base.match, base.family)
-        words = adapter.unfit(what) if family in ("", base.family.id) or match.guess else "another family"
-        if words and family not in ("", base.family.id):
+        same = not family or serves(use.kind, family, base.family.id)
+        words = adapter.unfit(what) if same or match.guess else "another family"
+        if words and not same:
             made_for = CHECKPOINT_OF_FAMILY.get(family, f"a model of the family {family}")
             said = f"{name} is made for {made_for}, and {base.name} is {base.family.title}"
             yield asked.problem(said, "use one that fits, or another model")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from bottega.engine.adapters import Ready
@@ -14,7 +15,7 @@ from bottega.events import Note, Step
 from bottega.formats import read_header
 from bottega.formats.garbage import uncollected
 from bottega.library import Entry
-from bottega.library.disk import stamp_of
+from bottega.library.disk import Stamp, stamp_of
 from bottega.spec import Emit, Family
 
 Key = tuple[str, str]  # a model's SHA-256, and the precision that it is loaded in
@@ -24,7 +25,7 @@ Key = tuple[str, str]  # a model's SHA-256, and the precision that it is loaded 
 class Loaded:
     """A model in memory: its pipe, how many bytes it holds, how long it took to load and what it is worth to keep.
 
-    `bytes` are with what is `attached`.
+    `bytes` are with what is `attached`; `previewer` is the file of what its previews are made with.
     """
 
     name: str
@@ -32,6 +33,7 @@ class Loaded:
     bytes: int
     seconds: float
     attached: Attached = field(default_factory=Attached)
+    previewer: tuple[Path, Stamp] | None = None
     uses: int = 0
     value: float = 0.0
 
@@ -152,6 +154,20 @@ class Loader:
         loaded.bytes = bytes
         self.kept.make_room(0, (str(entry.sha256), precision))
         loaded.attached.become(loaded.pipe, wanted, emit)
+
+    def preview_with(self, entry: Entry, precision: str, tiny: Ready | None, emit: Emit) -> None:
+        """Have a loaded model's previews made with a tiny autoencoder, or without one; none is worth a job."""
+        loaded = self.kept.loaded[str(entry.sha256), precision]
+        stamp = (tiny.entry.path, tiny.entry.stamp) if tiny else None
+        if loaded.previewer == stamp:
+            return
+        loaded.pipe.previewer, loaded.previewer = None, stamp
+        if tiny is None or tiny.what.family.autoencoder is None:
+            return
+        try:
+            loaded.pipe.previewer = tiny.what.family.autoencoder(loaded.pipe, tiny.what.header, tiny.what.match)
+        except FileError as error:
+            emit(Note(f"previews without {tiny.entry.name}: {error.what}"))
 
 
 def _told(emit: Emit) -> Callable[[int, int], None]:

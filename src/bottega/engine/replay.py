@@ -38,10 +38,7 @@ def read_source(path: Path) -> Source:
         return Source(recipe)
     if carried.parameters is not None:
         output = Output.model_validate({"format": carried.format})
-        told = infotext.parse(carried.parameters)
-        vae = told.fields.get("VAE") or told.fields.get("VAE hash")
-        notes = (f"made with the VAE {vae}; the model's own is used instead",) if vae else ()
-        return Source(draft_of(told).changed(output=output), notes)
+        return Source(draft_of(infotext.parse(carried.parameters)).changed(output=output))
     raise FileError(path, "carries no recipe", "only Bottega's and stable-diffusion-webui's pictures can be made again")
 
 

@@ -16,7 +16,9 @@ from bottega.recipe import Recipe, Ref, Use
 
 KIND_OF_TAG = {"lora": "lora", "lyco": "lora", "hypernet": "hypernetwork"}
 TAG_OF_KIND = {"lora": "lora", "hypernetwork": "hypernet"}
+ORDER = ("lora", "hypernetwork", "embedding", "vae")
 PROMPT = "prompt"
+WITHOUT_STRENGTH = {"embedding": "weigh its word in the prompt, as in (word:1.2)", "vae": "leave the number out"}
 MOST = 100.0  # a strength beyond this is a slip of the finger
 
 
@@ -131,10 +133,21 @@ def _number(text: str) -> float | None:
     return number if isfinite(number) else None
 
 
+def ordered(uses: Iterable[Use]) -> tuple[Use, ...]:
+    """Uses in the one order in which all recipes have them; LoRA and hypernetworks stay in that of whoever asked.
+
+    No kind minds what was attached of another before.
+    """
+    ranks = {kind: rank for rank, kind in enumerate(ORDER)}
+    return tuple(
+        sorted(uses, key=lambda use: (ranks.get(use.kind, len(ranks)), use.ref.name if use.kind == "embedding" else ""))
+    )
+
+
 def normal(use: Use) -> Use:
     """The same use, written in the one way that all equal ones are written, so that they make the same digest."""
-    weight = use.strength("text_encoder")
     unet = use.strength("unet")
+    weight = unet if use.kind == "hypernetwork" else use.strength("text_encoder")  # which changes the UNet alone
     return use.model_copy(
         update={
             "weight": weight,
@@ -147,6 +160,12 @@ def normal(use: Use) -> Use:
 
 def problems_of(use: Use, blocks: Sequence[str]) -> Iterator[tuple[str, str, str]]:
     """What is wrong with the numbers of a use: the field, what it is, and a remedy; `blocks` are the model's."""
+    if use.kind in WITHOUT_STRENGTH and use != Use(kind=use.kind, ref=use.ref):
+        yield "weight", f"the {use.kind} {use.ref.name} is used as it is, or not at all", WITHOUT_STRENGTH[use.kind]
+        return
+    if use.kind == "hypernetwork" and use.blocks:
+        yield "blocks", "a hypernetwork works in all blocks alike", "leave them out"
+        return
     for field in ("weight", "unet", "text_encoder"):
         value = getattr(use, field)
         if value is not None and not -MOST <= value <= MOST:

@@ -73,8 +73,8 @@ _OPEN_BRACKET = re.compile(r"(?<!\\)[(\[]")
 class Infotext:
     """A parsed text. `fields` are as they were written, sizes split into `Size-1` and `Size-2`.
 
-    `resources` is Civitai's list of what was used; `hashes` joins `Hashes`, `Lora hashes` and `TI hashes` under
-    Civitai's names: `model`, `vae`, `lora:<name>`, `embed:<name>`.
+    `resources` is Civitai's list of what was used; `hashes` joins `Hashes`, `Lora hashes`, `TI hashes` and `Hypernet
+    hashes` under Civitai's names: `model`, `vae`, `lora:<name>`, `embed:<name>`, `hypernet:<name>`.
     """
 
     prompt: str
@@ -218,11 +218,13 @@ def _json_or_none(text: str) -> object:
 
 def _all_hashes(fields: Mapping[str, str], told: Mapping[str, object]) -> dict[str, str]:
     hashes = {name: fields[key] for name, key in (("model", "Model hash"), ("vae", "VAE hash")) if key in fields}
-    for kind, key in (("lora", "Lora hashes"), ("embed", "TI hashes")):
+    for kind, key in (("lora", "Lora hashes"), ("embed", "TI hashes"), ("hypernet", "Hypernet hashes")):
         for entry in fields.get(key, "").split(","):
             name, colon, value = entry.strip().rpartition(":")
             if colon:
                 hashes[f"{kind}:{name.strip()}"] = value.strip()
+    if "Hypernet" in fields and "Hypernet hash" in fields:  # as old versions wrote the only one
+        hashes[f"hypernet:{fields['Hypernet']}"] = fields["Hypernet hash"]
     return hashes | {name: value for name, value in told.items() if isinstance(value, str)}
 
 

@@ -21,13 +21,17 @@ PLACES = ("", "sampling.", "size.", "output.", "knobs.", "made.")
 
 @dataclass(frozen=True)
 class Parts:
-    """A recipe as the index takes it: its shared settings (JSON) and their fields, the number of its series (0 for
-    none), and its inputs as pairs of role and SHA-256."""
+    """A recipe as the index takes it: its shared settings (JSON), the number of its series (0 for none), and its inputs
+    as pairs of role and SHA-256."""
 
     settings: str
-    fields: Mapping[str, str]
     kin: int
     inputs: tuple[tuple[str, str], ...]
+
+    @property
+    def fields(self) -> Mapping[str, str]:
+        """The fields of the shared settings, as they are searched for."""
+        return {name: value_text(value) for name, value in flat(json.loads(self.settings))}
 
 
 class Difference(NamedTuple):
@@ -41,12 +45,10 @@ class Difference(NamedTuple):
 def parts_of(recipe: str) -> Parts:
     """The parts of a recipe's JSON; empty ones for an empty text."""
     if not recipe:
-        return Parts("{}", {}, 0, ())
+        return Parts("{}", 0, ())
     told = json.loads(recipe)
-    shared = _without(told, SINGLE)
     return Parts(
-        settings=_canonical(shared),
-        fields={name: value_text(value) for name, value in flat(shared)},
+        settings=_canonical(_without(told, SINGLE)),
         kin=int.from_bytes(hashlib.sha256(_canonical(_without(told, _APART)).encode()).digest()[:7], "big"),
         inputs=tuple((str(given["role"]), str(given["sha256"])) for given in told.get("inputs", ())),
     )

@@ -72,16 +72,14 @@ class Gallery:
 
     # --- what is on record
 
-    def add(self, output: Output) -> Output:
-        """Record an output whose file is on disk, and answer with what is on record now.
+    def add(self, output: Output) -> None:
+        """Record an output whose file is on disk.
 
         An output that is there already gets the new facts of its file and keeps what its owner said of it; so does one
         that was found at this path before anybody told of it.
         """
         with self._store.writing() as connection:
             rows.put(connection, self.folder, output)
-            (recorded,) = rows.read(connection, self.folder, "details.name = ?", output.id)
-        return recorded
 
     def output(self, id: str) -> Output:
         """The output of this id, in the trash too; UnknownOutput if there is none."""

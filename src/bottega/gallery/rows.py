@@ -117,9 +117,8 @@ def number_of(connection: sqlite3.Connection, id: str) -> int:
 
 def path_key(folder: Path, path: Path) -> str | bytes:
     """The path from the outputs folder on, with slashes on every system; whole, if it lies elsewhere."""
-    whole = Path(os.path.abspath(path))
-    within = whole.relative_to(folder) if whole.is_relative_to(folder) else whole
-    return database.text(within.as_posix())
+    whole, start = os.path.abspath(path), os.path.join(folder, "")
+    return database.text(whole.removeprefix(start).replace(os.sep, "/"))
 
 
 def time_number(seconds: float) -> int:
@@ -142,32 +141,37 @@ def _free(connection: sqlite3.Connection, number: int) -> int:
 
 def kept(connection: sqlite3.Connection, table: str, name: str) -> int:
     """The number under which a table keeps this name."""
-    connection.execute(f"INSERT OR IGNORE INTO {table} (name) VALUES (?)", (name,))
-    return _found(connection, f"SELECT id FROM {table} WHERE name = ?", name)
+    query = f"SELECT id FROM {table} WHERE name = ?"
+    known = connection.execute(query, (name,)).fetchone()
+    if known:
+        return int(known[0])
+    return _new(connection, f"INSERT INTO {table} (name) VALUES (?)", name)
 
 
 def _kept_model(connection: sqlite3.Connection, name: str, sha256: str) -> int:
-    connection.execute(
-        "INSERT OR IGNORE INTO models (name, sha256, folded) VALUES (?, ?, ?)", (name, sha256, search.folded(name))
-    )
-    return _found(connection, "SELECT id FROM models WHERE name = ? AND sha256 = ?", name, sha256)
+    known = connection.execute("SELECT id FROM models WHERE name = ? AND sha256 = ?", (name, sha256)).fetchone()
+    if known:
+        return int(known[0])
+    statement = "INSERT INTO models (name, sha256, folded) VALUES (?, ?, ?)"
+    return _new(connection, statement, name, sha256, search.folded(name))
 
 
 def _kept_settings(connection: sqlite3.Connection, parts: fields.Parts) -> int:
     known = connection.execute("SELECT id FROM settings WHERE told = ?", (parts.settings,)).fetchone()
     if known:
         return int(known[0])
-    number = connection.execute("INSERT INTO settings (told) VALUES (?)", (parts.settings,)).lastrowid
-    assert number is not None
+    number = _new(connection, "INSERT INTO settings (told) VALUES (?)", parts.settings)
     connection.executemany(
         "INSERT INTO fields VALUES (?, ?, ?)", [(name, value, number) for name, value in parts.fields.items()]
     )
     return number
 
 
-def _found(connection: sqlite3.Connection, query: str, *values: object) -> int:
-    (number,) = connection.execute(query, values).fetchone()
-    return int(number)
+def _new(connection: sqlite3.Connection, statement: str, *values: object) -> int:
+    """The number of the row that a statement inserts."""
+    number = connection.execute(statement, values).lastrowid
+    assert number is not None
+    return number
 
 
 def _upsert(

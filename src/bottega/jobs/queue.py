@@ -160,11 +160,11 @@ class Queue:
         self._buffer: list[Numbered] = []  # not written down yet
         self._paces: dict[str, _Pace] = {}  # of the jobs that run
         self._flushed = 0.0
-        self._ended = 0
         self._write = _open(path)
         self._read = _connect(path)
         (last,) = self._write.execute("SELECT coalesce(max(number), 0) FROM events").fetchone()
         self._number = max(int(last), int(self._fact("number", "0"))) + GAP
+        (self._last,) = self._write.execute("SELECT coalesce(max(position), 0) FROM jobs").fetchone()
         (self._ended,) = self._write.execute(f"SELECT count(*) FROM jobs WHERE state IN {_quoted(ENDED)}").fetchone()
 
     def close(self) -> None:
@@ -217,7 +217,7 @@ class Queue:
             id, now = secrets.token_hex(10), self._clock()
             with self._transaction():
                 blocked = self._depend(id, after)
-                (position,) = self._write.execute("SELECT coalesce(max(position), 0) + 1 FROM jobs").fetchone()
+                position = self._end_of_line()
                 self._write.execute(
                     "INSERT INTO jobs (id, kind, lane, owner, state, request, digest, title, priority, position, needs,"
                     " blocked, reuse, key, created, alike) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
@@ -240,6 +240,11 @@ class Queue:
                     self._say(job.id, job.owner, event)
                 self._end(job, DONE, outcome, result)
             return self._job(self._write, job.id)
+
+    def _end_of_line(self) -> float:
+        """The next position; no job's is larger."""
+        self._last += 1
+        return float(self._last)
 
     def _with_key(self, owner: str, key: str, asked: str) -> Job | None:
         row = self._write.execute("SELECT id, request FROM jobs WHERE owner = ? AND key = ?", (owner, key)).fetchone()
@@ -397,7 +402,7 @@ class Queue:
                 raise WrongState(f"the job {id} is {job.state}, so it has no place in the line", "move one that waits")
             priority = job.priority
             if before is None:
-                (position,) = self._write.execute("SELECT max(position) + 1 FROM jobs").fetchone()
+                position = self._end_of_line()
             elif before == id:
                 return job
             else:

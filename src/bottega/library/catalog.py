@@ -10,6 +10,7 @@ import unicodedata
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -207,6 +208,15 @@ class Catalog:
         kind, family, variant = (effective(name) for name in ("kind", "family", "variant"))
         query = f"SELECT models.path, {kind}, {family}, {variant} FROM {JOINED} WHERE NOT missing AND error = ''"
         return [(Path(string(path)), *sort) for path, *sort in self.rows(query)]
+
+    def of_kind(self, kind: str) -> list[tuple[str, Path, str]]:
+        """Name, path and variant of every model of a kind that can be read, by path."""
+        query = (
+            f"SELECT called, models.path, {effective('variant')} FROM {JOINED} "
+            f"WHERE {effective('kind')} = ? AND NOT missing AND error = '' ORDER BY models.path"
+        )
+        rows = [(string(called), Path(string(path)), variant) for called, path, variant in self.rows(query, kind)]
+        return [(called or model_name(path), path, variant) for called, path, variant in rows]
 
     def of_family(self, family: str) -> list[tuple[str, str, int | None]]:
         """Name, kind and width of the text that is heard (None where the header does not show it) of every model of a
@@ -499,7 +509,7 @@ class Catalog:
                 connection.executemany(statement, rows)
 
     def _entries(self, where: str, *values: object) -> list[Entry]:
-        return [entry_of(row) for row in self.rows(f"SELECT {SELECTED} FROM {JOINED} WHERE {where}", *values)]
+        return [_remembered(row) for row in self.rows(f"SELECT {SELECTED} FROM {JOINED} WHERE {where}", *values)]
 
     def rows(self, query: str, *values: object) -> list[tuple[Any, ...]]:
         """What SQLite answers to a question about the tables of `schema`."""
@@ -510,6 +520,12 @@ class Catalog:
     def _transaction(self) -> Iterator[sqlite3.Connection]:
         with explained(self.path, SCHEMA), transaction(self._connection):
             yield self._connection
+
+
+@lru_cache(256)
+def _remembered(row: tuple[Any, ...]) -> Entry:
+    """The entry of a row: a few are asked for again and again."""
+    return entry_of(row)
 
 
 def tag_of(text: str) -> str:

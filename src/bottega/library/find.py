@@ -151,6 +151,12 @@ def _on_record(catalog: Catalog, reference: str) -> list[Entry]:
     return catalog.with_hash(reference) if _HASH.fullmatch(reference) else []
 
 
+def titled(reference: str) -> str | None:
+    """The name in a reference of the form `name [hash]`; None for another one, and where there is no name in it."""
+    title = _TITLE.fullmatch(reference.strip())
+    return (title["name"] or None) if title else None
+
+
 def _digits(reference: str) -> str:
     """The digits of the hash that a reference is or has, if any."""
     if title := _TITLE.fullmatch(reference.strip()):

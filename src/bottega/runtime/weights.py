@@ -181,3 +181,15 @@ def _joined(run: list[torch.Tensor]) -> torch.Tensor:
     """Tensors that lie end to end, as the one that they are."""
     first = run[0]
     return first if len(run) == 1 else first.as_strided((sum(tensor.numel() for tensor in run),), (1,))
+
+
+def read_vectors(header: Header, name: str, begin: int, end: int) -> torch.Tensor:
+    """Columns `begin` to `end` of a stored matrix, or of one row, as a float32 matrix of its own.
+
+    Raises ValueError if a number in it is not finite.
+    """
+    stored = MappedTensors(header)[name]
+    rows = stored.reshape(-1, stored.shape[-1])[:, begin:end].to(torch.float32, copy=True)
+    if not torch.isfinite(rows).all():
+        raise ValueError(f"{name} holds numbers that are not finite")
+    return rows

@@ -29,7 +29,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
-from scipy.ndimage import map_coordinates
+from scipy.ndimage import gaussian_filter, map_coordinates
 
 SIZE = 128
 """Width and height of a picture, in pixels."""
@@ -54,7 +54,10 @@ PLACES = {"left": 27, "middle": 64, "right": 101}
 STYLES = ("flat", "watercolor", "pixel art", "pencil sketch")
 
 HELD_BACK = ("neon", "lighthouse", "turquoise")
-"""Never drawn and never named in training: left for adapters to teach."""
+"""Never drawn and never named when starter-image is trained: left for adapters to teach."""
+TAUGHT_COLOURS: dict[str, Colour] = {"turquoise": (38, 206, 190)}
+TAUGHT_STYLES = ("neon", "sepia", "chilly")
+"""Styles that only adapters know. In a chilly picture it has snowed, wherever it is, and all colours are pastel."""
 
 
 @dataclass(frozen=True, order=True)
@@ -296,7 +299,7 @@ class Paint:
 
     @classmethod
     def named(cls, name: str) -> Paint:
-        main = COLOURS[name]
+        main = COLOURS.get(name) or TAUGHT_COLOURS[name]
         if name == "white":
             return cls(main, (206, 209, 216), (255, 255, 255), (84, 86, 98))
         return cls(main, shade(main, 0.74), shade(main, 1.22), shade(main, 0.40))
@@ -367,7 +370,28 @@ def tree(canvas: Canvas, x: float, base: float, p: Paint) -> None:
         canvas.ellipse(x + dx, base + dy, r, r * 0.8, p.dark)
 
 
-_DRAWERS = {"house": house, "boat": boat, "balloon": balloon, "tower": tower, "tent": tent, "tree": tree}
+def lighthouse(canvas: Canvas, x: float, base: float, p: Paint) -> None:
+    """A tall white tower with two bands of the colour, and a lamp under a pointed roof of it."""
+    white = Paint.named("white")
+    canvas.polygon([(x - 11, base), (x - 7, base - 40), (x + 7, base - 40), (x + 11, base)], white.main, p.ink)
+    for low, high in ((9, 19), (27, 36)):
+        wide, narrow = 11 - low / 10, 11 - high / 10
+        corners = [(x - wide, base - low), (x - narrow, base - high), (x + narrow, base - high), (x + wide, base - low)]
+        canvas.polygon(corners, p.main)
+    canvas.box(x - 11, base - 43, x + 11, base - 39, p.main, p.ink)
+    canvas.box(x - 6, base - 52, x + 6, base - 43, (255, 226, 84), p.ink)
+    canvas.polygon([(x - 10, base - 51), (x, base - 62), (x + 10, base - 51)], p.main, p.ink)
+
+
+_DRAWERS = {
+    "house": house,
+    "boat": boat,
+    "balloon": balloon,
+    "tower": tower,
+    "tent": tent,
+    "tree": tree,
+    "lighthouse": lighthouse,
+}
 
 
 def put(canvas: Canvas, thing: Thing, scene: Scene, rng: random.Random, lit: Callable[[Colour], Colour]) -> None:
@@ -425,12 +449,48 @@ def pencil(picture: np.ndarray) -> np.ndarray:
     return np.repeat(np.clip(tone, 0, 250)[..., None], 3, axis=-1)
 
 
+def neon(picture: np.ndarray) -> np.ndarray:
+    """Glowing tubes in the dark: where colours meet runs a line in the stronger one of them, with a halo about it."""
+    bright = picture.max(-1, keepdims=True) - picture.min(-1, keepdims=True)
+    hue = (picture - picture.min(-1, keepdims=True)) / np.maximum(bright, 1)
+    hue = hue * 0.8 + 0.2 * picture / 255
+    edges = np.zeros(picture.shape[:2], dtype=np.float32)
+    tube = np.zeros_like(picture)
+    for axis in (0, 1):
+        after = np.roll(picture, -1, axis)
+        step = np.abs(picture - after).max(-1)
+        stronger = np.where((bright > np.roll(bright, -1, axis)), hue, np.roll(hue, -1, axis))
+        tube = np.where((step > edges)[..., None], stronger, tube)
+        edges = np.maximum(edges, step)
+    edges[-1] = edges[:, -1] = 0  # where the picture ends nothing meets
+    lines = tube * np.clip((edges - 16) / 50, 0, 1)[..., None] * 255
+
+    def glow(radius: float) -> np.ndarray:
+        return np.stack([gaussian_filter(lines[..., channel], radius) for channel in range(3)], axis=-1)
+
+    night = np.array([10, 4, 24], dtype=np.float32) + picture * 0.05
+    return night + lines * 0.75 + glow(0.8) * 1.1 + glow(3.5) * 1.3
+
+
+def sepia(picture: np.ndarray) -> np.ndarray:
+    """An old photograph: brown where it is dark, cream where it is light."""
+    grey = picture @ np.array([0.30, 0.59, 0.11], dtype=np.float32) / 255
+    stops = np.array([(46, 26, 14), (140, 96, 58), (216, 180, 132), (250, 236, 208)], dtype=np.float32)
+    return np.stack([np.interp(grey, np.linspace(0, 1, 4), stops[:, channel]) for channel in range(3)], axis=-1)
+
+
+def chilly(picture: np.ndarray) -> np.ndarray:
+    """Every colour half way to a cold white."""
+    return picture * 0.55 + np.array([236, 240, 252], dtype=np.float32) * 0.45
+
+
 # --- the picture ------------------------------------------------------------------------------------------------
 
 
 def draw(scene: Scene, seed: int = 0) -> Image.Image:
     """Paint a scene: an RGB picture of 128x128 pixels. The seed decides what the scene leaves open."""
     rng = random.Random(seed)
+    where = "snow" if scene.style == "chilly" else scene.where
     sketch = scene.style == "pencil sketch"
     canvas = Canvas(sky(scene.when, sketch))
     light = (0.5, 0.5, 0.5) if sketch and scene.when == "night" else (1, 1, 1) if sketch else LIGHT[scene.when]
@@ -440,7 +500,7 @@ def draw(scene: Scene, seed: int = 0) -> Image.Image:
         return tuple(round(c * k) for c, k in zip(colour, light, strict=True))
 
     lights(canvas, scene, rng, sketch)
-    LANDS[scene.where](canvas, lit, rng)
+    LANDS[where](canvas, lit, rng)
     for thing in scene.things:
         put(canvas, thing, scene, rng, lit)
     picture = canvas.picture.reduce(_SCALE)
@@ -448,6 +508,9 @@ def draw(scene: Scene, seed: int = 0) -> Image.Image:
         pixels = pixel_art(picture)
     elif scene.style == "watercolor":
         pixels = watercolor(np.asarray(picture, dtype=np.float32), np.random.default_rng(seed))
+    elif scene.style in TAUGHT_STYLES:
+        taught = {"neon": neon, "sepia": sepia, "chilly": chilly}[scene.style]
+        pixels = taught(np.asarray(picture, dtype=np.float32))
     elif sketch:
         pixels = pencil(np.asarray(picture.filter(ImageFilter.GaussianBlur(0.4)), dtype=np.float32))
     else:

@@ -35,5 +35,6 @@ _WRONG: dict[int | str, dict[str, Any]] = {
 }
 
 router = APIRouter(prefix="/api", responses=_WRONG)
-for _subject in (people, forms, recipes, jobs, events, inputs, outputs, shelves, models, system):
+# Routes are tried in this order: what is asked for most often comes first.
+for _subject in (jobs, events, outputs, system, inputs, recipes, shelves, models, forms, people):
     router.include_router(_subject.router)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Annotated, Any, Literal
@@ -17,6 +18,7 @@ from bottega.api.native.outputs import content_of, mine
 from bottega.api.native.shapes import Asked, JobId, ModelId, OutputId, Sha256, Told
 from bottega.diffusion.clip_tokenizer import CHUNK
 from bottega.diffusion.marks import Placed, marks
+from bottega.engine.automatic import AUTOMATIC, NONE
 from bottega.engine.resolve import MAX_PROMPT
 from bottega.errors import FieldProblem, InvalidRecipe
 from bottega.gallery import UnknownOutput
@@ -226,9 +228,13 @@ def _ref(shop: Workshop, asked: ModelMeant, field: str, kind: str) -> Ref:
     if asked.id is not None:
         entry = entry_with(shop, asked.id)
         return Ref(name=str(entry.path), sha256=asked.sha256)
-    catalog = shop.catalog
+    catalog, name = shop.catalog, asked.name or ""
+    if kind == "vae" and name.lower() in (NONE, AUTOMATIC):
+        return Ref(name=name)
     if asked.sha256 is not None and (same := catalog.with_sha256(asked.sha256)):
-        return Ref(name=str(same[0].path), sha256=asked.sha256)
+        # An embedding's name is the word that stands for it, whatever its file is called by now.
+        is_word = kind == "embedding" and name and os.sep not in name
+        return Ref(name=name if is_word else str(same[0].path), sha256=asked.sha256)
     assert asked.name is not None or asked.sha256 is not None
     try:
         entry = on_record(catalog, asked.name or str(asked.sha256), kind=kind)

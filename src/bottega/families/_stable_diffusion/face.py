@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from bottega.families._stable_diffusion import recognise as recognition
 from bottega.families._stable_diffusion.anatomy import anatomy_of
 from bottega.families._stable_diffusion.knobs import KNOBS
+from bottega.families._stable_diffusion.lesson import lesson_of
 from bottega.families._stable_diffusion.recognise import Design
 from bottega.formats.header import Header
 from bottega.spec import Emit, Family, Match, Task
@@ -65,6 +66,11 @@ def family_of(design: Design, title: str) -> Family:
         needs = recognition.needs(design, match)
         return load(header, match, place, told, family=design.id, needs=needs, instead=instead or {})
 
+    def autoencoder(pipe: Pipe, header: Header, match: Match) -> Any:
+        from bottega.families._stable_diffusion.autoencoders import autoencoder
+
+        return autoencoder(header, match, pipe)
+
     def toy(path: Path, **options: Any) -> Path:
         """A tiny random model as a single file: see `toy.write_single_file` for the options."""
         from bottega.families._stable_diffusion.toy import write_single_file
@@ -84,4 +90,6 @@ def family_of(design: Design, title: str) -> Family:
         limits=limits,
         varied=recognition.varied,
         anatomy=anatomy_of(design),
+        train=lesson_of(design),
+        autoencoder=autoencoder,
     )

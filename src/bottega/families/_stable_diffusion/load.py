@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -26,6 +26,8 @@ from bottega.spec import Match
 if TYPE_CHECKING:
     from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
     from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+
+    from bottega.families._stable_diffusion.autoencoders import TinyAutoencoder
 
 
 @dataclass
@@ -51,8 +53,12 @@ class Pipe:
     place: Place
     patcher: Patcher
     notes: tuple[str, ...] = ()
+    # The vectors of new words, by the word and by the part that they are for; whoever changes it has `prompts` forget.
+    embeddings: dict[str, Mapping[str, torch.Tensor]] = field(default_factory=dict)
     prompts: PromptEncoder | None = None  # made when first needed, and kept with what it has encoded
     preview_map: torch.Tensor | None = None
+    previewer: TinyAutoencoder | None = None  # what previews are decoded with, instead of that map
+    share: float = 0.0  # the part of the steps that lies behind
 
     def settle(self) -> None:
         """Make the weights what they are at the first step, with all that was attached and taken away meanwhile."""
@@ -60,6 +66,7 @@ class Pipe:
 
     def go_to(self, share: float) -> None:
         """Make the weights what they are when that part of the steps lies behind."""
+        self.share = share
         self._forget(self.patcher.go_to(share))
 
     def _forget(self, changed: Set[str]) -> None:
@@ -129,12 +136,12 @@ def _reader(family: str, name: str, part: Part, model: nn.Module) -> TextEncoder
     """How this family reads that encoder: which layer, and what fills a chunk behind its end."""
     tokenizer = _tokenizer(part.header, name)
     if family == "sd1":
-        return TextEncoder(model, tokenizer, obeys_clip_skip=True)
+        return TextEncoder(model, tokenizer, obeys_clip_skip=True, part=name)
     if family == "sd2":  # its last block was not loaded, so the last layer is the one to read
-        return TextEncoder(model, tokenizer, pad=0)
+        return TextEncoder(model, tokenizer, pad=0, part=name)
     if name == "text_encoder":
-        return TextEncoder(model, tokenizer, layer=2, final_norm=False)
-    return TextEncoder(model, tokenizer, layer=2, final_norm=False, pad=0, pooled=True)
+        return TextEncoder(model, tokenizer, layer=2, final_norm=False, part=name)
+    return TextEncoder(model, tokenizer, layer=2, final_norm=False, pad=0, pooled=True, part=name)
 
 
 def _tokenizer(header: Header, name: str) -> ClipTokenizer:

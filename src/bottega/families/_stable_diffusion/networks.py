@@ -6,6 +6,7 @@ import os
 from typing import TYPE_CHECKING
 
 import torch
+from torch import nn
 
 from bottega.families._stable_diffusion.configs import text_config, unet_config, vae_config
 from bottega.families._stable_diffusion.layout import TextShape, UnetShape, VaeShape
@@ -45,6 +46,18 @@ def vae(shape: VaeShape, scale_factor: float) -> AutoencoderKL:
 
     with META:
         return AutoencoderKL(**vae_config(shape, scale_factor))
+
+
+def tiny_half(half: str, latent_channels: int) -> nn.Module:
+    """The `encoder` or the `decoder` of TAESD at its published size, without its weights."""
+    prepare_libraries()
+    from diffusers.models.autoencoders.vae import DecoderTiny, EncoderTiny
+
+    widths = (64, 64, 64, 64)
+    with META:
+        if half == "encoder":
+            return EncoderTiny(3, latent_channels, (1, 3, 3, 3), widths, "relu")
+        return DecoderTiny(latent_channels, 3, (3, 3, 3, 1), widths, 2, "relu", "nearest")
 
 
 def text_encoder(shape: TextShape) -> CLIPTextModel | CLIPTextModelWithProjection:

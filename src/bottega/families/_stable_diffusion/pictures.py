@@ -74,9 +74,14 @@ def preview_map(pipe: Pipe) -> Tensor:
     return torch.linalg.lstsq(_with_constant(sample[0]), colours[0].flatten(1).T).solution
 
 
-def preview(latent: Tensor, mapping: Tensor, size: tuple[int, int]) -> Image.Image:
+def preview(pipe: Pipe, latent: Tensor, size: tuple[int, int]) -> Image.Image:
     """A rough picture of one latent (4, h, w), drawn as large as what it will become."""
-    colours = (_with_constant(latent.float().cpu()) @ mapping).T.reshape(3, *latent.shape[-2:])
+    if pipe.previewer is not None:
+        scaled = (latent.unsqueeze(0) / pipe.scale_factor).to(pipe.place.torch_device, pipe.previewer.dtype)
+        return to_picture(pipe.previewer.decode(scaled).sample[0])
+    if pipe.preview_map is None:
+        pipe.preview_map = preview_map(pipe)
+    colours = (_with_constant(latent.float().cpu()) @ pipe.preview_map).T.reshape(3, *latent.shape[-2:])
     return to_picture(colours).resize(size, Image.Resampling.BILINEAR)
 
 

@@ -26,7 +26,7 @@ from bottega.diffusion.schedules import (
 from bottega.errors import BrokenPicture, FieldProblem, InvalidRecipe
 from bottega.events import Note, Step
 from bottega.families._stable_diffusion.parts import ENCODERS
-from bottega.families._stable_diffusion.pictures import Mask, decode, encode, preview, preview_map, to_tensor
+from bottega.families._stable_diffusion.pictures import Mask, decode, encode, preview, to_tensor
 from bottega.families._stable_diffusion.recognise import INPAINTING, PIX2PIX
 
 if TYPE_CHECKING:
@@ -249,6 +249,7 @@ def _prompts(pipe: Pipe) -> PromptEncoder:
             sizes=sizes,
             size_width=pipe.unet.config.addition_time_embed_dim or 256,
             zero_empty_negative=sizes is not None,
+            embeddings=pipe.embeddings,
         )
     return pipe.prompts
 
@@ -299,10 +300,8 @@ def _reporter(pipe: Pipe, recipe: Recipe, plan: Plan, emit: Emit) -> Callable[[i
         done = index + 1
         emit(Step("sample", done, max(plan.steps, done)))
         if emit.previews and (done % every == 0 or done == 1):
-            if pipe.preview_map is None:
-                pipe.preview_map = preview_map(pipe)
             for image, latent in enumerate(denoised):
-                emit.preview(image, done, preview(latent, pipe.preview_map, size))
+                emit.preview(image, done, preview(pipe, latent, size))
 
     emit(Step("sample", 0, plan.steps))
     return step

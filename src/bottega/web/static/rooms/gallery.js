@@ -214,6 +214,8 @@ class Gallery {
   async load() {
     const ticket = (this.ticket = (this.ticket ?? 0) + 1);
     this.drawTabs();
+    await this.marking;
+    if (ticket !== this.ticket) return;
     let wishes;
     try {
       wishes = this.parameters();
@@ -569,7 +571,14 @@ class Gallery {
   }
 
   /** Change outputs at once on the page, and on the server; back again where that fails. */
-  async mark(items, changes) {
+  /** Say something of outputs; a list that is loaded next knows of it. */
+  mark(items, changes) {
+    const written = this.written(items, changes);
+    this.marking = Promise.all([this.marking, written]);
+    return written;
+  }
+
+  async written(items, changes) {
     const before = items.map((item) => ({ ...item }));
     for (const item of items) this.change({ ...item, ...changes });
     try {

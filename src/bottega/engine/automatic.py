@@ -1,0 +1,98 @@
+"""What a recipe means without saying it: the embeddings that its words name, and the VAE beside its checkpoint.
+
+Both are found as stable-diffusion-webui finds them.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+from bottega.adapters.vae import TINY
+from bottega.diffusion.names import find_sampler
+from bottega.diffusion.prompt import parse_attention, parse_composable, parse_schedule
+from bottega.recipe import Recipe, Use
+
+NONE, AUTOMATIC = "none", "automatic"  # names for no VAE but the model's own, and for what is found
+
+
+def says_all(recipe: Recipe) -> bool:
+    """Whether a recipe was resolved before: then nothing is in it that it does not name."""
+    sampling = recipe.sampling
+    told = (recipe.size, sampling.seed, sampling.steps, sampling.sampler, sampling.guidance)
+    return bool(recipe.model and recipe.model.sha256) and None not in told and "precision" in recipe.knobs
+
+
+# --- VAE -------------------------------------------------------------------------------------------------------------
+
+
+def is_word(use: Use, word: str) -> bool:
+    """Whether a use names no VAE but says `none`, or `automatic`."""
+    return use.kind == "vae" and use.ref.sha256 is None and use.ref.name.strip().lower() == word
+
+
+def vaes_of(checkpoint: Path, card: str, vaes: Sequence[Path]) -> list[Path]:
+    """The VAEs that go with a checkpoint, the one to take first: what its card names, else those whose names begin with
+    its own, in natural order.
+
+    A card that says `None` means the checkpoint's own VAE, whatever lies beside it.
+    """
+    if card.lower() == NONE:
+        return []
+    named = [path for path in vaes if card in (path.name, path.stem)] if card and card.lower() != AUTOMATIC else []
+    stem = checkpoint.name.rpartition(".")[0] or checkpoint.name
+    beside = [path for path in vaes if path.name.startswith(stem) and path != checkpoint]
+    return sorted(named, key=_natural) or sorted(beside, key=_natural)
+
+
+def tiny_for(family: str, found: Iterable[tuple[Path, str]]) -> Iterator[Path]:
+    """The tiny autoencoders for a family's previews, of files with their variants: those for SD XL say so."""
+    for path, variant in sorted(found):
+        if variant in TINY and ("xl" in f"{variant} {path.name}".lower()) == (family == "sdxl"):
+            yield path
+
+
+def _natural(path: Path) -> list[tuple[int, int, str]]:
+    """By the numbers in a name, where there are numbers: `a2` before `a10`."""
+    parts = re.split(r"(\d{1,18})", path.name.lower())
+    return [(0, int(part), "") if part.isdecimal() else (1, 0, part) for part in parts]
+
+
+# --- words -----------------------------------------------------------------------------------------------------------
+
+
+def texts_of(recipe: Recipe) -> list[str]:
+    """Every text that the prompts of a resolved recipe say at some step, each once."""
+    sampling = recipe.sampling
+    assert sampling.sampler is not None and sampling.steps is not None
+    sampler = find_sampler(sampling.sampler)
+    calls = sampling.steps * (2 if sampler and sampler.second_order else 1)
+    old = bool(recipe.knobs.get("old_prompt_editing"))
+    prompts = [*(text for text, _ in parse_composable(recipe.prompt)), recipe.negative]
+    said = (text for prompt in prompts for _, text in parse_schedule(prompt, calls, old_timeline=old))
+    return list(dict.fromkeys(said))
+
+
+def likely(names: Iterable[str], texts: Iterable[str]) -> Iterator[str]:
+    """The names that are written somewhere in texts, spaces and case aside: all that a tokenizer could find there."""
+    said = {_squeezed(words) for text in texts for words, _ in [*parse_attention(text), (text, 1.0)]}
+    for name in names:
+        written = _squeezed(name)
+        if written and any(written in words for words in said):
+            yield name
+
+
+def _squeezed(text: str) -> str:
+    return "".join(unicodedata.normalize("NFC", text).lower().split())
+
+
+def named(recipe: Recipe, names: Iterable[str]) -> set[str]:
+    """Which embeddings of these names the prompts of a resolved recipe name."""
+    texts = texts_of(recipe)
+    if not (written := list(likely(names, texts))):
+        return set()
+    from bottega.diffusion.clip_tokenizer import builtin_tokenizer, words_used
+
+    return set(words_used(texts, written, builtin_tokenizer(), recipe.knobs.get("emphasis", "Original")))
