@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import Command, Ran
+from conftest import Command, Ran, pixels
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 from running_server import running
@@ -200,7 +200,7 @@ def test_other_adapters_load_no_model_again(home: Path, toys: dict[str, Path], n
 
     write_lora(neon.with_name("other.safetensors"), toys["sd1"], seed=1)
     workbench = Workbench(read_settings())
-    loads, made = 0, dict[str, set[str]]()
+    loads, made = 0, dict[str, set[bytes]]()
     for prompt in ["a <lora:neon:1>", "a <lora:other:1>", "a", "a <lora:other:1><lora:neon:1>", "a <lora:neon:1>"] * 2:
         draft = Recipe(
             prompt=prompt,
@@ -211,7 +211,7 @@ def test_other_adapters_load_no_model_again(home: Path, toys: dict[str, Path], n
         for event in workbench.run(workbench.resolve(draft)):
             loads += isinstance(event, Step) and event.phase == "load" and event.done == 0
             if isinstance(event, Made):
-                made.setdefault(prompt, set()).add(event.sha256)
+                made.setdefault(prompt, set()).add(pixels(Path(event.path)).tobytes())
     assert loads == 1
     assert [len(same) for same in made.values()] == [1] * 4
     assert len(set.union(*made.values())) == 4
