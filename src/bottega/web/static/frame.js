@@ -263,7 +263,7 @@ addEventListener("popstate", show);
 // ------------------------------------------------------------------------------------------------------------ start
 
 const stream = new Stream("/api/events");
-const shared = { api, events: stream, t, say, copy, toast, complain, saying, go, language, me: null, jobs: new Jobs(api, stream) };
+const shared = { api, events: stream, t, say, copy, toast, complain, saying, go, language, storeOf, me: null, jobs: new Jobs(api, stream) };
 
 function setLost(lost) {
   const sign = document.getElementById("lost");
