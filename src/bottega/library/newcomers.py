@@ -23,9 +23,9 @@ def notice(catalog: Catalog, shelves: Sequence[Path], recognisers: Sequence[Reco
 
     All else is left to the next scan, which tells of it.
     """
-    known = {os.fspath(path) for path in catalog.paths()}
-    there = [path for kind in kinds for _, path, _ in catalog.of_kind(kind)]
-    beside = {path.parent: shelf for path in there if (shelf := _shelf_of(path, shelves))}
+    known = catalog.there()
+    folders = {os.path.dirname(path) for kind in kinds for _, path, _ in catalog.of_kind(kind)}
+    beside = {folder: shelf for folder in folders if (shelf := _shelf_of(Path(folder), shelves))}
     for shelf, file in _files(shelves, beside, frozenset().union(*(FOLDERS[kind] for kind in kinds))):
         if file not in known and os.path.splitext(file)[1].lower() in MODEL_SUFFIXES:
             with suppress(BottegaError, OSError):
@@ -38,20 +38,20 @@ def _shelf_of(path: Path, shelves: Sequence[Path]) -> Path | None:
     return next((shelf for shelf in shelves if path.is_relative_to(shelf)), None)
 
 
-def _files(shelves: Sequence[Path], beside: Mapping[Path, Path], names: frozenset[str]) -> Iterator[tuple[Path, str]]:
+def _files(shelves: Sequence[Path], beside: Mapping[str, Path], names: frozenset[str]) -> Iterator[tuple[Path, str]]:
     """The files that are looked at, each with its shelf; those of the folder for a kind at any depth."""
     for shelf in shelves:
         for place in shelf_places(shelf):
             for entry in _entries(place):
                 if entry.name.lower() in names and entry.is_dir():
                     yield from ((shelf, os.path.join(at, name)) for at, _, files in os.walk(entry) for name in files)
-                elif place.name.lower() in names or place == shelf:
-                    yield from ((shelf, entry.path) for _ in range(entry.is_file()))
+                elif entry.is_file() and (place.name.lower() in names or place == shelf):
+                    yield shelf, entry.path
     for folder, shelf in beside.items():
         yield from ((shelf, entry.path) for entry in _entries(folder) if entry.is_file())
 
 
-def _entries(folder: Path) -> list[os.DirEntry[str]]:
+def _entries(folder: str | Path) -> list[os.DirEntry[str]]:
     try:
         with os.scandir(folder) as listing:
             return sorted(listing, key=lambda entry: entry.name)
