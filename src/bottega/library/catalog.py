@@ -154,7 +154,7 @@ class Catalog:
         return [Path(string(path)) for (path,) in self.rows("SELECT path FROM models")]
 
     def there(self) -> frozenset[str]:
-        """Where every model on record is, as plain text, which takes a tenth of the time; without those that are gone."""
+        """Where every model on record is, as text, which takes a tenth of the time; not of those that are gone."""
         return frozenset(string(path) for (path,) in self.rows("SELECT path FROM models WHERE NOT missing"))
 
     def bytes_below(self, folder: Path) -> int:
