@@ -38,7 +38,7 @@ MOST_WAITING = 1000
 MOST_ATTEMPTS = 3
 KEEP = 20_000  # ended jobs that are remembered, with their events
 BUFFERED = (Started, Step, Note)  # events that may be lost in a crash: the job is begun anew then
-FLUSH_EVERY = 0.25  # seconds that these may wait to be written down, while more of them come
+FLUSH_EVERY = 1.0  # seconds that these may wait to be written down, while more of them come
 GAP = 10_000  # numbers that are left out at every start: what was lost in a crash may have had them
 _TABLES = """
 CREATE TABLE jobs (
@@ -535,7 +535,7 @@ class Queue:
         with self._lock, self._transaction():
             yield
 
-    def finish(self, id: str, event: Done | Result, result: Any = None, told: Iterable[Event] = ()) -> Job:
+    def finish(self, id: str, event: Done | Result, result: Any = None, told: Iterable[Event] = ()) -> None:
         """A job is done, with this result or that of the event; what waited for it may begin.
 
         `told` are the last things that it had to say.
@@ -548,7 +548,6 @@ class Queue:
                 for each in told:
                     self._say(id, job.owner, each)
                 self._end(job, DONE, event, event.data if isinstance(event, Result) else result)
-            return self._job(self._write, id)
 
     def fail(self, id: str, error: Failed) -> Job:
         """A job has failed for good, and with it what waited for it."""
