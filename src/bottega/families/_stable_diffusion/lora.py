@@ -150,7 +150,8 @@ def _parse(name: str, adapter: Header) -> tuple[str, str, str]:
     if not role:
         return "", "", ""
     module = _WRAPPERS.sub("", name[: len(name) - len(end)]).replace(".processor.", ".").replace(".", "_")
-    prefix, part = next(((prefix, part) for prefix, part in _PREFIXES if module.startswith(prefix)), ("", "unet"))
+    alone = "text_encoder" if module.startswith("encoder_layers_") else "unet"  # peft's folder of one network
+    prefix, part = next(((prefix, part) for prefix, part in _PREFIXES if module.startswith(prefix)), ("", alone))
     return part, module.removeprefix(prefix), role
 
 
