@@ -10,7 +10,8 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any
 
 from bottega.families._stable_diffusion.inventory import names_of
@@ -109,9 +110,36 @@ def names_for(family: str, match: Match) -> dict[str, str]:
 # --- reading a file --------------------------------------------------------------------------------------------------
 
 
+@dataclass(frozen=True, eq=False)
+class _Question:
+    """One object of what is asked about: two headers are compared by what they are, and not by all that is in them."""
+
+    header: Header
+    match: Match
+    adapter: Header
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Question) and all(
+            mine is theirs for mine, theirs in zip(self._parts, other._parts, strict=True)
+        )
+
+    def __hash__(self) -> int:
+        return hash(tuple(map(id, self._parts)))
+
+    @property
+    def _parts(self) -> tuple[object, ...]:
+        return self.header, self.match, self.adapter
+
+
 def patches(family: str, header: Header, match: Match, adapter: Header) -> Patches:
     """What a LoRA does to this model, and which tensors of the LoRA do nothing to it."""
-    weights, biases = _by_name(places(family, header, match))
+    return _patches(family, _Question(header, match, adapter))
+
+
+@lru_cache(maxsize=16)  # a job asks several times
+def _patches(family: str, question: _Question) -> Patches:
+    adapter = question.adapter
+    weights, biases = _by_name(places(family, question.header, question.match))
     told = _told_by_trainer(adapter)
     found: dict[tuple[str, bool], dict[str, TensorInfo]] = {}
     left = []
