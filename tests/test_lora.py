@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import Command, Ran
+from conftest import Command, Ran, pixels
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
+from running_server import running
 
 from bottega.engine.uses import normal, take_tags, use_of, with_tags
 from bottega.errors import InvalidRecipe
@@ -199,7 +200,7 @@ def test_other_adapters_load_no_model_again(home: Path, toys: dict[str, Path], n
 
     write_lora(neon.with_name("other.safetensors"), toys["sd1"], seed=1)
     workbench = Workbench(read_settings())
-    loads, made = 0, dict[str, set[str]]()
+    loads, made = 0, dict[str, set[bytes]]()
     for prompt in ["a <lora:neon:1>", "a <lora:other:1>", "a", "a <lora:other:1><lora:neon:1>", "a <lora:neon:1>"] * 2:
         draft = Recipe(
             prompt=prompt,
@@ -210,7 +211,7 @@ def test_other_adapters_load_no_model_again(home: Path, toys: dict[str, Path], n
         for event in workbench.run(workbench.resolve(draft)):
             loads += isinstance(event, Step) and event.phase == "load" and event.done == 0
             if isinstance(event, Made):
-                made.setdefault(prompt, set()).add(event.sha256)
+                made.setdefault(prompt, set()).add(pixels(Path(event.path)).tobytes())
     assert loads == 1
     assert [len(same) for same in made.values()] == [1] * 4
     assert len(set.union(*made.values())) == 4
@@ -232,6 +233,28 @@ def test_the_plan_of_memory_counts_adapters(home: Path, toys: dict[str, Path], n
     assert "adapters" not in plain.weights
     assert one.weights["adapters"] == two.weights["adapters"] == changed
     assert one.needed == plain.needed + changed
+
+
+@pytest.mark.slow
+def test_a_server_makes_the_same(
+    bottega: Command, home: Path, toys: dict[str, Path], neon: Path, tmp_path: Path
+) -> None:
+    elsewhere = write_lora(tmp_path / "elsewhere" / "aside.safetensors", toys["sd1"], seed=3)
+    asked = [
+        ("a house <lora:neon:0.8>",),
+        ("a house", "--lora", "neon:1:0.5:start=0.5:IN01=0.3"),
+        ("a house <lora:neon:-1>", "--lora", f"{elsewhere}:0.5"),
+        ("a house",),
+    ]
+    inline = [make(bottega, *words, model=toys["sd1"]) for words in asked]
+    wrong = make(bottega, "a house <lora:nein:1>", model=toys["sd1"])
+    with running(home):
+        there = [make(bottega, *words, model=toys["sd1"]) for words in asked]
+        refused = make(bottega, "a house <lora:nein:1>", model=toys["sd1"])
+    assert [content(ran) for ran in there] == [content(ran) for ran in inline]
+    assert [ran.json["recipe"] for ran in there] == [ran.json["recipe"] for ran in inline]
+    assert len({content(ran) for ran in there}) == len(asked)
+    assert refused.code == wrong.code == 2 and "<lora:nein>: no model is called 'nein'" in refused.err
 
 
 # --- the grammar -----------------------------------------------------------------------------------------------------

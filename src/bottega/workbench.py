@@ -42,7 +42,7 @@ from bottega.library import Catalog, Entry, open_catalog
 from bottega.library.disk import Stamp, stamp_of
 from bottega.library.find import find, on_record
 from bottega.library.hashes import hashes_of, sha256_of
-from bottega.library.newcomers import notice
+from bottega.library.newcomers import Looked, notice
 from bottega.recipe import Made, Media, Output, Recipe, Ref, Sampling, Size, Use
 from bottega.recognisers import all_recognisers
 from bottega.runtime.plan import weigh
@@ -90,6 +90,7 @@ class Workbench:
         self.settings = settings or read_settings()
         self._hashing = hashing
         self._facts = facts or self._own_facts
+        self._looked: Looked = {}
         self._known: dict[tuple[Path, Stamp, str | None], _Read] = {}
         self._adapters: dict[tuple[Path, Stamp, str | None], tuple[Adapter, Header, Match]] = {}
 
@@ -172,7 +173,7 @@ class Workbench:
         base = Base(entry.name, model.header, model.match, face)
         again = says_all(draft)
         if not again:
-            notice(self.catalog, self._shelves(), all_recognisers(), ("embedding", "vae"))
+            notice(self.catalog, self._shelves(), all_recognisers(), ("embedding", "vae"), self._looked)
         asked = self._with_vae([*asked, *tagged], entry, base, again)
         uses, problems = pinned(asked, base, self._adapter_entry, self._adapter)
         draft = draft.changed(prompt=prompt, adapters=uses)

@@ -38,7 +38,7 @@ MOST_WAITING = 1000
 MOST_ATTEMPTS = 3
 KEEP = 20_000  # ended jobs that are remembered, with their events
 BUFFERED = (Started, Step, Note)  # events that may be lost in a crash: the job is begun anew then
-FLUSH_EVERY = 0.25  # seconds that these may wait to be written down, while more of them come
+FLUSH_EVERY = 1.0  # seconds that these may wait to be written down, while more of them come
 GAP = 10_000  # numbers that are left out at every start: what was lost in a crash may have had them
 _TABLES = """
 CREATE TABLE jobs (
@@ -160,11 +160,11 @@ class Queue:
         self._buffer: list[Numbered] = []  # not written down yet
         self._paces: dict[str, _Pace] = {}  # of the jobs that run
         self._flushed = 0.0
-        self._ended = 0
         self._write = _open(path)
         self._read = _connect(path)
         (last,) = self._write.execute("SELECT coalesce(max(number), 0) FROM events").fetchone()
         self._number = max(int(last), int(self._fact("number", "0"))) + GAP
+        (self._last,) = self._write.execute("SELECT coalesce(max(position), 0) FROM jobs").fetchone()
         (self._ended,) = self._write.execute(f"SELECT count(*) FROM jobs WHERE state IN {_quoted(ENDED)}").fetchone()
 
     def close(self) -> None:
@@ -217,7 +217,7 @@ class Queue:
             id, now = secrets.token_hex(10), self._clock()
             with self._transaction():
                 blocked = self._depend(id, after)
-                (position,) = self._write.execute("SELECT coalesce(max(position), 0) + 1 FROM jobs").fetchone()
+                position = self._end_of_line()
                 self._write.execute(
                     "INSERT INTO jobs (id, kind, lane, owner, state, request, digest, title, priority, position, needs,"
                     " blocked, reuse, key, created, alike) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
@@ -240,6 +240,11 @@ class Queue:
                     self._say(job.id, job.owner, event)
                 self._end(job, DONE, outcome, result)
             return self._job(self._write, job.id)
+
+    def _end_of_line(self) -> float:
+        """The next position; no job's is larger."""
+        self._last += 1
+        return float(self._last)
 
     def _with_key(self, owner: str, key: str, asked: str) -> Job | None:
         row = self._write.execute("SELECT id, request FROM jobs WHERE owner = ? AND key = ?", (owner, key)).fetchone()
@@ -397,7 +402,7 @@ class Queue:
                 raise WrongState(f"the job {id} is {job.state}, so it has no place in the line", "move one that waits")
             priority = job.priority
             if before is None:
-                (position,) = self._write.execute("SELECT max(position) + 1 FROM jobs").fetchone()
+                position = self._end_of_line()
             elif before == id:
                 return job
             else:
@@ -530,7 +535,7 @@ class Queue:
         with self._lock, self._transaction():
             yield
 
-    def finish(self, id: str, event: Done | Result, result: Any = None, told: Iterable[Event] = ()) -> Job:
+    def finish(self, id: str, event: Done | Result, result: Any = None, told: Iterable[Event] = ()) -> None:
         """A job is done, with this result or that of the event; what waited for it may begin.
 
         `told` are the last things that it had to say.
@@ -543,7 +548,6 @@ class Queue:
                 for each in told:
                     self._say(id, job.owner, each)
                 self._end(job, DONE, event, event.data if isinstance(event, Result) else result)
-            return self._job(self._write, id)
 
     def fail(self, id: str, error: Failed) -> Job:
         """A job has failed for good, and with it what waited for it."""

@@ -2,7 +2,7 @@
 
 Numbers come by their role in the adapter's file: `up` and `down` for LoRA, `mid` in the Tucker form of a convolution,
 `hada_*` for LoHa, `lokr_*` for LoKr, `diff` for all of it, `a1` to `b2` for GLoRA, `oft_*` for OFT and BOFT, `ia3` and
-`ia3_l` for IA3; `alpha` scales by alpha / rank, `dora_scale` makes it DoRA.
+`ia3_l` for IA3; `alpha` scales by alpha / rank, `dora_scale` (kohya, LyCORIS) or `magnitude` (peft) makes it DoRA.
 """
 
 from __future__ import annotations
@@ -41,13 +41,12 @@ def change(weight: torch.Tensor, numbers: Numbers, strength: float, scale: float
     added = added.reshape(weight.shape)
     if "a1" in numbers:
         added = added * _scale(numbers, min(numbers["a1"].shape[:2]), scale)
-    if "dora_scale" not in numbers:
+    if "dora_scale" not in numbers and "magnitude" not in numbers:
         weight.add_(added, alpha=strength)
         return
     # DoRA (Liu et al. 2024): the sum's direction, at lengths of its own along one axis.
     moved = weight + added
-    length = numbers["dora_scale"].to(weight.dtype)
-    axis = _axis(length, weight)
+    axis, length = _lengths(numbers, weight)
     others = [other for other in range(weight.ndim) if other != axis]
     norm = torch.linalg.vector_norm(moved, dim=others, keepdim=True).clamp_min(torch.finfo(weight.dtype).tiny)
     shape = [1] * weight.ndim
@@ -219,16 +218,17 @@ def _factor(a: torch.Tensor | None, b: torch.Tensor | None, core: torch.Tensor |
     return torch.einsum("ijkl,jr,ip->prkl", core, b, a)
 
 
-def _axis(length: torch.Tensor, weight: torch.Tensor) -> int:
-    """The axis along which DoRA's lengths go: the only one that they have, else that of their shape."""
-    if length.ndim > 1:
-        long = [axis for axis, size in enumerate(length.shape) if size > 1]
-        axis = long[0] if long else 0
-    else:
-        axis = 0
+def _lengths(numbers: Numbers, weight: torch.Tensor) -> tuple[int, torch.Tensor]:
+    """DoRA's lengths, and the axis along which they go: the only one that they have, else that of their shape.
+
+    peft's are those of the output's features, though it stores a convolution's as (1, n, 1, 1).
+    """
+    length = numbers["magnitude" if "magnitude" in numbers else "dora_scale"]
+    long = [axis for axis, size in enumerate(length.shape) if size > 1]
+    axis = long[0] if long and length.ndim > 1 and "magnitude" not in numbers else 0
     if axis >= weight.ndim or length.numel() != weight.shape[axis]:
         raise ValueError(f"DoRA's {_times(length)} lengths for a weight of {_times(weight)}")
-    return axis
+    return axis, length.to(weight.dtype)
 
 
 def _times(tensor: torch.Tensor) -> str:

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -167,16 +168,23 @@ def _linux_available() -> int | None:
 
 def _container_room() -> list[int]:
     """What a control group (version 2, then 1) still allows; page cache counts as free, because it is given back."""
-    for limit, used, stat in (
-        ("memory.max", "memory.current", "memory.stat"),
-        ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes", "memory/memory.stat"),
-    ):
+    for limit, used, stat in _container_files():
         with suppress(OSError, ValueError):
-            root = Path("/sys/fs/cgroup")
-            allowed, taken = int((root / limit).read_text()), int((root / used).read_text())
-            cache = dict(line.split() for line in (root / stat).read_text().splitlines())
+            allowed, taken = int(limit.read_text()), int(used.read_text())
+            cache = dict(line.split() for line in stat.read_text().splitlines())
             return [max(allowed - taken + int(cache.get("inactive_file", 0)), 0)]
     return []
+
+
+@cache
+def _container_files() -> tuple[tuple[Path, Path, Path], ...]:
+    """Where control groups, if there are any, tell what they allow, what of it is taken, and for what."""
+    root, old = Path("/sys/fs/cgroup"), Path("/sys/fs/cgroup/memory")
+    files = (
+        (root / "memory.max", root / "memory.current", root / "memory.stat"),
+        (old / "memory.limit_in_bytes", old / "memory.usage_in_bytes", old / "memory.stat"),
+    )
+    return tuple(each for each in files if each[0].exists())
 
 
 def _container_limit() -> list[int]:

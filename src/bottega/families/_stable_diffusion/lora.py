@@ -27,8 +27,8 @@ _ROLES = {
              ".lora.down.weight", "_lora.down.weight", ".lora_linear_layer.down.weight", ".lora_A"),
     "mid": (".lora_mid.weight",),
     "alpha": (".alpha",),
-    "dora_scale": (".dora_scale", ".lora_magnitude_vector", ".lora_magnitude_vector.weight",
-                   ".lora_magnitude_vector.default.weight"),
+    "dora_scale": (".dora_scale",),
+    "magnitude": (".lora_magnitude_vector", ".lora_magnitude_vector.weight", ".lora_magnitude_vector.default.weight"),
     **{role: (f".{role}",) for role in (
         "hada_w1_a", "hada_w1_b", "hada_w2_a", "hada_w2_b", "hada_t1", "hada_t2", "lokr_w1", "lokr_w1_a", "lokr_w1_b",
         "lokr_w2", "lokr_w2_a", "lokr_w2_b", "lokr_t2", "diff", "diff_b", "w_norm", "b_norm", "oft_blocks", "oft_diag",
