@@ -69,7 +69,7 @@ class TrainingRecipe(BaseModel):
     rate: float | None = Field(None, gt=0, le=1000, description="learning rate (by kind; 1 for prodigy)")
     text_rate: float | None = Field(None, gt=0, le=1000, description="learning rate of the text encoders (half)")
     optimizer: Optimizer = Field("adamw", description="adamw, adafactor, or prodigy, which finds its rate itself")
-    weight_decay: float = Field(0.0, ge=0, le=10, description="pulls weights to zero")
+    weight_decay: float = Field(0.0, ge=0, le=100, description="pulls weights to zero")
     schedule: Decline = Field("cosine", description="how the learning rate falls")
     warmup: Count = Field(0, description="steps in which it rises first")
     cycles: int = Field(1, ge=1, le=100, description="of cosine-restarts")
