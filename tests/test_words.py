@@ -155,6 +155,8 @@ def test_a_tag_and_the_option_mean_the_same(bottega: Command, models: Path) -> N
     assert used(tagged) == [("hypernetwork", "style")]
     assert content(tagged) == content(option) != content(plain)
     assert tagged.json["digest"] == option.json["digest"]
+    unet = make(bottega, "a house <hypernet:style:te=0.1:unet=0.7>")  # it changes the UNet alone
+    assert content(unet) == content(tagged) and unet.json["digest"] == tagged.json["digest"]
     assert content(make(bottega, "a house <hypernet:style:0>")) == content(plain)
     assert content(make(bottega, "a house", "--hypernetwork", "style:0")) == content(plain)
 
