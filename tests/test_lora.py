@@ -103,6 +103,8 @@ def test_a_picture_replays_to_the_byte_also_after_a_rename(
     out = tmp_path / "out.png"
     ran = make(bottega, "a house <lora:neon:1:0.5:start=0.5:IN01=0.3>", "--out", out, model=toys["sd1"])
     assert ran.code == 0, ran.err
+    shown = bottega("show", out).out
+    assert re.search(r"lora +neon, 1:0\.5:IN01=0\.3:start=0\.5\n", shown), shown
     neon.rename(neon.with_name("other name.safetensors"))
     again = bottega("replay", out, "--check")
     assert again.code == 0 and "the same to the byte" in again.out, again.err
