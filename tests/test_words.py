@@ -155,6 +155,8 @@ def test_a_tag_and_the_option_mean_the_same(bottega: Command, models: Path) -> N
     assert used(tagged) == [("hypernetwork", "style")]
     assert content(tagged) == content(option) != content(plain)
     assert tagged.json["digest"] == option.json["digest"]
+    unet = make(bottega, "a house <hypernet:style:te=0.1:unet=0.7>")  # it changes the UNet alone
+    assert content(unet) == content(tagged) and unet.json["digest"] == tagged.json["digest"]
     assert content(make(bottega, "a house <hypernet:style:0>")) == content(plain)
     assert content(make(bottega, "a house", "--hypernetwork", "style:0")) == content(plain)
 
@@ -252,6 +254,36 @@ def test_previews_are_decoded_with_taesd_where_there_is_one(home: Path, models: 
     (models / "taesd.safetensors").unlink()
     scan(workbench.catalog, [models], all_recognisers())
     assert last(draft) == (rough, own)
+
+
+def test_what_stays_is_not_read_again(home: Path, models: Path) -> None:
+    """Another hypernetwork leaves the VAE and the embedding where they are; each picture is what it was."""
+    from bottega.settings import read_settings
+    from bottega.workbench import Workbench
+
+    write_hypernetwork(models / "one.pt")
+    write_hypernetwork(models / "two.pt", seed=1)
+    write_embedding(models / "lighthouse.safetensors")
+    write_vae(models / "toy.vae.safetensors")
+    workbench = Workbench(read_settings())
+    made: dict[str, set[str]] = {}
+    vaes = []
+    tags = ["<hypernet:one:1>", "<hypernet:two:1>", "<hypernet:two:1><hypernet:one:1>", "", "<hypernet:one:1>"] * 2
+    for tag in tags:
+        draft = Recipe(
+            prompt=f"a lighthouse {tag}",
+            model=Ref(name="toy"),
+            sampling=Sampling(steps=1, seed=1),
+            size=Size(width=64, height=64),
+        )
+        for event in workbench.run(workbench.resolve(draft)):
+            if isinstance(event, Made):
+                made.setdefault(tag, set()).add(event.sha256)
+        ((_, loaded),) = workbench._loader.kept.loaded.items()
+        vaes.append(loaded.pipe.vae)
+    assert [len(same) for same in made.values()] == [1] * 4
+    assert len(set.union(*made.values())) == 4
+    assert all(vae is vaes[0] for vae in vaes)
 
 
 # --- A1111's text ----------------------------------------------------------------------------------------------------
