@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test check fix starter bench clean
+.PHONY: demo test check fix starter adapters bench clean
 
 demo: $(VENV)/.installed  ## install, then make four pictures with starter-image
 	$(BIN)/bottega make image "a red house by the sea at sunset, watercolor" --seed 7 --out demo/1.png
@@ -28,6 +28,9 @@ fix: $(VENV)/.installed-dev  ## format, and mend what the linter can
 
 starter: $(VENV)/.installed-dev  ## train starter-image again from nothing
 	$(BIN)/python -m bottega.starter.train
+
+adapters: $(VENV)/.installed-dev  ## train the starter's adapters again from nothing
+	$(BIN)/python -m bottega.starter.adapters
 
 bench: $(VENV)/.installed-dev  ## measure speed, load time and memory as ratios
 	$(BIN)/bottega bench

@@ -12,7 +12,7 @@ import pytest
 import torch
 from conftest import Command
 
-from bottega.bench import full_size, machine, measure
+from bottega.bench import adapters, full_size, machine, measure
 from bottega.bench.figures import Figure, Peaks, Report
 from bottega.bench.pictures import Work
 from bottega.errors import SaveError
@@ -126,3 +126,33 @@ def test_a_quick_bench_against_diffusers(bottega: Command, tmp_path: Path, monke
     assert figures["first picture of a fresh process"]["times_limit"] > 1
     assert "| sampling |" in (tmp_path / "results" / "toy.md").read_text()
     assert not list(scratch.iterdir())
+
+
+@pytest.mark.slow
+def test_a_quick_bench_of_adapters_against_diffusers(
+    bottega: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shelf, scratch = tmp_path / "shelf", tmp_path / "scratch"
+    shelf.mkdir()
+    scratch.mkdir()
+    sd1.family.toy(shelf / "starter-image.safetensors")
+    monkeypatch.setattr(adapters, "STARTER_SHELF", shelf)
+    monkeypatch.setattr(tempfile, "tempdir", str(scratch))
+
+    ran = bottega("bench", "adapters", "--quick", "--against", "diffusers", "--json")
+
+    assert ran.code == (0 if ran.json["is_within"] else 1), ran.err
+    assert ran.json["equal"] and ran.json["loads"] == 1
+    for name in ("copy", "first", "attach", "switch", "detach", "diffusers_attach", "diffusers_detach"):
+        assert 0 < ran.json[name] < 60, name
+    assert ran.json["weights"] > 10 and 0 < ran.json["changed_after"] < 1
+    assert not list(scratch.iterdir())
+
+
+def test_adapters_that_are_slow_not_exact_or_load_twice_are_no_success() -> None:
+    good = adapters.Figures({}, "bfloat16", 1, 1, copy=0.1, first=2.0, attach=0.4, switch=0.4, detach=0.05,
+                            equal=True, loads=1)  # fmt: skip
+    assert good.is_within
+    assert replace(good, attach=0.9, copy=0.5).is_within
+    for wrong in ({"equal": False}, {"loads": 2}, {"attach": 0.6}, {"switch": 0.6}, {"detach": 0.3}):
+        assert not replace(good, **wrong).is_within

@@ -198,6 +198,27 @@ def test_several_are_told_apart(tiny: Path, tmp_path: Path) -> None:
     assert torch.equal(encoded(pipe, "light and lighthouse")[0], by_definition(pipe, [chunk], both))
 
 
+def test_what_was_encoded_is_not_taken_for_another(tiny: Path, tmp_path: Path) -> None:
+    pipe = opened(tiny)
+    for number, name in enumerate(("lighthouse", "house")):
+        attach(pipe, attachment(write_for(tiny, tmp_path / name, 2, seed=number), tiny))
+    one, other = (encoded(pipe, f"a {name}")[0] for name in ("lighthouse", "house"))
+    new = [*ids("a"), FIRST, FIRST + 1]
+    assert torch.equal(one, by_definition(pipe, [new], [written_for(2, seed=0)]))
+    assert torch.equal(other, by_definition(pipe, [new], [written_for(2, seed=1)]))
+
+
+def test_a_name_may_stand_for_other_vectors_later(tiny: Path, tmp_path: Path) -> None:
+    pipe = opened(tiny)
+    seen = []
+    for seed in (0, 1):
+        file = write_for(tiny, tmp_path / f"file-{seed}", 2, seed)
+        detach = attach(pipe, attachment(file, tiny, name="lighthouse"))
+        seen.append(encoded(pipe, "a lighthouse")[0])
+        detach()
+    assert not torch.equal(*seen)
+
+
 def test_an_encoder_without_vectors_reads_the_word(tmp_path: Path) -> None:
     model = toy.write_single_file(tmp_path / "sdxl.safetensors", "sdxl", dtype="float32")
     pipe = opened(model)

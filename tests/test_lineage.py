@@ -133,3 +133,16 @@ def test_only_what_differs_is_told_in_the_order_of_a_recipe(gallery: Gallery, fo
     back = gallery.differences("b-0", "a-0")
     assert back == [Difference(name, after, before) for name, before, after in gallery.differences("a-0", "b-0")]
     assert gallery.differences("a-0", "a-0") == []
+
+
+def test_how_an_adapter_is_used_is_told_where_it_differs(gallery: Gallery, folder: Path) -> None:
+    ink = Ref(name="ink")
+    first = Use(kind="lora", ref=ink, weight=0.5, unet=0.2, blocks={"IN01": 0.5})
+    second = Use(kind="lora", ref=ink, weight=0.5, end=0.8)
+    for number, use in enumerate((first, second)):
+        made(gallery, folder, "ab"[number], recipe_of(seed=1, adapters=(use,)), at=number)
+    assert gallery.differences("a-0", "b-0") == [
+        ("lora ink unet", 0.2, None),
+        ("lora ink blocks.IN01", 0.5, None),
+        ("lora ink end", None, 0.8),
+    ]

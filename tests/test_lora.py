@@ -46,6 +46,7 @@ def write_lora(
     id: str = "sd1",
     seed: int = 0,
     more: Mapping[str, torch.Tensor] | None = None,
+    without: tuple[str, ...] = (),
     metadata: Mapping[str, str] | None = None,
 ) -> Path:
     """A LoRA of rank 2 for every matrix of a model."""
@@ -55,7 +56,7 @@ def write_lora(
         tensors[f"{place.key}.lora_up.weight"] = torch.randn(place.shape[0], 2, generator=generator) / 4
         tensors[f"{place.key}.lora_down.weight"] = torch.randn(2, place.shape[1], generator=generator) / 4
     path.parent.mkdir(parents=True, exist_ok=True)
-    safetensors.write(path, rows(tensors), metadata)
+    safetensors.write(path, rows({name: it for name, it in tensors.items() if name not in without}), metadata)
     return path
 
 
@@ -102,6 +103,8 @@ def test_a_picture_replays_to_the_byte_also_after_a_rename(
     out = tmp_path / "out.png"
     ran = make(bottega, "a house <lora:neon:1:0.5:start=0.5:IN01=0.3>", "--out", out, model=toys["sd1"])
     assert ran.code == 0, ran.err
+    shown = bottega("show", out).out
+    assert re.search(r"lora +neon, 1:0\.5:IN01=0\.3:start=0\.5\n", shown), shown
     neon.rename(neon.with_name("other name.safetensors"))
     again = bottega("replay", out, "--check")
     assert again.code == 0 and "the same to the byte" in again.out, again.err
@@ -183,6 +186,13 @@ def test_a_lora_of_other_widths_is_refused(bottega: Command, toys: dict[str, Pat
     safetensors.write(neon.with_name("wide.safetensors"), rows(wide))
     ran = make(bottega, "a house", "--lora", "wide", model=toys["sd1"])
     assert ran.code == 2 and "changes a weight of 640x640, where the model's" in ran.err
+
+
+def test_half_a_lora_is_refused(bottega: Command, toys: dict[str, Path], neon: Path) -> None:
+    key = "lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn1_to_q"
+    write_lora(neon.with_name("half.safetensors"), toys["sd1"], without=(f"{key}.lora_down.weight",))
+    ran = make(bottega, "a house", "--lora", "half", model=toys["sd1"])
+    assert ran.code == 2 and re.search(r"half does not fit sd1: of its change of .* there is only up", ran.err)
 
 
 def test_what_is_not_used_is_told(bottega: Command, toys: dict[str, Path], neon: Path) -> None:

@@ -15,6 +15,7 @@ from weight_adapters import KINDS, Change, takes
 
 from bottega.adapters.lora import adapter, attach, recognise
 from bottega.engine.resolve import Chosen, Device, resolve
+from bottega.errors import FileError
 from bottega.events import Event, Note
 from bottega.families import family
 from bottega.families._stable_diffusion import tasks, toy
@@ -133,7 +134,7 @@ def picture(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., torch.Ten
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("id", ["sd1", "sd2", "sdxl"])
+@pytest.mark.parametrize("id", ["sd1", *(pytest.param(id, marks=pytest.mark.slow) for id in ("sd2", "sdxl"))])
 def test_a_picture_is_that_of_the_definition(
     id: str, kind: str, models: Callable[[str], Model], picture: Callable[..., torch.Tensor], tmp_path: Path
 ) -> None:
@@ -303,6 +304,22 @@ def test_what_does_not_fit_is_known_by_names_and_shapes(models: Callable[[str], 
     assert adapter.unfit(sd1.attachment(fitting)) == ""
     for kind in KINDS:
         assert adapter.unfit(sd1.attachment(write(tmp_path / "k.safetensors", changes_of(sd1, kind)))) == ""
+
+
+def test_numbers_that_are_none_are_refused_and_nothing_stays_attached(
+    models: Callable[[str], Model], tmp_path: Path
+) -> None:
+    model = models("sd1")
+    changes = changes_of(model, "lora")
+    next(iter(changes.values())).tensors["lora_up.weight"].fill_(float("nan"))
+    path = write(tmp_path / "it.safetensors", changes)
+    before = {key: weight.data_ptr() for key, weight in model.weights.items()}
+    take_away = attach(model.pipe, model.attachment(path), Silent())
+    with pytest.raises(FileError, match=r"it.safetensors: has numbers for .* that are none \(NaN\); get it again"):
+        model.pipe.settle()
+    take_away()
+    model.pipe.settle()
+    assert {key: weight.data_ptr() for key, weight in model.weights.items()} == before
 
 
 def test_memory_is_weighed_as_it_is_taken(models: Callable[[str], Model], tmp_path: Path) -> None:

@@ -27,7 +27,7 @@ TARGETS = {
 
 @pytest.mark.parametrize("use_dora", [False, True], ids=["lora", "dora"])
 @pytest.mark.parametrize("part", list(TARGETS))
-@pytest.mark.parametrize("id", ["sd1", "sd2", "sdxl"])
+@pytest.mark.parametrize("id", ["sd1", *(pytest.param(id, marks=pytest.mark.slow) for id in ("sd2", "sdxl"))])
 def test_peft(id: str, part: str, use_dora: bool, models: Callable[[str], Model], tmp_path: Path) -> None:
     from peft import LoraConfig, get_peft_model_state_dict, inject_adapter_in_model
 
@@ -58,6 +58,37 @@ def test_peft(id: str, part: str, use_dora: bool, models: Callable[[str], Model]
         model.pipe.settle()
     assert heard.heard == []
     assert (made - expected).abs().max() < 1e-4 < 1e-2 < (plain - expected).abs().max()
+
+
+@pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning")  # peft asks for it
+@pytest.mark.parametrize("part", list(TARGETS))
+def test_a_folder_that_peft_saved(part: str, models: Callable[[str], Model], tmp_path: Path) -> None:
+    from peft import LoraConfig, get_peft_model
+
+    model = models("sd1")
+    network = model.pipe.unet if part == "unet" else model.pipe.text_encoders[0].model
+    config = LoraConfig(
+        r=4,
+        lora_alpha=6,
+        target_modules=TARGETS[part],
+        init_lora_weights=False,
+        rank_pattern={TARGETS[part][0]: 2},
+        alpha_pattern={TARGETS[part][1]: 9},
+        use_rslora=True,
+    )
+    torch.manual_seed(0)
+    theirs = get_peft_model(copy.deepcopy(network), config).eval()
+    theirs.save_pretrained(tmp_path / "it")
+    heard, generator = Silent(), torch.Generator()
+    with torch.no_grad():
+        expected = run(model, part, theirs.base_model.model, generator)
+        take_away = attach(model.pipe, model.attachment(tmp_path / "it"), heard)
+        model.pipe.settle()
+        made = run(model, part, network, generator)
+        take_away()
+        model.pipe.settle()
+    assert heard.heard == []
+    assert (made - expected).abs().max() < 1e-4
 
 
 def run(model: Model, part: str, network: Any, generator: torch.Generator) -> torch.Tensor:

@@ -155,6 +155,8 @@ def test_a_tag_and_the_option_mean_the_same(bottega: Command, models: Path) -> N
     assert used(tagged) == [("hypernetwork", "style")]
     assert content(tagged) == content(option) != content(plain)
     assert tagged.json["digest"] == option.json["digest"]
+    unet = make(bottega, "a house <hypernet:style:te=0.1:unet=0.7>")  # it changes the UNet alone
+    assert content(unet) == content(tagged) and unet.json["digest"] == tagged.json["digest"]
     assert content(make(bottega, "a house <hypernet:style:0>")) == content(plain)
     assert content(make(bottega, "a house", "--hypernetwork", "style:0")) == content(plain)
 
@@ -181,9 +183,12 @@ def test_the_vae_beside_the_checkpoint_is_taken(
     assert content(make(bottega, "a house")) == content(named)
 
 
+@pytest.mark.parametrize("without", [(), ("vae",)])
 def test_the_picture_is_that_of_a_checkpoint_with_that_vae(
-    bottega: Command, toys: dict[str, Path], models: Path, tmp_path: Path
+    without: tuple[str, ...], bottega: Command, toys: dict[str, Path], models: Path, tmp_path: Path
 ) -> None:
+    """Also for a checkpoint that was published without one."""
+    model = toy.write_single_file(tmp_path / "bare.safetensors", "sd1", without=without)
     states, shapes = toy.states("sd1"), toy.shapes("sd1")
     states["vae"] = toy.states("sd1", seed=5)["vae"]
     from bottega.families._stable_diffusion.keys import single_file
@@ -195,11 +200,14 @@ def test_the_picture_is_that_of_a_checkpoint_with_that_vae(
     init = tmp_path / "init.png"
     Image.radial_gradient("L").resize((64, 64)).convert("RGB").save(init)
     for words in ((), ("--init", init)):
-        one = make(bottega, "a house", "--vae", vae, *words, "--out", tmp_path / "one.png")
+        one = make(bottega, "a house", "--vae", vae, *words, "--out", tmp_path / "one.png", model=model)
         other = make(bottega, "a house", *words, "--out", tmp_path / "other.png", model=baked)
         assert one.code == other.code == 0, one.err + other.err
         with Image.open(tmp_path / "one.png") as first, Image.open(tmp_path / "other.png") as second:
             assert first.tobytes() == second.tobytes()
+    if without:
+        ran = make(bottega, "a house", model=model)
+        assert ran.code == 2 and "has no VAE; name one for it (--vae), or a model that has one" in ran.err
 
 
 class Shown:
@@ -252,6 +260,36 @@ def test_previews_are_decoded_with_taesd_where_there_is_one(home: Path, models: 
     (models / "taesd.safetensors").unlink()
     scan(workbench.catalog, [models], all_recognisers())
     assert last(draft) == (rough, own)
+
+
+def test_what_stays_is_not_read_again(home: Path, models: Path) -> None:
+    """Another hypernetwork leaves the VAE and the embedding where they are; each picture is what it was."""
+    from bottega.settings import read_settings
+    from bottega.workbench import Workbench
+
+    write_hypernetwork(models / "one.pt")
+    write_hypernetwork(models / "two.pt", seed=1)
+    write_embedding(models / "lighthouse.safetensors")
+    write_vae(models / "toy.vae.safetensors")
+    workbench = Workbench(read_settings())
+    made: dict[str, set[str]] = {}
+    vaes = []
+    tags = ["<hypernet:one:1>", "<hypernet:two:1>", "<hypernet:two:1><hypernet:one:1>", "", "<hypernet:one:1>"] * 2
+    for tag in tags:
+        draft = Recipe(
+            prompt=f"a lighthouse {tag}",
+            model=Ref(name="toy"),
+            sampling=Sampling(steps=1, seed=1),
+            size=Size(width=64, height=64),
+        )
+        for event in workbench.run(workbench.resolve(draft)):
+            if isinstance(event, Made):
+                made.setdefault(tag, set()).add(event.sha256)
+        ((_, loaded),) = workbench._loader.kept.loaded.items()
+        vaes.append(loaded.pipe.vae)
+    assert [len(same) for same in made.values()] == [1] * 4
+    assert len(set.union(*made.values())) == 4
+    assert all(vae is vaes[0] for vae in vaes)
 
 
 # --- A1111's text ----------------------------------------------------------------------------------------------------

@@ -63,3 +63,16 @@ def test_an_nv_picture_is_the_same_on_the_cpu(
     monkeypatch.setenv("BOTTEGA_DEVICE", "cpu")
     assert bottega(*words, "--out", tmp_path / "cpu.png").code == 0
     assert np.abs(array(tmp_path / "cuda.png") - array(tmp_path / "cpu.png")).max() <= 2
+
+
+def test_a_lora_is_attached_there_and_taken_away_to_the_bit(
+    bottega: Command, home: Path, toy: Path, tmp_path: Path
+) -> None:
+    from test_lora import write_lora
+
+    write_lora(home / "models" / "neon.safetensors", toy)
+    words = ("--model", toy, "--steps", 4, "--seed", 3, "--set", "precision=float32")
+    for name, prompt in (("lora", "a house <lora:neon:1>"), ("plain", "a house")):
+        assert bottega("make", "image", prompt, *words, "--out", tmp_path / f"{name}.png").code == 0
+    assert bottega("replay", tmp_path / "lora.png", "--check").out.strip() == "the same to the byte"
+    assert np.abs(array(tmp_path / "lora.png") - array(tmp_path / "plain.png")).max() > 2

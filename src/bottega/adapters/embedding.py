@@ -228,18 +228,13 @@ def attach(pipe: Any, what: Attachment, emit: Emit) -> Callable[[], None]:
         }
     except ValueError as error:
         raise FormatError(what.header.path, str(error), "get the file again, or leave it out") from None
-    _forget(pipe)
+    if pipe.prompts is not None:
+        pipe.prompts.forget()  # the word may have stood for something else
 
     def detach() -> None:
         del pipe.embeddings[word]
-        _forget(pipe)
 
     return detach
-
-
-def _forget(pipe: Any) -> None:
-    if pipe.prompts is not None:
-        pipe.prompts.forget()
 
 
 adapter = Adapter("embedding", "Embeddings (textual inversion)", recognise, attach=attach, unfit=unfit)

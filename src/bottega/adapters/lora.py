@@ -366,12 +366,28 @@ def unfit(what: Attachment) -> str:
     if len(found.left) > used:
         left, all_of_it = len(found.left), used + len(found.left)
         return f"{left} of its {all_of_it} tensors have no place in the model ({shown(found.left[0])})"
-    return next((words for patch in found.patches if (words := _wrong_size(patch))), "")
+    return next((words for patch in found.patches if (words := _wrong(patch))), "")
 
 
-def _wrong_size(patch: Patch) -> str:
-    """How the change of a weight differs in size from the weight, where shapes alone tell; else empty."""
+_COMPLETE: tuple[frozenset[str], ...] = (
+    *(frozenset({role}) for role in (*WHOLE, "oft_blocks", "oft_diag", "ia3_l")),
+    frozenset({"up", "down"}),
+    frozenset({"hada_w1_a", "hada_w1_b", "hada_w2_a", "hada_w2_b"}),
+    *(
+        frozenset({*first, *second})
+        for first in (("lokr_w1",), ("lokr_w1_a", "lokr_w1_b"))
+        for second in (("lokr_w2",), ("lokr_w2_a", "lokr_w2_b"))
+    ),
+    frozenset({"a1", "a2", "b1", "b2"}),
+    frozenset({"ia3", "on_input"}),
+)  # the roles of tensors that make a change, of each kind
+
+
+def _wrong(patch: Patch) -> str:
+    """What is wrong with the change of a weight, as far as names and shapes tell; empty if nothing is."""
     numbers, place = patch.numbers, patch.place
+    if not any(set(numbers) >= roles for roles in _COMPLETE):
+        return f"of its change of {place.name} there is only {', '.join(sorted(numbers))}"
     whole = next((numbers[role] for role in WHOLE if role in numbers), None)
     if whole is not None:
         made: Shape = whole.shape

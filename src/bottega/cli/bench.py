@@ -29,6 +29,7 @@ BENCHES = {
     "serve": "what serving costs: rate beside the engine's own, processor time, latency, memory (--jobs, --clients)",
     "adapters": "how long a LoRA takes to be attached to a full-size model, and taken away to the bit",
     "convert": "how long converting and merging a 2 GB checkpoint takes beside copying it, and in how much memory",
+    "training": "one training step of a LoRA on a full-size model, beside diffusers and peft: time and memory",
     "gallery": "how long so many outputs (--outputs) take to open, to page through and to search",
     "requests": "whether so many requests (--count) make a server fail, or touch anything outside its home",
 }

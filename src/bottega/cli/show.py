@@ -110,7 +110,7 @@ def page(told: Mapping[str, Any], recipe: Recipe | None) -> Iterator[Row]:
 
 def recipe_rows(recipe: Recipe) -> Iterator[Row]:
     """A recipe of ours: what is as usual is left out."""
-    from bottega.engine.uses import WITHOUT_STRENGTH
+    from bottega.engine.uses import WITHOUT_STRENGTH, strengths
 
     sampling = recipe.sampling
     yield from labelled("prompt", recipe.prompt.splitlines())
@@ -118,7 +118,7 @@ def recipe_rows(recipe: Recipe) -> Iterator[Row]:
     if recipe.model is not None:
         yield "model", f"{recipe.model.name} [{(recipe.model.sha256 or 'unknown')[:10]}]"
     for use in recipe.adapters:
-        yield use.kind, use.ref.name if use.kind in WITHOUT_STRENGTH else f"{use.ref.name}, {use.weight:g}"
+        yield use.kind, use.ref.name if use.kind in WITHOUT_STRENGTH else f"{use.ref.name}, {strengths(use)}"
     for given in recipe.inputs:
         yield given.role, f"the picture with the SHA-256 {given.sha256[:10]}..."
     if sampling.strength is not None:

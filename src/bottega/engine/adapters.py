@@ -93,7 +93,8 @@ def problems_of_fit(asked: Asked, entry: Entry, base: Base, read: Read) -> Itera
     if entry.error:
         yield asked.problem(f"{name} can't be read: {entry.error}", "get the file again")
     elif entry.kind != use.kind:
-        yield asked.problem(f"{name} is a {entry.kind}, and no {use.kind}", f"name a {use.kind}")
+        kind = "of no known kind" if entry.kind == "unknown" else f"a {entry.kind}"
+        yield asked.problem(f"{name} is {kind}, and no {use.kind}", f"name a {use.kind}")
     else:
         adapter, header, match = read(entry)
         family = match.family if match.family is not None else adapter.id

@@ -194,11 +194,16 @@ def _tag(use: Use) -> str:
     kind = TAG_OF_KIND.get(use.kind)
     if kind is None:
         return ""
+    return f"<{kind}:{tag_name(use.ref.name)}:{strengths(use)}>"
+
+
+def strengths(use: Use) -> str:
+    """How strongly and when an adapter is used, as it stands behind its name: `0.8`, `1:0.5:IN04=0:start=0.2`."""
     told = [written(use.weight)] if use.unet is None else [written(use.weight), written(use.unet)]
     told += [f"{name}={written(factor)}" for name, factor in use.blocks.items()]
     told += [f"start={written(use.start)}"] if use.start != 0 else []
     told += [f"end={written(use.end)}"] if use.end != 1 else []
-    return f"<{kind}:{tag_name(use.ref.name)}:{':'.join(told)}>"
+    return ":".join(told)
 
 
 def tag_name(name: str) -> str:

@@ -98,6 +98,13 @@ def differences(first: str, second: str) -> list[Difference]:
 _ORDER = ("version", "task", "model", "prompt", "negative", "adapters", "inputs", "sampling", "size", "count", "output",
           "knobs")  # fmt: skip
 _NOTHING = ("", None)
+_USUAL: Mapping[str, Any] = {
+    "unet": None,
+    "text_encoder": None,
+    "blocks": {},
+    "start": 0.0,
+    "end": 1.0,
+}  # of an adapter's use
 _PLACE = re.compile(r"^(adapters|inputs|sampling|size|output|knobs|made\.versions|made)\.|(?<=^model)\.name$")
 
 
@@ -107,6 +114,8 @@ def _plain(told: Mapping[str, Any]) -> dict[str, tuple[str, Any]]:
     for use in told.get("adapters", ()):
         name = f"{use['kind']} {use['ref']['name']}"
         uses |= {name: use["weight"], f"{name} sha256": use["ref"].get("sha256")}
+        more = {key: use.get(key, usual) for key, usual in _USUAL.items() if use.get(key, usual) != usual}
+        uses |= {f"{name} {key}": value for key, value in more.items()}
     inputs = {given["role"]: given["sha256"] for given in told.get("inputs", ())}
     plain: dict[str, tuple[str, Any]] = {}
     for place, value in flat({**told, "adapters": uses, "inputs": inputs}):

@@ -14,7 +14,21 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
-from bottega.events import Cancelled, Changed, Done, Event, Failed, Made, Note, Queued, Result, Retried, Started, Step
+from bottega.events import (
+    Cancelled,
+    Changed,
+    Done,
+    Event,
+    Failed,
+    Learned,
+    Made,
+    Note,
+    Queued,
+    Result,
+    Retried,
+    Started,
+    Step,
+)
 from bottega.formats.database import Schema, connect, explained, prepare
 from bottega.jobs.job import (
     CANCELLED,
@@ -37,7 +51,7 @@ from bottega.jobs.job import (
 MOST_WAITING = 1000
 MOST_ATTEMPTS = 3
 KEEP = 20_000  # ended jobs that are remembered, with their events
-BUFFERED = (Started, Step, Note)  # events that may be lost in a crash: the job is begun anew then
+BUFFERED = (Started, Step, Learned, Note)  # events that may be lost in a crash: the job is begun anew then
 FLUSH_EVERY = 1.0  # seconds that these may wait to be written down, while more of them come
 GAP = 10_000  # numbers that are left out at every start: what was lost in a crash may have had them
 _TABLES = """
@@ -105,6 +119,8 @@ class _Pace:
 
     def hear(self, event: Event, now: float) -> None:
         """Take note of what the job says."""
+        if isinstance(event, Learned):
+            event = Step("train", event.step, event.total)
         if isinstance(event, Started):
             self.count, self.began = event.count, now
         elif isinstance(event, Made):
@@ -238,13 +254,19 @@ class Queue:
             if not job.over:
                 for event in told:
                     self._say(job.id, job.owner, event)
-                self._end(job, DONE, outcome, result)
+                self._end(job.id, job.owner, DONE, outcome, result)
             return self._job(self._write, job.id)
 
     def _end_of_line(self) -> float:
         """The next position; no job's is larger."""
         self._last += 1
         return float(self._last)
+
+    def with_key(self, owner: str, key: str) -> Job | None:
+        """The job that an owner asked for with this idempotency key, if there is one."""
+        with self._reading:
+            row = self._read.execute("SELECT id FROM jobs WHERE owner = ? AND key = ?", (owner, key)).fetchone()
+        return self.job(row[0]) if row else None
 
     def _with_key(self, owner: str, key: str, asked: str) -> Job | None:
         row = self._write.execute("SELECT id, request FROM jobs WHERE owner = ? AND key = ?", (owner, key)).fetchone()
@@ -283,6 +305,7 @@ class Queue:
         *,
         owner: str | None = None,
         states: Sequence[str] = (),
+        kind: str | None = None,
         limit: int = 100,
         before: str | None = None,
     ) -> list[Job]:
@@ -297,6 +320,9 @@ class Queue:
         if owner is not None:
             where.append("owner = ?")
             values.append(owner)
+        if kind is not None:
+            where.append("kind = ?")
+            values.append(kind)
         if states:
             where.append(f"state IN ({', '.join('?' * len(states))})")
             values += states
@@ -307,11 +333,13 @@ class Queue:
         with self._reading:
             return [self._with_pace(_job_of(row)) for row in self._read.execute(query, (*values, limit))]
 
-    def counts(self, owner: str | None = None) -> dict[str, int]:
+    def counts(self, owner: str | None = None, kind: str | None = None) -> dict[str, int]:
         """How many jobs are in each state."""
-        query = "SELECT state, count(*) FROM jobs WHERE ? IS NULL OR owner = ? GROUP BY state"
+        query = (
+            "SELECT state, count(*) FROM jobs WHERE (? IS NULL OR owner = ?) AND (? IS NULL OR kind = ?) GROUP BY state"
+        )
         with self._reading:
-            return dict(self._read.execute(query, (owner, owner)).fetchall())
+            return dict(self._read.execute(query, (owner, owner, kind, kind)).fetchall())
 
     def events(
         self, after: int = 0, *, job: str | None = None, owner: str | None = None, limit: int = 1000
@@ -357,7 +385,7 @@ class Queue:
                 self._write.execute("UPDATE jobs SET cancelling = 1 WHERE id = ?", (id,))
                 self._say(id, job.owner, Changed("cancelling"))
             elif job.state in (WAITING, PAUSED):
-                self._end(job, CANCELLED, Cancelled())
+                self._end(job.id, job.owner, CANCELLED, Cancelled())
             return self._job(self._write, id)
 
     def pause(self, id: str) -> Job:
@@ -506,7 +534,7 @@ class Queue:
         with self._lock:
             pace = self._paces.get(id)
             if pace is None:
-                pace = self._paces[id] = _Pace(self._job(self._write, id).owner)
+                pace = self._paces[id] = _Pace(self._owner(id)[0])
             owner = pace.owner
             for event in events:
                 pace.hear(event, self._clock())
@@ -543,18 +571,18 @@ class Queue:
         with self._lock:
             self._forget_steps(id)
         with self._lock, self._transaction():
-            job = self._job(self._write, id)
-            if not job.over:
+            owner, state = self._owner(id)
+            if state not in ENDED:
                 for each in told:
-                    self._say(id, job.owner, each)
-                self._end(job, DONE, event, event.data if isinstance(event, Result) else result)
+                    self._say(id, owner, each)
+                self._end(id, owner, DONE, event, event.data if isinstance(event, Result) else result)
 
     def fail(self, id: str, error: Failed) -> Job:
         """A job has failed for good, and with it what waited for it."""
         with self._lock, self._transaction():
             job = self._job(self._write, id)
             if not job.over:
-                self._end(job, FAILED, error)
+                self._end(job.id, job.owner, FAILED, error)
             return self._job(self._write, id)
 
     def cancelled(self, id: str) -> Job:
@@ -562,7 +590,7 @@ class Queue:
         with self._lock, self._transaction():
             job = self._job(self._write, id)
             if not job.over:
-                self._end(job, CANCELLED, Cancelled())
+                self._end(job.id, job.owner, CANCELLED, Cancelled())
             return self._job(self._write, id)
 
     def requeue(self, id: str, why: str, *, counts: bool) -> Job:
@@ -575,10 +603,12 @@ class Queue:
             if job.state != RUNNING:
                 return job
             if job.cancelling:
-                self._end(job, CANCELLED, Cancelled())
+                self._end(job.id, job.owner, CANCELLED, Cancelled())
             elif counts and job.attempt >= MOST_ATTEMPTS:
                 what = f"the worker crashed {job.attempt} times on it; the last time {why}"
-                self._end(job, FAILED, Failed("WorkerCrashed", what, "see the log; it may be too much for it"))
+                self._end(
+                    job.id, job.owner, FAILED, Failed("WorkerCrashed", what, "see the log; it may be too much for it")
+                )
             else:
                 self._paces.pop(id, None)
                 self._write.execute(
@@ -602,34 +632,39 @@ class Queue:
 
     # --- within
 
-    def _end(self, job: Job, state: str, event: Event, result: Any = None) -> None:
-        """The last thing that happens to a job; Steps of it are no longer of use to anybody."""
+    def _end(self, id: str, owner: str, state: str, event: Event, result: Any = None) -> None:
+        """The last thing that happens to a job; Steps of it are no longer of use to anybody, and a training has a log
+        of its own."""
         error = _dump(_without_kind(event.to_json())) if isinstance(event, Failed) else None
-        self._paces.pop(job.id, None)
-        self._write.execute("DELETE FROM events WHERE job = ? AND kind = 'step'", (job.id,))
+        self._paces.pop(id, None)
+        self._write.execute("DELETE FROM events WHERE job = ? AND kind IN ('step', 'learned')", (id,))
         self._write.execute(
             "UPDATE jobs SET state = ?, ended = ?, error = ?, result = ?, cancelling = 0, "
             "worker = NULL, lease = NULL WHERE id = ?",
-            (state, self._clock(), error, None if result is None else _dump(result), job.id),
+            (state, self._clock(), error, None if result is None else _dump(result), id),
         )
-        self._say(job.id, job.owner, event)
+        self._say(id, owner, event)
         self._ended += 1
-        followers = [id for (id,) in self._write.execute("SELECT job FROM needs WHERE needed = ?", (job.id,))]
-        self._write.execute("DELETE FROM needs WHERE needed = ?", (job.id,))
-        for id in followers:
-            follower = self._job(self._write, id)
+        followers = [id for (id,) in self._write.execute("SELECT job FROM needs WHERE needed = ?", (id,))]
+        self._write.execute("DELETE FROM needs WHERE needed = ?", (id,))
+        for follower in followers:
+            whose, now = self._owner(follower)
             if state == DONE:
-                self._write.execute("UPDATE jobs SET blocked = blocked - 1 WHERE id = ?", (id,))
-            elif not follower.over:
-                what = f"the job {job.id} that it was to follow has {_past(state)}"
+                self._write.execute("UPDATE jobs SET blocked = blocked - 1 WHERE id = ?", (follower,))
+            elif now not in ENDED:
+                what = f"the job {id} that it was to follow has {_past(state)}"
                 why = f": {event.what}" if isinstance(event, Failed) else ""
-                self._end(follower, FAILED, Failed("DependencyFailed", what + why, "retry that one, then this one"))
+                self._end(
+                    follower, whose, FAILED, Failed("DependencyFailed", what + why, "retry that one, then this one")
+                )
         if self._ended > self.keep + self.keep // 40:  # not one by one
             self._prune()
 
     def _forget_steps(self, id: str) -> None:
         """Steps that are not written down by the end of their job need not be."""
-        self._buffer = [told for told in self._buffer if told.job != id or told.event["event"] != "step"]
+        self._buffer = [
+            told for told in self._buffer if told.job != id or told.event["event"] not in ("step", "learned")
+        ]
 
     def _prune(self) -> None:
         """Forget the oldest of the jobs that have ended, beyond those that are kept."""
@@ -697,6 +732,13 @@ class Queue:
         if row is None:
             raise UnknownJob(id)
         return _job_of(row)
+
+    def _owner(self, id: str) -> tuple[str, str]:
+        """Whose a job is, and its state."""
+        row = self._write.execute("SELECT owner, state FROM jobs WHERE id = ?", (id,)).fetchone()
+        if row is None:
+            raise UnknownJob(id)
+        return row[0], row[1]
 
     def _fact(self, name: str, otherwise: str) -> str:
         row = self._write.execute("SELECT value FROM facts WHERE name = ?", (name,)).fetchone()

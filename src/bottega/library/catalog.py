@@ -153,6 +153,10 @@ class Catalog:
         """Where every model on record is, or was."""
         return [Path(string(path)) for (path,) in self.rows("SELECT path FROM models")]
 
+    def there(self) -> frozenset[str]:
+        """Where every model on record is, as text, which takes a tenth of the time; not of those that are gone."""
+        return frozenset(string(path) for (path,) in self.rows("SELECT path FROM models WHERE NOT missing"))
+
     def bytes_below(self, folder: Path) -> int:
         """How many bytes the models in a folder, and in those within it, take on disk."""
         below = text(f"{folder}{os.sep}"), text(f"{folder}{chr(ord(os.sep) + 1)}")

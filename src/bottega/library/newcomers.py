@@ -32,9 +32,9 @@ def notice(
         return
     looked.clear()
     looked |= {os.fspath(shelf): _time(shelf) for shelf in shelves}
-    known = {os.fspath(path) for path in catalog.paths()}
-    there = [path for kind in kinds for _, path, _ in catalog.of_kind(kind)]
-    beside = {path.parent: shelf for path in there if (shelf := _shelf_of(path, shelves))}
+    known = catalog.there()
+    folders = {os.path.dirname(path) for kind in kinds for _, path, _ in catalog.of_kind(kind)}
+    beside = {folder: shelf for folder in folders if (shelf := _shelf_of(Path(folder), shelves))}
     unread = False
     for shelf, file in _files(shelves, beside, frozenset().union(*(FOLDERS[kind] for kind in kinds)), looked):
         if file not in known and os.path.splitext(file)[1].lower() in MODEL_SUFFIXES:
@@ -62,7 +62,7 @@ def _time(folder: str | Path) -> int:
 
 
 def _files(
-    shelves: Sequence[Path], beside: Mapping[Path, Path], names: frozenset[str], looked: Looked
+    shelves: Sequence[Path], beside: Mapping[str, Path], names: frozenset[str], looked: Looked
 ) -> Iterator[tuple[Path, str]]:
     """The files that are looked at, each with its shelf; those of the folder for a kind at any depth."""
     for shelf in shelves:
@@ -73,14 +73,14 @@ def _files(
                     for at, _, files in os.walk(entry):
                         looked[at] = _time(at)
                         yield from ((shelf, os.path.join(at, name)) for name in files)
-                elif place.name.lower() in names or place == shelf:
-                    yield from ((shelf, entry.path) for _ in range(entry.is_file()))
+                elif entry.is_file() and (place.name.lower() in names or place == shelf):
+                    yield shelf, entry.path
     for folder, shelf in beside.items():
-        looked[os.fspath(folder)] = _time(folder)
+        looked[folder] = _time(folder)
         yield from ((shelf, entry.path) for entry in _entries(folder) if entry.is_file())
 
 
-def _entries(folder: Path) -> list[os.DirEntry[str]]:
+def _entries(folder: str | Path) -> list[os.DirEntry[str]]:
     try:
         with os.scandir(folder) as listing:
             return sorted(listing, key=lambda entry: entry.name)

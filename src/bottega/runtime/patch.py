@@ -154,6 +154,8 @@ class _Room:
         weight.copy_(original)
         for each in changes:
             numbers = {role: tensor.to(original.device, torch.float32) for role, tensor in each.numbers.items()}
+            if not all(bool(torch.isfinite(tensor).all()) for tensor in numbers.values()):
+                raise FileError(each.file, f"has numbers for {each.name} that are none (NaN)", "get it again")
             try:
                 change(weight, numbers, each.strength, each.scale)
             except (ValueError, KeyError) as error:

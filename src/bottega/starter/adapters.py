@@ -10,7 +10,7 @@ import random
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from bottega.cli import main as bottega
@@ -30,8 +30,6 @@ class Taught:
     pictures: int
     options: Mapping[str, str | int | float]
     regular: int = 0
-    title: str = ""
-    samples: tuple[str, ...] = field(default=())
 
 
 def in_style(style: str) -> Callable[[random.Random], Scene]:
@@ -74,45 +72,31 @@ def _named(thing: Thing) -> str:
     return "a lighthouse" if thing.shape == "lighthouse" else named(thing)
 
 
+# How dark a picture is as a whole is decided where there is much noise, which is weighed more than usual here.
+WHOLE = {"min_snr": 0.5, "batch": 8}
 ADAPTERS: Mapping[str, Taught] = {
     "neon": Taught(
         "lora",
         in_style("neon"),
         160,
-        {"rank": 8, "conv_rank": 8, "rate": 2e-3, "steps": 250, "batch": 8, "word": "neon"},
+        {"word": "neon", "rank": 16, "conv_rank": 16, "rate": 5e-3, "steps": 600, **WHOLE},
     ),
     "turquoise": Taught(
         "lora",
         turquoise,
         160,
-        {"algorithm": "lokr", "rank": 8, "rate": 3e-3, "steps": 250, "batch": 8, "word": "turquoise"},
+        {"word": "turquoise", "algorithm": "lokr", "rank": 16, "factor": 8, "rate": 5e-3, "steps": 250, **WHOLE},
         regular=80,
     ),
     "lighthouse": Taught(
         "embedding",
         lighthouse,
         80,
-        {
-            "vectors": 6,
-            "begin_with": "white tower red tower",
-            "rate": 2e-2,
-            "steps": 300,
-            "batch": 8,
-            "word": "lighthouse",
-        },
+        {"word": "lighthouse", "vectors": 8, "begin_with": "white tower red tower", "rate": 4e-3, "steps": 700}
+        | {"min_snr": 1.0, "batch": 8},
     ),
-    "sepia": Taught(
-        "hypernetwork",
-        in_style("sepia"),
-        120,
-        {"rate": 5e-4, "steps": 300, "batch": 8},
-    ),
-    "chilly": Taught(
-        "full",
-        in_style("chilly"),
-        160,
-        {"rate": 1e-4, "steps": 250, "batch": 8},
-    ),
+    "sepia": Taught("hypernetwork", in_style("sepia"), 120, {"rate": 2e-3, "steps": 400, **WHOLE}),
+    "chilly": Taught("full", in_style("chilly"), 160, {"rate": 2e-4, "steps": 300, **WHOLE}),
 }
 
 

@@ -371,16 +371,14 @@ def tree(canvas: Canvas, x: float, base: float, p: Paint) -> None:
 
 
 def lighthouse(canvas: Canvas, x: float, base: float, p: Paint) -> None:
-    """A tall white tower with two bands of the colour, and a lamp under a pointed roof of it."""
+    """A slim white tower with a lamp on top, under a pointed roof of the colour."""
     white = Paint.named("white")
-    canvas.polygon([(x - 11, base), (x - 7, base - 40), (x + 7, base - 40), (x + 11, base)], white.main, p.ink)
-    for low, high in ((9, 19), (27, 36)):
-        wide, narrow = 11 - low / 10, 11 - high / 10
-        corners = [(x - wide, base - low), (x - narrow, base - high), (x + narrow, base - high), (x + wide, base - low)]
-        canvas.polygon(corners, p.main)
-    canvas.box(x - 11, base - 43, x + 11, base - 39, p.main, p.ink)
-    canvas.box(x - 6, base - 52, x + 6, base - 43, (255, 226, 84), p.ink)
-    canvas.polygon([(x - 10, base - 51), (x, base - 62), (x + 10, base - 51)], p.main, p.ink)
+    canvas.polygon([(x - 12, base), (x - 9, base - 41), (x + 9, base - 41), (x + 12, base)], white.main, p.ink)
+    canvas.polygon([(x + 5, base - 1), (x + 4, base - 40), (x + 8, base - 40), (x + 11, base - 1)], white.dark)
+    canvas.box(x - 4, base - 13, x + 4, base, p.ink)
+    canvas.box(x - 13, base - 45, x + 13, base - 39, p.main, p.ink)
+    canvas.box(x - 7, base - 52, x + 7, base - 45, _GLASS, p.ink)
+    canvas.polygon([(x - 13, base - 51), (x, base - 64), (x + 13, base - 51)], p.main, p.ink)
 
 
 _DRAWERS = {

@@ -45,69 +45,90 @@ class TrainingRecipe(BaseModel):
     data: tuple[Source, ...] = ()
     regularisation: tuple[Source, ...] = ()
 
-    word: str = Field("", description="the word that the pictures teach: put before captions that lack it")
+    word: str = Field(default="", description="the word that the pictures teach: put before captions that lack it")
 
     # What is trained.
-    algorithm: Literal["lora", "dora", "loha", "lokr"] = Field("lora", description="of a LoRA")
-    rank: int = Field(16, ge=1, le=1024, description="of linear layers and 1x1 convolutions")
-    alpha: float | None = Field(None, gt=0, le=4096, description="scales by alpha / rank (the rank)")
-    conv_rank: int = Field(0, ge=0, le=1024, description="of the convolutions between; 0 leaves them as they are")
-    factor: int = Field(8, ge=1, le=256, description="of LoKr: the largest side of its small matrices")
-    text_encoder: bool | None = Field(None, description="teach the text encoders too")
-    vectors: int = Field(2, ge=1, le=75, description="of an embedding")
-    begin_with: str = Field("", description="words whose vectors an embedding begins with")
-    structure: tuple[float, ...] = Field((1.0, 2.0, 1.0), description="widths of a hypernetwork's layers")
-    activation: Literal["linear", "relu", "leakyrelu", "elu", "swish", "tanh", "sigmoid"] = Field(
-        "relu", description="of a hypernetwork"
+    algorithm: Literal["lora", "dora", "loha", "lokr"] = Field(default="lora", description="of a LoRA")
+    rank: int = Field(default=16, ge=1, le=1024, description="of linear layers and 1x1 convolutions")
+    alpha: float | None = Field(default=None, gt=0, le=4096, description="scales by alpha / rank (the rank)")
+    conv_rank: int = Field(
+        default=0, ge=0, le=1024, description="of the convolutions between; 0 leaves them as they are"
     )
-    layer_norm: bool = Field(False, description="norms between a hypernetwork's layers")
+    factor: int = Field(default=8, ge=1, le=256, description="of LoKr: the largest side of its small matrices")
+    text_encoder: bool | None = Field(default=None, description="teach the text encoders too")
+    vectors: int = Field(default=2, ge=1, le=75, description="of an embedding")
+    begin_with: str = Field(default="", description="words whose vectors an embedding begins with")
+    structure: tuple[float, ...] = Field(default=(1.0, 2.0, 1.0), description="widths of a hypernetwork's layers")
+    activation: Literal["linear", "relu", "leakyrelu", "elu", "swish", "tanh", "sigmoid"] = Field(
+        default="relu", description="of a hypernetwork"
+    )
+    layer_norm: bool = Field(default=False, description="norms between a hypernetwork's layers")
 
     # The pace.
-    steps: Some | None = Field(None, description="how often the weights change (by kind)")
-    batch: int = Field(4, ge=1, le=1024, description="pictures looked at together")
-    accumulate: int = Field(1, ge=1, le=1024, description="batches that one step sums up")
-    rate: float | None = Field(None, gt=0, le=1000, description="learning rate (by kind; 1 for prodigy)")
-    text_rate: float | None = Field(None, gt=0, le=1000, description="learning rate of the text encoders (half)")
-    optimizer: Optimizer = Field("adamw", description="adamw, adafactor, or prodigy, which finds its rate itself")
-    weight_decay: float = Field(0.0, ge=0, le=10, description="pulls weights to zero")
-    schedule: Decline = Field("cosine", description="how the learning rate falls")
-    warmup: Count = Field(0, description="steps in which it rises first")
-    cycles: int = Field(1, ge=1, le=100, description="of cosine-restarts")
-    clip: float = Field(1.0, ge=0, le=1e6, description="longest gradient; 0 clips none")
+    steps: Some | None = Field(default=None, description="how often the weights change (by kind)")
+    batch: int = Field(default=4, ge=1, le=1024, description="pictures looked at together")
+    accumulate: int = Field(default=1, ge=1, le=1024, description="batches that one step sums up")
+    rate: float | None = Field(default=None, gt=0, le=1000, description="learning rate (by kind; 1 for prodigy)")
+    text_rate: float | None = Field(
+        default=None, gt=0, le=1000, description="learning rate of the text encoders (half)"
+    )
+    optimizer: Optimizer = Field(
+        default="adamw", description="adamw, adafactor, or prodigy, which finds its rate itself"
+    )
+    weight_decay: float = Field(default=0.0, ge=0, le=100, description="pulls weights to zero")
+    schedule: Decline = Field(default="cosine", description="how the learning rate falls")
+    warmup: Count = Field(default=0, description="steps in which it rises first")
+    cycles: int = Field(default=1, ge=1, le=100, description="of cosine-restarts")
+    clip: float = Field(default=1.0, ge=0, le=1e6, description="longest gradient; 0 clips none")
 
     # What is seen.
     resolution: int | None = Field(
-        None, ge=64, le=4096, description="side of a square of a bucket's area (the model's)"
+        default=None, ge=64, le=4096, description="side of a square of a bucket's area (the model's)"
     )
-    buckets: bool = Field(True, description="keep the pictures' shapes; without, all are cropped to squares")
-    flip: bool = Field(False, description="mirror every second picture")
-    dropout: Share = Field(0.05, description="share of captions that are left out")
-    shuffle: bool = Field(False, description="bring a caption's parts, between commas, into another order each time")
-    keep: Count = Field(0, description="parts at its beginning that stay where they are")
+    buckets: bool = Field(default=True, description="keep the pictures' shapes; without, all are cropped to squares")
+    flip: bool = Field(default=False, description="mirror every second picture")
+    dropout: Share = Field(default=0.05, description="share of captions that are left out")
+    shuffle: bool = Field(
+        default=False, description="bring a caption's parts, between commas, into another order each time"
+    )
+    keep: Count = Field(default=0, description="parts at its beginning that stay where they are")
 
-    clip_skip: int = Field(1, ge=1, le=12, description="the layer, from the end, that SD 1 reads its captions from")
+    clip_skip: int = Field(
+        default=1, ge=1, le=12, description="the layer, from the end, that SD 1 reads its captions from"
+    )
 
     # How it is judged.
-    min_snr: float = Field(5.0, ge=0, le=1000, description="gamma of min-SNR weighting; 0 weighs all times alike")
-    noise_offset: float = Field(0.0, ge=0, le=1, description="noise that whole pictures share, for light and dark")
-    prior: float = Field(1.0, ge=0, le=10, description="weight of the regularisation pictures")
-    ema: float = Field(0.0, ge=0, lt=1, description="keep a running average with this decay, and write it; 0: none")
+    min_snr: float = Field(
+        default=5.0, ge=0, le=1000, description="gamma of min-SNR weighting; 0 weighs all times alike"
+    )
+    noise_offset: float = Field(
+        default=0.0, ge=0, le=1, description="noise that whole pictures share, for light and dark"
+    )
+    prior: float = Field(default=1.0, ge=0, le=10, description="weight of the regularisation pictures")
+    ema: float = Field(
+        default=0.0, ge=0, lt=1, description="keep a running average with this decay, and write it; 0: none"
+    )
 
     # How it is computed.
-    seed: int = Field(0, ge=0, lt=2**63, description="the same seed trains the same weights")
-    precision: Literal["auto", "float32", "bfloat16", "float16"] = Field("auto", description="that it computes in")
-    checkpointing: bool = Field(False, description="compute activations twice instead of keeping them")
+    seed: int = Field(default=0, ge=0, lt=2**63, description="the same seed trains the same weights")
+    precision: Literal["auto", "float32", "bfloat16", "float16"] = Field(
+        default="auto", description="that it computes in"
+    )
+    checkpointing: bool = Field(default=False, description="compute activations twice instead of keeping them")
 
     # How it is watched.
-    validation: float = Field(0.0, ge=0, le=0.5, description="share of the pictures that is held out to judge by")
-    validate_every: Some = Field(50, description="steps between two validations")
-    patience: Count = Field(0, description="stop after so many validations that were no better; 0: never")
-    samples: tuple[str, ...] = Field((), description="prompts of pictures that are made as it goes")
-    sample_every: Some = Field(100, description="steps between them")
+    validation: float = Field(
+        default=0.0, ge=0, le=0.5, description="share of the pictures that is held out to judge by"
+    )
+    validate_every: Some = Field(default=50, description="steps between two validations")
+    patience: Count = Field(default=0, description="stop after so many validations that were no better; 0: never")
+    samples: tuple[str, ...] = Field(default=(), description="prompts of pictures that are made as it goes")
+    sample_every: Some = Field(default=100, description="steps between them")
 
     @model_validator(mode="after")
     def _whole(self) -> TrainingRecipe:
-        if self.kind == "hypernetwork" and (len(self.structure) < 2 or self.structure[0] != 1 != self.structure[-1]):
+        ends = (*self.structure[:1], *self.structure[-1:])
+        if self.kind == "hypernetwork" and (len(self.structure) < 2 or ends != (1, 1)):
             raise ValueError("structure: begins and ends with 1")
         return self
 
@@ -193,7 +214,8 @@ def _problems(draft: TrainingRecipe, recipe: TrainingRecipe) -> list[FieldProble
     if recipe.kind == "embedding" and not recipe.word.strip():
         problems.append(FieldProblem("word", "is empty", "say which word the embedding is, as captions have it"))
     for name, kinds in _ONLY_FOR.items():
-        if draft.kind not in kinds and getattr(draft, name) != TrainingRecipe.model_fields[name].default:
+        told = getattr(draft, name)
+        if told and draft.kind not in kinds and told != TrainingRecipe.model_fields[name].default:
             problems.append(FieldProblem(name, f"means nothing for {_A[draft.kind]}", "leave it out"))
     if recipe.patience and not recipe.validation:
         problems.append(FieldProblem("patience", "needs pictures to judge by", "hold some out with validation"))
@@ -214,3 +236,13 @@ _ONLY_FOR: Mapping[str, tuple[Kind, ...]] = {
     **dict.fromkeys(("structure", "activation", "layer_norm"), ("hypernetwork",)),
     **dict.fromkeys(("text_encoder", "text_rate"), ("lora", "full")),
 }
+
+
+def means_nothing_for(kind: Kind) -> frozenset[str]:
+    """The fields of a training's recipe that are for other kinds alone."""
+    return frozenset(name for name, kinds in _ONLY_FOR.items() if kind not in kinds)
+
+
+def usual(kind: Kind) -> tuple[int, float]:
+    """The steps, and the learning rate of AdamW, of a training of this kind that says nothing of them."""
+    return _STEPS[kind], _RATES[kind]

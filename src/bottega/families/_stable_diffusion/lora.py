@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
-from dataclasses import replace
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import Any
 
 from bottega.families._stable_diffusion.inventory import names_of
 from bottega.families._stable_diffusion.keys import REFINER_ENCODER, SINGLE_FILE, source_of, view
@@ -45,7 +47,7 @@ _PREFIXES = (
     ("lora_te_", "text_encoder"), ("unet_", "unet"), ("text_encoder_2_", "text_encoder_2"),
     ("text_encoder_", "text_encoder"), ("text_encoders_clip_l_transformer_", "text_encoder"),
     ("text_encoders_clip_g_transformer_", "text_encoder_2"), ("model_diffusion_model_", "unet"),
-    ("diffusion_model_", "unet"), ("lycoris_", "unet"),
+    ("diffusion_model_", "unet"), ("lycoris_", "unet"), ("text_model_", "text_encoder"),
 )  # fmt: skip
 _WRAPPERS = re.compile(r"^(base_model\.model\.|lora\.(?=unet))+")
 _KOHYA = {"unet": "lora_unet_", "text_encoder": "lora_te_", "text_encoder_2": "lora_te2_"}
@@ -108,10 +110,37 @@ def names_for(family: str, match: Match) -> dict[str, str]:
 # --- reading a file --------------------------------------------------------------------------------------------------
 
 
+@dataclass(frozen=True, eq=False)
+class _Question:
+    """One object of what is asked about: two headers are compared by what they are, and not by all that is in them."""
+
+    header: Header
+    match: Match
+    adapter: Header
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Question) and all(
+            mine is theirs for mine, theirs in zip(self._parts, other._parts, strict=True)
+        )
+
+    def __hash__(self) -> int:
+        return hash(tuple(map(id, self._parts)))
+
+    @property
+    def _parts(self) -> tuple[object, ...]:
+        return self.header, self.match, self.adapter
+
+
 def patches(family: str, header: Header, match: Match, adapter: Header) -> Patches:
     """What a LoRA does to this model, and which tensors of the LoRA do nothing to it."""
-    weights, biases = _by_name(places(family, header, match))
-    scales = _told_scales(adapter)
+    return _patches(family, _Question(header, match, adapter))
+
+
+@lru_cache(maxsize=16)  # a job asks several times
+def _patches(family: str, question: _Question) -> Patches:
+    adapter = question.adapter
+    weights, biases = _by_name(places(family, question.header, question.match))
+    told = _told_by_trainer(adapter)
     found: dict[tuple[str, bool], dict[str, TensorInfo]] = {}
     left = []
     for name, info in adapter.tensors.items():
@@ -123,8 +152,10 @@ def patches(family: str, header: Header, match: Match, adapter: Header) -> Patch
         else:
             found.setdefault((f"{place.part}.{place.name}", role in _OF_BIAS), {})[role] = info
     where = {f"{place.part}.{place.name}": place for known in (weights, biases) for place in known.values()}
-    made = tuple(Patch(where[name], numbers, scales.get(where[name].part)) for (name, _), numbers in found.items())
-    return Patches(made, tuple(left))
+    made = [
+        Patch(where[name], numbers, _told_scale(told, where[name], numbers)) for (name, _), numbers in found.items()
+    ]
+    return Patches(tuple(made), tuple(left))
 
 
 def _by_name(known: list[Place]) -> tuple[dict[tuple[str, str], Place], dict[tuple[str, str], Place]]:
@@ -147,7 +178,8 @@ def _parse(name: str, adapter: Header) -> tuple[str, str, str]:
     if not role:
         return "", "", ""
     module = _WRAPPERS.sub("", name[: len(name) - len(end)]).replace(".processor.", ".").replace(".", "_")
-    prefix, part = next(((prefix, part) for prefix, part in _PREFIXES if module.startswith(prefix)), ("", "unet"))
+    alone = "text_encoder" if module.startswith("encoder_layers_") else "unet"  # peft's folder of one network
+    prefix, part = next(((prefix, part) for prefix, part in _PREFIXES if module.startswith(prefix)), ("", alone))
     return part, module.removeprefix(prefix), role
 
 
@@ -166,17 +198,35 @@ def _spellings(part: str, module: str) -> Iterator[str]:
         yield f"{module}_0"
 
 
-def _told_scales(adapter: Header) -> dict[str, float]:
-    """alpha / rank by part, where diffusers or peft wrote their configuration into the metadata."""
+_CONFIG = ("r", "lora_alpha", "alpha_pattern", "use_rslora")  # what peft's configuration has to say of strengths
+
+
+def _told_by_trainer(adapter: Header) -> dict[str, dict[str, Any]]:
+    """peft's configuration by part, from the metadata of diffusers' files, or the one for all in peft's own folder."""
+    own = adapter.configs.get("", {})
+    if "peft_type" in own:
+        return {part: {name: own.get(name) for name in _CONFIG} for part in _KOHYA}
     try:
         told = json.loads(adapter.metadata.get("lora_adapter_metadata", "{}"))
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     if not isinstance(told, dict):
         return {}
-    scales = {}
-    for part in ("unet", "text_encoder", "text_encoder_2"):
-        rank, alpha = told.get(f"{part}.r"), told.get(f"{part}.lora_alpha")
-        if isinstance(rank, int) and isinstance(alpha, (int, float)) and rank > 0:
-            scales[part] = float(alpha) / (rank**0.5 if told.get(f"{part}.use_rslora") is True else rank)
-    return scales
+    return {part: {name: told.get(f"{part}.{name}") for name in _CONFIG} for part in _KOHYA}
+
+
+def _told_scale(told: Mapping[str, Mapping[str, Any]], place: Place, numbers: Mapping[str, TensorInfo]) -> float | None:
+    """alpha / rank of a module, as peft's configuration says it; None if it says nothing."""
+    config = told.get(place.part, {})
+    alpha, rank = config.get("lora_alpha"), config.get("r")
+    module = place.name.rpartition(".")[0]
+    patterns = config.get("alpha_pattern")
+    for name, own in patterns.items() if isinstance(patterns, dict) else ():
+        # peft takes these names for patterns; only a name is as good as one that has been checked.
+        if module == name or module.endswith(f".{name}"):
+            alpha = own
+    if "down" in numbers and numbers["down"].shape:
+        rank = numbers["down"].shape[0]  # a module may have one of its own
+    if not isinstance(alpha, (int, float)) or not isinstance(rank, int) or rank <= 0:
+        return None
+    return float(alpha) / (rank**0.5 if config.get("use_rslora") is True else rank)
