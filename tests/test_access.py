@@ -27,6 +27,7 @@ from bottega.api.access.limits import Body, Buckets, Failures, Memory
 from bottega.api.access.quotas import Quotas
 from bottega.api.access.refusal import AccountError, Refusal, TooMuch
 from bottega.errors import FileError, InvalidRecipe, UnknownModel
+from bottega.jobs.job import QueueFull
 from bottega.recipe import Recipe, Size
 
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -579,17 +580,25 @@ def test_users_have_quotas(tmp_path: Path) -> None:
         recipe = Recipe(prompt="x", size=Size(width=20, height=10), count=2)
         assert quotas.waiting("ada") == 3
         assert quotas.waiting("owner") is None
-        quotas.allow("ada", recipe)
-        quotas.allow("ada", recipe)
+
+        def ask(owner: str, *, there_is_room: bool = True) -> None:
+            with quotas.allow(owner, recipe):
+                if not there_is_room:
+                    raise QueueFull("no room", "later", 1)
+
+        ask("ada")
+        with pytest.raises(QueueFull):
+            ask("ada", there_is_room=False)
+        ask("ada")  # what the queue refused counts as nothing
         with pytest.raises(TooMuch, match="2 jobs a minute"):
-            quotas.allow("ada", recipe)
+            ask("ada")
         now[0] += 61
         with pytest.raises(TooMuch, match="200 are left"):
-            quotas.allow("ada", recipe)
+            ask("ada")
         now[0] += 86400
-        quotas.allow("ada", recipe)
+        ask("ada")
         for _ in range(5):
-            quotas.allow("owner", recipe)
+            ask("owner")
 
 
 @pytest.mark.parametrize("name", ["", "Owner", "owner", "a b", "../x", "a" * 33, "ä", "-a"])

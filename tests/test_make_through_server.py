@@ -217,6 +217,20 @@ def test_watching_a_job_to_its_end(through: Command, there: Running) -> None:
     assert kinds[0] == "queued" and kinds[-1] == "done" and "made" in kinds
 
 
+@pytest.mark.slow
+def test_watching_a_job_that_was_tried_again_goes_on_to_its_last_end(through: Command, there: Running) -> None:
+    assert through("jobs", "pause").code == 0
+    try:
+        job = there.ask("POST", "/api/jobs", {"recipe": {"prompt": "a boat", "sampling": {"steps": 1}}})
+        assert through("jobs", "cancel", job["id"]).code == 0
+        assert through("jobs", "retry", job["id"]).code == 0
+    finally:
+        assert through("jobs", "resume").code == 0
+    ran = through("jobs", "watch", job["id"], "--json")
+    kinds = [json.loads(line)["event"] for line in ran.out.splitlines()]
+    assert ran.code == 0 and kinds.count("cancelled") == 1 and kinds[-1] == "done"
+
+
 def test_jobs_without_a_server(bottega: Command, home: Path) -> None:
     assert bottega("jobs").out == "There are no jobs.\n"
     assert bottega("jobs", "pause").code == 0

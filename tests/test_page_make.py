@@ -545,6 +545,10 @@ def test_the_page_speaks_chinese_to_those_who_read_it(server: Server, browser: B
         page.get_by_role("button", name="生成").wait_for()
         assert page.locator("html").get_attribute("lang") == "zh-CN"
         assert page.evaluate(UNTOLD) == []
+        helps = page.locator(".folds [id$='-help']")
+        helps.nth(20).wait_for(state="attached", timeout=LONG)
+        english = [text for text in helps.all_text_contents() if not re.search("[\u4e00-\u9fff]", text)]
+        assert english == [], "of every setting it is said in Chinese what it does"
         page.locator("#tools").get_by_role("button", name="更多").click()
         page.get_by_role("menuitemradio", name="English").click()
         page.get_by_role("button", name="Make", exact=False).last.wait_for()

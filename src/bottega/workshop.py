@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from pathlib import Path
@@ -78,7 +78,7 @@ class Workshop:
     ) -> None:
         self.settings = settings
         # Raises where a user may not have what they ask for; a server has rules for that.
-        self.allow: Callable[[str, Recipe], None] = lambda owner, recipe: None
+        self.allow: Callable[[str, Recipe], AbstractContextManager[None]] = lambda owner, recipe: nullcontext()
         self.queue = Queue(settings.home / "queue.sqlite")
         self.gallery = Gallery(settings.gallery, settings.outputs, settings.thumbnails)
         self._upkeep = Upkeep(self.gallery, settings.trash_days * 86_400.0, self._owner_of)
@@ -195,7 +195,6 @@ class Workshop:
             request["awaited"] = told
         else:
             recipe = self.resolve(draft)
-        self.allow(owner, recipe)
         request["recipe"] = recipe.model_dump(mode="json", exclude_none=True)
         asked: dict[str, Any] = {
             "lane": MAKE,
@@ -209,9 +208,10 @@ class Workshop:
             "alike": "" if awaited else alike(recipe),
             "same": same,
         }
-        if reuse and not asked["after"] and (made := self._made_before(recipe, owner)):
-            return self.queue.answer("make", request, *_told_again(recipe, made), **asked)
-        return self.queue.submit("make", request, **asked)
+        with self.allow(owner, recipe):
+            if reuse and not asked["after"] and (made := self._made_before(recipe, owner)):
+                return self.queue.answer("make", request, *_told_again(recipe, made), **asked)
+            return self.queue.submit("make", request, **asked)
 
     def _resolve_awaiting(self, draft: Recipe, owner: str, awaited: Sequence[Awaited]) -> Recipe:
         """The recipe with placeholders for inputs that are yet to be made, and the size of the first of them."""

@@ -84,8 +84,13 @@ class Server:
         """The events of a job, from its first one to its last; raises what `events` raises."""
         for heard in self._events(f"/api/jobs/{job}/events", 0):
             yield heard
-            if heard.kind in ENDS:
+            if heard.kind in ENDS and self._is_last(job, heard):
                 return
+
+    def _is_last(self, job: str, heard: Heard) -> bool:
+        """Whether an end of a job is the one that it has come to, and not one after which it was tried again."""
+        ended = self.get(f"/api/jobs/{job}")["ended"]
+        return ended is not None and heard.data["at"] >= ended
 
     def events(self) -> Iterator[Heard]:
         """The events of all jobs, from now on, for ever.

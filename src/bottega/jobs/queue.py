@@ -238,7 +238,7 @@ class Queue:
             if not job.over:
                 for event in told:
                     self._say(job.id, job.owner, event)
-                self._end(job, DONE, outcome, result)
+                self._end(job.id, job.owner, DONE, outcome, result)
             return self._job(self._write, job.id)
 
     def _end_of_line(self) -> float:
@@ -357,7 +357,7 @@ class Queue:
                 self._write.execute("UPDATE jobs SET cancelling = 1 WHERE id = ?", (id,))
                 self._say(id, job.owner, Changed("cancelling"))
             elif job.state in (WAITING, PAUSED):
-                self._end(job, CANCELLED, Cancelled())
+                self._end(job.id, job.owner, CANCELLED, Cancelled())
             return self._job(self._write, id)
 
     def pause(self, id: str) -> Job:
@@ -506,7 +506,7 @@ class Queue:
         with self._lock:
             pace = self._paces.get(id)
             if pace is None:
-                pace = self._paces[id] = _Pace(self._job(self._write, id).owner)
+                pace = self._paces[id] = _Pace(self._owner(id)[0])
             owner = pace.owner
             for event in events:
                 pace.hear(event, self._clock())
@@ -543,18 +543,18 @@ class Queue:
         with self._lock:
             self._forget_steps(id)
         with self._lock, self._transaction():
-            job = self._job(self._write, id)
-            if not job.over:
+            owner, state = self._owner(id)
+            if state not in ENDED:
                 for each in told:
-                    self._say(id, job.owner, each)
-                self._end(job, DONE, event, event.data if isinstance(event, Result) else result)
+                    self._say(id, owner, each)
+                self._end(id, owner, DONE, event, event.data if isinstance(event, Result) else result)
 
     def fail(self, id: str, error: Failed) -> Job:
         """A job has failed for good, and with it what waited for it."""
         with self._lock, self._transaction():
             job = self._job(self._write, id)
             if not job.over:
-                self._end(job, FAILED, error)
+                self._end(job.id, job.owner, FAILED, error)
             return self._job(self._write, id)
 
     def cancelled(self, id: str) -> Job:
@@ -562,7 +562,7 @@ class Queue:
         with self._lock, self._transaction():
             job = self._job(self._write, id)
             if not job.over:
-                self._end(job, CANCELLED, Cancelled())
+                self._end(job.id, job.owner, CANCELLED, Cancelled())
             return self._job(self._write, id)
 
     def requeue(self, id: str, why: str, *, counts: bool) -> Job:
@@ -575,10 +575,12 @@ class Queue:
             if job.state != RUNNING:
                 return job
             if job.cancelling:
-                self._end(job, CANCELLED, Cancelled())
+                self._end(job.id, job.owner, CANCELLED, Cancelled())
             elif counts and job.attempt >= MOST_ATTEMPTS:
                 what = f"the worker crashed {job.attempt} times on it; the last time {why}"
-                self._end(job, FAILED, Failed("WorkerCrashed", what, "see the log; it may be too much for it"))
+                self._end(
+                    job.id, job.owner, FAILED, Failed("WorkerCrashed", what, "see the log; it may be too much for it")
+                )
             else:
                 self._paces.pop(id, None)
                 self._write.execute(
@@ -602,28 +604,30 @@ class Queue:
 
     # --- within
 
-    def _end(self, job: Job, state: str, event: Event, result: Any = None) -> None:
+    def _end(self, id: str, owner: str, state: str, event: Event, result: Any = None) -> None:
         """The last thing that happens to a job; Steps of it are no longer of use to anybody."""
         error = _dump(_without_kind(event.to_json())) if isinstance(event, Failed) else None
-        self._paces.pop(job.id, None)
-        self._write.execute("DELETE FROM events WHERE job = ? AND kind = 'step'", (job.id,))
+        self._paces.pop(id, None)
+        self._write.execute("DELETE FROM events WHERE job = ? AND kind = 'step'", (id,))
         self._write.execute(
             "UPDATE jobs SET state = ?, ended = ?, error = ?, result = ?, cancelling = 0, "
             "worker = NULL, lease = NULL WHERE id = ?",
-            (state, self._clock(), error, None if result is None else _dump(result), job.id),
+            (state, self._clock(), error, None if result is None else _dump(result), id),
         )
-        self._say(job.id, job.owner, event)
+        self._say(id, owner, event)
         self._ended += 1
-        followers = [id for (id,) in self._write.execute("SELECT job FROM needs WHERE needed = ?", (job.id,))]
-        self._write.execute("DELETE FROM needs WHERE needed = ?", (job.id,))
-        for id in followers:
-            follower = self._job(self._write, id)
+        followers = [id for (id,) in self._write.execute("SELECT job FROM needs WHERE needed = ?", (id,))]
+        self._write.execute("DELETE FROM needs WHERE needed = ?", (id,))
+        for follower in followers:
+            whose, now = self._owner(follower)
             if state == DONE:
-                self._write.execute("UPDATE jobs SET blocked = blocked - 1 WHERE id = ?", (id,))
-            elif not follower.over:
-                what = f"the job {job.id} that it was to follow has {_past(state)}"
+                self._write.execute("UPDATE jobs SET blocked = blocked - 1 WHERE id = ?", (follower,))
+            elif now not in ENDED:
+                what = f"the job {id} that it was to follow has {_past(state)}"
                 why = f": {event.what}" if isinstance(event, Failed) else ""
-                self._end(follower, FAILED, Failed("DependencyFailed", what + why, "retry that one, then this one"))
+                self._end(
+                    follower, whose, FAILED, Failed("DependencyFailed", what + why, "retry that one, then this one")
+                )
         if self._ended > self.keep + self.keep // 40:  # not one by one
             self._prune()
 
@@ -697,6 +701,13 @@ class Queue:
         if row is None:
             raise UnknownJob(id)
         return _job_of(row)
+
+    def _owner(self, id: str) -> tuple[str, str]:
+        """Whose a job is, and its state."""
+        row = self._write.execute("SELECT owner, state FROM jobs WHERE id = ?", (id,)).fetchone()
+        if row is None:
+            raise UnknownJob(id)
+        return row[0], row[1]
 
     def _fact(self, name: str, otherwise: str) -> str:
         row = self._write.execute("SELECT value FROM facts WHERE name = ?", (name,)).fetchone()

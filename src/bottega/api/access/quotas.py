@@ -5,7 +5,8 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from bottega.api.access.accounts import Accounts
@@ -35,11 +36,29 @@ class Quotas:
         """How many jobs of a user may wait at once; None if as many as there is room for."""
         return self._accounts.quota(owner).waiting
 
-    def allow(self, owner: str, recipe: Recipe) -> None:
-        """Count a job that a user asks for. Raises TooMuch where it is more than they may have."""
+    @contextmanager
+    def allow(self, owner: str, recipe: Recipe) -> Iterator[None]:
+        """Count a job that a user asks for, if the block that puts it into the queue does not fail.
+
+        Raises TooMuch where it is more than they may have.
+        """
+        counted = self._counted(owner)
+        try:
+            pixels = self._spent(owner, recipe)
+        except TooMuch:
+            counted()
+            raise
+        try:
+            yield
+        except BaseException:
+            counted()
+            if pixels:
+                self._accounts.spend_pixels(owner, -pixels)
+            raise
+
+    def _spent(self, owner: str, recipe: Recipe) -> int:
+        """Take the pixels of a recipe from those of today; how many, 0 where they are not counted."""
         quota = self._accounts.quota(owner)
-        if quota.per_minute is not None:
-            self._count(owner, quota.per_minute)
         if quota.pixels_per_day is not None:
             size = recipe.size
             pixels = recipe.count * (size.width * size.height if size else 0)
@@ -52,9 +71,14 @@ class Quotas:
                     DAY - self._wall() % DAY,
                 )
             self._accounts.spend_pixels(owner, pixels)
+            return pixels
+        return 0
 
-    def _count(self, owner: str, most: int) -> None:
-        now = self._clock()
+    def _counted(self, owner: str) -> Callable[[], None]:
+        """Count a job of this minute; what is answered takes that back."""
+        most, now = self._accounts.quota(owner).per_minute, self._clock()
+        if most is None:
+            return lambda: None
         with self._lock:
             asked = self._asked.setdefault(owner, deque())
             while asked and asked[0] <= now - MINUTE:
@@ -62,3 +86,8 @@ class Quotas:
             if len(asked) >= most:
                 raise TooMuch(f"{owner} may send {most:,} jobs a minute", "wait a little", asked[0] + MINUTE - now)
             asked.append(now)
+        return lambda: self._uncount(asked, now)
+
+    def _uncount(self, asked: deque[float], at: float) -> None:
+        with self._lock, suppress(ValueError):  # it may be more than a minute ago by now
+            asked.remove(at)

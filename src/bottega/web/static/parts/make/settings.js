@@ -3,6 +3,7 @@
 import { fill, h, put } from "../../dom.js";
 import { addWords, number, t } from "../../words.js";
 import { control, fold, nameOf, said } from "../controls.js";
+import { inWords } from "./knobs.js";
 
 addWords({
   en: {
@@ -58,7 +59,7 @@ export class Settings {
       this.walks = h("p", { class: "small soft", hidden: true }),
       field("sampling.steps", told("steps", "int", { low: 1, high: 150, help: t("make.help.steps") }), sampling, t("make.steps")),
       field("sampling.guidance", told("guidance", "float", { low: 0, high: 30, help: t("make.help.guidance") }), sampling, t("make.guidance")));
-    const knobs = form.knobs.map((knob) => field(`knobs.${knob.name}`, knob, () => this.draft.knobs));
+    const knobs = form.knobs.map((knob) => field(`knobs.${knob.name}`, inWords(knob), () => this.draft.knobs));
     const formats = forms.formats.map((format) => format.id);
     const output = () => this.draft.output;
     const files = [
