@@ -396,6 +396,10 @@ class Workbench:
             )
         )
 
+    def let_go(self) -> None:
+        """Let go of every model that is kept loaded, for what needs all the memory that there is."""
+        self._loader.let_go()
+
     @property
     def loaded(self) -> list[dict[str, Any]]:
         """The models that are kept in memory: name, SHA-256, precision, bytes, and what each is worth."""

@@ -117,6 +117,13 @@ class Loader:
         give_back()
         return gone
 
+    def let_go(self) -> None:
+        """Let go of every model, and of all memory that can be had again."""
+        from bottega.runtime.place import give_back
+
+        self.kept.loaded.clear()
+        give_back()
+
     def load(
         self,
         entry: Entry,
