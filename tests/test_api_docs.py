@@ -42,6 +42,7 @@ def test_the_example_works(api: Api, tmp_path: Path) -> None:
     script = script.replace('"seed": 7', '"seed": 7, "steps": 2').replace(
         '"strength": 0.6', '"strength": 0.6, "steps": 2'
     )
+    script = script.replace('"steps": 200', '"steps": 2, "batch": 1')
     told = {"URL": api.served.origin, "KEY": api.served.access.machine_key, "PATH": os.environ["PATH"]}
     ran = subprocess.run(["bash", "-c", script], cwd=tmp_path, env=told, capture_output=True, text=True, timeout=120)
     assert ran.returncode == 0, ran.stderr
@@ -51,3 +52,6 @@ def test_the_example_works(api: Api, tmp_path: Path) -> None:
         assert picture.size == (128, 128)
     assert [edge["kind"] for edge in json.loads((tmp_path / "lineage.json").read_text())["edges"]] == ["init"]
     assert json.loads(ran.stdout)["recipe"]["prompt"] == "snow"
+    assert "event: learned" in (tmp_path / "learned.txt").read_text()
+    trained = json.loads((tmp_path / "trained.json").read_text())
+    assert trained["step"] == trained["steps"] == 2 and trained["model"]

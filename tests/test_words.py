@@ -183,9 +183,12 @@ def test_the_vae_beside_the_checkpoint_is_taken(
     assert content(make(bottega, "a house")) == content(named)
 
 
+@pytest.mark.parametrize("without", [(), ("vae",)])
 def test_the_picture_is_that_of_a_checkpoint_with_that_vae(
-    bottega: Command, toys: dict[str, Path], models: Path, tmp_path: Path
+    without: tuple[str, ...], bottega: Command, toys: dict[str, Path], models: Path, tmp_path: Path
 ) -> None:
+    """Also for a checkpoint that was published without one."""
+    model = toy.write_single_file(tmp_path / "bare.safetensors", "sd1", without=without)
     states, shapes = toy.states("sd1"), toy.shapes("sd1")
     states["vae"] = toy.states("sd1", seed=5)["vae"]
     from bottega.families._stable_diffusion.keys import single_file
@@ -197,11 +200,14 @@ def test_the_picture_is_that_of_a_checkpoint_with_that_vae(
     init = tmp_path / "init.png"
     Image.radial_gradient("L").resize((64, 64)).convert("RGB").save(init)
     for words in ((), ("--init", init)):
-        one = make(bottega, "a house", "--vae", vae, *words, "--out", tmp_path / "one.png")
+        one = make(bottega, "a house", "--vae", vae, *words, "--out", tmp_path / "one.png", model=model)
         other = make(bottega, "a house", *words, "--out", tmp_path / "other.png", model=baked)
         assert one.code == other.code == 0, one.err + other.err
         with Image.open(tmp_path / "one.png") as first, Image.open(tmp_path / "other.png") as second:
             assert first.tobytes() == second.tobytes()
+    if without:
+        ran = make(bottega, "a house", model=model)
+        assert ran.code == 2 and "has no VAE; name one for it (--vae), or a model that has one" in ran.err
 
 
 class Shown:

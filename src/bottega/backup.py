@@ -41,7 +41,7 @@ HEAD, TAIL = "bottega-backup.json", "checksums.json"
 SETTINGS = "settings.toml"
 DATABASES = ("queue.sqlite", "gallery.sqlite", "catalog.sqlite")
 KEYS = ("tokens.toml", "access.sqlite")
-FOLDERS = ("inputs", "cards", "outputs")
+FOLDERS = ("inputs", "cards", "datasets", "outputs")
 ENDINGS = (".tar", ".tar.gz", ".tgz")
 
 Told = Callable[[str, int, int], None]
@@ -130,7 +130,8 @@ class _Writing:
             self._add_text(SETTINGS, told if keys else _PASSWORD.sub(r"\1", told))
         names = (*DATABASES, *KEYS) if keys else DATABASES
         files = [(name, copy) for name in names if (copy := self._copy(home / name)) is not None]
-        places = [("inputs", self._settings.inputs), ("cards", self._settings.cards)]
+        kept = self._settings
+        places = [("inputs", kept.inputs), ("cards", kept.cards), ("datasets", kept.datasets)]
         if outputs:
             places.append(("outputs", self._settings.outputs))
         files += [(f"{name}/{below}", found) for name, place in places for below, found in _files(place)]

@@ -109,6 +109,11 @@ class Settings:
         return self.home / "inputs"
 
     @property
+    def datasets(self) -> Path:
+        """Pictures with captions that a server keeps for trainings."""
+        return self.home / "datasets"
+
+    @property
     def accounts(self) -> Path:
         """The SQLite file of users and of hashes of their keys."""
         return self.home / "access.sqlite"

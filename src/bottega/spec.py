@@ -297,10 +297,10 @@ class Family:
     """An architecture: how to recognise, load and run its models. A torch-free face; heavy imports inside functions.
 
     `load(header, match, place, told)` answers with the pipe; it calls `told(done, total)` before the first part and
-    after each, and stops with whatever that raises. `limits(match)` are the highest values of those knobs that one
-    model bounds more closely than its family. `varied(match, variant)` is the match of a model whose user knows its
-    variant better than its header tells. Models of a family without an `anatomy` can't be merged or laid out anew,
-    those of one without `train` can't be taught.
+    after each, and stops with whatever that raises. With `vae=(header, match)` it completes a model that has no VAE.
+    `limits(match)` are the highest values of those knobs that one model bounds more closely than its family.
+    `varied(match, variant)` is the match of a model whose user knows its variant better than its header tells. Models
+    of a family without an `anatomy` can't be merged or laid out anew, those of one without `train` can't be taught.
     `autoencoder(pipe, header, match)` is what a VAE's file puts in the place of a loaded model's own.
     """
 

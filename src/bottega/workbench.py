@@ -265,9 +265,10 @@ class Workbench:
         wanted = self._ready(entry, recipe.recipe.adapters)
         weights = sum(plan.weights.values())
         tiny = None if previews is None else self._previewer(self._base(entry))
+        vae = next(((each.what.header, each.what.match) for each in wanted if each.what.use.kind == "vae"), None)
 
         def loaded(precision: str, emit: Emit) -> Any:
-            pipe = self._loader.load(entry, face, precision, emit, weights)
+            pipe = self._loader.load(entry, face, precision, emit, weights, vae)
             self._loader.attach(entry, precision, wanted, emit, weights)
             self._loader.preview_with(entry, precision, tiny, emit)
             return pipe
@@ -394,6 +395,10 @@ class Workbench:
                 stop=stop or threading.Event(),
             )
         )
+
+    def let_go(self) -> None:
+        """Let go of every model that is kept loaded, for what needs all the memory that there is."""
+        self._loader.let_go()
 
     @property
     def loaded(self) -> list[dict[str, Any]]:
@@ -558,7 +563,11 @@ class Workbench:
 
     def _ready(self, entry: Entry, uses: Sequence[Use]) -> tuple[Ready, ...]:
         """The adapters of a resolved recipe for that model, to be attached."""
-        return ready(uses, self._base(entry), self._adapter_entry, self._adapter)
+        base = self._base(entry)
+        if base.family.autoencoder and not ("vae" in base.match.parts or any(use.kind == "vae" for use in uses)):
+            # The one that it was completed with for another recipe may be loaded.
+            raise UnsupportedModel(entry.path, "has no VAE", "name one for it (--vae), or a model that has one")
+        return ready(uses, base, self._adapter_entry, self._adapter)
 
     def _base(self, entry: Entry) -> Base:
         model = self._read(entry)

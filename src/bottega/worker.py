@@ -1,7 +1,7 @@
 """The worker: the process in which the work of a server's jobs is done, told what to do over its standard input.
 
-`python -m bottega.worker make` makes outputs on one device, `python -m bottega.worker library` works on the shelves.
-Each is told one piece of work at a time and answers with what happens; when nobody listens any more, it ends.
+`python -m bottega.worker make` makes outputs and trains on one device, `python -m bottega.worker library` works on the
+shelves. Each is told one piece of work at a time and answers with what happens; when nobody listens any more, it ends.
 """
 
 from __future__ import annotations
@@ -16,12 +16,13 @@ import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
 from bottega.errors import BottegaError, Interrupted
-from bottega.events import Done, Event, Failed, Made, Preview, Step
-from bottega.jobs.job import MAKE
+from bottega.events import Done, Event, Failed, Learned, Made, Preview, Sampled, Step, Trained
+from bottega.jobs.job import MAKE, TRAIN
 from bottega.jobs.wire import Pipe, messages
 from bottega.settings import Settings, settings_from
 
@@ -135,12 +136,16 @@ class Telling:
 
     def __call__(self, event: Event) -> None:
         """Tell of an event."""
-        if isinstance(event, Step):
-            self._life.went_on(event.phase)
+        if isinstance(event, Step | Learned | Sampled):
+            phase = event.phase if isinstance(event, Step) else "train"
+            self._life.went_on(phase)
             now = time.monotonic()
-            if event.phase == self._phase and now - self._told < STEP_EVERY:
+            is_news = isinstance(event, Sampled) or (
+                isinstance(event, Learned) and (event.validation is not None or event.step == event.total)
+            )
+            if phase == self._phase and now - self._told < STEP_EVERY and not is_news:
                 return
-            self._phase, self._told = event.phase, now
+            self._phase, self._told = phase, now
         self._pipe.send({"say": "event", "job": self.job, "event": event.to_json()})
 
     def made(self, event: Made, seconds: float) -> None:
@@ -186,7 +191,7 @@ class Craft(Protocol):
 
 
 class Maker:
-    """Makes outputs on one device, with models that stay loaded."""
+    """Makes outputs and trains on one device; the models that outputs are made with stay loaded."""
 
     def __init__(self, settings: Settings, pipe: Pipe) -> None:
         from bottega.workbench import Workbench
@@ -201,10 +206,13 @@ class Maker:
         return {"free": self._workbench.facts.free, "models": self._workbench.loaded}
 
     def work(self, jobs: Sequence[Mapping[str, Any]], stop: threading.Event) -> None:
-        """Make the outputs of jobs that are alike, together."""
+        """Make the outputs of jobs that are alike, together; or train."""
         self._life.begin()
         try:
-            self._make(jobs, stop)
+            if jobs[0]["kind"] == TRAIN:
+                self._train(jobs[0], stop)
+            else:
+                self._make(jobs, stop)
         finally:
             self._life.end()
         self._pipe.send({"say": "beat", **self._state()})
@@ -239,6 +247,44 @@ class Maker:
                 return
             for each in left.values():
                 each.over("failed", **failure(error))
+
+    def _train(self, job: Mapping[str, Any], stop: threading.Event) -> None:
+        """Train from where an earlier attempt was broken off, if there was one."""
+        told = Telling(self._pipe, job["job"], self._life)
+        try:
+            told.over("done", result=self._taught(job["request"], told, stop))
+        except Interrupted:
+            told.over("stopped")
+        except BrokenPipeError:
+            raise
+        except Exception as error:
+            told.over("failed", **failure(error))
+        finally:
+            self._workbench.let_go()
+
+    def _taught(self, request: Mapping[str, Any], told: Telling, stop: threading.Event) -> dict[str, Any]:
+        """The result of a training as plain data; its file is on record by then."""
+        from bottega.library.hashes import hashes_of
+        from bottega.training.naming import MADE
+        from bottega.training.recipe import training_from
+
+        out, result = Path(request["out"]), dict[str, Any]()
+        told(Step("check", 0, 1))
+        self._workbench.let_go()  # a training takes all the memory that it can get
+        prepared = self._workbench.prepare_training(training_from(request["training"]))
+        told(Step("check", 1, 1))
+        if stop.is_set():
+            raise Interrupted("stopped")
+        with closing(self._workbench.train(prepared, out, stop=stop)) as events:
+            for event in events:
+                if isinstance(event, Sampled | Trained):
+                    event = replace(event, path=os.path.basename(event.path))
+                if isinstance(event, Trained):
+                    result = {"file": event.path, "sha256": event.sha256, "steps": event.steps, "digest": event.digest}
+                if not isinstance(event, Done | Failed):
+                    told(event)
+        hashes_of(self._workbench.catalog, self._workbench.find(str(out), MADE[prepared.recipe.kind]))
+        return result
 
 
 class Shelver:

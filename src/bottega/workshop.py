@@ -19,23 +19,26 @@ from typing import TYPE_CHECKING, Any
 from bottega.diffusion.names import find_sampler
 from bottega.engine.inputs import keep_input
 from bottega.engine.save import make_writable, sha256_of, write_whole
-from bottega.errors import BottegaError, FieldProblem, InvalidRecipe
+from bottega.errors import BottegaError, FieldProblem, InvalidRecipe, OutOfMemory
 from bottega.events import Done, Event, Made, Started
 from bottega.first_look import FirstLook
 from bottega.formats.atomic import atomic
 from bottega.gallery import Gallery, Output, UnknownOutput, Upkeep
 from bottega.jobs.foreman import Foreman, Limits, Preview
-from bottega.jobs.job import LIBRARY, MAKE, OWNER, Job, Numbered, UnknownJob
+from bottega.jobs.job import LIBRARY, MAKE, OPEN, OWNER, TRAIN, Job, Numbered, UnknownJob
 from bottega.jobs.queue import Queue
 from bottega.library.sources.tokens import VARIABLES
 from bottega.recipe import Media, Recipe, read_recipe, recipe_from
 from bottega.runtime.facts import Facts, facts_from
 from bottega.runtime.plan import available_memory
 from bottega.settings import Settings
+from bottega.training.datasets import Datasets
+from bottega.training.recipe import TrainingRecipe, training_from
 from bottega.version import __version__
 from bottega.workbench import BATCH, Workbench
 
 if TYPE_CHECKING:
+    from bottega.engine.train import Prepared
     from bottega.library import Catalog
 
 FRESH = 0.5  # seconds for which it is remembered how much memory is free
@@ -82,6 +85,7 @@ class Workshop:
         self.queue = Queue(settings.home / "queue.sqlite")
         self.gallery = Gallery(settings.gallery, settings.outputs, settings.thumbnails)
         self._upkeep = Upkeep(self.gallery, settings.trash_days * 86_400.0, self._owner_of)
+        self.datasets = Datasets(settings.datasets)
         self.first_look = FirstLook(settings, lambda: self.catalog)
         self.foreman = Foreman(
             self.queue,
@@ -245,6 +249,58 @@ class Workshop:
     ) -> Job:
         """Put work on the shelves into the queue: `scan`, `get`, `convert`, `merge` or `hash`."""
         return self.queue.submit(kind, request, lane=LIBRARY, owner=owner, title=title, key=key)
+
+    def prepare_training(self, draft: TrainingRecipe) -> Prepared:
+        """A training that says everything, its pictures read and checked, and what it will take; see Workbench's."""
+        return self._bench.prepare_training(draft)
+
+    def submit_training(
+        self,
+        draft: TrainingRecipe,
+        out: Path,
+        *,
+        owner: str,
+        force: bool = False,
+        priority: int = 0,
+        key: str | None = None,
+        after: Sequence[str] = (),
+    ) -> Job:
+        """Check a training and put it into the queue; it writes `out`, which only `force` lets it replace.
+
+        A job of a training that was broken off, whoever did it, goes on where it was when it is tried again. Raises
+        what `prepare_training` and `Queue.submit` raise, InvalidRecipe for a name that is taken, and OutOfMemory.
+        """
+        same = {"draft": draft.model_dump(mode="json", exclude_none=True), "out": str(out), "force": force}
+        if key is None or self.queue.with_key(owner, key) is None:
+            self._check_free(out, force)
+        prepared = self.prepare_training(draft)
+        if not prepared.plan.fits:
+            raise OutOfMemory(prepared.plan.words)
+        return self.queue.submit(
+            TRAIN,
+            {"training": prepared.recipe.model_dump(mode="json", exclude_none=True), "out": str(out)},
+            lane=MAKE,
+            owner=owner,
+            title=out.stem,
+            digest=prepared.recipe.digest,
+            priority=priority,
+            key=key,
+            after=after,
+            same=same,
+        )
+
+    def _check_free(self, out: Path, force: bool) -> None:
+        """Raise InvalidRecipe where a training would write over a file, or over what another one writes."""
+        at_it = self.queue.jobs(states=OPEN, kind=TRAIN, limit=self.queue.cap)
+        if any(job.request["out"] == str(out) for job in at_it):
+            raise InvalidRecipe([FieldProblem("name", f"{out.stem} is being trained already", "choose another name")])
+        if out.exists() and not force:
+            remedy = "choose another name, or replace it with force"
+            raise InvalidRecipe([FieldProblem("name", f"there is a {out.name} already", remedy)])
+
+    def training_folder(self, job: Job) -> Path:
+        """Where a training keeps its state, its log and its samples."""
+        return self._bench.training_folder(training_from(job.request["training"]), Path(job.request["out"]))
 
     def keep_input(self, content: bytes, role: str) -> Media:
         """Take a picture in as `init` or `mask` of recipes; FileError for what is no picture."""

@@ -341,6 +341,7 @@ _READERS: Mapping[str, Callable[[View], _Found | None]] = {
 
 TINY = ("taesd", "taesdxl")
 _LEVELS_OF_TINY = 4
+_USUAL: Mapping[str, Any] = {"latent_channels": 4, "channels": (128, 256, 512, 512)}  # of a model that has none
 
 
 def is_tiny_decoder(header: Header, match: Match) -> bool:
@@ -352,8 +353,11 @@ def is_tiny_decoder(header: Header, match: Match) -> bool:
 def unfit(what: Attachment) -> str:
     """Why an autoencoder can't stand in for a model's own, by its sort, its latents, and what it says of itself."""
     match, own = what.match, what.base_match.dimensions.get("vae")
-    if what.family.autoencoder is None or own is None:
-        return "the model has no autoencoder of its own that it could stand in for"
+    if what.family.autoencoder is None:
+        return f"{what.family.title} takes no other autoencoder than a model's own"
+    if own is None and match.variant in TINY:
+        return "it is a rough one, and the model has no other to fall back on"
+    own = own or _USUAL
     if match.variant not in ("kl", *TINY):
         return f"it is of the sort {match.variant}, which turns no latents of this model into pictures"
     channels = match.dimensions["latent_channels"]

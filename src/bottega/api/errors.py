@@ -29,6 +29,7 @@ _STATUS: Mapping[str, int] = {
     "UnknownInput": 404,
     "UnknownEntry": 404,
     "UnknownPreview": 404,
+    "UnknownDataset": 404,
     "KeyReused": 409,
     "WrongState": 409,
     "Different": 409,

@@ -12,11 +12,11 @@ from bottega.engine.adapters import Ready
 from bottega.engine.attach import Attached
 from bottega.errors import FileError
 from bottega.events import Note, Step
-from bottega.formats import read_header
+from bottega.formats import Header, read_header
 from bottega.formats.garbage import uncollected
 from bottega.library import Entry
 from bottega.library.disk import Stamp, stamp_of
-from bottega.spec import Emit, Family
+from bottega.spec import Emit, Family, Match
 
 Key = tuple[str, str]  # a model's SHA-256, and the precision that it is loaded in
 
@@ -117,8 +117,23 @@ class Loader:
         give_back()
         return gone
 
-    def load(self, entry: Entry, family: Family, precision: str, emit: Emit, bytes: int = 0) -> Any:
-        """The pipe of this model in this precision, which will hold so many bytes.
+    def let_go(self) -> None:
+        """Let go of every model, and of all memory that can be had again."""
+        from bottega.runtime.place import give_back
+
+        self.kept.loaded.clear()
+        give_back()
+
+    def load(
+        self,
+        entry: Entry,
+        family: Family,
+        precision: str,
+        emit: Emit,
+        bytes: int = 0,
+        vae: tuple[Header, Match] | None = None,
+    ) -> Any:
+        """The pipe of this model in this precision, which will hold so many bytes; `vae` is for a model without one.
 
         Raises FileError if the file is no longer the one that was hashed, so that no recipe names bytes that it was
         not made with; what `emit` raises between two parts stops the loading.
@@ -141,7 +156,8 @@ class Loader:
             match = family.recognise(header)
             _refuse_changed(entry)
             assert match is not None
-            pipe = family.load(header, match, place, _told(emit))
+            completed = {} if vae is None else {"vae": vae}
+            pipe = family.load(header, match, place, _told(emit), **completed)
         _refuse_changed(entry)
         for note in pipe.notes:
             emit(Note(note))

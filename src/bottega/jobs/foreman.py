@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 from bottega.errors import BottegaError
-from bottega.events import Done, Failed, Note, Result, Started, Step
-from bottega.jobs.job import LIBRARY, MAKE, Job, Numbered
+from bottega.events import Done, Event, Failed, Learned, Note, Result, Sampled, Started, Step, Trained
+from bottega.jobs.job import LIBRARY, MAKE, TRAIN, Job, Numbered
 from bottega.jobs.queue import Queue
 from bottega.jobs.wire import Pipe, identity, kernel_kills, lives, messages, resident
 
@@ -35,14 +35,16 @@ class Limits:
     """How long things may take, in seconds, and how much main memory a worker may take, in bytes (0: any).
 
     `silence` is how long a worker that works may give no sign of life, `start` how long it may take to be there,
-    `obey` how long a job that is told to stop may take beyond its longest step, `leave` how long a worker has to end
-    when asked to, `idle` after how long a worker of the library goes when there is nothing to do. `spare` is how little
-    of the machine's memory may be left before a worker that took it is ended.
+    `obey` how long a job that is told to stop may take beyond its longest step, and `keep` how long a training may
+    take on top of that to write down how far it is; `leave` how long a worker has to end when asked to, `idle`
+    after how long a worker of the library goes when there is nothing to do. `spare` is how little of the machine's
+    memory may be left before a worker that took it is ended.
     """
 
     silence: float = 60.0
     start: float = 180.0
     obey: float = 1.0
+    keep: float = 60.0
     leave: float = 5.0
     idle: float = 60.0
     watch: float = 1.0
@@ -448,6 +450,8 @@ class Lane:
             return
         limits = self.foreman.limits
         working.stop_by = time.monotonic() + limits.obey + max(2 * working.longest, 1.0)
+        if working.job.kind == TRAIN:
+            working.stop_by += limits.keep
         with suppress(OSError):
             self._pipe.send({"do": "cancel", "job": id})
 
@@ -593,9 +597,11 @@ def _memory_is_short(spare: int, taken: int) -> bool:
     return taken > spare and available_memory() < spare
 
 
-def _event(told: Mapping[str, Any]) -> Started | Step | Note:
-    kinds: dict[str, type[Started | Step | Note]] = {"started": Started, "step": Step, "note": Note}
-    return kinds[told["event"]](**{name: value for name, value in told.items() if name != "event"})
+_SAID = {kind.__name__.lower(): kind for kind in (Started, Step, Note, Learned, Sampled, Trained)}
+
+
+def _event(told: Mapping[str, Any]) -> Event:
+    return _SAID[told["event"]](**{name: value for name, value in told.items() if name != "event"})
 
 
 def _outcome(message: Mapping[str, Any]) -> Done | Result:

@@ -15,6 +15,7 @@ STATES = OPEN + ENDED
 
 OWNER = "owner"  # whose the jobs and outputs are of whoever has this home
 MAKE, LIBRARY = "make", "library"  # the lanes: work for any device, and work on the shelves
+TRAIN = "train"  # a kind of job in the lane MAKE
 
 
 class QueueError(BottegaError):
@@ -54,9 +55,10 @@ class WrongState(BottegaError):
 class Job:
     """A piece of work that was asked for; times are unix seconds, `progress`, `error` and `result` plain data.
 
-    `kind` is `make` or what is done to the library; `request` what was asked, of a `make` its resolved recipe under
-    `recipe`. `after` are the jobs that it waits for, `attempt` how often it was begun, `key` the caller's idempotency
-    key. `cancelling` says that it runs and was told to stop. `eta` is how many seconds it may still take.
+    `kind` is `make`, `train` or what is done to the library; `request` what was asked, of a `make` its resolved
+    recipe under `recipe`, of a `train` that of the training. `after` are the jobs that it waits for, `attempt` how
+    often it was begun, `key` the caller's idempotency key. `cancelling` says that it runs and was told to stop.
+    `eta` is how many seconds it may still take.
     """
 
     id: str

@@ -14,7 +14,21 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
-from bottega.events import Cancelled, Changed, Done, Event, Failed, Made, Note, Queued, Result, Retried, Started, Step
+from bottega.events import (
+    Cancelled,
+    Changed,
+    Done,
+    Event,
+    Failed,
+    Learned,
+    Made,
+    Note,
+    Queued,
+    Result,
+    Retried,
+    Started,
+    Step,
+)
 from bottega.formats.database import Schema, connect, explained, prepare
 from bottega.jobs.job import (
     CANCELLED,
@@ -37,7 +51,7 @@ from bottega.jobs.job import (
 MOST_WAITING = 1000
 MOST_ATTEMPTS = 3
 KEEP = 20_000  # ended jobs that are remembered, with their events
-BUFFERED = (Started, Step, Note)  # events that may be lost in a crash: the job is begun anew then
+BUFFERED = (Started, Step, Learned, Note)  # events that may be lost in a crash: the job is begun anew then
 FLUSH_EVERY = 1.0  # seconds that these may wait to be written down, while more of them come
 GAP = 10_000  # numbers that are left out at every start: what was lost in a crash may have had them
 _TABLES = """
@@ -105,6 +119,8 @@ class _Pace:
 
     def hear(self, event: Event, now: float) -> None:
         """Take note of what the job says."""
+        if isinstance(event, Learned):
+            event = Step("train", event.step, event.total)
         if isinstance(event, Started):
             self.count, self.began = event.count, now
         elif isinstance(event, Made):
@@ -246,6 +262,12 @@ class Queue:
         self._last += 1
         return float(self._last)
 
+    def with_key(self, owner: str, key: str) -> Job | None:
+        """The job that an owner asked for with this idempotency key, if there is one."""
+        with self._reading:
+            row = self._read.execute("SELECT id FROM jobs WHERE owner = ? AND key = ?", (owner, key)).fetchone()
+        return self.job(row[0]) if row else None
+
     def _with_key(self, owner: str, key: str, asked: str) -> Job | None:
         row = self._write.execute("SELECT id, request FROM jobs WHERE owner = ? AND key = ?", (owner, key)).fetchone()
         if row is None:
@@ -283,6 +305,7 @@ class Queue:
         *,
         owner: str | None = None,
         states: Sequence[str] = (),
+        kind: str | None = None,
         limit: int = 100,
         before: str | None = None,
     ) -> list[Job]:
@@ -297,6 +320,9 @@ class Queue:
         if owner is not None:
             where.append("owner = ?")
             values.append(owner)
+        if kind is not None:
+            where.append("kind = ?")
+            values.append(kind)
         if states:
             where.append(f"state IN ({', '.join('?' * len(states))})")
             values += states
@@ -307,11 +333,13 @@ class Queue:
         with self._reading:
             return [self._with_pace(_job_of(row)) for row in self._read.execute(query, (*values, limit))]
 
-    def counts(self, owner: str | None = None) -> dict[str, int]:
+    def counts(self, owner: str | None = None, kind: str | None = None) -> dict[str, int]:
         """How many jobs are in each state."""
-        query = "SELECT state, count(*) FROM jobs WHERE ? IS NULL OR owner = ? GROUP BY state"
+        query = (
+            "SELECT state, count(*) FROM jobs WHERE (? IS NULL OR owner = ?) AND (? IS NULL OR kind = ?) GROUP BY state"
+        )
         with self._reading:
-            return dict(self._read.execute(query, (owner, owner)).fetchall())
+            return dict(self._read.execute(query, (owner, owner, kind, kind)).fetchall())
 
     def events(
         self, after: int = 0, *, job: str | None = None, owner: str | None = None, limit: int = 1000
@@ -605,10 +633,11 @@ class Queue:
     # --- within
 
     def _end(self, id: str, owner: str, state: str, event: Event, result: Any = None) -> None:
-        """The last thing that happens to a job; Steps of it are no longer of use to anybody."""
+        """The last thing that happens to a job; Steps of it are no longer of use to anybody, and a training has a log
+        of its own."""
         error = _dump(_without_kind(event.to_json())) if isinstance(event, Failed) else None
         self._paces.pop(id, None)
-        self._write.execute("DELETE FROM events WHERE job = ? AND kind = 'step'", (id,))
+        self._write.execute("DELETE FROM events WHERE job = ? AND kind IN ('step', 'learned')", (id,))
         self._write.execute(
             "UPDATE jobs SET state = ?, ended = ?, error = ?, result = ?, cancelling = 0, "
             "worker = NULL, lease = NULL WHERE id = ?",
@@ -633,7 +662,9 @@ class Queue:
 
     def _forget_steps(self, id: str) -> None:
         """Steps that are not written down by the end of their job need not be."""
-        self._buffer = [told for told in self._buffer if told.job != id or told.event["event"] != "step"]
+        self._buffer = [
+            told for told in self._buffer if told.job != id or told.event["event"] not in ("step", "learned")
+        ]
 
     def _prune(self) -> None:
         """Forget the oldest of the jobs that have ended, beyond those that are kept."""

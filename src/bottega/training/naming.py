@@ -14,6 +14,13 @@ ENDINGS: Mapping[str, tuple[str, ...]] = {
     "hypernetwork": (".safetensors", ".pt"),
     "full": (".safetensors",),
 }
+# What the library calls what each kind of training makes.
+MADE: Mapping[str, str] = {
+    "lora": "lora",
+    "embedding": "embedding",
+    "hypernetwork": "hypernetwork",
+    "full": "checkpoint",
+}
 
 
 def check_name(path: Path, kind: str) -> None:

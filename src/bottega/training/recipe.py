@@ -127,7 +127,8 @@ class TrainingRecipe(BaseModel):
 
     @model_validator(mode="after")
     def _whole(self) -> TrainingRecipe:
-        if self.kind == "hypernetwork" and (len(self.structure) < 2 or self.structure[0] != 1 != self.structure[-1]):
+        ends = (*self.structure[:1], *self.structure[-1:])
+        if self.kind == "hypernetwork" and (len(self.structure) < 2 or ends != (1, 1)):
             raise ValueError("structure: begins and ends with 1")
         return self
 
@@ -213,7 +214,8 @@ def _problems(draft: TrainingRecipe, recipe: TrainingRecipe) -> list[FieldProble
     if recipe.kind == "embedding" and not recipe.word.strip():
         problems.append(FieldProblem("word", "is empty", "say which word the embedding is, as captions have it"))
     for name, kinds in _ONLY_FOR.items():
-        if draft.kind not in kinds and getattr(draft, name) != TrainingRecipe.model_fields[name].default:
+        told = getattr(draft, name)
+        if told and draft.kind not in kinds and told != TrainingRecipe.model_fields[name].default:
             problems.append(FieldProblem(name, f"means nothing for {_A[draft.kind]}", "leave it out"))
     if recipe.patience and not recipe.validation:
         problems.append(FieldProblem("patience", "needs pictures to judge by", "hold some out with validation"))
@@ -234,3 +236,13 @@ _ONLY_FOR: Mapping[str, tuple[Kind, ...]] = {
     **dict.fromkeys(("structure", "activation", "layer_norm"), ("hypernetwork",)),
     **dict.fromkeys(("text_encoder", "text_rate"), ("lora", "full")),
 }
+
+
+def means_nothing_for(kind: Kind) -> frozenset[str]:
+    """The fields of a training's recipe that are for other kinds alone."""
+    return frozenset(name for name, kinds in _ONLY_FOR.items() if kind not in kinds)
+
+
+def usual(kind: Kind) -> tuple[int, float]:
+    """The steps, and the learning rate of AdamW, of a training of this kind that says nothing of them."""
+    return _STEPS[kind], _RATES[kind]

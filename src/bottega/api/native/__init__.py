@@ -7,6 +7,7 @@ from typing import Any
 from fastapi import APIRouter
 
 from bottega.api.native import (
+    datasets,
     events,
     forms,
     inputs,
@@ -17,6 +18,7 @@ from bottega.api.native import (
     recipes,
     shelves,
     system,
+    trainings,
 )
 from bottega.api.native.shapes import ErrorAnswer
 
@@ -36,5 +38,5 @@ _WRONG: dict[int | str, dict[str, Any]] = {
 
 router = APIRouter(prefix="/api", responses=_WRONG)
 # Routes are tried in this order: what is asked for most often comes first.
-for _subject in (jobs, events, outputs, system, inputs, recipes, shelves, models, forms, people):
+for _subject in (jobs, events, outputs, system, inputs, recipes, shelves, models, forms, people, datasets, trainings):
     router.include_router(_subject.router)

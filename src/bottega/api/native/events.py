@@ -93,7 +93,7 @@ class Client:
         if len(self._waiting) >= ROOM:
             self._drop(lambda each: isinstance(each, Preview))
         if len(self._waiting) >= ROOM:
-            self._drop(lambda each: isinstance(each, Numbered) and each.event["event"] == "step")
+            self._drop(lambda each: isinstance(each, Numbered) and each.event["event"] in ("step", "learned"))
         if len(self._waiting) >= ROOM:
             self._waiting.clear()
             self.behind = True
@@ -131,8 +131,9 @@ async def events(
 ) -> Response:
     """Server-sent events, an admin's: of everybody. Without a number to begin after, from now on.
 
-    It tells: queued, started, step, preview, made, note, done, failed, cancelled, retried, changed, result.
-    Steps and previews may be left out for a client that is slow; everything else is always sent, once and in order.
+    It tells: queued, started, step, preview, made, learned, sampled, trained, note, done, failed, cancelled, retried,
+    changed, result. Steps, those of trainings too, and previews may be left out for a client that is slow; everything
+    else is always sent, once and in order.
     """
     return _stream(request, shop, aside, None if caller.admin else caller.name, None, _number(last, after))
 

@@ -19,7 +19,10 @@ from bottega.workshop import Workshop
 router = APIRouter(prefix="/inputs", tags=["inputs"])
 
 TYPES = ("image/png", "image/jpeg", "image/webp")
-_BODY = {"content": {type: {"schema": {"type": "string", "format": "binary"}} for type in TYPES}, "required": True}
+PICTURE_BODY = {
+    "content": {type: {"schema": {"type": "string", "format": "binary"}} for type in TYPES},
+    "required": True,
+}
 
 
 class UnknownInput(BottegaError):
@@ -43,7 +46,7 @@ class InputTaken(Told):
 @router.post(
     "",
     summary="Take a picture in",
-    openapi_extra={"requestBody": _BODY},
+    openapi_extra={"requestBody": PICTURE_BODY},
     responses={413: {"model": ErrorAnswer}, 415: {"model": ErrorAnswer}},
     dependencies=[Depends(need("generate"))],
 )

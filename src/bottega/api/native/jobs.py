@@ -57,12 +57,12 @@ class JobCard(Told):
     """A piece of work that was asked for."""
 
     id: JobId
-    kind: str = Field(description="make, or what is done to the library: scan, get, convert, merge, hash")
+    kind: str = Field(description="make, train, or what is done to the library: scan, get, convert, merge, hash")
     state: State
     owner: str
     title: str = Field(description="the prompt, or what the work is about")
     digest: str = Field(description="of its recipe; equal for equal recipes")
-    recipe: dict[str, Any] | None = Field(description="as it was resolved; null for work on the library")
+    recipe: dict[str, Any] | None = Field(description="as it was resolved; null for other work than make")
     priority: int = Field(description="higher ones come first, whosever they are")
     position: float = Field(description="its place in the line: what has less comes first")
     attempt: int
@@ -75,7 +75,7 @@ class JobCard(Told):
     progress: Progress | None
     eta: float | None = Field(description="seconds that it may still take")
     error: JobError | None
-    result: Any = Field(description="what work on the library has found or done")
+    result: Any = Field(description="what other work than make has found or done")
 
 
 class JobDetail(JobCard):
@@ -131,12 +131,14 @@ async def submit(asked: Submission, shop: Shop, aside: Aside, caller: Maker, key
 
     404 with the nearest names for a model that is not here, 422 with all that is wrong with the recipe.
     """
-    _check_priority(caller, asked.priority)
+    check_priority(caller, asked.priority)
     return await aside.submit(_submit, shop, caller, asked, key)
 
 
-def _check_priority(caller: Caller, priority: int) -> None:
-    """Before everybody else is no place that one gives oneself: else fair turns mean nothing."""
+def check_priority(caller: Caller, priority: int) -> None:
+    """Raise NotAllowed for a place that the caller may not have.
+
+    Before everybody else is no place that one gives oneself: else fair turns mean nothing."""
     if priority > 0 and not caller.may("manage"):
         raise NotAllowed(
             f"{caller.name} may not put jobs before those of others: it needs the scope manage",
@@ -195,14 +197,14 @@ async def job(id: JobInPath, shop: Shop, caller: Reader) -> JobDetail:
     # Two look-ups by key: sending them to a thread would cost more, and make them wait behind others.
     found = mine(shop, caller, id)
     outputs = shop.outputs(id) if found.kind == "make" else []
-    return JobDetail(**_told(found), outputs=[card(output) for output in outputs if caller.sees(output.owner)])
+    return JobDetail(**told_of(found), outputs=[card(output) for output in outputs if caller.sees(output.owner)])
 
 
 @router.patch("/jobs/{id}", summary="Give a job another priority", responses=REUSED)
 async def prioritise(id: JobInPath, asked: Priority, shop: Shop, aside: Aside, caller: Maker) -> JobCard:
     """Higher ones come first. Above 0 it needs the scope `manage`."""
     mine(shop, caller, id)
-    _check_priority(caller, asked.priority)
+    check_priority(caller, asked.priority)
     return job_card(await aside.submit(shop.queue.prioritise, id, asked.priority))
 
 
@@ -305,14 +307,15 @@ def _is_mine(shop: Workshop, caller: Caller, id: str) -> bool:
 
 def job_card(job: Job) -> JobCard:
     """A job without anything that only this machine has to know."""
-    return JobCard(**_told(job))
+    return JobCard(**told_of(job))
 
 
 _PLAIN = ("id", "kind", "state", "owner", "title", "digest", "priority", "position", "attempt", "reuse", "created",
           "started", "ended", "cancelling", "eta")  # fmt: skip
 
 
-def _told(job: Job) -> dict[str, Any]:
+def told_of(job: Job) -> dict[str, Any]:
+    """The fields of a JobCard."""
     return {
         **{name: getattr(job, name) for name in _PLAIN},
         "recipe": job.request.get("recipe") if job.kind == "make" else None,

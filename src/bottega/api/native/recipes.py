@@ -198,12 +198,12 @@ def draft_of(shop: Workshop, caller: Caller, asked: Draft) -> Recipe:
         told["adapters"] = [
             {
                 **use.model_dump(exclude={"ref"}, exclude_none=True),
-                "ref": _ref(shop, use.ref, f"recipe.adapters.{index}.ref", use.kind).model_dump(exclude_none=True),
+                "ref": ref_of(shop, use.ref, f"recipe.adapters.{index}.ref", use.kind).model_dump(exclude_none=True),
             }
             for index, use in enumerate(asked.adapters)
         ]
     recipe = recipe_from(told)
-    model = _ref(shop, asked.model, "recipe.model", "checkpoint") if asked.model else None
+    model = ref_of(shop, asked.model, "recipe.model", "checkpoint") if asked.model else None
     return recipe.changed(model=model, inputs=tuple(inputs))
 
 
@@ -223,7 +223,7 @@ def _too_much(asked: Draft) -> Iterator[FieldProblem]:
             yield FieldProblem(f"recipe.knobs.{name}", "is too large a number")
 
 
-def _ref(shop: Workshop, asked: ModelMeant, field: str, kind: str) -> Ref:
+def ref_of(shop: Workshop, asked: ModelMeant, field: str, kind: str) -> Ref:
     """The model that is meant, by its place: it may be named anyhow, but only one that is on record is found."""
     if asked.id is not None:
         entry = entry_with(shop, asked.id)

@@ -18,10 +18,12 @@ MANY = 1000  # ids that one request may name
 JobId = Annotated[str, Field(pattern=r"^[0-9A-Za-z_-]{6,128}$", description="opaque id of a job")]
 OutputId = Annotated[str, Field(pattern=r"^[0-9A-Za-z_-]{6,140}$", description="opaque id of an output")]
 ModelId = Annotated[str, Field(pattern=r"^[0-9a-f]{16}$", description="opaque id of a model")]
+DatasetId = Annotated[str, Field(pattern=r"^[0-9a-f]{20}$", description="opaque id of a dataset")]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$", description="SHA-256 of a file's bytes")]
 JobInPath = Annotated[str, PathParameter(pattern=r"^[0-9A-Za-z_-]{6,128}$", description="opaque id of a job")]
 OutputInPath = Annotated[str, PathParameter(pattern=r"^[0-9A-Za-z_-]{6,140}$", description="opaque id of an output")]
 ModelInPath = Annotated[str, PathParameter(pattern=r"^[0-9a-f]{16}$", description="opaque id of a model")]
+DatasetInPath = Annotated[str, PathParameter(pattern=r"^[0-9a-f]{20}$", description="opaque id of a dataset")]
 Sha256InPath = Annotated[str, PathParameter(pattern=r"^[0-9a-f]{64}$", description="SHA-256 of the picture's bytes")]
 Seconds = float  # unix seconds
 

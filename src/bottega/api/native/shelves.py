@@ -147,7 +147,7 @@ def _merge(shop: Workshop, caller: Caller, asked: Merge, key: str | None) -> Job
     entries = [entry_with(shop, id) for id in asked.models]
     told = {
         "models": [str(entry.path) for entry in entries],
-        "out": _destination(shop.settings, asked.name, entries[0].kind, ".safetensors"),
+        "out": destination(shop.settings, asked.name, entries[0].kind, ".safetensors"),
         "vae": str(entry_with(shop, asked.vae).path) if asked.vae else None,
         "loras": [[str(entry_with(shop, lora.id).path), lora.weight] for lora in asked.loras],
         **asked.model_dump(include={"method", "weight", "weights", "density", "seed", "dtype", "force"}),
@@ -169,7 +169,7 @@ def _convert(shop: Workshop, caller: Caller, id: str, asked: Convert, key: str |
     ending = "" if asked.layout == "diffusers" else ".safetensors"
     told = {
         "source": str(entry.path),
-        "destination": _destination(shop.settings, asked.name, entry.kind, ending),
+        "destination": destination(shop.settings, asked.name, entry.kind, ending),
         **asked.model_dump(include={"dtype", "layout", "prune", "ema", "force"}),
     }
     title = f"{shown(entry.name)} → {asked.name}"
@@ -202,7 +202,7 @@ def _check_name(name: str) -> None:
         raise InvalidRecipe([FieldProblem("name", "can't be the name of a model", remedy)])
 
 
-def _destination(settings: Settings, name: str, kind: str, ending: str) -> str:
+def destination(settings: Settings, name: str, kind: str, ending: str) -> str:
     """Where on the home's own shelf a model of this kind and name goes; no name leads out of it."""
     _check_name(name)
     place = f"{folder_of(kind)}/{name}{ending}"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
 from torch import Tensor, nn
@@ -30,19 +29,23 @@ def autoencoder(header: Header, match: Match, pipe: Pipe) -> AutoencoderKL | Tin
 
     Raises UnsupportedModel if it lacks tensors, or makes pictures of another size than the model's own.
     """
-    prefix = match.parts["vae"]
     if match.variant in TINY:
-        return _tiny(header, prefix, pipe)
+        return _tiny(header, match.parts["vae"], pipe)
+    part = part_of(header, match, pipe.scale_factor)
+    if part.shape.size_factor != pipe.size_factor:
+        what = f"turns a latent's cell into {part.shape.size_factor} pixels a side, and the model's own into"
+        raise UnsupportedModel(header.path, f"{what} {pipe.size_factor}", "choose another VAE")
+    module = build.vae(part.shape, pipe.scale_factor)
+    return assign(module, _own(part, module), pipe.place.dtype("vae"), pipe.place.torch_device)
+
+
+def part_of(header: Header, match: Match, scale: float) -> Part:
+    """The autoencoder of a file as a part of a model with that scale of latents; UnsupportedModel for half of one."""
+    prefix = match.parts["vae"]
     shape = read_vae(header.under(prefix))
     if shape is None:
         raise UnsupportedModel(header.path, "holds no whole autoencoder", "get it with its encoder and its decoder")
-    shape = configured_vae(shape, header.configs.get(prefix.removesuffix("/"), {}))
-    if shape.size_factor != pipe.size_factor:
-        what = f"turns a latent's cell into {shape.size_factor} pixels a side, and the model's own into"
-        raise UnsupportedModel(header.path, f"{what} {pipe.size_factor}", "choose another VAE")
-    part = Part(header, prefix, replace(shape, latent_channels=pipe.latent_channels), pipe.scale_factor)
-    module = build.vae(part.shape, pipe.scale_factor)
-    return assign(module, _own(part, module), pipe.place.dtype("vae"), pipe.place.torch_device)
+    return Part(header, prefix, configured_vae(shape, header.configs.get(prefix.removesuffix("/"), {})), scale)
 
 
 def _own(part: Part, module: nn.Module) -> dict[str, Tensor]:

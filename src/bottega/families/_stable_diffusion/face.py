@@ -59,12 +59,16 @@ def family_of(design: Design, title: str) -> Family:
         told: Callable[[int, int], None] = lambda done, total: None,
         *,
         instead: Mapping[str, Part] | None = None,
+        vae: tuple[Header, Match] | None = None,
     ) -> Pipe:
-        """The parts `instead` replace or complete the model's own."""
+        """The parts `instead` replace or complete the model's own; `vae` is for a model that has none."""
+        from bottega.families._stable_diffusion.autoencoders import part_of
         from bottega.families._stable_diffusion.load import load
 
-        needs = recognition.needs(design, match)
-        return load(header, match, place, told, family=design.id, needs=needs, instead=instead or {})
+        needs, parts = recognition.needs(design, match), dict(instead or {})
+        if vae is not None and "vae" not in match.parts:
+            parts.setdefault("vae", part_of(*vae, match.dimensions["scale_factor"]))
+        return load(header, match, place, told, family=design.id, needs=needs, instead=parts)
 
     def autoencoder(pipe: Pipe, header: Header, match: Match) -> Any:
         from bottega.families._stable_diffusion.autoencoders import autoencoder
