@@ -6,10 +6,14 @@ from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
 
+from bottega.adapters import all_adapters
+from bottega.adapters._fits import serves
 from bottega.errors import UnknownModel
-from bottega.library.browse import Wish, browse
+from bottega.families import all_families, known
+from bottega.library.browse import Fitting, Wish, browse
 from bottega.library.entry import Entry
 from bottega.library.find import find, on_record
+from bottega.library.fits import WHOLE, width_heard
 from bottega.recipe import Ref
 from bottega.recognisers import all_recognisers
 from bottega.workshop import Workshop
@@ -27,6 +31,33 @@ def running(workshop: Workshop, *kinds: str) -> list[Entry]:
         usual(workshop)
         found = _running(workshop, kinds)
     return found
+
+
+def attachable(workshop: Workshop, kind: str, base: Entry | None = None) -> list[Entry]:
+    """The adapters of a kind that can be used here with some model, or with this one, by name."""
+    workshop.first_look.join(LOOK_WITHIN)
+    wish = Wish(kind=kind, families=[face.id for face in all_families()])
+    if base is not None:
+        wish = Wish(kind=kind, fits=fitting(base))
+    return [entry for entry in browse(workshop.catalog, wish, "name", MOST).entries if _is_text(str(entry.path))]
+
+
+def fitting(entry: Entry) -> Fitting:
+    """What goes together with a model: for one that makes pictures what can be attached to it, else the models that it
+    can be attached to."""
+    kinds = [adapter.id for adapter in all_adapters() if adapter.attach is not None]
+    families = {entry.family, *(face.id for face in (*known(), *all_families()))} - {""}
+    if entry.kind in WHOLE:
+        pairs = [(kind, family) for kind in kinds for family in families if serves(kind, family, entry.family)]
+    else:
+        pairs = [(kind, family) for kind in WHOLE for family in families if serves(entry.kind, entry.family, family)]
+    return Fitting(tuple(pairs) if entry.kind in (*WHOLE, *kinds) else (), width_heard(entry))
+
+
+def go_together(fits: Fitting, entry: Entry) -> bool:
+    """Whether a model is one of those that `fitting` describes."""
+    width = width_heard(entry)
+    return (entry.kind, entry.family) in fits.pairs and (fits.heard is None or width in (None, fits.heard))
 
 
 def _running(workshop: Workshop, kinds: Sequence[str]) -> list[Entry]:

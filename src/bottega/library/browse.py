@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from bottega.library import search
-from bottega.library.catalog import Catalog, effective, tag_of
+from bottega.library.catalog import HEARD, Catalog, effective, tag_of
 from bottega.library.entry import REFUSED, Entry, entry_of
 from bottega.library.schema import JOINED, SELECTED
 
@@ -28,7 +28,7 @@ class Wish:
     """Which models are wanted; what is None or empty asks for nothing.
 
     `text` is searched for as `Catalog.search` says. `families` lets through those of any of them. What is refused is
-    only wanted with the verdict "refused".
+    only wanted with the verdict "refused". `fits` lets through what goes together with a model.
     """
 
     text: str = ""
@@ -39,6 +39,15 @@ class Wish:
     tag: str | None = None
     runs: bool | None = None
     favourite: bool | None = None
+    fits: Fitting | None = None
+
+
+class Fitting(NamedTuple):
+    """What goes together with some model: kinds with the families that they are of, and the width of the text that is
+    heard (None where nobody knows)."""
+
+    pairs: tuple[tuple[str, str], ...]
+    heard: int | None
 
 
 class Page(NamedTuple):
@@ -144,6 +153,13 @@ def _conditions(wish: Wish) -> tuple[str, list[object]]:
     if wish.favourite is not None:
         where += " AND coalesce(favourite, 0) = ?"
         values.append(wish.favourite)
+    if wish.fits is not None:
+        sort = f"lower({effective('kind')} || ' ' || {effective('family')})"
+        where += f" AND {sort} IN (SELECT value FROM json_each(?))"
+        values.append(json.dumps([" ".join(pair) for pair in wish.fits.pairs]))
+        if wish.fits.heard is not None:
+            where += f" AND coalesce({HEARD}, ?) = ?"
+            values += [wish.fits.heard] * 2
     return where, values
 
 

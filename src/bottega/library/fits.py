@@ -25,7 +25,7 @@ def fits(catalog: Catalog, entry: Entry) -> Fits:
     """What on the shelves is of the same family: adapters and parts for a model, models for an adapter or a part."""
     if not entry.family or entry.error:
         return Fits({})
-    heard = _heard(entry)
+    heard = width_heard(entry)
     found: dict[str, list[str]] = {}
     for name, kind, width in catalog.of_family(entry.family):
         if (entry.kind in WHOLE) != (kind in WHOLE) and (heard is None or width in (None, heard)):
@@ -33,7 +33,7 @@ def fits(catalog: Catalog, entry: Entry) -> Fits:
     return Fits({kind: tuple(sorted(names, key=str.casefold)) for kind, names in sorted(found.items())})
 
 
-def _heard(entry: Entry) -> int | None:
+def width_heard(entry: Entry) -> int | None:
     """The width of the text that a model hears, or that an adapter was made for, where its header shows it."""
     unet = entry.dimensions.get("unet")
     width = unet.get("context") if isinstance(unet, Mapping) else entry.dimensions.get("context")

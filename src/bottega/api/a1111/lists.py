@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from bottega.api.models import place
@@ -93,19 +93,22 @@ def vaes(entries: Iterable[Entry]) -> list[dict[str, Any]]:
     return [{"model_name": entry.path.name, "filename": place(entry)} for entry in entries]
 
 
-def embeddings(entries: Sequence[Entry]) -> dict[str, Any]:
-    """What embeddings tells of those that can be used."""
-    loaded = {
-        entry.name: {
-            "step": None,
-            "sd_checkpoint": None,
-            "sd_checkpoint_name": None,
-            "shape": entry.dimensions.get("width", 0),
-            "vectors": entry.dimensions.get("vectors", 0),
-        }
-        for entry in entries
+def embeddings(fitting: Iterable[Entry], others: Iterable[Entry]) -> dict[str, Any]:
+    """What embeddings tells of those that fit the chosen model, and of those that don't."""
+    return {
+        "loaded": {each.name: _told(each) for each in fitting},
+        "skipped": {each.name: _told(each) for each in others},
     }
-    return {"loaded": loaded, "skipped": {}}
+
+
+def _told(embedding: Entry) -> dict[str, Any]:
+    return {
+        "step": None,
+        "sd_checkpoint": None,
+        "sd_checkpoint_name": None,
+        "shape": embedding.dimensions.get("width", 0),
+        "vectors": embedding.dimensions.get("vectors", 0),
+    }
 
 
 def memory(total: int, free: int, devices: Iterable[Mapping[str, Any]]) -> dict[str, Any]:

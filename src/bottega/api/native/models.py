@@ -12,13 +12,16 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Depends, Query, Request, Response
 from pydantic import Field, StringConstraints
 
+from bottega.adapters import all_adapters
 from bottega.api.access import Caller, need
 from bottega.api.errors import without_paths
+from bottega.api.models import fitting
 from bottega.api.native.forms import KnobForm, TaskForm, knob_form, task_forms
 from bottega.api.native.inside import Aside, Shop
 from bottega.api.native.pictures import drawn_preview, picture, preview_of, preview_tag, unchanged
 from bottega.api.native.shapes import Asked, Listed, ModelId, ModelInPath, Seconds, Told, Wished, cursor, place_of
 from bottega.engine.resolve import Chosen
+from bottega.engine.uses import FIELDS_OF, TAG_OF_KIND
 from bottega.errors import FieldProblem, InvalidRecipe, UnknownModel, UnsupportedModel
 from bottega.families import family as find_family
 from bottega.formats import read_header
@@ -138,6 +141,20 @@ class Defaults(Told):
     size: SizeForm
 
 
+class AdapterForm(Told):
+    """A kind of adapter that can be attached to a model, and what of its use can be said.
+
+    `fields` are those of an adapter in a recipe beside `kind` and `ref`; `tag` is what a prompt calls it
+    (`<lora:...>`), empty where it has no tag. Embeddings are used by writing their names into the prompt.
+    """
+
+    kind: str
+    title: str
+    fields: list[str]
+    tag: str
+    most: int | None = Field(description="how many of them at once; null for as many as one likes")
+
+
 class ModelForm(Told):
     """What can be made with one model, and with which settings; the knobs have its own defaults and limits."""
 
@@ -148,6 +165,8 @@ class ModelForm(Told):
     tasks: list[TaskForm]
     knobs: list[KnobForm]
     defaults: Defaults
+    adapters: list[AdapterForm]
+    blocks: list[str] = Field(description="of its UNet, which a LoRA can have factors for")
 
 
 class Corrections(Asked):
@@ -181,6 +200,9 @@ class Filters(Wished):
     )
     runs: bool | None = None
     favourite: bool | None = None
+    fits: ModelId | None = Field(
+        default=None, description="only what can be attached to this model, or what this adapter can be attached to"
+    )
 
 
 class Asking(Filters):
@@ -203,7 +225,7 @@ async def models(asked: Annotated[Asking, Query()], shop: Shop, aside: Aside) ->
 def _models(shop: Workshop, asked: Asking) -> Listed[ModelCard]:
     order = asked.sort or ("best" if asked.q.strip() else "name")
     after = _place(asked.after, order) if asked.after is not None else None
-    page = browse(shop.catalog, _wish(asked), order, asked.limit, after, asked.offset)
+    page = browse(shop.catalog, _wish(shop, asked), order, asked.limit, after, asked.offset)
     return Listed[ModelCard](
         items=[ModelCard(**_card(entry)) for entry in page.entries],
         next=cursor(order, *page.after) if page.after else None,
@@ -220,13 +242,14 @@ def _place(told: str, order: str) -> list[Any]:
     return place
 
 
-def _wish(asked: Filters) -> Wish:
+def _wish(shop: Workshop, asked: Filters) -> Wish:
     families = None
     if asked.medium is not None:
         families = [family for family, (_, medium) in _families().items() if medium == asked.medium]
         families += [""] if asked.medium == "" else []
+    fits = fitting(entry_with(shop, asked.fits)) if asked.fits is not None else None
     return Wish(
-        asked.q, asked.kind, asked.family, families, asked.verdict, asked.tag or None, asked.runs, asked.favourite
+        asked.q, asked.kind, asked.family, families, asked.verdict, asked.tag or None, asked.runs, asked.favourite, fits
     )
 
 
@@ -237,7 +260,7 @@ async def facets(asked: Annotated[Filters, Query()], shop: Shop, aside: Aside) -
 
 
 def _facets(shop: Workshop, asked: Filters) -> Facets:
-    wish = _wish(asked)
+    wish = _wish(shop, asked)
     sorts = counts(shop.catalog, wish)
     found = {name: Counter[str]() for name in ("kind", "family", "medium", "verdict")}
     total = 0
@@ -322,7 +345,23 @@ def _form(shop: Workshop, id: str) -> ModelForm:
             guidance=defaults["guidance"],
             size=SizeForm(width=width, height=height),
         ),
+        adapters=_adapter_forms(),
+        blocks=list(family.anatomy.blocks(match)) if family.anatomy is not None else [],
     )
+
+
+def _adapter_forms() -> list[AdapterForm]:
+    return [
+        AdapterForm(
+            kind=adapter.id,
+            title=adapter.title,
+            fields=list(FIELDS_OF.get(adapter.id, ())),
+            tag=TAG_OF_KIND.get(adapter.id, ""),
+            most=1 if adapter.id == "vae" else None,
+        )
+        for adapter in all_adapters()
+        if adapter.attach is not None
+    ]
 
 
 @router.get(
