@@ -57,6 +57,8 @@ def fitting(entry: Entry) -> Fitting:
 def go_together(fits: Fitting, entry: Entry) -> bool:
     """Whether a model is one of those that `fitting` describes."""
     width = width_heard(entry)
+    if not entry.family and width is not None:
+        return width == fits.heard and entry.kind in {kind for kind, _ in fits.pairs}
     return (entry.kind, entry.family) in fits.pairs and (fits.heard is None or width in (None, fits.heard))
 
 

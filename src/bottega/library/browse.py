@@ -44,7 +44,7 @@ class Wish:
 
 class Fitting(NamedTuple):
     """What goes together with some model: kinds with the families that they are of, and the width of the text that is
-    heard (None where nobody knows)."""
+    heard (None where nobody knows). What is of no known family goes with it where that width is the same."""
 
     pairs: tuple[tuple[str, str], ...]
     heard: int | None
@@ -155,11 +155,16 @@ def _conditions(wish: Wish) -> tuple[str, list[object]]:
         values.append(wish.favourite)
     if wish.fits is not None:
         sort = f"lower({effective('kind')} || ' ' || {effective('family')})"
-        where += f" AND {sort} IN (SELECT value FROM json_each(?))"
-        values.append(json.dumps([" ".join(pair) for pair in wish.fits.pairs]))
-        if wish.fits.heard is not None:
+        pairs, heard = wish.fits
+        kinds = sorted({kind for kind, _ in pairs})
+        where += (
+            f" AND ({sort} IN (SELECT value FROM json_each(?)) OR {effective('family')} = '' AND {HEARD} = ?"
+            f" AND {effective('kind')} IN (SELECT value FROM json_each(?)))"
+        )
+        values += [json.dumps([" ".join(pair) for pair in pairs]), heard, json.dumps(kinds)]
+        if heard is not None:
             where += f" AND coalesce({HEARD}, ?) = ?"
-            values += [wish.fits.heard] * 2
+            values += [heard, heard]
     return where, values
 
 
