@@ -270,7 +270,7 @@ addEventListener("popstate", show);
 
 const OTHERS_AFTER = 400; // ms that the room in the address may take before the others are fetched too
 const stream = new Stream("/api/events");
-const shared = { api, events: stream, t, say, copy, toast, complain, saying, go, language, me: null, jobs: new Jobs(api, stream) };
+const shared = { api, events: stream, t, say, copy, toast, complain, saying, go, language, storeOf, me: null, jobs: new Jobs(api, stream) };
 
 function setLost(lost) {
   const sign = document.getElementById("lost");
