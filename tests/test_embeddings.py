@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections import ChainMap
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,6 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from bottega.adapters import lora
 from bottega.adapters.embedding import adapter
 from bottega.diffusion.clip_tokenizer import Chunk, builtin_tokenizer, new_words, split_into_chunks, words_used
 from bottega.diffusion.conditioning import PictureSize
@@ -231,6 +233,39 @@ def test_an_encoder_without_vectors_reads_the_word(tmp_path: Path) -> None:
     assert not torch.equal(context[..., NARROW:], plain[..., NARROW:])
 
 
+@pytest.mark.parametrize("family", ["sd1", "sdxl"])
+def test_a_lora_brings_its_words_along(family: str, tmp_path: Path) -> None:
+    model = toy.write_single_file(tmp_path / f"{family}.safetensors", family, dtype="float32")
+    pipe = opened(model)
+    told = written_for(2)
+    keys = {
+        "sd1": {"string_to_param.*": "text_encoder"},
+        "sdxl": {"clip_l": "text_encoder", "clip_g": "text_encoder_2"},
+    }
+    tensors = {f"bundle_emb.lighthouse.{key}": told[part] for key, part in keys[family].items()}
+    for name in ("to_q", "to_k", "to_v", "to_out_0"):
+        key = f"lora_unet_mid_block_attentions_0_transformer_blocks_0_attn1_{name}"
+        tensors |= {f"{key}.lora_up.weight": torch.ones(128, 1), f"{key}.lora_down.weight": torch.ones(1, 128)}
+    tensors["bundle_emb.wide.emb_params"] = torch.zeros(1, 768)
+    safetensors.write(tmp_path / "neon.safetensors", rows(tensors))
+    header, base, face = read_header(tmp_path / "neon.safetensors"), read_header(model), FAMILIES[family]
+    match, base_match = lora.adapter.recognise(header), face.recognise(base)
+    assert match is not None and match.kind == "lora" and base_match is not None and lora.adapter.attach is not None
+    use = Use(kind="lora", ref=Ref(name="neon", sha256="0" * 64))
+    said: list[object] = []
+    detach = lora.adapter.attach(pipe, Attachment(use, header, match, base, base_match, face), said.append)  # type: ignore[arg-type]
+    assert said == [Note("neon: not used: 'bundle_emb.wide.emb_params'")]
+    new = [*ids("a"), FIRST, FIRST + 1]
+    assert torch.equal(encoded(pipe, "a lighthouse")[0], by_definition(pipe, [new], [told]))
+    # One that is asked for by itself goes first.
+    own = attach(pipe, attachment(write_for(model, tmp_path / "lighthouse", 2, seed=7), model))
+    assert torch.equal(encoded(pipe, "a lighthouse")[0], by_definition(pipe, [new], [written_for(2, seed=7)]))
+    own()
+    assert torch.equal(encoded(pipe, "a lighthouse")[0], by_definition(pipe, [new], [told]))
+    detach()
+    assert not pipe.embeddings
+
+
 # --- chunks ----------------------------------------------------------------------------------------------------------
 
 
@@ -300,7 +335,7 @@ def test_every_layout_gives_its_vectors(layout: str, tmp_path: Path) -> None:
     base = SimpleNamespace(variant="base", dimensions={"text_encoder": {"width": 768}})
     use = Use(kind="embedding", ref=Ref(name="word"))
     what = Attachment(use, header, match, header, base, FAMILIES["sd1"])  # type: ignore[arg-type]
-    pipe = SimpleNamespace(embeddings={}, prompts=None)
+    pipe = SimpleNamespace(embeddings=ChainMap({}, {}), prompts=None)
     attach(pipe, what)  # type: ignore[arg-type]
     expected = matrix.half().float() if layout == "half" else matrix
     assert torch.equal(pipe.embeddings["word"]["text_encoder"], expected)

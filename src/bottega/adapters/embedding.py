@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from bottega.adapters._fits import FAMILY_OF_CONTEXT, LIGHTWEIGHT, Fit, settle
+from bottega.adapters._vectors import ENCODERS, heard, places_of, teach
 from bottega.adapters.lora import ROLES
-from bottega.errors import FormatError
 from bottega.events import Note
 from bottega.formats.header import Header, shown
 from bottega.spec import Adapter, Attachment, Emit, Match
@@ -17,12 +17,6 @@ _MOST_BARE_VECTORS = 128  # where nothing but a width tells that they are words
 _WIDEST = 16_384  # numbers in a vector
 _MOST_TENSORS = 16  # of a library of words in one file
 
-# Names for the vectors of one text encoder, in files for several.
-_ENCODERS: Mapping[str, str] = {
-    "clip_l": "text_encoder", "clip_g": "text_encoder_2", "t5xxl": "text_encoder_3", "t5": "text_encoder_3",
-    "text_encoders_0": "text_encoder", "text_encoders_1": "text_encoder_2",
-    "clip_l_out": "", "clip_g_out": "", "t5_out": "", "t5xxl_out": "",
-}  # fmt: skip
 _WIDTHS = (*FAMILY_OF_CONTEXT, 4096)
 # Names that a few vectors of some other network would have.
 _NO_WORDS = frozenset({
@@ -42,7 +36,7 @@ def recognise(header: Header) -> Match | None:
     shapes = {name: info.shape for name, info in header.tensors.items() if not name.startswith("string_to_token.")}
     if not shapes or not all(_is_vectors(shape) for shape in shapes.values()):
         return None
-    if set(shapes) <= set(_ENCODERS):
+    if set(shapes) <= set(ENCODERS):
         return _of_several(header, shapes)
     layout = _layout(shapes)
     widths = {shape[-1] for shape in shapes.values()}
@@ -98,7 +92,7 @@ def _fit(width: int, layout: str, header: Header) -> Fit:
 
 def _of_several(header: Header, shapes: Mapping[str, tuple[int, ...]]) -> Match | None:
     """An embedding for two or three text encoders: SD XL's, SD 3's or FLUX's."""
-    widths = {part: shapes[name][-1] for name, part in _ENCODERS.items() if name in shapes and part}
+    widths = {part: shapes[name][-1] for name, part in ENCODERS.items() if name in shapes and part}
     if not widths:
         return None
     vectors = max(shape[0] if len(shape) == 2 else 1 for shape in shapes.values())
@@ -142,44 +136,10 @@ def _match(layout: str, dimensions: Mapping[str, object], fit: Fit, header: Head
 
 # --- putting it to work ----------------------------------------------------------------------------------------------
 
-_REFINER = "refiner"  # the variant of a model that only has the second of its family's text encoders
 
-
-def tensors_of(what: Attachment) -> dict[str, tuple[str, int, int]]:
-    """Which tensor holds the vectors for which text encoder of a model: its name, and from where to where in a row.
-
-    Empty for what does not fit: vectors of another width, or for encoders that the model has not.
-    """
-    widths = _heard(what)
-    shapes = {name: info.shape for name, info in _words(what.header).items()}
-    if what.match.dimensions.get("layout") == "multi-encoder":
-        parts = {part: name for name, part in _ENCODERS.items() if part and name in shapes}
-        if what.base_match.variant == _REFINER:
-            parts = {part: name for part, name in parts.items() if part in widths}
-        if any(shapes[name][-1] != widths.get(part) for part, name in parts.items()):
-            return {}
-        return {part: (name, 0, widths[part]) for part, name in parts.items()}
-    if len(shapes) != 1 or not widths:
-        return {}
-    ((name, shape),) = shapes.items()
-    if shape[-1] != sum(widths.values()):
-        return {}
-    found, begin = {}, 0
-    for part, width in widths.items():
-        found[part] = name, begin, begin + width
-        begin += width
-    return found
-
-
-def _words(header: Header) -> dict[str, Any]:
-    """The tensors of a file that are vectors of words."""
-    return {name: info for name, info in header.tensors.items() if not name.startswith("string_to_token.")}
-
-
-def _heard(what: Attachment) -> dict[str, int]:
-    """The width of each text encoder of a model, in the order in which its UNet hears them."""
-    dimensions = what.base_match.dimensions
-    return {part: dimensions[part]["width"] for part in sorted(dimensions) if part.startswith("text_encoder")}
+def _words(header: Header) -> dict[str, tuple[int, ...]]:
+    """The shapes of a file's tensors that are vectors of words."""
+    return {name: info.shape for name, info in header.tensors.items() if not name.startswith("string_to_token.")}
 
 
 def vectors_in(match: Match) -> int:
@@ -194,13 +154,13 @@ def unfit(what: Attachment) -> str:
         return f"it holds {dimensions['words']} words, and a file of one is what can be used"
     if vectors_in(what.match) > _ROOM:
         return f"it has {vectors_in(what.match)} vectors, and {_ROOM} fit into one chunk of a prompt"
-    if tensors_of(what):
+    if places_of(_words(what.header), what.base_match):
         return ""
     made_for = sorted(dimensions.get("widths", {}).values()) or [dimensions["width"]]
-    heard = _heard(what).values()
-    if not heard:
+    widths = heard(what.base_match).values()
+    if not widths:
         return "the model has no text encoder of its own"
-    return f"its vectors are {_and(made_for)} wide, and the model's text encoder hears {_and(heard)}"
+    return f"its vectors are {_and(made_for)} wide, and the model's text encoder hears {_and(widths)}"
 
 
 _ROOM = 75  # tokens of one chunk
@@ -215,26 +175,12 @@ def attach(pipe: Any, what: Attachment, emit: Emit) -> Callable[[], None]:
 
     Raises FormatError for vectors with numbers that are not finite.
     """
-    from bottega.runtime.weights import read_vectors
-
-    word = what.use.ref.name
-    places = tensors_of(what)
-    left = sorted(_words(what.header).keys() - {name for name, _, _ in places.values()})
+    word, words = what.use.ref.name, _words(what.header)
+    places = places_of(words, what.base_match)
+    left = sorted(words.keys() - {name for name, _, _ in places.values()})
     if left:
         emit(Note(f"{word}: not used: {', '.join(map(shown, left))}"))
-    try:
-        pipe.embeddings[word] = {
-            part: read_vectors(what.header, name, begin, end) for part, (name, begin, end) in places.items()
-        }
-    except ValueError as error:
-        raise FormatError(what.header.path, str(error), "get the file again, or leave it out") from None
-    if pipe.prompts is not None:
-        pipe.prompts.forget()  # the word may have stood for something else
-
-    def detach() -> None:
-        del pipe.embeddings[word]
-
-    return detach
+    return teach(pipe, what.header, {word: places}, into=pipe.embeddings)
 
 
 adapter = Adapter("embedding", "Embeddings (textual inversion)", recognise, attach=attach, unfit=unfit)

@@ -10,6 +10,7 @@ from typing import Any
 
 from bottega.adapters._fits import LIGHTWEIGHT
 from bottega.adapters._lora_fits import Found, Target, fit, is_unet, told_by_gguf
+from bottega.adapters._vectors import bundled, teach
 from bottega.events import Note
 from bottega.formats.header import Header, shown
 from bottega.formats.layout import Layout, Placed, once_a_layout
@@ -409,6 +410,8 @@ def _times(shape: Sequence[int]) -> str:
 def attach(pipe: Any, what: Attachment, emit: Emit) -> Callable[[], None]:
     """Have the weights of a loaded model changed, each as strongly as the use says for its part and its block.
 
+    It learns the words of embeddings that come along (`bundle_emb`), too.
+
     Raises FileError for numbers that can't be read, or do not fit their weight.
     """
     from bottega.runtime.patch import Change
@@ -417,9 +420,11 @@ def attach(pipe: Any, what: Attachment, emit: Emit) -> Callable[[], None]:
     anatomy, use, tensors = what.family.anatomy, what.use, MappedTensors(what.header)
     assert anatomy is not None  # or it would not fit
     found = anatomy.patches(what.base, what.base_match, what.header)
-    if found.left:
-        more = f" and {len(found.left) - 3} more" if len(found.left) > 3 else ""
-        emit(Note(f"{use.ref.name}: not used: {', '.join(map(shown, found.left[:3]))}{more}"))
+    words = bundled(what.header, what.base_match)
+    learnt = {name for places in words.values() for name, _, _ in places.values()}
+    if left := [name for name in found.left if name not in learnt]:
+        more = f" and {len(left) - 3} more" if len(left) > 3 else ""
+        emit(Note(f"{use.ref.name}: not used: {', '.join(map(shown, left[:3]))}{more}"))
     changes = []
     for patch in found.patches:
         if not (strength := _strength(patch, what)):
@@ -438,8 +443,15 @@ def attach(pipe: Any, what: Attachment, emit: Emit) -> Callable[[], None]:
                 file=what.header.path,
             )
         )
+    # An embedding of the same name, which was asked for by itself, goes before a bundled one.
+    forget = teach(pipe, what.header, words, into=pipe.embeddings.maps[-1])
     take_away: Callable[[], None] = pipe.patcher.add(changes)
-    return take_away
+
+    def detach() -> None:
+        forget()
+        take_away()
+
+    return detach
 
 
 def _strength(patch: Patch, what: Attachment) -> float:

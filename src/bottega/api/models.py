@@ -6,14 +6,13 @@ from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
 
-from bottega.adapters import all_adapters
 from bottega.adapters._fits import serves
 from bottega.errors import UnknownModel
 from bottega.families import all_families, known
-from bottega.library.browse import Fitting, Wish, browse
+from bottega.library.browse import Wish, browse
 from bottega.library.entry import Entry
 from bottega.library.find import find, on_record
-from bottega.library.fits import WHOLE, width_heard
+from bottega.library.fits import Mates
 from bottega.recipe import Ref
 from bottega.recognisers import all_recognisers
 from bottega.workshop import Workshop
@@ -36,30 +35,16 @@ def running(workshop: Workshop, *kinds: str) -> list[Entry]:
 def attachable(workshop: Workshop, kind: str, base: Entry | None = None) -> list[Entry]:
     """The adapters of a kind that can be used here with some model, or with this one, by name."""
     workshop.first_look.join(LOOK_WITHIN)
-    wish = Wish(kind=kind, families=[face.id for face in all_families()])
+    wish = Wish(kind=kind, families=["", *(face.id for face in all_families())])  # small ones may not tell their family
     if base is not None:
-        wish = Wish(kind=kind, fits=fitting(base))
+        wish = Wish(kind=kind, mates=mates(base))
     return [entry for entry in browse(workshop.catalog, wish, "name", MOST).entries if _is_text(str(entry.path))]
 
 
-def fitting(entry: Entry) -> Fitting:
-    """What goes together with a model: for one that makes pictures what can be attached to it, else the models that it
-    can be attached to."""
-    kinds = [adapter.id for adapter in all_adapters() if adapter.attach is not None]
-    families = {entry.family, *(face.id for face in (*known(), *all_families()))} - {""}
-    if entry.kind in WHOLE:
-        pairs = [(kind, family) for kind in kinds for family in families if serves(kind, family, entry.family)]
-    else:
-        pairs = [(kind, family) for kind in WHOLE for family in families if serves(entry.kind, entry.family, family)]
-    return Fitting(tuple(pairs) if entry.kind in (*WHOLE, *kinds) else (), width_heard(entry))
-
-
-def go_together(fits: Fitting, entry: Entry) -> bool:
-    """Whether a model is one of those that `fitting` describes."""
-    width = width_heard(entry)
-    if not entry.family and width is not None:
-        return width == fits.heard and entry.kind in {kind for kind, _ in fits.pairs}
-    return (entry.kind, entry.family) in fits.pairs and (fits.heard is None or width in (None, fits.heard))
+def mates(entry: Entry) -> Mates:
+    """What goes together with a model: with one that makes pictures its adapters and VAEs, with those the models."""
+    families = {face.id for face in (*known(), *all_families())}
+    return Mates(entry, sorted(family for family in families if serves("vae", family, entry.family)))
 
 
 def _running(workshop: Workshop, kinds: Sequence[str]) -> list[Entry]:

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from bottega.library import search
-from bottega.library.catalog import HEARD, Catalog, effective, tag_of
+from bottega.library.catalog import Catalog, effective, tag_of
 from bottega.library.entry import REFUSED, Entry, entry_of
+from bottega.library.fits import Mates
 from bottega.library.schema import JOINED, SELECTED
 
 # What a page is ordered by, ascending; the last of each is SQLite's own id, so that no two are alike.
@@ -27,8 +28,8 @@ BEST = "best"  # the order of a search: what matches best comes first
 class Wish:
     """Which models are wanted; what is None or empty asks for nothing.
 
-    `text` is searched for as `Catalog.search` says. `families` lets through those of any of them. What is refused is
-    only wanted with the verdict "refused". `fits` lets through what goes together with a model.
+    `text` is searched for as `Catalog.search` says. `families` lets through those of any of them, `mates` those that go
+    together with a model. What is refused is only wanted with the verdict "refused".
     """
 
     text: str = ""
@@ -39,15 +40,7 @@ class Wish:
     tag: str | None = None
     runs: bool | None = None
     favourite: bool | None = None
-    fits: Fitting | None = None
-
-
-class Fitting(NamedTuple):
-    """What goes together with some model: kinds with the families that they are of, and the width of the text that is
-    heard (None where nobody knows). What is of no known family goes with it where that width is the same."""
-
-    pairs: tuple[tuple[str, str], ...]
-    heard: int | None
+    mates: Mates | None = None
 
 
 class Page(NamedTuple):
@@ -153,18 +146,9 @@ def _conditions(wish: Wish) -> tuple[str, list[object]]:
     if wish.favourite is not None:
         where += " AND coalesce(favourite, 0) = ?"
         values.append(wish.favourite)
-    if wish.fits is not None:
-        sort = f"lower({effective('kind')} || ' ' || {effective('family')})"
-        pairs, heard = wish.fits
-        kinds = sorted({kind for kind, _ in pairs})
-        where += (
-            f" AND ({sort} IN (SELECT value FROM json_each(?)) OR {effective('family')} = '' AND {HEARD} = ?"
-            f" AND {effective('kind')} IN (SELECT value FROM json_each(?)))"
-        )
-        values += [json.dumps([" ".join(pair) for pair in pairs]), heard, json.dumps(kinds)]
-        if heard is not None:
-            where += f" AND coalesce({HEARD}, ?) = ?"
-            values += [heard, heard]
+    if wish.mates is not None:
+        condition, told = wish.mates.condition()
+        where, values = f"{where} AND {condition}", [*values, *told]
     return where, values
 
 

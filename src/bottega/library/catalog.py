@@ -588,7 +588,7 @@ def effective(name: str) -> str:
     return f"coalesce(said.{name}, models.{name})"
 
 
-# The width of the text that a model hears, or that an adapter was made for, in SQL; NULL where no header shows it.
+# The width of the text that a model hears, in SQL.
 HEARD = (
     "coalesce(json_extract(dimensions, '$.unet.context'), json_extract(dimensions, '$.context'), "
     f"CASE {effective('kind')} WHEN 'embedding' THEN json_extract(dimensions, '$.width') END)"

@@ -15,7 +15,7 @@ from pydantic import Field, StringConstraints
 from bottega.adapters import all_adapters
 from bottega.api.access import Caller, need
 from bottega.api.errors import without_paths
-from bottega.api.models import fitting
+from bottega.api.models import mates
 from bottega.api.native.forms import KnobForm, TaskForm, knob_form, task_forms
 from bottega.api.native.inside import Aside, Shop
 from bottega.api.native.pictures import drawn_preview, picture, preview_of, preview_tag, unchanged
@@ -201,7 +201,7 @@ class Filters(Wished):
     runs: bool | None = None
     favourite: bool | None = None
     fits: ModelId | None = Field(
-        default=None, description="only what can be attached to this model, or what this adapter can be attached to"
+        default=None, description="what goes together with this model: adapters and VAEs for one that runs, and back"
     )
 
 
@@ -243,13 +243,21 @@ def _place(told: str, order: str) -> list[Any]:
 
 
 def _wish(shop: Workshop, asked: Filters) -> Wish:
+    fits = mates(entry_with(shop, asked.fits)) if asked.fits is not None else None
     families = None
     if asked.medium is not None:
         families = [family for family, (_, medium) in _families().items() if medium == asked.medium]
         families += [""] if asked.medium == "" else []
-    fits = fitting(entry_with(shop, asked.fits)) if asked.fits is not None else None
     return Wish(
-        asked.q, asked.kind, asked.family, families, asked.verdict, asked.tag or None, asked.runs, asked.favourite, fits
+        asked.q,
+        asked.kind,
+        asked.family,
+        families,
+        asked.verdict,
+        asked.tag or None,
+        asked.runs,
+        asked.favourite,
+        fits,
     )
 
 

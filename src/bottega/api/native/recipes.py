@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends
@@ -24,8 +23,7 @@ from bottega.engine.automatic import AUTOMATIC, NONE, likely
 from bottega.engine.resolve import MAX_PROMPT
 from bottega.errors import FieldProblem, InvalidRecipe
 from bottega.gallery import UnknownOutput
-from bottega.library import Catalog
-from bottega.library.browse import Fitting
+from bottega.library import Catalog, Entry
 from bottega.library.find import AmbiguousModel, on_record
 from bottega.recipe import Media, Recipe, Ref, recipe_from
 from bottega.workshop import Awaited, Workshop
@@ -323,7 +321,7 @@ async def tokens(asked: TokensAsked, shop: Shop, aside: Aside) -> Tokens:
 def _tokens(shop: Workshop, asked: TokensAsked) -> Tokens:
     base = entry_with(shop, asked.model) if asked.model is not None else models.usual(shop)
     # Every family that runs reads CLIP's tokens.
-    found = marks(asked.text, vectors=_vectors(shop.catalog, asked.text, models.fitting(base)))
+    found = marks(asked.text, vectors=_vectors(shop, asked.text, base))
     guesses = iter(range(MOST_GUESSES))
     return Tokens(
         count=found.tokens.used,
@@ -343,17 +341,13 @@ def _tokens(shop: Workshop, asked: TokensAsked) -> Tokens:
     )
 
 
-def _vectors(catalog: Catalog, text: str, fits: Fitting) -> dict[str, int]:
+def _vectors(shop: Workshop, text: str, base: Entry) -> dict[str, int]:
     """How many tokens the embeddings take that a text may name and that fit a model, by name."""
-    paths: dict[str, list[Path]] = {}
-    for name, path, _ in catalog.of_kind("embedding"):
-        paths.setdefault(name, []).append(path)
-    found: dict[str, int] = {}
-    for name in likely(paths, [text]):
-        entries = (catalog.entry(path) for path in paths[name])
-        if entry := next((each for each in entries if each is not None and models.go_together(fits, each)), None):
-            found[name] = int(entry.dimensions.get("vectors") or 1)
-    return found
+    names = {name for name, _, _ in shop.catalog.of_kind("embedding")}
+    if not (said := set(likely(names, [text]))):
+        return {}
+    fitting = models.attachable(shop, "embedding", base)
+    return {each.name: int(each.dimensions.get("vectors") or 1) for each in fitting if each.name in said}
 
 
 def _named(catalog: Catalog, placed: Placed, guesses: Iterator[int]) -> NetworkNamed:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import ChainMap
 from collections.abc import Callable, Iterator, Mapping, Set
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -53,8 +54,9 @@ class Pipe:
     place: Place
     patcher: Patcher
     notes: tuple[str, ...] = ()
-    # The vectors of new words, by the word and by the part that they are for; whoever changes it has `prompts` forget.
-    embeddings: dict[str, Mapping[str, torch.Tensor]] = field(default_factory=dict)
+    # The vectors of new words, by the word and by the part that they are for, those first that were asked for by
+    # themselves; whoever changes it has `prompts` forget.
+    embeddings: ChainMap[str, Mapping[str, torch.Tensor]] = field(default_factory=lambda: ChainMap({}, {}))
     prompts: PromptEncoder | None = None  # made when first needed, and kept with what it has encoded
     preview_map: torch.Tensor | None = None
     previewer: TinyAutoencoder | None = None  # what previews are decoded with, instead of that map
