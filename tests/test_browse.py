@@ -14,6 +14,7 @@ from bottega.library import Catalog, Entry, open_catalog
 from bottega.library.about import About
 from bottega.library.browse import BEST, ORDERS, Wish, browse, counts, tag_counts
 from bottega.library.disk import Stamp
+from bottega.library.fits import Mates
 
 KINDS = ("checkpoint", "lora", "embedding", "vae", "controlnet")
 FAMILIES = ("sd1", "sdxl", "llama", "")
@@ -132,3 +133,36 @@ def test_ten_thousand_models_are_counted_and_paged_within_the_blink_of_an_eye(ca
     print(f"{counting * 1000:.1f} ms", {order: f"{took * 1000:.1f} ms" for order, took in paging.items()})
     assert counting < 0.03
     assert max(paging.values()) < 0.06
+
+
+def test_what_goes_together_with_a_model_is_found_in_pages_too(tmp_path: Path) -> None:
+    base = replace(model(0), path=Path("/shelf/base"), family="sd1", dimensions={"unet": {"context": 768}})
+    others = [
+        replace(base, path=Path("/shelf", name), kind=kind, family=family, dimensions=dimensions)
+        for name, kind, family, dimensions in (
+            ("fits", "lora", "sd1", {"context": 768}),
+            ("unsaid", "lora", "sd1", {}),
+            ("wide", "lora", "sd1", {"context": 1024}),
+            ("nameless", "lora", "", {"context": 768}),
+            ("nobody", "lora", "", {}),
+            ("xl", "lora", "sdxl", {"context": 768}),
+            ("word", "embedding", "sd1", {"width": 768}),
+            ("shared", "vae", "sd2", {}),
+            ("other", "vae", "sdxl", {}),
+            ("model", "checkpoint", "sd1", {"unet": {"context": 768}}),
+            ("broken", "lora", "sd1", {"context": 768}),
+        )
+    ]
+    others[-1] = replace(others[-1], error="cut short")
+
+    def mates(entry: Entry, **wish: str) -> set[str]:
+        page = browse(catalog, Wish(mates=Mates(entry, ("sd1", "sd2")), **wish), "name", 20)
+        return {found.path.name for found in page.entries}
+
+    with open_catalog(tmp_path / "catalog.sqlite") as catalog:
+        catalog.put([base, *others])
+        assert mates(base) == {"fits", "unsaid", "nameless", "word", "shared"}
+        assert mates(base, kind="lora") == {"fits", "unsaid", "nameless"}
+        assert mates(others[0]) == mates(others[6]) == {"base", "model"}
+        assert mates(others[7]) == {"base", "model"}, "SD 1 and SD 2 share their VAE"
+        assert mates(replace(base, family="")) == set()

@@ -148,7 +148,15 @@ def test_one_lora_is_found_among_ten_thousand_models(page: Page) -> None:
     panel.get_by_text("commercial use: none").wait_for()
     panel.get_by_text("https://example.org/models/1").wait_for()
     assert panel.get_by_role("link").count() == 0, "what a file says of its origin is never opened"
-    assert panel.get_by_role("button", name="Use in Make").count() == 0, "a LoRA makes nothing by itself"
+    assert panel.get_by_role("button", name="Use in Make").count() == 1
+
+
+def test_an_adapter_for_other_models_than_that_in_make_says_so(page: Page) -> None:
+    model = {"id": "0" * 16, "name": "mine", "kind": "checkpoint", "family": "sd1"}
+    page.evaluate("told => localStorage.setItem('bottega.make.draft', JSON.stringify(told))", {"model": model})
+    panel = open_model(page, 4713)
+    panel.get_by_text("Made for SDXL; the model in Make, mine, is SD 1.").wait_for()
+    assert panel.get_by_role("button", name="Use in Make").count() == 0
 
 
 def test_trigger_words_are_copied(browser: Browser, many: Server) -> None:

@@ -268,7 +268,9 @@ def test_what_is_wrong_stands_beside_its_field_and_nothing_typed_is_lost(seen: t
     page.get_by_text("Prompt is empty").wait_for(state="hidden")
 
 
-def test_the_prompt_shows_how_it_is_read(page: Page) -> None:
+def test_the_prompt_shows_how_it_is_read(seen: tuple[Page, Watched]) -> None:
+    page, watched = seen
+    watched.allowed.append("422")  # there is no such LoRA, and no other that fits
     prompt = page.get_by_label("Prompt", exact=True)
     prompt.fill("a (purple:1.4) boat by the [sea], <lora:neon_night:0.8> <lora:neon_nigt:1>")
     page.locator(".prompt-sheet .heavy", has_text="purple").wait_for()
@@ -284,7 +286,9 @@ def test_the_prompt_shows_how_it_is_read(page: Page) -> None:
     assert page.locator(".chunk-end").count() == 1
 
 
-def test_weights_change_as_users_of_a1111_expect(page: Page) -> None:
+def test_weights_change_as_users_of_a1111_expect(seen: tuple[Page, Watched]) -> None:
+    page, watched = seen
+    watched.allowed.append("422")
     prompt = page.get_by_label("Prompt", exact=True)
 
     def press(text: str, start: int, end: int, *keys: str) -> str:
@@ -304,7 +308,9 @@ def test_weights_change_as_users_of_a1111_expect(page: Page) -> None:
     assert press("a red house", 3, 3, up, "Control+z") == "a red house", "the browser's own undo knows of it"
 
 
-def test_names_from_the_shelf_are_completed_with_the_keyboard(page: Page) -> None:
+def test_names_from_the_shelf_are_completed_with_the_keyboard(seen: tuple[Page, Watched]) -> None:
+    page, watched = seen
+    watched.allowed.append("422")
     prompt = page.get_by_label("Prompt", exact=True)
     prompt.fill("a boat ")
     prompt.press_sequentially("<lora:ne")

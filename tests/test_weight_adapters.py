@@ -333,3 +333,23 @@ def test_memory_is_weighed_as_it_is_taken(models: Callable[[str], Model], tmp_pa
     for take_away in held:
         take_away()
     model.pipe.settle()
+
+
+def test_a_weight_is_computed_in_float32_and_rounded_once(tmp_path: Path) -> None:
+    face = family("sd1")
+    header = read_header(toy.write_single_file(tmp_path / "toy.safetensors", "sd1", dtype="float32"))
+    match = face.recognise(header)
+    assert match is not None
+    pipe = face.load(header, match, choose("cpu", "bfloat16"), lambda done, total: None)
+    model = Model("sd1", header, match, pipe)
+    changes = changes_of(model, "lora")
+    attach(pipe, model.attachment(write(tmp_path / "it.safetensors", changes)), Silent())
+    before = {place: model.weights[place.part, place.name].data.clone() for place in changes}
+    pipe.settle()
+    for place, change in changes.items():
+        exact = change.define(before[place].double(), 1.0)
+        made = model.weights[place.part, place.name].data
+        assert made.dtype == torch.bfloat16
+        # Nothing nearer can be written in bfloat16, but for what float32 leaves open half way between two numbers.
+        nearest = (exact.bfloat16().double() - exact).abs()
+        assert ((made.double() - exact).abs() - nearest).max() < 1e-6

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from bottega.library import search
 from bottega.library.catalog import Catalog, effective, tag_of
 from bottega.library.entry import REFUSED, Entry, entry_of
+from bottega.library.fits import Mates
 from bottega.library.schema import JOINED, SELECTED
 
 # What a page is ordered by, ascending; the last of each is SQLite's own id, so that no two are alike.
@@ -27,8 +28,8 @@ BEST = "best"  # the order of a search: what matches best comes first
 class Wish:
     """Which models are wanted; what is None or empty asks for nothing.
 
-    `text` is searched for as `Catalog.search` says. `families` lets through those of any of them. What is refused is
-    only wanted with the verdict "refused".
+    `text` is searched for as `Catalog.search` says. `families` lets through those of any of them, `mates` those that go
+    together with a model. What is refused is only wanted with the verdict "refused".
     """
 
     text: str = ""
@@ -39,6 +40,7 @@ class Wish:
     tag: str | None = None
     runs: bool | None = None
     favourite: bool | None = None
+    mates: Mates | None = None
 
 
 class Page(NamedTuple):
@@ -144,6 +146,9 @@ def _conditions(wish: Wish) -> tuple[str, list[object]]:
     if wish.favourite is not None:
         where += " AND coalesce(favourite, 0) = ?"
         values.append(wish.favourite)
+    if wish.mates is not None:
+        condition, told = wish.mates.condition()
+        where, values = f"{where} AND {condition}", [*values, *told]
     return where, values
 
 

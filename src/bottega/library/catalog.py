@@ -225,10 +225,8 @@ class Catalog:
     def of_family(self, family: str) -> list[tuple[str, str, int | None]]:
         """Name, kind and width of the text that is heard (None where the header does not show it) of every model of a
         family that can be read."""
-        heard = "coalesce(json_extract(dimensions, '$.unet.context'), json_extract(dimensions, '$.context'), " \
-                f"CASE {effective('kind')} WHEN 'embedding' THEN json_extract(dimensions, '$.width') END)"  # fmt: skip
         query = (
-            f"SELECT called, models.path, {effective('kind')}, {heard} FROM {JOINED} "
+            f"SELECT called, models.path, {effective('kind')}, {HEARD} FROM {JOINED} "
             f"WHERE {effective('family')} = ? AND NOT missing AND error = ''"
         )
         return [
@@ -588,6 +586,13 @@ def _copy(path: Path, connection: sqlite3.Connection) -> None:
 def effective(name: str) -> str:
     """A column of `schema` in SQL: what the user says it is, else what the header says."""
     return f"coalesce(said.{name}, models.{name})"
+
+
+# The width of the text that a model hears, in SQL.
+HEARD = (
+    "coalesce(json_extract(dimensions, '$.unet.context'), json_extract(dimensions, '$.context'), "
+    f"CASE {effective('kind')} WHEN 'embedding' THEN json_extract(dimensions, '$.width') END)"
+)
 
 
 def _storable(row: Row) -> list[Any]:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
-from bottega.library.catalog import Catalog, Entry
+from bottega.library.catalog import HEARD, Catalog, Entry, effective
 
 WHOLE = ("checkpoint", "diffusion_model")  # what makes pictures, with whatever changes or completes it
+VAE = "vae"
 
 
 @dataclass(frozen=True)
@@ -19,6 +20,35 @@ class Fits:
     def to_json(self) -> dict[str, list[str]]:
         """The names as plain data."""
         return {kind: list(names) for kind, names in self.by_kind.items()}
+
+
+@dataclass(frozen=True)
+class Mates:
+    """What goes together with a model: a condition for a list, however long it is.
+
+    `vaes` are the families with whose models it shares its VAE, its own among them.
+    """
+
+    entry: Entry
+    vaes: Collection[str]
+
+    def condition(self) -> tuple[str, list[object]]:
+        """The condition in SQL, and its values: nothing goes with what is of no known family."""
+        entry = self.entry
+        if not entry.family or entry.error:
+            return "0", []
+        kind, family = effective("kind"), effective("family")
+        is_whole = f"{kind} IN ({', '.join('?' * len(WHOLE))})"
+        where = f"models.error = '' AND {'NOT ' if entry.kind in WHOLE else ''}{is_whole}"
+        values: list[object] = [*WHOLE]
+        vaes = f"{family} IN ({', '.join('?' * len(self.vaes))})"
+        if entry.kind == VAE:
+            return f"{where} AND {vaes}", [*values, *self.vaes]
+        heard = _heard(entry)
+        # What hears text of just this width fits, though nobody knows its family.
+        where += f" AND ({family} = ? OR {family} = '' AND {HEARD} = ? OR {kind} = '{VAE}' AND {vaes})"
+        values += [entry.family, heard, *self.vaes]
+        return f"{where} AND coalesce({HEARD}, ?, 0) = coalesce(?, {HEARD}, 0)", [*values, heard, heard]
 
 
 def fits(catalog: Catalog, entry: Entry) -> Fits:

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Depends, Query, Request, Response
 from pydantic import Field, StringConstraints
 
+from bottega.adapters._fits import serves
 from bottega.api.access import Caller, need
 from bottega.api.errors import without_paths
 from bottega.api.native.forms import KnobForm, TaskForm, knob_form, task_forms
@@ -25,6 +26,7 @@ from bottega.formats import read_header
 from bottega.library import Catalog, Entry
 from bottega.library.browse import Wish, browse, counts, tag_counts
 from bottega.library.find import identify_path
+from bottega.library.fits import Mates
 from bottega.workshop import Workshop
 
 router = APIRouter(prefix="/models", tags=["models"])
@@ -181,6 +183,9 @@ class Filters(Wished):
     )
     runs: bool | None = None
     favourite: bool | None = None
+    fits: ModelId | None = Field(
+        default=None, description="what goes together with this model: adapters and VAEs for one that runs, and back"
+    )
 
 
 class Asking(Filters):
@@ -203,7 +208,7 @@ async def models(asked: Annotated[Asking, Query()], shop: Shop, aside: Aside) ->
 def _models(shop: Workshop, asked: Asking) -> Listed[ModelCard]:
     order = asked.sort or ("best" if asked.q.strip() else "name")
     after = _place(asked.after, order) if asked.after is not None else None
-    page = browse(shop.catalog, _wish(asked), order, asked.limit, after, asked.offset)
+    page = browse(shop.catalog, _wish(shop, asked), order, asked.limit, after, asked.offset)
     return Listed[ModelCard](
         items=[ModelCard(**_card(entry)) for entry in page.entries],
         next=cursor(order, *page.after) if page.after else None,
@@ -220,13 +225,25 @@ def _place(told: str, order: str) -> list[Any]:
     return place
 
 
-def _wish(asked: Filters) -> Wish:
+def _wish(shop: Workshop, asked: Filters) -> Wish:
+    mates = None
+    if asked.fits is not None:
+        entry = entry_with(shop, asked.fits)
+        mates = Mates(entry, [family for family in _families() if serves("vae", family, entry.family)])
     families = None
     if asked.medium is not None:
         families = [family for family, (_, medium) in _families().items() if medium == asked.medium]
         families += [""] if asked.medium == "" else []
     return Wish(
-        asked.q, asked.kind, asked.family, families, asked.verdict, asked.tag or None, asked.runs, asked.favourite
+        asked.q,
+        asked.kind,
+        asked.family,
+        families,
+        asked.verdict,
+        asked.tag or None,
+        asked.runs,
+        asked.favourite,
+        mates,
     )
 
 
@@ -237,7 +254,7 @@ async def facets(asked: Annotated[Filters, Query()], shop: Shop, aside: Aside) -
 
 
 def _facets(shop: Workshop, asked: Filters) -> Facets:
-    wish = _wish(asked)
+    wish = _wish(shop, asked)
     sorts = counts(shop.catalog, wish)
     found = {name: Counter[str]() for name in ("kind", "family", "medium", "verdict")}
     total = 0

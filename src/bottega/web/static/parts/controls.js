@@ -34,8 +34,8 @@ const SLIDES = 1000; // a range with more steps than this is typed, not slid
 const EXACT = 2 ** 53;
 
 /**
- * A field for a setting: `knob` is `{name, type, default, help, low, high, choices}`; `changed(value)` hears what is
- * entered, null for "as by default". Returns `{element, set(value), wrong(text), focus()}`.
+ * A field for a setting: `knob` is `{name, type, default, help, low, high, choices, names?}`, where `names` are what the
+ * choices are called; `changed(value)` hears what is entered, null for "as by default". Returns `{element, set(value), wrong(text), focus()}`.
  */
 export function control(knob, changed, { label = nameOf(knob.name), resettable = true } = {}) {
   const id = fresh("field");
@@ -53,7 +53,7 @@ export function control(knob, changed, { label = nameOf(knob.name), resettable =
     const changedNow = !same(shown, knob.default);
     element.classList.toggle("is-changed", changedNow);
     reset.hidden = !changedNow;
-    const words = t("control.default", { value: said(knob.default) });
+    const words = t("control.default", { value: knob.names?.get(knob.default) ?? said(knob.default) });
     reset.title = words;
     reset.setAttribute("aria-label", words);
   };
@@ -130,7 +130,7 @@ const FIELDS = {
   },
   choice(knob, id, changed) {
     const input = h("select", { id, on: { change: () => changed(input.value) } });
-    const options = (choices) => fill(input, choices.map((choice) => h("option", { value: choice, text: said(choice) })));
+    const options = (choices) => fill(input, choices.map((choice) => h("option", { value: choice, text: knob.names?.get(choice) ?? said(choice) })));
     options(knob.choices);
     return {
       input, field: null, beside: h("span", { class: "choice" }, input, icon("chevron")),

@@ -1,6 +1,6 @@
 // The model picker: a button that shows the chosen model, and a panel with every model that runs, searched as one types.
 
-import { fill, h, put } from "../dom.js";
+import { fill, fresh, h, put } from "../dom.js";
 import { addWords, bytes, t } from "../words.js";
 import { endpaper } from "./endpaper.js";
 import { icon } from "./icons.js";
@@ -21,13 +21,76 @@ export function likeness(model) {
     : endpaper(model.kind, model.name));
 }
 
+/**
+ * Fills a panel with a search field over the cards of models. `find(text, limit)` asks the library, `words(model)` is
+ * what stands under a name, `chosen()` the id of the one that is marked, `take(model)` hears the choice, `filled()`
+ * that the list is another; `says` are the words `{label, search, none, empty}`, `between` what stands above the cards.
+ * Returns what fills it again.
+ */
+export function cards(place, { find, words, chosen, take, filled, says, between = null }) {
+  const id = fresh("cards");
+  let models = [];
+  let at = 0;
+  let timer = 0;
+  let asked = 0;
+  let listed = null; // the text that the cards were found by
+  const list = h("div", { class: "picker-list", role: "listbox", id, aria: { label: says.label } });
+  const note = h("p", { class: "small soft picker-note", role: "status" });
+  const search = h("input", {
+    type: "search", class: "grow", placeholder: says.search, autofocus: true, role: "combobox", autocomplete: "off",
+    aria: { label: says.search, expanded: "true", controls: id, autocomplete: "list" },
+    on: {
+      input: () => { clearTimeout(timer); timer = setTimeout(load, SEARCH_AFTER); },
+      keydown: (event) => {
+        const columns = getComputedStyle(list).gridTemplateColumns.split(" ").length;
+        const step = { ArrowDown: columns, ArrowUp: -columns, ArrowRight: search.value ? 0 : 1, ArrowLeft: search.value ? 0 : -1 }[event.key];
+        if (step) point(Math.max(0, Math.min(models.length - 1, at + step)));
+        else if (event.key === "Enter") enter();
+        else return;
+        event.preventDefault();
+      },
+    },
+  });
+  const point = (index) => {
+    at = index;
+    for (const [other, card] of [...list.children].entries()) card.classList.toggle("is-here", other === index);
+    search.setAttribute("aria-activedescendant", `${id}-${index}`);
+    list.children[index]?.scrollIntoView({ block: "nearest" });
+  };
+  const load = async () => {
+    const text = search.value.trim();
+    const mine = ++asked;
+    let told;
+    try { told = await find(text, SHOWN); } catch (error) { note.textContent = error.message; return; }
+    if (mine !== asked) return;
+    models = told.items;
+    listed = text;
+    fill(list, models.map((model, index) => h("div", {
+      class: "picker-card", role: "option", id: `${id}-${index}`, aria: { selected: String(model.id === chosen()) },
+      on: { click: () => take(model), pointermove: () => at !== index && point(index) },
+    }, likeness(model), h("span", { class: "picker-words" }, h("span", { class: "cut picker-name", text: model.name, title: model.name }), h("span", { class: "cut small soft", text: words(model), title: words(model) })))));
+    const more = told.total - models.length;
+    note.textContent = models.length ? (more > 0 ? t("picker.more", { n: more }) : "") : text ? says.none : says.empty;
+    point(Math.max(0, models.findIndex((model) => model.id === chosen())));
+    filled();
+  };
+  const enter = async () => {
+    clearTimeout(timer);
+    if (listed !== search.value.trim()) await load(); // what was typed last has not been looked for
+    if (models[at]) take(models[at]);
+  };
+  put(place, [h("div", { class: "row picker-head" }, icon("search"), search), between, list, note]);
+  load();
+  return load;
+}
+
 /** `find(text, limit)` asks the library; `chosen(model)` hears the choice. Returns `{element, set(model), wrong, say, open, focus}`. */
-export function modelPicker({ find, chosen, familyName }) {
+export function modelPicker({ find, chosen, familyName, label = t("picker.label") }) {
   const wrong = h("p", { class: "wrong", hidden: true });
   const note = h("p", { class: "small soft", role: "status", hidden: true });
   const face = h("span", { class: "picker-face row grow" });
   const button = h("button", { type: "button", class: "picker" }, face, icon("chevron"));
-  const element = h("div", { class: "field" }, h("span", { class: "label", text: t("picker.label") }), h("div", { class: "picker-box" }, button), wrong, note);
+  const element = h("div", { class: "field" }, h("span", { class: "label", text: label }), h("div", { class: "picker-box" }, button), wrong, note);
   let current = null;
 
   const words = (model) => [familyName(model), model.variant && model.variant !== "base" && model.variant, bytes(model.size)].filter(Boolean).join(" · ");
@@ -36,55 +99,15 @@ export function modelPicker({ find, chosen, familyName }) {
     fill(face, model
       ? [likeness(model), h("span", { class: "grow picker-words" }, h("span", { class: "cut picker-name", text: model.name, title: model.name }), h("span", { class: "cut small soft", text: words(model) }))]
       : h("span", { class: "soft", text: t("picker.choose") }));
-    button.setAttribute("aria-label", model ? `${t("picker.label")}: ${model.name}` : t("picker.choose"));
+    button.setAttribute("aria-label", model ? `${label}: ${model.name}` : t("picker.choose"));
   };
   set(null);
 
   const panel = popover(button, (place, close) => {
-    let models = [];
-    let at = 0;
-    let timer = 0;
-    const list = h("div", { class: "picker-list", role: "listbox", id: "picker-list", aria: { label: t("picker.label") } });
-    const note = h("p", { class: "small soft picker-note", role: "status" });
-    const search = h("input", {
-      type: "search", class: "grow", placeholder: t("picker.search"), autofocus: true, role: "combobox", autocomplete: "off",
-      aria: { label: t("picker.search"), expanded: "true", controls: "picker-list", autocomplete: "list" },
-      on: {
-        input: () => { clearTimeout(timer); timer = setTimeout(load, SEARCH_AFTER); },
-        keydown: (event) => {
-          const columns = getComputedStyle(list).gridTemplateColumns.split(" ").length;
-          const step = { ArrowDown: columns, ArrowUp: -columns, ArrowRight: search.value ? 0 : 1, ArrowLeft: search.value ? 0 : -1 }[event.key];
-          if (step) point(Math.max(0, Math.min(models.length - 1, at + step)));
-          else if (event.key === "Enter" && models[at]) take(models[at]);
-          else return;
-          event.preventDefault();
-        },
-      },
+    cards(place, {
+      find, words, chosen: () => current?.id, take: (model) => { close(); set(model); chosen(model); }, filled: () => panel.place(),
+      says: { label, search: t("picker.search"), none: t("picker.none"), empty: t("picker.empty") },
     });
-    const take = (model) => { close(); set(model); chosen(model); };
-    const point = (index) => {
-      at = index;
-      for (const [other, card] of [...list.children].entries()) card.classList.toggle("is-here", other === index);
-      search.setAttribute("aria-activedescendant", `picker-${index}`);
-      list.children[index]?.scrollIntoView({ block: "nearest" });
-    };
-    const load = async () => {
-      const text = search.value.trim();
-      let told;
-      try { told = await find(text, SHOWN); } catch (error) { note.textContent = error.message; return; }
-      if (text !== search.value.trim()) return;
-      models = told.items;
-      fill(list, models.map((model, index) => h("div", {
-        class: "picker-card", role: "option", id: `picker-${index}`, aria: { selected: String(model.id === current?.id) },
-        on: { click: () => take(model), pointermove: () => at !== index && point(index) },
-      }, likeness(model), h("span", { class: "picker-words" }, h("span", { class: "cut picker-name", text: model.name, title: model.name }), h("span", { class: "cut small soft", text: words(model) })))));
-      const more = told.total - models.length;
-      note.textContent = models.length ? (more > 0 ? t("picker.more", { n: more }) : "") : text ? t("picker.none") : t("picker.empty");
-      point(Math.max(0, models.findIndex((model) => model.id === current?.id)));
-      panel.place();
-    };
-    put(place, [h("div", { class: "row picker-head" }, icon("search"), search), list, note]);
-    load();
   }, { label: t("picker.choose"), className: "picker-panel" });
 
   return {

@@ -2,6 +2,7 @@
 
 import { fill, fresh, h, paint, put } from "../dom.js";
 import { addWords, number, t } from "../words.js";
+import { icon } from "./icons.js";
 
 addWords({
   en: {
@@ -28,7 +29,7 @@ export class PromptField {
    * `ask` is `{tokens(text, signal), names(kind, text)}`; `changed(text)` hears every edit. `rows` is the least height.
    */
   constructor({ label, placeholder = "", rows = 3, ask, changed = () => {}, counted = true }) {
-    Object.assign(this, { ask, changed, told: null, suggestions: [], chosen: 0 });
+    Object.assign(this, { ask, changed, told: null, unfit: new Map(), suggestions: [], chosen: 0 });
     this.id = fresh("prompt");
     this.sheet = h("div", { class: "prompt-sheet", aria: { hidden: "true" } });
     this.text = h("textarea", {
@@ -69,6 +70,20 @@ export class PromptField {
   add(words) {
     const before = this.value.trimEnd();
     this._replace(before.length, this.value.length, `${before && !before.endsWith(",") ? ", " : before ? " " : ""}${words}`);
+    this._shut();
+  }
+
+  /** Puts another text in, as if it had been typed. */
+  rewrite(text) {
+    this._replace(0, this.value.length, text);
+    this._shut();
+  }
+
+  /** Says of the networks that the text names, by `kind:name`, what is wrong with them. */
+  judge(unfit) {
+    if (!unfit.size && !this.unfit.size) return;
+    this.unfit = unfit;
+    this._draw();
   }
 
   focus() { this.text.focus(); }
@@ -115,14 +130,15 @@ export class PromptField {
     const text = this.value;
     this.known = text;
     const told = this.told;
-    fill(this.sheet, told ? marked(text, told) : text, "\u200b");
+    fill(this.sheet, told ? marked(text, told, this.unfit) : text, "\u200b");
     if (!told) return void fill(this.count);
     const { room } = told;
     this.count.value = text.trim() || told.count ? `${number(told.count)} / ${number(room)}` : "";
     this.count.title = t("prompt.tokens.title", { chunk: told.chunk });
     this.count.setAttribute("aria-label", t("prompt.tokens", { count: told.count, room }));
     const strangers = told.networks.filter((network) => network.known === false);
-    fill(this.notes, strangers.map((network) => h("p", { class: "small prompt-note" },
+    const unfit = told.networks.filter((network) => network.known !== false && this.unfit.has(nameIn(network)));
+    fill(this.notes, unfit.map((network) => h("p", { class: "small wrong prompt-unfit" }, icon("warn", 14), h("span", { text: this.unfit.get(nameIn(network)) }))), strangers.map((network) => h("p", { class: "small prompt-note" },
       h("span", { text: t(network.nearest.length ? "prompt.nearest" : "prompt.unknown", { name: network.name, nearest: network.nearest[0] }) }),
       network.nearest.length > 0 && h("button", { type: "button", class: "link", text: t("prompt.take", { nearest: network.nearest[0] }), on: { click: () => this._rename(network) } }))));
   }
@@ -324,8 +340,10 @@ function moved(told, before, after) {
   };
 }
 
+const nameIn = (network) => `${network.kind}:${network.name}`;
+
 /** A text as the sheet shows it: shades under weights, frames around networks, hairlines where chunks end. */
-function marked(text, told) {
+function marked(text, told, unfit) {
   const cuts = new Set([0, text.length]);
   for (const { start, end } of [...told.pieces, ...told.networks]) cuts.add(start).add(end);
   for (const at of told.chunks) cuts.add(at);
@@ -336,7 +354,7 @@ function marked(text, told) {
     const network = told.networks.find((one) => one.start <= from && to <= one.end);
     const piece = told.pieces.find((one) => one.start <= from && to <= one.end);
     const line = from > 0 && ends.has(from) && h("i", { class: "chunk-end" });
-    if (network) return [line, h("mark", { class: ["network", network.known === false && "stranger"], text: text.slice(from, to) })];
+    if (network) return [line, h("mark", { class: ["network", network.known === false ? "stranger" : unfit.has(nameIn(network)) && "unfit"], text: text.slice(from, to) })];
     if (piece && Math.abs(piece.weight - 1) > 0.001) {
       const strength = Math.min(1, Math.abs(piece.weight - 1) / 0.8);
       const mark = h("mark", { class: piece.weight > 1 ? "heavy" : "light", text: text.slice(from, to) });

@@ -13,6 +13,7 @@ addWords({
     "recipe.kind.hypernetwork": "Hypernetwork", "recipe.kind.vae": "VAE", "recipe.kind.controlnet": "Control", "recipe.version": "Version",
     "recipe.defaults": "{n} settings at their defaults", "recipe.yes": "yes", "recipe.no": "no", "recipe.task.text-to-image": "text to image", "recipe.task.image-to-image": "image to image",
     "recipe.task.inpaint": "inpainting", "recipe.width": "Width", "recipe.height": "Height",
+    "recipe.text_encoder": "text encoder", "recipe.span": "{from} to {to} % of the steps",
   },
   zh: {
     "recipe.prompt": "提示词", "recipe.negative": "负面提示词", "recipe.model": "模型", "recipe.task": "任务",
@@ -22,6 +23,7 @@ addWords({
     "recipe.kind.hypernetwork": "超网络", "recipe.kind.vae": "VAE", "recipe.kind.controlnet": "控制", "recipe.version": "版本",
     "recipe.defaults": "{n} 项设置为默认值", "recipe.yes": "是", "recipe.no": "否", "recipe.task.text-to-image": "文生图", "recipe.task.image-to-image": "图生图",
     "recipe.task.inpaint": "局部重绘", "recipe.width": "宽", "recipe.height": "高",
+    "recipe.text_encoder": "文本编码器", "recipe.span": "步数的 {from}–{to}%",
   },
 });
 
@@ -53,11 +55,24 @@ export function recipeRows(recipe) {
     [t("recipe.sampler"), sampling.sampler],
     [t("recipe.schedule"), sampling.schedule],
     [t("recipe.strength"), sampling.strength === undefined || sampling.strength === null ? null : number(sampling.strength, 2)],
-    ...adapters.map((use) => [t(`recipe.kind.${use.kind}`, {}, use.kind), `${use.ref.name} · ${number(use.weight ?? 1, 2)}`]),
+    ...adapters.map((use) => [t(`recipe.kind.${use.kind}`, {}, use.kind), useText(use), use.ref.name]),
     ...inputs.map((media) => [t("recipe.input", { role: media.role }), `${media.sha256.slice(0, 12)}…`, media.sha256]),
     ...Object.entries(knobs).map(knobRow),
     [t("recipe.format"), output.format && output.format !== "png" && `${output.format} ${output.quality ?? ""}`],
   ];
+}
+
+/** An adapter and how it is used; what is used as it is, or not at all, has no weight. */
+function useText(use) {
+  const { weight = 1, unet, text_encoder: text, start = 0, end = 1, blocks = {} } = use;
+  const plain = use.kind === "embedding" || use.kind === "vae";
+  const apart = (unet ?? text ?? null) !== null;
+  return [
+    use.ref.name, !plain && !apart && number(weight, 3),
+    apart && `UNet ${number(unet ?? weight, 3)}`, apart && `${t("recipe.text_encoder")} ${number(text ?? weight, 3)}`,
+    ...Object.entries(blocks).map(([name, factor]) => `${name} × ${number(factor, 3)}`),
+    (start > 0 || end < 1) && t("recipe.span", { from: number(start * 100), to: number(end * 100) }),
+  ].filter((part) => part !== false).join(" · ");
 }
 
 function knobRow([name, value]) {

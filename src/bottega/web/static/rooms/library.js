@@ -82,6 +82,7 @@ const words = {
     "library.layout.single": "One .safetensors", "library.layout.diffusers": "A diffusers folder",
     "library.dtype.keep": "As they are", "library.dtype.fp32": "32 bits", "library.dtype.fp16": "16 bits", "library.dtype.bf16": "bfloat16", "library.dtype.fp8": "8 bits",
     "library.keys.search": "Search", "library.keys.star": "Favourite", "library.keys.use": "Use in Make", "library.keys.view": "Cards or table",
+    "library.stranger": "Made for {family}; the model in Make, {model}, is {other}.",
     "library.idle": "Nothing here makes anything with it yet.", "library.requires": "It needs {what} beside it.",
     "permit.,": ", ",
   },
@@ -136,6 +137,7 @@ const words = {
     "library.layout.single": "单个 .safetensors", "library.layout.diffusers": "diffusers 文件夹",
     "library.dtype.keep": "保持不变", "library.dtype.fp32": "32 位", "library.dtype.fp16": "16 位", "library.dtype.bf16": "bfloat16", "library.dtype.fp8": "8 位",
     "library.keys.search": "搜索", "library.keys.star": "收藏", "library.keys.use": "用于创作", "library.keys.view": "卡片或表格",
+    "library.stranger": "适用于 {family}；“创作”里的模型 {model} 是 {other}。",
     "library.idle": "目前这里还不能用它创作。", "library.requires": "还需要{what}。",
     "permit.,": "、", "permit.credit": "署名", "permit.not needed": "不需要", "permit.the author must be named": "必须注明作者",
     "permit.commercial use": "商业用途", "permit.none": "不允许", "permit.selling what it makes": "出售生成的内容",
@@ -145,6 +147,9 @@ const words = {
     "permit.allowed": "允许", "permit.not allowed: the same terms": "不允许：须用相同条款",
   },
 };
+
+const ATTACHED = new Set(["lora", "embedding", "hypernetwork", "vae"]); // kinds that Make can use beside a model
+const SAME_VAE = new Set(["sd1", "sd2"]); // families that share theirs
 
 export default {
   id: "library",
@@ -171,15 +176,15 @@ class Library {
     context.keys({
       "/": { text: this.t("library.keys.search"), run: () => this.field.focus() },
       f: { text: this.t("library.keys.star"), run: () => this.favour() },
-      u: { text: this.t("library.keys.use"), run: () => this.entry && this.use() },
+      u: { text: this.t("library.keys.use"), run: () => this.entry && this.usable && this.use() },
       t: { text: this.t("library.keys.view"), run: () => this.setView(this.view === "cards" ? "table" : "cards") },
       esc: { run: () => (this.state.model ? this.go({ model: "" }) : false) },
     });
-    this.learnFamilies();
     this.told = new Set([...context.jobs.known.values()].filter((job) => OVER.includes(job.state)).map((job) => job.id));
     this.unwatch = context.jobs.watch((job) => this.worked(job));
     this.drawWork();
     this.show(context.state);
+    this.loading.then(() => this.learnFamilies());
   }
 
   build() {
@@ -266,7 +271,7 @@ class Library {
     this.state = Object.fromEntries(["q", ...FACETS, "favourite", "runs", "sort", "model"].map((name) => [name, state[name] || ""]));
     if (document.activeElement !== this.field) this.field.value = this.state.q;
     const other = !before || Object.keys(this.state).some((name) => name !== "model" && before[name] !== this.state[name]);
-    if (other) this.load();
+    if (other) this.loading = this.load();
     if (!before || before.model !== this.state.model) this.openDrawer();
   }
 
@@ -304,7 +309,8 @@ class Library {
     this.drawHead();
     this.pages.clear();
     this.pages.stale = true;
-    this.pages.want(0, 1);
+    await this.pages.want(0, 1); // what can be seen comes before what could be
+    if (ticket !== this.ticket) return;
     try {
       const facets = await this.context.api.get("/api/models/facets", wanted);
       if (ticket !== this.ticket) return;
@@ -527,7 +533,10 @@ class Library {
     const about = entry.about ?? {};
     const top = this.drawer.scrollTop;
     const focused = this.drawer.contains(document.activeElement) && document.activeElement.dataset.keep;
-    const usable = entry.runs && !entry.missing && entry.verdict !== "refused";
+    const sound = !entry.missing && entry.verdict !== "refused";
+    const attachable = sound && ATTACHED.has(entry.kind);
+    const stranger = attachable && this.strangeTo(entry);
+    const usable = this.usable = (entry.runs && sound) || (attachable && !stranger);
     const sort = [kindText(entry.kind ?? ""), entry.family && familyText(entry.family, entry.variant), categoryText(entry.category ?? "")].filter(Boolean).join(" · ");
     fill(this.drawer,
       this.drawerHead(entry),
@@ -539,8 +548,9 @@ class Library {
       entry.preview && h("img", { class: "drawer-picture", src: `/api/models/${entry.id}/preview`, alt: t("library.preview", { name: entry.name }), decoding: "async" }),
       h("div", { class: "drawer-acts" },
         usable && h("button", { type: "button", class: "main", title: `${t("library.use")} (U)`, on: { click: () => this.use() } }, icon("brush"), h("span", { text: t("library.use") })),
+        stranger && h("p", { class: "soft small grow", text: t("library.stranger", { family: familyText(entry.family), model: stranger.name, other: familyText(stranger.family) }) }),
         !entry.missing && entry.verdict !== "refused" && h("button", { type: "button", text: t("library.convert"), on: { click: () => this.converting(entry) } })),
-      entry.because && !usable && !entry.missing && entry.verdict !== "refused" && h("p", { class: "soft small", text: [entry.requires?.length && t("library.requires", { what: entry.requires.join(", ") }), !entry.runs && t("library.idle")].filter(Boolean).join(" ") }),
+      entry.because && !usable && !entry.missing && entry.verdict !== "refused" && h("p", { class: "soft small", text: [entry.requires?.length && t("library.requires", { what: entry.requires.join(", ") }), !entry.runs && !attachable && t("library.idle")].filter(Boolean).join(" ") }),
       // What only the whole entry tells, and what can be written, is there once the entry is.
       entry.because && [this.howToUse(entry, about),
       (entry.because.length > 0 || entry.guess) && section(t("library.why"), entry.guess && h("p", { class: "soft small", text: t("library.guess") }),
@@ -727,7 +737,14 @@ class Library {
   }
 
   use() {
-    this.context.go("make", { model: this.entry.id });
+    this.context.go("make", { [this.entry.runs ? "model" : "adapter"]: this.entry.id });
+  }
+
+  /** The model in Make, if an adapter is made for others than that. */
+  strangeTo(entry) {
+    const model = this.context.storeOf("make").get("draft")?.model;
+    if (!model || !entry.family || entry.family === model.family) return null;
+    return entry.kind === "vae" && SAME_VAE.has(entry.family) && SAME_VAE.has(model.family) ? null : model;
   }
 
   // ------------------------------------------------------------------------------------------------- work on shelves

@@ -4,6 +4,7 @@ import { fill, h, paint, put } from "../dom.js";
 import { compare } from "../parts/beside.js";
 import { complain, fold, stepper } from "../parts/controls.js";
 import { icon } from "../parts/icons.js";
+import { Adapters, usedIn, without } from "../parts/make/adapters.js";
 import { draftOf, EMPTY, inputsOf, presets, recipeOf, sizeOf, takes } from "../parts/make/draft.js";
 import { Result } from "../parts/make/result.js";
 import { Settings } from "../parts/make/settings.js";
@@ -19,6 +20,8 @@ const PLAN_AFTER = 500;
 const LARGEST_SEED = 2n ** 63n - 1n;
 const DRAWN = 2 ** 32; // seeds that the dice draws from, as A1111's do
 const MOST = 64; // pictures of one job
+const MOST_VAES = 200;
+const TAG = /^<(\w+):([^<>]*)>: (.*)$/s; // how the server names a tag of the prompt that something is wrong with
 const USUAL_MODEL = "starter-image"; // until somebody chooses another one
 
 const words = {
@@ -67,6 +70,7 @@ class Make {
     this.uncatch = catchPictures(this.element, (given) => this.take(given), (text) => this.start.wrong(text));
     this.keys();
     const shown = this.result.open();
+    this.lookedUp = this.lookUp().catch((error) => context.complain(error));
     await Promise.all([this.loadForm(), shown.catch((error) => context.complain(error))]);
     if (this.draft.init) this.measure();
     await this.arrive(context.state);
@@ -88,10 +92,11 @@ class Make {
 
   /** Another room, or a link, has sent an output or a model here. */
   async arrive(state) {
-    if (!state.output && !state.model) return;
+    if (!state.output && !state.model && !state.adapter) return;
     const { api, complain, go } = this.context;
     go("make", {}, { replace: true });
     try {
+      if (state.adapter) return this.adapters.take(await api.get(`/api/models/${state.adapter}`));
       if (state.model) return await this.takeModel(await api.get(`/api/models/${state.model}`));
       const output = await api.get(`/api/outputs/${state.output}`);
       if (state.as === "recipe") await this.reuse(output, "all");
@@ -120,8 +125,8 @@ class Make {
       tokens: (text, signal) => api.post("/api/tokens", { text, ...(this.draft.model ? { model: this.draft.model.id } : {}) }, { signal }),
       names: async (kind, text) => (await api.get("/api/models", { kind, q: text, limit: 8 })).items,
     };
-    this.prompt = new PromptField({ label: t("make.prompt"), placeholder: t("make.prompt.hint"), rows: 4, ask, changed: (text) => { this.draft.prompt = text; this.right("prompt"); this.changed(false); } });
-    this.negative = new PromptField({ label: t("make.negative"), placeholder: t("make.negative.hint"), rows: 2, ask, changed: (text) => { this.draft.negative = text; this.right("negative"); this.negativeFold.line(text || t("make.negative.none")); this.changed(false); } });
+    this.prompt = new PromptField({ label: t("make.prompt"), placeholder: t("make.prompt.hint"), rows: 4, ask, changed: (text) => { this.draft.prompt = text; this.right("prompt"); this.adapters.prompted(); this.changed(); } });
+    this.negative = new PromptField({ label: t("make.negative"), placeholder: t("make.negative.hint"), rows: 2, ask, changed: (text) => { this.draft.negative = text; this.right("negative"); this.negativeFold.line(text || t("make.negative.none")); this.changed(); } });
     this.negative.label.classList.add("unseen");
     this.negativeFold = fold(t("make.negative"), { open: store.get("open.negative", false), toggled: (open) => { store.set("open.negative", open); this.negative._grow(); } });
     this.negativeFold.element.classList.add("is-first");
@@ -136,6 +141,15 @@ class Make {
       chosen: (model) => { this.takeModel(model); },
     });
     if (draft.model) this.picker.set(draft.model);
+    this.adapters = new Adapters({
+      find: (kind, q, limit) => this.fitting(kind, q, limit), changed: () => this.changed(), toast: this.context.toast,
+      insert: (words, negative) => { this.openNegative(negative); (negative ? this.negative : this.prompt).add(words); },
+      drop: (words, negative) => this.reword(negative, (text) => without(text, words)),
+      untag: (use, row) => this.untag(use, row).catch((error) => context.complain(error)),
+      vae: (model) => { this.draft.vae = model.id ? { id: model.id, name: model.name, sha256: model.sha256 ?? null } : { name: model.name }; this.drawForm(); this.changed(); },
+      show: (id) => context.go("library", { model: id }),
+    });
+    this.adapters.draw(draft);
     this.settings = new Settings({ store, changed: () => this.changed() });
     this.start = new Start({ store, take: (blob) => this.take({ blob }), paint: () => this.paintMask(), changed: () => { this.drawSize(); this.changed(); } });
     this.start.draw(draft);
@@ -147,7 +161,7 @@ class Make {
     this.ask = h("form", { class: "ask", novalidate: true, aria: { label: t("make.ask") }, on: { submit: (event) => { event.preventDefault(); this.make(); } } },
       h("div", { class: "ask-body" },
         h("div", { class: "ask-words" }, this.prompt.element, this.negativeFold.element),
-        this.picker.element, this.sizeAndSeed(), h("div", { class: "folds" }, this.start.element, this.settings.elements)),
+        this.picker.element, this.adapters.element, this.sizeAndSeed(), h("div", { class: "folds" }, this.start.element, this.settings.elements)),
       h("div", { class: "ask-foot" }, this.planPlace, this.wrongPlace, h("div", { class: "row" }, this.go, this.stop)));
 
     const simple = (field) => ({ wrong: (text) => field.wrong(text), focus: () => field.focus() });
@@ -246,6 +260,7 @@ class Make {
     this.prompt.value = draft.prompt;
     this.negative.value = draft.negative;
     this.negativeFold.line(draft.negative || this.t("make.negative.none"));
+    this.adapters.draw(draft);
     this.count.set(draft.count);
     this.seed.draw();
     if (draft.model) this.picker.set(draft.model);
@@ -258,7 +273,7 @@ class Make {
     const able = !this.form || takes(this.form, "init");
     this.start.draw(this.draft, { able });
     this.start.element.hidden = !able && !this.draft.init;
-    if (this.form) this.settings.draw(this.form, this.forms, this.draft);
+    if (this.form) this.settings.draw(this.form, this.forms, this.draft, this.vaes ?? []);
     this.drawSize();
   }
 
@@ -275,9 +290,10 @@ class Make {
       }
       this.picker.set(this.draft.model);
       const wanted = this.draft.model.id;
-      const form = await api.get(`/api/models/${wanted}/form`);
+      const [form, vaes] = await Promise.all([api.get(`/api/models/${wanted}/form`), this.fitting("vae", "", MOST_VAES)]);
       if (this.draft.model.id !== wanted) return;
       this.form = form;
+      this.vaes = vaes.items;
     } catch (error) {
       if (error.status !== 404 || !this.draft.model) return complain(error);
       this.left.add(this.draft.model.id); // the shelf, though no scan has seen it yet
@@ -310,6 +326,7 @@ class Make {
     clearTimeout(this.keeping);
     this.keeping = setTimeout(() => this.keep(), KEEP_AFTER);
     if (!plan) return;
+    this.planned = null; // what is on its way is said of another draft
     clearTimeout(this.planning);
     this.planning = setTimeout(() => this.plan(), PLAN_AFTER);
   }
@@ -319,13 +336,99 @@ class Make {
   /** Says before the run when it would not fit into memory. */
   async plan() {
     if (!this.form) return;
+    const mine = this.planned = {};
+    await this.lookedUp;
+    if (this.planned !== mine) return;
     const recipe = recipeOf(this.draft, this.form);
     let plan = null;
     try {
-      plan = (await this.context.api.post("/api/resolve", { recipe: { ...recipe, prompt: recipe.prompt.trim() || "." } })).plan;
-    } catch { /* what is wrong with a field is said when somebody wants it made */ }
+      const told = await this.context.api.post("/api/resolve", { recipe: { ...recipe, prompt: recipe.prompt.trim() || "." } });
+      if (this.planned !== mine) return;
+      plan = told.plan;
+      this.judge([], told.recipe.adapters ?? []);
+    } catch (error) {
+      if (this.planned !== mine) return;
+      if (error.status === 404 && recipe.adapters) this.lookUp().catch(() => {}); // one of them is not there any more
+      // What is wrong with other fields is said when somebody wants it made.
+      this.judge(error.problems ?? [], null);
+    }
     this.planPlace.hidden = !plan || plan.fits !== false;
     fill(this.planPlace, icon("warn", 14), h("span", { text: plan?.words ?? "" }));
+  }
+
+  // ---------------------------------------------------------------------------------------------------------- adapters
+
+  /** What fits the chosen model: of one kind, or of any that can be attached. */
+  fitting(kind, q, limit) {
+    return this.context.api.get("/api/models", { q, kind, limit, fits: this.draft.model?.id });
+  }
+
+  /** Says of each adapter what is wrong with it for this model, beside it, and of the tags in the prompt. */
+  judge(problems, uses) {
+    const rows = new Map();
+    const tags = new Map();
+    for (const { field, what, remedy } of problems) {
+      const text = [what, remedy].filter(Boolean).join("; ");
+      const row = /^recipe\.adapters\.(\d+)/.exec(field);
+      const tag = field === "recipe.prompt" && TAG.exec(what);
+      if (row) rows.set(Number(row[1]), text);
+      else if (tag) tags.set(`${tag[1]}:${tag[2]}`, [tag[3], remedy].filter(Boolean).join("; "));
+    }
+    this.adapters.told(rows, uses);
+    this.prompt.judge(tags);
+  }
+
+  /** Looks the adapters of the draft up once more: their files may have another name by now, or be gone. */
+  async lookUp() {
+    const { api } = this.context;
+    const { draft } = this;
+    for (const one of [...draft.adapters, draft.vae].filter((each) => each?.id)) {
+      try {
+        const card = await api.get(`/api/models/${one.id}`);
+        Object.assign(one, { name: card.name, sha256: card.sha256 ?? one.sha256 ?? null, ...(one === draft.vae ? {} : { preview: card.preview, triggers: card.triggers }) });
+      } catch (error) {
+        if (error.status !== 404) throw error;
+        Object.assign(one, { id: null, preview: false }); // by its name or its hash it may be found all the same
+      }
+    }
+    if (this.draft !== draft) return;
+    this.adapters.draw(draft);
+    this.changed();
+  }
+
+  /** The card of what a recipe uses; null where it is not on the shelf. */
+  async card({ kind, ref }) {
+    const { items } = await this.context.api.get("/api/models", { kind, q: ref.name.replace(/\.\w+$/, ""), limit: 50 });
+    return items.find((one) => ref.sha256 && one.sha256 === ref.sha256) ?? items.find((one) => one.name === ref.name && !(ref.sha256 && one.sha256)) ?? null;
+  }
+
+  /** Puts the adapters of a recipe into a draft: what its words name by themselves needs no row. */
+  async takeUses(draft, uses) {
+    for (const use of uses) {
+      const card = await this.card(use);
+      if (use.kind === "vae") draft.vae = { id: card?.id ?? null, name: use.ref.name, sha256: use.ref.sha256 ?? null };
+      else if (use.kind !== "embedding" || (use.ref.sha256 && card?.sha256 !== use.ref.sha256)) draft.adapters.push(usedIn(use, card));
+    }
+  }
+
+  openNegative(open) { if (open) this.negativeFold.open = true; }
+
+  /** Changes one of the prompts as if somebody had typed. */
+  reword(negative, change) {
+    const field = negative ? this.negative : this.prompt;
+    const text = change(field.value);
+    if (text !== field.value) field.rewrite(text);
+  }
+
+  /** Takes the tag of a use out of the prompt; as `row` it goes on among the rows. */
+  async untag(use, row) {
+    const tag = new RegExp(`\\s*<(?:${use.kind === "lora" ? "lora|lyco" : "hypernet"}):${use.ref.name.replace(/[.*+?^${}()|[\]\\]/g, "\\$&")}(?::[^<>]*)?>`, "giu");
+    if (row) {
+      this.draft.adapters.push(usedIn(use, await this.card(use)));
+      this.adapters.draw(this.draft);
+    }
+    this.reword(false, (text) => text.replace(tag, "").trimStart());
+    this.changed();
   }
 
   // ------------------------------------------------------------------------------------------------------------ making
@@ -379,7 +482,9 @@ class Make {
   }
 
   fieldOf(name) {
-    return this.fields.get(name) ?? this.settings.fields.get(name) ?? (name.startsWith("inputs") ? this.fields.get("inputs") : name.startsWith("model") ? this.fields.get("model") : name.startsWith("adapters") ? this.fields.get("prompt") : null);
+    const use = /^adapters\.(\d+)/.exec(name);
+    if (use) return this.adapters.field(Number(use[1])) ?? this.settings.fields.get("vae");
+    return this.fields.get(name) ?? this.settings.fields.get(name) ?? (name.startsWith("inputs") ? this.fields.get("inputs") : name.startsWith("model") ? this.fields.get("model") : null);
   }
 
   /** Takes back what was said of one field, or of all. */
@@ -437,6 +542,7 @@ class Make {
       await this.loadForm();
     }
     const draft = draftOf(recipe, this.form, model);
+    await this.takeUses(draft, recipe.adapters ?? []);
     this.fillIn(draft);
     if (draft.init) await this.measure();
     toast({ text: this.t("make.taken") });
@@ -525,7 +631,7 @@ class Make {
     const shut = () => { drawer.remove(); this.drawer = null; before?.focus?.(); };
     const drawer = h("aside", { class: "drawer", aria: { label: this.t("make.recipe") }, on: { keydown: (event) => { if (event.key === "Escape") { event.stopPropagation(); event.preventDefault(); shut(); } } } },
       h("header", { class: "drawer-head" }, h("h2", { class: "grow", text: this.t("make.recipe") }), h("button", { type: "button", class: "quiet square", aria: { label: this.t("frame.close") }, on: { click: shut } }, icon("close"))),
-      h("div", { class: "drawer-body" }, recipeView(recipe, this.context.copy)));
+      h("div", { class: "drawer-body" }, recipeView(recipe, this.context.copy, this.forms)));
     this.drawer = shut;
     this.element.append(drawer);
     drawer.querySelector("button").focus();

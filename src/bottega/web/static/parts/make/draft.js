@@ -1,10 +1,14 @@
 // What is asked for: a draft as this page keeps it, and the recipe that the server gets of it.
 
+import { usesOf } from "./adapters.js";
+
 export const EMPTY = {
   prompt: "", negative: "", model: null, size: null, count: 1, seed: null, sampling: {}, knobs: {}, output: {},
   init: null, // {sha256, width, height}
   mask: null, // {sha256}
   strength: null,
+  adapters: [], // {id, kind, name, sha256, weight, unet, text_encoder, blocks, start, end, off, family, preview, triggers}
+  vae: null, // {id, name, sha256}, or {name: "none"} for the model's own
 };
 
 const STEP = 8; // px that sides are multiples of
@@ -50,11 +54,13 @@ export function recipeOf(draft, form) {
   const inputs = inputsOf(draft, form);
   const known = new Set(form?.knobs.map((knob) => knob.name));
   const task = form && taskFor(form, inputs.map((media) => media.role));
+  const adapters = usesOf(draft);
   return {
     ...(task ? { task: task.id } : {}),
     ...(draft.model ? { model: { id: draft.model.id } } : {}),
     prompt: draft.prompt,
     negative: draft.negative,
+    ...(adapters.length ? { adapters } : {}),
     inputs,
     sampling: { ...draft.sampling, seed: draft.seed, ...(inputs.length && draft.strength !== null ? { strength: draft.strength } : {}) },
     ...(draft.size ? { size: draft.size } : {}),
@@ -64,7 +70,7 @@ export function recipeOf(draft, form) {
   };
 }
 
-/** The draft that makes a recipe again. What is at the form's default is left out, so that it stays folded. */
+/** The draft that makes a recipe again, but for its adapters. What is at the form's default is left out, so that it stays folded. */
 export function draftOf(recipe, form, model) {
   const { sampling = {}, knobs = {}, inputs = [] } = recipe;
   const defaults = form?.defaults ?? {};
@@ -77,7 +83,7 @@ export function draftOf(recipe, form, model) {
   const native = defaults.size;
   const { size } = recipe;
   return {
-    ...EMPTY, prompt: recipe.prompt ?? "", negative: recipe.negative ?? "", model,
+    ...structuredClone(EMPTY), prompt: recipe.prompt ?? "", negative: recipe.negative ?? "", model,
     size: size && !(native && native.width === size.width && native.height === size.height && !inputs.length) ? { width: size.width, height: size.height } : null,
     count: 1, seed: sampling.seed ?? null, sampling: settings,
     knobs: Object.fromEntries(changed.map((knob) => [knob.name, knobs[knob.name]])),

@@ -13,7 +13,7 @@ const ZH = {
   guidance_rescale: "使引导后的预测保持自然的幅度 (2305.08891)", skip_early_guidance: "最初多大比例的步数不使用引导", min_uncond_sigma: "低于此 sigma 时每隔一步省略反向提示词",
   image_guidance: "instruct-pix2pix 模型对输入图片的遵循程度", mask_blur: "遮罩边缘的柔和程度（像素）", masked_content: "遮罩区域的起始内容", vae_tiling: "分块解码，占用更少内存",
 };
-addWords({ zh: Object.fromEntries(Object.entries(ZH).map(([name, text]) => [`knob.${name}`, text])) });
+addWords({ zh: Object.fromEntries(Object.entries(ZH).map(([name, text]) => [`knob.help.${name}`, text])) });
 
 /** A knob with its help in the language of the page. */
-export const inWords = (knob) => ({ ...knob, help: t(`knob.${knob.name}`, {}, knob.help) });
+export const inWords = (knob) => ({ ...knob, help: t(`knob.help.${knob.name}`, {}, knob.help) });

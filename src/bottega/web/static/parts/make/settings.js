@@ -34,9 +34,9 @@ export class Settings {
     this.fields = new Map();
   }
 
-  /** Draws the settings of a form into the folds; `draft` is what they change. */
-  draw(form, forms, draft) {
-    Object.assign(this, { form, forms, draft });
+  /** Draws the settings of a form into the folds; `draft` is what they change, `vaes` what can be chosen among. */
+  draw(form, forms, draft, vaes) {
+    Object.assign(this, { form, forms, draft, vaes });
     this.fields.clear();
     const { defaults } = form;
     const told = (name, type, more) => ({ name, type, default: defaults[name], help: "", low: null, high: null, choices: [], ...more });
@@ -66,13 +66,32 @@ export class Settings {
       field("output.format", told("format", "str", { default: formats[0], choices: formats }), output, t("make.format")),
       field("output.quality", told("quality", "int", { default: 92, low: 1, high: 100 }), output, t("make.quality")),
     ];
-    const all = [...knobs, ...files];
+    const all = [this.vae(), ...knobs, ...files];
     const find = all.length > FEW && h("input", {
       type: "search", placeholder: t("make.more.find"), aria: { label: t("make.more.find") },
       on: { input: () => { for (const one of all) one.hidden = !`${one.textContent} ${one.dataset.name}`.toLowerCase().includes(find.value.trim().toLowerCase()); } },
     });
     fill(this.more.body, find, all);
     this.lines();
+  }
+
+  /** The choice of what makes pictures of latents. */
+  vae() {
+    const { draft } = this;
+    const own = { id: "none", name: t("adapters.vae.none") };
+    const one = draft.vae && { ...draft.vae, id: idOf(draft.vae) };
+    const found = [own, ...this.vaes, ...(one && ![own, ...this.vaes].some((vae) => vae.id === one.id) ? [one] : [])];
+    const names = new Map([["", t("adapters.vae.automatic")], ...found.map((vae) => [vae.id, vae.name])]);
+    const drawn = control({ name: "vae", type: "str", default: "", help: t("adapters.vae.help"), low: null, high: null, choices: [...names.keys()], names }, (id) => {
+      const vae = found.find((other) => other.id === id);
+      this.draft.vae = !id ? null : id === "none" ? { name: "none" } : { id: vae.id, name: vae.name, sha256: vae.sha256 ?? null };
+      drawn.wrong("");
+      this.lines();
+      this.changed();
+    }, { label: t("adapters.vae") });
+    drawn.set(one ? one.id : null);
+    this.fields.set("vae", { ...drawn, fold: this.more });
+    return drawn.element;
   }
 
   /** Says in one line what each fold holds, and which settings the sampler leaves alone. */
@@ -83,6 +102,7 @@ export class Settings {
     const schedule = sampler?.takes_schedule === false ? "" : now("schedule") === "Automatic" ? "" : now("schedule");
     this.sampling.line([[now("sampler"), schedule].filter(Boolean).join(" "), t("make.steps.line", { n: now("steps") }), number(now("guidance"), 2)].join(" · "));
     const known = form.knobs.filter((knob) => knob.name in draft.knobs).map((knob) => `${nameOf(knob.name)} ${said(draft.knobs[knob.name])}`);
+    if (draft.vae) known.unshift(`${t("adapters.vae")} ${idOf(draft.vae) === "none" ? t("adapters.vae.none") : draft.vae.name}`);
     if (draft.output.format) known.push(draft.output.format.toUpperCase());
     this.more.line(known.join(" · ") || t("make.more.none"));
     this.walks.hidden = sampler?.takes_schedule !== false;
@@ -98,3 +118,5 @@ export class Settings {
     this.fields.get("output.quality").element.hidden = !forms.formats.find((format) => format.id === (draft.output.format ?? forms.formats[0].id))?.lossy;
   }
 }
+
+const idOf = (vae) => vae.id ?? vae.name;
