@@ -12,10 +12,11 @@ from pathlib import Path
 import pytest
 import torch
 from adapter_files import taesd, write_taesd
-from conftest import Command, Ran
+from conftest import Command, Ran, growth
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
+from bottega.engine.automatic import named
 from bottega.events import Made
 from bottega.families._stable_diffusion import toy
 from bottega.families._stable_diffusion.keys import pack, source_of
@@ -141,7 +142,18 @@ def test_what_comes_to_the_shelf_later_changes_no_picture(bottega: Command, mode
 def test_a_word_at_some_step_counts(bottega: Command, models: Path) -> None:
     write_embedding(models / "embeddings" / "lighthouse.safetensors")
     assert used(make(bottega, "a [house:(lighthouse:1.2):0.5]")) == [("embedding", "lighthouse")]
-    assert used(make(bottega, "a [lighthouse::0] by the sea")) == []
+    assert used(make(bottega, "a [house|(lighthouse)] AND the sea")) == [("embedding", "lighthouse")]
+    assert used(make(bottega, "a light[house:boat:1]")) == []  # no piece of it is the name
+
+
+def test_looking_for_words_takes_time_in_proportion_to_the_prompt() -> None:
+    names = [f"word{number}" for number in range(50)]
+
+    def look(prompt: str) -> None:
+        named(Recipe(prompt=prompt, sampling=Sampling(sampler="Euler", steps=1000)), names)
+
+    look("word1")
+    assert growth(look, "[a|b|word7|[c|d|e]:(f:1.2)] " * 4_000) < 64
 
 
 # --- hypernetworks ---------------------------------------------------------------------------------------------------

@@ -6,10 +6,13 @@ from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
 
+from bottega.adapters._fits import serves
 from bottega.errors import UnknownModel
+from bottega.families import all_families, known
 from bottega.library.browse import Wish, browse
 from bottega.library.entry import Entry
 from bottega.library.find import find, on_record
+from bottega.library.fits import Mates
 from bottega.recipe import Ref
 from bottega.recognisers import all_recognisers
 from bottega.workshop import Workshop
@@ -27,6 +30,21 @@ def running(workshop: Workshop, *kinds: str) -> list[Entry]:
         usual(workshop)
         found = _running(workshop, kinds)
     return found
+
+
+def attachable(workshop: Workshop, kind: str, base: Entry | None = None) -> list[Entry]:
+    """The adapters of a kind that can be used here with some model, or with this one, by name."""
+    workshop.first_look.join(LOOK_WITHIN)
+    wish = Wish(kind=kind, families=["", *(face.id for face in all_families())])  # small ones may not tell their family
+    if base is not None:
+        wish = Wish(kind=kind, mates=mates(base))
+    return [entry for entry in browse(workshop.catalog, wish, "name", MOST).entries if _is_text(str(entry.path))]
+
+
+def mates(entry: Entry) -> Mates:
+    """What goes together with a model: with one that makes pictures its adapters and VAEs, with those the models."""
+    families = {face.id for face in (*known(), *all_families())}
+    return Mates(entry, sorted(family for family in families if serves("vae", family, entry.family)))
 
 
 def _running(workshop: Workshop, kinds: Sequence[str]) -> list[Entry]:

@@ -224,7 +224,7 @@ def split_into_chunks(
                 cut(last_comma + 1 if comma_is_near and not is_comma else CHUNK)
             elif is_comma:
                 last_comma = len(open_chunk)
-            word = _word_at(tokens, position, words) if words else None
+            word = word_at(tokens, position, words) if words else None
             if word is None:
                 open_chunk.append((token, weight))
                 position += 1
@@ -240,7 +240,7 @@ def split_into_chunks(
     return chunks
 
 
-def _word_at(tokens: Sequence[int], position: int, words: NewWords) -> NewWord | None:
+def word_at(tokens: Sequence[int], position: int, words: NewWords) -> NewWord | None:
     """The longest new word whose tokens begin here."""
     for word in words.get(tokens[position], ()):
         if tuple(tokens[position : position + len(word.tokens)]) == word.tokens:

@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import NamedTuple
 
 from bottega.diffusion.clip_tokenizer import (
     ClipTokenizer,
+    NewWords,
     TokenCount,
     builtin_tokenizer,
     count_tokens,
+    new_words,
     split_into_chunks,
+    word_at,
 )
 from bottega.diffusion.prompt import (
     BREAK,
     Network,
+    Run,
     attention_runs,
     find_extra_networks,
     parse_composable,
@@ -33,6 +37,15 @@ class Weighted(NamedTuple):
     begin: int
     end: int
     weight: float
+
+
+class Embedded(NamedTuple):
+    """An embedding that is named, the stretch of the prompt that names it, and how many tokens it takes."""
+
+    begin: int
+    end: int
+    name: str
+    vectors: int
 
 
 class Placed(NamedTuple):
@@ -55,11 +68,17 @@ class Marks:
     chunks: tuple[int, ...]
     weighted: tuple[Weighted, ...]
     networks: tuple[Placed, ...]
+    embedded: tuple[Embedded, ...] = ()
 
 
-def marks(prompt: str, tokenizer: ClipTokenizer | None = None) -> Marks:
-    """The marks of a prompt, which may be anything that somebody types."""
+def marks(prompt: str, tokenizer: ClipTokenizer | None = None, vectors: Mapping[str, int] | None = None) -> Marks:
+    """The marks of a prompt, which may be anything that somebody types.
+
+    `vectors` are the embeddings that it may name, by name, with how many tokens each takes.
+    """
     tokenizer = tokenizer or builtin_tokenizer()
+    known = new_words(vectors or {}, tokenizer)
+    embedded: list[Embedded] = []
     networks = tuple(Placed(*found) for found in find_extra_networks(prompt))
     words = _Source(_between(prompt, networks))
     weighted: list[Weighted] = []
@@ -73,13 +92,36 @@ def marks(prompt: str, tokenizer: ClipTokenizer | None = None) -> Marks:
         said = _Source([(0, text)] if scheduled is None else scheduled)
         for run in attention_runs(said.text):
             if (run.text, run.weight) != BREAK:
+                if known:
+                    for start, stop, name, count in _embedded(run, tokenizer, known):
+                        first, last = (words.place(begin + said.place(at)) for at in (start, stop - 1))
+                        embedded.append(Embedded(first, last + 1, name, count))
                 for start, stop in said.stretches(run.parts):
                     at_start, at_end = begin + said.place(start), begin + said.place(stop - 1) + 1
                     for first, last in words.stretches([(at_start, words.text[at_start:at_end])]):
                         weighted.append(Weighted(words.place(first), words.place(last - 1) + 1, run.weight))
         if scheduled is None and len(composed) == 1:
-            chunks = [words.place(begin + place) for place in _chunk_places(text, tokenizer)]
-    return Marks(count_tokens(prompt, tokenizer), tuple(chunks), tuple(_joined(weighted)), networks)
+            chunks = [words.place(begin + place) for place in _chunk_places(text, tokenizer, known)]
+    return Marks(
+        count_tokens(prompt, tokenizer, vectors=vectors),
+        tuple(chunks),
+        tuple(_joined(weighted)),
+        networks,
+        tuple(sorted(set(embedded))),
+    )
+
+
+def _embedded(run: Run, tokenizer: ClipTokenizer, known: NewWords) -> list[Embedded]:
+    """The embeddings that a run names, and where."""
+    source, found, at = _Source(run.parts), list[Embedded](), 0
+    tokens, offsets = tokenizer.encode(run.text), tokenizer.offsets(run.text)
+    while at < len(tokens):
+        word = word_at(tokens, at, known)
+        if word is not None:
+            begin, end = offsets[at][0], offsets[at + len(word.tokens) - 1][1]
+            found.append(Embedded(source.place(begin), source.place(end - 1) + 1, word.name, word.vectors))
+        at += len(word.tokens) if word else 1
+    return found
 
 
 class _Source:
@@ -117,15 +159,19 @@ def _between(prompt: str, networks: Sequence[Placed]) -> list[tuple[int, str]]:
     return [(edges[index], prompt[edges[index] : edges[index + 1]]) for index in range(0, len(edges), 2)]
 
 
-def _chunk_places(text: str, tokenizer: ClipTokenizer) -> list[int]:
+def _chunk_places(text: str, tokenizer: ClipTokenizer, known: NewWords) -> list[int]:
     """Where in a text each of its chunks begins."""
     places: list[int] = []
     for run in attention_runs(text):
         if (run.text, run.weight) != BREAK:
-            source = _Source(run.parts)
-            places += [source.place(begin) for begin, _ in tokenizer.offsets(run.text)]
+            source, at = _Source(run.parts), 0
+            tokens, offsets = tokenizer.encode(run.text), tokenizer.offsets(run.text)
+            while at < len(tokens):
+                word = word_at(tokens, at, known)
+                places += [source.place(offsets[at][0])] * (word.vectors if word else 1)
+                at += len(word.tokens) if word else 1
     begins, used = [], 0
-    for chunk in split_into_chunks(text, tokenizer):
+    for chunk in split_into_chunks(text, tokenizer, words=known):
         begins.append(places[used] if used < len(places) else len(text))
         used += len(chunk.tokens)
     return [0, *begins[1:]]

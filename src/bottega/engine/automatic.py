@@ -11,8 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from bottega.adapters.vae import TINY
-from bottega.diffusion.names import find_sampler
-from bottega.diffusion.prompt import parse_attention, parse_composable, parse_schedule
+from bottega.diffusion.prompt import parse_attention, parse_composable, schedule_parts
 from bottega.recipe import Recipe, Use
 
 NONE, AUTOMATIC = "none", "automatic"  # names for no VAE but the model's own, and for what is found
@@ -64,15 +63,30 @@ def _natural(path: Path) -> list[tuple[int, int, str]]:
 
 
 def texts_of(recipe: Recipe) -> list[str]:
-    """Every text that the prompts of a resolved recipe say at some step, each once."""
-    sampling = recipe.sampling
-    assert sampling.sampler is not None and sampling.steps is not None
-    sampler = find_sampler(sampling.sampler)
-    calls = sampling.steps * (2 if sampler and sampler.second_order else 1)
-    old = bool(recipe.knobs.get("old_prompt_editing"))
-    prompts = [*(text for text, _ in parse_composable(recipe.prompt)), recipe.negative]
-    said = (text for prompt in prompts for _, text in parse_schedule(prompt, calls, old_timeline=old))
-    return list(dict.fromkeys(said))
+    """The texts of a recipe's prompts, each as far as it goes on in one piece: what is said at some steps is apart.
+
+    It takes time in proportion to the prompts, whatever they say at how many steps.
+    """
+    return [
+        piece
+        for prompt in (*(text for text, _ in parse_composable(recipe.prompt)), recipe.negative)
+        for piece in _pieces(prompt)
+    ]
+
+
+def _pieces(prompt: str) -> list[str]:
+    parts = schedule_parts(prompt)
+    if parts is None:
+        return [prompt]
+    pieces: list[list[str]] = []
+    end = -1
+    for place, text in parts:
+        if place == end:
+            pieces[-1].append(text)
+        else:
+            pieces.append([text])
+        end = place + len(text)
+    return ["".join(texts) for texts in pieces]
 
 
 def likely(names: Iterable[str], texts: Iterable[str]) -> Iterator[str]:
@@ -89,9 +103,11 @@ def _squeezed(text: str) -> str:
 
 
 def named(recipe: Recipe, names: Iterable[str]) -> set[str]:
-    """Which embeddings of these names the prompts of a resolved recipe name."""
+    """Which embeddings of these names the prompts of a resolved recipe name, at some step or at all of them."""
+    if not (wanted := list(names)):
+        return set()
     texts = texts_of(recipe)
-    if not (written := list(likely(names, texts))):
+    if not (written := list(likely(wanted, texts))):
         return set()
     from bottega.diffusion.clip_tokenizer import builtin_tokenizer, words_used
 

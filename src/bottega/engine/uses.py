@@ -16,6 +16,11 @@ from bottega.recipe import Recipe, Ref, Use
 
 KIND_OF_TAG = {"lora": "lora", "lyco": "lora", "hypernet": "hypernetwork"}
 TAG_OF_KIND = {"lora": "lora", "hypernetwork": "hypernet"}
+# What can be said of a use beside what it is, by kind; nothing of the others.
+FIELDS_OF = {
+    "lora": ("weight", "unet", "text_encoder", "blocks", "start", "end"),
+    "hypernetwork": ("weight", "start", "end"),
+}
 ORDER = ("lora", "hypernetwork", "embedding", "vae")
 PROMPT = "prompt"
 WITHOUT_STRENGTH = {"embedding": "weigh its word in the prompt, as in (word:1.2)", "vae": "leave the number out"}

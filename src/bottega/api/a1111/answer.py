@@ -10,7 +10,8 @@ from typing import Any
 
 from bottega.api.a1111.asked import ImageToImage, Making
 from bottega.diffusion.names import find_schedule
-from bottega.engine.a1111 import fields_of, text_of
+from bottega.engine.a1111 import NO_HASHES, fields_of, text_of
+from bottega.engine.uses import with_tags
 from bottega.gallery import Output
 from bottega.jobs.job import Job
 from bottega.recipe import Recipe, read_recipe
@@ -21,27 +22,47 @@ _SAMPLING = 0.98  # the share of a picture's time that its steps take, by this m
 
 
 def made(
-    asked: Making, recipe: Recipe, outputs: Sequence[Output], warnings: Sequence[str], created: float
+    asked: Making,
+    recipe: Recipe,
+    outputs: Sequence[Output],
+    warnings: Sequence[str],
+    created: float,
+    hashes: Mapping[str, str],
 ) -> dict[str, Any]:
-    """The answer to txt2img and img2img: pictures, what was asked, and `info`, which is JSON within JSON."""
+    """The answer to txt2img and img2img: pictures, what was asked, and `info`, which is JSON within JSON.
+
+    `hashes` are those by which A1111 knows adapters, by SHA-256.
+    """
     pictures = [] if asked.send_images is False else [_base64(output.content()) for output in outputs]
     told = asked.model_dump()
     if isinstance(asked, ImageToImage) and not asked.include_init_images:
         told |= {"init_images": None, "mask": None}
-    return {"images": pictures, "parameters": told, "info": json.dumps(info(recipe, outputs, warnings, created))}
+    return {
+        "images": pictures,
+        "parameters": told,
+        "info": json.dumps(info(recipe, outputs, warnings, created, hashes)),
+    }
 
 
-def info(recipe: Recipe, outputs: Sequence[Output], warnings: Sequence[str], created: float) -> dict[str, Any]:
+def info(
+    recipe: Recipe,
+    outputs: Sequence[Output],
+    warnings: Sequence[str],
+    created: float,
+    hashes: Mapping[str, str] = NO_HASHES,
+) -> dict[str, Any]:
     """How the outputs of a resolved recipe were made, in A1111's words; `warnings` are ours."""
     assert recipe.model is not None and recipe.model.sha256 is not None and recipe.size is not None
     singles = [read_recipe(output.recipe) for output in outputs]
     first = singles[0] if singles else recipe.single(0)
     seeds = [single.sampling.seed for single in singles]
     subseeds = [single.knobs.get("variation_seed", -1) for single in singles]
+    prompt = with_tags(recipe)
+    vae = next((use.ref for use in recipe.adapters if use.kind == "vae" and use.ref.sha256), None)
     schedule = find_schedule(recipe.sampling.schedule or "Automatic")
     return {
-        "prompt": recipe.prompt,
-        "all_prompts": [recipe.prompt] * len(singles),
+        "prompt": prompt,
+        "all_prompts": [prompt] * len(singles),
         "negative_prompt": recipe.negative,
         "all_negative_prompts": [recipe.negative] * len(singles),
         "seed": first.sampling.seed,
@@ -60,14 +81,14 @@ def info(recipe: Recipe, outputs: Sequence[Output], warnings: Sequence[str], cre
         "face_restoration_model": None,
         "sd_model_name": recipe.model.name,
         "sd_model_hash": recipe.model.sha256[:10],
-        "sd_vae_name": None,
-        "sd_vae_hash": None,
+        "sd_vae_name": vae.name if vae else None,
+        "sd_vae_hash": str(vae.sha256)[:10] if vae else None,
         "seed_resize_from_w": recipe.knobs.get("seed_resize_width") or -1,
         "seed_resize_from_h": recipe.knobs.get("seed_resize_height") or -1,
         "denoising_strength": recipe.sampling.strength,
-        "extra_generation_params": _extra(first, recipe.model.sha256),
+        "extra_generation_params": _extra(first, recipe.model.sha256, hashes),
         "index_of_first_image": 0,
-        "infotexts": [text_of(single) for single in singles],
+        "infotexts": [text_of(single, hashes) for single in singles],
         "styles": [],
         "job_timestamp": datetime.fromtimestamp(created).strftime("%Y%m%d%H%M%S"),
         "clip_skip": recipe.knobs.get("clip_skip", 1),
@@ -80,12 +101,12 @@ def info(recipe: Recipe, outputs: Sequence[Output], warnings: Sequence[str], cre
 # What `info` says in a field of its own.
 _SAID = (
     "Steps", "Sampler", "CFG scale", "Seed", "Size", "Model hash", "Model", "Variation seed", "Variation seed strength",
-    "Seed resize from", "Denoising strength", "Clip skip", "Version",
+    "Seed resize from", "Denoising strength", "Clip skip", "Version", "VAE", "VAE hash",
 )  # fmt: skip
 
 
-def _extra(single: Recipe, sha256: str) -> dict[str, str]:
-    return {name: value for name, value in fields_of(single, sha256).items() if name not in _SAID}
+def _extra(single: Recipe, sha256: str, hashes: Mapping[str, str]) -> dict[str, str]:
+    return {name: value for name, value in fields_of(single, sha256, hashes).items() if name not in _SAID}
 
 
 def progress(job: Job | None, made: int, now: float, preview: bytes | None) -> dict[str, Any]:

@@ -16,9 +16,20 @@ from bottega.api import caps, models
 from bottega.api.a1111 import answer
 from bottega.api.a1111.asked import Making
 from bottega.api.a1111.lists import title
-from bottega.api.a1111.options import DEFAULTS, FIXED, HASH, MODEL, Chosen, known_options
+from bottega.api.a1111.options import (
+    ADAPTERS,
+    AUTOMATIC_VAE,
+    DEFAULTS,
+    FIXED,
+    HASH,
+    MODEL,
+    NOTHING,
+    Chosen,
+    known_options,
+)
 from bottega.api.a1111.translate import NAMES, Translated
 from bottega.api.waiting import Waiting, failure, renamed
+from bottega.engine.uses import short_hash
 from bottega.errors import InvalidRecipe, UnknownModel
 from bottega.gallery import Output
 from bottega.jobs.job import CANCELLED, FAILED, Job
@@ -55,7 +66,22 @@ class Door:
         """All options of a user, the model by its title."""
         chosen = self.chosen.of(owner)
         entry = self._model(str(chosen.get(MODEL, "")))
+        for option in ADAPTERS:
+            try:
+                self._check_adapter(option, chosen)
+            except UnknownModel:
+                del chosen[option]  # it is gone, and what is told is taken back
         return {**FIXED, **DEFAULTS, **chosen, MODEL: title(entry), HASH: entry.sha256 or ""}
+
+    def model(self, owner: str) -> Entry:
+        """The model that a user has chosen."""
+        return self._model(str(self.chosen.of(owner).get(MODEL, "")))
+
+    def _check_adapter(self, option: str, chosen: Mapping[str, KnobValue]) -> None:
+        """Raise UnknownModel where an option chooses an adapter that is not here."""
+        name = str(chosen.get(option, ""))
+        if name.casefold() not in (*AUTOMATIC_VAE, *NOTHING):
+            self.find(ADAPTERS[option], name)
 
     def _model(self, name: str) -> Entry:
         """The model of this title; the usual one for no title, and for that of a model that is gone."""
@@ -69,6 +95,8 @@ class Door:
 
         Raises UnknownModel, and UnsupportedModel for one that makes no pictures; comes back once a model can be used.
         """
+        for option in ADAPTERS:
+            self._check_adapter(option, options)
         if model := str(options.get(MODEL, "")):
             reference = self.find("checkpoint", model)
             self.workshop.resolve(Recipe(model=reference, prompt="a picture"))
@@ -97,7 +125,8 @@ class Door:
         while job is not None:
             job = await self._follow(job, owner, request, outputs, warnings)
         warnings += await asyncio.to_thread(self._notes, first.id)
-        told = await asyncio.to_thread(answer.made, asked, _recipe(first), outputs, warnings, first.created)
+        hashes = await asyncio.to_thread(self._hashes, _recipe(first))
+        told = await asyncio.to_thread(answer.made, asked, _recipe(first), outputs, warnings, first.created, hashes)
         return JSONResponse(told, headers={"X-Job-Id": first.id})
 
     async def _follow(
@@ -130,6 +159,11 @@ class Door:
             return await asyncio.to_thread(self.workshop.submit, draft, owner=owner)
         except InvalidRecipe as error:
             raise renamed(error, NAMES) from None
+
+    def _hashes(self, recipe: Recipe) -> dict[str, str]:
+        """The hashes by which A1111 knows a resolved recipe's adapters, by their SHA-256."""
+        pinned = [use.ref.sha256 for use in recipe.adapters if use.ref.sha256]
+        return {sha256: short_hash(entry) for sha256 in pinned for entry in self.workshop.catalog.with_sha256(sha256)}
 
     def _notes(self, id: str) -> list[str]:
         told = (numbered.event for numbered in self.workshop.queue.events(job=id))

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import json
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from bottega.api.models import place
 from bottega.diffusion.names import SAMPLERS, SCHEDULES, Sampler, split_old_name
+from bottega.errors import BottegaError
+from bottega.formats import read_header
 from bottega.library.entry import Entry
 
 
@@ -78,9 +81,29 @@ def upscalers() -> list[dict[str, Any]]:
 def loras(entries: Iterable[Entry]) -> list[dict[str, Any]]:
     """What loras tells of the LoRAs that can be used."""
     return [
-        {"name": entry.name, "alias": entry.name, "path": place(entry), "metadata": dict(entry.metadata)}
+        {"name": entry.name, "alias": entry.name, "path": place(entry), "metadata": _metadata(entry)}
         for entry in entries
     ]
+
+
+def _metadata(entry: Entry) -> dict[str, Any]:
+    """What a LoRA's file says of itself, objects among it parsed, as A1111 does; nothing where it can't be read."""
+    if entry.format != "safetensors":
+        return dict(entry.metadata)
+    try:
+        told = read_header(entry.path).metadata
+    except (BottegaError, OSError):
+        return dict(entry.metadata)
+    return {name: _parsed(value) for name, value in told.items()}
+
+
+def _parsed(value: str) -> Any:
+    if not value.startswith("{"):
+        return value
+    try:
+        return json.loads(value)
+    except (ValueError, RecursionError):
+        return value
 
 
 def hypernetworks(entries: Iterable[Entry]) -> list[dict[str, Any]]:
@@ -93,19 +116,22 @@ def vaes(entries: Iterable[Entry]) -> list[dict[str, Any]]:
     return [{"model_name": entry.path.name, "filename": place(entry)} for entry in entries]
 
 
-def embeddings(entries: Sequence[Entry]) -> dict[str, Any]:
-    """What embeddings tells of those that can be used."""
-    loaded = {
-        entry.name: {
-            "step": None,
-            "sd_checkpoint": None,
-            "sd_checkpoint_name": None,
-            "shape": entry.dimensions.get("width", 0),
-            "vectors": entry.dimensions.get("vectors", 0),
-        }
-        for entry in entries
+def embeddings(fitting: Iterable[Entry], others: Iterable[Entry]) -> dict[str, Any]:
+    """What embeddings tells of those that fit the chosen model, and of those that don't."""
+    return {
+        "loaded": {each.name: _told(each) for each in fitting},
+        "skipped": {each.name: _told(each) for each in others},
     }
-    return {"loaded": loaded, "skipped": {}}
+
+
+def _told(embedding: Entry) -> dict[str, Any]:
+    return {
+        "step": None,
+        "sd_checkpoint": None,
+        "sd_checkpoint_name": None,
+        "shape": embedding.dimensions.get("width", 0),
+        "vectors": embedding.dimensions.get("vectors", 0),
+    }
 
 
 def memory(total: int, free: int, devices: Iterable[Mapping[str, Any]]) -> dict[str, Any]:

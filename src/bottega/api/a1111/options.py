@@ -15,7 +15,10 @@ from bottega.families import all_families
 from bottega.recipe import KnobValue, Output
 
 FORMATS = {"png": "png", "jpg": "jpeg", "jpeg": "jpeg", "webp": "webp"}
-NO_VAE = ("", "automatic", "none")
+AUTOMATIC_VAE = ("", "automatic")
+NOTHING = ("", "none")  # what an option says that chooses no adapter
+# A1111's options that choose an adapter, and of what kind each is.
+ADAPTERS: Mapping[str, str] = {"sd_vae": "vae", "sd_hypernetwork": "hypernetwork", "sd_lora": "lora"}
 MODEL, HASH = "sd_model_checkpoint", "sd_checkpoint_hash"
 
 # A1111's options that are knobs of ours.
@@ -31,6 +34,9 @@ DEFAULTS: Mapping[str, KnobValue] = {
     "samples_format": "png",
     "jpeg_quality": Output().quality,
     "sd_vae": "Automatic",
+    "sd_hypernetwork": "None",
+    "sd_lora": "None",
+    "extra_networks_default_multiplier": 1.0,
     "randn_source": "CPU",
     **{setting.option: setting.default for setting in SETTINGS if setting.option},
     **{option: off for option, (off, _) in _OFF_AND_ON.items()},
@@ -45,8 +51,6 @@ FIXED: Mapping[str, KnobValue] = {
     "live_previews_enable": True,
     "img2img_fix_steps": False,
     "img2img_color_correction": False,
-    "sd_hypernetwork": "None",
-    "sd_lora": "None",
 }
 
 

@@ -12,7 +12,7 @@ from bottega.api.a1111.making import A1111, Maker, Reader
 from bottega.api.a1111.options import known_options
 from bottega.api.a1111.translate import parameters_of
 from bottega.api.embedded import picture_from
-from bottega.api.models import PICTURES, running
+from bottega.api.models import PICTURES, attachable, running
 from bottega.formats import infotext
 from bottega.runtime.plan import available_memory, main_memory
 
@@ -87,26 +87,30 @@ def scripts(caller: Reader) -> dict[str, list[str]]:
 @router.get("/loras")
 def loras(door: A1111, caller: Reader) -> list[dict[str, Any]]:
     """The LoRAs that can be used."""
-    return lists.loras(running(door.workshop, "lora"))
+    return lists.loras(attachable(door.workshop, "lora"))
 
 
 @router.get("/hypernetworks")
 def hypernetworks(door: A1111, caller: Reader) -> list[dict[str, Any]]:
     """The hypernetworks that can be used."""
-    return lists.hypernetworks(running(door.workshop, "hypernetwork"))
+    return lists.hypernetworks(attachable(door.workshop, "hypernetwork"))
 
 
 @router.get("/embeddings")
 def embeddings(door: A1111, caller: Reader) -> dict[str, Any]:
-    """The embeddings that can be used."""
-    return lists.embeddings(running(door.workshop, "embedding"))
+    """The embeddings that can be used: `loaded` are those that fit the caller's model."""
+    fitting = attachable(door.workshop, "embedding", door.model(caller.name))
+    names = {each.name for each in fitting}
+    return lists.embeddings(
+        fitting, (each for each in attachable(door.workshop, "embedding") if each.name not in names)
+    )
 
 
 @router.get("/sd-vae")
 @router.get("/sd-modules")
 def vaes(door: A1111, caller: Reader) -> list[dict[str, Any]]:
     """The VAEs that can be used, for clients of A1111 and of Forge."""
-    return lists.vaes(running(door.workshop, "vae"))
+    return lists.vaes(attachable(door.workshop, "vae"))
 
 
 @router.get("/memory")
@@ -154,8 +158,8 @@ def extras(told: Annotated[dict[str, Any], Body()], caller: Maker) -> None:
 @router.post("/train/embedding")
 @router.post("/train/hypernetwork")
 def training(caller: Maker) -> None:
-    """Train: this server can't yet."""
-    raise HTTPException(422, "this version trains nothing")
+    """Train: asked for in A1111's way, that would take paths of this machine."""
+    raise HTTPException(422, "this server trains what its page or /api/trainings asks for")
 
 
 @router.post("/server-kill")

@@ -9,22 +9,25 @@ from typing import Any
 
 from bottega.api.a1111.asked import ImageToImage, Making, TextToImage
 from bottega.api.a1111.options import (
+    AUTOMATIC_VAE,
     DEFAULTS,
     FIXED,
     FORMATS,
     HASH,
     KNOBS,
     MODEL,
-    NO_VAE,
+    NOTHING,
     knob_value,
     known_options,
 )
 from bottega.diffusion.names import split_old_name
 from bottega.engine.a1111 import MASKED_CONTENT, SETTINGS, draft_of, text_of
-from bottega.errors import FieldProblem, InvalidRecipe
+from bottega.engine.automatic import NONE
+from bottega.engine.uses import take_tags
+from bottega.errors import FieldProblem, InvalidRecipe, UnknownModel
 from bottega.formats import infotext
 from bottega.formats.media import Carried
-from bottega.recipe import KnobValue, Media, Recipe, Ref, read_recipe, recipe_from
+from bottega.recipe import KnobValue, Media, Recipe, Ref, Use, read_recipe, recipe_from
 
 # The fields of a recipe under the names that A1111's clients know.
 NAMES: Mapping[str, str] = {
@@ -40,6 +43,7 @@ NAMES: Mapping[str, str] = {
     "size.height": "height",
     "count": "batch_size",
     "inputs": "init_images",
+    "adapters": "override_settings",
     **{f"knobs.{knob}": option for option, knob in KNOBS.items()},
     "knobs.eta": "eta",
     "knobs.variation_seed": "subseed",
@@ -142,9 +146,7 @@ def _translated(
     }
     if model := settings.get(MODEL):
         told["model"] = find("checkpoint", str(model)).model_dump()
-    vae = str(settings.get("sd_vae", ""))
-    if vae.casefold() not in NO_VAE:
-        told["adapters"] = [{"kind": "vae", "ref": find("vae", vae).model_dump()}]
+    told["adapters"] = [use.model_dump() for use in _adapters(asked, base, settings, chosen, find, warnings)]
     format = FORMATS[str(settings.get("samples_format", "png"))]
     recipe = base.model_dump(mode="json", exclude_none=True)
     told = {
@@ -164,6 +166,49 @@ def _translated(
         },
     }
     return Translated(recipe_from(told), tuple(warnings))
+
+
+def _adapters(
+    asked: Making,
+    base: Recipe,
+    settings: Mapping[str, KnobValue],
+    chosen: Mapping[str, KnobValue],
+    find: Find,
+    warnings: list[str],
+) -> Iterator[Use]:
+    """The adapters that options choose, or that the text of another picture brings along with its prompt."""
+    if not asked.prompt:
+        yield from (use for use in base.adapters if use.kind != "vae" and not _is_unsaid(use, asked))
+    said = {each.use.ref.name.casefold() for each in take_tags(asked.prompt or base.prompt)[1]}
+    weight = float(settings.get("extra_networks_default_multiplier", 1.0))
+    for option, kind in (("sd_lora", "lora"), ("sd_hypernetwork", "hypernetwork")):
+        name = str(settings.get(option, ""))
+        if name.casefold() not in (*NOTHING, *said):
+            yield Use(kind=kind, ref=find(kind, name), weight=weight)
+    vae = str(settings.get("sd_vae", ""))
+    if vae.casefold() not in AUTOMATIC_VAE:
+        yield Use(kind="vae", ref=Ref(name=NONE) if vae.casefold() == NONE else find("vae", vae))
+    elif (module := _module(asked.override_settings or {}, find, warnings)) is not None:
+        yield Use(kind="vae", ref=module)
+    elif "sd_vae" not in chosen:
+        yield from (use for use in base.adapters if use.kind == "vae")
+
+
+def _is_unsaid(use: Use, asked: Making) -> bool:
+    """Whether an embedding may be one of a negative prompt in whose place the request has another."""
+    return use.kind == "embedding" and bool(asked.negative_prompt)
+
+
+def _module(override: Mapping[str, Any], find: Find, warnings: list[str]) -> Ref | None:
+    """The VAE among the modules that a client of Forge names: other parts of a model can't be exchanged here."""
+    told = override.get("forge_additional_modules")
+    found: Ref | None = None
+    for name in told if isinstance(told, list) else [told] if told else []:
+        try:
+            found = found or find("vae", str(name))
+        except UnknownModel:
+            warnings.append(f"override_settings: forge_additional_modules: no VAE is called {name!r}")
+    return found
 
 
 def _given(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -261,8 +306,6 @@ def _ignored(asked: Making, override: Mapping[str, Any]) -> Iterator[str]:
     for name, args in _scripts(asked):
         if name.casefold() != "controlnet" and any(map(_is_used, args)):
             yield f"alwayson_scripts: there is no {name} here; the picture was made without it"
-    if override.get("forge_additional_modules"):
-        yield "override_settings: forge_additional_modules: there are none here"
     if unknown := sorted(set(override) - {MODEL, HASH, "forge_additional_modules"} - set(DEFAULTS) - set(FIXED)):
         yield f"override_settings: {', '.join(unknown)}: no such option"
 

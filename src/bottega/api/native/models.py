@@ -12,21 +12,22 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Depends, Query, Request, Response
 from pydantic import Field, StringConstraints
 
-from bottega.adapters._fits import serves
+from bottega.adapters import all_adapters
 from bottega.api.access import Caller, need
 from bottega.api.errors import without_paths
+from bottega.api.models import mates
 from bottega.api.native.forms import KnobForm, TaskForm, knob_form, task_forms
 from bottega.api.native.inside import Aside, Shop
 from bottega.api.native.pictures import drawn_preview, picture, preview_of, preview_tag, unchanged
 from bottega.api.native.shapes import Asked, Listed, ModelId, ModelInPath, Seconds, Told, Wished, cursor, place_of
 from bottega.engine.resolve import Chosen
+from bottega.engine.uses import FIELDS_OF, TAG_OF_KIND
 from bottega.errors import FieldProblem, InvalidRecipe, UnknownModel, UnsupportedModel
 from bottega.families import family as find_family
 from bottega.formats import read_header
 from bottega.library import Catalog, Entry
 from bottega.library.browse import Wish, browse, counts, tag_counts
 from bottega.library.find import identify_path
-from bottega.library.fits import Mates
 from bottega.workshop import Workshop
 
 router = APIRouter(prefix="/models", tags=["models"])
@@ -140,6 +141,20 @@ class Defaults(Told):
     size: SizeForm
 
 
+class AdapterForm(Told):
+    """A kind of adapter that can be attached to a model, and what of its use can be said.
+
+    `fields` are those of an adapter in a recipe beside `kind` and `ref`; `tag` is what a prompt calls it
+    (`<lora:...>`), empty where it has no tag. Embeddings are used by writing their names into the prompt.
+    """
+
+    kind: str
+    title: str
+    fields: list[str]
+    tag: str
+    most: int | None = Field(description="how many of them at once; null for as many as one likes")
+
+
 class ModelForm(Told):
     """What can be made with one model, and with which settings; the knobs have its own defaults and limits."""
 
@@ -150,6 +165,8 @@ class ModelForm(Told):
     tasks: list[TaskForm]
     knobs: list[KnobForm]
     defaults: Defaults
+    adapters: list[AdapterForm]
+    blocks: list[str] = Field(description="of its UNet, which a LoRA can have factors for")
 
 
 class Corrections(Asked):
@@ -226,10 +243,7 @@ def _place(told: str, order: str) -> list[Any]:
 
 
 def _wish(shop: Workshop, asked: Filters) -> Wish:
-    mates = None
-    if asked.fits is not None:
-        entry = entry_with(shop, asked.fits)
-        mates = Mates(entry, [family for family in _families() if serves("vae", family, entry.family)])
+    fits = mates(entry_with(shop, asked.fits)) if asked.fits is not None else None
     families = None
     if asked.medium is not None:
         families = [family for family, (_, medium) in _families().items() if medium == asked.medium]
@@ -243,7 +257,7 @@ def _wish(shop: Workshop, asked: Filters) -> Wish:
         asked.tag or None,
         asked.runs,
         asked.favourite,
-        mates,
+        fits,
     )
 
 
@@ -339,7 +353,23 @@ def _form(shop: Workshop, id: str) -> ModelForm:
             guidance=defaults["guidance"],
             size=SizeForm(width=width, height=height),
         ),
+        adapters=_adapter_forms(),
+        blocks=list(family.anatomy.blocks(match)) if family.anatomy is not None else [],
     )
+
+
+def _adapter_forms() -> list[AdapterForm]:
+    return [
+        AdapterForm(
+            kind=adapter.id,
+            title=adapter.title,
+            fields=list(FIELDS_OF.get(adapter.id, ())),
+            tag=TAG_OF_KIND.get(adapter.id, ""),
+            most=1 if adapter.id == "vae" else None,
+        )
+        for adapter in all_adapters()
+        if adapter.attach is not None
+    ]
 
 
 @router.get(

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Depends
 from pydantic import Field
 
+from bottega.api import models
 from bottega.api.access import Caller, need
 from bottega.api.caps import MOST_PICTURES, MOST_PIXELS, MOST_STEPS
 from bottega.api.native.inside import Aside, Shop
@@ -18,11 +19,11 @@ from bottega.api.native.outputs import content_of, mine
 from bottega.api.native.shapes import Asked, JobId, ModelId, OutputId, Sha256, Told
 from bottega.diffusion.clip_tokenizer import CHUNK
 from bottega.diffusion.marks import Placed, marks
-from bottega.engine.automatic import AUTOMATIC, NONE
+from bottega.engine.automatic import AUTOMATIC, NONE, likely
 from bottega.engine.resolve import MAX_PROMPT
 from bottega.errors import FieldProblem, InvalidRecipe
 from bottega.gallery import UnknownOutput
-from bottega.library import Catalog
+from bottega.library import Catalog, Entry
 from bottega.library.find import AmbiguousModel, on_record
 from bottega.recipe import Media, Recipe, Ref, recipe_from
 from bottega.workshop import Awaited, Workshop
@@ -288,7 +289,7 @@ class Piece(Told):
 
 
 class NetworkNamed(Told):
-    """An extra network that the prompt names, and whether there is such a model."""
+    """An adapter that the prompt names, in a tag or, an embedding, by its word; and whether there is such a model."""
 
     kind: str
     name: str
@@ -318,9 +319,9 @@ async def tokens(asked: TokensAsked, shop: Shop, aside: Aside) -> Tokens:
 
 
 def _tokens(shop: Workshop, asked: TokensAsked) -> Tokens:
-    if asked.model is not None:
-        entry_with(shop, asked.model)  # every family that runs reads CLIP's tokens
-    found = marks(asked.text)
+    base = entry_with(shop, asked.model) if asked.model is not None else models.usual(shop)
+    # Every family that runs reads CLIP's tokens.
+    found = marks(asked.text, vectors=_vectors(shop, asked.text, base))
     guesses = iter(range(MOST_GUESSES))
     return Tokens(
         count=found.tokens.used,
@@ -328,8 +329,25 @@ def _tokens(shop: Workshop, asked: TokensAsked) -> Tokens:
         chunk=CHUNK,
         chunks=list(found.chunks),
         pieces=[Piece(start=begin, end=end, weight=round(weight, 4)) for begin, end, weight in found.weighted],
-        networks=[_named(shop.catalog, placed, guesses) for placed in found.networks[:MOST_NETWORKS]],
+        networks=[
+            *(_named(shop.catalog, placed, guesses) for placed in found.networks[:MOST_NETWORKS]),
+            *(
+                NetworkNamed(
+                    kind="embedding", name=shown(each.name), start=each.begin, end=each.end, known=True, nearest=[]
+                )
+                for each in found.embedded[:MOST_NETWORKS]
+            ),
+        ],
     )
+
+
+def _vectors(shop: Workshop, text: str, base: Entry) -> dict[str, int]:
+    """How many tokens the embeddings take that a text may name and that fit a model, by name."""
+    names = {name for name, _, _ in shop.catalog.of_kind("embedding")}
+    if not (said := set(likely(names, [text]))):
+        return {}
+    fitting = models.attachable(shop, "embedding", base)
+    return {each.name: int(each.dimensions.get("vectors") or 1) for each in fitting if each.name in said}
 
 
 def _named(catalog: Catalog, placed: Placed, guesses: Iterator[int]) -> NetworkNamed:

@@ -1,6 +1,6 @@
 // The frame around the rooms: the bar, the way from room to room, and what every room is given.
 
-import { api, ApiError, watchAnswers } from "./api.js";
+import { api, ApiError, watchAnswers, quiet } from "./api.js";
 import { fill, h } from "./dom.js";
 import { Stream } from "./events.js";
 import { parse, write } from "./exact.js";
@@ -108,16 +108,21 @@ function showKeys() {
 
 // ------------------------------------------------------------------------------------------------------------ rooms
 
-const rooms = new Map();
+const names = told("rooms").split(" ").filter(Boolean);
+const first = names.includes("make") ? "make" : names[0];
+const rooms = new Map(); // those that were fetched
 let current = null;
 let currentId = null;
 let ticket = 0;
 let opening = false;
 
-const roomOf = (path) => path.replace(/^\/+|\/+$/g, "") || first();
-const first = (names = [...rooms.keys()]) => (names.includes("make") ? "make" : names[0]);
+/** The room in the address, or the first one. */
+const wanted = () => {
+  const name = location.pathname.replace(/^\/+|\/+$/g, "");
+  return names.includes(name) ? name : first;
+};
 const stateOf = (search) => Object.fromEntries(new URLSearchParams(search));
-const addressOf = (room, state = {}) => api.address(room === first() ? "/" : `/${room}`, state);
+const addressOf = (room, state = {}) => api.address(room === first ? "/" : `/${room}`, state);
 
 /** Goes to a room; `state` (plain texts) stands in the address, so that it can be kept and sent. */
 function go(room, state = {}, { replace = false } = {}) {
@@ -127,14 +132,16 @@ function go(room, state = {}, { replace = false } = {}) {
 }
 
 async function show() {
-  const id = rooms.has(roomOf(location.pathname)) ? roomOf(location.pathname) : first();
+  const id = wanted();
   const state = stateOf(location.search);
   if (id === currentId && current?.show) return current.show(state);
   if (id === currentId && opening) return; // a room tidies its address while it opens
   await close();
   const mine = ++ticket;
   currentId = id;
-  const room = rooms.get(id);
+  opening = true;
+  const room = rooms.get(id) ?? await open(id);
+  if (mine !== ticket) return;
   document.title = `${t(`room.${id}`)} · Bottega`;
   markRoom();
   place.replaceChildren();
@@ -148,7 +155,6 @@ async function show() {
     keys: (entries) => { const off = keys(entries); mounted.push(off); return off; },
     listen: (run) => { const off = stream.listen(run); mounted.push(off); return off; },
   };
-  opening = true;
   try {
     const answer = await room.mount(element, context);
     const opened = typeof answer === "function" ? { unmount: answer } : answer || {};
@@ -262,6 +268,7 @@ addEventListener("popstate", show);
 
 // ------------------------------------------------------------------------------------------------------------ start
 
+const OTHERS_AFTER = 400; // ms that the room in the address may take before the others are fetched too
 const stream = new Stream("/api/events");
 const shared = { api, events: stream, t, say, copy, toast, complain, saying, go, language, storeOf, me: null, jobs: new Jobs(api, stream) };
 
@@ -278,18 +285,18 @@ async function open(name) {
   const room = (await import(`./rooms/${name}.js`)).default;
   rooms.set(room.id, room);
   addWords(room.words);
+  return room;
 }
 
 async function start() {
-  const names = told("rooms").split(" ").filter(Boolean);
-  const wanted = location.pathname.replace(/^\/+|\/+$/g, "") || first(names);
   shared.jobs.watch(drawWaiting);
   stream.onState((state) => setLost(state === "lost"));
   watchAnswers((status) => { if (status === 401) lockedOut(); });
   api.get("/api/me").then((me) => { shared.me = me; }, () => {});
-  // The room that is looked at comes first; the others bring their names for the bar.
-  await open(names.includes(wanted) ? wanted : first(names));
+  // The room that is looked at comes first; the others, which bring their names for the bar, wait until it is there.
+  await open(wanted());
   const shown = show();
+  await quiet(OTHERS_AFTER);
   await Promise.all(names.map(open));
   const sorted = [...rooms.values()].sort((one, other) => one.order - other.order);
   rooms.clear();

@@ -40,13 +40,14 @@ export class Pages {
     return -1;
   }
 
-  /** Fetch what is missing of first..last (exclusive), and stop fetching what is far from it. */
+  /** Fetch what is missing of first..last (exclusive), and stop fetching what is far from it; resolves when no fetch goes on. */
   want(first, last) {
     this.wanted = [Math.floor(first / this.size), Math.floor(Math.max(first, last - 1) / this.size)];
     for (const [number, flight] of this.flights) {
       if (number < this.wanted[0] - 1 || number > this.wanted[1] + 1) flight.abort();
     }
     this.#fly();
+    return Promise.all([...this.flights.values()].map((flight) => flight.over));
   }
 
   /** Take items out of the list; those that come after them move up. Pages that are not whole any more go. */
@@ -86,6 +87,8 @@ export class Pages {
 
   async #fetch(number) {
     const flight = new AbortController();
+    const { promise, resolve } = Promise.withResolvers();
+    flight.over = promise;
     this.flights.set(number, flight);
     let told;
     try {
@@ -95,6 +98,7 @@ export class Pages {
       return;
     } finally {
       if (this.flights.get(number) === flight) this.flights.delete(number);
+      resolve();
     }
     if (flight.signal.aborted) return;
     this.pages.set(number, told.items);

@@ -232,7 +232,8 @@ class Gallery {
     this.ratios = [];
     this.scroller.scrollTop = 0;
     this.window.active = 0;
-    this.pages.want(0, 1);
+    await this.pages.want(0, 1); // what can be seen comes before the shape of all
+    if (ticket !== this.ticket) return;
     let told;
     try {
       told = await this.context.api.get("/api/outputs/ratios", wishes);

@@ -180,11 +180,11 @@ class Library {
       t: { text: this.t("library.keys.view"), run: () => this.setView(this.view === "cards" ? "table" : "cards") },
       esc: { run: () => (this.state.model ? this.go({ model: "" }) : false) },
     });
-    this.learnFamilies();
     this.told = new Set([...context.jobs.known.values()].filter((job) => OVER.includes(job.state)).map((job) => job.id));
     this.unwatch = context.jobs.watch((job) => this.worked(job));
     this.drawWork();
     this.show(context.state);
+    this.loading.then(() => this.learnFamilies());
   }
 
   build() {
@@ -271,7 +271,7 @@ class Library {
     this.state = Object.fromEntries(["q", ...FACETS, "favourite", "runs", "sort", "model"].map((name) => [name, state[name] || ""]));
     if (document.activeElement !== this.field) this.field.value = this.state.q;
     const other = !before || Object.keys(this.state).some((name) => name !== "model" && before[name] !== this.state[name]);
-    if (other) this.load();
+    if (other) this.loading = this.load();
     if (!before || before.model !== this.state.model) this.openDrawer();
   }
 
@@ -309,7 +309,8 @@ class Library {
     this.drawHead();
     this.pages.clear();
     this.pages.stale = true;
-    this.pages.want(0, 1);
+    await this.pages.want(0, 1); // what can be seen comes before what could be
+    if (ticket !== this.ticket) return;
     try {
       const facets = await this.context.api.get("/api/models/facets", wanted);
       if (ticket !== this.ticket) return;

@@ -1,0 +1,262 @@
+"""Adapters as clients have them: listed, named in prompts and options, refused with the reason, told with hashes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+import webuiapi
+from door_server import Server, serving
+from native import Api, studio
+from test_lora import write_lora
+from test_words import write_embedding, write_hypernetwork, write_vae
+
+from bottega.diffusion.clip_tokenizer import builtin_tokenizer
+from bottega.families._stable_diffusion.toy import write_single_file
+from bottega.library.scan import scan
+from bottega.recognisers import all_recognisers
+
+QUICK = {"prompt": "a red house", "steps": 2, "seed": 7, "width": 64, "height": 64}
+
+NOTES = {"ss_base_model_version": "sd_v1", "ss_tag_frequency": '{"a": {"glow": 3}}'}
+
+
+def filled(home: Path) -> Path:
+    """A home whose shelf has a tiny model of SD 1 and of SD XL, and adapters for them."""
+    shelf = home / "models"
+    shelf.mkdir(parents=True)
+    toys = {
+        id: write_single_file(shelf / f"{name}.safetensors", id) for id, name in (("sd1", "small"), ("sdxl", "large"))
+    }
+    write_lora(shelf / "neon.safetensors", toys["sd1"], metadata=NOTES)
+    write_lora(shelf / "wide.safetensors", toys["sdxl"], "sdxl", metadata={"ss_base_model_version": "sdxl_base_v1-0"})
+    write_embedding(shelf / "spark.safetensors", count=3)
+    write_embedding(shelf / "zap.safetensors", "sdxl")
+    write_hypernetwork(shelf / "vivid.pt")
+    write_vae(shelf / "soft.safetensors")
+    return home
+
+
+# --- A1111
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    with serving(filled(tmp_path_factory.mktemp("adapters") / "home")) as running:
+        yield running
+
+
+@pytest.fixture
+def webui(server: Server) -> Iterator[webuiapi.WebUIApi]:
+    api = webuiapi.WebUIApi(host="127.0.0.1", port=server.port)
+    with closing(api.session):
+        api.util_set_model("small")
+        yield api
+
+
+def made(api: webuiapi.WebUIApi, **changes: Any) -> Any:
+    return api.txt2img(**{**QUICK, **changes})
+
+
+def pixels(result: Any) -> bytes:
+    content: bytes = result.image.convert("RGB").tobytes()
+    return content
+
+
+@pytest.mark.slow
+def test_webuiapi_lists_adapters(webui: webuiapi.WebUIApi) -> None:
+    webui.refresh_checkpoints()
+    loras = {each["name"]: each for each in webui.get_loras()}
+    assert {"neon", "wide"} <= set(loras)
+    assert loras["neon"]["alias"] == "neon" and loras["neon"]["path"] == "neon.safetensors"
+    assert loras["neon"]["metadata"] == {**NOTES, "ss_tag_frequency": {"a": {"glow": 3}}}
+    assert "vivid" in [each["name"] for each in webui.get_hypernetworks()]
+    assert "soft.safetensors" in [each["model_name"] for each in webui.get_sd_vae()]
+    assert webui.session.get(f"{webui.baseurl}/sd-modules").json() == webui.get_sd_vae()
+    told = webui.get_embeddings()
+    assert told["loaded"]["spark"]["vectors"] == 3 and "zap" in told["skipped"]
+    webui.util_set_model("large")
+    told = webui.get_embeddings()
+    assert "zap" in told["loaded"] and "spark" in told["skipped"]
+
+
+@pytest.mark.slow
+def test_webuiapi_names_adapters_in_the_prompt_and_in_options(webui: webuiapi.WebUIApi) -> None:
+    plain = made(webui)
+    lora = made(webui, prompt="a red house <lora:neon:0.8>")
+    hyper = made(webui, prompt="a red house <hypernet:vivid:0.5>")
+    vae = made(webui, override_settings={"sd_vae": "soft.safetensors"})
+    assert len({pixels(each) for each in (plain, lora, hyper, vae)}) == 4
+    chosen = {"sd_lora": "neon", "extra_networks_default_multiplier": 0.8}
+    assert pixels(made(webui, override_settings=chosen)) == pixels(lora)
+    again = made(webui, prompt="a red house <lora:neon:0.8>", override_settings={"sd_lora": "neon"})
+    assert pixels(again) == pixels(lora)  # it is named already
+    chosen = {"sd_hypernetwork": "vivid", "extra_networks_default_multiplier": 0.5}
+    assert pixels(made(webui, override_settings=chosen)) == pixels(hyper)
+    assert pixels(made(webui, override_settings={"forge_additional_modules": ["soft.safetensors"]})) == pixels(vae)
+    assert pixels(made(webui, override_settings={"sd_vae": "None"})) == pixels(plain)
+    assert pixels(made(webui, prompt="a red house <lora:neon:0>")) == pixels(plain)
+
+
+@pytest.mark.slow
+def test_webuiapi_is_told_of_all_adapters_with_their_hashes(webui: webuiapi.WebUIApi, server: Server) -> None:
+    prompt = "a red house, spark <lora:neon:0.8><hypernet:vivid:0.5>"
+    result = made(webui, prompt=prompt, override_settings={"sd_vae": "soft.safetensors"})
+    with server.owner() as owner:
+        known = {each["name"]: each for each in owner.get("/api/models?limit=500").json()["items"]}
+        autov3 = owner.get(f"/api/models/{known['neon']['id']}").json()["autov3"]
+    said, text = result.info, result.info["infotexts"][0]
+    assert said["prompt"] == prompt == text.partition("\n")[0]
+    assert (said["sd_vae_name"], said["sd_vae_hash"]) == ("soft.safetensors", known["soft"]["sha256"][:10])
+    extra = said["extra_generation_params"]
+    assert extra["Lora hashes"] == f"neon: {autov3[:12]}"
+    assert extra["TI hashes"] == f"spark: {known['spark']['sha256'][:12]}"
+    assert extra["Hypernet hashes"] == f"vivid: {known['vivid']['sha256'][:12]}"
+    told = webui.png_info(result.image)
+    assert told.info == text and told.parameters["VAE"] == "soft.safetensors"
+    body = {"infotext": text, "force_task_id": "again"}
+    repeated = webui.session.post(f"{webui.baseurl}/txt2img", json=body)
+    info = json.loads(repeated.json()["info"])
+    assert info["infotexts"][0].partition(", RNG")[0] == text.partition(", RNG")[0]
+    assert info["extra_generation_params"]["Lora hashes"] == extra["Lora hashes"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    (
+        ({"prompt": "a <lora:wide:1>"}, ("prompt", "Stable Diffusion XL")),
+        ({"prompt": "a <lora:neom:1>"}, ("prompt", "neon")),
+        ({"prompt": "a <lora:neon:many>"}, ("prompt", "no number")),
+        ({"override_settings": {"sd_lora": "wide"}}, ("override_settings", "Stable Diffusion XL")),
+        ({"override_settings": {"sd_vae": "neon"}}, ("override_settings", "no vae")),
+        ({"override_settings": {"sd_hypernetwork": "vivit"}}, ("vivid",)),
+    ),
+)
+def test_what_can_not_be_attached_is_refused_with_the_reason(
+    webui: webuiapi.WebUIApi, changes: dict[str, Any], words: tuple[str, ...]
+) -> None:
+    with pytest.raises(RuntimeError) as refused:
+        made(webui, **changes)
+    status, text = refused.value.args[0], str(refused.value.args)
+    assert status in (404, 422) and all(word in text for word in words), text
+
+
+@pytest.mark.slow
+def test_options_choose_adapters_until_they_are_gone(webui: webuiapi.WebUIApi, server: Server) -> None:
+    before = webui.get_options()
+    assert (before["sd_vae"], before["sd_hypernetwork"], before["sd_lora"]) == ("Automatic", "None", "None")
+    late = write_vae(server.home / "models" / "late.safetensors", seed=8)
+    assert webui.session.post(f"{webui.baseurl}/refresh-vae").json() == {}
+    webui.set_options({"sd_vae": "late.safetensors", "sd_hypernetwork": "vivid"})
+    try:
+        options = webui.get_options()
+        assert (options["sd_vae"], options["sd_hypernetwork"]) == ("late.safetensors", "vivid")
+        info = made(webui).info
+        assert info["sd_vae_name"] == "late.safetensors" and "<hypernet:vivid:1>" in info["prompt"]
+        late.unlink()
+        webui.session.post(f"{webui.baseurl}/refresh-vae")
+        gone = webui.get_options()
+        assert gone["sd_vae"] == "Automatic"
+        webui.set_options(gone)  # as Open WebUI does
+    finally:
+        webui.set_options(before)
+    assert webui.get_options() == before
+    refused = webui.session.post(f"{webui.baseurl}/options", json={"sd_vae": "late.safetensors"})
+    assert refused.status_code == 404 and "late" in refused.json()["detail"]
+
+
+# --- the native API
+
+
+@pytest.fixture(scope="module")
+def api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Api]:
+    home = filled(tmp_path_factory.mktemp("native") / "home")
+    with studio(home) as opened:
+        scan(opened.shop.catalog, [home / "models"], all_recognisers())
+        yield opened
+
+
+def ids(api: Api) -> dict[str, str]:
+    return {each["name"]: each["id"] for each in api.get("/models")["items"]}
+
+
+def test_a_picker_shows_what_fits(api: Api) -> None:
+    known = ids(api)
+
+    def fitting(name: str, query: str = "") -> set[str]:
+        return {each["name"] for each in api.get(f"/models?fits={known[name]}{query}")["items"]} & set(known)
+
+    assert fitting("small") >= {"neon", "spark", "vivid", "soft"}
+    assert not fitting("small") & {"wide", "zap", "small", "large"}
+    assert fitting("small", "&kind=lora") >= {"neon"} and "spark" not in fitting("small", "&kind=lora")
+    assert {"wide", "zap"} <= fitting("large") and not fitting("large") & {"neon", "spark", "soft"}
+    assert fitting("wide") == {"large"} and "small" in fitting("neon")
+    facets = api.get(f"/models/facets?fits={known['large']}")
+    assert facets["kind"]["lora"] == 1 and "checkpoint" not in facets["kind"]
+    assert api.refused("GET", "/models?fits=0000000000000000")[0] == 404
+
+
+def test_a_form_tells_what_can_be_attached(api: Api) -> None:
+    told = api.get(f"/models/{ids(api)['small']}/form")
+    forms = {each["kind"]: each for each in told["adapters"]}
+    assert set(forms) >= {"lora", "embedding", "hypernetwork", "vae"}
+    assert forms["lora"]["fields"] == ["weight", "unet", "text_encoder", "blocks", "start", "end"]
+    assert (forms["lora"]["tag"], forms["embedding"]["fields"], forms["vae"]["most"]) == ("lora", [], 1)
+    assert "IN01" in told["blocks"]
+
+
+def test_an_adapter_is_meant_by_id_name_or_hash(api: Api) -> None:
+    known = ids(api)
+    base = {"model": {"name": "small"}, "sampling": {"seed": 1}}
+
+    def resolved(ref: dict[str, Any], **fields: Any) -> Any:
+        use = {"kind": "lora", "ref": ref, **fields}
+        return api.post("/resolve", {"recipe": {**base, "prompt": "a", "adapters": [use]}})
+
+    by_id = resolved({"id": known["neon"]}, weight=0.5)
+    (use,) = by_id["recipe"]["adapters"]
+    assert (use["ref"]["name"], use["weight"]) == ("neon", 0.5)
+    for ref in ({"name": "neon"}, {"sha256": use["ref"]["sha256"]}, {"name": "old", "sha256": use["ref"]["sha256"]}):
+        assert resolved(ref, weight=0.5)["recipe"]["adapters"][0]["ref"]["sha256"] == use["ref"]["sha256"]
+    tagged = {**base, "prompt": "a <lora:neon:0.5>"}
+    assert api.post("/resolve", {"recipe": tagged})["digest"] == by_id["digest"]
+    assert by_id["plan"]["weights"]["adapters"] > 0
+    told = resolved({"name": "neon"}, unet=0.2, blocks={"IN01": 0.5}, start=0.1, end=0.9)["recipe"]["adapters"][0]
+    assert (told["unet"], told["blocks"], told["start"], told["end"]) == (0.2, {"IN01": 0.5}, 0.1, 0.9)
+
+
+@pytest.mark.parametrize(
+    ("use", "field", "word"),
+    (
+        ({"kind": "lora", "ref": {"name": "wide"}}, "recipe.adapters.0", "Stable Diffusion XL"),
+        ({"kind": "vae", "ref": {"name": "neon"}}, "recipe.adapters.0", "no vae"),
+        ({"kind": "lora", "ref": {"name": "neon"}, "blocks": {"X9": 1}}, "recipe.adapters.0.blocks.X9", "no block"),
+        ({"kind": "lora", "ref": {"name": "neon"}, "start": 0.9, "end": 0.1}, "recipe.adapters.0.start", "steps"),
+        ({"kind": "embedding", "ref": {"name": "spark"}}, "recipe.adapters", "no word"),
+        ({"kind": "lora", "ref": {}}, "recipe.adapters.0.ref", "nothing"),
+    ),
+)
+def test_what_can_not_be_attached_is_told_at_its_field(api: Api, use: dict[str, Any], field: str, word: str) -> None:
+    recipe = {"model": {"name": "small"}, "prompt": "a", "adapters": [use]}
+    status, error = api.refused("POST", "/resolve", {"recipe": recipe})
+    told = {each["field"]: each["what"] for each in error["problems"]}
+    assert status == 422 and word in told[field], error
+
+
+def test_tokens_count_embeddings_that_fit(api: Api) -> None:
+    known = ids(api)
+    text = "a house, (spark:1.2), zap"
+    told = api.post("/tokens", {"text": text, "model": known["small"]})
+    plain = api.post("/tokens", {"text": text, "model": known["large"]})
+    words = {word: len(builtin_tokenizer().encode(word)) for word in ("a house, , ", "spark", "zap")}
+    assert told["count"] == words["a house, , "] + 3 + words["zap"]
+    assert plain["count"] == words["a house, , "] + words["spark"] + 2
+    (spark,) = told["networks"]
+    assert (spark["kind"], spark["name"], spark["known"]) == ("embedding", "spark", True)
+    assert text[spark["start"] : spark["end"]] == "spark"
+    assert [each["name"] for each in plain["networks"]] == ["zap"]
