@@ -562,6 +562,7 @@ def test_the_page_speaks_chinese_to_those_who_read_it(server: Server, browser: B
 
 
 def test_the_keys_are_shown(page: Page) -> None:
+    page.locator(".rooms a").first.wait_for()  # every room has brought its keys
     page.locator("main").focus()
     page.keyboard.press("?")
     dialog = page.get_by_role("dialog", name="Keys")

@@ -167,6 +167,17 @@ def test_it_is_stopped_taken_up_again_and_its_settings_come_back(page: Page, fil
     page.get_by_role("button", name="Use in Make").wait_for(timeout=LONG)
 
 
+def test_every_setting_is_told_of_in_chinese(server: Server, browser: Browser) -> None:
+    with watched_page(browser, server.url, locale="zh-CN") as (page, _):
+        page.goto(link_into(server.home, server.url))
+        page.goto("/train")
+        for kind in ("LoRA", "嵌入", "超网络", "整个模型"):
+            page.get_by_role("button", name=kind, exact=True).click()
+            helps = page.locator(".train-settings [id$='-help']")
+            helps.nth(20).wait_for(state="attached", timeout=LONG)
+            assert [text for text in helps.all_text_contents() if not re.search("[\u4e00-\u9fff]", text)] == []
+
+
 def test_a_phone_and_every_eye_and_ear_have_it_all(server: Server, browser: Browser, files: list[Path]) -> None:
     for scheme in ("light", "dark"):
         phone = {

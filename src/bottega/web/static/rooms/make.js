@@ -375,6 +375,7 @@ class Make {
       else if (tag) tags.set(`${tag[1]}:${tag[2]}`, [tag[3], remedy].filter(Boolean).join("; "));
     }
     this.adapters.told(rows, uses);
+    this.settings.fields.get("vae")?.wrong(rows.get(this.adapters.count) ?? "");
     this.prompt.judge(tags);
   }
 

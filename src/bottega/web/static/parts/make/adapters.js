@@ -119,6 +119,9 @@ export class Adapters {
     this._tell();
   }
 
+  /** How many rows are in use: the place that a recipe has the VAE at. */
+  get count() { return inUse(this.draft).length; }
+
   /** The field of a use by its place, for what the server says of it. */
   field(index) {
     const one = inUse(this.draft)[index];

@@ -4,17 +4,17 @@ import { fill, h } from "../../dom.js";
 import { addWords, t } from "../../words.js";
 import { control, fold, nameOf, said } from "../controls.js";
 import { inWords } from "../make/knobs.js";
-import { few } from "./curve.js";
 
 addWords({
   en: {
-    "train.more": "More settings", "train.more.none": "all at their defaults", "train.more.find": "Find a setting", "train.auto": "what suits the model",
+    "train.more": "More settings", "train.more.none": "all at their defaults", "train.more.find": "Find a setting", "train.auto": "auto",
     "knob.rate": "Learning rate", "knob.text_rate": "Learning rate of the text encoder", "knob.clip": "Longest gradient", "knob.keep": "Parts that stay in place", "knob.rank": "Rank", "knob.ema": "EMA", "knob.prior": "Weight of regularisation", "knob.begin_with": "Begin with the words", "knob.sample_every": "Sample every (steps)", "knob.validate_every": "Validate every (steps)", "knob.dropout": "Caption dropout", "knob.shuffle": "Shuffle captions", "knob.flip": "Mirror pictures", "knob.text_encoder": "Teach the text encoder", "knob.batch": "Batch", "knob.validation": "Held out to judge by", "knob.checkpointing": "Gradient checkpointing",
   },
   zh: {
-    "train.more": "更多设置", "train.more.none": "均为默认值", "train.more.find": "查找设置", "train.auto": "适合模型的值",
+    "train.more": "更多设置", "train.more.none": "均为默认值", "train.more.find": "查找设置", "train.auto": "自动",
     "knob.rate": "学习率", "knob.text_rate": "文本编码器学习率", "knob.clip": "梯度裁剪", "knob.keep": "固定的说明部分", "knob.rank": "秩", "knob.ema": "EMA 衰减", "knob.prior": "正则化权重", "knob.begin_with": "初始词语", "knob.sample_every": "采样间隔（步）", "knob.validate_every": "验证间隔（步）", "knob.dropout": "说明丢弃率", "knob.shuffle": "打乱说明", "knob.flip": "镜像图片", "knob.text_encoder": "训练文本编码器", "knob.batch": "批大小", "knob.validation": "验证集比例", "knob.checkpointing": "梯度检查点",
     "knob.algorithm": "算法", "knob.alpha": "Alpha", "knob.conv_rank": "卷积的秩", "knob.factor": "LoKr 因子", "knob.vectors": "向量数", "knob.structure": "层结构", "knob.activation": "激活函数", "knob.layer_norm": "层归一化", "knob.steps": "步数", "knob.accumulate": "梯度累积", "knob.optimizer": "优化器", "knob.weight_decay": "权重衰减", "knob.schedule": "学习率调度", "knob.warmup": "预热步数", "knob.cycles": "周期数", "knob.resolution": "分辨率", "knob.buckets": "宽高比分桶", "knob.min_snr": "min-SNR", "knob.noise_offset": "噪声偏移", "knob.seed": "种子", "knob.patience": "提前停止", "knob.word": "触发词",
+    "knob.help.algorithm": "LoRA 的算法", "knob.help.rank": "线性层与 1×1 卷积的秩", "knob.help.alpha": "按 alpha / 秩 缩放（默认等于秩）", "knob.help.conv_rank": "其余卷积的秩；0 表示保持不变", "knob.help.factor": "LoKr 小矩阵的最大边长", "knob.help.text_encoder": "同时训练文本编码器", "knob.help.vectors": "嵌入的向量数", "knob.help.begin_with": "嵌入从这些词的向量开始", "knob.help.structure": "超网络各层的宽度", "knob.help.activation": "超网络的激活函数", "knob.help.layer_norm": "超网络各层之间归一化", "knob.help.steps": "权重更新的次数", "knob.help.batch": "一起学习的图片数", "knob.help.accumulate": "每一步累加的批数", "knob.help.rate": "每一步改变多少（prodigy 为 1）", "knob.help.text_rate": "文本编码器的学习率（默认一半）", "knob.help.optimizer": "adamw、adafactor，或自行确定学习率的 prodigy", "knob.help.weight_decay": "把权重拉向零", "knob.help.schedule": "学习率如何下降", "knob.help.warmup": "开始时学习率上升的步数", "knob.help.cycles": "cosine-restarts 的周期数", "knob.help.clip": "梯度的最大长度；0 表示不裁剪", "knob.help.resolution": "与桶面积相同的正方形边长（默认为模型的）", "knob.help.buckets": "保持图片形状；否则全部裁成正方形", "knob.help.flip": "每隔一张图片镜像", "knob.help.dropout": "略去说明的比例", "knob.help.shuffle": "每次打乱说明中逗号分隔的部分", "knob.help.keep": "开头保持不动的部分数", "knob.help.min_snr": "min-SNR 加权的 gamma；0 表示各时刻同等", "knob.help.noise_offset": "整张图片共有的噪声，利于明暗", "knob.help.prior": "正则化图片的权重", "knob.help.ema": "以此衰减保留并写出滑动平均；0：无", "knob.help.seed": "相同的种子得到相同的权重", "knob.help.checkpointing": "重新计算激活值而不保存，更省内存", "knob.help.validation": "留作评判的图片比例", "knob.help.validate_every": "两次验证之间的步数", "knob.help.patience": "连续这么多次验证没有改善就停止；0：从不", "knob.help.sample_every": "两次采样之间的步数",
   },
 });
 
@@ -49,7 +49,7 @@ export class TrainingSettings {
         this.changed();
       };
       drawn.set(this.values[name] ?? null);
-      if (knob.type === "float" && knob.default !== null) drawn.element.querySelector("input").setAttribute("placeholder", few(knob.default));
+      if (knob.default === null) drawn.element.querySelector("input").setAttribute("placeholder", t("train.auto"));
       this.fields.set(name, { ...drawn, fold: place });
       return drawn.element;
     };
