@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -290,10 +291,8 @@ def test_a_training_killed_ten_times_ends_as_an_undisturbed_one(tmp_path: Path, 
         ]
 
     def started(home: str) -> subprocess.Popen[bytes]:
-        import os
-
         environment = {**os.environ, "BOTTEGA_HOME": str(tmp_path / home), "OMP_NUM_THREADS": "1"}
-        return subprocess.Popen(command(home), env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+        return subprocess.Popen(command(home), env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
     def steps(home: str) -> int:
         logs = list((tmp_path / home / "training").glob("*/log.jsonl"))
