@@ -124,6 +124,7 @@ function changed(job, event) {
     case "queued": return { state: "waiting", ahead: event.ahead };
     case "started": return { state: "running", started: job.started ?? event.at, progress: { phase: "load", done: 0, total: 0, image: 0 } };
     case "step": return { state: "running", progress: { phase: event.phase, done: event.done, total: event.total, image: event.image } };
+    case "learned": return { state: "running", progress: { phase: "train", done: event.step, total: event.total, image: 0 } };
     case "done": return { state: "done", ended: event.at };
     case "result": return { state: "done", ended: event.at, result: event.data };
     case "failed": return { state: "failed", ended: event.at, error: { error: event.error, what: event.what, remedy: event.remedy } };

@@ -24,7 +24,7 @@ addWords({
     "adapters.title": "附加模型", "adapters.add": "附加模型", "adapters.add.title": "添加适合当前模型的附加模型", "adapters.search": "搜索适合 {model} 的", "adapters.none": "没有叫这个名字的适用项", "adapters.empty": "书架上没有适合此模型的这类文件",
     "adapters.all": "全部", "adapters.kinds": "类型", "adapters.on": "{name}：启用", "adapters.weight": "{name} 的权重", "adapters.weight.title": "权重：拖动、输入，或按 ↑ ↓", "adapters.more": "{name}：设置", "adapters.remove": "移除 {name}", "adapters.removed": "已移除 {name}",
     "adapters.words": "触发词", "adapters.words.put": "把“{words}”放进提示词", "adapters.words.all": "全部放进提示词", "adapters.words.there": "已在提示词中",
-    "adapters.apart": "UNet 与文本编码器分开", "adapters.unet": "UNet", "adapters.text": "文本编码器", "adapters.start": "开始", "adapters.start.help": "从总步数的哪一比例起生效，0 到 1", "adapters.end": "结束", "adapters.end.help": "到总步数的哪一比例为止，0 到 1", "adapters.library": "在书库中显示",
+    "adapters.apart": "UNet 与文本编码器分开", "adapters.unet": "UNet", "adapters.text": "文本编码器", "adapters.start": "开始", "adapters.start.help": "从总步数的哪一比例起生效，0 到 1", "adapters.end": "结束", "adapters.end.help": "到总步数的哪一比例为止，0 到 1", "adapters.library": "在模型库中显示",
     "adapters.unknown": "书架上没有这个名字",
     "adapters.also": "同时起作用", "adapters.by.word": "它的词在提示词里", "adapters.by.tag": "它的标签在提示词里", "adapters.by.place": "在模型旁边找到",
     "adapters.word.prompt": "移到提示词", "adapters.word.negative": "移到负面提示词", "adapters.word.out": "去掉它的词", "adapters.tag.row": "改为单独一行", "adapters.tag.out": "从提示词中去掉", "adapters.vae.own": "使用模型自带的 VAE",
