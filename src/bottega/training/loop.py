@@ -177,9 +177,10 @@ class Loop:
     def run(self, journal: Journal) -> Iterator[Event]:
         """Every step that is left, with what is watched on the way."""
         recipe, saved_at = self._recipe, time.monotonic()
-        if self.step == 0:
-            yield from self._samples()
         try:
+            # It begins, or was stopped among its samples.
+            if self._due(recipe.sample_every) or self.step == self._steps:
+                yield from self._samples()
             while self.step < self._steps and not self._over:
                 loss, rate = self._learn()
                 validation = self._validate() if self._due(recipe.validate_every) and self._judged else None
