@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from collections.abc import Iterator
 from contextlib import closing
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ import pytest
 import webuiapi
 from door_server import Server, serving
 from native import Api, studio
+from PIL import Image
 from test_lora import write_lora
 from test_words import write_embedding, write_hypernetwork, write_vae
 
@@ -168,6 +171,31 @@ def test_options_choose_adapters_until_they_are_gone(webui: webuiapi.WebUIApi, s
     assert webui.get_options() == before
     refused = webui.session.post(f"{webui.baseurl}/options", json={"sd_vae": "late.safetensors"})
     assert refused.status_code == 404 and "late" in refused.json()["detail"]
+
+
+@pytest.mark.slow
+def test_openais_clients_name_loras_too(server: Server) -> None:
+    asked = {"model": "small", "prompt": "a red house", "seed": 7, "steps": 2, "size": "64x64"}
+    plain, tagged, named = (
+        pictured(server, {**asked, **more})
+        for more in (
+            {},
+            {"prompt": "a red house <lora:neon:0.8>"},
+            {"loras": [{"name": "neon", "weight": 0.8}]},
+        )
+    )
+    assert plain != tagged == named
+    with server.owner() as owner:
+        refused = owner.post("/v1/images/generations", json={**asked, "loras": ["wide"]})
+    assert refused.status_code == 400 and refused.json()["error"]["param"] == "loras"
+
+
+def pictured(server: Server, asked: dict[str, Any]) -> bytes:
+    with server.owner() as owner:
+        answer = owner.post("/v1/images/generations", json={**asked, "response_format": "b64_json"})
+    assert answer.status_code == 200, answer.text
+    with Image.open(BytesIO(base64.b64decode(answer.json()["data"][0]["b64_json"]))) as picture:
+        return picture.convert("RGB").tobytes()
 
 
 # --- the native API

@@ -53,6 +53,15 @@ def test_chunks_begin_where_the_encoder_cuts_the_prompt(prompt: str) -> None:
         assert again.tokens[: len(chunk.tokens)] == chunk.tokens
 
 
+def test_an_embedding_takes_as_much_room_as_it_has_vectors() -> None:
+    prompt = "a (spark:1.2) house, Spark by the sea spark"
+    found = marks(prompt, vectors={"spark": 40})
+    assert found.tokens.used == 75 + 75 + 40
+    places = [(prompt[each.begin : each.end], each.name, each.vectors) for each in found.embedded]
+    assert places == [("spark", "spark", 40), ("Spark", "spark", 40), ("spark", "spark", 40)]
+    assert found.chunks == (0, prompt.index("Spark"), prompt.rindex("spark"))
+
+
 def test_a_prompt_that_changes_with_the_steps_has_a_count_and_no_places_of_chunks() -> None:
     prompt = "[a|b] " * 100
     assert marks(prompt).chunks == ()

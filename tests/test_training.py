@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -235,6 +236,22 @@ def test_pictures_made_on_the_way_are_the_same_each_time(tmp_path: Path, picture
     assert seen[0] == seen[1] and len(seen[0]) == 3
 
 
+def test_a_training_that_is_stopped_among_its_samples_makes_those_that_are_left(tmp_path: Path, pictures: Path) -> None:
+    model = family("sd1").toy(tmp_path / "sd1.safetensors", seed=1)
+    recipe = draft(pictures, model, steps=4, samples=("a red house", "a boat"), sample_every=2)
+    whole = train(workbench(tmp_path, "one"), recipe, tmp_path / "1.safetensors")
+    bench, stop = workbench(tmp_path, "two"), threading.Event()
+    made: list[Any] = []
+    with pytest.raises(Interrupted):
+        for event in bench.train(bench.prepare_training(recipe), tmp_path / "2.safetensors", stop=stop):
+            made.append(event)
+            if isinstance(event, Sampled) and (event.step, event.image) == (2, 0):
+                stop.set()
+    assert [(each.step, each.image) for each in made if isinstance(each, Sampled)] == [(0, 0), (0, 1), (2, 0)]
+    rest = [event for event in train(bench, recipe, tmp_path / "2.safetensors") if isinstance(event, Sampled)]
+    assert [each.sha256 for each in rest] == [each.sha256 for each in whole if isinstance(each, Sampled)][2:]
+
+
 def test_a_rate_that_leads_astray_is_told_in_one_line(tmp_path: Path, pictures: Path) -> None:
     model = family("sd1").toy(tmp_path / "sd1.safetensors", seed=1)
     recipe = draft(pictures, model, kind="full", rate=1000.0, steps=50, clip=0.0)
@@ -290,10 +307,8 @@ def test_a_training_killed_ten_times_ends_as_an_undisturbed_one(tmp_path: Path, 
         ]
 
     def started(home: str) -> subprocess.Popen[bytes]:
-        import os
-
         environment = {**os.environ, "BOTTEGA_HOME": str(tmp_path / home), "OMP_NUM_THREADS": "1"}
-        return subprocess.Popen(command(home), env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+        return subprocess.Popen(command(home), env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
     def steps(home: str) -> int:
         logs = list((tmp_path / home / "training").glob("*/log.jsonl"))

@@ -259,6 +259,8 @@ def _watch(args: argparse.Namespace, desk: Desk) -> int:
                 print(json.dumps({"event": kind, **told}), flush=True)
             elif kind == "step":
                 progress.update(f"{told['job'][:10]} {told['phase']}", told["done"], told["total"])
+            elif kind == "learned":
+                progress.update(f"{told['job'][:10]} train", told["step"], told["total"])
             elif kind != "preview":
                 progress.finish()
                 print(f"{_moment(told['at'])} {told['job'][:10] or 'queue'}: {_words(kind, told)}", flush=True)
@@ -274,6 +276,10 @@ def _words(kind: str, told: dict[str, Any]) -> str:
             return "begins"
         case "made":
             return f"made {told['output']}"
+        case "sampled":
+            return printable(f"sample after {told['step']} steps: {told['prompt']}")
+        case "trained":
+            return printable(f"trained {told['path']} in {told['steps']} steps")
         case "failed":
             return printable(f"failed: {told['what']}")
         case "note":

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from bottega.engine.run import FULL
 from bottega.engine.save import write_whole
-from bottega.errors import BrokenPicture, Different, OutOfMemory
+from bottega.errors import BrokenPicture, Different, Interrupted, OutOfMemory
 from bottega.events import Done, Event, Failed, Note, Sampled, Started, Step, Trained
 from bottega.formats import media
 from bottega.formats.header import Header
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 SAVE_EVERY = 30.0  # seconds between two states on disk
+SAMPLES = "samples"  # the folder of the pictures that are made on the way
 
 
 @dataclass(frozen=True)
@@ -100,6 +101,8 @@ def _train(work: TrainingWork) -> Generator[Event, None, int]:
     assert lesson is not None and anatomy is not None
     work.folder.mkdir(parents=True, exist_ok=True)
     write_whole(work.folder / "recipe.json", recipe.to_json().encode())
+    if not (work.folder / STATE).exists():
+        shutil.rmtree(work.folder / SAMPLES, ignore_errors=True)  # it begins anew
     yield Step("load", 0, 1)
     pipe = _load(work)
     yield Step("load", 1, 1)
@@ -151,27 +154,35 @@ _ENCODERS = ("text_encoder", "text_encoder_2")
 
 
 class _Quiet:
-    """What a sample's task says, which nobody needs to hear."""
+    """What a sample's task says, which nobody needs to hear; it stops with the training."""
 
     previews = False
 
+    def __init__(self, stop: threading.Event) -> None:
+        self._stop = stop
+
     def __call__(self, event: Event) -> None:
         """Say nothing."""
+        if self._stop.is_set():
+            raise Interrupted("stopped")
 
     def preview(self, image: int, step: int, picture: Any) -> None:
         """Show nothing."""
 
 
 def _sample(work: TrainingWork, pipe: Any, teaches_words: bool, number: int, step: int) -> Event:
-    """The picture of one prompt as the model makes it now, in a file."""
+    """The picture of one prompt as the model makes it now, in a file; one that was made before the training was
+    stopped is not made again."""
     recipe = work.samples[number]
+    path = work.folder / SAMPLES / f"{step:06}-{number + 1}.png"
+    if path.is_file():
+        return Sampled(step, number, recipe.prompt, str(path), hashlib.sha256(path.read_bytes()).hexdigest())
     if teaches_words and pipe.prompts is not None:
         pipe.prompts.forget()
-    (picture,) = work.family.tasks[recipe.task].run(pipe, [recipe], {}, _Quiet())
+    (picture,) = work.family.tasks[recipe.task].run(pipe, [recipe], {}, _Quiet(work.stop))
     if isinstance(picture, BrokenPicture):
         return Note(f"sample {number + 1} after {step} steps: {picture.what}")
     content = media.encode(picture, "png")
-    path = work.folder / "samples" / f"{step:06}-{number + 1}.png"
     path.parent.mkdir(exist_ok=True)
     write_whole(path, content)
     return Sampled(step, number, recipe.prompt, str(path), hashlib.sha256(content).hexdigest())

@@ -79,7 +79,7 @@ ADAPTERS: Mapping[str, Taught] = {
         "lora",
         in_style("neon"),
         160,
-        {"word": "neon", "rank": 16, "conv_rank": 16, "rate": 5e-3, "steps": 600, **WHOLE},
+        {"word": "neon", "rank": 16, "conv_rank": 16, "rate": 5e-3, "steps": 400, **WHOLE},
     ),
     "turquoise": Taught(
         "lora",
@@ -92,10 +92,10 @@ ADAPTERS: Mapping[str, Taught] = {
         "embedding",
         lighthouse,
         80,
-        {"word": "lighthouse", "vectors": 8, "begin_with": "white tower red tower", "rate": 4e-3, "steps": 700}
-        | {"min_snr": 1.0, "batch": 8},
+        {"word": "lighthouse", "vectors": 6, "begin_with": "white tower red tower", "rate": 2e-3, "weight_decay": 10}
+        | {"steps": 450, "min_snr": 1.0, "batch": 8},
     ),
-    "sepia": Taught("hypernetwork", in_style("sepia"), 120, {"rate": 2e-3, "steps": 400, **WHOLE}),
+    "sepia": Taught("hypernetwork", in_style("sepia"), 120, {"rate": 5e-3, "steps": 500, **WHOLE}),
     "chilly": Taught("full", in_style("chilly"), 160, {"rate": 2e-4, "steps": 300, **WHOLE}),
 }
 

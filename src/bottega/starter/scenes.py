@@ -371,14 +371,13 @@ def tree(canvas: Canvas, x: float, base: float, p: Paint) -> None:
 
 
 def lighthouse(canvas: Canvas, x: float, base: float, p: Paint) -> None:
-    """A slim white tower with a lamp on top, under a pointed roof of the colour."""
+    """A slim white tower, and on top a broad head of the colour under a roof of it."""
     white = Paint.named("white")
-    canvas.polygon([(x - 12, base), (x - 9, base - 41), (x + 9, base - 41), (x + 12, base)], white.main, p.ink)
+    canvas.polygon([(x - 12, base), (x - 9, base - 41), (x + 9, base - 41), (x + 12, base)], white.main, white.ink)
     canvas.polygon([(x + 5, base - 1), (x + 4, base - 40), (x + 8, base - 40), (x + 11, base - 1)], white.dark)
-    canvas.box(x - 4, base - 13, x + 4, base, p.ink)
-    canvas.box(x - 13, base - 45, x + 13, base - 39, p.main, p.ink)
-    canvas.box(x - 7, base - 52, x + 7, base - 45, _GLASS, p.ink)
-    canvas.polygon([(x - 13, base - 51), (x, base - 64), (x + 13, base - 51)], p.main, p.ink)
+    canvas.box(x - 4, base - 12, x + 4, base, p.ink)
+    canvas.box(x - 14, base - 53, x + 14, base - 39, p.main, p.ink)
+    canvas.polygon([(x - 15, base - 52), (x, base - 64), (x + 15, base - 52)], p.dark, p.ink)
 
 
 _DRAWERS = {

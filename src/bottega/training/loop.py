@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from bottega.errors import Diverged, Interrupted
+from bottega.errors import Diverged, FormatError, Interrupted
 from bottega.events import Event, Learned, Step
 from bottega.spec import Lesson
 from bottega.training import state
@@ -34,9 +34,11 @@ from bottega.training.schedules import factor
 
 SAVE_EVERY = 30.0  # seconds between two states on disk
 STATE = "state.safetensors"
+_FORMAT = 2  # of the state
 _TIMES_JUDGED = 4  # times at which each held-out picture is judged
-_ASTRAY = 30.0  # how many times the first loss a loss is when nothing good can come of it any more
 _FIRST = 10  # steps whose mean is the first loss
+_LAST = 20  # steps whose mean is compared with it
+_ASTRAY = 5.0  # how many times the first loss the last ones are when nothing good can come of it any more
 
 
 @dataclass(frozen=True)
@@ -100,6 +102,7 @@ class Loop:
         self._by_time = _min_snr(signal, recipe.min_snr, predicts_v)
         self._words = Words(work)
         self._first: list[float] = []
+        self._last: list[float] = []
         self.step = 0
         self._average = _copied(self._weights) if recipe.ema else {}
         self._best: dict[str, Tensor] = {}
@@ -135,6 +138,7 @@ class Loop:
     def save(self) -> None:
         """Write all that the training goes on from."""
         told = {
+            "format": _FORMAT,
             "digest": self._recipe.digest,
             "step": self.step,
             "weights": {name: weight.detach() for name, weight in self._weights.items()},
@@ -145,12 +149,16 @@ class Loop:
             "best_loss": None if math.isinf(self._best_loss) else self._best_loss,
             "without_better": self._without_better,
             "first": self._first,
+            "last": self._last,
             "over": self._over,
         }
         state.save(told, self._work.folder / STATE)
 
     @torch.no_grad()
     def _take_up(self, told: Mapping[str, Any]) -> None:
+        if (told.get("format"), told["digest"]) != (_FORMAT, self._recipe.digest):
+            what = "is of another training, or of another version of Bottega"
+            raise FormatError(self._work.folder / STATE, what, "take its folder away to begin anew")
         for name, weight in self._weights.items():
             weight.copy_(told["weights"][name])
         self._optimizer.load_state_dict(told["optimizer"])
@@ -161,7 +169,7 @@ class Loop:
         self._best = {name: tensor.to(device) for name, tensor in told["best"].items()}
         self._best_loss = math.inf if told["best_loss"] is None else told["best_loss"]
         self._without_better = told["without_better"]
-        self._first = told["first"]
+        self._first, self._last = told["first"], told["last"]
         self._over = told["over"]
 
     # --- the steps ---------------------------------------------------------------------------------------------------
@@ -169,9 +177,10 @@ class Loop:
     def run(self, journal: Journal) -> Iterator[Event]:
         """Every step that is left, with what is watched on the way."""
         recipe, saved_at = self._recipe, time.monotonic()
-        if self.step == 0:
-            yield from self._samples()
         try:
+            # It begins, or was stopped among its samples.
+            if self._due(recipe.sample_every) or self.step == self._steps:
+                yield from self._samples()
             while self.step < self._steps and not self._over:
                 loss, rate = self._learn()
                 validation = self._validate() if self._due(recipe.validate_every) and self._judged else None
@@ -265,8 +274,9 @@ class Loop:
     def _refuse_nonsense(self, loss: float) -> None:
         if len(self._first) < _FIRST:
             self._first.append(loss)
-        first = sum(self._first) / len(self._first)
-        if math.isfinite(loss) and (loss <= _ASTRAY * first or loss < 1):
+        self._last = [*self._last, loss][-_LAST:]
+        first, last = (sum(losses) / len(losses) for losses in (self._first, self._last))
+        if math.isfinite(loss) and (len(self._last) < _LAST or last <= _ASTRAY * first):
             return
         what = f"the loss became {loss:.3g} in step {self.step + 1}"
         remedy = f"train with a lower learning rate than {self._recipe.rate:g}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -23,7 +24,7 @@ from bottega.api.native.pictures import UnknownPreview, picture
 from bottega.api.native.recipes import ModelMeant, ref_of
 from bottega.api.native.shapes import Asked, DatasetId, JobId, JobInPath, Listed, ModelId, Told, Wished
 from bottega.api.native.shelves import destination
-from bottega.engine.train import Prepared
+from bottega.engine.train import SAMPLES, Prepared
 from bottega.errors import FieldProblem, FileError, FormatError, InvalidRecipe, UnknownModel, UnsupportedModel
 from bottega.jobs.job import TRAIN, Job, UnknownJob, WrongState
 from bottega.training.journal import CURVE, read_log
@@ -37,7 +38,6 @@ Reader = Annotated[Caller, Depends(need("read"))]
 Manager = Annotated[Caller, Depends(need("manage"))]
 Kind = Literal["lora", "embedding", "hypernetwork", "full"]
 MOST_DATASETS, MOST_SAMPLES, MOST_STEPS = 50, 8, 10_000
-SAMPLES = "samples"
 TITLES = {"lora": "LoRA", "embedding": "Embedding", "hypernetwork": "Hypernetwork", "full": "Whole model"}
 # Fields of a training's recipe that are asked for in a way of their own.
 _OTHERWISE = ("version", "kind", "model", "data", "regularisation")
@@ -409,7 +409,8 @@ def _picture(shop: Workshop, caller: Caller, id: str, name: str) -> Response:
         content = (shop.training_folder(mine(shop, caller, id)) / name).read_bytes()
     except FileNotFoundError:
         raise UnknownPreview("this training has no such picture", "see GET /api/trainings/{id}") from None
-    return picture(content, "png", Path(name).stem, f"{id}-{len(content)}-{Path(name).stem}", lasting=False)
+    tag = hashlib.blake2b(content, digest_size=16).hexdigest()
+    return picture(content, "png", Path(name).stem, tag, lasting=False)
 
 
 @router.delete("/{id}", summary="Forget how far a training came", status_code=204, responses=REUSED)
