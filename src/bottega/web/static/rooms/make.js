@@ -345,7 +345,14 @@ class Make {
       const told = await this.context.api.post("/api/resolve", { recipe: { ...recipe, prompt: recipe.prompt.trim() || "." } });
       if (this.planned !== mine) return;
       plan = told.plan;
-      this.judge([], told.recipe.adapters ?? []);
+      const uses = told.recipe.adapters ?? [];
+      // A picture that was made with the model's own VAE is made with that again, whatever lies beside the model by now.
+      if (this.ownVae === this.draft && !this.draft.vae && uses.some((use) => use.kind === "vae")) {
+        this.draft.vae = { name: "none" };
+        this.drawForm();
+        return this.changed();
+      }
+      this.judge([], uses);
     } catch (error) {
       if (this.planned !== mine) return;
       if (error.status === 404 && recipe.adapters) this.lookUp().catch(() => {}); // one of them is not there any more
@@ -544,6 +551,7 @@ class Make {
     }
     const draft = draftOf(recipe, this.form, model);
     await this.takeUses(draft, recipe.adapters ?? []);
+    this.ownVae = recipe.model?.sha256 && !draft.vae ? draft : null;
     this.fillIn(draft);
     if (draft.init) await this.measure();
     toast({ text: this.t("make.taken") });
