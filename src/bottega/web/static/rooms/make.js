@@ -17,6 +17,7 @@ import { recipeOf as madeFrom, recipeView } from "../parts/recipe.js";
 
 const KEEP_AFTER = 200; // ms after the last change
 const PLAN_AFTER = 500;
+const PLAN_AGAIN = 3000; // where the server had no time, or could not be reached
 const LARGEST_SEED = 2n ** 63n - 1n;
 const DRAWN = 2 ** 32; // seeds that the dice draws from, as A1111's do
 const MOST = 64; // pictures of one job
@@ -79,6 +80,7 @@ class Make {
   }
 
   close() {
+    this.closed = true;
     this.keep();
     this.uncatch();
     this.result.close();
@@ -356,6 +358,7 @@ class Make {
     } catch (error) {
       if (this.planned !== mine) return;
       if (error.status === 404 && recipe.adapters) this.lookUp().catch(() => {}); // one of them is not there any more
+      if (!error.problems?.length && error.status !== 404 && !this.closed) this.planning = setTimeout(() => this.plan(), PLAN_AGAIN);
       // What is wrong with other fields is said when somebody wants it made.
       this.judge(error.problems ?? [], null);
     }
