@@ -212,7 +212,7 @@ def test_tags_become_rows_and_words_find_embeddings(page: Page) -> None:
     assert uses(page, made) == [("lora", "neon", 0.4), ("embedding", "lamp", 1)]
 
 
-def test_another_vae_is_a_setting(page: Page) -> None:
+def test_another_vae_is_a_setting(page: Page, server: Server) -> None:
     own = make_one(page, HOUSE, **QUICK)
     fold(page, "More settings").click()
     page.get_by_label("VAE", exact=True).select_option("taesd")
@@ -225,6 +225,17 @@ def test_another_vae_is_a_setting(page: Page) -> None:
     page.get_by_role("button", name="Reuse").click()
     page.get_by_role("menuitem", name="All settings").click()
     page.get_by_text("VAE taesd.safetensors").wait_for()
+    # What was made without one is made without one again, though there is one beside the model now.
+    beside = server.home / "models" / "starter-image.vae.safetensors"
+    beside.write_bytes((server.home / "models" / "taesd.safetensors").read_bytes())
+    try:
+        scan(page)
+        drop(page, page.request.get(own).body())
+        page.get_by_role("button", name="Use its recipe").click()
+        page.get_by_text("VAE The model's own").wait_for(timeout=LONG)
+    finally:
+        beside.unlink()
+        scan(page)
 
 
 def test_the_library_sends_adapters_that_fit(page: Page, server: Server) -> None:

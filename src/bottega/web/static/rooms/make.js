@@ -17,6 +17,7 @@ import { recipeOf as madeFrom, recipeView } from "../parts/recipe.js";
 
 const KEEP_AFTER = 200; // ms after the last change
 const PLAN_AFTER = 500;
+const PLAN_AGAIN = 3000; // where the server had no time, or could not be reached
 const LARGEST_SEED = 2n ** 63n - 1n;
 const DRAWN = 2 ** 32; // seeds that the dice draws from, as A1111's do
 const MOST = 64; // pictures of one job
@@ -79,6 +80,7 @@ class Make {
   }
 
   close() {
+    this.closed = true;
     this.keep();
     this.uncatch();
     this.result.close();
@@ -345,10 +347,18 @@ class Make {
       const told = await this.context.api.post("/api/resolve", { recipe: { ...recipe, prompt: recipe.prompt.trim() || "." } });
       if (this.planned !== mine) return;
       plan = told.plan;
-      this.judge([], told.recipe.adapters ?? []);
+      const uses = told.recipe.adapters ?? [];
+      // A picture that was made with the model's own VAE is made with that again, whatever lies beside the model by now.
+      if (this.ownVae === this.draft && !this.draft.vae && uses.some((use) => use.kind === "vae")) {
+        this.draft.vae = { name: "none" };
+        this.drawForm();
+        return this.changed();
+      }
+      this.judge([], uses);
     } catch (error) {
       if (this.planned !== mine) return;
       if (error.status === 404 && recipe.adapters) this.lookUp().catch(() => {}); // one of them is not there any more
+      if (!error.problems?.length && error.status !== 404 && !this.closed) this.planning = setTimeout(() => this.plan(), PLAN_AGAIN);
       // What is wrong with other fields is said when somebody wants it made.
       this.judge(error.problems ?? [], null);
     }
@@ -544,6 +554,7 @@ class Make {
     }
     const draft = draftOf(recipe, this.form, model);
     await this.takeUses(draft, recipe.adapters ?? []);
+    this.ownVae = recipe.model?.sha256 && !draft.vae ? draft : null;
     this.fillIn(draft);
     if (draft.init) await this.measure();
     toast({ text: this.t("make.taken") });
