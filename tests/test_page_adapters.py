@@ -71,6 +71,14 @@ def add(page: Page, name: str) -> None:
     page.keyboard.type(name)
     page.get_by_role("option", name=re.compile(f"^{name} ?")).wait_for()
     page.keyboard.press("Enter")
+    page.locator(".picker-panel .picker-card").first.wait_for(state="hidden")
+
+
+def add_row(page: Page, name: str) -> None:
+    """Choose an adapter that gets a row, whose weight is to be typed next; wait until it is told what comes of it."""
+    with page.expect_response("**/api/resolve"):
+        add(page, name)
+        page.locator(f'.adapter[data-name="{name}"] .adapter-weight:focus').wait_for()
 
 
 def row(page: Page, name: str) -> Locator:
@@ -99,7 +107,7 @@ def test_only_what_fits_is_offered_and_the_keyboard_takes_it(page: Page) -> None
     page.get_by_role("option", name=re.compile("lamp")).wait_for(state="detached")
     assert cards.locator(".picker-name").all_text_contents() == ["neon"]
     page.keyboard.press("Escape")
-    add(page, "neon")
+    add_row(page, "neon")
     assert weight(page, "neon").input_value() == "0.3", "the weight that its card suggests"
     assert weight(page, "neon").evaluate("field => field === document.activeElement")
     page.keyboard.press("ArrowUp")
@@ -112,7 +120,7 @@ def test_only_what_fits_is_offered_and_the_keyboard_takes_it(page: Page) -> None
 
 
 def test_a_weight_is_dragged_or_typed(page: Page) -> None:
-    add(page, "neon")
+    add_row(page, "neon")
     page.locator("main").focus()
     field = weight(page, "neon")
     box = field.bounding_box()
@@ -134,7 +142,7 @@ def test_a_weight_is_dragged_or_typed(page: Page) -> None:
 def test_a_picture_is_made_with_it_and_gives_it_back(seen: tuple[Page, Watched], server: Server) -> None:
     page, watched = seen
     plain = make_one(page, HOUSE, **QUICK)
-    add(page, "neon")
+    add_row(page, "neon")
     weight(page, "neon").fill("0.5")
     page.get_by_role("button", name="neon: settings").click()
     page.get_by_label("UNet and text encoder apart").check()
@@ -170,7 +178,7 @@ def test_a_picture_is_made_with_it_and_gives_it_back(seen: tuple[Page, Watched],
 def test_what_does_not_fit_says_so_at_its_row_and_in_the_prompt(seen: tuple[Page, Watched]) -> None:
     page, watched = seen
     watched.allowed.append("422")
-    add(page, "neon")
+    add_row(page, "neon")
     prompt = page.get_by_label("Prompt", exact=True)
     prompt.fill("a house <lora:neon:0.4> <lora:grand:1> <lora:nobody:1>")
     page.locator(".prompt-sheet .unfit").wait_for()
@@ -185,7 +193,7 @@ def test_what_does_not_fit_says_so_at_its_row_and_in_the_prompt(seen: tuple[Page
     wrong = row(page, "neon").locator(".wrong")
     wrong.filter(has_text="toy-xl").wait_for()
     make(page)
-    page.wait_for_function("document.activeElement.matches('.adapter-weight')")
+    page.locator(".adapter-weight:focus").wait_for()
     assert page.locator(".recent .is-waiting, .recent .is-running").count() == 0
     page.get_by_role("switch", name="neon: in use").uncheck()
     wrong.wait_for(state="hidden")
@@ -250,7 +258,7 @@ def test_a_phone_and_every_eye_and_ear_have_it_all(server: Server, browser: Brow
     for options in ({"color_scheme": "light"}, {"color_scheme": "dark"}):
         phone = {"viewport": {"width": 360, "height": 740}, "has_touch": True, "is_mobile": True, **options}
         with opened(server, browser, **phone) as (page, _):
-            add(page, "neon")
+            add_row(page, "neon")
             page.get_by_label("Prompt", exact=True).fill("a lamp by the sea")
             page.get_by_role("button", name=re.compile("^Embedding ?lamp")).wait_for(timeout=LONG)
             page.get_by_role("button", name="neon: settings").click()

@@ -60,6 +60,7 @@ def room(server: Server, browser: Browser, **options: Any) -> Iterator[tuple[Pag
     with watched_page(browser, server.url, **options) as (page, watched):
         page.goto(link_into(server.home, server.url))
         page.locator(".result.is-empty, .recent .print").first.wait_for(state="attached", timeout=LONG)
+        page.locator("#rooms a").first.wait_for(state="attached")  # the last thing that may move another
         page.get_by_text("DPM++ 2M Karras · 20 steps · 7").wait_for(timeout=LONG)
         yield page, watched
 
@@ -503,7 +504,9 @@ def test_an_open_menu_stays_whatever_is_made_meanwhile(page: Page) -> None:
     made(page).nth(before + 1).wait_for(timeout=LONG)
     page.get_by_label("Seed", exact=True).evaluate("input => input.value = ''")
     page.get_by_role("menuitem", name="The seed only").click()
-    page.wait_for_function("document.querySelector('#make-seed').value === '12'")
+    from playwright.sync_api import expect
+
+    expect(page.get_by_label("Seed", exact=True)).to_have_value("12")
     page.get_by_role("button", name="seed 13").wait_for()
 
 

@@ -161,7 +161,9 @@ def test_it_is_stopped_taken_up_again_and_its_settings_come_back(page: Page, fil
     page.locator("summary", has_text="Its settings").click()
     page.get_by_label("Steps", exact=True).fill("5")
     page.get_by_role("button", name="Put them into the form").click()
-    page.wait_for_function("document.querySelector('.control[data-name=steps] input').value === '80'")
+    from playwright.sync_api import expect
+
+    expect(page.locator(".control[data-name=steps] input")).to_have_value("80")
     page.get_by_role("button", name="Go on").click()
     page.locator('.curve[aria-label^="Loss over 80 steps"]').wait_for(timeout=2 * LONG)
     page.get_by_role("button", name="Use in Make").wait_for(timeout=LONG)
