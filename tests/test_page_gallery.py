@@ -68,6 +68,7 @@ def room(browser: Browser, server: Server) -> Iterator[Page]:
         watched.allowed.append("404")  # of an output that is not there any more
         page.goto(link_into(server.home, server.url))
         page.goto("/gallery")
+        page.locator("#rooms a").first.wait_for(state="attached")
         page.locator(".piece img").nth(9).wait_for()
         yield page
 

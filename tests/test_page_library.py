@@ -99,6 +99,7 @@ def room(browser: Browser, server: Server, address: str = "/library", **options:
         watched.allowed += ["404", "422", "403", "409"]  # a browser says on its console what the tests provoke
         page.goto(link_into(server.home, server.url))
         page.goto(address)
+        page.locator("#rooms a").first.wait_for(state="attached")
         page.locator(".card:not(.is-coming), .line:not(.is-coming)").first.wait_for()
         yield page
 

@@ -44,6 +44,7 @@ def room(browser: Browser, server: Server, **options: Any) -> Iterator[Page]:
         watched.allowed += ["401", "404", "422"]  # a browser says on its console what the tests provoke
         page.goto(link_into(server.home, server.url))
         page.goto("/system")
+        page.locator("#rooms a").first.wait_for(state="attached")
         page.locator(".device").first.wait_for()
         yield page
 
