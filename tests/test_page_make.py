@@ -60,7 +60,7 @@ def room(server: Server, browser: Browser, **options: Any) -> Iterator[tuple[Pag
     with watched_page(browser, server.url, **options) as (page, watched):
         page.goto(link_into(server.home, server.url))
         page.locator(".result.is-empty, .recent .print").first.wait_for(state="attached", timeout=LONG)
-        page.locator("#rooms a").first.wait_for(state="attached")  # the last thing that may move another
+        page.locator("#rooms a").first.wait_for(state="attached")
         page.get_by_text("DPM++ 2M Karras · 20 steps · 7").wait_for(timeout=LONG)
         yield page, watched
 

@@ -65,8 +65,8 @@ def room(browser: Browser, line: Line, **options: Any) -> Iterator[Page]:
         watched.allowed.append("404")  # a preview may be gone before it is fetched
         page.goto(link_into(line.server.home, line.server.url))
         page.goto("/queue")
-        page.locator("#rooms a").first.wait_for(state="attached")  # the last thing that may move another
         page.get_by_role("list", name="Waiting").get_by_role("listitem").nth(3).wait_for()
+        page.get_by_text("The queue rests.").wait_for()  # it comes above them, and moves them
         yield page
 
 
