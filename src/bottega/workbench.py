@@ -2,34 +2,29 @@
 
 from __future__ import annotations
 
-import os
 import secrets
 import threading
-from collections.abc import Callable, Generator, Mapping, Sequence
-from contextlib import closing, suppress
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Generator, Sequence
+from contextlib import closing
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bottega.adapters import all_adapters
-from bottega.adapters.vae import is_tiny_decoder
 from bottega.diffusion.names import find_sampler
-from bottega.engine.adapters import Base, Ready, pinned, problems_of_fit, ready
-from bottega.engine.automatic import AUTOMATIC, NONE, is_word, named, says_all, tiny_for, vaes_of
+from bottega.engine.adapters import Base, Ready, pinned
+from bottega.engine.automatic import AUTOMATIC, NONE, is_word, named, says_all, vaes_of
 from bottega.engine.inputs import keep_input, open_inputs
 from bottega.engine.load import Loader
 from bottega.engine.replay import Source, read_source
 from bottega.engine.resolve import Chosen, Device, resolve
 from bottega.engine.run import Part, PreviewFile, Previews, Said, Work, run_together
 from bottega.engine.save import destination
+from bottega.engine.shelf import Opened, Shelf
 from bottega.engine.train import SAVE_EVERY, Prepared, TrainingWork, read_data, run_training, trained_count
 from bottega.engine.uses import Asked, ordered, short_hash, take_tags
 from bottega.errors import (
-    Different,
     FieldProblem,
-    FileError,
-    FormatError,
     InvalidRecipe,
     InvalidSetting,
     OutOfMemory,
@@ -37,14 +32,8 @@ from bottega.errors import (
     UnsupportedModel,
 )
 from bottega.families import family
-from bottega.formats import read_header
-from bottega.library import Catalog, Entry, open_catalog
-from bottega.library.disk import Stamp, stamp_of
-from bottega.library.find import find, on_record
-from bottega.library.hashes import hashes_of, sha256_of
-from bottega.library.newcomers import Looked, notice
+from bottega.library import Catalog, Entry
 from bottega.recipe import Made, Media, Output, Recipe, Ref, Sampling, Size, Use
-from bottega.recognisers import all_recognisers
 from bottega.runtime.plan import weigh
 from bottega.settings import Settings, read_settings
 from bottega.training.data import check
@@ -55,23 +44,12 @@ from bottega.version import __version__
 
 if TYPE_CHECKING:
     from bottega.events import Event
-    from bottega.formats import Header
     from bottega.runtime.facts import Facts
     from bottega.runtime.place import Place
     from bottega.runtime.plan import MemoryPlan
-    from bottega.spec import Adapter, Emit, Match
+    from bottega.spec import Emit
 
-REMEMBERED = 16  # models whose headers are kept read
 BATCH = 4  # pictures made at once on a GPU; on a CPU one after the other is as fast, and gives the same bytes
-
-
-@dataclass(frozen=True)
-class _Read:
-    """What a model's header says: what its family finds in it, and the bytes of its parts by precision."""
-
-    header: Header
-    match: Match
-    weights: dict[str, Mapping[str, int]] = field(default_factory=dict)
 
 
 class Workbench:
@@ -88,16 +66,13 @@ class Workbench:
         facts: Callable[[], Facts] | None = None,
     ) -> None:
         self.settings = settings or read_settings()
-        self._hashing = hashing
+        self._shelf = Shelf(self.settings, hashing)
         self._facts = facts or self._own_facts
-        self._looked: Looked = {}
-        self._known: dict[tuple[Path, Stamp, str | None], _Read] = {}
-        self._adapters: dict[tuple[Path, Stamp, str | None], tuple[Adapter, Header, Match]] = {}
 
-    @cached_property
+    @property
     def catalog(self) -> Catalog:
         """What is known of every model on the shelves."""
-        return open_catalog(self.settings.catalog)
+        return self._shelf.catalog
 
     @property
     def facts(self) -> Facts:
@@ -136,12 +111,8 @@ class Workbench:
         )
 
     def find(self, reference: str, kind: str = "checkpoint") -> Entry:
-        """The model of that name, path or hash; raises UnknownModel with the nearest names.
-
-        For a hash that is not on record, also in the `name [hash]` of A1111, models of the kind are hashed until one
-        has it.
-        """
-        return find(self.catalog, reference, all_recognisers(), self._shelves(), kind=kind, hashing=self._hashing)
+        """The model of that name, path or hash; raises UnknownModel with the nearest names."""
+        return self._shelf.find(reference, kind)
 
     def keep_input(self, path: Path, role: str) -> Media:
         """Take a picture in as `init` or `mask` of a recipe."""
@@ -155,13 +126,13 @@ class Workbench:
         `input_size` is the size of an input picture that does not exist yet.
         Raises InvalidRecipe with all problems at once, and what `find` raises.
         """
-        entry = self._entry(draft.model)
+        entry = self._shelf.checkpoint(draft.model)
         prompt, tagged = take_tags(draft.prompt)
         _, format = destination(out, self.settings.outputs)
         if format is not None:
             draft = draft.changed(output=Output.model_validate({**dict(draft.output), "format": format}))
         face = family(entry.recogniser)
-        model = self._read(entry)
+        model = self._shelf.read(entry)
         assert entry.sha256 is not None
         defaults = face.defaults(model.header, model.match)
         chosen = Chosen(entry.name, entry.sha256, face, defaults, face.limits(model.match))
@@ -170,14 +141,14 @@ class Workbench:
             input_size = init.size if init else None
         precision = self._precision(draft)
         asked = [Asked(use, f"adapters.{index}") for index, use in enumerate(draft.adapters)]
-        base = Base(entry.name, model.header, model.match, face)
+        base = self._shelf.base(entry)
         again = says_all(draft)
         if not again:
-            notice(self.catalog, self._shelves(), all_recognisers(), ("embedding", "vae"), self._looked)
+            self._shelf.notice()
         asked = self._with_vae([*asked, *tagged], entry, base, again)
-        uses, problems = pinned(asked, base, self._adapter_entry, self._adapter)
+        uses, problems = pinned(asked, base, self._shelf.meant, self._shelf.adapter)
         draft = draft.changed(prompt=prompt, adapters=uses)
-        attached = 0 if problems else self._weigh(self._ready(entry, uses), precision)
+        attached = 0 if problems else self._weigh(self._shelf.ready(entry, uses), precision)
         device = Device(
             precision=precision,
             needs_tiles=lambda size: (
@@ -195,7 +166,7 @@ class Workbench:
         vaes = [path for _, path, _ in self.catalog.of_kind("vae")]
         for path in vaes_of(entry.path, entry.about.extra.get("vae", ""), vaes):
             found = Asked(Use(kind="vae", ref=Ref(name=str(path))), "adapters")
-            if self._fits(found, base):
+            if self._shelf.fits(found, base):
                 return [*told, found]
         return told
 
@@ -214,29 +185,11 @@ class Workbench:
         found = []
         for name in sorted(named(recipe, [*told, *(name for name in names if name not in told)]) - {*told}):
             asked = (Asked(Use(kind="embedding", ref=Ref(name=str(path))), "adapters") for path in names[name])
-            found += [next((each for each in asked if self._fits(each, base)), None)]
-        uses, problems = pinned([each for each in found if each], base, self._adapter_entry, self._adapter)
+            found += [next((each for each in asked if self._shelf.fits(each, base)), None)]
+        uses, problems = pinned([each for each in found if each], base, self._shelf.meant, self._shelf.adapter)
         if problems:
             raise InvalidRecipe(problems)
         return recipe.changed(adapters=ordered([*recipe.adapters, *uses])) if uses else recipe
-
-    def _fits(self, asked: Asked, base: Base) -> bool:
-        """Whether an adapter at a path can be read and fits a model."""
-        try:
-            entry = self.find(asked.use.ref.name, asked.use.kind)
-            return not any(problems_of_fit(asked, entry, base, self._adapter))
-        except (FileError, UnknownModel):
-            return False
-
-    def _previewer(self, base: Base) -> Ready | None:
-        """A tiny autoencoder on the shelves that a model's previews can be decoded with."""
-        for path in tiny_for(base.family.id, [(path, variant) for _, path, variant in self.catalog.of_kind("vae")]):
-            asked = Asked(Use(kind="vae", ref=Ref(name=str(path))), "adapters")
-            if self._fits(asked, base):
-                (found,) = ready([asked.use], base, lambda each: self.find(each.use.ref.name, "vae"), self._adapter)
-                if is_tiny_decoder(found.what.header, found.what.match):
-                    return found
-        return None
 
     def run(self, recipe: Recipe, *, out: str | Path | None = None, previews: bool = False) -> Generator[Event]:
         """Make what a resolved recipe says, into `out` or the home's outputs; events tell how it goes.
@@ -258,13 +211,13 @@ class Workbench:
         Setting `stop` ends it within a step, with Interrupted. Raises what `run` raises.
         """
         recipe, *others = parts
-        entry = self._entry(recipe.recipe.model)
+        entry = self._shelf.checkpoint(recipe.recipe.model)
         face = family(entry.recogniser)
         precision = str(recipe.recipe.knobs["precision"])
         plan = self._plan_to_run(entry, recipe.recipe, sum(part.recipe.count for part in parts))
-        wanted = self._ready(entry, recipe.recipe.adapters)
+        wanted = self._shelf.ready(entry, recipe.recipe.adapters)
         weights = sum(plan.weights.values())
-        tiny = None if previews is None else self._previewer(self._base(entry))
+        tiny = None if previews is None else self._shelf.previewer(self._shelf.base(entry))
         vae = next(((each.what.header, each.what.match) for each in wanted if each.what.use.kind == "vae"), None)
 
         def loaded(precision: str, emit: Emit) -> Any:
@@ -307,12 +260,12 @@ class Workbench:
 
     def _fitting(self, recipe: Recipe, count: int, held: int = 0) -> MemoryPlan:
         """The plan for the largest batch of so many pictures that fits beside `held` bytes of the model itself."""
-        entry = self._entry(recipe.model)
-        model = self._read(entry)
+        entry = self._shelf.checkpoint(recipe.model)
+        model = self._shelf.read(entry)
         assert recipe.size is not None
         size = (recipe.size.width, recipe.size.height)
         precision, tiled = str(recipe.knobs["precision"]), recipe.knobs["vae_tiling"] == "on"
-        attached = self._weigh(self._ready(entry, recipe.adapters), precision)
+        attached = self._weigh(self._shelf.ready(entry, recipe.adapters), precision)
         batches = range(1, self._most(recipe, count) + 1)
         plans = [self._plan(model, size, precision, batch, tiled, held, attached) for batch in batches]
         return next((plan for plan in reversed(plans) if plan.fits), plans[0])
@@ -323,8 +276,8 @@ class Workbench:
         Raises InvalidRecipe with all problems at once, FileError for pictures or captions that can't be used,
         UnsupportedModel for a model that can't be taught, and what `find` raises.
         """
-        entry = self._entry(draft.model)
-        face, model = family(entry.recogniser), self._read(entry)
+        entry = self._shelf.checkpoint(draft.model)
+        face, model = family(entry.recogniser), self._shelf.read(entry)
         if face.train is None:
             raise UnsupportedModel(entry.path, "is of a family that can't be taught yet", "choose another model")
         if why := face.train.refuse(model.match):
@@ -378,8 +331,8 @@ class Workbench:
         check_name(out, recipe.kind)
         if not prepared.plan.fits:
             raise OutOfMemory(prepared.plan.words)
-        entry = self._entry(recipe.model)
-        model = self._read(entry)
+        entry = self._shelf.checkpoint(recipe.model)
+        model = self._shelf.read(entry)
         return run_training(
             TrainingWork(
                 recipe=recipe,
@@ -432,21 +385,6 @@ class Workbench:
                     return draft.changed(adapters=uses), (note,)
         return draft, ()
 
-    def _read(self, entry: Entry) -> _Read:
-        """The header of a model and what its family finds in it; its variant is the one that the user says."""
-        variant = entry.corrected.get("variant")
-        key = (entry.path, stamp_of(entry.path), variant)
-        if (known := self._known.get(key)) is not None:
-            return known
-        header = read_header(entry.path)
-        face = family(entry.recogniser)
-        match = face.recognise(header)
-        assert match is not None  # or the catalog would not name the family
-        if len(self._known) >= REMEMBERED:
-            self._known.pop(next(iter(self._known)))
-        self._known[key] = _Read(header, face.varied(match, variant) if variant else match)
-        return self._known[key]
-
     def _made(self) -> Made:
         facts = self.facts
         return Made(
@@ -459,7 +397,7 @@ class Workbench:
 
     def _plan(
         self,
-        model: _Read,
+        model: Opened,
         size: tuple[int, int],
         precision: str,
         batch: int = 1,
@@ -485,94 +423,6 @@ class Workbench:
         alone = self.facts.device == "cpu" or (sampler is not None and sampler.adaptive)
         return 1 if alone else min(count, BATCH)
 
-    def _shelves(self) -> tuple[Path, ...]:
-        return (*self.settings.all_shelves, *self.catalog.shelves())
-
-    def _entry(self, ref: Ref | None) -> Entry:
-        """The model a recipe means, hashed, and one that a family here can run."""
-        ref = ref or Ref(name=self.settings.model)
-        entry = self._pinned(ref, ref.sha256) if ref.sha256 else self.find(ref.name)
-        if entry.error:
-            raise FormatError(entry.path, entry.error)
-        if not entry.runs:
-            raise UnsupportedModel(entry.path, *_why_not(entry))
-        return sha256_of(self.catalog, entry, self._hashing)
-
-    def _pinned(self, ref: Ref, sha256: str, kind: str = "checkpoint") -> Entry:
-        for known in self.catalog.with_sha256(sha256):
-            # A copy that was replaced or damaged since does not hide a good one.
-            with suppress(UnknownModel, FormatError):
-                entry = sha256_of(self.catalog, self.find(str(known.path), kind), self._hashing)
-                if entry.sha256 == sha256:
-                    return entry
-        try:
-            entry = sha256_of(self.catalog, self.find(ref.name, kind), self._hashing)
-        except FormatError as error:
-            raise Different(f"the model {ref.name} was changed since: {error.what}", "put the original back") from None
-        except (UnknownModel, FileError) as gone:
-            try:  # it may have another name by now
-                return sha256_of(self.catalog, self.find(sha256, kind), self._hashing)
-            except (UnknownModel, FileError):
-                raise gone from None
-        if entry.sha256 != sha256:
-            now = str(entry.sha256)[:10]
-            raise Different(
-                f"the model {ref.name} was changed since: its SHA-256 is {now}..., the recipe says {sha256[:10]}...",
-                f"put the original back, it is not {entry.path}",
-            )
-        return entry
-
-    def _adapter_entry(self, asked: Asked) -> Entry:
-        """The adapter that is meant, hashed. A prompt, which may come from anywhere, names no paths."""
-        ref, kind = asked.use.ref, asked.use.kind
-        if ref.sha256:
-            entry = self._pinned(ref, ref.sha256, kind)
-        elif asked.tag:
-            entry = self._named(ref.name, kind)
-        else:
-            entry = self.find(ref.name, kind)
-        # The hash by which other programs know a LoRA is of its tensors alone.
-        hash_it = hashes_of if kind == "lora" else sha256_of
-        return hash_it(self.catalog, entry, self._hashing)
-
-    def _named(self, name: str, kind: str) -> Entry:
-        """The model that a name means, which is no path."""
-        try:
-            return self.find(str(on_record(self.catalog, name, kind=kind).path), kind)
-        except UnknownModel:
-            if os.path.exists(os.path.expanduser(name)):
-                raise
-            return self.find(name, kind)
-
-    def _adapter(self, entry: Entry) -> tuple[Adapter, Header, Match]:
-        """What kind of adapter a model is, its header, and what is found in it; UnsupportedModel if it is none."""
-        key = (entry.path, stamp_of(entry.path), entry.corrected.get("family"))
-        if (known := self._adapters.get(key)) is not None:
-            return known
-        face = next((each for each in all_adapters() if each.id == entry.recogniser), None)
-        header = read_header(entry.path)
-        match = face.recognise(header) if face else None
-        if face is None or match is None:
-            raise UnsupportedModel(entry.path, "is nothing that changes a model", "name an adapter")
-        if "family" in entry.corrected:
-            match = replace(match, family=entry.family, guess=False)
-        if len(self._adapters) >= REMEMBERED:
-            self._adapters.pop(next(iter(self._adapters)))
-        self._adapters[key] = face, header, match
-        return self._adapters[key]
-
-    def _ready(self, entry: Entry, uses: Sequence[Use]) -> tuple[Ready, ...]:
-        """The adapters of a resolved recipe for that model, to be attached."""
-        base = self._base(entry)
-        if base.family.autoencoder and not ("vae" in base.match.parts or any(use.kind == "vae" for use in uses)):
-            # The one that it was completed with for another recipe may be loaded.
-            raise UnsupportedModel(entry.path, "has no VAE", "name one for it (--vae), or a model that has one")
-        return ready(uses, base, self._adapter_entry, self._adapter)
-
-    def _base(self, entry: Entry) -> Base:
-        model = self._read(entry)
-        return Base(entry.name, model.header, model.match, family(entry.recogniser))
-
     def _weigh(self, wanted: Sequence[Ready], precision: str) -> int:
         """The bytes that adapters take beside the model."""
         dtypes = self.facts.dtypes[self.facts.precision(precision)]
@@ -590,16 +440,6 @@ class Workbench:
 def _share(device: str) -> float:
     """The share of a device's memory that models may hold between jobs: main memory has other uses."""
     return 0.4 if device == "cpu" else 0.8
-
-
-def _why_not(entry: Entry) -> tuple[str, str]:
-    """Why no picture can be made with a model that no family here runs, and what to do instead."""
-    if entry.kind in ("checkpoint", "diffusion_model"):
-        return f"is a model of the family {entry.family}, which Bottega knows and can't run yet", "choose another model"
-    if entry.kind == "unknown":
-        return f"is no model that Bottega knows ({'; '.join(entry.because)})", "choose another model"
-    whose = f" of {entry.family}" if entry.family else ""
-    return f"is no checkpoint but a {entry.kind}{whose}: it makes no pictures by itself", "name a checkpoint"
 
 
 def versions() -> dict[str, str]:
