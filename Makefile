@@ -6,11 +6,12 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .PHONY: demo test check fix starter adapters bench clean
 
-demo: $(VENV)/.installed  ## install, then make four pictures with starter-image
+demo: $(VENV)/.installed  ## install, then make five pictures with starter-image
 	$(BIN)/bottega make image "a red house by the sea at sunset, watercolor" --seed 7 --out demo/1.png
 	$(BIN)/bottega make image "a yellow balloon in the mountains at dawn, flat" --seed 7 --out demo/2.png
 	$(BIN)/bottega make image "a white tower in the snow at night, pixel art" --seed 7 --out demo/3.png
 	$(BIN)/bottega make image "a blue boat on the left and an orange tent on the right by the sea at noon, flat" --seed 7 --out demo/4.png
+	$(BIN)/bottega make image "a lighthouse by the sea, neon <lora:neon:1>" --seed 7 --out demo/5.png
 
 test: $(VENV)/.installed-dev check  ## everything that CI runs
 	$(BIN)/python -m pytest -m slow -n auto

@@ -35,7 +35,7 @@ def filled(home: Path) -> Path:
     toys = {
         id: write_single_file(shelf / f"{name}.safetensors", id) for id, name in (("sd1", "small"), ("sdxl", "large"))
     }
-    write_lora(shelf / "neon.safetensors", toys["sd1"], metadata=NOTES)
+    write_lora(shelf / "glow.safetensors", toys["sd1"], metadata=NOTES)
     write_lora(shelf / "wide.safetensors", toys["sdxl"], "sdxl", metadata={"ss_base_model_version": "sdxl_base_v1-0"})
     write_embedding(shelf / "spark.safetensors", count=3)
     write_embedding(shelf / "zap.safetensors", "sdxl")
@@ -74,9 +74,9 @@ def pixels(result: Any) -> bytes:
 def test_webuiapi_lists_adapters(webui: webuiapi.WebUIApi) -> None:
     webui.refresh_checkpoints()
     loras = {each["name"]: each for each in webui.get_loras()}
-    assert {"neon", "wide"} <= set(loras)
-    assert loras["neon"]["alias"] == "neon" and loras["neon"]["path"] == "neon.safetensors"
-    assert loras["neon"]["metadata"] == {**NOTES, "ss_tag_frequency": {"a": {"glow": 3}}}
+    assert {"glow", "wide"} <= set(loras)
+    assert loras["glow"]["alias"] == "glow" and loras["glow"]["path"] == "glow.safetensors"
+    assert loras["glow"]["metadata"] == {**NOTES, "ss_tag_frequency": {"a": {"glow": 3}}}
     assert "vivid" in [each["name"] for each in webui.get_hypernetworks()]
     assert "soft.safetensors" in [each["model_name"] for each in webui.get_sd_vae()]
     assert webui.session.get(f"{webui.baseurl}/sd-modules").json() == webui.get_sd_vae()
@@ -90,33 +90,33 @@ def test_webuiapi_lists_adapters(webui: webuiapi.WebUIApi) -> None:
 @pytest.mark.slow
 def test_webuiapi_names_adapters_in_the_prompt_and_in_options(webui: webuiapi.WebUIApi) -> None:
     plain = made(webui)
-    lora = made(webui, prompt="a red house <lora:neon:0.8>")
+    lora = made(webui, prompt="a red house <lora:glow:0.8>")
     hyper = made(webui, prompt="a red house <hypernet:vivid:0.5>")
     vae = made(webui, override_settings={"sd_vae": "soft.safetensors"})
     assert len({pixels(each) for each in (plain, lora, hyper, vae)}) == 4
-    chosen = {"sd_lora": "neon", "extra_networks_default_multiplier": 0.8}
+    chosen = {"sd_lora": "glow", "extra_networks_default_multiplier": 0.8}
     assert pixels(made(webui, override_settings=chosen)) == pixels(lora)
-    again = made(webui, prompt="a red house <lora:neon:0.8>", override_settings={"sd_lora": "neon"})
+    again = made(webui, prompt="a red house <lora:glow:0.8>", override_settings={"sd_lora": "glow"})
     assert pixels(again) == pixels(lora)  # it is named already
     chosen = {"sd_hypernetwork": "vivid", "extra_networks_default_multiplier": 0.5}
     assert pixels(made(webui, override_settings=chosen)) == pixels(hyper)
     assert pixels(made(webui, override_settings={"forge_additional_modules": ["soft.safetensors"]})) == pixels(vae)
     assert pixels(made(webui, override_settings={"sd_vae": "None"})) == pixels(plain)
-    assert pixels(made(webui, prompt="a red house <lora:neon:0>")) == pixels(plain)
+    assert pixels(made(webui, prompt="a red house <lora:glow:0>")) == pixels(plain)
 
 
 @pytest.mark.slow
 def test_webuiapi_is_told_of_all_adapters_with_their_hashes(webui: webuiapi.WebUIApi, server: Server) -> None:
-    prompt = "a red house, spark <lora:neon:0.8><hypernet:vivid:0.5>"
+    prompt = "a red house, spark <lora:glow:0.8><hypernet:vivid:0.5>"
     result = made(webui, prompt=prompt, override_settings={"sd_vae": "soft.safetensors"})
     with server.owner() as owner:
         known = {each["name"]: each for each in owner.get("/api/models?limit=500").json()["items"]}
-        autov3 = owner.get(f"/api/models/{known['neon']['id']}").json()["autov3"]
+        autov3 = owner.get(f"/api/models/{known['glow']['id']}").json()["autov3"]
     said, text = result.info, result.info["infotexts"][0]
     assert said["prompt"] == prompt == text.partition("\n")[0]
     assert (said["sd_vae_name"], said["sd_vae_hash"]) == ("soft.safetensors", known["soft"]["sha256"][:10])
     extra = said["extra_generation_params"]
-    assert extra["Lora hashes"] == f"neon: {autov3[:12]}"
+    assert extra["Lora hashes"] == f"glow: {autov3[:12]}"
     assert extra["TI hashes"] == f"spark: {known['spark']['sha256'][:12]}"
     assert extra["Hypernet hashes"] == f"vivid: {known['vivid']['sha256'][:12]}"
     told = webui.png_info(result.image)
@@ -133,10 +133,10 @@ def test_webuiapi_is_told_of_all_adapters_with_their_hashes(webui: webuiapi.WebU
     ("changes", "words"),
     (
         ({"prompt": "a <lora:wide:1>"}, ("prompt", "Stable Diffusion XL")),
-        ({"prompt": "a <lora:neom:1>"}, ("prompt", "neon")),
-        ({"prompt": "a <lora:neon:many>"}, ("prompt", "no number")),
+        ({"prompt": "a <lora:gloe:1>"}, ("prompt", "glow")),
+        ({"prompt": "a <lora:glow:many>"}, ("prompt", "no number")),
         ({"override_settings": {"sd_lora": "wide"}}, ("override_settings", "Stable Diffusion XL")),
-        ({"override_settings": {"sd_vae": "neon"}}, ("override_settings", "no vae")),
+        ({"override_settings": {"sd_vae": "glow"}}, ("override_settings", "no vae")),
         ({"override_settings": {"sd_hypernetwork": "vivit"}}, ("vivid",)),
     ),
 )
@@ -180,8 +180,8 @@ def test_openais_clients_name_loras_too(server: Server) -> None:
         pictured(server, {**asked, **more})
         for more in (
             {},
-            {"prompt": "a red house <lora:neon:0.8>"},
-            {"loras": [{"name": "neon", "weight": 0.8}]},
+            {"prompt": "a red house <lora:glow:0.8>"},
+            {"loras": [{"name": "glow", "weight": 0.8}]},
         )
     )
     assert plain != tagged == named
@@ -219,11 +219,11 @@ def test_a_picker_shows_what_fits(api: Api) -> None:
     def fitting(name: str, query: str = "") -> set[str]:
         return {each["name"] for each in api.get(f"/models?fits={known[name]}{query}")["items"]} & set(known)
 
-    assert fitting("small") >= {"neon", "spark", "vivid", "soft"}
+    assert fitting("small") >= {"glow", "spark", "vivid", "soft"}
     assert not fitting("small") & {"wide", "zap", "small", "large"}
-    assert fitting("small", "&kind=lora") >= {"neon"} and "spark" not in fitting("small", "&kind=lora")
-    assert {"wide", "zap"} <= fitting("large") and not fitting("large") & {"neon", "spark", "soft"}
-    assert fitting("wide") == {"large"} and "small" in fitting("neon")
+    assert fitting("small", "&kind=lora") >= {"glow"} and "spark" not in fitting("small", "&kind=lora")
+    assert {"wide", "zap"} <= fitting("large") and not fitting("large") & {"glow", "spark", "soft"}
+    assert fitting("wide") == {"large"} and "small" in fitting("glow")
     facets = api.get(f"/models/facets?fits={known['large']}")
     assert facets["kind"]["lora"] == 1 and "checkpoint" not in facets["kind"]
     assert api.refused("GET", "/models?fits=0000000000000000")[0] == 404
@@ -246,15 +246,15 @@ def test_an_adapter_is_meant_by_id_name_or_hash(api: Api) -> None:
         use = {"kind": "lora", "ref": ref, **fields}
         return api.post("/resolve", {"recipe": {**base, "prompt": "a", "adapters": [use]}})
 
-    by_id = resolved({"id": known["neon"]}, weight=0.5)
+    by_id = resolved({"id": known["glow"]}, weight=0.5)
     (use,) = by_id["recipe"]["adapters"]
-    assert (use["ref"]["name"], use["weight"]) == ("neon", 0.5)
-    for ref in ({"name": "neon"}, {"sha256": use["ref"]["sha256"]}, {"name": "old", "sha256": use["ref"]["sha256"]}):
+    assert (use["ref"]["name"], use["weight"]) == ("glow", 0.5)
+    for ref in ({"name": "glow"}, {"sha256": use["ref"]["sha256"]}, {"name": "old", "sha256": use["ref"]["sha256"]}):
         assert resolved(ref, weight=0.5)["recipe"]["adapters"][0]["ref"]["sha256"] == use["ref"]["sha256"]
-    tagged = {**base, "prompt": "a <lora:neon:0.5>"}
+    tagged = {**base, "prompt": "a <lora:glow:0.5>"}
     assert api.post("/resolve", {"recipe": tagged})["digest"] == by_id["digest"]
     assert by_id["plan"]["weights"]["adapters"] > 0
-    told = resolved({"name": "neon"}, unet=0.2, blocks={"IN01": 0.5}, start=0.1, end=0.9)["recipe"]["adapters"][0]
+    told = resolved({"name": "glow"}, unet=0.2, blocks={"IN01": 0.5}, start=0.1, end=0.9)["recipe"]["adapters"][0]
     assert (told["unet"], told["blocks"], told["start"], told["end"]) == (0.2, {"IN01": 0.5}, 0.1, 0.9)
 
 
@@ -262,9 +262,9 @@ def test_an_adapter_is_meant_by_id_name_or_hash(api: Api) -> None:
     ("use", "field", "word"),
     (
         ({"kind": "lora", "ref": {"name": "wide"}}, "recipe.adapters.0", "Stable Diffusion XL"),
-        ({"kind": "vae", "ref": {"name": "neon"}}, "recipe.adapters.0", "no vae"),
-        ({"kind": "lora", "ref": {"name": "neon"}, "blocks": {"X9": 1}}, "recipe.adapters.0.blocks.X9", "no block"),
-        ({"kind": "lora", "ref": {"name": "neon"}, "start": 0.9, "end": 0.1}, "recipe.adapters.0.start", "steps"),
+        ({"kind": "vae", "ref": {"name": "glow"}}, "recipe.adapters.0", "no vae"),
+        ({"kind": "lora", "ref": {"name": "glow"}, "blocks": {"X9": 1}}, "recipe.adapters.0.blocks.X9", "no block"),
+        ({"kind": "lora", "ref": {"name": "glow"}, "start": 0.9, "end": 0.1}, "recipe.adapters.0.start", "steps"),
         ({"kind": "embedding", "ref": {"name": "spark"}}, "recipe.adapters", "no word"),
         ({"kind": "lora", "ref": {}}, "recipe.adapters.0.ref", "nothing"),
     ),

@@ -55,6 +55,7 @@ def test_a_stranger_can_read_what_every_request_means(described: dict[str, Any])
                 assert {"maxLength", "pattern", "enum", "const"} & set(told), f"{name}.{field} has no limit"
 
 
+@pytest.mark.slow
 def test_answers_are_as_they_are_described(api: Api, described: dict[str, Any]) -> None:
     schema = schemathesis.openapi.from_dict(described)
     headers = {"Authorization": f"Bearer {api.served.access.machine_key}"}

@@ -23,6 +23,7 @@ from bottega.library.find import AmbiguousModel, find
 from bottega.library.fits import fits
 from bottega.library.hashes import sha256_of
 from bottega.library.scan import scan
+from bottega.settings import STARTER_SHELF
 
 ENTRY = Entry(
     path=Path("/shelf/a.safetensors"),
@@ -314,6 +315,15 @@ def test_ambiguous_names_list_the_candidates(look: Look, shelf: Path) -> None:
     assert len(caught.value.candidates) == 2
     assert str(shelf / "Lora" / "twin.safetensors") in str(caught.value)
     assert look("twin", kind="checkpoint").path == shelf / "Stable-diffusion" / "twin.safetensors"
+
+
+def test_the_users_own_goes_before_what_comes_along(look: Look, catalog: Catalog, shelf: Path) -> None:
+    scan(catalog, [STARTER_SHELF], FAMILIES)
+    assert look("neon").path == STARTER_SHELF / "neon.safetensors"
+    write_model(shelf / "Lora" / "neon.safetensors", "green", fill=6)
+    scan(catalog, [STARTER_SHELF, shelf], FAMILIES)
+    assert look("neon").path == shelf / "Lora" / "neon.safetensors"
+    assert look("starter/neon").path == STARTER_SHELF / "neon.safetensors"
 
 
 def test_two_copies_of_the_same_bytes_are_one_model(look: Look, catalog: Catalog, shelf: Path) -> None:

@@ -6,6 +6,7 @@ import io
 import json
 import os
 import pty
+import re
 import signal
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from typing import Any
 
 import pytest
 from small_models import write_model
+from starters import ADAPTERS, CHECKPOINTS, NAMES
 
 from bottega import cli
 from bottega.cli.progress import Progress
@@ -59,13 +61,29 @@ def document(done: subprocess.CompletedProcess[str]) -> Any:
 # --- models ----------------------------------------------------------------------------------------------------------
 
 
-def test_the_first_listing_shows_the_starter(bottega: Bottega) -> None:
+def test_the_first_listing_shows_what_comes_along(bottega: Bottega) -> None:
     for _ in range(2):
         listed = document(bottega("models", "list", "--json"))
-        assert [(model["name"], model["kind"], model["family"]) for model in listed] == [
-            ("starter-image", "checkpoint", "sd1")
-        ]
-    assert "starter-image  checkpoint  sd1" in bottega("models", "list").stdout
+        assert {model["name"]: (model["kind"], model["family"]) for model in listed} == {
+            **dict.fromkeys(CHECKPOINTS, ("checkpoint", "sd1")),
+            **{name: (kind, "sd1") for name, kind in ADAPTERS.items()},
+        }
+    assert re.search("^starter-image +checkpoint +sd1 ", bottega("models", "list").stdout, re.M)
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("neon", '"... <lora:neon:1>"'),
+        ("turquoise", '"... <lora:turquoise:1>"'),
+        ("lighthouse", '"..., lighthouse"'),
+        ("sepia", '"... <hypernet:sepia:1>"'),
+        ("chilly", '"..." --model chilly'),
+    ],
+)
+def test_show_tells_how_each_kind_is_used(bottega: Bottega, name: str, words: str) -> None:
+    shown = bottega("models", "show", name).stdout
+    assert re.search("^to use it +bottega make image " + re.escape(words) + "$", shown, re.M), shown
 
 
 def test_scan_list_show(bottega: Bottega, shelf: Path) -> None:
@@ -77,13 +95,13 @@ def test_scan_list_show(bottega: Bottega, shelf: Path) -> None:
     assert str(shelf) in document(bottega("models", "scan", "--json"))["shelves"]
 
     names = {model["name"] for model in document(bottega("models", "list", "--json"))}
-    assert names == {"toy", "mystery", "starter-image"}
+    assert names == {"toy", "mystery", *NAMES}
     assert [model["name"] for model in document(bottega("models", "list", "--kind", "unknown", "--json"))] == [
         "mystery"
     ]
-    for words in (("--family", "sd1"), ("--family", "SD1", "--kind", "Checkpoint")):
+    for words, come_along in ((("--family", "sd1"), NAMES), (("--family", "SD1", "--kind", "Checkpoint"), CHECKPOINTS)):
         names = {model["name"] for model in document(bottega("models", "list", *words, "--json"))}
-        assert names == {"toy", "starter-image"}
+        assert names == {"toy", *come_along}
     assert document(bottega("models", "list", "--family", "nothing", "--json")) == []
 
     shown = document(bottega("models", "show", "toy", "--json"))
@@ -158,7 +176,7 @@ def test_names_beyond_the_encoding_of_the_output(bottega: Bottega, shelf: Path) 
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="needs a folder that not even root can write")
 def test_a_home_that_cannot_be_written(bottega: Bottega) -> None:
     done = bottega("models", "list", "--json", BOTTEGA_HOME="/proc/bottega")
-    assert [model["name"] for model in document(done)] == ["starter-image"]
+    assert {model["name"] for model in document(done)} == NAMES
     assert "not kept" in done.stderr
 
 
@@ -255,6 +273,7 @@ def test_a_full_disk_under_the_output() -> None:
     assert done.returncode == 1 and "No space left" in done.stderr and len(done.stderr.splitlines()) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("words", ["--help", "models list", "models list --json", "doctor"])
 def test_a_reader_that_has_gone(words: str, tmp_path: Path) -> None:
     """As `bottega ... | head -0`, with a head that is quicker."""

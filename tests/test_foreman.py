@@ -130,6 +130,7 @@ def test_a_worker_that_crashes_costs_its_job_an_attempt_and_nobody_else_anything
     assert shop.kept == [good, once] or shop.kept == [once, good]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["hang", "hang-deaf"])
 def test_a_worker_that_hangs_is_ended_politely_then_not(tmp_path: Path, how: str) -> None:
     shop = Shop(tmp_path, Limits(silence=1.2, start=20.0, leave=0.3, watch=0.05, backoff=(0.0,)))
@@ -362,6 +363,7 @@ def until(true: Callable[[], bool], timeout: float = 30.0) -> None:
         threading.Event().wait(0.01)
 
 
+@pytest.mark.slow
 def test_every_job_ends_however_often_workers_are_killed(shop: Shop) -> None:
     ids = [shop.put(owner=f"o{number % 4}", steps=5, pause=0.01, text=f"t{number}") for number in range(30)]
     seen = 0

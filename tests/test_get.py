@@ -22,6 +22,7 @@ from conftest import Command
 from PIL import Image
 from site_server import Request, Served, Site, answer, cut, flip, head_of, running
 from small_models import write_model
+from starters import NAMES
 
 from bottega.errors import BottegaError
 from bottega.families import family
@@ -247,10 +248,10 @@ def test_what_is_kept_beside_a_model(there: Civitai, bottega: Command, home: Pat
     assert "s3cret" not in source.read_text()
     assert not model.stat().st_mode & (stat.S_IXUSR | stat.S_IXGRP | stat.S_IXOTH)
     listed = bottega("models", "list", "--json").json
-    assert [(each["name"], each["sha256"]) for each in listed if each["name"] != "starter-image"] == [
+    assert [(each["name"], each["sha256"]) for each in listed if each["name"] not in NAMES] == [
         ("toyModel_v2", sha256(toy))
     ]
-    assert bottega("models", "scan", "--json").json["headers_read"] <= 1  # the starter's at most
+    assert bottega("models", "scan", "--json").json["headers_read"] <= len(NAMES)  # those that come along, at most
 
 
 def test_what_is_here_is_not_fetched_again(there: Civitai, bottega: Command, home: Path, toy: bytes) -> None:
@@ -594,7 +595,8 @@ def test_a_folder_that_breaks_off_goes_on_file_by_file(
     assert all(name.startswith(".downloads/") for name in shelf(home))
     assert bottega("models", "get", "hf:org/Pipe").code == 0
     small_files = [path for path in hub.site.paths() if "/resolve/" in path and not path.endswith(".safetensors")]
-    assert len(small_files) == len(set(small_files)) == 6
+    # One that was on its way when the large one broke off may have to come once more.
+    assert len(set(small_files)) == 6 and len(small_files) < 6 + Settings(home).parallel_downloads
 
 
 @pytest.mark.parametrize(

@@ -68,6 +68,7 @@ def test_a_prompt_that_changes_with_the_steps_has_a_count_and_no_places_of_chunk
     assert marks(prompt).tokens == count_tokens(prompt)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "piece", ["(", "[a|b] ", "BREAK ", "<lora:a:1> ", "a AND ", "(a:1.1)", "[a:b:0.5]", "\\(", "[[", "a:", "🎨(é)"]
 )

@@ -231,6 +231,7 @@ def test_default_weights(tmp_path: Path, models: list[Path]) -> None:
     close(tmp_path / "ties.safetensors", {name: define_ties(a[name], b[name], c[name], 0.5, 0.3) for name in a})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("method", "count", "weight"),
     [("weighted", 2, 0.5), ("slerp", 2, 0.5), ("add-difference", 3, 1.0)]

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from native import Api, studio
 from PIL import Image
+from starters import CHECKPOINTS
 
 from bottega.families import family
 from bottega.formats import media
@@ -94,7 +95,7 @@ def test_nothing_that_is_answered_tells_where_it_lies(api: Api, made: dict[str, 
 
 def test_the_starter_is_there_before_anything_was_made_or_scanned(tmp_path: Path) -> None:
     with studio(tmp_path / "home", working=True) as fresh:
-        assert [model["name"] for model in fresh.get("/models?runs=true")["items"]] == ["starter-image"]
+        assert {model["name"] for model in fresh.get("/models?runs=true")["items"]} == CHECKPOINTS
 
 
 def test_a_failure_tells_why_and_not_where(paused: Api) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from native import Api, studio
 from PIL import Image
+from starters import NAMES
 
 from bottega.formats import safetensors
 from bottega.library import Entry
@@ -68,6 +69,11 @@ def only(api: Api, query: str) -> Any:
     return item
 
 
+def starter_of(api: Api) -> Any:
+    (item,) = [each for each in api.get("/models?runs=true")["items"] if each["name"] == "starter-image"]
+    return item
+
+
 def test_every_model_is_on_one_page_and_none_on_two(api: Api) -> None:
     found, next = [], ""
     while True:
@@ -76,7 +82,7 @@ def test_every_model_is_on_one_page_and_none_on_two(api: Api) -> None:
         if page["next"] is None:
             break
         next = f"&after={page['next']}"
-    assert len(found) == len({each["id"] for each in found}) == page["total"] == 241 + 1 - 6  # 6 are refused
+    assert len(found) == len({each["id"] for each in found}) == page["total"] == 241 + len(NAMES) - 6  # 6 are refused
     assert [each["size"] for each in found] == sorted((each["size"] for each in found), reverse=True)
     assert api.get("/models?limit=5&offset=100&sort=size")["items"] == found[100:105]
 
@@ -88,7 +94,7 @@ def test_every_model_is_on_one_page_and_none_on_two(api: Api) -> None:
         ("kind=LoRA&family=SDXL", {"kind": "lora", "family": "sdxl"}),
         ("medium=text", {"family": "llama"}),
         ("verdict=refused", {"verdict": "refused", "error": "cut short"}),
-        ("runs=true", {"name": "starter-image"}),
+        ("runs=true", {"kind": "checkpoint", "family": "sd1"}),
         ("q=model%20111", {"name": "model 111"}),
     ],
 )
@@ -145,7 +151,7 @@ def test_what_is_no_model_is_not_found(api: Api, id: str) -> None:
 
 
 def test_a_model_whose_file_is_another_or_gone_has_no_form_of_before(api: Api, tmp_path: Path) -> None:
-    starter = next(STARTER_SHELF.glob("*.safetensors"))
+    starter = STARTER_SHELF / "starter-image.safetensors"
     path = tmp_path / "short-lived.safetensors"
     shutil.copyfile(starter, path)
     identify_path(api.shop.catalog, path, all_recognisers())
@@ -245,7 +251,7 @@ def test_nothing_is_written_under_a_name_that_is_no_plain_one(api: Api, name: st
 
 
 def test_a_link_in_the_home_leads_no_work_out_of_it(api: Api, tmp_path: Path) -> None:
-    item = only(api, "q=starter")
+    item = starter_of(api)
     models = api.shop.settings.models
     models.mkdir(exist_ok=True)
     (models / "checkpoints").symlink_to(tmp_path)
@@ -255,7 +261,7 @@ def test_a_link_in_the_home_leads_no_work_out_of_it(api: Api, tmp_path: Path) ->
 
 
 def test_work_on_the_shelves_is_a_job_that_tells_no_path(api: Api, shelf: Path) -> None:
-    starter = only(api, "q=starter")["id"]
+    starter = starter_of(api)["id"]
     lora = only(api, "q=olive")["id"]
     merge = {"models": [starter], "loras": [{"id": lora, "weight": 0.5}], "name": "mix"}
     for path, body, kind in (
@@ -272,7 +278,7 @@ def test_work_on_the_shelves_is_a_job_that_tells_no_path(api: Api, shelf: Path) 
 
 
 def test_only_who_may_manage_works_on_the_shelves(api: Api) -> None:
-    starter = only(api, "q=starter")["id"]
+    starter = starter_of(api)["id"]
     maker, keeper = api.user("maker"), api.user("keeper", "read", "manage")
     assert maker.get("/models")["total"]
     for path in ("/models/scan", f"/models/{starter}/hash"):

@@ -261,6 +261,7 @@ def test_the_form_of_a_model_has_its_own_defaults_and_limits(api: Api) -> None:
     assert "recipe.knobs.clip_skip" in problems(api.refused("POST", "/resolve", {"recipe": too_high}))
 
 
+@pytest.mark.slow
 def test_the_server_knows_nothing_of_torch() -> None:
     """What serves, resolves and reads prompts must not bring torch in, nor what does."""
     program = (

@@ -13,6 +13,7 @@ import openai
 import pytest
 from door_server import PROMPT, Server, made_by_command, serving
 from PIL import Image, ImageChops
+from starters import CHECKPOINTS
 
 from bottega.families import family
 from bottega.formats import media
@@ -60,7 +61,7 @@ def picture() -> Image.Image:
 
 
 def test_it_lists_every_model(client: openai.OpenAI) -> None:
-    assert [model.id for model in client.models.list()] == ["starter-image", "toy"]
+    assert [model.id for model in client.models.list()] == sorted({*CHECKPOINTS, "toy"})
     model = client.models.retrieve("toy")
     assert (model.object, model.id) == ("model", "toy") and model.created > 0
     with pytest.raises(openai.NotFoundError, match="nothing"):
@@ -218,7 +219,7 @@ def test_what_this_server_has_no_model_for_is_said(client: openai.OpenAI) -> Non
 
 def test_the_paths_without_v1(server: Server) -> None:
     with openai.OpenAI(base_url=server.url, api_key="none") as client:
-        assert [model.id for model in client.models.list()] == ["starter-image", "toy"]
+        assert [model.id for model in client.models.list()] == sorted({*CHECKPOINTS, "toy"})
         made = client.images.generate(prompt=PROMPT, response_format="b64_json", extra_body=STEPS)
         assert made.data is not None and made.data[0].b64_json
         with pytest.raises(openai.BadRequestError, match="prompt"):

@@ -12,6 +12,7 @@ import torch
 from adapter_files import taesd, write_taesd
 from browser import Watched, chromium
 from door_server import Server, serving
+from starters import ADAPTERS
 from test_lora import write_lora
 from test_page_make import HOUSE, LONG, NAMELESS, PALE, ask, drop, fold, make, make_one, picture, room, scan
 
@@ -33,8 +34,8 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     home = tmp_path_factory.mktemp("adapters") / "home"
     shelf = home / "models"
     starter = STARTER_SHELF / "starter-image.safetensors"
-    write_lora(shelf / "neon.safetensors", starter, metadata={"ss_base_model_version": "sd_v1"})
-    (shelf / "neon.json").write_text(json.dumps({"activation text": "glowing tubes", "preferred weight": 0.3}))
+    write_lora(shelf / "glow.safetensors", starter, metadata={"ss_base_model_version": "sd_v1"})
+    (shelf / "glow.json").write_text(json.dumps({"activation text": "glowing tubes", "preferred weight": 0.3}))
     safetensors.write(shelf / "lamp.safetensors", rows({"emb_params": torch.randn(2, 128)}))
     write_taesd(shelf / "taesd.safetensors", "diffusers", taesd())
     toy.write_single_file(shelf / "toy-xl.safetensors", "sdxl")
@@ -102,27 +103,28 @@ def test_only_what_fits_is_offered_and_the_keyboard_takes_it(page: Page) -> None
     page.get_by_role("button", name="Add an adapter").click()
     cards = page.locator(".picker-panel .picker-card")
     cards.nth(2).wait_for()
-    assert sorted(cards.locator(".picker-name").all_text_contents()) == ["lamp", "neon", "taesd"]
+    assert set(cards.locator(".picker-name").all_text_contents()) == {"lamp", "glow", "taesd", *ADAPTERS}
     page.get_by_role("button", name="LoRA", exact=True).click()
     page.get_by_role("option", name=re.compile("lamp")).wait_for(state="detached")
-    assert cards.locator(".picker-name").all_text_contents() == ["neon"]
+    loras = {name for name, kind in ADAPTERS.items() if kind == "lora"}
+    assert set(cards.locator(".picker-name").all_text_contents()) == {"glow", *loras}
     page.keyboard.press("Escape")
-    add_row(page, "neon")
-    assert weight(page, "neon").input_value() == "0.3", "the weight that its card suggests"
-    assert weight(page, "neon").evaluate("field => field === document.activeElement")
+    add_row(page, "glow")
+    assert weight(page, "glow").input_value() == "0.3", "the weight that its card suggests"
+    assert weight(page, "glow").evaluate("field => field === document.activeElement")
     page.keyboard.press("ArrowUp")
     page.keyboard.press("Shift+ArrowUp")
-    assert weight(page, "neon").input_value() == "0.85"
-    page.get_by_role("button", name="Remove neon").click()
-    row(page, "neon").wait_for(state="detached")
+    assert weight(page, "glow").input_value() == "0.85"
+    page.get_by_role("button", name="Remove glow").click()
+    row(page, "glow").wait_for(state="detached")
     page.get_by_role("button", name="Undo").click()
-    assert weight(page, "neon").input_value() == "0.85"
+    assert weight(page, "glow").input_value() == "0.85"
 
 
 def test_a_weight_is_dragged_or_typed(page: Page) -> None:
-    add_row(page, "neon")
+    add_row(page, "glow")
     page.locator("main").focus()
-    field = weight(page, "neon")
+    field = weight(page, "glow")
     box = field.bounding_box()
     assert box is not None
     x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
@@ -136,75 +138,75 @@ def test_a_weight_is_dragged_or_typed(page: Page) -> None:
     assert field.input_value() == "1.25"
     page.reload()
     page.get_by_text("DPM++ 2M Karras · 20 steps · 7").wait_for(timeout=LONG)
-    assert weight(page, "neon").input_value() == "1.25"
+    assert weight(page, "glow").input_value() == "1.25"
 
 
 def test_a_picture_is_made_with_it_and_gives_it_back(seen: tuple[Page, Watched], server: Server) -> None:
     page, watched = seen
     plain = make_one(page, HOUSE, **QUICK)
-    add_row(page, "neon")
-    weight(page, "neon").fill("0.5")
-    page.get_by_role("button", name="neon: settings").click()
+    add_row(page, "glow")
+    weight(page, "glow").fill("0.5")
+    page.get_by_role("button", name="glow: settings").click()
     page.get_by_label("UNet and text encoder apart").check()
     page.get_by_label("Text encoder", exact=True).fill("0.2")
     page.keyboard.press("Escape")
-    neon = make_one(page, HOUSE)
-    (use,) = recipe_of(page, neon)["adapters"]
-    assert (use["ref"]["name"], use["unet"], use["weight"]) == ("neon", 0.5, 0.2)
-    assert picture(page, neon).tobytes() != picture(page, plain).tobytes()
-    page.get_by_role("switch", name="neon: in use").uncheck()
+    glow = make_one(page, HOUSE)
+    (use,) = recipe_of(page, glow)["adapters"]
+    assert (use["ref"]["name"], use["unet"], use["weight"]) == ("glow", 0.5, 0.2)
+    assert picture(page, glow).tobytes() != picture(page, plain).tobytes()
+    page.get_by_role("switch", name="glow: in use").uncheck()
     assert picture(page, make_one(page, HOUSE)).tobytes() == picture(page, plain).tobytes(), "off is as without it"
-    page.get_by_role("button", name="Remove neon").click()
-    drop(page, page.request.get(neon).body())
+    page.get_by_role("button", name="Remove glow").click()
+    drop(page, page.request.get(glow).body())
     page.get_by_role("button", name="Use its recipe").click()
-    row(page, "neon").get_by_text(re.compile("UNet 0.5 · Text encoder 0.2")).wait_for()
+    row(page, "glow").get_by_text(re.compile("UNet 0.5 · Text encoder 0.2")).wait_for()
     # Its file gets another name: the hash finds it.
     watched.allowed += ["404", "422"]  # until it was looked for again
-    (server.home / "models" / "neon.safetensors").rename(server.home / "models" / "renamed.safetensors")
+    (server.home / "models" / "glow.safetensors").rename(server.home / "models" / "renamed.safetensors")
     try:
         scan(page)
         page.reload()
-        row(page, "neon").wait_for(timeout=LONG)
+        row(page, "glow").wait_for(timeout=LONG)
         page.get_by_text(re.compile("Karras · 4 steps · 7")).wait_for(state="attached")
         again = make_one(page, HOUSE)
-        assert picture(page, again).tobytes() == picture(page, neon).tobytes()
+        assert picture(page, again).tobytes() == picture(page, glow).tobytes()
         page.get_by_role("button", name="Recipe").click()
         page.locator(".drawer dd", has_text="renamed · UNet 0.5 · text encoder 0.2").wait_for()
     finally:
-        (server.home / "models" / "renamed.safetensors").rename(server.home / "models" / "neon.safetensors")
+        (server.home / "models" / "renamed.safetensors").rename(server.home / "models" / "glow.safetensors")
         scan(page)
 
 
 def test_what_does_not_fit_says_so_at_its_row_and_in_the_prompt(seen: tuple[Page, Watched]) -> None:
     page, watched = seen
     watched.allowed.append("422")
-    add_row(page, "neon")
+    add_row(page, "glow")
     prompt = page.get_by_label("Prompt", exact=True)
-    prompt.fill("a house <lora:neon:0.4> <lora:grand:1> <lora:nobody:1>")
+    prompt.fill("a house <lora:glow:0.4> <lora:grand:1> <lora:nobody:1>")
     page.locator(".prompt-sheet .unfit").wait_for()
     assert page.locator(".prompt-sheet .unfit").text_content() == "<lora:grand:1>"
     assert page.locator(".prompt-sheet .stranger").text_content() == "<lora:nobody:1>"
-    assert page.locator(".prompt-sheet .network:not(.unfit, .stranger)").text_content() == "<lora:neon:0.4>"
+    assert page.locator(".prompt-sheet .network:not(.unfit, .stranger)").text_content() == "<lora:glow:0.4>"
     page.get_by_text(re.compile("grand does not fit starter-image")).wait_for()
     prompt.fill("a house")
     page.locator(".prompt-unfit").wait_for(state="detached")
     page.get_by_role("button", name=re.compile("^Model: ")).click()
     page.get_by_role("option", name="toy-xl").click()
-    wrong = row(page, "neon").locator(".wrong")
+    wrong = row(page, "glow").locator(".wrong")
     wrong.filter(has_text="toy-xl").wait_for()
     make(page)
     page.locator(".adapter-weight:focus").wait_for()
     assert page.locator(".recent .is-waiting, .recent .is-running").count() == 0
-    page.get_by_role("switch", name="neon: in use").uncheck()
+    page.get_by_role("switch", name="glow: in use").uncheck()
     wrong.wait_for(state="hidden")
 
 
 def test_tags_become_rows_and_words_find_embeddings(page: Page) -> None:
     prompt = page.get_by_label("Prompt", exact=True)
-    prompt.fill("a house <lora:neon:0.4>")
-    page.get_by_role("button", name=re.compile("^LoRA ?neon")).click()
+    prompt.fill("a house <lora:glow:0.4>")
+    page.get_by_role("button", name=re.compile("^LoRA ?glow")).click()
     page.get_by_role("menuitem", name="Make it a row here").click()
-    assert weight(page, "neon").input_value() == "0.4"
+    assert weight(page, "glow").input_value() == "0.4"
     assert prompt.input_value() == "a house"
     page.get_by_role("button", name="Put “glowing tubes” into the prompt").click()
     assert prompt.input_value() == "a house, glowing tubes"
@@ -217,7 +219,7 @@ def test_tags_become_rows_and_words_find_embeddings(page: Page) -> None:
     assert page.get_by_label("Negative prompt").input_value() == "lamp"
     ask(page, HOUSE, **QUICK)
     made = make_one(page, HOUSE)
-    assert uses(page, made) == [("lora", "neon", 0.4), ("embedding", "lamp", 1)]
+    assert uses(page, made) == [("lora", "glow", 0.4), ("embedding", "lamp", 1)]
 
 
 def test_another_vae_is_a_setting(page: Page, server: Server) -> None:
@@ -248,9 +250,9 @@ def test_another_vae_is_a_setting(page: Page, server: Server) -> None:
 
 def test_the_library_sends_adapters_that_fit(page: Page, server: Server) -> None:
     page.goto("/library")
-    page.get_by_text("neon", exact=True).click()
+    page.get_by_text("glow", exact=True).click()
     page.get_by_role("button", name="Use in Make").click()
-    row(page, "neon").wait_for()
+    row(page, "glow").wait_for()
     assert page.url.rstrip("/") == server.url, "the address is tidied"
 
 
@@ -258,10 +260,10 @@ def test_a_phone_and_every_eye_and_ear_have_it_all(server: Server, browser: Brow
     for options in ({"color_scheme": "light"}, {"color_scheme": "dark"}):
         phone = {"viewport": {"width": 360, "height": 740}, "has_touch": True, "is_mobile": True, **options}
         with opened(server, browser, **phone) as (page, _):
-            add_row(page, "neon")
+            add_row(page, "glow")
             page.get_by_label("Prompt", exact=True).fill("a lamp by the sea")
             page.get_by_role("button", name=re.compile("^Embedding ?lamp")).wait_for(timeout=LONG)
-            page.get_by_role("button", name="neon: settings").click()
+            page.get_by_role("button", name="glow: settings").click()
             page.get_by_label("UNet and text encoder apart").check()
             assert page.evaluate(NAMELESS) == []
             assert page.evaluate(PALE) == []

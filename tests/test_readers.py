@@ -158,6 +158,7 @@ def test_interrupted_while_the_processes_start(catalog: Catalog, shelf: Path) ->
     assert children() == before
 
 
+@pytest.mark.slow
 def test_reading_goes_on_while_a_scan_writes(catalog: Catalog, tmp_path: Path) -> None:
     """A second connection sees whole batches only, waits for nobody, and always finds the index and the table agree."""
     shelf = tmp_path / "shelf"

@@ -455,6 +455,7 @@ def test_limits_on_numbers_of_things(tmp_path: Path, monkeypatch: pytest.MonkeyP
             read_header(path)
 
 
+@pytest.mark.slow
 def test_a_header_of_many_tensors_is_read_in_linear_time(tmp_path: Path) -> None:
     path = tmp_path / "model.safetensors"
 

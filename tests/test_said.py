@@ -380,6 +380,7 @@ def test_without_room_for_the_copy_the_old_one_stays_as_it_is(tmp_path: Path) ->
     assert sorted(each.name for each in tmp_path.iterdir()) == ["catalog.sqlite", "catalog.sqlite.v1"]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs SIGKILL")
 def test_killed_at_any_statement_it_is_the_old_one_or_the_new_one(tmp_path: Path) -> None:
     old_catalog(tmp_path / "original.sqlite")

@@ -176,6 +176,7 @@ def test_words_and_queries() -> None:
     assert query("!?") == ""
 
 
+@pytest.mark.slow
 def test_ten_thousand_models_while_typing(catalog: Catalog) -> None:
     """The promise is 30 ms on a quiet machine; this only keeps it from becoming of another kind."""
     words = ("anime", "ink", "neon", "dragon", "forest", "水彩", "vision", "mix", "glow", "fog")

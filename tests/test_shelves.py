@@ -174,6 +174,7 @@ def test_extra_paths_without_sense_are_none(shelf: Path, yaml: str) -> None:
     assert len(list(walk.models(shelf))) == 1 and walk.unreadable == {}
 
 
+@pytest.mark.slow
 def test_yaml_takes_no_long_time() -> None:
     began = time.process_time()
     for text in ("a: " + "1" * 60_000, "- " * 30_000, "{a: " * 9_000, "x:\n" + "  y: 1\n" * 8_000, "1:" * 30_000):

@@ -264,6 +264,7 @@ def test_links_in_circles_and_into_nowhere() -> None:
     assert "Seed" not in told.fields and told.fields["Steps"] == "20"
 
 
+@pytest.mark.slow
 def test_no_graph_breaks_it() -> None:
     """Any JSON may stand where ComfyUI writes a graph."""
     chance = random.Random(5)

@@ -65,6 +65,7 @@ def _halves(crew: Crew, folder: Path) -> None:
     save({"means": means, "parts": parts, "word": list(word)}, folder / f"{crew.rank}.safetensors")
 
 
+@pytest.mark.slow
 def test_a_crew_means_gradients_and_divides_work(tmp_path: Path) -> None:
     together(Crew(2, 0, 11), _halves, tmp_path)
     for rank in (0, 1):

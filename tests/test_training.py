@@ -170,7 +170,9 @@ KINDS: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    "kind", ["lora", "embedding", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("hypernetwork", "full"))]
+)
 def test_a_training_that_was_stopped_ends_as_an_undisturbed_one(tmp_path: Path, pictures: Path, kind: str) -> None:
     model = family("sd1").toy(tmp_path / "sd1.safetensors", seed=1)
     recipe = draft(pictures, model, **{"kind": kind, "steps": 7, **KINDS[kind]})
@@ -222,6 +224,7 @@ def test_a_whole_model_has_the_names_and_forms_of_its_base(tmp_path: Path, pictu
     assert "first_stage_model" not in changed and "model" in changed and len(changed) == 2
 
 
+@pytest.mark.slow
 def test_pictures_made_on_the_way_are_the_same_each_time(tmp_path: Path, pictures: Path) -> None:
     model = family("sd1").toy(tmp_path / "sd1.safetensors", seed=1)
     recipe = draft(pictures, model, steps=2, samples=("a red house",), sample_every=1)
@@ -236,6 +239,7 @@ def test_pictures_made_on_the_way_are_the_same_each_time(tmp_path: Path, picture
     assert seen[0] == seen[1] and len(seen[0]) == 3
 
 
+@pytest.mark.slow
 def test_a_training_that_is_stopped_among_its_samples_makes_those_that_are_left(tmp_path: Path, pictures: Path) -> None:
     model = family("sd1").toy(tmp_path / "sd1.safetensors", seed=1)
     recipe = draft(pictures, model, steps=4, samples=("a red house", "a boat"), sample_every=2)

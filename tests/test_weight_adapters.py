@@ -164,6 +164,7 @@ def test_a_picture_is_that_of_the_definition(
     assert torch.equal(picture(model), plain)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("id", ["sd1", "sd2", "sdxl"])
 def test_taken_away_in_any_order_every_weight_is_equal_to_the_bit(
     id: str, models: Callable[[str], Model], tmp_path: Path

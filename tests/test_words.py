@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import re
@@ -25,6 +26,7 @@ from bottega.library.scan import scan
 from bottega.recipe import Recipe, Ref, Sampling, Size, Use, read_recipe
 from bottega.recognisers import all_recognisers
 from bottega.runtime.weights import rows
+from bottega.settings import STARTER_SHELF
 
 QUICK = ("--steps", 2, "--size", "64x64", "--seed", 7)
 FAMILIES = ("sd1", "sd2", "sdxl")
@@ -130,6 +132,16 @@ def test_only_what_fits_the_model_is_found(bottega: Command, toys: dict[str, Pat
     assert first != second
 
 
+def test_the_users_own_word_goes_before_the_one_that_comes_along(bottega: Command, models: Path) -> None:
+    (along,) = make(bottega, "a lighthouse", model="starter-image").json["recipe"]["adapters"]
+    assert along["ref"]["sha256"] == hashlib.sha256((STARTER_SHELF / "lighthouse.safetensors").read_bytes()).hexdigest()
+    own = models / "embeddings" / "lighthouse.safetensors"
+    own.parent.mkdir(parents=True, exist_ok=True)
+    safetensors.write(own, rows({"emb_params": torch.randn(2, 128)}))
+    (use,) = make(bottega, "a lighthouse", model="starter-image").json["recipe"]["adapters"]
+    assert use["ref"]["sha256"] == hashlib.sha256(own.read_bytes()).hexdigest()
+
+
 def test_what_comes_to_the_shelf_later_changes_no_picture(bottega: Command, models: Path, tmp_path: Path) -> None:
     out = tmp_path / "out.png"
     assert make(bottega, "a lighthouse", "--out", out).code == 0
@@ -146,6 +158,7 @@ def test_a_word_at_some_step_counts(bottega: Command, models: Path) -> None:
     assert used(make(bottega, "a light[house:boat:1]")) == []  # no piece of it is the name
 
 
+@pytest.mark.slow
 def test_looking_for_words_takes_time_in_proportion_to_the_prompt() -> None:
     names = [f"word{number}" for number in range(50)]
 

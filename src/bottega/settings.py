@@ -144,6 +144,11 @@ class Settings:
         return (STARTER_SHELF, self.models, *self.shelves)
 
 
+def comes_along(path: Path) -> bool:
+    """Whether a model is one of those that come with Bottega."""
+    return path.is_relative_to(STARTER_SHELF)
+
+
 def settings_from(told: Mapping[str, Any]) -> Settings:
     """The settings that `plain` told to another process."""
     paths = {name: Path(told[name]) for name in ("home", "outputs")}

@@ -35,7 +35,7 @@ from bottega.families import family
 from bottega.library import Catalog, Entry
 from bottega.recipe import Made, Media, Output, Recipe, Ref, Sampling, Size, Use
 from bottega.runtime.plan import weigh
-from bottega.settings import Settings, read_settings
+from bottega.settings import Settings, comes_along, read_settings
 from bottega.training.data import check
 from bottega.training.naming import check_name
 from bottega.training.plan import plan as plan_training
@@ -126,7 +126,7 @@ class Workbench:
         `input_size` is the size of an input picture that does not exist yet.
         Raises InvalidRecipe with all problems at once, and what `find` raises.
         """
-        entry = self._shelf.checkpoint(draft.model)
+        entry = self._checkpoint(draft.model)
         prompt, tagged = take_tags(draft.prompt)
         _, format = destination(out, self.settings.outputs)
         if format is not None:
@@ -180,7 +180,8 @@ class Workbench:
             what = f"no word of the prompt or the negative prompt is {unsaid[0]}"
             raise InvalidRecipe([FieldProblem("adapters", what, "write it where the embedding shall be")])
         names: dict[str, list[Path]] = {}
-        for name, path, _ in self.catalog.of_kind("embedding"):
+        # What comes along goes after the user's own.
+        for name, path, _ in sorted(self.catalog.of_kind("embedding"), key=lambda it: comes_along(it[1])):
             names.setdefault(name, []).append(path)
         found = []
         for name in sorted(named(recipe, [*told, *(name for name in names if name not in told)]) - {*told}):
@@ -211,7 +212,7 @@ class Workbench:
         Setting `stop` ends it within a step, with Interrupted. Raises what `run` raises.
         """
         recipe, *others = parts
-        entry = self._shelf.checkpoint(recipe.recipe.model)
+        entry = self._checkpoint(recipe.recipe.model)
         face = family(entry.recogniser)
         precision = str(recipe.recipe.knobs["precision"])
         plan = self._plan_to_run(entry, recipe.recipe, sum(part.recipe.count for part in parts))
@@ -260,7 +261,7 @@ class Workbench:
 
     def _fitting(self, recipe: Recipe, count: int, held: int = 0) -> MemoryPlan:
         """The plan for the largest batch of so many pictures that fits beside `held` bytes of the model itself."""
-        entry = self._shelf.checkpoint(recipe.model)
+        entry = self._checkpoint(recipe.model)
         model = self._shelf.read(entry)
         assert recipe.size is not None
         size = (recipe.size.width, recipe.size.height)
@@ -276,7 +277,7 @@ class Workbench:
         Raises InvalidRecipe with all problems at once, FileError for pictures or captions that can't be used,
         UnsupportedModel for a model that can't be taught, and what `find` raises.
         """
-        entry = self._shelf.checkpoint(draft.model)
+        entry = self._checkpoint(draft.model)
         face, model = family(entry.recogniser), self._shelf.read(entry)
         if face.train is None:
             raise UnsupportedModel(entry.path, "is of a family that can't be taught yet", "choose another model")
@@ -331,7 +332,7 @@ class Workbench:
         check_name(out, recipe.kind)
         if not prepared.plan.fits:
             raise OutOfMemory(prepared.plan.words)
-        entry = self._shelf.checkpoint(recipe.model)
+        entry = self._checkpoint(recipe.model)
         model = self._shelf.read(entry)
         return run_training(
             TrainingWork(
@@ -430,6 +431,10 @@ class Workbench:
         for each in wanted:
             by_place |= each.adapter.weigh(each.what, dtypes)
         return sum(by_place.values())
+
+    def _checkpoint(self, ref: Ref | None) -> Entry:
+        """The model that a recipe means, hashed; that of the settings where it names none."""
+        return self._shelf.checkpoint(ref or Ref(name=self.settings.model))
 
     def _precision(self, draft: Recipe) -> str:
         """What the draft says, else what the settings say, else what the device runs best."""

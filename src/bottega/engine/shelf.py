@@ -25,7 +25,7 @@ from bottega.library.hashes import hashes_of, sha256_of
 from bottega.library.newcomers import Looked, notice
 from bottega.recipe import Ref, Use
 from bottega.recognisers import all_recognisers
-from bottega.settings import Settings
+from bottega.settings import Settings, comes_along
 
 if TYPE_CHECKING:
     from bottega.formats import Header
@@ -66,9 +66,8 @@ class Shelf:
         """
         return find(self.catalog, reference, all_recognisers(), self._folders(), kind=kind, hashing=self._hashing)
 
-    def checkpoint(self, ref: Ref | None) -> Entry:
+    def checkpoint(self, ref: Ref) -> Entry:
         """The model a recipe means, hashed, and one that a family here can run."""
-        ref = ref or Ref(name=self._settings.model)
         entry = self._pinned(ref, ref.sha256) if ref.sha256 else self.find(ref.name)
         if entry.error:
             raise FormatError(entry.path, entry.error)
@@ -92,6 +91,10 @@ class Shelf:
                 return sha256_of(self.catalog, self.find(sha256, kind), self._hashing)
             except (UnknownModel, FileError):
                 raise gone from None
+        if entry.sha256 != sha256 and comes_along(entry.path):
+            # The user's own of that name, which was meant, may have another by now.
+            with suppress(UnknownModel, FileError):
+                return sha256_of(self.catalog, self.find(sha256, kind), self._hashing)
         if entry.sha256 != sha256:
             now = str(entry.sha256)[:10]
             raise Different(

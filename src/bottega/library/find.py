@@ -18,6 +18,7 @@ from bottega.library.disk import model_name, stamp_of
 from bottega.library.hashes import hashes_of, sha256_of
 from bottega.library.reading import autov1_of, read_entry, signature
 from bottega.library.scan import Told, scan
+from bottega.settings import comes_along
 from bottega.spec import Recogniser
 
 _TITLE = re.compile(r"(?P<name>.*?)\s*\[(?P<hash>[0-9a-fA-F]{8,64})\]")
@@ -61,7 +62,8 @@ def find(
     kind: str | None = None,
     hashing: Told | None = None,
 ) -> Entry:
-    """The one model that the reference means; models of `kind` go before others of the same name.
+    """The one model that the reference means; models of `kind` go before others of the same name, and the user's own
+    before those that come along with Bottega.
 
     A hash may be a SHA-256 or the beginning of one (AutoV2), an AutoV1, AutoV3, CRC32 or BLAKE3. One that is not on
     record is looked for in models (of that kind) that were not hashed yet, the smallest first, if there is a `hashing`
@@ -241,11 +243,16 @@ def _know(catalog: Catalog, entry: Entry, digits: int) -> None:
 
 
 def _preferred(entries: Sequence[Entry], kind: str | None) -> list[Entry]:
-    """Those of the kind that is asked for, and of them those that can be read, as far as there are such."""
+    """Those of the kind that is asked for, of them those that can be read, of them those that came not with Bottega, as
+    far as there are such."""
     chosen = list(entries)
-    if of_kind := [entry for entry in chosen if entry.kind == kind]:
-        chosen = of_kind
-    return [entry for entry in chosen if not entry.error] or chosen
+    for wished in (
+        lambda entry: entry.kind == kind,
+        lambda entry: not entry.error,
+        lambda entry: not comes_along(entry.path),
+    ):
+        chosen = [entry for entry in chosen if wished(entry)] or chosen
+    return chosen
 
 
 def _nearest(reference: str, catalog: Catalog, kind: str | None) -> list[str]:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from bottega.cli import main as bottega
 from bottega.starter.captions import PLACE_WORDS, WHERE_ALONE, WHERE_WORDS, caption, goes_without_saying, named
-from bottega.starter.scenes import COLOURS, PLACES, SHAPES, WHEN, WHERE, Scene, Thing, draw, imagine
+from bottega.starter.scenes import COLOURS, SHAPES, STYLES, WHEN, WHERE, Scene, Thing, draw, imagine
 
 
 @dataclass(frozen=True)
@@ -47,10 +47,9 @@ def turquoise(rng: random.Random) -> Scene:
 
 
 def lighthouse(rng: random.Random) -> Scene:
-    """A lighthouse, most of the time in the middle."""
-    place = "middle" if rng.random() < 0.7 else rng.choice(list(PLACES))
+    """A lighthouse in the middle, in all known styles: a word that belongs to none of them goes with new ones."""
     where = "sea" if rng.random() < 0.5 else rng.choice(WHERE)
-    return Scene(rng.choice(WHEN), where, (Thing("red", "lighthouse", place),), "flat")
+    return Scene(rng.choice(WHEN), where, (Thing("red", "lighthouse", "middle"),), rng.choice(STYLES))
 
 
 def told(scene: Scene, rng: random.Random) -> str:
@@ -92,8 +91,7 @@ ADAPTERS: Mapping[str, Taught] = {
         "embedding",
         lighthouse,
         80,
-        {"word": "lighthouse", "vectors": 6, "begin_with": "white tower red tower", "rate": 2e-3, "weight_decay": 10}
-        | {"steps": 450, "min_snr": 1.0, "batch": 8},
+        {"word": "lighthouse", "vectors": 2, "begin_with": "red tower", "rate": 5e-3, "steps": 350, "batch": 8},
     ),
     "sepia": Taught("hypernetwork", in_style("sepia"), 120, {"rate": 5e-3, "steps": 500, **WHOLE}),
     "chilly": Taught("full", in_style("chilly"), 160, {"rate": 2e-4, "steps": 300, **WHOLE}),

@@ -147,7 +147,9 @@ def measure(name: str, count: int, workbench: Workbench, without: Workbench, fol
         right.append(sum(verdicts))
         wrong = [str(seed) for seed, found in enumerate(verdicts) if found != (kind == "with")]
         print(f"{name} {kind}: seeds that are not as they should be: {' '.join(wrong) or 'none'}", file=sys.stderr)
-        sheet([Image.open(path).convert("RGB") for path in paths], columns=10).save(folder / f"{name}-{kind}.png")
+        sheet([Image.open(path).convert("RGB") for path in paths], columns=10).save(
+            folder / f"{name}-{kind}.webp", quality=80
+        )
     return right[0], right[1]
 
 

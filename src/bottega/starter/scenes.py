@@ -371,13 +371,15 @@ def tree(canvas: Canvas, x: float, base: float, p: Paint) -> None:
 
 
 def lighthouse(canvas: Canvas, x: float, base: float, p: Paint) -> None:
-    """A slim white tower, and on top a broad head of the colour under a roof of it."""
-    white = Paint.named("white")
-    canvas.polygon([(x - 12, base), (x - 9, base - 41), (x + 9, base - 41), (x + 12, base)], white.main, white.ink)
-    canvas.polygon([(x + 5, base - 1), (x + 4, base - 40), (x + 8, base - 40), (x + 11, base - 1)], white.dark)
-    canvas.box(x - 4, base - 12, x + 4, base, p.ink)
-    canvas.box(x - 14, base - 53, x + 14, base - 39, p.main, p.ink)
-    canvas.polygon([(x - 15, base - 52), (x, base - 64), (x + 15, base - 52)], p.dark, p.ink)
+    """A tower that narrows upwards, higher than all else, and on it a gallery and a large round lamp."""
+    top = base - 52
+    canvas.polygon([(x - 14, base), (x - 5, top), (x + 5, top), (x + 14, base)], p.main, p.ink)
+    canvas.polygon([(x + 5, base - 1), (x + 2, top), (x + 4, top), (x + 13, base - 1)], p.dark)
+    canvas.box(x - 4, base - 13, x + 4, base, p.ink)
+    canvas.ellipse(x, top - 17, 18, 17, p.main, p.ink)
+    canvas.ellipse(x, top - 17, 10, 16, p.dark)
+    canvas.ellipse(x, top - 17, 5, 16, p.main)
+    canvas.box(x - 11, top - 4, x + 11, top + 2, p.main, p.ink)
 
 
 _DRAWERS = {

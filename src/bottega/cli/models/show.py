@@ -19,7 +19,13 @@ if TYPE_CHECKING:
 
 DESCRIPTION = "Tell what a model is and by what evidence, how to use it, what fits it, and what is in it."
 HASHED_AT_ONCE = 256 << 20  # bytes; a larger model's hash takes seconds, which is for `models hash` to spend
-MERGED = {"lora": "--lora NAME:WEIGHT", "vae": "--vae NAME"}  # what can be built into a checkpoint, and how
+# How a picture is made with each kind of adapter: in its prompt, and behind it.
+ADDED = {
+    "lora": ("... <lora:{}:1>", ""),
+    "embedding": ("..., {}", ""),
+    "hypernetwork": ("... <hypernet:{}:1>", ""),
+    "vae": ("...", " --vae {}"),
+}
 MOST_NAMES = 6  # of the models that fit one
 MOST_DESCRIBED = 1200  # characters of a description; `--json` has all of it
 
@@ -114,13 +120,16 @@ def use_rows(entry: Entry) -> list[tuple[str, str]]:
 
 def use_line(entry: Entry) -> str:
     """The command that makes something with it, or why there is none."""
+    from bottega.adapters._fits import serves
+    from bottega.families import family_ids
+
     if entry.runs:
         word = shell_word(entry.name)
         return f'bottega make image "..." --model{"=" if word.startswith("-") else " "}{word}'
-    if entry.kind in MERGED:
-        return (
-            f"a picture can't use it yet; `bottega models merge CHECKPOINT {MERGED[entry.kind]} --out DST` builds it in"
-        )
+    if entry.kind in ADDED and any(serves(entry.kind, entry.family, family) for family in family_ids()):
+        prompt, more = ADDED[entry.kind]
+        words = more.format(shell_word(entry.name))
+        return f'bottega make image "{prompt.format(entry.name)}"{words}'
     if entry.kind == "unknown":
         return "Bottega does not know what it is; if you do, tell it: `bottega models correct`"
     return "Bottega knows what it is, and can't use it yet"
