@@ -493,6 +493,15 @@ def test_a_file_that_was_put_on_a_shelf_is_there_after_a_refresh(api: httpx.Clie
     assert "later" not in [model["model_name"] for model in api.get("/sdapi/v1/sd-models").json()]
 
 
+def test_a_refresh_does_not_wait_for_a_queue_that_rests(api: httpx.Client, server: Server) -> None:
+    with server.owner() as owner:
+        owner.post("/api/queue/pause", json={}).raise_for_status()
+        try:
+            assert api.post("/sdapi/v1/refresh-loras", timeout=10).json() == {}
+        finally:
+            owner.post("/api/queue/resume", json={}).raise_for_status()
+
+
 @pytest.mark.skipif(os.name == "nt", reason="names are text on Windows")
 def test_a_model_that_no_recipe_can_name_breaks_no_list(api: httpx.Client, server: Server) -> None:
     toys = server.home / "models" / "toys"

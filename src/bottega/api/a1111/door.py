@@ -105,9 +105,11 @@ class Door:
         self.chosen.change(owner, options)
 
     async def refresh(self, owner: str, request: Request) -> None:
-        """Look through the shelves; comes back once that is done."""
+        """Look through the shelves; comes back once that is done, or at once where the queue rests: it is done later."""
         told = {"folders": [], "forget_missing": False}
         job = await asyncio.to_thread(self.workshop.submit_work, "scan", told, owner=owner, title="all shelves")
+        if await asyncio.to_thread(lambda: self.workshop.queue.paused):
+            return
         if (ended := await self.waiting.finished(job.id, request)).state == FAILED:
             raise failure(ended)
 
