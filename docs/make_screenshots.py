@@ -26,7 +26,7 @@ SHAPES = ("128x128", "192x128", "128x192", "160x128")
 DECODED = """() => Promise.all([...document.images]
     .filter((image) => image.complete || image.loading !== "lazy")
     .map((image) => image.decode().catch(() => null)))"""
-PROMPT = "a red house by the sea at sunset, watercolor"
+PROMPT, LORA = "a turquoise boat by the sea at sunset, watercolor", "turquoise"
 
 
 @contextmanager
@@ -52,6 +52,7 @@ def fill(home: Path, seeds: int) -> None:
     ]
     for prompt, seed, size in [*told, (PROMPT, 7, "128x128")]:
         words = ["make", "image", prompt, "--seed", str(seed), "--size", size]
+        words += ["--lora", LORA] if prompt == PROMPT else []
         subprocess.run(
             [sys.executable, "-m", "bottega", *words], env=environment, check=True, stdout=subprocess.DEVNULL
         )
@@ -79,6 +80,11 @@ def main() -> None:
         page = context.new_page()
         page.goto(link)
         page.get_by_label("Prompt", exact=True).fill(PROMPT)
+        page.get_by_role("button", name="Add an adapter").click()
+        page.get_by_role("option", name=re.compile(f"^{LORA} ?")).click()
+        page.locator(f'.adapter[data-name="{LORA}"]').wait_for()
+        page.locator("#rooms a").first.wait_for()
+        page.locator(".recent img").nth(8).wait_for()
         shoot(page, "make.webp")
         page.emulate_media(color_scheme="dark")
         page.get_by_role("link", name="Gallery").click()
