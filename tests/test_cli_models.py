@@ -74,10 +74,9 @@ def test_the_first_listing_shows_what_comes_along(bottega: Bottega) -> None:
 @pytest.mark.parametrize(
     ("name", "words"),
     [
-        ("neon", '"... <lora:neon:1>"'),
-        ("turquoise", '"... <lora:turquoise:1>"'),
-        ("lighthouse", '"..., lighthouse"'),
-        ("sepia", '"... <hypernet:sepia:1>"'),
+        ("neon", '"..." --lora neon'),
+        ("lighthouse", '"..." --embedding lighthouse'),
+        ("sepia", '"..." --hypernetwork sepia'),
         ("chilly", '"..." --model chilly'),
     ],
 )

@@ -23,7 +23,7 @@ from bottega.library.identify import identify
 from bottega.recognisers import all_recognisers
 from bottega.runtime.deltas import patched
 from bottega.runtime.weights import MappedTensors
-from bottega.settings import Settings
+from bottega.settings import STARTER_SHELF, Settings
 from bottega.starter.scenes import Scene, Thing, draw
 from bottega.training.recipe import Source, TrainingRecipe
 from bottega.workbench import Workbench
@@ -96,6 +96,7 @@ def test_a_lora_fits_its_model_without_leftovers(tmp_path: Path, pictures: Path,
     assert (told.kind, told.family) == ("lora", model.stem)
     assert TrainingRecipe.model_validate_json(header.metadata["bottega.training"]).algorithm == algorithm
     assert header.metadata["ss_network_dim"] == "4"
+    assert str(tmp_path) not in json.dumps(dict(header.metadata)), "it tells of the machine that it is from"
 
 
 @pytest.mark.parametrize("algorithm", ("lora", "dora", "loha", "lokr"))
@@ -344,3 +345,21 @@ def test_the_command_tells_what_it_would_train(
     assert told["recipe"]["rank"] == 4 and len(told["pictures"]) == 6 and told["memory"]["fits"]
     assert main(["train", "lora", str(tmp_path), "--rate", "-1"]) == 2
     assert "rate" in capsys.readouterr().err
+
+
+def test_what_the_command_trained_is_meant_by_its_name_at_once(
+    tmp_path: Path, pictures: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where a model that comes along has this name."""
+    from bottega.cli import main
+
+    monkeypatch.setenv("BOTTEGA_HOME", str(tmp_path / "home"))
+    toy = family("sd1").toy(tmp_path / "toy.safetensors")
+    assert main(["models", "show", "neon", "--json"]) == 0
+    along = json.loads(capsys.readouterr().out)["path"]
+    quick = ("--steps", "1", "--batch", "1", "--resolution", "64", "--rank", "2")
+    assert main(["train", "lora", str(pictures), "--model", str(toy), "--word", "neon", *quick]) == 0
+    capsys.readouterr()
+    assert main(["models", "show", "neon", "--json"]) == 0
+    own = json.loads(capsys.readouterr().out)["path"]
+    assert (along, own) == (str(STARTER_SHELF / "neon.safetensors"), str(tmp_path / "home/models/neon.safetensors"))

@@ -80,6 +80,7 @@ def run(args: argparse.Namespace, settings: Settings) -> int:
     with Progress(sys.stderr) as progress:
         progress.wait("starting")
 
+        from bottega.training.naming import MADE
         from bottega.workbench import Workbench
 
         out = destination(args, settings)
@@ -95,6 +96,7 @@ def run(args: argparse.Namespace, settings: Settings) -> int:
         with interruptible() as stop:
             events = workbench.train(prepared, out, save_every=args.save_every, stop=stop)
             trained = follow(events, progress)
+        workbench.find(trained.path, MADE[prepared.recipe.kind])  # its name means it from now on
     if args.json:
         told = {key: value for key, value in trained.to_json().items() if key != "event"}
         print_json({**told, "recipe": prepared.recipe.model_dump(mode="json", exclude_none=True)})

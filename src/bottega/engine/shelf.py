@@ -92,9 +92,11 @@ class Shelf:
             except (UnknownModel, FileError):
                 raise gone from None
         if entry.sha256 != sha256 and comes_along(entry.path):
-            # The user's own of that name, which was meant, may have another by now.
+            # The user's own of that name was meant, which may have another by now.
             with suppress(UnknownModel, FileError):
                 return sha256_of(self.catalog, self.find(sha256, kind), self._hashing)
+            what = f"the model {ref.name} with the SHA-256 {sha256[:10]}... is on no shelf, only another of that name"
+            raise Different(what, "put it back")
         if entry.sha256 != sha256:
             now = str(entry.sha256)[:10]
             raise Different(

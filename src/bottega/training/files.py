@@ -67,11 +67,21 @@ def metadata(
         "ss_num_train_images": str(sum(each.repeats for each in ours)),
         "ss_num_reg_images": str(sum(each.repeats for each in pictures if each.regular)),
         "ss_tag_frequency": json.dumps({"pictures": dict(_tags(ours).most_common(200))}, ensure_ascii=False),
-        RECIPE: recipe.to_json(),
+        RECIPE: _without_places(recipe).to_json(),
     }
     if recipe.word:
         told["modelspec.trigger_phrase"] = recipe.word
     return {**told, **own}
+
+
+def _without_places(recipe: TrainingRecipe) -> TrainingRecipe:
+    """The recipe with the names of its folders only: files are passed on, and tell nothing of the machine."""
+    return recipe.model_copy(
+        update={
+            field: tuple(each.model_copy(update={"path": Path(each.path).name}) for each in getattr(recipe, field))
+            for field in ("data", "regularisation")
+        }
+    )
 
 
 def _tags(pictures: Sequence[Picture]) -> Counter[str]:

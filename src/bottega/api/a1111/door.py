@@ -105,7 +105,7 @@ class Door:
         self.chosen.change(owner, options)
 
     async def refresh(self, owner: str, request: Request) -> None:
-        """Look through the shelves; comes back once that is done, or at once where the queue rests: it is done later."""
+        """Look through the shelves; comes back once that is done, or at once where the queue rests."""
         told = {"folders": [], "forget_missing": False}
         job = await asyncio.to_thread(self.workshop.submit_work, "scan", told, owner=owner, title="all shelves")
         if await asyncio.to_thread(lambda: self.workshop.queue.paused):

@@ -19,13 +19,7 @@ if TYPE_CHECKING:
 
 DESCRIPTION = "Tell what a model is and by what evidence, how to use it, what fits it, and what is in it."
 HASHED_AT_ONCE = 256 << 20  # bytes; a larger model's hash takes seconds, which is for `models hash` to spend
-# How a picture is made with each kind of adapter: in its prompt, and behind it.
-ADDED = {
-    "lora": ("... <lora:{}:1>", ""),
-    "embedding": ("..., {}", ""),
-    "hypernetwork": ("... <hypernet:{}:1>", ""),
-    "vae": ("...", " --vae {}"),
-}
+ADDED = {"lora": "--lora", "embedding": "--embedding", "hypernetwork": "--hypernetwork", "vae": "--vae"}
 MOST_NAMES = 6  # of the models that fit one
 MOST_DESCRIBED = 1200  # characters of a description; `--json` has all of it
 
@@ -124,22 +118,19 @@ def use_line(entry: Entry) -> str:
     from bottega.families import family_ids
 
     if entry.runs:
-        word = shell_word(entry.name)
-        return f'bottega make image "..." --model{"=" if word.startswith("-") else " "}{word}'
+        return f'bottega make image "..." {option("--model", entry.name)}'
     if entry.kind in ADDED and any(serves(entry.kind, entry.family, family) for family in family_ids()):
-        prompt, more = ADDED[entry.kind]
-        words = more.format(shell_word(entry.name))
-        return f'bottega make image "{prompt.format(entry.name)}"{words}'
+        return f'bottega make image "..." {option(ADDED[entry.kind], entry.name)}'
     if entry.kind == "unknown":
         return "Bottega does not know what it is; if you do, tell it: `bottega models correct`"
     return "Bottega knows what it is, and can't use it yet"
 
 
-def shell_word(name: str) -> str:
-    """A name as a shell takes it."""
+def option(name: str, value: str) -> str:
+    """An option with its value as a shell takes it, whatever it begins with."""
     from shlex import quote
 
-    return quote(name)
+    return f"{name}{'=' if value.startswith('-') else ' '}{quote(value)}"
 
 
 def fits_lines(fitting: Fits) -> list[str]:
