@@ -31,3 +31,8 @@ def test_it_measures_what_it_tells(bottega: Command) -> None:
         assert 0 < told[name]["median"] <= told[name]["slowest"]
     ran = bottega("bench", "gallery", "--outputs", "600")
     assert "600" in ran.out and "look through" in ran.out
+
+
+def test_a_file_is_refused_where_none_would_be_written(bottega: Command, tmp_path: Path) -> None:
+    ran = bottega("bench", "gallery", "--outputs", "600", "--out", tmp_path / "figures.json")
+    assert ran.code == 2 and "--out: is written for pictures only" in ran.err

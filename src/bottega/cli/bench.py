@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from bottega.cli.progress import Progress
 from bottega.cli.terminal import pairs, print_json, table
+from bottega.errors import FieldProblem, InvalidRecipe
 from bottega.settings import Settings
 
 if TYPE_CHECKING:
@@ -51,13 +52,18 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--count", type=int, default=10_000, metavar="N", help="how many requests are sent (10000)")
     parser.add_argument("--json", action="store_true", help="print one JSON document")
-    parser.add_argument("--out", type=Path, metavar="FILE", help="also write the JSON here, and a page (.md) beside it")
+    parser.add_argument(
+        "--out", type=Path, metavar="FILE", help="of pictures: also write the JSON here, and a page (.md) beside it"
+    )
 
 
 def run(args: argparse.Namespace, settings: Settings) -> int:
     """Measure, and tell."""
     if args.what == PICTURES:
         return run_pictures(args, settings)
+    if args.out:
+        what = f"is written for {PICTURES} only"
+        raise InvalidRecipe([FieldProblem("--out", what, "use --json, and send that to a file")])
     code = import_module(f"bottega.bench.{args.what}").run(args, settings)
     assert isinstance(code, int)
     return code
