@@ -315,7 +315,7 @@ def test_names_from_the_shelf_are_completed_with_the_keyboard(seen: tuple[Page, 
     watched.allowed.append("422")
     prompt = page.get_by_label("Prompt", exact=True)
     prompt.fill("a boat ")
-    prompt.press_sequentially("<lora:ne")
+    prompt.press_sequentially("<lora:neon_")
     page.get_by_role("option", name="neon_night").wait_for()
     page.keyboard.press("Enter")
     assert prompt.input_value() == "a boat <lora:neon_night:1>"

@@ -12,6 +12,7 @@ import httpx
 import pytest
 from door_server import PROMPT, Server, serving
 from PIL import Image
+from starters import CHECKPOINTS
 
 pytestmark = pytest.mark.slow
 
@@ -137,7 +138,7 @@ def test_open_webui_edits_a_picture(webui: httpx.Client, field: str) -> None:
 
 
 def test_open_webui_finds_the_models_and_no_voices(webui: httpx.Client) -> None:
-    assert [model["id"] for model in webui.get("/v1/models").json()["data"]] == ["starter-image"]
+    assert [model["id"] for model in webui.get("/v1/models").json()["data"]] == sorted(CHECKPOINTS)
     assert webui.get("/v1/audio/voices").json() == {"voices": []}
     answer = webui.post("/v1/chat/completions", json={"model": "starter-image", "messages": []})
     assert answer.status_code == 404 and answer.json()["error"]["message"]

@@ -11,6 +11,7 @@ import pytest
 import webuiapi
 from door_server import PROMPT, Server, serving
 from PIL import Image, ImageChops
+from starters import CHECKPOINTS
 
 from bottega.api.access.accounts import Accounts
 from bottega.families import family
@@ -43,10 +44,8 @@ def test_its_first_call_finds_a_server_without_extensions(api: webuiapi.WebUIApi
 
 
 def test_it_lists(api: webuiapi.WebUIApi) -> None:
-    assert [title.partition(" [")[0] for title in api.util_get_model_names()] == [
-        "starter-image.safetensors",
-        "toy.safetensors",
-    ]
+    titles = [title.partition(" [")[0] for title in api.util_get_model_names()]
+    assert titles == [f"{name}.safetensors" for name in sorted({*CHECKPOINTS, "toy"})]
     assert "DPM++ 2M" in api.util_get_sampler_names()
     assert "karras" in api.util_get_scheduler_names()
     assert api.get_upscalers()[0]["name"] == "None"
