@@ -34,7 +34,7 @@ from hostile import CASES
 from native import Api, studio
 from PIL import Image
 from served import WITHIN, Running, started
-from starters import CHECKPOINTS
+from starters import ADAPTERS, CHECKPOINTS
 
 from bottega.library.scan import scan
 from bottega.recognisers import all_recognisers
@@ -278,9 +278,11 @@ SCRIPT = "<script>alert(1)</script><img src=x onerror=alert(2)>"
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no such names")
 def test_18_no_name_of_a_file_breaks_anything(odd: Api) -> None:
-    models = odd.get("/models?runs=true")["items"]
-    assert len(models) == len(NAMES) + len(CHECKPOINTS)
+    models = odd.get("/models")["items"]
+    assert len(models) == len(NAMES) + len(CHECKPOINTS) + len(ADAPTERS)
     for model in models:
+        assert odd("GET", f"/models/{model['id']}").status == 200
+    for model in odd.get("/models?runs=true")["items"]:
         for path in (f"/models/{model['id']}", f"/models/{model['id']}/form"):
             assert odd("GET", path).status == 200
         assert odd("POST", "/jobs", {"recipe": {"prompt": SCRIPT, "model": {"id": model["id"]}}}).status == 202

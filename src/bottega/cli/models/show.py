@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 DESCRIPTION = "Tell what a model is and by what evidence, how to use it, what fits it, and what is in it."
 HASHED_AT_ONCE = 256 << 20  # bytes; a larger model's hash takes seconds, which is for `models hash` to spend
+# The option of `bottega make` that adds each kind of adapter.
 ADDED = {"lora": "--lora", "embedding": "--embedding", "hypernetwork": "--hypernetwork", "vae": "--vae"}
 MOST_NAMES = 6  # of the models that fit one
 MOST_DESCRIBED = 1200  # characters of a description; `--json` has all of it
