@@ -9,15 +9,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
-
-if TYPE_CHECKING:
-    from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, Request
+from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, Request, expect, sync_playwright
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+_PATIENCE = 20_000  # ms that an action or an `expect` waits: a loaded machine is slow, not wrong
 # Told to the page before its own code: keeps what the content policy forbade.
 _LISTEN = """
 addEventListener("securitypolicyviolation", (event) => console.error("CSP", event.violatedDirective, event.blockedURI));
@@ -56,7 +55,7 @@ def chromium() -> Iterator[Browser]:
     """A Chromium without a window; the test is skipped where none is installed."""
     if CHROMIUM is None:
         pytest.skip("no Chromium is installed")
-    sync_playwright = pytest.importorskip("playwright.sync_api").sync_playwright
+    expect.set_options(timeout=_PATIENCE)
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
         try:
@@ -69,7 +68,7 @@ def chromium() -> Iterator[Browser]:
 def watched_page(browser: Browser, origin: str, **options: Any) -> Iterator[tuple[Page, Watched]]:
     """A fresh page of the server at `origin`, and what it does wrong, which fails the test at the end."""
     context: BrowserContext = browser.new_context(base_url=origin, **{"locale": "en-US", **options})
-    context.set_default_timeout(20_000)
+    context.set_default_timeout(_PATIENCE)
     context.add_init_script(_LISTEN)
     watched = Watched(origin)
     context.on("page", watched.follow)

@@ -15,7 +15,7 @@ from PIL import Image
 from starters import NAMES
 
 from bottega.formats import safetensors
-from bottega.library import Entry
+from bottega.library import Entry, hashes
 from bottega.library.about import About
 from bottega.library.disk import Stamp, stamp_of
 from bottega.library.find import identify_path
@@ -162,6 +162,23 @@ def test_a_model_whose_file_is_another_or_gone_has_no_form_of_before(api: Api, t
     assert (status, error["class"]) == (422, "UnsupportedModel")
     path.unlink()
     assert api.refused("GET", address)[0] == 404
+
+
+def test_a_model_that_goes_while_it_is_read_is_no_bug(
+    api: Api, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "fleeting.safetensors"
+    shutil.copyfile(STARTER_SHELF / "starter-image.safetensors", path)
+    identify_path(api.shop.catalog, path, all_recognisers())
+    hash_file = hashes.hash_file
+
+    def gone_before(path: Path, *told: Any) -> str:
+        path.unlink()
+        return hash_file(path, *told)
+
+    monkeypatch.setattr(hashes, "hash_file", gone_before)
+    status, error = api.refused("POST", "/jobs", {"recipe": {"prompt": "a house", "model": {"name": "fleeting"}}})
+    assert (status, error["class"], error["what"]) == (422, "FileError", "fleeting.safetensors is gone")
 
 
 # --- previews

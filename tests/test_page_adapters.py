@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 import torch
 from adapter_files import taesd, write_taesd
 from browser import Watched, chromium
 from door_server import Server, serving
+from playwright.sync_api import Browser, Locator, Page, expect
 from starters import ADAPTERS
 from test_lora import write_lora
 from test_page_make import HOUSE, LONG, NAMELESS, PALE, ask, drop, fold, make, make_one, picture, room, scan
@@ -20,9 +21,6 @@ from bottega.families._stable_diffusion import toy
 from bottega.formats import safetensors
 from bottega.runtime.weights import rows
 from bottega.settings import STARTER_SHELF
-
-if TYPE_CHECKING:
-    from playwright.sync_api import Browser, Locator, Page
 
 pytestmark = pytest.mark.slow
 QUICK = {"steps": 4, "seed": 5}
@@ -110,15 +108,15 @@ def test_only_what_fits_is_offered_and_the_keyboard_takes_it(page: Page) -> None
     assert set(cards.locator(".picker-name").all_text_contents()) == {"glow", *loras}
     page.keyboard.press("Escape")
     add_row(page, "glow")
-    assert weight(page, "glow").input_value() == "0.3", "the weight that its card suggests"
-    assert weight(page, "glow").evaluate("field => field === document.activeElement")
+    expect(weight(page, "glow"), "the weight that its card suggests").to_have_value("0.3")
+    expect(weight(page, "glow")).to_be_focused()
     page.keyboard.press("ArrowUp")
     page.keyboard.press("Shift+ArrowUp")
-    assert weight(page, "glow").input_value() == "0.85"
+    expect(weight(page, "glow")).to_have_value("0.85")
     page.get_by_role("button", name="Remove glow").click()
     row(page, "glow").wait_for(state="detached")
     page.get_by_role("button", name="Undo").click()
-    assert weight(page, "glow").input_value() == "0.85"
+    expect(weight(page, "glow")).to_have_value("0.85")
 
 
 def test_a_weight_is_dragged_or_typed(page: Page) -> None:
@@ -132,13 +130,13 @@ def test_a_weight_is_dragged_or_typed(page: Page) -> None:
     page.mouse.down()
     page.mouse.move(x + 60, y, steps=6)
     page.mouse.up()
-    assert field.input_value() == "0.8"
+    expect(field).to_have_value("0.8")
     page.mouse.click(x, y)  # without a drag it is typed
     page.keyboard.type("1.25")
-    assert field.input_value() == "1.25"
+    expect(field).to_have_value("1.25")
     page.reload()
     page.get_by_text("DPM++ 2M Karras · 20 steps · 7").wait_for(timeout=LONG)
-    assert weight(page, "glow").input_value() == "1.25"
+    expect(weight(page, "glow")).to_have_value("1.25")
 
 
 def test_a_picture_is_made_with_it_and_gives_it_back(seen: tuple[Page, Watched], server: Server) -> None:
@@ -184,9 +182,9 @@ def test_what_does_not_fit_says_so_at_its_row_and_in_the_prompt(seen: tuple[Page
     prompt = page.get_by_label("Prompt", exact=True)
     prompt.fill("a house <lora:glow:0.4> <lora:grand:1> <lora:nobody:1>")
     page.locator(".prompt-sheet .unfit").wait_for()
-    assert page.locator(".prompt-sheet .unfit").text_content() == "<lora:grand:1>"
-    assert page.locator(".prompt-sheet .stranger").text_content() == "<lora:nobody:1>"
-    assert page.locator(".prompt-sheet .network:not(.unfit, .stranger)").text_content() == "<lora:glow:0.4>"
+    expect(page.locator(".prompt-sheet .unfit")).to_have_text("<lora:grand:1>")
+    expect(page.locator(".prompt-sheet .stranger")).to_have_text("<lora:nobody:1>")
+    expect(page.locator(".prompt-sheet .network:not(.unfit, .stranger)")).to_have_text("<lora:glow:0.4>")
     page.get_by_text(re.compile("grand does not fit starter-image")).wait_for()
     prompt.fill("a house")
     page.locator(".prompt-unfit").wait_for(state="detached")
@@ -196,7 +194,7 @@ def test_what_does_not_fit_says_so_at_its_row_and_in_the_prompt(seen: tuple[Page
     wrong.filter(has_text="toy-xl").wait_for()
     make(page)
     page.locator(".adapter-weight:focus").wait_for()
-    assert page.locator(".recent .is-waiting, .recent .is-running").count() == 0
+    expect(page.locator(".recent .is-waiting, .recent .is-running")).to_have_count(0)
     page.get_by_role("switch", name="glow: in use").uncheck()
     wrong.wait_for(state="hidden")
 
@@ -206,17 +204,17 @@ def test_tags_become_rows_and_words_find_embeddings(page: Page) -> None:
     prompt.fill("a house <lora:glow:0.4>")
     page.get_by_role("button", name=re.compile("^LoRA ?glow")).click()
     page.get_by_role("menuitem", name="Make it a row here").click()
-    assert weight(page, "glow").input_value() == "0.4"
-    assert prompt.input_value() == "a house"
+    expect(weight(page, "glow")).to_have_value("0.4")
+    expect(prompt).to_have_value("a house")
     page.get_by_role("button", name="Put “glowing tubes” into the prompt").click()
-    assert prompt.input_value() == "a house, glowing tubes"
+    expect(prompt).to_have_value("a house, glowing tubes")
     page.get_by_role("button", name="Put “glowing tubes” into the prompt").wait_for(state="hidden")
     add(page, "lamp")
     page.get_by_role("button", name=re.compile("^Embedding ?lamp")).wait_for()
-    assert prompt.input_value() == "a house, glowing tubes, lamp"
+    expect(prompt).to_have_value("a house, glowing tubes, lamp")
     page.get_by_role("button", name="Move to the negative prompt").click()
-    assert prompt.input_value() == "a house, glowing tubes"
-    assert page.get_by_label("Negative prompt").input_value() == "lamp"
+    expect(prompt).to_have_value("a house, glowing tubes")
+    expect(page.get_by_label("Negative prompt")).to_have_value("lamp")
     ask(page, HOUSE, **QUICK)
     made = make_one(page, HOUSE)
     assert uses(page, made) == [("lora", "glow", 0.4), ("embedding", "lamp", 1)]

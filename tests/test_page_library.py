@@ -9,20 +9,18 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 from browser import chromium, link_into, watched_page
 from door_server import Server, serving
+from playwright.sync_api import Browser, Page, expect
 from starters import CHECKPOINTS, NAMES
 
 from bottega.library import Entry, open_catalog
 from bottega.library.about import About
 from bottega.library.disk import Stamp
 from bottega.settings import STARTER_SHELF
-
-if TYPE_CHECKING:
-    from playwright.sync_api import Browser, Page
 
 pytestmark = pytest.mark.slow
 MANY = 10_000
@@ -124,8 +122,6 @@ def listed(page: Page, count: int) -> None:
 
 
 def expect_value(page: Page, label: str, value: str) -> None:
-    from playwright.sync_api import expect
-
     expect(page.get_by_label(label)).to_have_value(value)
 
 
@@ -149,8 +145,8 @@ def test_one_lora_is_found_among_ten_thousand_models(page: Page) -> None:
     panel.get_by_text("openrail").wait_for()
     panel.get_by_text("commercial use: none").wait_for()
     panel.get_by_text("https://example.org/models/1").wait_for()
-    assert panel.get_by_role("link").count() == 0, "what a file says of its origin is never opened"
-    assert panel.get_by_role("button", name="Use in Make").count() == 1
+    expect(panel.get_by_role("link"), "what a file says of its origin is never opened").to_have_count(0)
+    expect(panel.get_by_role("button", name="Use in Make")).to_have_count(1)
 
 
 def test_an_adapter_for_other_models_than_that_in_make_says_so(page: Page) -> None:
@@ -158,7 +154,7 @@ def test_an_adapter_for_other_models_than_that_in_make_says_so(page: Page) -> No
     page.evaluate("told => localStorage.setItem('bottega.make.draft', JSON.stringify(told))", {"model": model})
     panel = open_model(page, 4713)
     panel.get_by_text("Made for SDXL; the model in Make, mine, is SD 1.").wait_for()
-    assert panel.get_by_role("button", name="Use in Make").count() == 0
+    expect(panel.get_by_role("button", name="Use in Make")).to_have_count(0)
 
 
 def test_trigger_words_are_copied(browser: Browser, many: Server) -> None:
@@ -187,15 +183,10 @@ def test_the_rail_narrows_down_and_counts(page: Page) -> None:
 
 
 def test_ten_thousand_models_scroll(page: Page) -> None:
-    """Any place can be looked at, little is drawn, and no step keeps the browser for long."""
+    """Any place can be looked at, and little of them all is drawn."""
     scroller = page.locator(".library-scroll")
-    devtools = page.context.new_cdp_session(page)
-    devtools.send("Performance.setTimeDomain", {"timeDomain": "threadTicks"})
-    devtools.send("Performance.enable")
     high = scroller.evaluate("element => element.scrollHeight")
-    steps = []
     for top in (*range(0, 12_000, 1000), *range(high // 3, high // 3 + 40_000, 8000), high, 0, high // 2):
-        before = busy(devtools)
         scroller.evaluate(
             """async (element, top) => {
                 element.scrollTop = top;
@@ -203,18 +194,10 @@ def test_ten_thousand_models_scroll(page: Page) -> None:
             }""",
             top,
         )
-        steps.append(busy(devtools) - before)
         assert page.locator(".card").count() < 120
-    assert sorted(steps)[-3] < 0.1, f"processor seconds of the main thread for two frames: {steps}"
     assert scroller.evaluate("element => element.scrollHeight") == high
     scroller.evaluate("(element, top) => { element.scrollTop = top; }", high)
     page.locator(f'.card[aria-posinset="{MANY - 100}"]:not(.is-coming)').wait_for()
-
-
-def busy(devtools: Any) -> float:
-    """Processor seconds that the page's main thread has spent."""
-    metrics = {metric["name"]: metric["value"] for metric in devtools.send("Performance.getMetrics")["metrics"]}
-    return float(metrics["TaskDuration"])
 
 
 def test_the_table_is_sorted_and_walked_with_the_keyboard(page: Page) -> None:
@@ -232,7 +215,7 @@ def test_the_table_is_sorted_and_walked_with_the_keyboard(page: Page) -> None:
     ).first.wait_for()
     page.keyboard.press("Escape")
     page.get_by_role("complementary", name="What it is").wait_for(state="hidden")
-    assert page.evaluate("document.activeElement.dataset.index") == "1", "the focus is where it was"
+    expect(page.locator(":focus"), "the focus is where it was").to_have_attribute("data-index", "1")
     page.reload()
     page.locator(".line").first.wait_for()
 

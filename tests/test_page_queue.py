@@ -6,15 +6,13 @@ import json
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import httpx
 import pytest
 from browser import chromium, link_into, watched_page
 from door_server import Server, serving
-
-if TYPE_CHECKING:
-    from playwright.sync_api import Browser, Page
+from playwright.sync_api import Browser, Locator, Page, expect
 
 pytestmark = pytest.mark.slow
 PROMPTS = ("a red house", "a blue boat", "a green tent", "a white tower")
@@ -80,13 +78,13 @@ def row(page: Page, title: str) -> Any:
     return page.locator(".job", has_text=title)
 
 
-def shown(page: Page) -> list[str]:
+def shown(page: Page) -> Locator:
     """The prompts of what waits as the page shows them."""
-    return page.get_by_role("list", name="Waiting").locator(".job-title").all_text_contents()
+    return page.get_by_role("list", name="Waiting").locator(".job-title")
 
 
 def test_what_waits_is_put_in_order_by_dragging(page: Page, line: Line) -> None:
-    assert shown(page) == list(PROMPTS)
+    expect(shown(page)).to_have_text(list(PROMPTS))
     grip, goal = row(page, "a white tower").locator(".job-grip"), row(page, "a blue boat").bounding_box()
     assert goal is not None
     grip.hover()
@@ -96,7 +94,7 @@ def test_what_waits_is_put_in_order_by_dragging(page: Page, line: Line) -> None:
         page.mouse.up()
     assert moved.value.ok
     order = ["a red house", "a white tower", "a blue boat", "a green tent"]
-    assert shown(page) == order
+    expect(shown(page)).to_have_text(order)
     assert line.waiting() == order
     grip = row(page, "a red house").locator(".job-grip")
     grip.hover()
@@ -104,10 +102,10 @@ def test_what_waits_is_put_in_order_by_dragging(page: Page, line: Line) -> None:
     page.mouse.move(goal["x"] + 10, goal["y"] + 300, steps=6)
     page.keyboard.press("Escape")
     page.mouse.up()
-    assert shown(page) == order, "Escape puts it back"
+    expect(shown(page), "Escape puts it back").to_have_text(order)
     page.reload()
     row(page, "a green tent").wait_for()
-    assert shown(page) == order
+    expect(shown(page)).to_have_text(order)
 
 
 def test_what_waits_is_put_in_order_with_the_keyboard(page: Page, line: Line) -> None:
@@ -116,12 +114,13 @@ def test_what_waits_is_put_in_order_with_the_keyboard(page: Page, line: Line) ->
         with page.expect_response("**/move"):
             page.keyboard.press("Alt+ArrowUp")
     assert line.waiting() == ["a green tent", "a red house", "a blue boat", "a white tower"]
-    assert page.evaluate("document.activeElement.textContent").startswith("a green tent"), "the focus goes with it"
-    assert page.locator("#said").text_content() == "a green tent: place 1 of 4"
+    expect(page.locator(":focus"), "the focus goes with it").to_contain_text("a green tent")
+    expect(page.locator("#said")).to_have_text("a green tent: place 1 of 4")
     with page.expect_response("**/move"):
         page.keyboard.press("Alt+ArrowDown")
+    expect(page.locator("#said")).to_have_text("a green tent: place 2 of 4")
     page.keyboard.press("ArrowDown")
-    assert page.evaluate("document.activeElement.textContent").startswith("a blue boat")
+    expect(page.locator(":focus")).to_contain_text("a blue boat")
     assert line.waiting()[:2] == ["a red house", "a green tent"]
 
 
@@ -150,7 +149,7 @@ def test_what_is_cancelled_can_be_had_again(page: Page, line: Line) -> None:
     row(page, "a red house").focus()
     page.keyboard.press("Delete")
     history.get_by_text("a red house").wait_for()
-    assert page.evaluate("document.activeElement.textContent").startswith("a blue boat"), "the next one has the focus"
+    expect(page.locator(":focus"), "the next one has the focus").to_contain_text("a blue boat")
 
 
 def test_a_job_and_the_whole_line_rest_and_go_on(page: Page, line: Line) -> None:
@@ -162,7 +161,7 @@ def test_a_job_and_the_whole_line_rest_and_go_on(page: Page, line: Line) -> None
     page.get_by_text("The queue rests.").wait_for(state="hidden")
     history = page.get_by_role("list", name="History")
     history.get_by_text("a white tower").wait_for(timeout=LONG)
-    assert shown(page) == ["a red house"], "what is paused by itself still rests"
+    expect(shown(page), "what is paused by itself still rests").to_have_text(["a red house"])
     history.locator(".job-picture img").first.wait_for()
     page.reload()
     history.get_by_text("a white tower").wait_for()
@@ -197,7 +196,7 @@ def test_failures_stay_with_their_reason_and_are_tried_again(page: Page, line: L
     assert failed.locator(".job-why strong").text_content()
     page.get_by_role("button", name="Failed", exact=True).click()
     page.get_by_role("list", name="History").get_by_role("listitem").first.wait_for()
-    assert page.get_by_role("list", name="History").get_by_role("listitem").count() == 1
+    expect(page.get_by_role("list", name="History").get_by_role("listitem")).to_have_count(1)
     with page.expect_response("**/retry") as retried:
         failed.get_by_role("button", name="Try again").click()
     assert retried.value.ok

@@ -5,15 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import httpx
 import pytest
 from browser import chromium, link_into, watched_page
 from door_server import Server, serving
-
-if TYPE_CHECKING:
-    from playwright.sync_api import Browser, Page
+from playwright.sync_api import Browser, Page, expect
 
 pytestmark = pytest.mark.slow
 ROOMS = ("library", "gallery", "queue", "system")
@@ -80,7 +78,7 @@ def test_the_model_that_is_taken_unless_another_is_named(page: Page, server: Ser
     field.fill("no such model")
     field.press("Tab")
     page.get_by_role("region", name="Settings").get_by_role("alert").wait_for()
-    assert field.input_value() == "no such model", "what was typed is kept"
+    expect(field, "what was typed is kept").to_have_value("no such model")
     field.fill("starter-image")
     field.press("Tab")
     page.get_by_text("Model is starter-image now").wait_for()

@@ -6,16 +6,14 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 from browser import Watched, chromium, link_into, watched_page
 from door_server import Server, serving
+from playwright.sync_api import Browser, Page, expect
 from test_native_trainings import png
 from test_page_make import LONG, NAMELESS, PALE, UNTOLD, scan
-
-if TYPE_CHECKING:
-    from playwright.sync_api import Browser, Page
 
 pytestmark = pytest.mark.slow
 
@@ -89,7 +87,7 @@ def more(page: Page) -> None:
 
 def test_pictures_come_with_their_captions_and_a_check_tells_what_of(page: Page, files: list[Path]) -> None:
     take(page, files)
-    assert page.get_by_label("What picture 1 shows").input_value() == "a red house, 0"
+    expect(page.get_by_label("What picture 1 shows")).to_have_value("a red house, 0")
     page.get_by_text(re.compile(r"^3 pictures · 3 of 128 × 128 · ")).wait_for(timeout=LONG)
     page.locator(".train-notes", has_text="picture 3").wait_for()
     page.get_by_label("What picture 3 shows").fill("a red house at night")
@@ -122,7 +120,7 @@ def test_what_is_wrong_stands_beside_its_field(seen: tuple[Page, Watched], files
     page.get_by_label("Name of the result").fill("lamp")
     page.get_by_role("button", name="Start training").click()
     page.locator(".field", has_text="Word that it shall learn").locator(".wrong").wait_for(timeout=LONG)
-    assert page.get_by_label("Word that it shall learn").get_attribute("aria-invalid") == "true"
+    expect(page.get_by_label("Word that it shall learn")).to_have_attribute("aria-invalid", "true")
     page.get_by_role("button", name="LoRA").click()
     page.get_by_label("Rank", exact=True).fill("0")
     page.locator('.control[data-name="rank"] .wrong').wait_for(timeout=LONG)
@@ -137,7 +135,7 @@ def test_a_training_is_watched_tried_and_used(page: Page, files: list[Path]) -> 
     page.locator('.curve[aria-label^="Loss over 6 steps"]').wait_for(timeout=LONG)
     page.get_by_role("button", name="Use in Make").wait_for(timeout=LONG)
     page.locator(".sample-list li").nth(2).wait_for(timeout=LONG)
-    assert page.locator(".sample-list .number").all_text_contents() == ["step 6", "step 3", "step 0"]
+    expect(page.locator(".sample-list .number")).to_have_text(["step 6", "step 3", "step 0"])
     page.get_by_role("button", name="Make both").click()
     dialog = page.get_by_role("dialog", name="Compare")
     dialog.locator("tr", has_text="glow").first.wait_for(timeout=2 * LONG)
@@ -161,8 +159,6 @@ def test_it_is_stopped_taken_up_again_and_its_settings_come_back(page: Page, fil
     page.locator("summary", has_text="Its settings").click()
     page.get_by_label("Steps", exact=True).fill("5")
     page.get_by_role("button", name="Put them into the form").click()
-    from playwright.sync_api import expect
-
     expect(page.locator(".control[data-name=steps] input")).to_have_value("80")
     page.get_by_role("button", name="Go on").click()
     page.locator('.curve[aria-label^="Loss over 80 steps"]').wait_for(timeout=2 * LONG)

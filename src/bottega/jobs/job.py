@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, NamedTuple
 
 from bottega.errors import BottegaError
@@ -58,7 +58,7 @@ class Job:
     `kind` is `make`, `train` or what is done to the library; `request` what was asked, of a `make` its resolved
     recipe under `recipe`, of a `train` that of the training. `after` are the jobs that it waits for, `attempt` how
     often it was begun, `key` the caller's idempotency key. `cancelling` says that it runs and was told to stop.
-    `eta` is how many seconds it may still take.
+    `eta` is how many seconds it may still take, `seen` the number of the newest event that this tells of.
     """
 
     id: str
@@ -83,6 +83,7 @@ class Job:
     result: Any
     cancelling: bool = False
     eta: float | None = None
+    seen: int = field(default=0, compare=False)
 
     @property
     def over(self) -> bool:

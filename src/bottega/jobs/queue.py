@@ -180,6 +180,7 @@ class Queue:
         self._read = _connect(path)
         (last,) = self._write.execute("SELECT coalesce(max(number), 0) FROM events").fetchone()
         self._number = max(int(last), int(self._fact("number", "0"))) + GAP
+        self._written = self._number  # of the newest event that a reader finds on disk
         (self._last,) = self._write.execute("SELECT coalesce(max(position), 0) FROM jobs").fetchone()
         (self._ended,) = self._write.execute(f"SELECT count(*) FROM jobs WHERE state IN {_quoted(ENDED)}").fetchone()
 
@@ -331,7 +332,8 @@ class Queue:
             values.append(before)
         query = f"SELECT {_COLUMNS} FROM jobs WHERE {' AND '.join(where)} ORDER BY {order} LIMIT ?"
         with self._reading:
-            return [self._with_pace(_job_of(row)) for row in self._read.execute(query, (*values, limit))]
+            seen = self._written
+            return [self._with_pace(_job_of(row, seen)) for row in self._read.execute(query, (*values, limit))]
 
     def counts(self, owner: str | None = None, kind: str | None = None) -> dict[str, int]:
         """How many jobs are in each state."""
@@ -623,7 +625,7 @@ class Queue:
         """The jobs that somebody is said to work on, and who."""
         with self._lock:
             rows = self._write.execute(f"SELECT worker, {_COLUMNS} FROM jobs WHERE state = 'running' ORDER BY seq")
-            return [(_job_of(rest), worker or "") for worker, *rest in rows]
+            return [(_job_of(rest, self._number), worker or "") for worker, *rest in rows]
 
     def flush(self) -> None:
         """Write down what was only told so far."""
@@ -720,6 +722,7 @@ class Queue:
                     self._write.execute("ROLLBACK")
                 raise
         self._buffer = []
+        self._written = self._number
         self._flushed = time.monotonic()
         told, self._told = self._told, []
         for each in told:
@@ -727,11 +730,12 @@ class Queue:
                 listener(each)
 
     def _job(self, connection: sqlite3.Connection, id: str) -> Job:
+        seen = self._number if connection is self._write else self._written
         with explained(self.path, SCHEMA):
             row = connection.execute(f"SELECT {_COLUMNS} FROM jobs WHERE id = ?", (id,)).fetchone()
         if row is None:
             raise UnknownJob(id)
-        return _job_of(row)
+        return _job_of(row, seen)
 
     def _owner(self, id: str) -> tuple[str, str]:
         """Whose a job is, and its state."""
@@ -775,7 +779,7 @@ def _open(path: Path) -> sqlite3.Connection:
     return connection
 
 
-def _job_of(row: Sequence[Any]) -> Job:
+def _job_of(row: Sequence[Any], seen: int) -> Job:
     (id, kind, lane, owner, state, request, digest, title, priority, position, attempt, needs, reuse, key, created,
      started, ended, error, result, cancelling) = row  # fmt: skip
     return Job(
@@ -800,6 +804,7 @@ def _job_of(row: Sequence[Any]) -> Job:
         error=json.loads(error) if error else None,
         result=json.loads(result) if result else None,
         cancelling=bool(cancelling),
+        seen=seen,
     )
 
 

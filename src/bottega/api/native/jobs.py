@@ -74,6 +74,7 @@ class JobCard(Told):
     cancelling: bool = Field(description="it runs, and was told to stop")
     progress: Progress | None
     eta: float | None = Field(description="seconds that it may still take")
+    seen: int = Field(description="the number of the newest event that this tells of; higher ones happened since")
     error: JobError | None
     result: Any = Field(description="what other work than make has found or done")
 
@@ -311,7 +312,7 @@ def job_card(job: Job) -> JobCard:
 
 
 _PLAIN = ("id", "kind", "state", "owner", "title", "digest", "priority", "position", "attempt", "reuse", "created",
-          "started", "ended", "cancelling", "eta")  # fmt: skip
+          "started", "ended", "cancelling", "eta", "seen")  # fmt: skip
 
 
 def told_of(job: Job) -> dict[str, Any]:

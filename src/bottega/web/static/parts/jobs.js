@@ -1,6 +1,8 @@
 // What is known here of this owner's jobs: a copy of the server's list that follows the stream of events.
 
 const OPEN = new Set(["waiting", "paused", "running"]);
+const OVER = new Set(["done", "result", "failed", "cancelled"]); // the events after which a job is over
+const PASSING = new Set(["step", "learned", "preview"]); // and those that an answer need not know of
 
 /** Jobs by id. `watch(run)` hears `(job, event)` after every change; `event` is null where a list came in. */
 export class Jobs {
@@ -9,7 +11,8 @@ export class Jobs {
     this.known = new Map();
     this.watchers = new Set();
     this.sent = new Set(); // what was handed in and not answered yet
-    this.asking = new Set();
+    this.asking = new Map(); // jobs that the server is asked for, and what was heard of them before they were known
+    this.heard = new Map(); // the number of the last event of each job that told more than how far it is
     this.ready = new Promise((resolve) => { this._ready = resolve; });
     stream.listen((event) => this._hear(event));
     stream.onState((state) => { if (state === "open") this.refresh(); }); // once more: between the two, something may have happened
@@ -28,16 +31,30 @@ export class Jobs {
     return [...this.known.values()].filter((job) => OPEN.has(job.state)).sort(inOrder);
   }
 
-  /** Takes in a job as a request was answered; events may have overtaken it, and what is over stays over. */
+  /** Takes in a job as a request was answered; where events have overtaken the answer, what is known stays, and the server is asked again. */
   take(job) {
-    const known = this.known.get(job.id);
-    return known && !OPEN.has(known.state) && OPEN.has(job.state) && known.attempt === job.attempt ? known : this.put(job);
+    const late = (this.heard.get(job.id) ?? 0) > job.seen;
+    if (late) this.ask(job.id);
+    return (late && this.known.get(job.id)) || this.put(job);
+  }
+
+  /** Asks the server for one job; `heard` are events that nobody could be told of yet, as it was not known. */
+  async ask(id, heard = []) {
+    if (this.asking.has(id)) return;
+    this.asking.set(id, heard);
+    let job;
+    try {
+      await Promise.allSettled([...this.sent]); // it may be one of ours, whose answer an event has overtaken
+      job = await this.api.get(`/api/jobs/${id}`);
+    } catch { return; } finally { this.asking.delete(id); } // it is gone again
+    this.take(job);
+    for (const event of heard) if (!PASSING.has(event.kind)) this._tell(this.known.get(id), event);
   }
 
   /** Changes what is known of a job. */
   put(job, event = null) {
     this.known.set(job.id, { ...this.known.get(job.id), ...job });
-    for (const run of [...this.watchers]) run(this.known.get(job.id), event);
+    this._tell(this.known.get(job.id), event);
     return this.known.get(job.id);
   }
 
@@ -55,10 +72,7 @@ export class Jobs {
       const job = await sent;
       this.known.delete(id);
       named(id, job.id);
-      // Events may have overtaken the answer.
-      const known = this.known.get(job.id);
-      this.put(known && known.state !== "waiting" ? { ...job, ...known } : job);
-      return job;
+      return this.take(job);
     } catch (error) {
       this.drop(id);
       throw error;
@@ -71,7 +85,7 @@ export class Jobs {
   drop(id) {
     const job = this.known.get(id);
     this.known.delete(id);
-    for (const run of [...this.watchers]) run(job, { kind: "dropped" });
+    this._tell(job, { kind: "dropped" });
   }
 
   /** Asks the server for the open jobs; those that ended while nobody listened are asked for one by one. */
@@ -84,33 +98,24 @@ export class Jobs {
     const unheard = this.open().filter((job) => !listed.has(job.id) && !job.local);
     for (const job of list.items) this.take(job);
     await Promise.all(unheard.map(async (job) => {
-      try { this.put(await this.api.get(`/api/jobs/${job.id}`)); } catch { this.drop(job.id); }
+      try { this.take(await this.api.get(`/api/jobs/${job.id}`)); } catch { this.drop(job.id); }
     }));
     this._ready();
-    for (const run of [...this.watchers]) run(null, null);
+    this._tell(null, null);
   }
 
-  async _hear(event) {
+  _tell(job, event) {
+    for (const run of [...this.watchers]) run(job, event);
+  }
+
+  _hear(event) {
     if (!event.job) return;
+    if (!PASSING.has(event.kind)) this.heard.set(event.job, Number(event.number));
     const job = this.known.get(event.job);
-    if (!job) {
-      // Somebody else's tab, or the command line, has queued it: the list says what it is.
-      if (event.kind === "done" || event.kind === "failed" || event.kind === "cancelled") return;
-      if (this.asking.has(event.job)) return;
-      this.asking.add(event.job);
-      try {
-        await Promise.allSettled([...this.sent]); // it may be one of ours, whose answer the event has overtaken
-        const told = await this.api.get(`/api/jobs/${event.job}`);
-        this.put(told, event);
-      } catch { /* gone again */ }
-      this.asking.delete(event.job);
-      return;
-    }
-    if (event.kind === "changed" && event.what !== "cancelling") {
-      try { this.take(await this.api.get(`/api/jobs/${event.job}`)); } catch { /* gone */ }
-      return;
-    }
-    this.put({ id: event.job, ...changed(job, event) }, event);
+    if (job && (event.kind !== "changed" || event.what === "cancelling")) this.put({ id: event.job, ...changed(job, event) }, event);
+    else if (!job && this.asking.has(event.job)) this.asking.get(event.job).push(event);
+    // Somebody else's tab, or the command line, has queued or changed it: the server says what it is.
+    else if (job || !OVER.has(event.kind)) this.ask(event.job, [event]);
   }
 }
 

@@ -752,7 +752,7 @@ class Library {
   async begin(path, body, text) {
     try {
       const job = await this.context.api.post(path, body);
-      this.context.jobs.put(job);
+      this.context.jobs.take(job);
       this.context.say(text);
       return job;
     } catch (error) {
@@ -873,7 +873,7 @@ class Library {
       for (const field of Object.values(fields)) field.removeAttribute("aria-invalid");
       try {
         const [path, asked] = request();
-        this.context.jobs.put(await this.context.api.post(path, asked));
+        this.context.jobs.take(await this.context.api.post(path, asked));
         close();
       } catch (error) {
         for (const { field } of error.problems ?? []) fields[field?.split(".").find((part) => fields[part])]?.setAttribute("aria-invalid", "true");

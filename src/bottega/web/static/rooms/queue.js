@@ -135,7 +135,7 @@ class QueueRoom {
       let before;
       do {
         const page = await api.get("/api/jobs", { state: ["waiting", "paused", "running"], limit: OPEN_PAGE, before });
-        for (const job of page.items) jobs.put(job);
+        for (const job of page.items) jobs.take(job);
         before = page.next;
       } while (before && this.element.isConnected);
     } catch (error) {
@@ -437,7 +437,7 @@ class QueueRoom {
     row?.scrollIntoView({ block: "nearest" });
     say(this.t("queue.moved", { title: titleOf(this.t, job), n: number(at + 1), total: number(others.length + 1) }));
     try {
-      jobs.put(await api.post(`/api/jobs/${job.id}/move`, { before: next?.id ?? null }));
+      jobs.take(await api.post(`/api/jobs/${job.id}/move`, { before: next?.id ?? null }));
     } catch (error) {
       complain(error);
       jobs.refresh();
@@ -518,7 +518,7 @@ class QueueRoom {
 
   async act(job, verb, body) {
     try {
-      return this.context.jobs.put(await this.context.api.post(`/api/jobs/${job.id}/${verb}`, body));
+      return this.context.jobs.take(await this.context.api.post(`/api/jobs/${job.id}/${verb}`, body));
     } catch (error) {
       this.context.complain(error);
       this.context.jobs.refresh();
@@ -568,7 +568,7 @@ class QueueRoom {
 
   async prioritise(job, priority) {
     try {
-      this.context.jobs.put(await this.context.api.patch(`/api/jobs/${job.id}`, { priority }));
+      this.context.jobs.take(await this.context.api.patch(`/api/jobs/${job.id}`, { priority }));
     } catch (error) {
       this.context.complain(error);
     }
