@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import shutil
 from collections.abc import Iterator
 from dataclasses import replace
@@ -12,8 +13,10 @@ from typing import Any
 import pytest
 from native import Api, studio
 from PIL import Image
+from served import WITHIN
 from starters import NAMES
 
+from bottega.api.warmup import FIRST, warm_up
 from bottega.formats import safetensors
 from bottega.library import Entry, hashes
 from bottega.library.about import About
@@ -305,3 +308,20 @@ def test_only_who_may_manage_works_on_the_shelves(api: Api) -> None:
     assert keeper.post("/models/get", {"reference": "hf:org/name"}, 202)["kind"] == "get"
     for address in ("https://example.org/x.safetensors", "http://169.254.169.254/", "file:///etc/passwd"):
         assert keeper.refused("POST", "/models/get", {"reference": address})[0] == 403
+
+
+# --- before the first visitor
+
+
+def test_the_server_asks_itself_for_what_the_page_asks_for_first(api: Api, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "bottega.requests")
+    warm_up(api.served.origin, api.served.access.machine_key).join(WITHIN)
+    told = [record.getMessage() for record in caplog.records if record.name == "bottega.requests"]
+    assert told[: len(FIRST)] == [f"GET {path.partition('?')[0]} 200" for path in FIRST]
+    assert any("/form 200" in line for line in told), told
+
+
+def test_a_server_that_is_gone_is_not_warmed_up(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "bottega.server")
+    warm_up("http://127.0.0.1:9", "").join(WITHIN)
+    assert "was not warmed up" in caplog.text

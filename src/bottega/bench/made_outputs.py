@@ -6,6 +6,7 @@ import hashlib
 import json
 import random
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +46,7 @@ _KNOBS: Mapping[str, Any] = {
 def fill(home: Path, count: int, content: bytes | None = None, seed: int = 0) -> None:
     """Put so many outputs into the gallery of a home, the same ones for the same seed.
 
-    With `content` each has a file, which says only that it is there: to be read it would have to be a picture.
+    With `content`, a picture, each has a file of its own: that picture, with the output's id behind it.
     """
     folder = home / "outputs"
     store = Store(home / "gallery.sqlite", SCHEMA)
@@ -54,8 +55,10 @@ def fill(home: Path, count: int, content: bytes | None = None, seed: int = 0) ->
         with store.writing() as connection:
             for _, output in zip(range(min(_AT_ONCE, count - first)), made, strict=False):
                 if content is not None:
+                    own = content + output.id.encode()
                     output.path.parent.mkdir(parents=True, exist_ok=True)
-                    output.path.write_bytes(content)
+                    output.path.write_bytes(own)
+                    output = replace(output, bytes=len(own), sha256=hashlib.sha256(own).hexdigest())
                 rows.put(connection, folder, output)
     store.close()
 

@@ -59,6 +59,7 @@ def serve(args: argparse.Namespace, settings: Settings, stack: ExitStack) -> Non
     from bottega.api.logs import start_logging, stop_logging
     from bottega.api.server import listen
     from bottega.api.server import serve as run_server
+    from bottega.api.warmup import warm_up
     from bottega.jobs.lock import HomeLock
     from bottega.library.sources.tokens import known_keys
     from bottega.workshop import Workshop
@@ -93,6 +94,7 @@ def serve(args: argparse.Namespace, settings: Settings, stack: ExitStack) -> Non
     def ready() -> None:
         write_private(settings.serving, {"url": url, "pid": os.getpid(), "key": access.machine_key})
         link = f"{url}/?token={accounts.new_link()}"
+        warm_up(url, access.machine_key)
         print(f"Bottega serves at {url}\nOpen this link to sign in (once, within 12 hours):\n\n  {link}\n", flush=True)
 
     def forget() -> None:

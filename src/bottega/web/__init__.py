@@ -36,8 +36,9 @@ def rooms(static: Path = STATIC) -> list[str]:
     return sorted(path.stem for path in (static / "rooms").glob("*.js"))
 
 
-def modules(room: str) -> list[str]:
-    """The modules that it takes to show a room, those that others import last, as the page names them."""
+@lru_cache(maxsize=64)
+def modules(room: str, files: str) -> list[str]:
+    """The modules that it takes to show a room, of these `files` (a version), as the page names them."""
     wanted = ["frame.js", f"rooms/{room}.js"]
     for name in wanted:  # grows while it is walked
         for told in _IMPORT.findall(_content(name).decode()):
@@ -58,7 +59,8 @@ async def page(request: Request) -> Response:
     """The shell, which differs from room to room only in what is fetched first."""
     room = request.url.path.strip("/") or FIRST
     shell = _templates.get_template("page.html")
-    text = shell.render(rooms=rooms(), modules=modules(room), files=version(), version=__version__)
+    files = version()
+    text = shell.render(rooms=rooms(), modules=modules(room, files), files=files, version=__version__)
     return Response(text, media_type="text/html; charset=utf-8", headers={"Cache-Control": "no-cache"})
 
 

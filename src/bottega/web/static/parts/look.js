@@ -56,8 +56,6 @@ export class Look {
     Object.assign(this, { context, host, t: context.t, item: null, index: -1 });
     const only = (run) => (event) => (this.isOpen ? run(event) : false);
     const { t } = this;
-    // Which settings are at their defaults is told by the forms; until they are here, every setting is shown.
-    context.api.get("/api/forms").then((forms) => { this.forms = forms; }, () => {});
     context.keys({
       right: { text: t("look.next"), run: only(() => this.step(1)) },
       left: { text: t("look.before"), run: only(() => this.step(-1)) },
@@ -83,7 +81,13 @@ export class Look {
   }
 
   /** Show an output; it may lie anywhere in the list, or not in it at all. */
+  /** Ask which settings are at their defaults; until that is known, every setting is shown. */
+  learn() {
+    this.learning ??= this.context.api.get("/api/forms").then((forms) => { this.forms = forms; }, () => { this.learning = null; });
+  }
+
   async open(id) {
+    this.learn();
     if (this.item?.id === id && this.isOpen) return;
     this.index = this.host.pages.find((item) => item.id === id);
     let item = this.index >= 0 ? this.host.pages.at(this.index) : null;

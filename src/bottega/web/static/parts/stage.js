@@ -41,7 +41,8 @@ export class Stage {
         if (this.coming === whole) this.picture.src = address;
       },
       () => {
-        if (this.coming === whole) this.picture.src = address;
+        // What is too large to be decoded at once is there all the same; what is gone leaves its small picture.
+        if (this.coming === whole && whole.naturalWidth) this.picture.src = address;
       },
     );
   }

@@ -232,7 +232,10 @@ class Gallery {
     this.ratios = [];
     this.scroller.scrollTop = 0;
     this.window.active = 0;
-    await this.pages.want(0, 1); // what can be seen comes before the shape of all
+    await this.pages.want(0, 1); // what can be seen comes before the shape of all, and before what nobody asked for yet
+    await new Promise((resolve) => requestAnimationFrame(() => setTimeout(resolve)));
+    if (!this.folders) this.loadFolders();
+    this.look.learn();
     if (ticket !== this.ticket) return;
     let told;
     try {
@@ -388,7 +391,6 @@ class Gallery {
         text: folder.name, key: number(folder.outputs), checked: folder.name === state.folder, run: () => this.go({ view: "", folder: folder.name, output: "" }),
       })), { label: t("gallery.folders") });
     }
-    if (!this.folders) this.loadFolders();
   }
 
   async loadFolders() {
@@ -567,8 +569,7 @@ class Gallery {
   async put(items, folder) {
     await this.mark(items, { folder });
     this.context.toast({ text: folder ? this.t("gallery.folder.moved", { n: number(items.length), folder }) : this.t("gallery.folder.out", { n: number(items.length) }) });
-    this.folders = null;
-    this.drawTabs();
+    await this.loadFolders();
   }
 
   /** Change outputs at once on the page, and on the server; back again where that fails. */

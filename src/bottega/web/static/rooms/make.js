@@ -59,7 +59,6 @@ class Make {
 
   async open() {
     const { context } = this;
-    this.build();
     const heard = (run) => (...given) => run(...given).catch((error) => context.complain(error));
     this.result = new Result(context, {
       reuse: heard((output, what) => this.reuse(output, what)), vary: heard((output, strength, count) => this.vary(output, strength, count)),
@@ -67,12 +66,15 @@ class Make {
       compare: (one, other) => compare(context, one, other), example: (prompt, go) => this.example(prompt, go), again: (job) => this.send(job.recipe),
       varies: () => Boolean(this.form?.knobs.some((knob) => knob.name === "variation_strength")), changed: () => this.drawFoot(),
     });
+    // What takes the server a moment is asked for before the page is busy drawing.
+    const shown = this.result.open();
+    const formed = this.loadForm(shown.catch(() => {}));
+    this.build();
     this.element.append(this.ask, this.result.element);
     this.uncatch = catchPictures(this.element, (given) => this.take(given), (text) => this.start.wrong(text));
     this.keys();
-    const shown = this.result.open();
     this.lookedUp = this.lookUp().catch((error) => context.complain(error));
-    await Promise.all([this.loadForm(), shown.catch((error) => context.complain(error))]);
+    await Promise.all([formed, shown.catch((error) => context.complain(error))]);
     if (this.draft.init) this.measure();
     await this.arrive(context.state);
     if (!matchMedia("(pointer: coarse)").matches && !this.draft.prompt) this.prompt.focus();
@@ -279,18 +281,21 @@ class Make {
     this.drawSize();
   }
 
-  async loadForm() {
+  /** Asks what can be set for the model, and draws it; the longer part of that when `before` is done. */
+  async loadForm(before = null) {
     const { api, complain } = this.context;
     try {
-      this.forms ??= await api.get("/api/forms");
+      const listed = this.draft.model ? { items: [] } : api.get("/api/models", { runs: true, limit: 50 });
+      const [forms, models] = await Promise.all([this.forms ?? api.get("/api/forms"), listed]);
+      this.forms = forms;
       if (!this.draft.model) {
-        const told = await api.get("/api/models", { runs: true, limit: 50 });
-        const items = told.items.filter((one) => !this.left.has(one.id));
+        const items = models.items.filter((one) => !this.left.has(one.id));
         const model = items.find((one) => one.name === USUAL_MODEL) ?? items[0];
         if (!model) return this.lookForModels();
         this.draft.model = plain(model);
       }
       this.picker.set(this.draft.model);
+      await before;
       const wanted = this.draft.model.id;
       const [form, vaes] = await Promise.all([api.get(`/api/models/${wanted}/form`), this.fitting("vae", "", MOST_VAES)]);
       if (this.draft.model.id !== wanted) return;

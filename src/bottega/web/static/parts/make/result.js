@@ -88,12 +88,13 @@ export class Result {
   async load() {
     const midnight = new Date().setHours(0, 0, 0, 0) / 1000;
     const { api } = this.context;
-    let told = await api.get("/api/outputs", { since: midnight, limit: LIST });
-    this.earlier = !told.items.length;
-    if (this.earlier) told = { ...await api.get("/api/outputs", { limit: EARLIER }), next: null };
-    const known = new Set(told.items.map((output) => output.id));
-    this.outputs = [...this.outputs.filter((output) => !known.has(output.id)), ...told.items];
-    this.next = told.next;
+    const told = await api.get("/api/outputs", { limit: LIST });
+    const today = told.items.filter((output) => output.created >= midnight);
+    this.earlier = !today.length;
+    const items = this.earlier ? told.items.slice(0, EARLIER) : today;
+    const known = new Set(items.map((output) => output.id));
+    this.outputs = [...this.outputs.filter((output) => !known.has(output.id)), ...items];
+    this.next = today.length < told.items.length ? null : told.next;
     this.since = midnight;
   }
 
