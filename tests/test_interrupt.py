@@ -1,4 +1,4 @@
-"""Ctrl-C ends every command with one line and exit code 130, whatever the program is in the middle of."""
+"""Ctrl-C, or SIGTERM, ends every command with one line and exit code 130, whatever the program is in the middle of."""
 
 from __future__ import annotations
 
@@ -6,9 +6,12 @@ import os
 import signal
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from door_server import until
+from served import WITHIN
 
 # Presses Ctrl-C when the module that the first word names is about to be imported, or with `exit` at the end.
 PROGRAM = """
@@ -58,6 +61,31 @@ def test_a_library_that_swallows_interrupts_while_it_is_imported(tmp_path: Path)
     """As torch does now and then; what it leaves behind is half imported."""
     done = interrupted("torch", tmp_path, "make", "image", "a house", then="swallow")
     assert (done.returncode, done.stderr, done.stdout) == (130, "bottega: interrupted\n", "")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs to see processes")
+def test_what_a_benchmark_began_ends_with_it(tmp_path: Path) -> None:
+    words = [sys.executable, "-m", "bottega", "bench", "requests", "--count", "100000"]
+    bench = subprocess.Popen(words, env={**os.environ, "TMPDIR": str(tmp_path)}, start_new_session=True)
+    try:
+        until(lambda: len(group(bench.pid)) > 3)  # itself, its server, and two who ask it
+        bench.terminate()
+        assert bench.wait(WITHIN) == 130
+        until(lambda: not group(bench.pid))
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(bench.pid, signal.SIGKILL)
+
+
+def group(leader: int) -> set[int]:
+    """The processes of a group."""
+    found = set()
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):
+            if int(stat.read_text().rpartition(")")[2].split()[2]) == leader:
+                found.add(int(stat.parent.name))
+    return found
 
 
 @pytest.mark.slow

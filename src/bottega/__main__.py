@@ -1,4 +1,4 @@
-"""The command `bottega`, also as `python -m bottega`: whenever Ctrl-C comes, it ends with one line and code 130."""
+"""The command `bottega`, also as `python -m bottega`: whenever Ctrl-C or SIGTERM comes, it ends clean with code 130."""
 
 from __future__ import annotations
 
@@ -18,20 +18,21 @@ def run() -> int:
 
         from bottega.cli import main
 
-        obeyed = signal.getsignal(signal.SIGINT) is signal.default_int_handler  # else our caller wants it ignored
-        if obeyed:
-            signal.signal(signal.SIGINT, interrupt)
+        usual = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
+        obeyed = [number for number, handler in usual.items() if signal.getsignal(number) is handler]  # not ignored
+        for number in obeyed:
+            signal.signal(number, interrupt)
         code = main()
-        if obeyed:
+        for number in obeyed:
             # What is left is the interpreter's own end, in which an exception would print a trace.
-            signal.signal(signal.SIGINT, leave)
+            signal.signal(number, leave)
         return code
     except KeyboardInterrupt:
         leave()
 
 
 def interrupt(signum: int, frame: FrameType | None) -> None:
-    """Answer Ctrl-C with KeyboardInterrupt; while a module is imported, with the end at once.
+    """Answer Ctrl-C, or SIGTERM, with KeyboardInterrupt; while a module is imported, with the end at once.
 
     Libraries in C++ swallow an exception that comes in the middle of their import, or abort, and there is nothing to
     clean up then.
