@@ -3,8 +3,7 @@
 Needs what the tests need: Chromium, and `.[dev]`. Each room is opened several times by a browser that has seen nothing
 of the page yet (cold), and each time once more (warm); the median is told, and in brackets the least and the most. Then
 it is scrolled as a wheel does, as a thumb that drags the bar does, and to places far apart. What a frame took is the
-time
-between two of them in which the page could have painted: a page that does nothing has one every 16.7 ms.
+time between two of them in which the page could have painted: a page that does nothing has one every 16.7 ms.
 """
 
 from __future__ import annotations

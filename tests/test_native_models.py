@@ -182,7 +182,7 @@ def test_a_model_that_goes_while_it_is_read_is_no_bug(
 
     monkeypatch.setattr(hashes, "hash_file", gone_before)
     status, error = api.refused("POST", "/jobs", {"recipe": {"prompt": "a house", "model": {"name": "fleeting"}}})
-    assert (status, error["class"], error["what"]) == (422, "FileError", "fleeting.safetensors is gone")
+    assert (status, error["class"], error["what"]) == (422, "FileError", "fleeting.safetensors: is gone")
 
 
 # --- previews

@@ -100,11 +100,12 @@ def uses(page: Page, address: str) -> list[tuple[str, str, float]]:
 def test_only_what_fits_is_offered_and_the_keyboard_takes_it(page: Page) -> None:
     page.get_by_role("button", name="Add an adapter").click()
     cards = page.locator(".picker-panel .picker-card")
-    cards.nth(2).wait_for()
+    expect(cards.locator(".picker-name")).to_have_count(3 + len(ADAPTERS))
     assert set(cards.locator(".picker-name").all_text_contents()) == {"lamp", "glow", "taesd", *ADAPTERS}
     page.get_by_role("button", name="LoRA", exact=True).click()
     page.get_by_role("option", name=re.compile("lamp")).wait_for(state="detached")
     loras = {name for name, kind in ADAPTERS.items() if kind == "lora"}
+    expect(cards.locator(".picker-name")).to_have_count(1 + len(loras))
     assert set(cards.locator(".picker-name").all_text_contents()) == {"glow", *loras}
     page.keyboard.press("Escape")
     add_row(page, "glow")
@@ -251,7 +252,7 @@ def test_the_library_sends_adapters_that_fit(page: Page, server: Server) -> None
     page.get_by_text("glow", exact=True).click()
     page.get_by_role("button", name="Use in Make").click()
     row(page, "glow").wait_for()
-    assert page.url.rstrip("/") == server.url, "the address is tidied"
+    expect(page, "the address is tidied").to_have_url(f"{server.url}/")
 
 
 def test_a_phone_and_every_eye_and_ear_have_it_all(server: Server, browser: Browser) -> None:

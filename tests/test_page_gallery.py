@@ -148,7 +148,7 @@ def test_one_is_looked_at_with_the_keyboard_alone(page: Page) -> None:
     page.keyboard.press("ArrowRight")
     look.get_by_text("3 of 10").wait_for()
     page.keyboard.press("i")
-    assert not look.get_by_text("Euler a").is_visible()
+    expect(look.get_by_text("Euler a")).to_be_hidden()
     page.keyboard.press("Escape")
     look.wait_for(state="detached")
     expect(page.locator(":focus"), "the focus is where one looked last").to_have_attribute("data-index", "2")
@@ -157,7 +157,7 @@ def test_one_is_looked_at_with_the_keyboard_alone(page: Page) -> None:
 def test_an_address_shows_its_output_and_back_leaves_it(page: Page) -> None:
     tiles(page).nth(4).click()
     page.get_by_text("5 of 10").wait_for()
-    assert "output=picture5-0" in page.url
+    expect(page).to_have_url(re.compile("output=picture5-0"))
     page.reload()
     page.get_by_text("5 of 10").wait_for()
     page.go_back()
@@ -204,12 +204,13 @@ def test_two_are_compared_by_the_fields_in_which_they_differ(page: Page) -> None
     page.keyboard.press("c")
     dialog = page.get_by_role("dialog", name="Compare")
     dialog.get_by_role("row").nth(2).wait_for()
-    fields = dialog.get_by_role("rowheader").all_text_contents()
-    assert sorted(fields) == ["Seed", "Steps"]
-    shown = "document.querySelector('.beside-place .stage').style.clipPath"
-    before = page.evaluate(shown)
+    expect(dialog.get_by_role("rowheader")).to_have_count(2)
+    assert sorted(dialog.get_by_role("rowheader").all_text_contents()) == ["Seed", "Steps"]
+    cut = dialog.locator(".beside-place .stage").first
+    before = cut.get_attribute("style") or ""
+    assert "clip-path" in before
     page.keyboard.press("ArrowRight")
-    assert page.evaluate(shown) != before, "the line moves with the arrow keys"
+    expect(cut, "the line moves with the arrow keys").not_to_have_attribute("style", before)
     dialog.get_by_role("button", name="Side by side").click()
     page.locator(".beside-place.is-side").wait_for()
     page.keyboard.press("Escape")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -63,7 +64,7 @@ def test_the_memory_of_a_device_shows_its_models(page: Page, server: Server) -> 
     devices = page.get_by_role("region", name="Devices")
     devices.get_by_text("starter-image").wait_for(timeout=LONG)
     bar = devices.get_by_role("img").first
-    assert "starter-image" in (bar.get_attribute("aria-label") or "")
+    expect(bar).to_have_attribute("aria-label", re.compile("starter-image"))
     pieces = bar.locator(".bytes-piece").evaluate_all(
         "pieces => pieces.map((piece) => piece.getBoundingClientRect().width)"
     )
@@ -115,7 +116,7 @@ def test_others_see_no_settings_no_log_and_no_keys(browser: Browser, server: Ser
         page.goto("/system")
         page.get_by_role("region", name="Server").get_by_text("eve").wait_for()
         for name in ("Settings", "Log", "Users and keys"):
-            assert not page.get_by_role("region", name=name, include_hidden=True).is_visible()
+            expect(page.get_by_role("region", name=name, include_hidden=True)).to_be_hidden()
 
 
 def test_signing_out_locks_this_browser_out(browser: Browser, server: Server) -> None:

@@ -100,6 +100,7 @@ def test_pictures_come_with_their_captions_and_a_check_tells_what_of(page: Page,
     page.reload()
     page.locator(".picture").nth(2).wait_for(timeout=LONG)
     captions = page.locator(".picture textarea")
+    expect(captions).to_have_count(3)
     assert sorted(captions.nth(n).input_value() for n in range(3)) == [
         "a red house at night",
         "a red house, 0",

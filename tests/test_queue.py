@@ -129,6 +129,21 @@ def test_events_can_be_had_again_from_any_point(queue: Queue) -> None:
     assert queue.events(queue.last_event) == []
 
 
+def test_a_job_tells_the_newest_event_that_it_knows_of(queue: Queue) -> None:
+    """Whoever hears of a newer one asks again, and must not have to ask for ever."""
+    heard: list[int] = []
+    queue.listen(lambda told: heard.append(told.number))
+    first, second = put(queue), put(queue)
+    assert queue.pause(second).seen == heard[-1]
+    (job,) = queue.lease(MAKE, "w")
+    assert [each.seen for each in queue.jobs()] == [heard[-1]] * 2
+    queue.record(job.id, [Started("d", 1)])  # which is written down later
+    assert queue.job(first).seen == heard[-1]
+    queue.record(job.id, [Made(0, "", "s", "d", 1, 8, 8, output="o"), Step("sample", 1, 2)])
+    queue.finish(job.id, DONE)
+    assert queue.job(first).seen == heard[-1] == queue.last_event
+
+
 def test_progress_and_the_time_left_come_from_the_steps(tmp_path: Path) -> None:
     now = [100.0]
     queue = Queue(tmp_path / "q", clock=lambda: now[0])

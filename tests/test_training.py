@@ -14,10 +14,12 @@ from typing import Any
 
 import pytest
 import torch
+from diffusers.models.attention_processor import Attention, AttnProcessor2_0
 
 from bottega.errors import Diverged, Interrupted, InvalidRecipe, OutOfMemory
 from bottega.events import Learned, Sampled, Trained
 from bottega.families import family
+from bottega.families._stable_diffusion.teach import PlainAttention
 from bottega.formats import read_header
 from bottega.library.identify import identify
 from bottega.recognisers import all_recognisers
@@ -363,3 +365,27 @@ def test_what_the_command_trained_is_meant_by_its_name_at_once(
     assert main(["models", "show", "neon", "--json"]) == 0
     own = json.loads(capsys.readouterr().out)["path"]
     assert (along, own) == (str(STARTER_SHELF / "neon.safetensors"), str(tmp_path / "home/models/neon.safetensors"))
+
+
+@pytest.mark.parametrize("tokens", [256, 300])
+def test_attention_while_it_is_taught_is_that_of_the_model(tokens: int) -> None:
+    """Of many tokens the products with each other, which take the most memory, are not kept for the way back."""
+    attn = Attention(query_dim=16, heads=2, dim_head=8)
+    ways, kept = [], []
+    for processor in (AttnProcessor2_0(), PlainAttention()):
+        attn.set_processor(processor)
+        hidden = torch.randn(1, tokens, 16, generator=torch.Generator().manual_seed(1)).requires_grad_()
+        saved: list[int] = []
+
+        def keep(tensor: torch.Tensor, saved: list[int] = saved) -> torch.Tensor:
+            saved.append(tensor.numel())
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+            made = attn(hidden)
+        made.square().sum().backward()
+        ways.append((made, hidden.grad))
+        kept.append(max(saved))
+    for ours, theirs in zip(*ways, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
+    assert (kept[1] >= 2 * tokens * tokens) == (tokens <= 256)

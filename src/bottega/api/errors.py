@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import re
 import sqlite3
 from collections.abc import Mapping, Sequence
@@ -75,8 +74,6 @@ def response(path: str, error: Exception, request_id: str) -> Response:
     if name == _BUG:
         LOG.error("request %s for %s failed", request_id, path, exc_info=error)
         remedy = f"it is a bug in Bottega: its log tells more under {request_id}"
-    elif isinstance(error, FileNotFoundError):
-        LOG.warning("request %s for %s: a file went away meanwhile", request_id, path, exc_info=error)
     what, remedy = without_paths(what), without_paths(remedy)
     body: dict[str, Any]
     match doors.envelope(path):
@@ -131,9 +128,6 @@ def _told(error: Exception) -> tuple[int, dict[str, str], str, str, str, list[di
         case OSError() if error.errno in (28, 122, 30):
             remedy = "free some space on the server's disk, or check who may write there"
             return 507, {}, "DiskFull", "the server can't write to its disk", remedy, []
-        case FileNotFoundError() if isinstance(error.filename, str | bytes):
-            what = f"{os.path.basename(os.fsdecode(error.filename))} is gone"
-            return 422, {}, "FileError", what, "put it back, or have the shelves looked through again", []
     return 500, {}, _BUG, "the server failed to do this", "", []
 
 

@@ -6,7 +6,6 @@ import json
 import logging
 import threading
 from http.client import HTTPConnection, HTTPException
-from typing import Any
 from urllib.parse import urlsplit
 
 LOG = logging.getLogger("bottega.server")
@@ -36,13 +35,16 @@ def _ask_all(url: str, key: str) -> None:
         for output in json.loads(answers[OUTPUTS])["items"][:1]:
             _ask(connection, key, f"/api/outputs/{output['id']}/thumbnail?size=256")
     except (OSError, HTTPException, ValueError, LookupError) as error:
-        LOG.info(
-            "the server was not warmed up: %s", error
-        )  # it may be stopping: all that comes of it is a slower visit
+        # It may be stopping; else the first visit is slower, and nothing worse comes of it.
+        LOG.info("the server was not warmed up: %s", error)
     finally:
         connection.close()
 
 
-def _ask(connection: HTTPConnection, key: str, path: str) -> Any:
+def _ask(connection: HTTPConnection, key: str, path: str) -> bytes:
     connection.request("GET", path, headers={"Authorization": f"Bearer {key}", "User-Agent": "bottega warm-up"})
-    return connection.getresponse().read()
+    answer = connection.getresponse()
+    content = answer.read()
+    if answer.status != 200:
+        raise ValueError(f"{path} was answered with {answer.status}")
+    return content

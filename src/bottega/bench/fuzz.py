@@ -92,9 +92,12 @@ def fuzz(mutations: int, seed: int) -> Report:
     sources = samples()
     chunks = [range(first, min(first + _CHUNK, mutations)) for first in range(0, mutations, _CHUNK)]
     with ProcessPoolExecutor(PROCESSES, multiprocessing.get_context("spawn")) as pool:
-        for done in as_completed([pool.submit(read_all, sources, seed, chunk) for chunk in chunks]):
-            report.add(done.result())
-            print(f"{report.mutations:,} of {mutations:,}", end="\r", file=sys.stderr, flush=True)
+        try:
+            for done in as_completed([pool.submit(read_all, sources, seed, chunk) for chunk in chunks]):
+                report.add(done.result())
+                print(f"{report.mutations:,} of {mutations:,}", end="\r", file=sys.stderr, flush=True)
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)  # whoever interrupts waits for no chunk that has not begun
     print(file=sys.stderr)
     report.seconds = time.perf_counter() - began
     return report

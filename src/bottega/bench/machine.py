@@ -6,6 +6,7 @@ import os
 import platform
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from time import perf_counter
@@ -84,6 +85,12 @@ def describe(device: Any) -> dict[str, str]:
     if hasattr(os, "getloadavg"):  # not on Windows
         told["busy"] = f"{os.getloadavg()[0]:.1f} processes in the minute before; more than 0.5 makes figures doubtful"
     return told
+
+
+def forget_peak() -> None:
+    """Have `peak_memory` tell of what comes from now on only, where the system can do that (Linux)."""
+    with suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")
 
 
 def peak_memory() -> int | None:

@@ -1,7 +1,7 @@
 """Measures one training step of a rank-16 LoRA on a full-size Stable Diffusion 1.5, beside diffusers and peft.
 
 Both train the same layers of the same weights in the same number format, one picture of 256x256 at a time, whose latent
-and words are encoded already. Each has a process of its own, and they take turns; peaks are those of the processes.
+and words are encoded already. Each has a process of its own, and they take turns; peaks are those of the steps.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from time import perf_counter
 from typing import Any
 
 from bottega.bench.full_size import full_size_model
-from bottega.bench.machine import describe, synchronize
+from bottega.bench.machine import describe, forget_peak, peak_memory, synchronize
 from bottega.errors import BottegaError
 from bottega.families import family
 from bottega.formats import read_header
@@ -100,11 +100,10 @@ def _child(name: str, model: Path, device: str) -> Side:
 
 
 def _measured(step: Callable[[], object], device: Any) -> Side:
-    """A warm step, again and again."""
-    import resource
-
+    """A warm step, again and again; the peak is that of the steps, not of the loading before them."""
     import torch
 
+    forget_peak()
     seconds = []
     for _ in range(STEPS + 1):
         synchronize(device)
@@ -115,7 +114,7 @@ def _measured(step: Callable[[], object], device: Any) -> Side:
     if device.type == "cuda":
         peak = torch.cuda.max_memory_allocated(device)
     else:
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+        peak = peak_memory() or 0
     return Side(tuple(seconds[1:]), peak)
 
 

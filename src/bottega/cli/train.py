@@ -173,7 +173,7 @@ def checked_json(prepared: Prepared) -> dict[str, Any]:
 
 @contextmanager
 def interruptible() -> Iterator[threading.Event]:
-    """An event that the first Ctrl-C sets, so that a training saves its state; the second one ends it at once."""
+    """An event that the first Ctrl-C, or SIGTERM, sets, so that a training saves its state; the second ends it now."""
     stop = threading.Event()
 
     def interrupt(*_: object) -> None:
@@ -181,11 +181,12 @@ def interruptible() -> Iterator[threading.Event]:
             raise KeyboardInterrupt
         stop.set()
 
-    before = signal.signal(signal.SIGINT, interrupt)
+    before = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield stop
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def follow(events: Generator[Event], progress: Progress) -> Trained:

@@ -180,7 +180,7 @@ class Queue:
         self._read = _connect(path)
         (last,) = self._write.execute("SELECT coalesce(max(number), 0) FROM events").fetchone()
         self._number = max(int(last), int(self._fact("number", "0"))) + GAP
-        self._written = self._number  # of the newest event that a reader finds on disk
+        self._written = self._number  # of the newest event whose doings a reader finds on disk
         (self._last,) = self._write.execute("SELECT coalesce(max(position), 0) FROM jobs").fetchone()
         (self._ended,) = self._write.execute(f"SELECT count(*) FROM jobs WHERE state IN {_quoted(ENDED)}").fetchone()
 
@@ -542,6 +542,8 @@ class Queue:
                 pace.hear(event, self._clock())
                 if isinstance(event, BUFFERED):
                     self._number += 1
+                    if not self._write.in_transaction:
+                        self._written = self._number  # such an event changes nothing of a job that is on disk
                     told = Numbered(self._number, id, owner, self._clock(), event.to_json())
                     self._buffer.append(told)
                     for listener in self._listeners:

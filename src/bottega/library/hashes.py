@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import os
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -46,13 +47,14 @@ class Hashes:
 def sha256_of(catalog: Catalog, entry: Entry, told: Told = lambda done, total: None) -> Entry:
     """The entry with the SHA-256 of its bytes as they are now, from the catalog where that is still true.
 
-    Only that one is computed: all of them together take three times the work. Raises FileError if the bytes change
-    meanwhile, OSError if they can't be read.
+    Only that one is computed: all of them together take three times the work. Raises FileError if the bytes change or
+    go meanwhile, OSError if they can't be read.
     """
-    stamp = stamp_of(entry.path)
-    if entry.sha256 and entry.stamp == stamp:
-        return entry
-    return keep_sha256(catalog, entry, stamp, hash_model(entry.path, stamp, told))
+    with _gone(entry.path):
+        stamp = stamp_of(entry.path)
+        if entry.sha256 and entry.stamp == stamp:
+            return entry
+        return keep_sha256(catalog, entry, stamp, hash_model(entry.path, stamp, told))
 
 
 def keep_sha256(catalog: Catalog, entry: Entry, stamp: Stamp, sha256: str) -> Entry:
@@ -69,16 +71,26 @@ def hashes_of(catalog: Catalog, entry: Entry, told: Told = lambda done, total: N
 
     Raises what `sha256_of` raises.
     """
-    stamp = stamp_of(entry.path)
-    is_folder = entry.path.is_dir()
-    if entry.sha256 and entry.stamp == stamp and (entry.blake3 or is_folder):
-        return entry
-    if is_folder:
-        hashes = Hashes(hash_model(entry.path, stamp, told))
-    else:
-        hashes = hash_file_all(entry.path, lambda done: told(done, stamp.size))
-    _check_same(entry, stamp)
+    with _gone(entry.path):
+        stamp = stamp_of(entry.path)
+        is_folder = entry.path.is_dir()
+        if entry.sha256 and entry.stamp == stamp and (entry.blake3 or is_folder):
+            return entry
+        if is_folder:
+            hashes = Hashes(hash_model(entry.path, stamp, told))
+        else:
+            hashes = hash_file_all(entry.path, lambda done: told(done, stamp.size))
+        _check_same(entry, stamp)
     return catalog.keep_hashes(entry, hashes)
+
+
+@contextmanager
+def _gone(path: Path) -> Iterator[None]:
+    """A model that is not there any more, as the FileError that it is."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise FileError(path, "is gone", "put it back, or run `bottega models scan`") from None
 
 
 def _check_same(entry: Entry, stamp: Stamp) -> None:

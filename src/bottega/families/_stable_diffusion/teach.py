@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from bottega.diffusion.clip_tokenizer import CHUNK
 from bottega.diffusion.conditioning import POSITIONS, TextEncoder, fourier_features
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from bottega.families._stable_diffusion.load import Pipe
 
 _PLAIN_UP_TO = 1024  # tokens: beyond, all their products with each other take too much memory
+_KEPT_UP_TO = 256  # tokens: beyond, the products are computed once more on the way back instead of being kept
 _NEW = -1  # in the place of a token: the next vector of a new word
 
 
@@ -48,10 +50,18 @@ class PlainAttention:
             mixed = nn.functional.scaled_dot_product_attention(query, key, value).transpose(1, 2).flatten(2)
         else:
             query, key, value = (_heads(part, attn.heads) for part in (query * attn.scale, key, value))
-            scores = torch.bmm(query, key.transpose(1, 2))
-            mixed = torch.bmm(torch.softmax(scores, dim=-1, dtype=scores.dtype), value)
+            if min(query.shape[1], key.shape[1]) > _KEPT_UP_TO:
+                mixed = checkpoint(_attend, query, key, value, use_reentrant=False, preserve_rng_state=False)
+            else:
+                mixed = _attend(query, key, value)
             mixed = mixed.unflatten(0, (-1, attn.heads)).transpose(1, 2).flatten(2)
         return attn.to_out[0](mixed)
+
+
+def _attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    """(n, length, width) of each; the queries are scaled already."""
+    scores = torch.bmm(query, key.transpose(1, 2))
+    return torch.bmm(torch.softmax(scores, dim=-1, dtype=scores.dtype), value)
 
 
 def _heads(part: Tensor, heads: int) -> Tensor:

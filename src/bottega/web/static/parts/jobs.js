@@ -33,9 +33,10 @@ export class Jobs {
 
   /** Takes in a job as a request was answered; where events have overtaken the answer, what is known stays, and the server is asked again. */
   take(job) {
+    const known = this.known.get(job.id);
     const late = (this.heard.get(job.id) ?? 0) > job.seen;
     if (late) this.ask(job.id);
-    return (late && this.known.get(job.id)) || this.put(job);
+    return known && (late || known.seen > job.seen) ? known : this.put(job);
   }
 
   /** Asks the server for one job; `heard` are events that nobody could be told of yet, as it was not known. */
@@ -48,13 +49,20 @@ export class Jobs {
       job = await this.api.get(`/api/jobs/${id}`);
     } catch { return; } finally { this.asking.delete(id); } // it is gone again
     this.take(job);
-    for (const event of heard) if (!PASSING.has(event.kind)) this._tell(this.known.get(id), event);
+    this._catchUp(id, heard);
+  }
+
+  /** Tells what was heard of a job before it was known. */
+  _catchUp(id, heard) {
+    for (const event of heard.splice(0)) if (!PASSING.has(event.kind)) this._tell(this.known.get(id), event);
   }
 
   /** Changes what is known of a job. */
   put(job, event = null) {
+    const isNew = !this.known.has(job.id);
     this.known.set(job.id, { ...this.known.get(job.id), ...job });
     this._tell(this.known.get(job.id), event);
+    if (isNew) this._catchUp(job.id, this.asking.get(job.id) ?? []);
     return this.known.get(job.id);
   }
 

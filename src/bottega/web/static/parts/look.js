@@ -80,12 +80,12 @@ export class Look {
     return Boolean(this.element);
   }
 
-  /** Show an output; it may lie anywhere in the list, or not in it at all. */
   /** Ask which settings are at their defaults; until that is known, every setting is shown. */
   learn() {
     this.learning ??= this.context.api.get("/api/forms").then((forms) => { this.forms = forms; }, () => { this.learning = null; });
   }
 
+  /** Show an output; it may lie anywhere in the list, or not in it at all. */
   async open(id) {
     this.learn();
     if (this.item?.id === id && this.isOpen) return;

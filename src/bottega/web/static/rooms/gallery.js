@@ -223,6 +223,7 @@ class Gallery {
     } catch (error) {
       this.problem.textContent = this.t("gallery.badDate", { value: error.message });
       this.problem.hidden = false;
+      if (!this.folders) this.loadFolders();
       return;
     }
     this.wishes = wishes;
@@ -387,7 +388,7 @@ class Gallery {
     fill(this.tabs, tab(t("gallery.all"), !state.view && !state.folder, {}), tab(t("gallery.favourites"), state.view === "favourites", { view: "favourites" }),
       this.folders?.length || state.folder ? folders : null, tab(t("gallery.trash"), state.view === "trash", { view: "trash" }));
     if (folders.isConnected) {
-      menu(folders, () => this.folders.map((folder) => ({
+      menu(folders, () => (this.folders ?? []).map((folder) => ({
         text: folder.name, key: number(folder.outputs), checked: folder.name === state.folder, run: () => this.go({ view: "", folder: folder.name, output: "" }),
       })), { label: t("gallery.folders") });
     }

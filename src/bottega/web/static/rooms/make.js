@@ -68,7 +68,7 @@ class Make {
     });
     // What takes the server a moment is asked for before the page is busy drawing.
     const shown = this.result.open();
-    const formed = this.loadForm(shown.catch(() => {}));
+    const formed = this.loadForm(this.result.listed.catch(() => {}));
     this.build();
     this.element.append(this.ask, this.result.element);
     this.uncatch = catchPictures(this.element, (given) => this.take(given), (text) => this.start.wrong(text));

@@ -69,8 +69,9 @@ export class Result {
     const { jobs } = this.context;
     this.unwatch = jobs.watch((job, event) => this.hear(job, event));
     this.clock = setInterval(() => this.tick(), 500);
+    this.listed = this.load(); // the newest outputs
     try {
-      await Promise.all([this.load(), Promise.race([jobs.ready, new Promise((resolve) => setTimeout(resolve, PATIENCE))])]);
+      await Promise.all([this.listed, Promise.race([jobs.ready, new Promise((resolve) => setTimeout(resolve, PATIENCE))])]);
     } finally {
       this.loaded = true;
       this.draw();
