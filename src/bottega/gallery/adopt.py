@@ -22,8 +22,9 @@ from bottega.gallery.store import Store
 AT_ONCE = 20  # files that are recorded in one go: what is added meanwhile waits that long at most
 _ROWS_AT_ONCE = 2000
 # Python runs one thread at a time, and hands over late to those that wait: whoever is answered meanwhile goes first.
-_BREATH = 0.002  # seconds
-_BREATHE_EVERY = 500  # files
+_BREATH = 0.02  # seconds
+_BREATHE_EVERY = 500  # files whose stamps are compared
+_BREATH_READING = 0.002  # after each file that is read, which takes longer by itself
 
 Told = Callable[[int, int], None]
 
@@ -235,7 +236,7 @@ def _take_in(store: Store, home: Path, paths: list[Path], owner_of: Callable[[st
             silent.append((path, stamp))
         else:
             found.append(replace(output, owner=owner_of(output.job)))
-        time.sleep(_BREATH)
+        time.sleep(_BREATH_READING)
     with store.writing() as connection:
         for output in found:
             _record(connection, home, output, report)
