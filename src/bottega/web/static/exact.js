@@ -2,7 +2,7 @@
 
 const SEEDS = new Set(["seed", "variation_seed"]);
 
-const LONG = /"(?:variation_)?seed": ?\d{16}/; // most answers hold none, and looking at every value takes long
+const LONG = /"(?:variation_)?seed"\s*:\s*\d{16}/; // most answers hold none, and looking at every value takes long
 
 /** What a JSON text says; a seed that is no exact number comes as a BigInt, where the browser tells how it was written. */
 export const parse = (text) => (LONG.test(text) ? JSON.parse(text, exactly) : JSON.parse(text));
