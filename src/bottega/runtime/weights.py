@@ -134,16 +134,25 @@ def assign(
             raise ValueError(f"{name} is {tuple(tensor.shape)} and should be {tuple(like.shape)}")
         as_is = tensor.dtype == dtype and tensor.device == device and tensor.is_contiguous() and _is_aligned(tensor)
         (kept if as_is else copied)[name] = tensor
-    kept.update(_cast(copied, dtype, device))
+    kept.update(gathered(copied, dtype, device))
     module.load_state_dict(kept, assign=True)
+    bring_constants(module, device)
     return module.requires_grad_(False).eval()
+
+
+def bring_constants(module: nn.Module, device: torch.device) -> None:
+    """Put what a network computes with beside its weights (numbered positions) on a device."""
+    for part in module.modules():
+        for name, buffer in part.named_buffers(recurse=False):
+            setattr(part, name, buffer.to(device))
 
 
 def _is_aligned(tensor: torch.Tensor) -> bool:
     return tensor.data_ptr() % tensor.dtype.itemsize == 0
 
 
-def _cast(tensors: Mapping[str, torch.Tensor], dtype: torch.dtype, device: torch.device) -> dict[str, torch.Tensor]:
+def gathered(tensors: Mapping[str, torch.Tensor], dtype: torch.dtype, device: torch.device) -> dict[str, torch.Tensor]:
+    """Copies of tensors, of one dtype and in one allocation on a device."""
     step = _ALIGNMENT // dtype.itemsize
     runs = [(run, -(-sum(tensors[name].numel() for name in run) // step) * step) for run in _runs(tensors)]
     room = torch.empty(sum(size for _, size in runs), dtype=dtype, device=device)
