@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 import threading
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
 from functools import cached_property
@@ -34,7 +34,7 @@ from bottega.errors import (
 from bottega.families import family
 from bottega.library import Catalog, Entry
 from bottega.recipe import Made, Media, Output, Recipe, Ref, Sampling, Size, Use
-from bottega.runtime.plan import weigh
+from bottega.runtime.plan import WAITING, MemoryPlan, plan, weigh
 from bottega.settings import Settings, comes_along, read_settings
 from bottega.training.data import check
 from bottega.training.naming import check_name
@@ -46,7 +46,6 @@ if TYPE_CHECKING:
     from bottega.events import Event
     from bottega.runtime.facts import Facts
     from bottega.runtime.place import Place
-    from bottega.runtime.plan import MemoryPlan
     from bottega.spec import Emit
 
 BATCH = 4  # pictures made at once on a GPU; on a CPU one after the other is as fast, and gives the same bytes
@@ -148,7 +147,7 @@ class Workbench:
         asked = self._with_vae([*asked, *tagged], entry, base, again)
         uses, problems = pinned(asked, base, self._shelf.meant, self._shelf.adapter)
         draft = draft.changed(prompt=prompt, adapters=uses)
-        attached = 0 if problems else self._weigh(self._shelf.ready(entry, uses), precision)
+        attached = {} if problems else self._weigh(self._shelf.ready(entry, uses), precision)
         device = Device(
             precision=precision,
             needs_tiles=lambda size: (
@@ -222,8 +221,8 @@ class Workbench:
         vae = next(((each.what.header, each.what.match) for each in wanted if each.what.use.kind == "vae"), None)
 
         def loaded(precision: str, emit: Emit) -> Any:
-            pipe = self._loader.load(entry, face, precision, emit, weights, vae)
-            self._loader.attach(entry, precision, wanted, emit, weights)
+            pipe = self._loader.load(entry, face, precision, emit, weights, vae, plan.away)
+            self._loader.attach(entry, precision, wanted, emit, weights, plan.waiting)
             self._loader.preview_with(entry, precision, tiny, emit)
             return pipe
 
@@ -247,9 +246,10 @@ class Workbench:
     def _plan_to_run(self, entry: Entry, recipe: Recipe, count: int) -> MemoryPlan:
         """The plan for so many pictures, other models gone where they are in the way; OutOfMemory if it can't be."""
         precision = str(recipe.knobs["precision"])
-        plan = self._fitting(recipe, count, self._loader.held(entry, precision))
-        if not plan.fits and self._loader.free(entry, precision):
-            plan = self._fitting(recipe, count, self._loader.held(entry, precision))
+        held, away = self._loader.held(entry, precision), self._loader.away(entry, precision)
+        plan = self._fitting(recipe, count, held, away)
+        if (plan.away != away or not plan.fits) and self._loader.free(entry, precision):
+            plan = self._fitting(recipe, count, held, away)
         # A model that is there already may do with less than it would take to load it.
         if not plan.fits and not self._loader.holds(entry, precision):
             raise OutOfMemory(plan.words)
@@ -259,17 +259,18 @@ class Workbench:
         """What a resolved recipe will take of the device's memory, in the largest batches that fit; reads a header."""
         return self._fitting(recipe, recipe.count)
 
-    def _fitting(self, recipe: Recipe, count: int, held: int = 0) -> MemoryPlan:
-        """The plan for the largest batch of so many pictures that fits beside `held` bytes of the model itself."""
+    def _fitting(self, recipe: Recipe, count: int, held: int = 0, away: frozenset[str] = frozenset()) -> MemoryPlan:
+        """The plan for the largest batch of so many pictures that fits in place of `held` bytes of the model itself.
+
+        At least the parts `away`, which do already, wait in main memory.
+        """
         entry = self._checkpoint(recipe.model)
         model = self._shelf.read(entry)
         assert recipe.size is not None
         size = (recipe.size.width, recipe.size.height)
         precision, tiled = str(recipe.knobs["precision"]), recipe.knobs["vae_tiling"] == "on"
         attached = self._weigh(self._shelf.ready(entry, recipe.adapters), precision)
-        batches = range(1, self._most(recipe, count) + 1)
-        plans = [self._plan(model, size, precision, batch, tiled, held, attached) for batch in batches]
-        return next((plan for plan in reversed(plans) if plan.fits), plans[0])
+        return self._plan(model, size, precision, self._most(recipe, count), tiled, held, attached, away)
 
     def prepare_training(self, draft: TrainingRecipe) -> Prepared:
         """A training that says everything, its pictures read and checked, and the memory that it will take.
@@ -401,22 +402,45 @@ class Workbench:
         model: Opened,
         size: tuple[int, int],
         precision: str,
-        batch: int = 1,
+        most: int = 1,
         tiled: bool | None = None,
         held: int = 0,
-        attached: int = 0,
+        attached: Mapping[str, int] | None = None,
+        away: frozenset[str] = frozenset(),
     ) -> MemoryPlan:
-        from bottega.runtime.plan import plan, weigh
+        """The first plan that fits: as little as can be in main memory, then as many pictures at once; else the last.
 
+        `away` are the parts that are in main memory already.
+        """
         facts = self.facts
         precision = facts.precision(precision)
         dtypes = facts.dtypes[precision]
         if precision not in model.weights:
             model.weights[precision] = weigh(model.header, model.match, dtypes)
-        weights, free = model.weights[precision], facts.free + held
-        if attached:
-            weights = {**weights, "adapters": attached}
-        return plan(model.header, model.match, dtypes, free, size=size, batch=batch, tiled=tiled, weights=weights)
+
+        def planned(parts: frozenset[str], batch: int) -> MemoryPlan:
+            return plan(
+                model.header,
+                model.match,
+                dtypes,
+                facts.free + held,
+                size=size,
+                batch=batch,
+                tiled=tiled,
+                weights=model.weights[precision],
+                adapters=attached,
+                away=parts,
+            )
+
+        first, *more = ((parts, batch) for parts in WAITING if parts >= away for batch in range(most, 0, -1))
+        best = planned(*first)
+        for choice in more:
+            if best.fits:
+                break
+            other = planned(*choice)
+            if other.away == away or other.waiting <= facts.waiting:
+                best = other
+        return best
 
     def _most(self, recipe: Recipe, count: int) -> int:
         """How many pictures may be made at once: an adaptive sampler's steps would depend on the whole batch."""
@@ -424,13 +448,17 @@ class Workbench:
         alone = self.facts.device == "cpu" or (sampler is not None and sampler.adaptive)
         return 1 if alone else min(count, BATCH)
 
-    def _weigh(self, wanted: Sequence[Ready], precision: str) -> int:
-        """The bytes that adapters take beside the model."""
+    def _weigh(self, wanted: Sequence[Ready], precision: str) -> dict[str, int]:
+        """The bytes that adapters take beside the model, by the part that they change; "" for what is of none."""
         dtypes = self.facts.dtypes[self.facts.precision(precision)]
         by_place: dict[str, int] = {}
         for each in wanted:
             by_place |= each.adapter.weigh(each.what, dtypes)
-        return sum(by_place.values())
+        by_part: dict[str, int] = {}
+        for place, bytes in by_place.items():
+            part = place.partition(".")[0]
+            by_part[part if part in dtypes else ""] = by_part.get(part if part in dtypes else "", 0) + bytes
+        return by_part
 
     def _checkpoint(self, ref: Ref | None) -> Entry:
         """The model that a recipe means, hashed; that of the settings where it names none."""

@@ -153,7 +153,8 @@ class Workshop:
             on_cpu = not self._facts.device.startswith("cuda")
             free = available_memory() if on_cpu else int(state.get("free", self._facts.free))
             free += sum(model["bytes"] for model in state.get("models", ()))
-            self._free_at, self._facts = now, replace(self._facts, free=free)
+            waiting = 0 if on_cpu else available_memory()
+            self._free_at, self._facts = now, replace(self._facts, free=free, waiting=waiting)
         return self._facts
 
     def resolve(self, draft: Recipe) -> Recipe:
@@ -173,6 +174,7 @@ class Workshop:
             "decoding": plan.decoding,
             "batch": plan.batch,
             "tiled": plan.tile_vae,
+            "waiting": sorted(plan.away),
         }
 
     def submit(

@@ -7,8 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import Command, pixels
+from test_lora import write_lora
+from test_turns import Small, draft
 
 from bottega.families._stable_diffusion.toy import write_single_file
+from bottega.runtime.plan import WAITING
 
 torch = pytest.importorskip("torch")
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device here")
@@ -65,11 +68,22 @@ def test_an_nv_picture_is_the_same_on_the_cpu(
     assert np.abs(array(tmp_path / "cuda.png") - array(tmp_path / "cpu.png")).max() <= 2
 
 
+@pytest.mark.parametrize("away", WAITING)
+def test_parts_that_take_turns_make_the_same_picture(away: frozenset[str], toy: Path, tmp_path: Path) -> None:
+    write_lora(tmp_path / "home" / "models" / "neon.safetensors", toy)
+    small = Small(tmp_path / "home", "cuda")
+    recipe = small.bench.resolve(draft(toy, prompt="a house <lora:neon:1>"))
+    plain, _ = small.make(recipe)
+    small.bench.let_go()
+    small.fit(recipe, away)
+    made, _ = small.make(recipe)
+    assert small.pipe.place.away == away & {"unet", "vae", "text_encoder"}
+    assert made == plain
+
+
 def test_a_lora_is_attached_there_and_taken_away_to_the_bit(
     bottega: Command, home: Path, toy: Path, tmp_path: Path
 ) -> None:
-    from test_lora import write_lora
-
     write_lora(home / "models" / "neon.safetensors", toy)
     words = ("--model", toy, "--steps", 4, "--seed", 3, "--set", "precision=float32")
     for name, prompt in (("lora", "a house <lora:neon:1>"), ("plain", "a house")):

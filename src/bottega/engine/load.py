@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,8 @@ Key = tuple[str, str]  # a model's SHA-256, and the precision that it is loaded 
 class Loaded:
     """A model in memory: its pipe, how many bytes it holds, how long it took to load and what it is worth to keep.
 
-    `bytes` are with what is `attached`; `previewer` is the file of what its previews are made with.
+    `bytes` are with what is `attached`; `waiting` are those of them that are in main memory while nothing runs, because
+    the parts `away` are there. `previewer` is the file of what its previews are made with.
     """
 
     name: str
@@ -33,9 +34,16 @@ class Loaded:
     bytes: int
     seconds: float
     attached: Attached = field(default_factory=Attached)
+    waiting: int = 0
+    away: frozenset[str] = frozenset()
     previewer: tuple[Path, Stamp] | None = None
     uses: int = 0
     value: float = 0.0
+
+    @property
+    def staying(self) -> int:
+        """The bytes that it holds of its device between runs."""
+        return self.bytes - self.waiting
 
 
 class Keeping:
@@ -97,15 +105,20 @@ class Loader:
         return (entry.sha256, precision) in self.kept.loaded
 
     def held(self, entry: Entry, precision: str) -> int:
-        """How many bytes this model holds in this precision now."""
+        """How many bytes of the device this model holds in this precision now."""
         loaded = self.kept.loaded.get((str(entry.sha256), precision))
-        return loaded.bytes if loaded else 0
+        return loaded.staying if loaded else 0
+
+    def away(self, entry: Entry, precision: str) -> frozenset[str]:
+        """Which parts of this model wait in main memory, if it is loaded in this precision."""
+        loaded = self.kept.loaded.get((str(entry.sha256), precision))
+        return loaded.away if loaded else frozenset()
 
     def told(self) -> list[dict[str, Any]]:
-        """What is kept, as plain data, that which goes first at the beginning."""
+        """What is kept and holds of the device, as plain data, that which goes first at the beginning."""
         loaded = sorted(self.kept.loaded.items(), key=lambda item: item[1].value)
         return [
-            {"name": each.name, "sha256": sha256, "precision": precision, "bytes": each.bytes, "value": each.value}
+            {"name": each.name, "sha256": sha256, "precision": precision, "bytes": each.staying, "value": each.value}
             for (sha256, precision), each in loaded
         ]
 
@@ -132,8 +145,11 @@ class Loader:
         emit: Emit,
         bytes: int = 0,
         vae: tuple[Header, Match] | None = None,
+        away: frozenset[str] = frozenset(),
     ) -> Any:
         """The pipe of this model in this precision, which will hold so many bytes; `vae` is for a model without one.
+
+        The parts `away` wait in main memory while they don't run; a model that has others there is loaded again.
 
         Raises FileError if the file is no longer the one that was hashed, so that no recipe names bytes that it was
         not made with; what `emit` raises between two parts stops the loading.
@@ -143,6 +159,9 @@ class Loader:
 
         assert entry.sha256 is not None
         key = (entry.sha256, precision)
+        if key in self.kept.loaded and self.kept.loaded[key].away != away:
+            del self.kept.loaded[key]
+            give_back()
         if (pipe := self.kept.use(key)) is not None:
             return pipe
         began = time.monotonic()
@@ -150,7 +169,7 @@ class Loader:
             give_back()
         keep_memory()
         keep_precision()
-        place = choose(self.device, precision)
+        place = replace(choose(self.device, precision), away=away)
         with guarded(), uncollected():
             header = read_header(entry.path)
             match = family.recognise(header)
@@ -161,13 +180,15 @@ class Loader:
         _refuse_changed(entry)
         for note in pipe.notes:
             emit(Note(note))
-        self.kept.put(key, Loaded(entry.name, pipe, bytes, time.monotonic() - began))
+        self.kept.put(key, Loaded(entry.name, pipe, bytes, time.monotonic() - began, away=away))
         return pipe
 
-    def attach(self, entry: Entry, precision: str, wanted: Sequence[Ready], emit: Emit, bytes: int) -> None:
-        """Have just these adapters attached to a loaded model, which then holds so many bytes in all."""
+    def attach(
+        self, entry: Entry, precision: str, wanted: Sequence[Ready], emit: Emit, bytes: int, waiting: int
+    ) -> None:
+        """Have just these adapters attached to a loaded model, which then holds so many bytes, some of them waiting."""
         loaded = self.kept.loaded[str(entry.sha256), precision]
-        loaded.bytes = bytes
+        loaded.bytes, loaded.waiting = bytes, waiting
         self.kept.make_room(0, (str(entry.sha256), precision))
         loaded.attached.become(loaded.pipe, wanted, emit)
 

@@ -14,9 +14,10 @@ class Facts:
     """One device of a machine, as torch tells of it.
 
     `device` is torch's name for it (`cpu`, `cuda:0`) and `name` what it calls itself; `memory` are its bytes, used or
-    not, and `free` those that could be taken when this was written. `automatic` is the precision that `auto` means.
-    `dtypes` are those of the parts of a model in each precision that it computes in; `refused` says of the others why.
-    `others` are the devices beside it that could do the same work.
+    not, and `free` those that could be taken when this was written. `waiting` are the bytes of main memory in which
+    parts of a model could wait; 0 for a device that computes in main memory itself. `automatic` is the precision that
+    `auto` means. `dtypes` are those of the parts of a model in each precision that it computes in; `refused` says of
+    the others why. `others` are the devices beside it that could do the same work.
     """
 
     device: str
@@ -31,6 +32,7 @@ class Facts:
     threads: int | None = None
     capability: str | None = None
     others: tuple[str, ...] = ()
+    waiting: int = 0
 
     def precision(self, wanted: str) -> str:
         """The precision that is meant; InvalidRecipe for one that the device can't compute in."""

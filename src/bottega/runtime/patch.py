@@ -14,6 +14,7 @@ from torch import nn
 
 from bottega.errors import FileError
 from bottega.runtime.deltas import Numbers, change
+from bottega.runtime.turns import Turns
 
 Parameters = Mapping[str, Mapping[str, nn.Parameter]]  # by the part of a model and their name in its network
 Mark = tuple[object, ...]
@@ -45,9 +46,10 @@ class Change:
 class _Weight:
     """One weight, what is to be done to it in order, and what came of that, by the changes that work together."""
 
-    def __init__(self, parameter: nn.Parameter) -> None:
+    def __init__(self, parameter: nn.Parameter, turns: Turns) -> None:
         self.parameter = parameter
-        self.original = parameter.data
+        self.turns = turns
+        self.original = self.current = turns.weight(parameter)
         self.changes: list[Change] = []
         self.made: dict[tuple[Mark, ...], torch.Tensor] = {}
 
@@ -57,10 +59,14 @@ class _Weight:
     def bring_to(self, share: float) -> bool:
         """Let the parameter be what it is at a part of the steps; whether it was another tensor."""
         working = _marks(self.at(share))
-        wanted = self.made[working] if working else self.original
-        if self.parameter.data_ptr() == wanted.data_ptr():
+        return self.become(self.made[working] if working else self.original)
+
+    def become(self, tensor: torch.Tensor) -> bool:
+        """Let a tensor stand in for the weight; whether it was another one."""
+        if self.current is tensor:
             return False
-        self.parameter.data = wanted
+        self.turns.put(self.parameter, tensor)
+        self.current = tensor
         return True
 
 
@@ -69,10 +75,14 @@ def _marks(changes: Sequence[Change]) -> tuple[Mark, ...]:
 
 
 class Patcher:
-    """All changes of one model's weights. They are made in the order in which they were added, from the original."""
+    """All changes of one model's weights. They are made in the order in which they were added, from the original.
 
-    def __init__(self, parameters: Parameters) -> None:
+    `turns` knows which of them wait in main memory, where what stands in for them waits, too.
+    """
+
+    def __init__(self, parameters: Parameters, turns: Turns) -> None:
         self._parameters = parameters
+        self._turns = turns
         self._weights: dict[tuple[str, str], _Weight] = {}
 
     def add(self, changes: Sequence[Change]) -> Callable[[], None]:
@@ -83,7 +93,7 @@ class Patcher:
         for each in changes:
             place = each.part, each.name
             if place not in self._weights:
-                self._weights[place] = _Weight(self._parameters[each.part][each.name])
+                self._weights[place] = _Weight(self._parameters[each.part][each.name], self._turns)
             self._weights[place].changes.append(each)
 
         def take_away() -> None:
@@ -99,15 +109,15 @@ class Patcher:
 
         What was computed before, and is the same, is kept. Raises FileError for numbers that do not fit their weight.
         """
-        moments, room = (0.0, *self.moments()), _Room()
+        moments, room = (0.0, *self.moments()), _Room(self._turns.device)
         changed = set()
         for place, weight in list(self._weights.items()):
             wanted = {_marks(working): working for share in moments if (working := weight.at(share))}
             free = [tensor for marks, tensor in weight.made.items() if marks not in wanted]
             weight.made = {marks: tensor for marks, tensor in weight.made.items() if marks in wanted}
-            # Written into what stands in now, a tensor would be another without having another address.
-            if any(tensor.data_ptr() == weight.parameter.data_ptr() for tensor in free):
-                weight.parameter.data = weight.original
+            # Written into what stands in now, a tensor would be another without being another object.
+            if any(tensor is weight.current for tensor in free):
+                weight.become(weight.original)
                 changed.add(place[0])
             for marks, working in wanted.items():
                 if marks not in weight.made:
@@ -141,19 +151,22 @@ class Patcher:
 
 
 class _Room:
-    """Room to compute in, the same for one weight after the other: fresh memory costs more than the work."""
+    """Room to compute in, the same for one weight after the other: fresh memory costs more than the work.
 
-    def __init__(self) -> None:
-        self._room = torch.empty(0)
+    It is on the model's device for weights that wait elsewhere, too, so that where they wait decides about no bit.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._room = torch.empty(0, device=device)
 
     def changed(self, original: torch.Tensor, changes: Sequence[Change], into: torch.Tensor) -> torch.Tensor:
         """The weight with these changes, computed in float32 and rounded once."""
-        if self._room.numel() < original.numel() or self._room.device != original.device:
-            self._room = torch.empty(original.numel(), dtype=torch.float32, device=original.device)
+        if self._room.numel() < original.numel():
+            self._room = torch.empty(original.numel(), dtype=torch.float32, device=self._room.device)
         weight = self._room[: original.numel()].view(original.shape)
         weight.copy_(original)
         for each in changes:
-            numbers = {role: tensor.to(original.device, torch.float32) for role, tensor in each.numbers.items()}
+            numbers = {role: tensor.to(weight.device, torch.float32) for role, tensor in each.numbers.items()}
             if not all(bool(torch.isfinite(tensor).all()) for tensor in numbers.values()):
                 raise FileError(each.file, f"has numbers for {each.name} that are none (NaN)", "get it again")
             try:

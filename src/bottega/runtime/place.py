@@ -24,11 +24,15 @@ PRECISIONS: tuple[Precision, ...] = ("auto", "float32", "bfloat16", "float16")
 
 @dataclass(frozen=True)
 class Place:
-    """One device, with the dtype (by name) in which each part of a model runs there."""
+    """One device, with the dtype (by name) in which each part of a model runs there.
+
+    The parts `away` wait in main memory while they don't run.
+    """
 
     device: str
     dtypes: Mapping[str, str]
     why: str  # the choice, in words
+    away: frozenset[str] = frozenset()
 
     @property
     def torch_device(self) -> torch.device:
@@ -144,6 +148,7 @@ def facts_of(device: str, app: str, versions: Mapping[str, str]) -> Facts:
         name=device_name(best.device),
         memory=torch.cuda.mem_get_info(best.torch_device)[1] if is_cuda else main_memory(),
         free=best.memory,
+        waiting=available_memory() if is_cuda else 0,
         automatic=best.precision,
         dtypes=dtypes,
         refused=refused,

@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,11 +19,22 @@ if TYPE_CHECKING:
 
 GIB = 1 << 30
 BYTES_OF = {"float32": 4, "float16": 2, "bfloat16": 2}
+TURNS = (("text_encoder", "text_encoder_2"), ("unet",), ("vae",))  # parts that run at different times
+# Which parts may wait in main memory: the less of them, the less is moved for each picture.
+WAITING: tuple[frozenset[str], ...] = (
+    frozenset(),
+    frozenset({"text_encoder", "text_encoder_2", "vae"}),
+    frozenset(part for turn in TURNS for part in turn),
+)
 
 
 @dataclass(frozen=True)
 class MemoryPlan:
-    """Bytes that a job will take, against what the device has; `tile_vae` says that the picture is decoded in tiles."""
+    """Bytes that a job will take, against what the device has.
+
+    `weights` are by part, with those that `adapters` put in their places under that name. `tile_vae` says that the
+    picture is decoded in tiles. The parts `away` wait in main memory while others run.
+    """
 
     weights: Mapping[str, int]
     sampling: int
@@ -32,11 +43,27 @@ class MemoryPlan:
     tile_vae: bool
     batch: int
     size: tuple[int, int]
+    away: frozenset[str] = frozenset()
+    adapters_away: int = 0  # of the adapters' weights, what waits with the parts that they change
 
     @property
     def needed(self) -> int:
-        """The peak: sampling and decoding take turns."""
-        return sum(self.weights.values()) + max(self.sampling, self.decoding)
+        """The peak: sampling and decoding take turns, and so do the parts that wait."""
+        return self._peak(self.sampling, self.decoding)
+
+    @property
+    def waiting(self) -> int:
+        """What is in main memory."""
+        return sum(self.weights.get(part, 0) for part in self.away) + self.adapters_away
+
+    @property
+    def staying(self) -> int:
+        """What is always on the device."""
+        return sum(self.weights.values()) - self.waiting
+
+    def _peak(self, sampling: int, decoding: int) -> int:
+        turns = [sum(self.weights.get(part, 0) for part in turn if part in self.away) for turn in TURNS]
+        return self.staying + max(map(sum, zip(turns, (0, sampling, decoding), strict=True)))
 
     @property
     def fits(self) -> bool:
@@ -50,9 +77,10 @@ class MemoryPlan:
         need = f"{self.batch} x {width}x{height} needs {_gib(self.needed)} of memory"
         if self.fits:
             tiled = ", decoding the picture in tiles" if self.tile_vae else ""
-            return f"{need}{tiled}; {_gib(self.available)} is available"
+            waiting = f", while {_gib(self.waiting)} of the model waits in main memory" if self.away else ""
+            return f"{need}{tiled}{waiting}; {_gib(self.available)} is available"
         advice = "close other programs, or use a smaller model"
-        if sum(self.weights.values()) < self.available:
+        if self._peak(0, 0) < self.available:
             advice = "make fewer pictures at once" if self.batch > 1 else "make a smaller picture"
             if self.decoding > self.sampling and not self.tile_vae and max(self.size) > TILE:
                 advice = "decode it in tiles (vae_tiling=on)"
@@ -81,14 +109,21 @@ def plan(
     guided: bool = True,
     tiled: bool | None = None,
     weights: Mapping[str, int] | None = None,
+    adapters: Mapping[str, int] | None = None,
+    away: frozenset[str] = frozenset(),
 ) -> MemoryPlan:
     """What a recognised latent diffusion model will take for pictures of this size, before any of it is loaded.
 
     `dtypes` are those of the parts on their device. Guidance runs the network on twice the batch. `tiled` says whether
     the picture is decoded in tiles; None decodes it so where the whole does not fit. `weights` are those that
-    `weigh` told of the same model earlier.
+    `weigh` told of the same model earlier, `adapters` what adapters put in the places of weights by the part that those
+    are of, and all else that they take under any other name. `away` are the parts that shall take turns.
     """
     weights = weigh(header, match, dtypes) if weights is None else weights
+    away = away & weights.keys()
+    adapters_away = sum(bytes for part, bytes in (adapters or {}).items() if part in away)
+    if adapters:
+        weights = {**weights, "adapters": sum(adapters.values())}
     sampling = _FIXED + batch * (2 if guided else 1) * _unet_peak(match.dimensions["unet"], size, dtypes["unet"])
     decoding = in_tiles = 0
     if "vae" in match.dimensions:
@@ -96,9 +131,10 @@ def plan(
         decoding = _FIXED + _decoder_peak(match.dimensions["vae"], size, dtypes["vae"])
         tile = min(size[0], TILE), min(size[1], TILE)
         in_tiles = _FIXED + _decoder_peak(match.dimensions["vae"], tile, dtypes["vae"]) + _picture(size)
+    whole = MemoryPlan(weights, sampling, decoding, available, False, batch, size, away, adapters_away)
     if tiled is None:
-        tiled = in_tiles < decoding and decoding > available - sum(weights.values())
-    return MemoryPlan(weights, sampling, in_tiles if tiled else decoding, available, tiled, batch, size)
+        tiled = in_tiles < decoding and whole._peak(0, decoding) > available
+    return replace(whole, decoding=in_tiles, tile_vae=True) if tiled else whole
 
 
 def weigh(header: Header, match: Match, dtypes: Mapping[str, str]) -> dict[str, int]:

@@ -136,6 +136,7 @@ class Plan(Told):
     decoding: int
     batch: int = Field(description="pictures that are made at once")
     tiled: bool
+    waiting: list[str] = Field(description="parts that are in main memory while others run")
 
 
 class Resolved(Told):

@@ -21,6 +21,8 @@ from bottega.families._stable_diffusion.recognise import SIZES_OF_VARIANT
 from bottega.formats.header import Header
 from bottega.runtime.patch import Patcher
 from bottega.runtime.place import Place
+from bottega.runtime.plan import TURNS
+from bottega.runtime.turns import Turns
 from bottega.runtime.weights import MappedTensors, assign
 from bottega.spec import Match
 
@@ -53,6 +55,7 @@ class Pipe:
     sizes: int  # how many numbers beside the text SD XL takes; 0 for the others
     place: Place
     patcher: Patcher
+    turns: Turns
     notes: tuple[str, ...] = ()
     # The vectors of new words, by the word and by the part that they are for, those first that were asked for by
     # themselves; whoever changes it has `prompts` forget.
@@ -89,7 +92,8 @@ def load(
 ) -> Pipe:
     """The model of a header on a device; the parts `instead` replace or complete its own.
 
-    `told(done, total)` is called before the first part and after each; what it raises stops the loading.
+    `told(done, total)` is called before the first part and after each; what it raises stops the loading. The parts that
+    the place has `away` wait in main memory, and those that run at different times take turns on the device.
 
     Raises UnsupportedModel if a part is missing or is not what its names promise.
     """
@@ -107,6 +111,8 @@ def load(
     for name in names:
         networks[name] = loader.load(name, parts[name])
         told(len(networks), len(names))
+    waiting = [[networks[name] for name in turn if name in networks and name in place.away] for turn in TURNS]
+    turns = Turns([turn for turn in waiting if turn], place.torch_device)
     encoders = [name for name in ENCODERS if name in networks]
     vae = parts["vae"]
     assert isinstance(vae.shape, VaeShape)
@@ -124,9 +130,15 @@ def load(
         size_factor=vae.shape.size_factor,
         sizes=SIZES_OF_VARIANT.get(match.variant, 6) if parts["unet"].shape.adm is not None else 0,
         place=place,
-        patcher=Patcher({name: _parameters(network) for name, network in networks.items()}),
-        notes=tuple(loader.leftovers()),
+        patcher=Patcher({name: _parameters(network) for name, network in networks.items()}, turns),
+        turns=turns,
+        notes=(*loader.leftovers(), *_slower(place)),
     )
+
+
+def _slower(place: Place) -> Iterator[str]:
+    if place.away:
+        yield f"{place.device} is too small for all of the model: its parts take turns there, which costs time"
 
 
 def _parameters(network: nn.Module) -> dict[str, nn.Parameter]:
@@ -185,7 +197,8 @@ class _Loader:
         else:
             module = build.text_encoder(shape)
         tensors = self._gather(name, part, module)
-        return assign(module, tensors, self._place.dtype(name), self._place.torch_device)
+        device = torch.device("cpu") if name in self._place.away else self._place.torch_device
+        return assign(module, tensors, self._place.dtype(name), device)
 
     def _gather(self, name: str, part: Part, module: nn.Module) -> dict[str, torch.Tensor]:
         """The network's tensors as views of its file, under the network's names."""

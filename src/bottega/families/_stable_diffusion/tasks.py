@@ -46,6 +46,15 @@ def make(
     Without inputs from noise alone; with `init` from that picture, noised as A1111 does; with `mask` too, only where
     the mask is white. A BrokenPicture stands in the place of what is no picture.
     """
+    try:
+        return _make(pipe, batch, inputs, emit)
+    finally:
+        pipe.turns.leave()
+
+
+def _make(
+    pipe: Pipe, batch: Sequence[Recipe], inputs: Mapping[str, Image.Image], emit: Emit
+) -> list[Image.Image | BrokenPicture]:
     recipe = batch[0]
     pipe.go_to(0.0)
     for text in _notes(pipe, recipe):
