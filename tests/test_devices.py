@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -9,19 +10,22 @@ import numpy as np
 import pytest
 import torch
 from adapter_files import taesd, write_taesd
-from PIL import Image
+from PIL import Image, ImageOps
 from pretend_device import DEVICE, OnTwoDevices, pretended
 from test_words import write_embedding, write_hypernetwork, write_vae
 
 from bottega.diffusion.names import SAMPLERS
 from bottega.engine.adapters import Ready
+from bottega.events import Learned
 from bottega.families import family
 from bottega.families._stable_diffusion import tasks
 from bottega.families._stable_diffusion.toy import write_single_file
 from bottega.formats import read_header
 from bottega.recipe import Recipe, Ref, Sampling, Size, Use
+from bottega.runtime import place as places
 from bottega.runtime.place import Place, choose
 from bottega.settings import Settings
+from bottega.training.recipe import TrainingRecipe
 from bottega.workbench import Workbench
 
 FLOAT32 = dict.fromkeys(("unet", "vae", "text_encoder", "text_encoder_2"), "float32")
@@ -170,3 +174,50 @@ def attached(pipe: Any, wanted: list[Ready]) -> Any:
     with pretended():
         taken = [ready.adapter.attach(pipe, ready.what, Shown()) for ready in wanted]  # type: ignore[misc,arg-type]
     return lambda: [take_away() for take_away in reversed(taken)]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "asked",
+    [
+        {"kind": "lora", "rank": 4, "conv_rank": 2, "text_encoder": True, "ema": 0.9},
+        {"kind": "lora", "rank": 2, "algorithm": "dora", "noise_offset": 0.1, "min_snr": 5.0, "optimizer": "prodigy"},
+        {"kind": "lora", "rank": 2, "algorithm": "loha", "optimizer": "adafactor"},
+        {"kind": "lora", "rank": 4, "algorithm": "lokr"},
+        {"kind": "embedding", "word": "lighthouse", "begin_with": "house", "vectors": 3},
+        {"kind": "hypernetwork"},
+        {"kind": "full", "text_encoder": True, "patience": 2},
+    ],
+    ids=lambda asked: asked.get("algorithm", asked["kind"]),
+)
+def test_what_is_trained_keeps_to_the_device(asked: dict[str, Any], toys: dict[str, Path], tmp_path: Path) -> None:
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    for number, colour in enumerate(("red", "green", "blue")):
+        drawn = ImageOps.colorize(Image.radial_gradient("L"), "black", "white", mid=colour)
+        drawn.resize((64, 64)).save(folder / f"{number}.png")
+        (folder / f"{number}.txt").write_text(f"a {colour} lighthouse")
+    told = {
+        "steps": 3,
+        "seed": 1,
+        "batch": 2,
+        "resolution": 64,
+        "precision": "float32",
+        "validate_every": 1,
+        "validation": 0.34,
+    }
+    recipe = TrainingRecipe.model_validate(
+        {**told, **asked, "model": {"name": str(toys["sd1"])}, "data": ({"path": str(folder)},)}
+    )
+    learned = []
+    for there in (False, True):
+        bench = Workbench(Settings(home=tmp_path / f"home-{there}", outputs=tmp_path / "outputs", device="cpu"))
+        prepared = bench.prepare_training(recipe)
+        with pytest.MonkeyPatch.context() as patch, pretended() if there else nullcontext():
+            if there:
+                patch.setattr(places, "choose", lambda device, precision: Place(str(DEVICE), FLOAT32, ""))
+            events = list(bench.train(prepared, tmp_path / f"made-{there}.safetensors"))
+        learned.append([(event.loss, event.validation) for event in events if isinstance(event, Learned)])
+    here, there = learned
+    assert len(here) == 3 and all(validation for _, validation in here)
+    assert np.allclose(here, there, atol=1e-3)

@@ -83,7 +83,7 @@ def recipe(number: int) -> dict[str, Any]:
 
 def measure(folder: Path, report: Report) -> None:
     """Measure it all, on a home of its own."""
-    home, alone = folder / "home", max(10, report.jobs // 10)
+    home, alone = folder / "home", min(100, max(10, report.jobs // 10))
     home.mkdir()
     before_it = _engine_rate(folder / "engine", alone)
     serving = Serving(home)

@@ -111,6 +111,7 @@ class Client:
         self._serving = serving
         self._connection: HTTPConnection | None = None
         self._key = ""
+        self._wait = 0.05  # seconds, before what was refused for now is asked again
 
     def ask(self, method: str, path: str, told: Any = None, **headers: str) -> tuple[int, Any]:
         """The status and the JSON of an answer; OSError or HTTPException where there is none."""
@@ -124,6 +125,7 @@ class Client:
             connection.request(method, path, body, named)
             answer = connection.getresponse()
             content = answer.read()
+            self._wait = float(answer.getheader("Retry-After") or 0.05)
         except BaseException:
             self.close()
             raise
@@ -139,8 +141,8 @@ class Client:
                 if status not in (429, 500, 503, 507):
                     raise NoServer(f"{method} {path} was answered with {status}: {answer}")
             except (OSError, HTTPException, ValueError, KeyError):
-                pass
-            time.sleep(0.05)
+                self._wait = 0.05
+            time.sleep(self._wait)
 
     def close(self) -> None:
         """Hang up."""
