@@ -60,6 +60,7 @@ def all_pages(catalog: Catalog, wish: Wish, order: str, limit: int) -> list[Entr
             return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("order", [*ORDERS, BEST])
 @pytest.mark.parametrize("wish", [Wish(kind="lora"), Wish(text="neon", family="SD1"), Wish(tag="Good")], ids=repr)
 def test_pages_have_every_model_once_and_in_order(catalog: Catalog, order: str, wish: Wish) -> None:
@@ -115,6 +116,7 @@ def test_counts_are_those_of_the_models(catalog: Catalog) -> None:
         )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("wish", [Wish(), Wish(text="neon"), Wish(text="w"), Wish(kind="lora", runs=False)], ids=repr)
 def test_ten_thousand_models_are_counted_and_paged_within_the_blink_of_an_eye(catalog: Catalog, wish: Wish) -> None:
     """30 ms is what the page may take; what is measured is this thread alone, as other work goes on beside a test."""

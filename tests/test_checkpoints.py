@@ -31,6 +31,7 @@ def state(original: Path) -> dict[str, torch.Tensor]:
     return {name: tensor.clone() for name, tensor in MappedTensors(read_header(original)).items()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", ["zip", "legacy", "deflated", "training"])
 def test_a_pickle_makes_the_same_picture(
     bottega: Command, tmp_path: Path, original: Path, state: dict[str, torch.Tensor], form: str

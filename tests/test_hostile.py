@@ -15,7 +15,14 @@ SECONDS = 2.0  # of a processor, for one file
 TESTS = Path(__file__).parent
 
 
-@pytest.mark.parametrize("case", CASES.values(), ids=lambda case: f"{case.number}-{case.title}")
+LONG = (18, 6500, 6507)  # which take more than a second each
+
+
+@pytest.mark.parametrize(
+    "case",
+    [pytest.param(case, marks=[pytest.mark.slow] * (case.number in LONG)) for case in CASES.values()],
+    ids=lambda case: f"{case.number}-{case.title}",
+)
 def test_verdict(case: Case, tmp_path: Path) -> None:
     canary, folder = tmp_path / "canary", tmp_path / "files"
     folder.mkdir()

@@ -339,6 +339,7 @@ def test_single_files_mean_to_us_what_they_mean_to_diffusers(tmp_path: Path, fam
             assert torch.equal(tensor, converted[name].reshape(tensor.shape)), name
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize(("family", "variant"), PIPELINES)
 def test_latents_are_those_of_diffusers(tmp_path: Path, family: str, variant: str) -> None:

@@ -64,6 +64,7 @@ def test_every_family_and_variant_makes_pictures_for_every_task(
         assert pixels(out).size == (64, 72)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", ["sd1", "sd2", "sdxl"])
 def test_a_folder_gives_the_picture_that_its_single_file_gives(family: str, bottega: Command, tmp_path: Path) -> None:
     single, folder = tmp_path / "single.safetensors", tmp_path / "folder"

@@ -221,6 +221,7 @@ def test_limits_are_exact(density: float) -> None:
     assert limit == b.abs().sort(descending=True).values[max(1, round(density * 5000)) - 1].item()
 
 
+@pytest.mark.slow
 def test_default_weights(tmp_path: Path, models: list[Path]) -> None:
     merged(tmp_path / "half.safetensors", *models[:2], dtype="fp32")
     a, b, c = map(numbers, models)
@@ -498,6 +499,7 @@ TEXT_SPELLINGS = [
 ]  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "down_name", "up_name"),
     [*((ATTENTION, *pair) for pair in SPELLINGS), *((TEXT, *pair) for pair in TEXT_SPELLINGS)],

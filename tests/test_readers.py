@@ -87,6 +87,7 @@ def test_without_a_process_of_use_they_are_read_here(command: tuple[str, ...], c
     assert report.sorts.total() == FEW + 40 and report.refused == ()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("deed", "said"), [("crash", "SIGSEGV"), ("exit", "exit code 3"), ("spin", "SIGXCPU")])
 def test_a_file_that_kills_its_reader_is_refused(deed: str, said: str, catalog: Catalog, shelf: Path) -> None:
     for index in range(2):

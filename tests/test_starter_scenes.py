@@ -84,11 +84,13 @@ def test_training_and_judging_share_no_combination() -> None:
     assert 0.05 < np.mean([held_out(imagine(rng)) for _ in range(2000)]) < 0.15
 
 
+@pytest.mark.slow
 def test_the_judge_passes_what_was_drawn_as_said() -> None:
     for scene in (HOUSE, PAIR):
         assert all(judge(draw(scene, 7), scene).values())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("said", "wrong"),
     [

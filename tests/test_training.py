@@ -79,6 +79,7 @@ def tensors(path: Path) -> dict[str, torch.Tensor]:
     return {name: mapped[name].clone() for name in mapped}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("algorithm", ("lora", "dora", "loha", "lokr"))
 def test_a_lora_fits_its_model_without_leftovers(tmp_path: Path, pictures: Path, model: Path, algorithm: str) -> None:
     out = tmp_path / "new.safetensors"
@@ -173,9 +174,8 @@ KINDS: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize(
-    "kind", ["lora", "embedding", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("hypernetwork", "full"))]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", KINDS)
 def test_a_training_that_was_stopped_ends_as_an_undisturbed_one(tmp_path: Path, pictures: Path, kind: str) -> None:
     model = family("sd1").toy(tmp_path / "sd1.safetensors", seed=1)
     recipe = draft(pictures, model, **{"kind": kind, "steps": 7, **KINDS[kind]})
@@ -215,6 +215,7 @@ def test_every_kind_is_recognised_as_what_it_is(tmp_path: Path, pictures: Path, 
     assert (found.match.kind, found.family) == ({"full": "checkpoint"}.get(kind, kind), "sd1")
 
 
+@pytest.mark.slow
 def test_a_whole_model_has_the_names_and_forms_of_its_base(tmp_path: Path, pictures: Path, model: Path) -> None:
     out = tmp_path / "new.safetensors"
     recipe = draft(pictures, model, kind="full", text_encoder=True, steps=1, rate=1e-2)

@@ -112,6 +112,7 @@ def test_the_picture_is_the_same_wherever_parts_wait(id: str, small: Small, toys
     assert len(set(made.values())) == 1
 
 
+@pytest.mark.slow
 def test_one_turn_is_on_the_device_at_a_time_and_none_at_the_end(small: Small, toys: dict[str, Path]) -> None:
     recipe = small.bench.resolve(draft(toys["sdxl"]))
     small.fit(recipe, ALL)
@@ -141,6 +142,7 @@ def test_one_turn_is_on_the_device_at_a_time_and_none_at_the_end(small: Small, t
     assert {name: lies(network) for name, network in parts.items()} == waiting
 
 
+@pytest.mark.slow
 def test_what_stays_is_not_moved(small: Small, toys: dict[str, Path]) -> None:
     recipe = small.bench.resolve(draft(toys["sd1"]))
     small.fit(recipe, BESIDE)
@@ -151,6 +153,7 @@ def test_what_stays_is_not_moved(small: Small, toys: dict[str, Path]) -> None:
     assert moved == {False}
 
 
+@pytest.mark.slow
 def test_a_part_is_not_moved_for_what_is_remembered(
     small: Small, toys: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -234,6 +237,7 @@ def test_as_little_waits_as_can(small: Small, toys: dict[str, Path]) -> None:
     assert plan.waiting == sum(plan.weights.values()) and plan.staying == 0
 
 
+@pytest.mark.slow
 def test_nothing_waits_where_there_is_no_memory_to_wait_in(small: Small, toys: dict[str, Path]) -> None:
     recipe = small.bench.resolve(draft(toys["sd1"]))
     plan = small.fit(recipe, ALL)

@@ -91,6 +91,7 @@ def encoded(pipe: Pipe) -> Tensor:
 # --- of a model's own design -----------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize(
     ("naming", "prefix"), [("ldm", ""), ("ldm", "first_stage_model."), ("diffusers", ""), ("diffusers-old", "vae.")]
@@ -123,6 +124,7 @@ def test_one_that_lacks_tensors_is_refused(models: Mapping[str, Path], tmp_path:
 # --- TAESD -----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("layout", ["diffusers", "comfyui", "encoder", "decoder"])
 def test_taesd_in_every_layout_is_that_of_diffusers(

@@ -172,6 +172,7 @@ def test_looking_for_words_takes_time_in_proportion_to_the_prompt() -> None:
 # --- hypernetworks ---------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_tag_and_the_option_mean_the_same(bottega: Command, models: Path) -> None:
     write_hypernetwork(models / "hypernetworks" / "style.pt")
     tagged = make(bottega, "a house <hypernet:style:0.7>")
@@ -189,6 +190,7 @@ def test_a_tag_and_the_option_mean_the_same(bottega: Command, models: Path) -> N
 # --- VAE -------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_vae_beside_the_checkpoint_is_taken(
     bottega: Command, toys: dict[str, Path], models: Path, tmp_path: Path
 ) -> None:
@@ -208,6 +210,7 @@ def test_the_vae_beside_the_checkpoint_is_taken(
     assert content(make(bottega, "a house")) == content(named)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("without", [(), ("vae",)])
 def test_the_picture_is_that_of_a_checkpoint_with_that_vae(
     without: tuple[str, ...], bottega: Command, toys: dict[str, Path], models: Path, tmp_path: Path
@@ -287,6 +290,7 @@ def test_previews_are_decoded_with_taesd_where_there_is_one(home: Path, models: 
     assert last(draft) == (rough, own)
 
 
+@pytest.mark.slow
 def test_what_stays_is_not_read_again(home: Path, models: Path) -> None:
     """Another hypernetwork leaves the VAE and the embedding where they are; each picture is what it was."""
     from bottega.settings import read_settings
