@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import re
 import signal
@@ -287,8 +288,6 @@ def test_planted_secrets_appear_nowhere(tmp_path: Path) -> None:
      "hf_abcdef0123456789", "bottega_" + "x" * 43, "Basic abc.def-123"],
 )  # fmt: skip
 def test_the_log_redacts_what_looks_like_a_secret(text: str) -> None:
-    import logging
-
     formatter = JsonLines(Redacted(["abc.def-123x"]))
     record = logging.LogRecord("bottega", logging.INFO, "", 0, "said %s", (text,), None)
     line = json.loads(formatter.format(record))
@@ -297,8 +296,6 @@ def test_the_log_redacts_what_looks_like_a_secret(text: str) -> None:
 
 
 def test_a_log_whose_disk_is_full_stops_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import logging
-
     from bottega.api.logs import start_logging, stop_logging
 
     handlers = start_logging(tmp_path / "logs")
@@ -313,6 +310,23 @@ def test_a_log_whose_disk_is_full_stops_nobody(tmp_path: Path, monkeypatch: pyte
         stop_logging(handlers)
     lines = (tmp_path / "logs" / "serve.log").read_text().splitlines()
     assert [json.loads(line)["message"] for line in lines] == ["written"]
+
+
+def test_the_log_begins_anew_when_it_is_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from bottega.api import logs
+
+    monkeypatch.setattr(logs, "MAX_BYTES", 1000)
+    handlers = logs.start_logging(tmp_path)
+    try:
+        for number in range(300):
+            logging.getLogger("bottega.requests").info("line %d", number)
+    finally:
+        logs.stop_logging(handlers)
+    kept = sorted(tmp_path.iterdir())
+    assert [path.name for path in kept] == ["serve.log", *(f"serve.log.{number}" for number in range(1, 6))]
+    assert all(path.stat().st_size < 1200 for path in kept)
+    lines = [json.loads(line)["message"] for path in reversed(kept) for line in path.read_text().splitlines()]
+    assert lines == [f"line {number}" for number in range(300 - len(lines), 300)]
 
 
 def test_the_settings_of_a_server_are_checked(home: Path, bottega: Command) -> None:

@@ -149,12 +149,28 @@ class Telling:
         self._pipe.send({"say": "event", "job": self.job, "event": event.to_json()})
 
     def made(self, event: Made, seconds: float) -> None:
-        """Tell of an output, with all that a gallery wants to know of it."""
+        """Tell of an output, with all that a gallery wants to know of it: the server has other things to do."""
         from bottega.formats import media
+        from bottega.recipe import read_recipe
 
         self._life.went_on("save")
-        told = {"recipe": media.read(event.path).recipe, "bytes": os.path.getsize(event.path), "seconds": seconds}
-        self._pipe.send({"say": "made", "job": self.job, "event": event.to_json(), **told})
+        carried = media.read(event.path).recipe
+        assert carried is not None  # it was just written
+        recipe = read_recipe(carried)
+        assert recipe.model is not None
+        output = {
+            "medium": "image",
+            "format": recipe.output.format,
+            "bytes": os.path.getsize(event.path),
+            "task": recipe.task,
+            "prompt": recipe.prompt,
+            "negative": recipe.negative,
+            "model": recipe.model.name,
+            "model_sha256": recipe.model.sha256 or "",
+            "recipe": carried,
+            "seconds": seconds,
+        }
+        self._pipe.send({"say": "made", "job": self.job, "event": event.to_json(), "output": output})
 
     def over(self, how: str, **more: Any) -> None:
         """Tell that the job has ended, and how: `done`, `failed` or `stopped`."""

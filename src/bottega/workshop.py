@@ -28,7 +28,7 @@ from bottega.jobs.foreman import Foreman, Limits, Preview
 from bottega.jobs.job import LIBRARY, MAKE, OPEN, OWNER, TRAIN, Job, Numbered, UnknownJob
 from bottega.jobs.queue import Queue
 from bottega.library.sources.tokens import VARIABLES
-from bottega.recipe import Media, Recipe, read_recipe, recipe_from
+from bottega.recipe import Media, Recipe, recipe_from
 from bottega.runtime.facts import Facts, facts_from
 from bottega.runtime.plan import available_memory
 from bottega.settings import Settings
@@ -386,7 +386,7 @@ class Workshop:
 
     def _ready(self, job: Job) -> Job | None:
         """The job with inputs that were made meanwhile; None if an output of the same recipe was."""
-        if job.kind != "make":
+        if job.kind != "make" or not (job.reuse or job.request.get("awaited")):
             return job
         recipe = recipe_from(job.request["recipe"])
         if job.request.get("awaited"):
@@ -419,8 +419,6 @@ class Workshop:
     def _keep_output(self, job: Job, told: Mapping[str, Any]) -> Made:
         """Put an output into the gallery; the event that tells of it."""
         event = told["event"]
-        recipe = read_recipe(told["recipe"])
-        assert recipe.model is not None
         id = f"{job.id}-{event['image']}"
         self.gallery.add(
             Output(
@@ -429,22 +427,13 @@ class Workshop:
                 index=event["image"],
                 owner=job.owner,
                 path=Path(event["path"]),
-                medium="image",
-                format=recipe.output.format,
                 width=event["width"],
                 height=event["height"],
-                bytes=told["bytes"],
                 sha256=event["sha256"],
                 seed=event["seed"],
                 digest=event["digest"],
-                task=recipe.task,
-                prompt=recipe.prompt,
-                negative=recipe.negative,
-                model=recipe.model.name,
-                model_sha256=recipe.model.sha256 or "",
                 created=time.time(),
-                recipe=told["recipe"],
-                seconds=told["seconds"],
+                **told["output"],
             )
         )
         return Made(**{**event_fields(event), "path": "", "output": id})

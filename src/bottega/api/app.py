@@ -43,10 +43,11 @@ def create_app(workshop: Workshop, access: Access) -> FastAPI:
     workshop.queue.quota = access.quotas.waiting
     workshop.allow = access.quotas.allow
     errors.install(app)
-    app.include_router(operation)
-    app.include_router(signing)
-    for name in DOORS:
-        if find_spec(name) and (router := getattr(import_module(name), "router", None)):
-            app.include_router(router)
+    first, *others = [
+        router for name in DOORS if find_spec(name) and (router := getattr(import_module(name), "router", None))
+    ]
+    # Routes are tried in this order, and the first door is asked most often.
+    for router in (first, operation, signing, *others):
+        app.include_router(router)
     app.add_middleware(Gate, access=access)
     return app

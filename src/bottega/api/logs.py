@@ -76,6 +76,12 @@ class Plain(logging.Formatter):
 class Patient(RotatingFileHandler):
     """A log file whose disk may be full: then lines are lost, and the server goes on."""
 
+    def shouldRollover(self, record: logging.LogRecord) -> bool:
+        """Whether the file is full: the record is not made a line twice to know it, and may be what is too much."""
+        if self.stream is None:
+            self.stream = self._open()
+        return os.fstat(self.stream.fileno()).st_size >= self.maxBytes
+
     def handleError(self, record: logging.LogRecord) -> None:
         """Lose the line, and try to open the file anew with the next one."""
         if self.stream:
