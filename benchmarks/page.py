@@ -87,15 +87,12 @@ def main() -> int:
         made_outputs.fill(home, args.outputs, _picture())
         (home / "models").mkdir()
         make_models(args.models, home / "models")
-        serving = Serving(home)
         _scan(home)
         os.sync()  # else the system would still be busy with what was just made
         time.sleep(REST)
-        serving.start()
-        try:
+        with Serving(home) as serving:
+            serving.start()
             return _measure(serving)
-        finally:
-            serving.stop()
 
 
 def _scan(home: Path) -> None:

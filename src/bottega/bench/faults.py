@@ -110,32 +110,32 @@ def kill_while_working(home: Path, kills: int, report: Report) -> None:
     """Kill the server and the worker so many times each while clients have their jobs done, and look at the home."""
     home.mkdir(parents=True)
     expected = undisturbed(home.with_name("undisturbed"))
-    serving = Serving(home)
-    report.slowest_start = serving.start()
-    taken: dict[str, int] = {}  # job id -> number, of those that the server said it has
-    lock = threading.Lock()
+    with Serving(home) as serving:
+        report.slowest_start = serving.start()
+        taken: dict[str, int] = {}  # job id -> number, of those that the server said it has
+        lock = threading.Lock()
 
-    def ask(which: int) -> None:
-        client = Client(serving)
-        for number in range(which, report.jobs, report.clients):
-            key = f"job-{number}"
-            job = client.insist("POST", "/api/jobs", {"recipe": recipe(number)}, Idempotency_Key=key)
-            with lock:
-                taken[job["id"]] = number
-        client.close()
+        def ask(which: int) -> None:
+            client = Client(serving)
+            for number in range(which, report.jobs, report.clients):
+                key = f"job-{number}"
+                job = client.insist("POST", "/api/jobs", {"recipe": recipe(number)}, Idempotency_Key=key)
+                with lock:
+                    taken[job["id"]] = number
+            client.close()
 
-    clients = [threading.Thread(target=ask, args=(which,), daemon=True) for which in range(report.clients)]
-    for thread in clients:
-        thread.start()
-    _kill(serving, kills, report)
-    for thread in clients:
-        thread.join()
-    asking = Client(serving)
-    _wait_for_all(asking, report)
-    asking.close()
-    code, _ = serving.stop()
-    if code != 0:
-        report.wrong.append(f"the server ended with {code} on SIGTERM")
+        clients = [threading.Thread(target=ask, args=(which,), daemon=True) for which in range(report.clients)]
+        for thread in clients:
+            thread.start()
+        _kill(serving, kills, report)
+        for thread in clients:
+            thread.join()
+        asking = Client(serving)
+        _wait_for_all(asking, report)
+        asking.close()
+        code, _ = serving.stop()
+        if code != 0:
+            report.wrong.append(f"the server ended with {code} on SIGTERM")
     _look(home, taken, expected, report)
 
 
@@ -219,38 +219,38 @@ def _sound(connection: sqlite3.Connection, what: str, report: Report) -> None:
 def commit_faults(home: Path, report: Report) -> None:
     """Have workers fail in every way, and disks; the server answers all the while, and the next job is done."""
     home.mkdir(parents=True)
-    serving = Serving(home, ("-m", "bottega.bench.faulty", "serve"))
-    serving.start()
-    client, watch = Client(serving), Watch(serving, "/health")
-    _over(client, client.insist("POST", "/api/jobs", {"recipe": recipe(0)}))
-    watch.start()
-    for fault in FAULTS:
-        asked = {**recipe(1), "prompt": PROMPT + fault}
-        bad = _over(client, client.insist("POST", "/api/jobs", {"recipe": asked}))
-        _note(report, fault, bad, _over(client, client.insist("POST", "/api/jobs", {"recipe": recipe(2)})))
-    with _full_disk(serving):
-        statuses = Counter(client.ask("POST", "/api/jobs", {"recipe": recipe(3)})[0] for _ in range(5))
-    next = _over(client, client.insist("POST", "/api/jobs", {"recipe": recipe(3)}))
-    report.faults["database can't grow"] = f"answered {dict(statuses)}, then {next['state']}"
-    if set(statuses) - {202, 500, 503, 507} or next["state"] != "done":
-        report.wrong.append(f"while the disk was full: {dict(statuses)}, then {next['state']}")
-    with _no_outputs(home / "outputs"):
-        bad = _over(client, client.insist("POST", "/api/jobs", {"recipe": recipe(4)}))
-    _note(
-        report,
-        "outputs can't be written",
-        bad,
-        _over(client, client.insist("POST", "/api/jobs", {"recipe": recipe(4)})),
-    )
-    report.health_p99, report.health_asked = round(watch.end(), 4), len(watch.taken)
-    if watch.failed or report.health_p99 > 0.2:
-        report.wrong.append(f"/health failed {watch.failed} times, p99 {report.health_p99:.3f} s")
-    client.insist("POST", "/api/jobs", {"recipe": {**recipe(5), "sampling": {"steps": 400}}})
-    time.sleep(1.0)
-    client.close()
-    code, report.shutdown = serving.stop()
-    if code != 0 or report.shutdown > 10:
-        report.wrong.append(f"SIGTERM took {report.shutdown:.1f} s and ended with {code}")
+    with Serving(home, ("-m", "bottega.bench.faulty", "serve")) as serving:
+        serving.start()
+        client, watch = Client(serving), Watch(serving, "/health")
+        _over(client, client.insist("POST", "/api/jobs", {"recipe": recipe(0)}))
+        watch.start()
+        for fault in FAULTS:
+            asked = {**recipe(1), "prompt": PROMPT + fault}
+            bad = _over(client, client.insist("POST", "/api/jobs", {"recipe": asked}))
+            _note(report, fault, bad, _over(client, client.insist("POST", "/api/jobs", {"recipe": recipe(2)})))
+        with _full_disk(serving):
+            statuses = Counter(client.ask("POST", "/api/jobs", {"recipe": recipe(3)})[0] for _ in range(5))
+        next = _over(client, client.insist("POST", "/api/jobs", {"recipe": recipe(3)}))
+        report.faults["database can't grow"] = f"answered {dict(statuses)}, then {next['state']}"
+        if set(statuses) - {202, 500, 503, 507} or next["state"] != "done":
+            report.wrong.append(f"while the disk was full: {dict(statuses)}, then {next['state']}")
+        with _no_outputs(home / "outputs"):
+            bad = _over(client, client.insist("POST", "/api/jobs", {"recipe": recipe(4)}))
+        _note(
+            report,
+            "outputs can't be written",
+            bad,
+            _over(client, client.insist("POST", "/api/jobs", {"recipe": recipe(4)})),
+        )
+        report.health_p99, report.health_asked = round(watch.end(), 4), len(watch.taken)
+        if watch.failed or report.health_p99 > 0.2:
+            report.wrong.append(f"/health failed {watch.failed} times, p99 {report.health_p99:.3f} s")
+        client.insist("POST", "/api/jobs", {"recipe": {**recipe(5), "sampling": {"steps": 400}}})
+        time.sleep(1.0)
+        client.close()
+        code, report.shutdown = serving.stop()
+        if code != 0 or report.shutdown > 10:
+            report.wrong.append(f"SIGTERM took {report.shutdown:.1f} s and ended with {code}")
 
 
 def _note(report: Report, fault: str, bad: Mapping[str, Any], next: Mapping[str, Any]) -> None:

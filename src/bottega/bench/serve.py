@@ -86,18 +86,18 @@ def measure(folder: Path, report: Report) -> None:
     home, alone = folder / "home", min(100, max(10, report.jobs // 10))
     home.mkdir()
     before_it = _engine_rate(folder / "engine", alone)
-    serving = Serving(home)
-    report.start = serving.start()
-    client = Client(serving)
-    _all_over(client, [client.insist("POST", "/api/jobs", {"recipe": recipe(n)}) for n in range(WARM)])
-    report.idle = _idle(serving)
-    report.resident = before = serving.resident()
-    report.served_rate, report.cpu_per_job = _serve(serving, report)
-    report.resident = serving.resident()
-    report.grown_by = report.resident - before
-    _overload(serving, report)
-    client.close()
-    serving.stop()
+    with Serving(home) as serving:
+        report.start = serving.start()
+        client = Client(serving)
+        _all_over(client, [client.insist("POST", "/api/jobs", {"recipe": recipe(n)}) for n in range(WARM)])
+        report.idle = _idle(serving)
+        report.resident = before = serving.resident()
+        report.served_rate, report.cpu_per_job = _serve(serving, report)
+        report.resident = serving.resident()
+        report.grown_by = report.resident - before
+        _overload(serving, report)
+        client.close()
+        serving.stop()
     # Before and after, as other programs' load comes and goes.
     report.engine_rate = (before_it + _engine_rate(folder / "engine", alone)) / 2
     report.goals = {
@@ -140,7 +140,7 @@ def _serve(serving: Serving, report: Report) -> tuple[float, float]:
         client.close()
 
     cpu = serving.cpu()
-    clients = [threading.Thread(target=ask, args=(which,)) for which in range(report.clients)]
+    clients = [threading.Thread(target=ask, args=(which,), daemon=True) for which in range(report.clients)]
     for thread in clients:
         thread.start()
     for thread in clients:
@@ -172,7 +172,7 @@ def _overload(serving: Serving, report: Report) -> None:
                 statuses[str(status)] += 1
         asking.close()
 
-    clients = [threading.Thread(target=ask, args=(which,)) for which in range(report.clients)]
+    clients = [threading.Thread(target=ask, args=(which,), daemon=True) for which in range(report.clients)]
     watch.start()
     began = time.monotonic()
     for thread in clients:

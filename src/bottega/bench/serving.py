@@ -27,13 +27,20 @@ class NoServer(BottegaError):
 
 
 class Serving:
-    """A server process on a home; `words` are what comes after `python`."""
+    """A server process on a home; `words` are what comes after `python`. As a context manager it leaves none behind."""
 
     def __init__(self, home: Path, words: Sequence[str] = ("-m", "bottega", "serve", "--port", "0")) -> None:
         self.home = home
         self.words = words
         self.process: subprocess.Popen[bytes] | None = None
         self.log = home.with_name(f"{home.name}.log")
+
+    def __enter__(self) -> Serving:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.process is not None and self.process.poll() is None:
+            self.stop()
 
     def start(self) -> float:
         """Start it; how many seconds it took until it answered."""
