@@ -23,6 +23,7 @@ from bottega.families._stable_diffusion.toy import write_single_file
 from bottega.formats import read_header
 from bottega.recipe import Recipe, Ref, Sampling, Size, Use
 from bottega.runtime import place as places
+from bottega.runtime import weights
 from bottega.runtime.place import Place, choose
 from bottega.settings import Settings
 from bottega.training.recipe import TrainingRecipe
@@ -104,6 +105,18 @@ def test_all_of_a_model_is_on_its_device(id: str, pipes: dict[str, tuple[Any, An
     there = pipes[id][1]
     for network in (there.unet, there.vae, *(each.model for each in there.text_encoders)):
         assert {tensor.device for tensor in (*network.parameters(), *network.buffers())} == {DEVICE}
+
+
+def test_weights_come_to_the_device_without_taking_room_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(weights, "_PIECE", 1000)
+    whole = torch.arange(5000, dtype=torch.float32) / 7
+    tensors = {"a": whole[:3000].view(30, 100), "b": whole[3000:].view(100, 20).T}
+    for dtype, most in ((torch.float32, 0), (torch.float16, 1000)):
+        with torch.no_grad(), pretended() as arrived:
+            there = weights.gathered(tensors, dtype, DEVICE)
+            assert max(arrived, default=0) == most
+            assert all(torch.equal(there[name].cpu(), tensor.to(dtype)) for name, tensor in tensors.items())
+            assert {tensor.device for tensor in there.values()} == {DEVICE}
 
 
 @pytest.mark.parametrize("id", ["sd1", "sd2", "sdxl"])

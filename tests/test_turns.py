@@ -18,6 +18,7 @@ from bottega.errors import OutOfMemory
 from bottega.events import Event, Made, Note, Step
 from bottega.families._stable_diffusion.toy import write_single_file
 from bottega.recipe import Recipe, Ref, Sampling, Size, Use
+from bottega.runtime import turns
 from bottega.runtime.plan import WAITING, MemoryPlan
 from bottega.runtime.turns import Turns
 from bottega.settings import Settings
@@ -52,11 +53,6 @@ class Small:
         self.memory = ROOM
         whole = self.bench.memory_plan(recipe)
         plan = replace(whole, away=away & whole.weights.keys())
-        if "adapters" in whole.weights:
-            by_part = self.bench._weigh(
-                self.bench._shelf.ready(self.bench._checkpoint(recipe.model), recipe.adapters), "float32"
-            )
-            plan = replace(plan, adapters_away=sum(size for part, size in by_part.items() if part in away))
         self.memory = plan.needed
         return plan
 
@@ -113,30 +109,35 @@ def test_the_picture_is_the_same_wherever_parts_wait(id: str, small: Small, toys
 
 
 @pytest.mark.slow
-def test_one_turn_is_on_the_device_at_a_time_and_none_at_the_end(small: Small, toys: dict[str, Path]) -> None:
+@pytest.mark.parametrize("away", [BESIDE, ALL], ids=["beside", "all"])
+def test_one_turn_is_on_the_device_at_a_time_and_none_at_the_end(
+    away: frozenset[str], small: Small, toys: dict[str, Path]
+) -> None:
     recipe = small.bench.resolve(draft(toys["sdxl"]))
-    small.fit(recipe, ALL)
+    small.fit(recipe, away)
     small.make(recipe)
-    parts = networks(small.pipe)
+    parts = {name: network for name, network in networks(small.pipe).items() if name in away}
     waiting = {name: lies(network) for name, network in parts.items()}
     seen = []
 
     def looked(name: str) -> Any:
         def look(*_: Any) -> None:
             here = frozenset(name for name, network in parts.items() if lies(network) != waiting[name])
+            sizes = [parameter.nbytes for name in here for parameter in parts[name].parameters()]
+            assert small.pipe.moved == sum(sizes)
             seen.append((name, here))
 
         return look
 
-    for name, network in parts.items():
+    for name, network in networks(small.pipe).items():
         (network.decoder if name == "vae" else network).register_forward_hook(looked(name))
-    other = small.bench.resolve(draft(toys["sdxl"], prompt="a tree", sampling={"seed": 4}))
-    small.make(other)
+    small.pipe.preview_map = None  # it is made with the VAE, while the UNet is at work
+    small.make(small.bench.resolve(draft(toys["sdxl"], prompt="a tree", sampling={"seed": 4})))
     encoders = frozenset({"text_encoder", "text_encoder_2"})
     assert set(seen) == {
         ("text_encoder", encoders),
         ("text_encoder_2", encoders),
-        ("unet", frozenset({"unet"})),
+        ("unet", frozenset({"unet"}) & away),
         ("vae", frozenset({"vae"})),
     }
     assert {name: lies(network) for name, network in parts.items()} == waiting
@@ -160,11 +161,8 @@ def test_a_part_is_not_moved_for_what_is_remembered(
     recipe = small.bench.resolve(draft(toys["sd1"]))
     small.fit(recipe, ALL)
     small.make(recipe)
-    brought = []
-    bring = type(small.pipe.turns)._bring
-    monkeypatch.setattr(
-        type(small.pipe.turns), "_bring", lambda self, turn: (brought.extend(turn), bring(self, turn))[1]
-    )
+    brought, bring = [], Turns._bring
+    monkeypatch.setattr(Turns, "_bring", lambda self: (brought.extend(self._here), bring(self))[1])
     small.make(recipe)
     assert brought == [small.pipe.unet, small.pipe.vae]
 
@@ -295,14 +293,35 @@ def test_weights_on_the_device_are_in_one_piece_of_memory() -> None:
 
 
 def test_what_is_put_in_a_weights_place_is_copied_while_that_is_on_the_device() -> None:
-    one, two, turns = two_that_take_turns()
+    one, two, both = two_that_take_turns()
     new = torch.ones(8, 8)
     one(torch.zeros(1, 8))
+    place = one.weight.data_ptr()
     for linear in (one, two):
-        turns.put(linear.weight, new)
-        assert turns.weight(linear.weight) is new
-    assert torch.equal(one.weight, new) and one.weight.data_ptr() != new.data_ptr() == two.weight.data_ptr()
+        both.put(linear.weight, new)
+        assert both.weight(linear.weight) is new
+    assert torch.equal(one.weight, new) and one.weight.data_ptr() == place, "it has room there already"
+    assert two.weight.data_ptr() == new.data_ptr()
     two(torch.zeros(1, 8))
     assert one.weight.data_ptr() == new.data_ptr() != two.weight.data_ptr() and torch.equal(two.weight, new)
-    turns.leave()
+    both.leave()
     assert two.weight.data_ptr() == new.data_ptr()
+
+
+def test_what_has_come_goes_again_where_there_is_no_room_for_the_rest(monkeypatch: pytest.MonkeyPatch) -> None:
+    one, two = nn.Linear(8, 8).requires_grad_(False), nn.Linear(8, 8).requires_grad_(False)
+    Turns([[one, two]], torch.device("cpu"))
+    waiting, asked, gathered = lies(one) + lies(two), [], turns.gathered
+
+    def full(*told: Any) -> Any:
+        asked.append(told)
+        if len(asked) == 2:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return gathered(*told)
+
+    monkeypatch.setattr(turns, "gathered", full)
+    with pytest.raises(torch.OutOfMemoryError):
+        one(torch.zeros(1, 8))
+    assert len(asked) == 2 and lies(one) + lies(two) == waiting
+    one(torch.zeros(1, 8))
+    assert len(asked) == 4 and set(lies(one) + lies(two)).isdisjoint(waiting)

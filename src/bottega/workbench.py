@@ -88,7 +88,7 @@ class Workbench:
             raise InvalidSetting(f"{self.settings.file}: precision: {problem.what}", problem.remedy) from None
 
     def _own_facts(self) -> Facts:
-        return replace(self._this_device, free=self._place.memory)
+        return replace(self._this_device, free=self._place.memory, waiting=self._place.waiting)
 
     @cached_property
     def _this_device(self) -> Facts:
@@ -216,11 +216,19 @@ class Workbench:
         precision = str(recipe.recipe.knobs["precision"])
         plan = self._plan_to_run(entry, recipe.recipe, sum(part.recipe.count for part in parts))
         wanted = self._shelf.ready(entry, recipe.recipe.adapters)
-        weights = sum(plan.weights.values())
+        plans, used = {precision: plan}, precision
+        if precision != "float32":  # in which what comes out broken is made once more, one by one
+            again = recipe.recipe.changed(knobs={**recipe.recipe.knobs, "precision": "float32"})
+            there = self._loader.held(entry, "float32"), *self._loader.away(entry, "float32")
+            plans["float32"] = self._fitting(again, 1, *there)
         tiny = None if previews is None else self._shelf.previewer(self._shelf.base(entry))
         vae = next(((each.what.header, each.what.match) for each in wanted if each.what.use.kind == "vae"), None)
 
         def loaded(precision: str, emit: Emit) -> Any:
+            nonlocal used
+            used = precision
+            plan = plans[precision]
+            weights = sum(plan.weights.values())
             pipe = self._loader.load(entry, face, precision, emit, weights, vae, plan.away)
             self._loader.attach(entry, precision, wanted, emit, weights, plan.waiting)
             self._loader.preview_with(entry, precision, tiny, emit)
@@ -239,30 +247,34 @@ class Workbench:
                 previews=previews,
                 others=tuple(others),
                 stop=stop or threading.Event(),
-                free=lambda: self._loader.free(entry, precision),
+                free=lambda: self._loader.free(entry, used),
             )
         )
 
     def _plan_to_run(self, entry: Entry, recipe: Recipe, count: int) -> MemoryPlan:
         """The plan for so many pictures, other models gone where they are in the way; OutOfMemory if it can't be."""
         precision = str(recipe.knobs["precision"])
-        held, away = self._loader.held(entry, precision), self._loader.away(entry, precision)
-        plan = self._fitting(recipe, count, held, away)
+        held, (away, waiting) = self._loader.held(entry, precision), self._loader.away(entry, precision)
+        plan = self._fitting(recipe, count, held, away, waiting)
         if (plan.away != away or not plan.fits) and self._loader.free(entry, precision):
-            plan = self._fitting(recipe, count, held, away)
-        # A model that is there already may do with less than it would take to load it.
-        if not plan.fits and not self._loader.holds(entry, precision):
+            plan = self._fitting(recipe, count, held, away, waiting)
+        if plan.fits:
+            return plan
+        if not self._loader.holds(entry, precision):
             raise OutOfMemory(plan.words)
-        return plan
+        # A model that is there already may do with less than it would take to load it.
+        return replace(plan, away=away)
 
     def memory_plan(self, recipe: Recipe) -> MemoryPlan:
         """What a resolved recipe will take of the device's memory, in the largest batches that fit; reads a header."""
         return self._fitting(recipe, recipe.count)
 
-    def _fitting(self, recipe: Recipe, count: int, held: int = 0, away: frozenset[str] = frozenset()) -> MemoryPlan:
+    def _fitting(
+        self, recipe: Recipe, count: int, held: int = 0, away: frozenset[str] = frozenset(), waiting: int = 0
+    ) -> MemoryPlan:
         """The plan for the largest batch of so many pictures that fits in place of `held` bytes of the model itself.
 
-        At least the parts `away`, which do already, wait in main memory.
+        At least the parts `away` wait in main memory, where they and what is changed of them take `waiting` already.
         """
         entry = self._checkpoint(recipe.model)
         model = self._shelf.read(entry)
@@ -270,7 +282,7 @@ class Workbench:
         size = (recipe.size.width, recipe.size.height)
         precision, tiled = str(recipe.knobs["precision"]), recipe.knobs["vae_tiling"] == "on"
         attached = self._weigh(self._shelf.ready(entry, recipe.adapters), precision)
-        return self._plan(model, size, precision, self._most(recipe, count), tiled, held, attached, away)
+        return self._plan(model, size, precision, self._most(recipe, count), tiled, held, attached, away, waiting)
 
     def prepare_training(self, draft: TrainingRecipe) -> Prepared:
         """A training that says everything, its pictures read and checked, and the memory that it will take.
@@ -357,7 +369,7 @@ class Workbench:
 
     @property
     def loaded(self) -> list[dict[str, Any]]:
-        """The models that are kept in memory: name, SHA-256, precision, bytes, and what each is worth."""
+        """The models that are kept: name, SHA-256, precision, bytes, how many of them wait, and what each is worth."""
         return self._loader.told()
 
     def replayed(self, path: Path, *, out: str | Path | None = None) -> Source:
@@ -407,10 +419,12 @@ class Workbench:
         held: int = 0,
         attached: Mapping[str, int] | None = None,
         away: frozenset[str] = frozenset(),
+        waiting: int = 0,
     ) -> MemoryPlan:
-        """The first plan that fits: as little as can be in main memory, then as many pictures at once; else the last.
+        """The first plan that fits, else the last one that is possible.
 
-        `away` are the parts that are in main memory already.
+        First come those with the fewest parts in main memory beside the ones that are `away` already (and take so many
+        bytes there), and of these the one with the most pictures at once.
         """
         facts = self.facts
         precision = facts.precision(precision)
@@ -438,7 +452,7 @@ class Workbench:
             if best.fits:
                 break
             other = planned(*choice)
-            if other.away == away or other.waiting <= facts.waiting:
+            if other.waiting - waiting <= facts.waiting:
                 best = other
         return best
 

@@ -154,6 +154,7 @@ class Workshop:
             free = available_memory() if on_cpu else int(state.get("free", self._facts.free))
             free += sum(model["bytes"] for model in state.get("models", ()))
             waiting = 0 if on_cpu else available_memory()
+            waiting += sum(model.get("waiting", 0) for model in state.get("models", ()))
             self._free_at, self._facts = now, replace(self._facts, free=free, waiting=waiting)
         return self._facts
 

@@ -45,6 +45,11 @@ class Loaded:
         """The bytes that it holds of its device between runs."""
         return self.bytes - self.waiting
 
+    def told(self) -> dict[str, int]:
+        """The bytes that it holds of its device now, and those of it that are in main memory."""
+        moved = self.pipe.moved if self.waiting else 0
+        return {"bytes": self.staying + moved, "waiting": self.waiting}
+
 
 class Keeping:
     """What is kept within a budget of bytes, by GreedyDual-Size with frequency (Cherkasova 1998).
@@ -109,16 +114,16 @@ class Loader:
         loaded = self.kept.loaded.get((str(entry.sha256), precision))
         return loaded.staying if loaded else 0
 
-    def away(self, entry: Entry, precision: str) -> frozenset[str]:
-        """Which parts of this model wait in main memory, if it is loaded in this precision."""
+    def away(self, entry: Entry, precision: str) -> tuple[frozenset[str], int]:
+        """Which parts of this model wait in main memory, if it is loaded in this precision, and how many bytes."""
         loaded = self.kept.loaded.get((str(entry.sha256), precision))
-        return loaded.away if loaded else frozenset()
+        return (loaded.away, loaded.waiting) if loaded else (frozenset(), 0)
 
     def told(self) -> list[dict[str, Any]]:
-        """What is kept and holds of the device, as plain data, that which goes first at the beginning."""
+        """What is kept, as plain data, that which goes first at the beginning."""
         loaded = sorted(self.kept.loaded.items(), key=lambda item: item[1].value)
         return [
-            {"name": each.name, "sha256": sha256, "precision": precision, "bytes": each.staying, "value": each.value}
+            {"name": each.name, "sha256": sha256, "precision": precision, **each.told(), "value": each.value}
             for (sha256, precision), each in loaded
         ]
 

@@ -58,6 +58,11 @@ class Place:
         return available_memory()
 
     @property
+    def waiting(self) -> int:
+        """Bytes of main memory in which parts could wait now; 0 for a device that computes in main memory itself."""
+        return available_memory() if self.torch_device.type == "cuda" else 0
+
+    @property
     def threads(self) -> int | None:
         """How many threads share a CPU's work, and so in what order they add numbers up; None for a GPU."""
         return torch.get_num_threads() if self.torch_device.type == "cpu" else None
@@ -148,7 +153,7 @@ def facts_of(device: str, app: str, versions: Mapping[str, str]) -> Facts:
         name=device_name(best.device),
         memory=torch.cuda.mem_get_info(best.torch_device)[1] if is_cuda else main_memory(),
         free=best.memory,
-        waiting=available_memory() if is_cuda else 0,
+        waiting=best.waiting,
         automatic=best.precision,
         dtypes=dtypes,
         refused=refused,

@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -32,8 +32,9 @@ WAITING: tuple[frozenset[str], ...] = (
 class MemoryPlan:
     """Bytes that a job will take, against what the device has.
 
-    `weights` are by part, with those that `adapters` put in their places under that name. `tile_vae` says that the
-    picture is decoded in tiles. The parts `away` wait in main memory while others run.
+    `weights` are by part, with all that `adapters` take under that name; these are by the part whose weights they
+    change, too. `tile_vae` says that the picture is decoded in tiles. The parts `away` wait in main memory while others
+    run, with what adapters changed in them.
     """
 
     weights: Mapping[str, int]
@@ -44,7 +45,7 @@ class MemoryPlan:
     batch: int
     size: tuple[int, int]
     away: frozenset[str] = frozenset()
-    adapters_away: int = 0  # of the adapters' weights, what waits with the parts that they change
+    adapters: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def needed(self) -> int:
@@ -54,7 +55,7 @@ class MemoryPlan:
     @property
     def waiting(self) -> int:
         """What is in main memory."""
-        return sum(self.weights.get(part, 0) for part in self.away) + self.adapters_away
+        return sum(self.weights.get(part, 0) + self.adapters.get(part, 0) for part in self.away)
 
     @property
     def staying(self) -> int:
@@ -120,8 +121,7 @@ def plan(
     are of, and all else that they take under any other name. `away` are the parts that shall take turns.
     """
     weights = weigh(header, match, dtypes) if weights is None else weights
-    away = away & weights.keys()
-    adapters_away = sum(bytes for part, bytes in (adapters or {}).items() if part in away)
+    away, adapters = away & weights.keys(), adapters or {}
     if adapters:
         weights = {**weights, "adapters": sum(adapters.values())}
     sampling = _FIXED + batch * (2 if guided else 1) * _unet_peak(match.dimensions["unet"], size, dtypes["unet"])
@@ -131,7 +131,7 @@ def plan(
         decoding = _FIXED + _decoder_peak(match.dimensions["vae"], size, dtypes["vae"])
         tile = min(size[0], TILE), min(size[1], TILE)
         in_tiles = _FIXED + _decoder_peak(match.dimensions["vae"], tile, dtypes["vae"]) + _picture(size)
-    whole = MemoryPlan(weights, sampling, decoding, available, False, batch, size, away, adapters_away)
+    whole = MemoryPlan(weights, sampling, decoding, available, False, batch, size, away, adapters)
     if tiled is None:
         tiled = in_tiles < decoding and whole._peak(0, decoding) > available
     return replace(whole, decoding=in_tiles, tile_vae=True) if tiled else whole

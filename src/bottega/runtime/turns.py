@@ -15,12 +15,14 @@ from bottega.runtime.weights import bring_constants, gathered
 class Turns:
     """Which networks of a model are on its device now.
 
-    Each of `turns` are networks that are there together; whoever calls one of them, or a child of it, finds it there
-    and its inputs with it, and no other turn's. What waits is never written to, so that leaving costs nothing. Networks
-    of no turn are always there.
+    Each of `turns` are networks that are there together. Whoever calls one of them, or a child of it, finds it there
+    and its inputs with it, and no other turn's; whoever calls one of `staying`, which are always there, finds no turn's
+    there. What waits is never written to, so that leaving costs nothing.
     """
 
-    def __init__(self, turns: Sequence[Sequence[nn.Module]], device: torch.device) -> None:
+    def __init__(
+        self, turns: Sequence[Sequence[nn.Module]], device: torch.device, staying: Sequence[nn.Module] = ()
+    ) -> None:
         self.device = device
         self._here: tuple[nn.Module, ...] = ()
         self._waiting: dict[nn.Parameter, Tensor] = {}
@@ -30,24 +32,40 @@ class Turns:
                 for parameter in network.parameters():
                     self._waiting[parameter], self._turn_of[parameter] = parameter.data, turn
                 bring_constants(network, device)  # small: they stay
-                for module in (network, *network.children()):
-                    module.register_forward_pre_hook(partial(self._called, turn), with_kwargs=True)
+                self._listen(network, turn)
+        if turns:
+            for network in staying:
+                self._listen(network, ())
+
+    def _listen(self, network: nn.Module, turn: tuple[nn.Module, ...]) -> None:
+        for module in (network, *network.children()):
+            module.register_forward_pre_hook(partial(self._called, turn), with_kwargs=True)
+
+    @property
+    def bytes(self) -> int:
+        """What is on the device now and may leave it."""
+        return sum(parameter.nbytes for network in self._here for parameter in network.parameters())
 
     def weight(self, parameter: nn.Parameter) -> Tensor:
         """What a weight is, wherever its network is: what `put` gave last, or what it was at the beginning."""
         return self._waiting.get(parameter, parameter.data)
 
+    @torch.no_grad()
     def put(self, parameter: nn.Parameter, tensor: Tensor) -> None:
-        """Let a tensor be a weight from now on: itself, or a copy of it while a network is there that takes turns."""
+        """Let a tensor of the same form be a weight from now on; a network that is here for its turn takes it over."""
         if parameter not in self._waiting:
             parameter.data = tensor
             return
         self._waiting[parameter] = tensor
-        here = self._turn_of[parameter] is self._here
-        parameter.data = tensor.to(self.device, copy=True) if here else tensor
+        if self._turn_of[parameter] == self._here:
+            parameter.data.copy_(tensor)  # into the room that it has there already
+        else:
+            parameter.data = tensor
 
     def leave(self) -> None:
         """Have nothing on the device that takes turns."""
+        if not self._here:
+            return
         for network in self._here:
             for parameter in network.parameters():
                 parameter.data = self._waiting[parameter]
@@ -58,20 +76,24 @@ class Turns:
     def _called(
         self, turn: tuple[nn.Module, ...], module: nn.Module, args: tuple[Any, ...], named: Mapping[str, Any]
     ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        if turn is not self._here:
+        if turn != self._here:
             self.leave()
-            self._bring(turn)
+            self._here = turn
+            try:
+                self._bring()
+            except BaseException:  # the device may be full: what has come so far goes again
+                self.leave()
+                raise
         return tuple(map(self._moved, args)), {name: self._moved(value) for name, value in named.items()}
 
     @torch.inference_mode(False)
     @torch.no_grad()
-    def _bring(self, turn: tuple[nn.Module, ...]) -> None:
-        for network in turn:
+    def _bring(self) -> None:
+        for network in self._here:
             parameters = dict(network.named_parameters())
             waiting = {name: self._waiting[parameter] for name, parameter in parameters.items()}
             for name, tensor in gathered(waiting, next(iter(waiting.values())).dtype, self.device).items():
                 parameters[name].data = tensor
-        self._here = turn
 
     def _moved(self, value: Any) -> Any:
         return value.to(self.device) if isinstance(value, Tensor) else value

@@ -27,6 +27,7 @@ DTYPES: dict[str, torch.dtype] = {
 }  # fmt: skip
 _NAMES = {dtype: name for name, dtype in DTYPES.items()}
 _ALIGNMENT = 64  # bytes: a cache line, and the widest vector register
+_PIECE = 1 << 24  # numbers
 
 
 class MappedTensors(Mapping[str, torch.Tensor]):
@@ -160,10 +161,14 @@ def gathered(tensors: Mapping[str, torch.Tensor], dtype: torch.dtype, device: to
     at = 0
     for run, size in runs:
         source = _joined([tensors[name] for name in run])
-        # A GPU is sent the bytes as they are in the file and casts them itself.
-        room.narrow(0, at, source.numel()).view(source.shape).copy_(
-            source if device.type == "cpu" else source.to(device)
-        )
+        target = room.narrow(0, at, source.numel())
+        if device.type == "cpu" or source.dtype == dtype:
+            target.view(source.shape).copy_(source)
+        else:
+            # A GPU is sent the bytes as they are in the file and casts them itself, a piece at a time: it may have no
+            # room for the whole twice.
+            for there, piece in zip(target.split(_PIECE), source.reshape(-1).split(_PIECE), strict=True):
+                there.copy_(piece.to(device))
         begin = at
         for name in run:
             cast[name] = room.narrow(0, begin, tensors[name].numel()).view(tensors[name].shape)

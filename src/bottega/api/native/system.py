@@ -37,6 +37,7 @@ class LoadedModel(Told):
 
     name: str
     bytes: int
+    waiting: int = Field(description="bytes of it that wait in main memory, which the device is too small for")
     next_out: bool = Field(description="it is the next to make room for another one")
 
 
@@ -152,6 +153,7 @@ def _device(told: dict[str, Any], shop: Workshop, caller: Caller) -> Device:
             LoadedModel(
                 name=without_paths(str(model["name"])),
                 bytes=int(model["bytes"]),
+                waiting=int(model.get("waiting", 0)),
                 next_out=bool(worth) and len(models) > 1 and model.get("value") == min(worth),
             )
             for model in models

@@ -65,6 +65,11 @@ class Pipe:
     previewer: TinyAutoencoder | None = None  # what previews are decoded with, instead of that map
     share: float = 0.0  # the part of the steps that lies behind
 
+    @property
+    def moved(self) -> int:
+        """How many bytes of it are on the device now, and were in main memory before."""
+        return self.turns.bytes
+
     def settle(self) -> None:
         """Make the weights what they are at the first step, with all that was attached and taken away meanwhile."""
         self._forget(self.patcher.settle())
@@ -111,8 +116,9 @@ def load(
     for name in names:
         networks[name] = loader.load(name, parts[name])
         told(len(networks), len(names))
-    waiting = [[networks[name] for name in turn if name in networks and name in place.away] for turn in TURNS]
-    turns = Turns([turn for turn in waiting if turn], place.torch_device)
+    away = [[networks[name] for name in turn if name in networks and name in place.away] for turn in TURNS]
+    staying = [network for name, network in networks.items() if name not in place.away]
+    turns = Turns([turn for turn in away if turn], place.torch_device, staying)
     encoders = [name for name in ENCODERS if name in networks]
     vae = parts["vae"]
     assert isinstance(vae.shape, VaeShape)
@@ -138,7 +144,7 @@ def load(
 
 def _slower(place: Place) -> Iterator[str]:
     if place.away:
-        yield f"{place.device} is too small for all of the model: its parts take turns there, which costs time"
+        yield f"{place.device} had no room for all of the model: its parts take turns there, which costs time"
 
 
 def _parameters(network: nn.Module) -> dict[str, nn.Parameter]:
