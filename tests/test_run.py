@@ -86,6 +86,21 @@ def test_a_broken_picture_is_made_once_more_in_float32_and_its_recipe_says_so(tm
     assert carried(made).digest == made.digest
 
 
+def test_what_is_made_once_more_gets_all_the_memory_that_can_be_had(tmp_path: Path) -> None:
+    room = []
+
+    def make(pipe: Any, batch: Any, inputs: Any, emit: Emit) -> list[Image.Image | BrokenPicture]:
+        if pipe == "bfloat16":
+            return [BrokenPicture("not a number")]
+        if not room:
+            raise MemoryError
+        return gradient(pipe, batch, inputs, emit)
+
+    told = replace(work(make, tmp_path), free=lambda: not room.append("freed"))
+    (made,) = (event for event in run(told) if isinstance(event, Made))
+    assert room == ["freed"] and carried(made).knobs["precision"] == "float32"
+
+
 def test_of_a_batch_only_the_broken_picture_is_made_again_and_the_rest_of_the_job_stays_in_float32(
     tmp_path: Path,
 ) -> None:

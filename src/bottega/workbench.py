@@ -179,9 +179,10 @@ class Workbench:
             what = f"no word of the prompt or the negative prompt is {unsaid[0]}"
             raise InvalidRecipe([FieldProblem("adapters", what, "write it where the embedding shall be")])
         names: dict[str, list[Path]] = {}
+        spelt: dict[str, str] = {}  # a word is the same in any case
         # What comes along goes after the user's own.
         for name, path, _ in sorted(self.catalog.of_kind("embedding"), key=lambda it: comes_along(it[1])):
-            names.setdefault(name, []).append(path)
+            names.setdefault(spelt.setdefault(name.lower(), name), []).append(path)
         found = []
         for name in sorted(named(recipe, [*told, *(name for name in names if name not in told)]) - {*told}):
             asked = (Asked(Use(kind="embedding", ref=Ref(name=str(path))), "adapters") for path in names[name])
@@ -219,19 +220,19 @@ class Workbench:
         plans, used = {precision: plan}, precision
         if precision != "float32":  # in which what comes out broken is made once more, one by one
             again = recipe.recipe.changed(knobs={**recipe.recipe.knobs, "precision": "float32"})
-            there = self._loader.held(entry, "float32"), *self._loader.away(entry, "float32")
-            plans["float32"] = self._fitting(again, 1, *there)
+            plans["float32"] = self._plan_to_retry(entry, again)
         tiny = None if previews is None else self._shelf.previewer(self._shelf.base(entry))
         vae = next(((each.what.header, each.what.match) for each in wanted if each.what.use.kind == "vae"), None)
 
-        def loaded(precision: str, emit: Emit) -> Any:
+        def loaded(now: str, emit: Emit) -> Any:
             nonlocal used
-            used = precision
-            plan = plans[precision]
+            used, plan = now, plans[now]
+            if now != precision and plan.needed > self.facts.free + self._loader.held(entry, now):
+                self._loader.free(entry, now)
             weights = sum(plan.weights.values())
-            pipe = self._loader.load(entry, face, precision, emit, weights, vae, plan.away)
-            self._loader.attach(entry, precision, wanted, emit, weights, plan.waiting)
-            self._loader.preview_with(entry, precision, tiny, emit)
+            pipe = self._loader.load(entry, face, now, emit, weights, vae, plan.away)
+            self._loader.attach(entry, now, wanted, emit, weights, plan.waiting)
+            self._loader.preview_with(entry, now, tiny, emit)
             return pipe
 
         return run_together(
@@ -264,6 +265,17 @@ class Workbench:
             raise OutOfMemory(plan.words)
         # A model that is there already may do with less than it would take to load it.
         return replace(plan, away=away)
+
+    def _plan_to_retry(self, entry: Entry, recipe: Recipe) -> MemoryPlan:
+        """The plan for one picture in another precision than that of its job, with all that is kept gone if need be."""
+        precision = str(recipe.knobs["precision"])
+        away, _ = self._loader.away(entry, precision)
+        kept = self._loader.told()
+        plan = self._fitting(
+            recipe, 1, sum(model["bytes"] for model in kept), away, sum(model["waiting"] for model in kept)
+        )
+        is_kept = self._loader.holds(entry, precision)
+        return replace(plan, away=away) if is_kept and not plan.fits else plan
 
     def memory_plan(self, recipe: Recipe) -> MemoryPlan:
         """What a resolved recipe will take of the device's memory, in the largest batches that fit; reads a header."""

@@ -121,10 +121,10 @@ class Loader:
 
     def told(self) -> list[dict[str, Any]]:
         """What is kept, as plain data, that which goes first at the beginning."""
-        loaded = sorted(self.kept.loaded.items(), key=lambda item: item[1].value)
+        kept = list(self.kept.loaded.items())  # another thread may load one while this one tells
         return [
             {"name": each.name, "sha256": sha256, "precision": precision, **each.told(), "value": each.value}
-            for (sha256, precision), each in loaded
+            for (sha256, precision), each in sorted(kept, key=lambda item: item[1].value)
         ]
 
     def free(self, entry: Entry, precision: str) -> bool:

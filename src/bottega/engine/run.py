@@ -245,8 +245,10 @@ def _pictures(work: Work, emit: _Emit) -> Iterator[tuple[Image, _Single]]:
                 waiting = [
                     each.with_knobs(precision="float32") if each.part == single.part else each for each in waiting
                 ]
-                single = single.with_knobs(precision="float32")
-                (picture,) = _run_batch(work, [single], emit)
+                again = [single.with_knobs(precision="float32")]
+                made = _in_memory(work, again, emit)
+                assert made is not None  # as it is for one alone
+                (picture,), (single,) = made, again  # which may be decoded in tiles now
             if isinstance(picture, BrokenPicture):
                 raise picture
             yield picture, single

@@ -32,6 +32,12 @@ def read_header(path: str | Path) -> Header:
             from bottega.formats import pickled
 
             return pickled.read_header(path)
+        case "png" | "webp":
+            from bottega.formats import pictured
+
+            if header := pictured.read_header(path):
+                return header
+            raise refusal(path, kind)
         case "unknown" | "text":
             from bottega.formats import pickled
 

@@ -26,11 +26,12 @@ def shown(name: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Packed:
-    """A stretch of a file that is compressed (raw deflate), and how many bytes it holds."""
+    """A stretch of a file in which `size` bytes lie in another way: as raw deflate, or as a `picture` has them."""
 
     start: int
     end: int
     size: int
+    way: str = "deflate"
 
 
 class TensorInfo(NamedTuple):  # a model may have millions of these, and a frozen dataclass takes three times as long
@@ -98,9 +99,9 @@ class Safety:
 class Header:
     """The tensors of one model (a file, or a folder's part) and the metadata beside them.
 
-    `format` is one of safetensors, pickle, gguf, diffusers, transformers. In a diffusers folder the names are prefixed
-    with the part they belong to (`unet/conv_in.weight`), `metadata` is empty and `configs` holds each part's parsed
-    `config.json` (the scheduler's `scheduler_config.json`) under its name, and `model_index.json` under `""`. A
+    `format` is one of safetensors, pickle, gguf, diffusers, transformers, picture. In a diffusers folder the names are
+    prefixed with the part they belong to (`unet/conv_in.weight`), `metadata` is empty and `configs` holds each part's
+    parsed `config.json` (the scheduler's `scheduler_config.json`) under its name, and `model_index.json` under `""`. A
     transformers folder has one part, without a prefix, whose config is under `""`. `notes` are things that are unusual
     but allowed, in words for the user.
     """

@@ -8,12 +8,16 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from bottega.errors import FormatError
+from bottega.formats import read_header
 from bottega.formats.folder import is_model
 
 # What models are kept in, also such as Bottega can only call by their names: people look for them on their shelves.
 MODEL_SUFFIXES = frozenset((
     ".safetensors", ".sft", ".ckpt", ".pt", ".pth", ".bin", ".pkl", ".gguf", ".onnx", ".msgpack", ".h5", ".tflite",
 ))  # fmt: skip
+PICTURE_SUFFIXES = frozenset((".png", ".webp"))  # that embeddings are kept in, too
+EMBEDDING_FOLDERS = frozenset({"embeddings"})  # what workbenches call the folder for them, in lower case
 FOLDER_MARK = "model_index.json"  # a folder that holds it is one model, in diffusers' layout
 _SIGNED = 2**63 - 1  # SQLite's integers; some file systems number their inodes beyond
 
@@ -28,7 +32,21 @@ class Stamp(NamedTuple):
 
 def model_name(path: Path) -> str:
     """What people call the model at this path: the file's name without its ending, or the folder's name."""
-    return path.stem if path.suffix.lower() in MODEL_SUFFIXES else path.name
+    return path.stem if path.suffix.lower() in MODEL_SUFFIXES | PICTURE_SUFFIXES else path.name
+
+
+def is_embedding_picture(path: Path) -> bool:
+    """Whether this is a picture in a folder for embeddings that holds one, and no preview of a model beside it."""
+    if path.suffix.lower() not in PICTURE_SUFFIXES or path.stem.lower().endswith(".preview"):
+        return False
+    if not any(part.lower() in EMBEDDING_FOLDERS for part in path.parts[:-1]):
+        return False
+    if any(path.with_suffix(suffix).exists() for suffix in MODEL_SUFFIXES):
+        return False
+    try:
+        return read_header(path).format == "picture"
+    except FormatError:
+        return False
 
 
 def is_model_folder(names: Collection[str]) -> bool:

@@ -8,13 +8,13 @@ from pathlib import Path
 
 from bottega.errors import BottegaError
 from bottega.library.catalog import Catalog
-from bottega.library.disk import MODEL_SUFFIXES, stamp_of
+from bottega.library.disk import EMBEDDING_FOLDERS, MODEL_SUFFIXES, is_embedding_picture, stamp_of
 from bottega.library.reading import read_entry
 from bottega.library.shelves import shelf_places
 from bottega.spec import Recogniser
 
 # What workbenches call the folders for a kind, in lower case.
-FOLDERS: Mapping[str, frozenset[str]] = {"embedding": frozenset({"embeddings"}), "vae": frozenset({"vae", "vaes"})}
+FOLDERS: Mapping[str, frozenset[str]] = {"embedding": EMBEDDING_FOLDERS, "vae": frozenset({"vae", "vaes"})}
 
 
 Looked = dict[str, int]  # folders, and when something was last put into each or taken away (ns)
@@ -37,7 +37,9 @@ def notice(
     beside = {folder: shelf for folder in folders if (shelf := _shelf_of(Path(folder), shelves))}
     unread = False
     for shelf, file in _files(shelves, beside, frozenset().union(*(FOLDERS[kind] for kind in kinds)), looked):
-        if file not in known and os.path.splitext(file)[1].lower() in MODEL_SUFFIXES:
+        if file in known:
+            continue
+        if os.path.splitext(file)[1].lower() in MODEL_SUFFIXES or is_embedding_picture(Path(file)):
             try:
                 entry = read_entry(Path(file), stamp_of(Path(file)), shelf, recognisers)
             except (BottegaError, OSError):

@@ -11,7 +11,16 @@ from pathlib import Path
 from typing import NamedTuple
 
 from bottega.library import companions, layouts, stores
-from bottega.library.disk import MODEL_SUFFIXES, Stamp, file_stamp, folder_files, folder_stamp, is_model_folder
+from bottega.library.disk import (
+    MODEL_SUFFIXES,
+    PICTURE_SUFFIXES,
+    Stamp,
+    file_stamp,
+    folder_files,
+    folder_stamp,
+    is_embedding_picture,
+    is_model_folder,
+)
 
 # Python's own folders are full of `.pt` and `.bin` files that are no models.
 NO_SHELVES = frozenset((
@@ -150,6 +159,8 @@ class Walk:
             ending = ending.lower()
             if ending in companions.LAST:
                 others.append((stem, entry))
+                if ending in PICTURE_SUFFIXES and is_embedding_picture(Path(entry.path)):
+                    models.append((entry, stem, _joined(step.name, stem) or ""))
             elif ending in MODEL_SUFFIXES and f"{name}.aria2" not in names and entry.path not in self._recorded:
                 title = None
                 if (shard := _SHARD.fullmatch(stem)) is not None:

@@ -13,6 +13,7 @@ from typing import Any
 from bottega.errors import DangerousModel, FileError, FormatError, SaveError
 from bottega.formats import Header, read_header
 from bottega.formats.atomic import atomic, settle_new, sync_folder, sync_tree
+from bottega.formats.sniff import sniff
 from bottega.library import companions
 from bottega.library.catalog import Catalog, Entry
 from bottega.library.disk import MODEL_SUFFIXES, stamp_of
@@ -248,6 +249,8 @@ def _suffix(header: Header, offer: Offer, fetched: Fetched) -> str:
     told = PurePosixPath(offer.files[0].path or fetched.suggested_name).suffix.lower()
     if header.format == "pickle":
         return told if told in _PICKLES else ".pt"
+    if header.format == "picture":
+        return f".{sniff(header.path)}"
     return _SUFFIXES.get(header.format) or (told if told in MODEL_SUFFIXES else ".bin")
 
 

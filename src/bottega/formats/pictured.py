@@ -1,0 +1,204 @@
+"""Embeddings that stable-diffusion-webui keeps in pictures: in a text of a PNG, and in the pixels at both of its sides.
+
+The text `sd-ti-embedding` is base64 of JSON: the dictionary of a `.pt`, with `{"TORCHTENSOR": [[...]]}` for a tensor.
+The same JSON, deflated, lies in the lower four bits of the columns left and right of the picture, each set apart by a
+black column: the lower halves of its bytes on the left, the upper ones on the right, both XORed with the numbers of a
+linear congruential generator. So it outlives a site that drops texts, but no lossy compression.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import math
+import struct
+import zlib
+from array import array
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO
+
+from bottega.errors import FormatError
+from bottega.formats import strictjson
+from bottega.formats.header import Header, Packed, TensorInfo
+from bottega.formats.sniff import unreadable
+
+if TYPE_CHECKING:
+    import numpy as np
+
+_KEYWORD = b"sd-ti-embedding"
+_PNG_HEAD = 8
+_MAX_CHUNKS = 100_000
+_MAX_TEXT = 48 << 20  # of base64: 1,024 vectors of SD XL's larger text encoder
+_MAX_JSON = 36 << 20
+_MAX_PIXELS = 16 << 20
+_MAX_VECTORS, _MAX_WIDTH = 1024, 16_384
+_AGAIN = "get it again from where it came from, as it is: pictures that were changed lose it"
+_MULTIPLIER, _INCREMENT, _MODULUS = 1_664_525, 1_013_904_223, 1 << 32
+_TOLD = ("name", "step", "sd_checkpoint", "sd_checkpoint_name")
+
+
+def read_header(path: Path) -> Header | None:
+    """The embedding that a PNG or WebP picture holds; None for any other picture. FormatError if it is damaged."""
+    told = _told(path)
+    if told is None:
+        return None
+    words = {name: _rows(path, content) for name, content in _params(path, told).items()}
+    size = sum(4 * len(rows) * len(rows[0]) for rows in words.values())
+    packed = Packed(0, path.stat().st_size, size, "picture")
+    tensors, at = {}, 0
+    for name, rows in words.items():
+        end = at + 4 * len(rows) * len(rows[0])
+        shape = len(rows), len(rows[0])
+        tensors[f"string_to_param.{name}"] = TensorInfo("F32", shape, path, at, end, packed=packed)
+        at = end
+    metadata = {name: str(told[name]) for name in _TOLD if isinstance(told.get(name), str | int)}
+    return Header(path, "picture", tensors, metadata)
+
+
+def numbers(path: Path) -> bytes:
+    """All numbers of the embedding in a picture, in the order of its header, in little-endian float32."""
+    told = _told(path)
+    if told is None:
+        raise FormatError(path, "holds no embedding any more", "scan it again")
+    made = array("f")
+    for content in _params(path, told).values():
+        for row in _rows(path, content):
+            made.extend(row)
+    if struct.pack("=H", 1) != struct.pack("<H", 1):
+        made.byteswap()
+    return made.tobytes()
+
+
+# --- from the file to what it says -----------------------------------------------------------------------------------
+
+
+def _told(path: Path) -> Mapping[str, object] | None:
+    try:
+        with path.open("rb") as file:
+            is_png = file.read(_PNG_HEAD) == b"\x89PNG\r\n\x1a\n"
+            text = _text(file) if is_png else None
+    except OSError as error:
+        raise unreadable(path, error) from error
+    try:
+        raw = base64.b64decode(text, validate=True) if text is not None else _in_pixels(path)
+        told = strictjson.parse(raw) if raw is not None else None
+    except (binascii.Error, ValueError) as error:
+        raise _damaged(path, str(error)) from None
+    if told is not None and not isinstance(told, dict):
+        raise _damaged(path, "it is no JSON object")
+    return told
+
+
+def _text(file: BinaryIO) -> bytes | None:
+    """What the PNG says under the keyword, of tEXt chunks, as that program writes them."""
+    for _ in range(_MAX_CHUNKS):
+        head = file.read(8)
+        if len(head) < 8:
+            return None
+        length, kind = struct.unpack(">I4s", head)
+        if kind == b"IEND":
+            return None
+        if kind == b"tEXt" and length <= _MAX_TEXT:
+            name, _, text = file.read(length).partition(b"\0")
+            if name == _KEYWORD:
+                return text
+            file.seek(4, 1)
+        else:
+            file.seek(length + 4, 1)
+    return None
+
+
+def _in_pixels(path: Path) -> bytes | None:
+    """The JSON in the sides of a picture; None if there is none, which all but a few pictures are."""
+    import numpy as np
+
+    pixels = _pixels(path)
+    lit = (pixels > 0).all(axis=2)
+    if not lit.any():
+        return None
+    (rows,), (columns,) = lit.any(axis=1).nonzero(), lit.any(axis=0).nonzero()
+    low = pixels[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1] & 15
+    (dark,) = (~low.any(axis=(0, 2))).nonzero()
+    if len(dark) < 2:
+        return None
+    left, right = low[:, : dark[0]], low[:, dark[-1] + 1 :]
+    if left.shape != right.shape or not left.size:
+        return None
+    secret = _secret(left.size).reshape(left.shape)
+    packed = np.ascontiguousarray((right ^ secret) << 4 | (left ^ secret)).tobytes()
+    try:
+        return zlib.decompressobj().decompress(packed, _MAX_JSON)
+    except zlib.error:
+        return None  # a picture with a dark frame
+
+
+def _pixels(path: Path) -> np.ndarray:
+    import numpy as np
+    from PIL import Image
+
+    try:
+        with Image.open(path, formats=["PNG", "WEBP"]) as picture:
+            if math.prod(picture.size) > _MAX_PIXELS:
+                raise FormatError(
+                    path, f"a picture of {picture.width}x{picture.height}, and no model", "choose a model"
+                )
+            pixels: np.ndarray = np.asarray(picture.convert("RGB"))
+    except (
+        OSError,
+        SyntaxError,
+        ValueError,
+        EOFError,
+        struct.error,
+        zlib.error,
+        Image.DecompressionBombError,
+    ) as error:
+        raise FormatError(path, f"this picture is damaged ({error})", _AGAIN) from None
+    return pixels
+
+
+def _secret(count: int) -> np.ndarray:
+    """The lower four bits of the generator's first numbers, modulo 255. Each pass doubles how many there are."""
+    import numpy as np
+
+    found = np.array([_INCREMENT], np.uint64)  # the seed is 0
+    multiplier, increment = _MULTIPLIER, _INCREMENT
+    while len(found) < count:
+        following = (found * np.uint64(multiplier) + np.uint64(increment)) % np.uint64(_MODULUS)
+        found = np.concatenate([found, following])
+        multiplier, increment = multiplier * multiplier % _MODULUS, (multiplier + 1) * increment % _MODULUS
+    secret: np.ndarray = (found[:count] % np.uint64(255)).astype(np.uint8) & 15
+    return secret
+
+
+# --- from what it says to vectors ------------------------------------------------------------------------------------
+
+
+def _params(path: Path, told: Mapping[str, object]) -> Mapping[str, object]:
+    params = told.get("string_to_param")
+    if not isinstance(params, dict) or not 0 < len(params) <= 16:
+        raise _damaged(path, "it names no vectors")
+    return params
+
+
+def _rows(path: Path, content: object) -> list[list[float]]:
+    """The vectors of one word, all of one width and of finite numbers."""
+    rows = content.get("TORCHTENSOR") if isinstance(content, dict) else None
+    if (
+        not isinstance(rows, list)
+        or not 0 < len(rows) <= _MAX_VECTORS
+        or not all(isinstance(row, list) for row in rows)
+    ):
+        raise _damaged(path, "its vectors are no lists")
+    width = len(rows[0])
+    if not 0 < width <= _MAX_WIDTH or any(len(row) != width for row in rows):
+        raise _damaged(path, "its vectors are not of one width")
+    for row in rows:
+        for number in row:
+            if not isinstance(number, int | float) or isinstance(number, bool) or not abs(number) <= 3.4e38:
+                raise _damaged(path, "a vector holds what is no number")
+    return rows
+
+
+def _damaged(path: Path, why: str) -> FormatError:
+    return FormatError(path, f"the embedding in this picture is damaged ({why})", _AGAIN)
