@@ -288,6 +288,7 @@ def test_a_reader_that_has_gone(words: str, tmp_path: Path) -> None:
     assert (done.returncode, done.stderr) == (1, b"")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("words", ["--help", "models list", "models list --json", "doctor"])
 @pytest.mark.parametrize("closed", [">&-", ">&- 2>&-"])
 def test_closed_streams(words: str, closed: str, tmp_path: Path) -> None:

@@ -292,6 +292,7 @@ def encoded(encoder: torch.nn.Module, family: str) -> tuple[torch.Tensor, torch.
     return told.last_hidden_state, None
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # diffusers' and torch's own
 @pytest.mark.parametrize(("family", "variant"), PIPELINES)
 def test_networks_compute_what_diffusers_compute(tmp_path: Path, family: str, variant: str) -> None:

@@ -92,6 +92,7 @@ def test_json_tells_path_digest_and_seed(bottega: Command, toy: Path, tmp_path: 
         assert carried.parameters is not None and f"Seed: {output['seed']}," in carried.parameters
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sampler", ["DPM++ 2M SDE", "Euler a", "DDIM"])
 def test_image_i_of_a_batch_is_the_single_image_of_seed_plus_i(
     sampler: str, bottega: Command, toy: Path, tmp_path: Path

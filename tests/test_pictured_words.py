@@ -117,6 +117,7 @@ def shelf(home: Path) -> Path:
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["text", "webp"])
 def test_it_is_found_where_the_prompt_has_its_name(
     kind: str, bottega: Command, shelf: Path, home: Path, tmp_path: Path

@@ -61,6 +61,7 @@ def test_a_picture_from_a_picture_replays_without_the_original(bottega: Command,
     assert bottega("replay", out, "--check").code == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("role", ["init", "mask"])
 @pytest.mark.parametrize("what", ["gone", "changed"])
 def test_an_input_picture_that_was_lost_is_named(

@@ -206,6 +206,7 @@ def test_a_generator_that_is_closed_saves_where_it_was(tmp_path: Path, pictures:
     assert steps == [3, 4, 5]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_kind_is_recognised_as_what_it_is(tmp_path: Path, pictures: Path, kind: str) -> None:
     model = family("sd1").toy(tmp_path / "sd1.safetensors", seed=1)

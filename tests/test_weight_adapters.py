@@ -133,8 +133,9 @@ def picture(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., torch.Ten
     yield made
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("id", ["sd1", *(pytest.param(id, marks=pytest.mark.slow) for id in ("sd2", "sdxl"))])
+@pytest.mark.parametrize("id", ["sd1", "sd2", "sdxl"])
 def test_a_picture_is_that_of_the_definition(
     id: str, kind: str, models: Callable[[str], Model], picture: Callable[..., torch.Tensor], tmp_path: Path
 ) -> None:

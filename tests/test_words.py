@@ -98,6 +98,7 @@ def used(ran: Ran) -> list[tuple[str, str]]:
 # --- embeddings ------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_word_is_found_where_an_embedding_has_its_name(
     family: str, bottega: Command, toys: dict[str, Path], models: Path
