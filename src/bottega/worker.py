@@ -44,7 +44,7 @@ class Life:
 
     def __init__(self, pipe: Pipe, facts: Callable[[], Mapping[str, Any]]) -> None:
         self._pipe = pipe
-        self._facts = facts
+        self.facts = facts
         self._working = threading.Event()
         self._progress = time.monotonic()
         self._phase = ""
@@ -64,6 +64,10 @@ class Life:
         self._progress = time.monotonic()
         self._phase = phase
 
+    def beat(self) -> None:
+        """Give a sign of life; raises OSError if nobody is there to see it."""
+        self._pipe.send({"say": "beat", **self.facts()})
+
     def _beat(self) -> None:
         spent = time.process_time()
         while True:
@@ -75,7 +79,7 @@ class Life:
             computes = spent - before > BEAT_EVERY / 20 and silent < STEP_WITHIN
             if self._working.is_set() and (silent < 2 * BEAT_EVERY or waits or computes):
                 try:
-                    self._pipe.send({"say": "beat", **self._facts()})
+                    self.beat()
                 except OSError:
                     return
 
@@ -173,8 +177,8 @@ class Telling:
         self._pipe.send({"say": "made", "job": self.job, "event": event.to_json(), "output": output})
 
     def over(self, how: str, **more: Any) -> None:
-        """Tell that the job has ended, and how: `done`, `failed` or `stopped`."""
-        self._pipe.send({"say": how, "job": self.job, **more})
+        """Tell that the job has ended, and how: `done`, `failed` or `stopped`; with the state of the device."""
+        self._pipe.send({"say": how, "job": self.job, **more, **self._life.facts()})
 
 
 class Glimpses:
@@ -227,14 +231,19 @@ class Maker:
         try:
             if jobs[0]["kind"] == TRAIN:
                 self._train(jobs[0], stop)
+                is_told = False
             else:
-                self._make(jobs, stop)
+                is_told = self._make(jobs, stop)
         finally:
             self._life.end()
-        self._pipe.send({"say": "beat", **self._state()})
+        if not is_told:
+            self._life.beat()
 
-    def _make(self, jobs: Sequence[Mapping[str, Any]], stop: threading.Event) -> None:
-        """Make them; where one of several fails, those that are left are made one by one."""
+    def _make(self, jobs: Sequence[Mapping[str, Any]], stop: threading.Event) -> bool:
+        """Make them; where one of several fails, those that are left are made one by one.
+
+        Whether all went well, so that what there is to know of the device was told after everything was let go of.
+        """
         told = [Telling(self._pipe, job["job"], self._life) for job in jobs]
         left = dict(enumerate(told))
         since = time.monotonic()
@@ -260,9 +269,10 @@ class Maker:
             if len(left) > 1:
                 for number in left:
                     self._make([jobs[number]], stop)
-                return
+                return False
             for each in left.values():
                 each.over("failed", **failure(error))
+        return not left
 
     def _train(self, job: Mapping[str, Any], stop: threading.Event) -> None:
         """Train from where an earlier attempt was broken off, if there was one."""

@@ -467,8 +467,9 @@ class Lane:
                 for device in message["facts"].get("others", ()):
                     self.foreman.also_on(device)
             return
+        if "free" in message:
+            self.state |= {"free": message["free"], "models": message["models"]}
         if say == "beat":
-            self.state |= {name: value for name, value in message.items() if name in ("free", "models")}
             return
         if say == "unable":
             self.unable = Failed(message["error"], message["what"], message["remedy"])
