@@ -18,7 +18,7 @@ from bottega.library import open_catalog
 
 WIDTH = 32  # of the toys' text encoder
 VECTORS = [[random.Random(7 * row + column).gauss() for column in range(WIDTH)] for row in range(3)]
-CONTENT = told(VECTORS)
+CONTENT = told(VECTORS, "Lighthouse")
 AS_STORED = b"".join(struct.pack(f"<{WIDTH}f", *row) for row in VECTORS)
 
 
@@ -36,7 +36,7 @@ def test_the_vectors_are_those_that_were_written(kind: str, tmp_path: Path) -> N
     ((name, info),) = header.tensors.items()
     assert (header.format, name, info.dtype, info.shape) == ("picture", "string_to_param.*", "F32", (3, WIDTH))
     assert read_bytes(info) == AS_STORED
-    assert header.metadata["name"] == "word" and header.metadata["step"] == "500"
+    assert header.metadata["name"] == "Lighthouse" and header.metadata["step"] == "500"
 
 
 def test_many_vectors_and_words_of_several_names(tmp_path: Path) -> None:
@@ -74,7 +74,8 @@ def test_other_pictures_are_pictures(tmp_path: Path) -> None:
         (b'{"string_to_param": {"*": {"TORCHTENSOR": [[1, true]]}}}', "no number"),
         (b'{"string_to_param": {"*": {"TORCHTENSOR": [[1, 1e39]]}}}', "no number"),
         (b'{"string_to_param": {"*": {"TORCHTENSOR": [[1, NaN]]}}}', "NaN"),
-        (b'{"a": ' * 100_000, "nested|deep|Expecting"),
+        (b'{"a": ' * 19_000, "nested|deep|Expecting"),
+        (b'{"a": [' + b"[]," * 30_000 + b"[]]}", "too many lists"),
     ],
 )
 def test_what_is_damaged_says_so(content: bytes, why: str, tmp_path: Path) -> None:
@@ -109,6 +110,10 @@ def shelf(home: Path) -> Path:
     folder = home / "models" / "embeddings" / "deep"
     folder.mkdir(parents=True)
     toy.write_single_file(home / "models" / "toy.safetensors", "sd1")
+    Image.radial_gradient("L").save(folder / f"{'long' * 62}.png")
+    (folder / "broken.png").write_bytes(
+        write("pixels", folder / "broken.png").read_bytes()[:-12] + b"\0\0\0\0iCCP" + bytes(4) + bytes(4) + b"IEND"
+    )
     (folder / "other.safetensors").write_bytes(b"not here yet")
     for name in ("other.png", "lighthouse.preview.png"):
         write("text", folder / name)
@@ -124,11 +129,11 @@ def test_it_is_found_where_the_prompt_has_its_name(
 ) -> None:
     words = ("--model", "toy", "--steps", 1, "--size", "64x64", "--seed", 7, "--json")
     plain = bottega("make", "image", "a lighthouse by the sea", *words)
-    file = write(kind, shelf / ("Lighthouse.webp" if kind == "webp" else "Lighthouse.png"))
+    file = write(kind, shelf / ("00042-x.webp" if kind == "webp" else "00042-x.png"))
     found = bottega("make", "image", "a lighthouse by the sea", *words)  # that no scan has seen
     assert plain.code == found.code == 0, found.err
     assert plain.json["recipe"].get("adapters", []) == []
-    (use,) = found.json["recipe"]["adapters"]
+    (use,) = found.json["recipe"]["adapters"]  # named as the picture says, whatever its file is called
     assert (use["kind"], use["ref"]["name"]) == ("embedding", "Lighthouse")
     made, others = Path(found.json["path"]), Path(plain.json["path"])
     assert made.read_bytes() != others.read_bytes()

@@ -44,7 +44,7 @@ class Life:
 
     def __init__(self, pipe: Pipe, facts: Callable[[], Mapping[str, Any]]) -> None:
         self._pipe = pipe
-        self.facts = facts
+        self._facts = facts
         self._working = threading.Event()
         self._progress = time.monotonic()
         self._phase = ""
@@ -63,6 +63,14 @@ class Life:
         """The work has got on, and is in this phase now."""
         self._progress = time.monotonic()
         self._phase = phase
+
+    def facts(self) -> Mapping[str, Any]:
+        """What there is to know; nothing, where the device is lost and can't be asked."""
+        try:
+            return self._facts()
+        except RuntimeError as error:
+            print(f"the device can't be asked: {error}", file=sys.stderr)
+            return {}
 
     def beat(self) -> None:
         """Give a sign of life; raises OSError if nobody is there to see it."""

@@ -40,8 +40,10 @@ _MAX_CHUNKS = 200_000  # a PNG of 64 Mpx in chunks of 8 KiB has a tenth of them
 _MAX_SIDE = {"png": (1 << 31) - 1, "jpeg": 65_535, "webp": 16_383}
 _COMPRESSION = 4  # of PNG: twice as fast as 6 for 1 % more bytes
 
-# What Pillow raises for broken pictures, by reading its plug-ins.
-_PILLOW_ERRORS = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error)
+# What Pillow raises for broken pictures, by reading its plug-ins and by trying what random bytes make of them.
+PILLOW_ERRORS = (
+    OSError, SyntaxError, ValueError, EOFError, LookupError, TypeError, AttributeError, struct.error, zlib.error,
+)  # fmt: skip
 
 _PNG = b"\x89PNG\r\n\x1a\n"
 _APP1, _COMMENT, _SCAN = 0xE1, 0xFE, 0xDA
@@ -114,7 +116,7 @@ def open_picture(path: str | Path) -> Image:
             _check_pixels(path, *picture.size)  # Pillow may see another size than we do
             picture.load()
             upright = ImageOps.exif_transpose(picture)
-    except (*_PILLOW_ERRORS, Image.DecompressionBombError) as error:
+    except (*PILLOW_ERRORS, Image.DecompressionBombError) as error:
         raise FormatError(path, f"this picture is damaged ({error})", _DAMAGED) from None
     if upright.mode.startswith("I"):  # 16 bits of grey, which convert() would clip
         upright = upright.convert("I").point(lambda value: value * (1 / 257)).convert("L")

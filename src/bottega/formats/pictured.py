@@ -12,6 +12,7 @@ import base64
 import binascii
 import math
 import struct
+import warnings
 import zlib
 from array import array
 from collections.abc import Mapping
@@ -21,17 +22,20 @@ from typing import TYPE_CHECKING, BinaryIO
 from bottega.errors import FormatError
 from bottega.formats import strictjson
 from bottega.formats.header import Header, Packed, TensorInfo
+from bottega.formats.media import PILLOW_ERRORS
 from bottega.formats.sniff import unreadable
 
 if TYPE_CHECKING:
     import numpy as np
 
 _KEYWORD = b"sd-ti-embedding"
-_PNG_HEAD = 8
+_PNG = b"\x89PNG\r\n\x1a\n"
 _MAX_CHUNKS = 100_000
 _MAX_TEXT = 48 << 20  # of base64: 1,024 vectors of SD XL's larger text encoder
 _MAX_JSON = 36 << 20
+_MAX_LISTS = 20_000  # in it: 1,024 vectors of 16 words, and some more
 _MAX_PIXELS = 16 << 20
+_MAX_FILE = 64 << 20
 _MAX_VECTORS, _MAX_WIDTH = 1024, 16_384
 _AGAIN = "get it again from where it came from, as it is: pictures that were changed lose it"
 _MULTIPLIER, _INCREMENT, _MODULUS = 1_664_525, 1_013_904_223, 1 << 32
@@ -45,7 +49,7 @@ def read_header(path: Path) -> Header | None:
         return None
     words = {name: _rows(path, content) for name, content in _params(path, told).items()}
     size = sum(4 * len(rows) * len(rows[0]) for rows in words.values())
-    packed = Packed(0, path.stat().st_size, size, "picture")
+    packed = Packed(0, 0, size, "picture")  # it lies all over the file
     tensors, at = {}, 0
     for name, rows in words.items():
         end = at + 4 * len(rows) * len(rows[0])
@@ -54,6 +58,18 @@ def read_header(path: Path) -> Header | None:
         at = end
     metadata = {name: str(told[name]) for name in _TOLD if isinstance(told.get(name), str | int)}
     return Header(path, "picture", tensors, metadata)
+
+
+def is_likely(path: Path) -> bool:
+    """Whether a picture may hold an embedding, without decoding it: it says so, or is a WebP without loss.
+
+    One whose text a site took away is not likely: all pictures would have to be decoded to find it. OSError if the file
+    can't be read.
+    """
+    with path.open("rb") as file:
+        if file.read(len(_PNG)) == _PNG:
+            return _text(file) is not None
+        return _is_exact(file)
 
 
 def numbers(path: Path) -> bytes:
@@ -76,12 +92,14 @@ def numbers(path: Path) -> bytes:
 def _told(path: Path) -> Mapping[str, object] | None:
     try:
         with path.open("rb") as file:
-            is_png = file.read(_PNG_HEAD) == b"\x89PNG\r\n\x1a\n"
-            text = _text(file) if is_png else None
+            text = _text(file) if file.read(len(_PNG)) == _PNG else None
+            hidden = _in_pixels(path) if text is None and _is_exact(file) else None
     except OSError as error:
         raise unreadable(path, error) from error
     try:
-        raw = base64.b64decode(text, validate=True) if text is not None else _in_pixels(path)
+        raw = base64.b64decode(text, validate=True) if text is not None else hidden
+        if raw is not None and raw.count(b"[") + raw.count(b"{") > _MAX_LISTS:
+            raise ValueError("it has too many lists")
         told = strictjson.parse(raw) if raw is not None else None
     except (binascii.Error, ValueError) as error:
         raise _damaged(path, str(error)) from None
@@ -99,14 +117,29 @@ def _text(file: BinaryIO) -> bytes | None:
         length, kind = struct.unpack(">I4s", head)
         if kind == b"IEND":
             return None
-        if kind == b"tEXt" and length <= _MAX_TEXT:
-            name, _, text = file.read(length).partition(b"\0")
-            if name == _KEYWORD:
-                return text
-            file.seek(4, 1)
-        else:
-            file.seek(length + 4, 1)
+        end = file.tell() + length + 4
+        if kind == b"tEXt" and len(_KEYWORD) < length <= _MAX_TEXT and file.read(len(_KEYWORD) + 1) == _KEYWORD + b"\0":
+            return file.read(length - len(_KEYWORD) - 1)
+        file.seek(end)
     return None
+
+
+def _is_exact(file: BinaryIO) -> bool:
+    """Whether it is a picture whose colours are kept as they were: a PNG of 8 bits each, or a WebP without loss."""
+    file.seek(0)
+    head = file.read(26)
+    if head.startswith(_PNG):
+        length, kind, width, height, depth, colours = struct.unpack(">I4sIIBB", head[8:].ljust(18, b"\0"))
+        return (length, kind, depth) == (13, b"IHDR", 8) and colours in (2, 6) and 0 < width * height <= _MAX_PIXELS
+    if not head.startswith(b"RIFF") or head[8:12] != b"WEBP":
+        return False
+    file.seek(12)
+    for _ in range(_MAX_CHUNKS):
+        chunk = file.read(8)
+        if len(chunk) < 8 or chunk[:4] == b"VP8L":
+            return chunk[:4] == b"VP8L"
+        file.seek(int.from_bytes(chunk[4:], "little") + 1 & ~1, 1)
+    return False
 
 
 def _in_pixels(path: Path) -> bytes | None:
@@ -114,6 +147,8 @@ def _in_pixels(path: Path) -> bytes | None:
     import numpy as np
 
     pixels = _pixels(path)
+    if pixels is None:
+        return None
     lit = (pixels > 0).all(axis=2)
     if not lit.any():
         return None
@@ -127,33 +162,28 @@ def _in_pixels(path: Path) -> bytes | None:
         return None
     secret = _secret(left.size).reshape(left.shape)
     packed = np.ascontiguousarray((right ^ secret) << 4 | (left ^ secret)).tobytes()
+    inflater = zlib.decompressobj()
     try:
-        return zlib.decompressobj().decompress(packed, _MAX_JSON)
+        raw = inflater.decompress(packed, _MAX_JSON)
     except zlib.error:
         return None  # a picture with a dark frame
+    return raw if inflater.eof else None
 
 
-def _pixels(path: Path) -> np.ndarray:
+def _pixels(path: Path) -> np.ndarray | None:
+    """The picture as (height, width, 3); None for one that is too large for this, or damaged."""
     import numpy as np
     from PIL import Image
 
+    if path.stat().st_size > _MAX_FILE:
+        return None
     try:
-        with Image.open(path, formats=["PNG", "WEBP"]) as picture:
+        with warnings.catch_warnings(action="ignore"), Image.open(path, formats=["PNG", "WEBP"]) as picture:
             if math.prod(picture.size) > _MAX_PIXELS:
-                raise FormatError(
-                    path, f"a picture of {picture.width}x{picture.height}, and no model", "choose a model"
-                )
+                return None
             pixels: np.ndarray = np.asarray(picture.convert("RGB"))
-    except (
-        OSError,
-        SyntaxError,
-        ValueError,
-        EOFError,
-        struct.error,
-        zlib.error,
-        Image.DecompressionBombError,
-    ) as error:
-        raise FormatError(path, f"this picture is damaged ({error})", _AGAIN) from None
+    except (*PILLOW_ERRORS, Image.DecompressionBombError):
+        return None
     return pixels
 
 

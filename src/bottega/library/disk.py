@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 from bottega.errors import FormatError
-from bottega.formats import read_header
 from bottega.formats.folder import is_model
 
 # What models are kept in, also such as Bottega can only call by their names: people look for them on their shelves.
@@ -41,11 +40,13 @@ def is_embedding_picture(path: Path) -> bool:
         return False
     if not any(part.lower() in EMBEDDING_FOLDERS for part in path.parts[:-1]):
         return False
-    if any(path.with_suffix(suffix).exists() for suffix in MODEL_SUFFIXES):
+    if any(os.path.exists(path.with_suffix(suffix)) for suffix in MODEL_SUFFIXES):
         return False
+    from bottega.formats import pictured
+
     try:
-        return read_header(path).format == "picture"
-    except FormatError:
+        return pictured.is_likely(path) and pictured.read_header(path) is not None
+    except (FormatError, OSError):
         return False
 
 

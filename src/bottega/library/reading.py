@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from bottega.errors import BottegaError, DangerousModel
-from bottega.formats import read_header
+from bottega.formats import Header, read_header
 from bottega.library.about import about
 from bottega.library.disk import Stamp
 from bottega.library.entry import REFUSED, Entry
@@ -58,7 +58,7 @@ def read_entry(
         metadata=shown_metadata(header.metadata),
         guess=match.guess,
         read_by=signature(recognisers),
-        called=called,
+        called=called or _word_of(header),
         beside=beside,
         recogniser=identity.recogniser,
         runs=identity.runs,
@@ -68,6 +68,12 @@ def read_entry(
         notes=(*header.notes, *header.safety.reasons),
         about=about(header, path),
     )
+
+
+def _word_of(header: Header) -> str:
+    """The word that an embedding in a picture stands for, where that is not its file's name."""
+    word = header.metadata.get("name", "") if header.format == "picture" else ""
+    return word if len(word) <= 100 and word.isprintable() and not {"/", "\\"} & set(word) else ""
 
 
 def read(job: Job, recognisers: Sequence[Recogniser]) -> Entry:
