@@ -131,7 +131,8 @@ def test_each_family_makes_its_pictures_there(
 def test_every_sampler_keeps_to_the_device(
     sampler: str, bench: Workbench, toys: dict[str, Path], pipes: dict[str, tuple[Any, Any]]
 ) -> None:
-    assert apart(pipes["sd1"], bench.resolve(draft(toys["sd1"], sampling={"sampler": sampler}))) <= 2
+    asked = draft(toys["sd1"], sampling={"sampler": sampler, "steps": 2})
+    assert apart(pipes["sd1"], bench.resolve(asked)) <= 2
 
 
 @pytest.mark.slow
@@ -195,8 +196,6 @@ def attached(pipe: Any, wanted: list[Ready]) -> Any:
     [
         {"kind": "lora", "rank": 4, "conv_rank": 2, "text_encoder": True, "ema": 0.9},
         {"kind": "lora", "rank": 2, "algorithm": "dora", "noise_offset": 0.1, "min_snr": 5.0, "optimizer": "prodigy"},
-        {"kind": "lora", "rank": 2, "algorithm": "loha", "optimizer": "adafactor"},
-        {"kind": "lora", "rank": 4, "algorithm": "lokr"},
         {"kind": "embedding", "word": "lighthouse", "begin_with": "house", "vectors": 3},
         {"kind": "hypernetwork"},
         {"kind": "full", "text_encoder": True, "patience": 2},

@@ -446,10 +446,12 @@ class Workshop:
     def _keep_facts(self, lane: str, told: Mapping[str, Any]) -> None:
         """Remember what a worker tells of its device, for the next start too."""
         self._facts, self._free_at = facts_from(told), 0.0
-        self._facts_told.set()
-        # Where it can't be written, the next start has to wait for its worker.
-        with suppress(BottegaError), atomic(self._facts_file) as file:
-            file.write(json.dumps({"for": _facts_key(self.settings), "facts": dict(told)}).encode())
+        try:
+            # Where it can't be written, the next start has to wait for its worker.
+            with suppress(BottegaError), atomic(self._facts_file) as file:
+                file.write(json.dumps({"for": _facts_key(self.settings), "facts": dict(told)}).encode())
+        finally:
+            self._facts_told.set()
 
 
 def read_draft(told: Mapping[str, Any]) -> tuple[Recipe, tuple[Awaited, ...]]:
