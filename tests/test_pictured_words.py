@@ -149,6 +149,19 @@ def test_it_is_found_where_the_prompt_has_its_name(
         assert one.tobytes() == other.tobytes()
 
 
+def test_one_that_is_named_by_its_path_is_meant_by_the_word_in_it(
+    bottega: Command, shelf: Path, tmp_path: Path
+) -> None:
+    words = ("--model", "toy", "--steps", 1, "--size", "64x64", "--seed", 7, "--json")
+    hidden = write("pixels", tmp_path / "hidden.png")
+    by_path = bottega("make", "image", "the sea", "--embedding", hidden, *words)
+    assert by_path.code == 0, by_path.err
+    assert by_path.json["recipe"]["prompt"] == "the sea, Lighthouse"
+    assert [use["ref"]["name"] for use in by_path.json["recipe"]["adapters"]] == ["Lighthouse"]
+    wrong = bottega("make", "image", "the sea", "--embedding", shelf / "nothing.png", *words)
+    assert wrong.code == 2 and "PNG picture" in wrong.err and wrong.err.count("\n") == 1
+
+
 def test_a_scan_takes_no_preview_for_an_embedding(bottega: Command, shelf: Path, home: Path) -> None:
     write("text", shelf / "found.png")
     write("webp", shelf / "hidden.webp")

@@ -185,9 +185,9 @@ def prompt(args: argparse.Namespace) -> str:
     if not args.embedding:
         return str(args.prompt)
     from bottega.engine.automatic import likely
-    from bottega.library.disk import model_name
+    from bottega.library.reading import word_of
 
-    words = [model_name(Path(name)) for name in args.embedding]
+    words = [word_of(Path(name)) for name in args.embedding]
     written = set(likely(words, (args.prompt, args.negative)))
     return ", ".join([args.prompt, *(word for word in dict.fromkeys(words) if word not in written)])
 

@@ -11,7 +11,7 @@ from typing import NamedTuple
 from bottega.errors import BottegaError, DangerousModel
 from bottega.formats import Header, read_header
 from bottega.library.about import about
-from bottega.library.disk import Stamp
+from bottega.library.disk import PICTURE_SUFFIXES, Stamp, model_name
 from bottega.library.entry import REFUSED, Entry
 from bottega.library.identify import identify, reader, shown_metadata
 from bottega.spec import Recogniser
@@ -74,6 +74,13 @@ def _word_of(header: Header) -> str:
     """The word that an embedding in a picture stands for, where that is not its file's name."""
     word = header.metadata.get("name", "") if header.format == "picture" else ""
     return word if len(word) <= 100 and word.isprintable() and not {"/", "\\"} & set(word) else ""
+
+
+def word_of(path: Path) -> str:
+    """What an embedding is called by which somebody names this path; a FormatError for a picture that holds none."""
+    if path.suffix.lower() in PICTURE_SUFFIXES and path.is_file():
+        return _word_of(read_header(path)) or model_name(path)
+    return model_name(path)
 
 
 def read(job: Job, recognisers: Sequence[Recogniser]) -> Entry:
