@@ -32,7 +32,7 @@ _REMEDIES = {
     errno.ENAMETOOLONG: "choose a shorter name",
 }
 
-SYNC_EVERY = 0.2  # seconds; what takes less time to write is synced once, at its end
+SYNC_EVERY = 0.1  # seconds; what takes less time to write is synced once, at its end
 
 
 @contextmanager

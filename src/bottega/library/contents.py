@@ -25,8 +25,8 @@ from bottega.spec import Pieces
 if TYPE_CHECKING:
     import numpy as np
 
-ELEMENTS = 1 << 20  # of one block: large enough that a call costs nothing, small enough for the processor's cache
-HELD = 8  # blocks that may be in use at once: one made, one written, the others compared with what was written
+ELEMENTS = 1 << 19  # of one block: so large that a call costs little, so small that HELD fit in the processor's cache
+HELD = 6  # blocks that may be in use at once: one made, one written, the others compared with what was written
 AHEAD = 2  # blocks that are made before they are asked for
 MAPPED = 64 << 20  # bytes of a map, which count as memory of the process
 

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 from bottega.errors import BottegaError, FileError
 from bottega.formats.atomic import remove_stale, settle_new
+from bottega.formats.garbage import uncollected
 from bottega.formats.header import shown
 from bottega.library.contents import ELEMENTS, HELD, Reader, dtype_of, shape_of
 from bottega.library.convert import FLOATS, with_dtypes
@@ -281,7 +282,8 @@ class MergeWork:
 
     def contents(self, order: Sequence[str]) -> Chunks:
         """The bytes of the merge's tensors."""
-        from bottega.runtime.casts import one_thread
+        with uncollected():  # importing torch takes a tenth longer otherwise
+            from bottega.runtime.casts import one_thread
 
         with one_thread(), Smith() as smith:
             for name in order:
