@@ -6,6 +6,7 @@ import asyncio
 import base64
 import json
 import os
+import re
 import socket
 import sqlite3
 import stat
@@ -526,6 +527,73 @@ def test_a_slow_head_and_a_slow_reader_are_cut_off(tmp_path: Path, monkeypatch: 
             while server.access.running:
                 assert time.monotonic() < deadline
                 time.sleep(0.01)
+
+
+def _head(server: Served, path: str, more: str = "", method: str = "GET") -> bytes:
+    own = f"127.0.0.1:{server.port}"
+    key = server.access.machine_key
+    return f"{method} {path} HTTP/1.1\r\nHost: {own}\r\nAuthorization: Bearer {key}\r\n{more}\r\n".encode()
+
+
+def test_requests_that_come_together_are_answered_one_after_the_other(server: Served) -> None:
+    two = [_head(server, "/health"), _head(server, "/health", method="TRACE")]
+    body = b'{"a": 1}'
+    lengths = f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\nConnection: close\r\n"
+    told = server.raw(b"".join([*two, _head(server, "/api/jobs", lengths, "POST"), body]))
+    assert re.findall(rb"HTTP/1.1 (\d+)", told) == [b"200", b"405", b"200"]
+    assert b'"size": 8,' in told
+
+
+@pytest.mark.parametrize("protocol", ["h2c", "TLS/1.3"])
+def test_an_upgrade_that_nobody_wants_is_a_plain_request(server: Served, protocol: str) -> None:
+    upgrade = _head(server, "/health", f"Connection: Upgrade\r\nUpgrade: {protocol}\r\n")
+    told = server.raw(upgrade * 3 + _head(server, "/health", "Connection: close\r\n"))
+    assert re.findall(rb"HTTP/1.1 (\d+)", told) == [b"200"] * 4
+
+
+@pytest.mark.parametrize(
+    "line",
+    [b"GET http://127.0.0.1/health HTTP/1.1", b"GET * HTTP/1.1", b"OPTIONS * HTTP/1.1", b"GET /health HTTP/9.9",
+     b"GET /health", b"PRI * HTTP/2.0"],
+)  # fmt: skip
+def test_lines_that_only_a_proxy_or_nobody_understands_are_refused(server: Served, line: bytes) -> None:
+    own = f"127.0.0.1:{server.port}".encode()
+    assert server.raw(b"%b\r\nHost: %b\r\n\r\n" % (line, own)).startswith(b"HTTP/1.1 400")
+
+
+@pytest.mark.parametrize("more", ["X: a\r\n b\r\n", "X : a\r\n", "X\r\n", "X: a\0b\r\n", "Content-Length: 1, 2\r\n",
+                                  "Transfer-Encoding: chunked, identity\r\n", "Content-Length: +1\r\n"])  # fmt: skip
+def test_headers_that_can_be_read_in_two_ways_are_refused(server: Served, more: str) -> None:
+    assert server.raw(_head(server, "/health", more, "POST")).startswith(b"HTTP/1.1 400")
+
+
+def test_what_nothing_comes_of_has_an_end(server: Served) -> None:
+    chunked = "Content-Type: application/json\r\nTransfer-Encoding: chunked\r\n"
+    posted = _head(server, "/api/jobs", chunked, "POST")
+    for begun in (b"GET /", _head(server, "/health")[:-2] + b"X: ", b"\r\n", posted + b"1;", posted + b"0\r\nX: "):
+        filler = begun if not begun.strip() else b"x"
+        with socket.create_connection(("127.0.0.1", server.port), timeout=10) as endless, suppress(ConnectionError):
+            endless.sendall(begun)
+            sent = 0
+            while sent < 64 << 20:
+                sent += endless.send(filler * (1 << 16))
+            pytest.fail(f"{begun!r} and 64 MiB more were taken")
+
+
+def test_headers_behind_a_body_are_nobodys(server: Served) -> None:
+    more = "Content-Type: application/json\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n"
+    told = server.raw(_head(server, "/api/jobs", more, "POST") + b"2\r\n{}\r\n0\r\nHost: evil.test\r\nX: y\r\n\r\n")
+    assert told.startswith(b"HTTP/1.1 200")
+
+
+def test_who_goes_is_missed_though_more_was_asked_for(server: Served) -> None:
+    with socket.create_connection(("127.0.0.1", server.port), timeout=10) as gone:
+        gone.sendall(_head(server, "/api/endless") + _head(server, "/health"))
+        assert gone.recv(1)
+    deadline = time.monotonic() + 10
+    while server.access.running:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
 
 
 # --- how much --------------------------------------------------------------------------------------------------------

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import signal
 import socket
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from ipaddress import ip_address
+from itertools import count
 from types import FrameType
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
-import h11
+import httptools
 import uvicorn
-from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from bottega.api.access.gate import GONE
 from bottega.api.access.headers import secured
@@ -25,12 +27,17 @@ if TYPE_CHECKING:
     from bottega.api.access import Access
 
 TICK = 0.25  # seconds
+DATED = 4  # ticks
 MAX_CONNECTIONS = 1000
 MAX_FROM_ONE = 200  # connections from one address beyond this machine
 HEAD_WITHIN = 15.0  # seconds from the first byte of a request to the end of its headers
 READ_WITHIN = 60.0  # seconds that a client may leave what was sent to it unread
 KEEP_ALIVE = 30  # seconds without a request
 GRACE = 2  # seconds that requests have to end when the server does
+MAX_BARREN = 64 << 10  # bytes of a head, of what stands between the pieces of a body or of nothing at all
+
+# A request of a method that the parser does not know, or of one that it knows to take no path.
+_REQUEST_LINE = re.compile(rb"[A-Za-z-]{1,32} [!-~]+ HTTP/1\.[01]\r?\n")
 
 
 class AddressError(BottegaError):
@@ -104,15 +111,19 @@ def _listen(addresses: Sequence[str], port: int, optional: str) -> list[socket.s
 _IN_USE = frozenset((98, 48, 10048))  # EADDRINUSE of Linux, macOS, Windows
 
 
-class Connection(H11Protocol):
+class Connection(HttpToolsProtocol):
     """One client's connection, which is closed where it costs more than it is worth."""
 
     _late: asyncio.TimerHandle | None = None
     _unread: asyncio.TimerHandle | None = None
+    _in_head = False
+    _came = 0  # how many heads, pieces of bodies and ends there were
+    _barren = 0  # bytes since the last of them
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Take a connection, if there are not too many."""
         super().connection_made(transport)
+        self._unanswered: list[Any] = []
         address = self.client[0] if self.client else ""
         near = not address or ip_address(address.partition("%")[0]).is_loopback
         if len(self.connections) > MAX_CONNECTIONS or (not near and self._others(address) > MAX_FROM_ONE):
@@ -128,23 +139,73 @@ class Connection(H11Protocol):
         )
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Forget the timers."""
+        """Forget the timers, and tell whoever is still at an answer: of several requests it is the first one's turn."""
         for timer in (self._late, self._unread):
             if timer:
                 timer.cancel()
-        if self.scope is not None:
-            cast(dict[str, Any], self.scope)[GONE] = True
         super().connection_lost(exc)
+        self.pipeline.clear()
+        for cycle in self._unanswered:
+            cycle.disconnected = not cycle.response_complete
+            cycle.scope[GONE] = True
+            cycle.message_event.set()
 
-    def handle_events(self) -> None:
-        """Handle what came; the rest of a request's head must follow in time."""
-        super().handle_events()
-        begun = self.conn.their_state is h11.IDLE and bool(self.conn.trailing_data[0])
+    def data_received(self, data: bytes) -> None:
+        """Read what came. A head must be whole in time, and nothing may go on and on without anything coming of it."""
+        self._unset_keepalive_if_required()
+        came, rest = self._came, data
+        while rest:
+            try:
+                self.parser.feed_data(rest)
+                rest = b""
+            except httptools.HttpParserUpgrade as upgrade:  # which is answered like any request
+                rest = rest[upgrade.args[0] :]
+            except (httptools.HttpParserInvalidMethodError, httptools.HttpParserInvalidURLError):
+                self._refuse(405 if _REQUEST_LINE.match(rest) else 400)
+                return
+            except httptools.HttpParserError:
+                self._refuse(400)
+                return
+        self._barren = 0 if self._came != came else self._barren + len(data)
+        if self._barren > MAX_BARREN:
+            self._refuse(431)
+            return
+        is_idle = not self.cycle or self.cycle.response_complete
+        begun = self._in_head or (is_idle and self._barren > 0)
         if self._late and not begun:
             self._late.cancel()
             self._late = None
         elif begun and not self._late and not self.transport.is_closing():
             self._late = self.loop.call_later(HEAD_WITHIN, self.transport.abort)
+
+    def on_message_begin(self) -> None:
+        """A head begins."""
+        super().on_message_begin()
+        self._in_head = True
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Keep a header of the head; those behind a body are nobody's affair."""
+        if self._in_head:
+            super().on_header(name, value)
+
+    def on_headers_complete(self) -> None:
+        """A head is whole. One that names another server asks for what only a proxy does."""
+        self._in_head = False
+        self._came += 1
+        if not self.url.startswith(b"/") or self.parser.get_http_version() not in ("1.0", "1.1"):
+            raise ValueError("no request that a server takes")
+        super().on_headers_complete()
+        self._unanswered = [cycle for cycle in self._unanswered if not cycle.response_complete] + [self.cycle]
+
+    def on_body(self, body: bytes) -> None:
+        """A piece of a body."""
+        self._came += 1
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        """A request is whole."""
+        self._came += 1
+        super().on_message_complete()
 
     def pause_writing(self) -> None:
         """The client reads more slowly than it is sent to: it has some time to catch up."""
@@ -158,20 +219,15 @@ class Connection(H11Protocol):
             self._unread = None
         super().resume_writing()
 
-    def send_400_response(self, msg: str) -> None:
-        """Answer what is no HTTP, with the headers that every answer has."""
-        headers = [(b"content-type", b"text/plain; charset=utf-8"), (b"connection", b"close")]
-        headers = secured(headers, page=False, request_id="-")
-        for event in (
-            h11.Response(status_code=400, headers=headers, reason=b"Bad Request"),
-            h11.Data(data=b"this is no HTTP request that can be read\n"),
-            h11.EndOfMessage(),
-        ):
-            self.transport.write(self.conn.send(event) or b"")
+    def _refuse(self, status: int) -> None:
+        """Answer what can't be read as HTTP, with the headers that every answer has, and hang up."""
+        if not any(not cycle.response_complete for cycle in self._unanswered):  # or it would be in the midst of another
+            headers = [(b"content-type", b"text/plain; charset=utf-8"), (b"connection", b"close")]
+            lines = [b"%b: %b" % header for header in secured(headers, page=False, request_id="-")]
+            text = b"this is no HTTP request that can be read\n"
+            head = [STATUS_LINE[status].rstrip(), b"content-length: %d" % len(text), *lines]
+            self.transport.write(b"\r\n".join([*head, b"", text]))
         self.transport.close()
-
-    def _unsupported_upgrade_warning(self) -> None:
-        return  # an upgrade is answered like any request
 
 
 class Server(uvicorn.Server):
@@ -188,7 +244,9 @@ class Server(uvicorn.Server):
 
     async def main_loop(self) -> None:
         """Wait for the end, looking up a few times a second: an idle server is to cost nothing."""
-        while not await self.on_tick(0):
+        for tick in count():
+            if await self.on_tick(1 if tick % DATED else 0):  # 0: the time that answers tell is looked up as well
+                return
             await asyncio.sleep(TICK)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
