@@ -72,8 +72,8 @@ class Request(BaseHTTPRequestHandler):
         path = self.path.partition("?")[0]
         for start in range(0, len(body), PIECE):
             piece = body[start : start + PIECE]
+            self.server.site.sent[path] += len(piece)  # before: whoever has it all may look at once
             self.wfile.write(piece)
-            self.server.site.sent[path] += len(piece)
 
     def range_start(self, served: Served) -> int:
         """Where the wanted range begins: at 0 where the file is not the one that is meant."""
