@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from bottega.errors import BottegaError, Interrupted
-from bottega.events import Done, Event, Failed, Learned, Made, Preview, Sampled, Step, Trained
+from bottega.events import Done, Event, Failed, Learned, Made, Preview, Sampled, Started, Step, Trained
 from bottega.jobs.job import MAKE, TRAIN
 from bottega.jobs.wire import Pipe, messages
 from bottega.settings import Settings, settings_from
@@ -48,6 +48,7 @@ class Life:
         self._working = threading.Event()
         self._progress = time.monotonic()
         self._phase = ""
+        self._told = 0.0
         threading.Thread(target=self._beat, name="beat", daemon=True).start()
 
     def begin(self) -> None:
@@ -65,7 +66,8 @@ class Life:
         self._phase = phase
 
     def facts(self) -> Mapping[str, Any]:
-        """What there is to know; nothing, where the device is lost and can't be asked."""
+        """What there is to know, to be told; nothing, where the device is lost and can't be asked."""
+        self._told = time.monotonic()
         try:
             return self._facts()
         except RuntimeError as error:
@@ -85,7 +87,8 @@ class Life:
             silent = time.monotonic() - self._progress
             waits = self._phase in PATIENT and silent < LOAD_WITHIN
             computes = spent - before > BEAT_EVERY / 20 and silent < STEP_WITHIN
-            if self._working.is_set() and (silent < 2 * BEAT_EVERY or waits or computes):
+            is_known = time.monotonic() - self._told < BEAT_EVERY  # with the end of a job
+            if self._working.is_set() and not is_known and (silent < 2 * BEAT_EVERY or waits or computes):
                 try:
                     self.beat()
                 except OSError:
@@ -140,11 +143,15 @@ class Told:
 
 
 class Telling:
-    """Tells the server what happens to one job; of many small steps only some."""
+    """Tells the server what happens to one job; of many small steps only some.
+
+    A beginning and an output are told together with what follows: that comes at once, and is one thing less to hear.
+    """
 
     def __init__(self, pipe: Pipe, job: str, life: Life) -> None:
         self._pipe, self.job, self._life = pipe, job, life
         self._phase, self._told = "", 0.0
+        self._held: list[Mapping[str, Any]] = []
 
     def __call__(self, event: Event) -> None:
         """Tell of an event."""
@@ -158,7 +165,9 @@ class Telling:
             if phase == self._phase and now - self._told < STEP_EVERY and not is_news:
                 return
             self._phase, self._told = phase, now
-        self._pipe.send({"say": "event", "job": self.job, "event": event.to_json()})
+        self._held.append({"say": "event", "job": self.job, "event": event.to_json()})
+        if not isinstance(event, Started):
+            self._send()
 
     def made(self, event: Made, seconds: float) -> None:
         """Tell of an output, with all that a gallery wants to know of it: the server has other things to do."""
@@ -182,11 +191,16 @@ class Telling:
             "recipe": carried,
             "seconds": seconds,
         }
-        self._pipe.send({"say": "made", "job": self.job, "event": event.to_json(), "output": output})
+        self._held.append({"say": "made", "job": self.job, "event": event.to_json(), "output": output})
 
     def over(self, how: str, **more: Any) -> None:
         """Tell that the job has ended, and how: `done`, `failed` or `stopped`; with the state of the device."""
-        self._pipe.send({"say": how, "job": self.job, **more, **self._life.facts()})
+        self._held.append({"say": how, "job": self.job, **more, **self._life.facts()})
+        self._send()
+
+    def _send(self) -> None:
+        told, self._held = self._held, []
+        self._pipe.send(*told)
 
 
 class Glimpses:

@@ -195,7 +195,9 @@ class Workshop:
         from the same recipe before are the answer at once. Raises what `resolve` and `Queue.submit` raise.
         """
         told = [asdict(each) for each in awaited]
-        same = {"draft": draft.model_dump(mode="json", exclude_none=True), "after": list(after), "awaited": told}
+        same = None
+        if key is not None:
+            same = {"draft": draft.model_dump(mode="json", exclude_none=True), "after": list(after), "awaited": told}
         request: dict[str, Any] = {}
         if awaited:
             recipe = self._resolve_awaiting(draft, owner, awaited)
@@ -212,7 +214,7 @@ class Workshop:
             "key": key,
             "after": list(dict.fromkeys([*after, *(each.job for each in awaited)])),
             "reuse": reuse,
-            "alike": "" if awaited else alike(recipe),
+            "alike": "" if awaited or self._together(MAKE) == 1 else alike(recipe),
             "same": same,
         }
         with self.allow(owner, recipe):
@@ -415,7 +417,7 @@ class Workshop:
 
     def _together(self, lane: str) -> int:
         """How many jobs that are alike a worker makes at once: on a CPU that is no faster than one by one."""
-        return BATCH if lane == MAKE and self._facts is not None and self._facts.device != "cpu" else 1
+        return 1 if lane != MAKE or (self._facts is not None and self._facts.device == "cpu") else BATCH
 
     def _keep_output(self, job: Job, told: Mapping[str, Any]) -> Made:
         """Put an output into the gallery; the event that tells of it."""

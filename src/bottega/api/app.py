@@ -34,6 +34,8 @@ def create_app(workshop: Workshop, access: Access) -> FastAPI:
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
+        # Whoever wants figures asks /metrics; nothing is told to anybody without being asked.
+        telemetry={"tracing": False, "metrics": False, "logs": False},
     )
     settings = workshop.settings
     errors.hide((settings.home, settings.outputs, *settings.all_shelves))

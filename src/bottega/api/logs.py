@@ -26,6 +26,8 @@ _SECRETS = re.compile(
     """,
     re.VERBOSE | re.IGNORECASE,
 )
+# Most lines have none of these, and looking for them takes a tenth of the time.
+_MARKS = ("bottega_", "hf_", "token=", "bearer ", "basic ", "://")
 
 
 class Redacted(logging.Filter):
@@ -39,7 +41,8 @@ class Redacted(logging.Filter):
         """The text without secrets."""
         for secret in self._secrets:
             text = text.replace(secret, "[secret]")
-        return _SECRETS.sub("[secret]", text)
+        folded = text.casefold()
+        return _SECRETS.sub("[secret]", text) if any(mark in folded for mark in _MARKS) else text
 
 
 class JsonLines(logging.Formatter):

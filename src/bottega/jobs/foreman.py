@@ -180,8 +180,12 @@ class Foreman:
     def _heard(self, told: Numbered) -> None:
         kind = told.event["event"]
         if kind in _WAKING:
+            is_to_stop = kind == "changed" and told.event["what"] == "cancelling"
             for lane in self.lanes.values():
-                lane.wake(told.job if kind == "changed" and told.event["what"] == "cancelling" else "")
+                if is_to_stop:
+                    lane.cancel(told.job)
+                elif lane.is_free():
+                    lane.wake()
         if kind in ("done", "failed", "cancelled"):
             with self._lock:
                 self._previews.pop(told.job, None)
@@ -242,9 +246,17 @@ class Lane:
         if self._thread.ident is not None:
             self._thread.join()
 
-    def wake(self, cancelled: str = "") -> None:
+    def is_free(self) -> bool:
+        """Whether there may be something to begin here: a lane that works looks for itself when it is done."""
+        return not self._working and (self.kind == MAKE or self.foreman.queue.waiting(self.kind) > 0)
+
+    def wake(self) -> None:
         """Something has changed in the queue."""
-        self._inbox.put(("cancel", cancelled) if cancelled else ("wake", None))
+        self._inbox.put(("wake", None))
+
+    def cancel(self, job: str) -> None:
+        """A job is to stop, whoever works on it."""
+        self._inbox.put(("cancel", job))
 
     def told(self) -> dict[str, Any]:
         """What the lane is doing, as plain data."""

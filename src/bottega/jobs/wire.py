@@ -18,11 +18,11 @@ class Pipe:
         self._stream = stream
         self._lock = threading.Lock()
 
-    def send(self, message: Mapping[str, Any]) -> None:
-        """Send one message; BrokenPipeError if nobody listens any more."""
-        line = json.dumps(message, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
+    def send(self, *told: Mapping[str, Any]) -> None:
+        """Send messages, in one go: whoever listens wakes up once; BrokenPipeError if nobody does any more."""
+        lines = [json.dumps(message, ensure_ascii=False, separators=(",", ":")).encode() + b"\n" for message in told]
         with self._lock:
-            self._stream.write(line)
+            self._stream.write(b"".join(lines))
             self._stream.flush()
 
     def close(self) -> None:
