@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from html import escape
 from pathlib import Path
 from urllib.parse import urljoin
 
@@ -10,7 +11,7 @@ import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
-from bottega.web import STATIC, rooms, router, version
+from bottega.web import STATIC, early, rooms, router, version
 
 
 @pytest.fixture(scope="module")
@@ -31,6 +32,13 @@ def test_the_shell_names_every_room_and_what_each_takes_at_once(client: TestClie
             for name in imported:
                 assert urljoin(address, name) in told, f"{name} would load late"
     assert client.get("/nowhere").status_code == 404
+
+
+def test_the_shell_asks_first_for_what_its_modules_say(client: TestClient) -> None:
+    for room in rooms():
+        asked = re.findall(r'rel="preload" as="fetch" crossorigin href="([^"]+)"', client.get(f"/{room}").text)
+        assert asked == [escape(address) for address in early(room, version())]
+        assert "/api/me" in asked and ("/api/forms" in asked) == (room == "make")
 
 
 def test_the_shell_has_no_inline_script_or_style(client: TestClient) -> None:

@@ -128,6 +128,15 @@ def make_one(page: Page, prompt: str = HOUSE, **settings: Any) -> str:
 # ---------------------------------------------------------------------------------------------------------- first
 
 
+def test_what_the_room_needs_first_is_asked_for_once_and_before_its_code_is_there(page: Page) -> None:
+    told = page.evaluate("performance.getEntriesByType('resource').map((one) => [one.name, one.initiatorType])")
+    how: dict[str, list[str]] = {}
+    for name, by in told:
+        how.setdefault(name.partition("//")[2].partition("/")[2], []).append(by)
+    for address in ("api/me", "api/forms", "api/outputs?limit=60"):
+        assert how[address] == ["link"]
+
+
 def test_a_picture_grows_in_the_frame_that_was_reserved_for_it(page: Page) -> None:
     ask(page, HOUSE)
     held: list[Route] = []

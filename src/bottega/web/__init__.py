@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
@@ -25,6 +26,7 @@ FOR_EVER = "private, max-age=31536000, immutable"
 # No dot but that of the ending, so no name leads out of the folder.
 _NAME = re.compile(r"(?:[a-z0-9_-]+/)*[a-z0-9_-]+(?P<ending>\.[a-z0-9]+)")
 _IMPORT = re.compile(r'^import\s(?:[^"]*?\sfrom\s)?"(\.[^"]+)";', re.MULTILINE)
+_EARLY = re.compile(r"^export const early = (\[[^\]]*\]);", re.MULTILINE)
 
 router = APIRouter(include_in_schema=False)
 _told: set[str] = set()  # the versions that this process has named; each was that of the files at its time
@@ -48,6 +50,13 @@ def modules(room: str, files: str) -> list[str]:
     return wanted
 
 
+@lru_cache(maxsize=64)
+def early(room: str, files: str) -> list[str]:
+    """What the frame and a room say that they ask the API for first, so that it is under way before they are there."""
+    found = (_EARLY.search(_content(name).decode()) for name in ("frame.js", f"rooms/{room}.js"))
+    return [address for told in found if told for address in json.loads(told[1])]
+
+
 def version() -> str:
     """What tells these files from all others: part of their addresses, so that browsers keep them for ever."""
     stamps = sorted((name, path.stat().st_mtime_ns, path.stat().st_size) for name, path in _all().items())
@@ -60,7 +69,8 @@ async def page(request: Request) -> Response:
     room = request.url.path.strip("/") or FIRST
     shell = _templates.get_template("page.html")
     files = version()
-    text = shell.render(rooms=rooms(), modules=modules(room, files), files=files, version=__version__)
+    first = {"early": early(room, files), "modules": modules(room, files)}
+    text = shell.render(rooms=rooms(), files=files, version=__version__, **first)
     return Response(text, media_type="text/html; charset=utf-8", headers={"Cache-Control": "no-cache"})
 
 

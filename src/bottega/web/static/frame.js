@@ -10,6 +10,9 @@ import { dialog, menu } from "./parts/popover.js";
 import { toast } from "./parts/toast.js";
 import { addWords, language, LANGUAGES, t } from "./words.js";
 
+/** What is asked for first: the shell, which reads this, asks for it before this module is there. */
+export const early = ["/api/me", "/api/jobs?state=waiting&state=paused&state=running&limit=200"];
+
 const told = (name) => document.querySelector(`meta[name="bottega-${name}"]`).content;
 const place = document.getElementById("room");
 const root = document.documentElement;

@@ -15,6 +15,9 @@ import { menu } from "../parts/popover.js";
 import { PromptField } from "../parts/prompt.js";
 import { recipeOf as madeFrom, recipeView } from "../parts/recipe.js";
 
+/** What this room asks for first; see the frame's. */
+export const early = ["/api/outputs?limit=60", "/api/forms"];
+
 const KEEP_AFTER = 200; // ms after the last change
 const PLAN_AFTER = 500;
 const PLAN_AGAIN = 3000; // where the server had no time, or could not be reached
