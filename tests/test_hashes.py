@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 import os
 import threading
+import time
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -18,7 +19,7 @@ from bottega.cli.models.hash import hash_all
 from bottega.cli.progress import Progress
 from bottega.errors import FileError, Interrupted
 from bottega.formats import safetensors
-from bottega.library import Catalog, Entry, open_catalog
+from bottega.library import Catalog, Entry, hashes, open_catalog
 from bottega.library.hashes import CHUNK, Hashes, hash_file, hash_file_all, hashes_of, sha256_of
 from bottega.library.scan import scan
 
@@ -124,6 +125,42 @@ def test_hashes_are_remembered_until_the_file_changes(
     changed = scanned(catalog, path.parent)
     assert (changed.sha256, changed.blake3, changed.autov3) == (None, None, None)
     assert hashes_of(catalog, changed).blake3 == hash_file_all(path).blake3
+
+
+@pytest.mark.parametrize("compute", [sha256_of, hashes_of])
+def test_what_several_threads_ask_for_is_computed_once(
+    compute: Callable[[Catalog, Entry], Entry], catalog: Catalog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write_model(tmp_path / "shelf" / "a.safetensors")
+    entry, wanted = scanned(catalog, path.parent), hash_file(path)
+    begun: list[Path] = []
+    found: list[str | None] = []
+
+    def slow(which: str) -> None:
+        usual = getattr(hashes, which)
+
+        def hash_it(path: Path, told: Callable[[int], None]) -> object:
+            begun.append(path)
+            deadline = time.monotonic() + 10
+            while hashes._hashing[path][1] < 3:  # until the others wait for it
+                assert time.monotonic() < deadline
+                time.sleep(0.001)
+            return usual(path, told)
+
+        monkeypatch.setattr(hashes, which, hash_it)
+
+    def ask() -> None:
+        with open_catalog(tmp_path / "home" / "catalog.sqlite") as own:
+            found.append(compute(own, entry).sha256)
+
+    slow("hash_file")
+    slow("hash_file_all")
+    threads = [threading.Thread(target=ask) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(20)
+    assert (begun, found, hashes._hashing) == ([path], [wanted] * 3, {})
 
 
 def test_the_sha256_alone_asks_for_no_other(catalog: Catalog, tmp_path: Path) -> None:

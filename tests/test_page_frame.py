@@ -39,6 +39,7 @@ def test_the_shell_asks_first_for_what_its_modules_say(client: TestClient) -> No
         asked = re.findall(r'rel="preload" as="fetch" crossorigin href="([^"]+)"', client.get(f"/{room}").text)
         assert asked == [escape(address) for address in early(room, version())]
         assert "/api/me" in asked and ("/api/forms" in asked) == (room == "make")
+        assert 'as="fetch"' not in client.get(f"/{room}?q=house").text
 
 
 def test_the_shell_has_no_inline_script_or_style(client: TestClient) -> None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from queue import SimpleQueue
-from threading import Thread
+from threading import Lock, Thread
 from types import TracebackType
 from typing import BinaryIO, Protocol
 
@@ -51,10 +51,13 @@ def sha256_of(catalog: Catalog, entry: Entry, told: Told = lambda done, total: N
     go meanwhile, OSError if they can't be read.
     """
     with _gone(entry.path):
-        stamp = stamp_of(entry.path)
-        if entry.sha256 and entry.stamp == stamp:
+        if entry.sha256 and entry.stamp == stamp_of(entry.path):
             return entry
-        return keep_sha256(catalog, entry, stamp, hash_model(entry.path, stamp, told))
+        with _alone(entry.path):
+            stamp, known = stamp_of(entry.path), catalog.entry(entry.path)
+            if known and known.sha256 and known.stamp == entry.stamp == stamp:
+                return known  # another thread was quicker
+            return keep_sha256(catalog, entry, stamp, hash_model(entry.path, stamp, told))
 
 
 def keep_sha256(catalog: Catalog, entry: Entry, stamp: Stamp, sha256: str) -> Entry:
@@ -72,16 +75,39 @@ def hashes_of(catalog: Catalog, entry: Entry, told: Told = lambda done, total: N
     Raises what `sha256_of` raises.
     """
     with _gone(entry.path):
-        stamp = stamp_of(entry.path)
         is_folder = entry.path.is_dir()
-        if entry.sha256 and entry.stamp == stamp and (entry.blake3 or is_folder):
+        if entry.sha256 and entry.stamp == stamp_of(entry.path) and (entry.blake3 or is_folder):
             return entry
-        if is_folder:
-            hashes = Hashes(hash_model(entry.path, stamp, told))
-        else:
-            hashes = hash_file_all(entry.path, lambda done: told(done, stamp.size))
-        _check_same(entry, stamp)
-    return catalog.keep_hashes(entry, hashes)
+        with _alone(entry.path):
+            stamp, known = stamp_of(entry.path), catalog.entry(entry.path)
+            if known and known.sha256 and known.stamp == entry.stamp == stamp and (known.blake3 or is_folder):
+                return known
+            if is_folder:
+                hashes = Hashes(hash_model(entry.path, stamp, told))
+            else:
+                hashes = hash_file_all(entry.path, lambda done: told(done, stamp.size))
+            _check_same(entry, stamp)
+            return catalog.keep_hashes(entry, hashes)
+
+
+_guard = Lock()
+_hashing: dict[Path, tuple[Lock, int]] = {}  # the models that threads hash or wait for, and how many these are
+
+
+@contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    """Let no two threads hash one model at the same time: the second one finds what the first has computed."""
+    with _guard:
+        lock, threads = _hashing.get(path, (Lock(), 0))
+        _hashing[path] = lock, threads + 1
+    try:
+        with lock:
+            yield
+    finally:
+        with _guard:
+            lock, threads = _hashing.pop(path)
+            if threads > 1:
+                _hashing[path] = lock, threads - 1
 
 
 @contextmanager

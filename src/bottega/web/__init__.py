@@ -69,7 +69,9 @@ async def page(request: Request) -> Response:
     room = request.url.path.strip("/") or FIRST
     shell = _templates.get_template("page.html")
     files = version()
-    first = {"early": early(room, files), "modules": modules(room, files)}
+    # Something else may be asked for first where the address says more.
+    asked = [] if request.url.query else early(room, files)
+    first = {"early": asked, "modules": modules(room, files)}
     text = shell.render(rooms=rooms(), files=files, version=__version__, **first)
     return Response(text, media_type="text/html; charset=utf-8", headers={"Cache-Control": "no-cache"})
 

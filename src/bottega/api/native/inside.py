@@ -15,7 +15,7 @@ Told = TypeVar("Told")
 Given = ParamSpec("Given")
 
 # How much goes on at once of each sort of work: more threads than that only take the time from each other.
-THREADS = {"look": 4, "submit": 2, "draw": 2}
+THREADS = {"look": 4, "submit": 2, "resolve": 2, "draw": 2}
 
 
 class Threads:
@@ -31,6 +31,10 @@ class Threads:
     async def submit(self, work: Callable[Given, Told], *args: Given.args, **named: Given.kwargs) -> Told:
         """Take work in."""
         return await self._run("submit", partial(work, *args, **named))
+
+    async def resolve(self, work: Callable[Given, Told], *args: Given.args, **named: Given.kwargs) -> Told:
+        """Complete a draft, for which a model may have to be hashed: whoever hands work in does not wait for it."""
+        return await self._run("resolve", partial(work, *args, **named))
 
     async def draw(self, work: Callable[Given, Told], *args: Given.args, **named: Given.kwargs) -> Told:
         """Decode or draw a picture, or read a large file."""

@@ -150,7 +150,7 @@ class Resolved(Told):
 @router.post("/resolve", summary="Complete a draft without making it")
 async def resolve(asked: ResolveAsked, shop: Shop, aside: Aside, caller: Maker) -> Resolved:
     """The recipe that a job would have, and the plan of its memory; all that is wrong with it, each at its field."""
-    return await aside.submit(_resolve, shop, caller, asked.recipe)
+    return await aside.resolve(_resolve, shop, caller, asked.recipe)
 
 
 def _resolve(shop: Workshop, caller: Caller, asked: Draft) -> Resolved:

@@ -13,6 +13,9 @@ import { fieldName } from "../parts/recipe.js";
 import { justified, Window } from "../parts/window.js";
 import { number } from "../words.js";
 
+/** What this room asks for first; see the frame's. */
+export const early = ["/api/outputs?offset=0&limit=100"];
+
 const SIZES = [120, 160, 220, 300, 420]; // px that a row is about high
 const GAP = 6; // px between two pictures
 const STILL = 90; // ms without scrolling before what is on the screen is fetched
