@@ -580,6 +580,52 @@ def test_what_nothing_comes_of_has_an_end(server: Served) -> None:
             pytest.fail(f"{begun!r} and 64 MiB more were taken")
 
 
+@pytest.mark.parametrize("is_chunked", [False, True])
+def test_a_body_is_no_request_though_an_upgrade_is_asked_for(server: Served, is_chunked: bool) -> None:
+    hidden = _head(server, "/hidden")
+    body = b"%x\r\n%b\r\n0\r\n\r\n" % (len(hidden), hidden) if is_chunked else hidden
+    length = "Transfer-Encoding: chunked" if is_chunked else f"Content-Length: {len(body)}"
+    asked = "Content-Type: image/png\r\nX-Bottega-Upload: 1\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\n"
+    head = _head(server, "/api/inputs", f"{asked}{length}\r\n", "POST")
+    last = _head(server, "/health", "Connection: close\r\n")
+    told = server.raw(head + body + last)
+    assert re.findall(rb"HTTP/1.1 (\d+)", told) == [b"200"] * 2
+    assert b'"size": %d,' % len(hidden) in told
+    with socket.create_connection(("127.0.0.1", server.port), timeout=10) as connection:
+        connection.sendall(head)
+        time.sleep(0.05)  # so that the head is read before the body comes
+        connection.sendall(body + last)
+        assert b"".join(iter(lambda: connection.recv(1 << 16), b"")).count(b"HTTP/1.1 200") == 2
+    assert server.raw(_head(server, "/x", method="CONNECT") + hidden).count(b"HTTP/1.1") == 1
+
+
+def test_a_body_that_is_none_is_answered(server: Served) -> None:
+    chunked = "Content-Type: application/json\r\nTransfer-Encoding: chunked\r\n"
+    for body in (b"nonsense\r\n", b"2\r\n{}{}\r\n"):
+        assert server.raw(_head(server, "/api/jobs", chunked, "POST") + body).startswith(b"HTTP/1.1 400")
+
+
+def test_one_connection_asks_for_so_many_at_once_and_no_more(server: Served) -> None:
+    many = _head(server, "/health") * 60
+    told = server.raw(many + _head(server, "/health", "Connection: close\r\n"))
+    assert told.count(b"HTTP/1.1 200") == 61
+    with suppress(ConnectionResetError):
+        assert server.raw(b"GET /a HTTP/1.1\r\n\r\n" * 10_000).count(b"HTTP/1.1") <= 1
+
+
+def test_what_comes_after_its_answer_has_to_come_soon(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bottega.api.server.HEAD_WITHIN", 0.2)
+    with serving(tmp_path, gate) as server, socket.create_connection(("127.0.0.1", server.port), timeout=10) as slow:
+        head = f"POST /api/nothing HTTP/1.1\r\nHost: 127.0.0.1:{server.port}\r\nContent-Type: image/png\r\n"
+        slow.sendall(f"{head}X-Bottega-Upload: 1\r\nContent-Length: 1000\r\n\r\n".encode())
+        assert slow.recv(1 << 16).startswith(b"HTTP/1.1 401")
+        deadline = time.monotonic() + 10
+        with suppress(ConnectionError):
+            while slow.send(b"x"):
+                assert time.monotonic() < deadline
+                time.sleep(0.05)
+
+
 def test_headers_behind_a_body_are_nobodys(server: Served) -> None:
     more = "Content-Type: application/json\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n"
     told = server.raw(_head(server, "/api/jobs", more, "POST") + b"2\r\n{}\r\n0\r\nHost: evil.test\r\nX: y\r\n\r\n")

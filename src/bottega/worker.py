@@ -152,6 +152,7 @@ class Telling:
         self._pipe, self.job, self._life = pipe, job, life
         self._phase, self._told = "", 0.0
         self._held: list[Mapping[str, Any]] = []
+        self._lock = threading.Lock()  # what is written is compared in a thread that tells of it, too
 
     def __call__(self, event: Event) -> None:
         """Tell of an event."""
@@ -165,9 +166,7 @@ class Telling:
             if phase == self._phase and now - self._told < STEP_EVERY and not is_news:
                 return
             self._phase, self._told = phase, now
-        self._held.append({"say": "event", "job": self.job, "event": event.to_json()})
-        if not isinstance(event, Started):
-            self._send()
+        self._say({"say": "event", "job": self.job, "event": event.to_json()}, held=isinstance(event, Started))
 
     def made(self, event: Made, seconds: float) -> None:
         """Tell of an output, with all that a gallery wants to know of it: the server has other things to do."""
@@ -191,16 +190,22 @@ class Telling:
             "recipe": carried,
             "seconds": seconds,
         }
-        self._held.append({"say": "made", "job": self.job, "event": event.to_json(), "output": output})
+        self._say({"say": "made", "job": self.job, "event": event.to_json(), "output": output}, held=True)
 
     def over(self, how: str, **more: Any) -> None:
         """Tell that the job has ended, and how: `done`, `failed` or `stopped`; with the state of the device."""
-        self._held.append({"say": how, "job": self.job, **more, **self._life.facts()})
-        self._send()
+        self._say({"say": how, "job": self.job, **more, **self._life.facts()})
 
-    def _send(self) -> None:
-        told, self._held = self._held, []
-        self._pipe.send(*told)
+    def catch_up(self) -> None:
+        """Tell what is held."""
+        self._say()
+
+    def _say(self, *messages: Mapping[str, Any], held: bool = False) -> None:
+        with self._lock:
+            self._held += messages
+            if not held:
+                told, self._held = self._held, []
+                self._pipe.send(*told)
 
 
 class Glimpses:
@@ -289,6 +294,8 @@ class Maker:
             raise
         except Exception as error:
             if len(left) > 1:
+                for each in left.values():
+                    each.catch_up()
                 for number in left:
                     self._make([jobs[number]], stop)
                 return False

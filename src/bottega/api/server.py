@@ -34,6 +34,7 @@ HEAD_WITHIN = 15.0  # seconds from the first byte of a request to the end of its
 READ_WITHIN = 60.0  # seconds that a client may leave what was sent to it unread
 KEEP_ALIVE = 30  # seconds without a request
 GRACE = 2  # seconds that requests have to end when the server does
+MAX_AT_ONCE = 64  # requests of one connection that are not answered yet
 MAX_BARREN = 64 << 10  # bytes of a head, of what stands between the pieces of a body or of nothing at all
 
 # A request of a method that the parser does not know, or of one that it knows to take no path.
@@ -117,6 +118,7 @@ class Connection(HttpToolsProtocol):
     _late: asyncio.TimerHandle | None = None
     _unread: asyncio.TimerHandle | None = None
     _in_head = False
+    _plain = b""  # the head of a request with a body that asks for an upgrade, as it is without that
     _came = 0  # how many heads, pieces of bodies and ends there were
     _barren = 0  # bytes since the last of them
 
@@ -129,7 +131,14 @@ class Connection(HttpToolsProtocol):
         if len(self.connections) > MAX_CONNECTIONS or (not near and self._others(address) > MAX_FROM_ONE):
             transport.abort()
             return
-        self._late = self.loop.call_later(HEAD_WITHIN, transport.abort)
+        self._late = self.loop.call_later(HEAD_WITHIN, self._cut)
+
+    def _cut(self) -> None:
+        """Close a connection whose client took too long, unless it is we who don't read."""
+        if self.flow.read_paused:
+            self._late = self.loop.call_later(HEAD_WITHIN, self._cut)
+        else:
+            self.transport.abort()
 
     def _others(self, address: str) -> int:
         """How many connections there are from an address, this one included."""
@@ -144,6 +153,10 @@ class Connection(HttpToolsProtocol):
             if timer:
                 timer.cancel()
         super().connection_lost(exc)
+        self._drop()
+
+    def _drop(self) -> None:
+        """Answer none of the requests that are not answered yet."""
         self.pipeline.clear()
         for cycle in self._unanswered:
             cycle.disconnected = not cycle.response_complete
@@ -159,24 +172,31 @@ class Connection(HttpToolsProtocol):
                 self.parser.feed_data(rest)
                 rest = b""
             except httptools.HttpParserUpgrade as upgrade:  # which is answered like any request
-                rest = rest[upgrade.args[0] :]
+                rest = self._plain + rest[upgrade.args[0] :]
+                if self._plain:
+                    self._plain, self.parser = b"", httptools.HttpRequestParser(self)
             except (httptools.HttpParserInvalidMethodError, httptools.HttpParserInvalidURLError):
                 self._refuse(405 if _REQUEST_LINE.match(rest) else 400)
                 return
             except httptools.HttpParserError:
-                self._refuse(400)
+                self._refuse(405 if self.parser.get_method() == b"CONNECT" else 400)
                 return
         self._barren = 0 if self._came != came else self._barren + len(data)
         if self._barren > MAX_BARREN:
             self._refuse(431)
             return
         is_idle = not self.cycle or self.cycle.response_complete
-        begun = self._in_head or (is_idle and self._barren > 0)
+        # A head, or what nobody waits for: the rest of a body that was answered before it was there.
+        begun = self._in_head or (is_idle and (self._barren > 0 or bool(self.cycle and self.cycle.more_body)))
         if self._late and not begun:
             self._late.cancel()
             self._late = None
-        elif begun and not self._late and not self.transport.is_closing():
-            self._late = self.loop.call_later(HEAD_WITHIN, self.transport.abort)
+        if self.transport.is_closing():
+            return
+        if begun and not self._late:
+            self._late = self.loop.call_later(HEAD_WITHIN, self._cut)
+        elif is_idle and not begun and not self.timeout_keep_alive_task:
+            self.timeout_keep_alive_task = self.loop.call_later(KEEP_ALIVE, self.timeout_keep_alive_handler)
 
     def on_message_begin(self) -> None:
         """A head begins."""
@@ -192,10 +212,19 @@ class Connection(HttpToolsProtocol):
         """A head is whole. One that names another server asks for what only a proxy does."""
         self._in_head = False
         self._came += 1
-        if not self.url.startswith(b"/") or self.parser.get_http_version() not in ("1.0", "1.1"):
-            raise ValueError("no request that a server takes")
+        self._unanswered = [cycle for cycle in self._unanswered if not cycle.response_complete]
+        method, version = self.parser.get_method(), self.parser.get_http_version()
+        is_too_many = len(self._unanswered) >= MAX_AT_ONCE
+        if is_too_many or method == b"CONNECT" or not self.url.startswith(b"/") or version not in ("1.0", "1.1"):
+            raise ValueError("no request that is taken here")
+        has_body = any(name in (b"content-length", b"transfer-encoding") for name, _ in self.headers)
+        if self.parser.should_upgrade() and has_body:
+            # The parser takes what follows for another protocol, which would make a request of the body.
+            kept = [b"%b: %b\r\n" % header for header in self.headers if header[0] != b"upgrade"]
+            self._plain = b"%b %b HTTP/%b\r\n%b\r\n" % (method, self.url, version.encode(), b"".join(kept))
+            return
         super().on_headers_complete()
-        self._unanswered = [cycle for cycle in self._unanswered if not cycle.response_complete] + [self.cycle]
+        self._unanswered.append(self.cycle)
 
     def on_body(self, body: bytes) -> None:
         """A piece of a body."""
@@ -205,7 +234,8 @@ class Connection(HttpToolsProtocol):
     def on_message_complete(self) -> None:
         """A request is whole."""
         self._came += 1
-        super().on_message_complete()
+        if not self._plain:
+            super().on_message_complete()
 
     def pause_writing(self) -> None:
         """The client reads more slowly than it is sent to: it has some time to catch up."""
@@ -221,7 +251,8 @@ class Connection(HttpToolsProtocol):
 
     def _refuse(self, status: int) -> None:
         """Answer what can't be read as HTTP, with the headers that every answer has, and hang up."""
-        if not any(not cycle.response_complete for cycle in self._unanswered):  # or it would be in the midst of another
+        if not any(cycle.response_started and not cycle.response_complete for cycle in self._unanswered):
+            self._drop()
             headers = [(b"content-type", b"text/plain; charset=utf-8"), (b"connection", b"close")]
             lines = [b"%b: %b" % header for header in secured(headers, page=False, request_id="-")]
             text = b"this is no HTTP request that can be read\n"
