@@ -616,9 +616,24 @@ def test_one_connection_asks_for_so_many_at_once_and_no_more(server: Served) -> 
 def test_what_comes_after_its_answer_has_to_come_soon(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("bottega.api.server.HEAD_WITHIN", 0.2)
     with serving(tmp_path, gate) as server, socket.create_connection(("127.0.0.1", server.port), timeout=10) as slow:
-        head = f"POST /api/nothing HTTP/1.1\r\nHost: 127.0.0.1:{server.port}\r\nContent-Type: image/png\r\n"
-        slow.sendall(f"{head}X-Bottega-Upload: 1\r\nContent-Length: 1000\r\n\r\n".encode())
-        assert slow.recv(1 << 16).startswith(b"HTTP/1.1 401")
+        head = f"POST / HTTP/1.1\r\nHost: 127.0.0.1:{server.port}\r\nContent-Type: image/png\r\n"
+        asked = f"{head}X-Bottega-Upload: 1\r\nContent-Length: 1000\r\n\r\n".encode()
+
+        def refused() -> bool:
+            slow.sendall(asked)
+            told = b""
+            while b"</html>" not in told:
+                more = slow.recv(1 << 16)
+                assert more
+                told += more
+            return told.startswith(b"HTTP/1.1 401")
+
+        for _ in range(2):  # a body that comes late, and whole, is no harm
+            assert refused()
+            slow.sendall(b"x" * 500)
+            slow.sendall(b"x" * 500)
+            time.sleep(0.5)
+        assert refused()
         deadline = time.monotonic() + 10
         with suppress(ConnectionError):
             while slow.send(b"x"):

@@ -236,6 +236,7 @@ class Connection(HttpToolsProtocol):
         self._came += 1
         if not self._plain:
             super().on_message_complete()
+            self.cycle.more_body = False  # also of one that was answered before
 
     def pause_writing(self) -> None:
         """The client reads more slowly than it is sent to: it has some time to catch up."""
