@@ -166,7 +166,9 @@ class Telling:
             if phase == self._phase and now - self._told < STEP_EVERY and not is_news:
                 return
             self._phase, self._told = phase, now
-        self._say({"say": "event", "job": self.job, "event": event.to_json()}, held=isinstance(event, Started))
+        self._hold({"say": "event", "job": self.job, "event": event.to_json()})
+        if not isinstance(event, Started):
+            self.catch_up()
 
     def made(self, event: Made, seconds: float) -> None:
         """Tell of an output, with all that a gallery wants to know of it: the server has other things to do."""
@@ -190,22 +192,22 @@ class Telling:
             "recipe": carried,
             "seconds": seconds,
         }
-        self._say({"say": "made", "job": self.job, "event": event.to_json(), "output": output}, held=True)
+        self._hold({"say": "made", "job": self.job, "event": event.to_json(), "output": output})
 
     def over(self, how: str, **more: Any) -> None:
         """Tell that the job has ended, and how: `done`, `failed` or `stopped`; with the state of the device."""
-        self._say({"say": how, "job": self.job, **more, **self._life.facts()})
+        self._hold({"say": how, "job": self.job, **more, **self._life.facts()})
+        self.catch_up()
 
     def catch_up(self) -> None:
         """Tell what is held."""
-        self._say()
-
-    def _say(self, *messages: Mapping[str, Any], held: bool = False) -> None:
         with self._lock:
-            self._held += messages
-            if not held:
-                told, self._held = self._held, []
-                self._pipe.send(*told)
+            told, self._held = self._held, []
+            self._pipe.send(*told)
+
+    def _hold(self, message: Mapping[str, Any]) -> None:
+        with self._lock:
+            self._held.append(message)
 
 
 class Glimpses:
