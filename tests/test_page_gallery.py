@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from browser import chromium, link_into, watched_page
+from browser import chromium, sign_in, watched_page
 from door_server import Server, serving
 from gallery_outputs import added, recipe_of, write_output
 from playwright.sync_api import Browser, Page, expect
@@ -64,7 +64,7 @@ def room(browser: Browser, server: Server) -> Iterator[Page]:
     """The room with all of its pictures."""
     with watched_page(browser, server.url) as (page, watched):
         watched.allowed.append("404")  # of an output that is not there any more
-        page.goto(link_into(server.home, server.url))
+        sign_in(page, server.home, server.url)
         page.goto("/gallery")
         page.locator("#rooms a").first.wait_for(state="attached")
         page.locator(".piece img").nth(9).wait_for()
@@ -346,7 +346,7 @@ def copied(row: dict[str, Any], turn: int) -> dict[str, Any]:
 def test_a_hundred_thousand_outputs_scroll(many: Server, browser: Browser) -> None:
     """Their heights are reserved at once, and little of them all is drawn, wherever one looks."""
     with watched_page(browser, many.url, viewport={"width": 1440, "height": 900}) as (page, _):
-        page.goto(link_into(many.home, many.url))
+        sign_in(page, many.home, many.url)
         page.goto("/gallery")
         page.locator('.piece[aria-setsize="100000"]').first.wait_for()
         scroller = page.locator(".gallery-scroll")

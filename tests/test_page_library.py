@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from browser import chromium, link_into, watched_page
+from browser import chromium, sign_in, watched_page
 from door_server import Server, serving
 from playwright.sync_api import Browser, Page, expect
 from starters import CHECKPOINTS, NAMES
@@ -96,7 +96,7 @@ def room(browser: Browser, server: Server, address: str = "/library", **options:
     """The room, once its models are there."""
     with watched_page(browser, server.url, **options) as (page, watched):
         watched.allowed += ["404", "422", "403", "409"]  # a browser says on its console what the tests provoke
-        page.goto(link_into(server.home, server.url))
+        sign_in(page, server.home, server.url)
         page.goto(address)
         page.locator("#rooms a").first.wait_for(state="attached")
         page.locator(".card:not(.is-coming), .line:not(.is-coming)").first.wait_for()
@@ -295,7 +295,7 @@ def test_what_cannot_be_had_says_why(browser: Browser, shelf: Server) -> None:
 
 def test_an_empty_library_says_what_to_do(browser: Browser, tmp_path: Path) -> None:
     with serving(tmp_path / "home") as server, watched_page(browser, server.url) as (page, _):
-        page.goto(link_into(server.home, server.url))
+        sign_in(page, server.home, server.url)
         page.goto("/library?q=nothing-is-called-so")
         page.get_by_text("No model is like that.").wait_for()
         page.get_by_role("button", name="Clear the search").click()

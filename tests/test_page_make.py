@@ -319,6 +319,20 @@ def test_weights_change_as_users_of_a1111_expect(seen: tuple[Page, Watched]) -> 
     assert press("a red house", 3, 3, up, "Control+z") == "a red house", "the browser's own undo knows of it"
 
 
+def test_a_name_is_completed_to_what_was_typed_however_late_the_server_answers(seen: tuple[Page, Watched]) -> None:
+    page, watched = seen
+    watched.allowed.append("422")
+    prompt = page.get_by_label("Prompt", exact=True)
+    prompt.fill("a boat ")
+    prompt.press_sequentially("<lora:neon")
+    page.get_by_role("option", name="neon LoRA", exact=True).wait_for()
+    page.route("**/api/models?*", lambda _: None)  # it is asked, and does not answer
+    prompt.press_sequentially("_")
+    expect(page.get_by_role("option", name="neon LoRA", exact=True)).to_have_count(0)
+    page.keyboard.press("Enter")
+    expect(prompt).to_have_value("a boat <lora:neon_night:1>")
+
+
 def test_names_from_the_shelf_are_completed_with_the_keyboard(seen: tuple[Page, Watched]) -> None:
     page, watched = seen
     watched.allowed.append("422")

@@ -10,7 +10,7 @@ from typing import Any
 
 import httpx
 import pytest
-from browser import chromium, link_into, watched_page
+from browser import chromium, sign_in, watched_page
 from door_server import Server, serving
 from playwright.sync_api import Browser, Locator, Page, expect
 
@@ -61,7 +61,7 @@ def room(browser: Browser, line: Line, **options: Any) -> Iterator[Page]:
     """The room with all that waits."""
     with watched_page(browser, line.server.url, **options) as (page, watched):
         watched.allowed.append("404")  # a preview may be gone before it is fetched
-        page.goto(link_into(line.server.home, line.server.url))
+        sign_in(page, line.server.home, line.server.url)
         page.goto("/queue")
         page.get_by_role("list", name="Waiting").get_by_role("listitem").nth(3).wait_for()
         page.get_by_text("The queue rests.").wait_for()  # it comes above them, and moves them
@@ -204,7 +204,7 @@ def test_failures_stay_with_their_reason_and_are_tried_again(page: Page, line: L
 
 def test_an_empty_queue_says_what_it_is_for(browser: Browser, tmp_path: Path) -> None:
     with serving(tmp_path / "home") as server, watched_page(browser, server.url) as (page, _):
-        page.goto(link_into(server.home, server.url))
+        sign_in(page, server.home, server.url)
         page.goto("/queue")
         page.get_by_text("Nothing waits.").wait_for()
         page.get_by_role("button", name="Make something").click()

@@ -10,7 +10,7 @@ from typing import Any
 
 import httpx
 import pytest
-from browser import chromium, link_into, watched_page
+from browser import chromium, sign_in, watched_page
 from door_server import Server, serving
 from playwright.sync_api import Browser, Page, expect
 
@@ -41,7 +41,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 def room(browser: Browser, server: Server, **options: Any) -> Iterator[Page]:
     with watched_page(browser, server.url, **options) as (page, watched):
         watched.allowed += ["401", "404", "422"]  # a browser says on its console what the tests provoke
-        page.goto(link_into(server.home, server.url))
+        sign_in(page, server.home, server.url)
         page.goto("/system")
         page.locator("#rooms a").first.wait_for(state="attached")
         page.locator(".device").first.wait_for()

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from browser import Watched, chromium, link_into, watched_page
+from browser import Watched, chromium, link_into, sign_in, watched_page
 from door_server import Server, serving
 from playwright.sync_api import Browser, Page, expect
 from test_native_trainings import png
@@ -168,7 +168,7 @@ def test_it_is_stopped_taken_up_again_and_its_settings_come_back(page: Page, fil
 
 def test_every_setting_is_told_of_in_chinese(server: Server, browser: Browser) -> None:
     with watched_page(browser, server.url, locale="zh-CN") as (page, _):
-        page.goto(link_into(server.home, server.url))
+        sign_in(page, server.home, server.url)
         page.goto("/train")
         for kind in ("LoRA", "嵌入", "超网络", "整个模型"):
             page.get_by_role("button", name=kind, exact=True).click()

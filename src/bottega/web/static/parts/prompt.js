@@ -194,21 +194,29 @@ export class PromptField {
     const wish = at === this.text.selectionEnd ? wishAt(this.value, at) : null;
     this.wish = wish;
     if (!wish) return this._shut();
+    // Enter takes what is shown, which must never be an answer to what stood there before.
+    const typed = wish.text.toLowerCase();
+    if (!this.names.hidden) this._offer(this.suggestions.filter((model) => wish.kinds.includes(model.kind) && model.name.toLowerCase().includes(typed)));
     let found;
     try {
       found = (await Promise.all(wish.kinds.map((kind) => this.ask.names(kind, wish.text)))).flat().slice(0, NAMES);
     } catch { return; }
     if (this.wish !== wish || document.activeElement !== this.text) return;
-    if (!wish.open) found = found.filter((model) => model.name.toLowerCase().startsWith(wish.text.toLowerCase()) && model.name !== wish.text);
-    if (!found.length) return this._shut();
+    if (!wish.open) found = found.filter((model) => model.name.toLowerCase().startsWith(typed) && model.name !== wish.text);
+    this._offer(found);
+  }
+
+  /** Shows the names that the wish may become, or nothing where there are none. */
+  _offer(found) {
     this.suggestions = found;
+    this.names.hidden = !found.length;
+    if (!found.length) return void this.text.removeAttribute("aria-activedescendant");
     fill(this.names, found.map((model, index) => h("li", {
       role: "option", id: `${this.names.id}-${index}`, class: "name",
       on: { pointerdown: (event) => { event.preventDefault(); this._take(model); }, pointermove: () => this._choose(index) },
     }, h("span", { class: "grow cut", text: model.name, title: model.name }), h("span", { class: "soft", text: t(`prompt.${model.kind}`) }))));
-    this.names.hidden = false;
     this._choose(0);
-    this._beside(wish.from);
+    this._beside(this.wish.from);
   }
 
   _choose(index) {
