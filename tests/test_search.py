@@ -100,6 +100,14 @@ def test_characters_in_another_order_are_another_word(found: Found) -> None:
     assert found("墨水") == []
 
 
+@pytest.mark.parametrize("many", [0, 2500], ids=["weighed", "too many to weigh"])
+def test_the_very_name_comes_first_and_then_names_that_begin_so(catalog: Catalog, found: Found, many: int) -> None:
+    catalog.put([model(f"Lora/{name}.safetensors", kind="lora") for name in ("a_neon_neon", "Neon_Night", "neon")])
+    catalog.put([model(f"Lora/b{number}_neon.safetensors") for number in range(many)])
+    assert found("neon", limit=3) == ["neon", "Neon_Night", "a_neon_neon"]
+    assert found("neon_", limit=3) == ["Neon_Night", "a_neon_neon", "neon" if not many else "b0_neon"]
+
+
 def test_parts_in_the_middle_of_a_name_come_last(catalog: Catalog, found: Found) -> None:
     catalog.put([model("realisticvision.safetensors"), model("vision.safetensors"), model("tele.safetensors",
                 about=About(description="for television and vision"))])  # fmt: skip

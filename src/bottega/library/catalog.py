@@ -284,29 +284,31 @@ class Catalog:
             query = f"SELECT models.id FROM {JOINED} WHERE {where} ORDER BY folded, models.id LIMIT ?"
             return self._ids(query, *values, most)
         asked = search.query(typed)
-        ids = self._matching(asked, where, values, most) if asked else []
+        ids = self._matching(asked, search.folded(typed).strip(), where, values, most) if asked else []
         if most < 0 or len(ids) < most:
             contained = " AND ".join(["instr(folded, ?)"] * len(parts))
             query = f"SELECT models.id FROM {JOINED} WHERE {contained} AND {where} ORDER BY folded, models.id LIMIT ?"
             ids += self._ids(query, *parts, *values, most)
         return list(dict.fromkeys(ids))[: most if most >= 0 else None]
 
-    def _matching(self, asked: str, where: str, values: Sequence[object], most: int) -> list[int]:
-        """The ids of the models that the index of words finds: the best first, or where there are too many to weigh
-        them all (the first letter of a word finds most models) those first whose names match, by name."""
+    def _matching(self, asked: str, typed: str, where: str, values: Sequence[object], most: int) -> list[int]:
+        """The ids of the models that the index of words finds: first that of the very name, then those whose names
+        begin so; of all the others the best first, or where there are too many to weigh them all (the first letter of
+        a word finds most models) those first whose names match, by name."""
+        named = "CASE WHEN folded = ? THEN 0 WHEN instr(folded, ?) = 1 THEN 1 ELSE 2 END"
         few = self.rows("SELECT count(*) FROM (SELECT 1 FROM search WHERE search MATCH ? LIMIT ?)", asked, WEIGHED + 1)
         if few[0][0] <= WEIGHED:
             query = (
                 f"SELECT models.id FROM search CROSS JOIN {JOINED} WHERE search MATCH ? AND models.id = search.rowid "
-                f"AND {where} ORDER BY bm25(search, {_WEIGHTS}), folded, models.id LIMIT ?"
+                f"AND {where} ORDER BY {named}, bm25(search, {_WEIGHTS}), folded, models.id LIMIT ?"
             )
-            return self._ids(query, asked, *values, most)
+            return self._ids(query, asked, *values, typed, typed, most)
         query = (
             f"SELECT models.id FROM {JOINED} WHERE models.id IN (SELECT rowid FROM search WHERE search MATCH ?) "
-            f"AND {where} ORDER BY folded, models.id LIMIT ?"
+            f"AND {where} ORDER BY {named}, folded, models.id LIMIT ?"
         )
-        ids = self._ids(query, f"name : ({asked})", *values, most)
-        return ids if 0 <= most <= len(ids) else ids + self._ids(query, asked, *values, most)
+        ids = self._ids(query, f"name : ({asked})", *values, typed, typed, most)
+        return ids if 0 <= most <= len(ids) else ids + self._ids(query, asked, *values, typed, typed, most)
 
     def _ids(self, query: str, *values: object) -> list[int]:
         return [id for (id,) in self.rows(query, *values)]
