@@ -127,6 +127,24 @@ def test_facets_count_what_a_click_on_them_would_show(api: Api) -> None:
                 assert api.get(f"/models?limit=1&{others}&{facet}={value}")["total"] == count, (query, facet, value)
 
 
+def test_what_is_gone_is_listed_by_itself_and_keeps_what_is_said_of_it(api: Api, shelf: Path) -> None:
+    gone = only(api, "q=model+008")
+    assert not gone["missing"]
+    api.shop.catalog.mark_missing([shelf / "deep" / "model 008.safetensors"])
+    try:
+        assert api.get("/models?q=model+008")["items"] == []
+        assert only(api, "missing=true") == {**gone, "missing": True}
+        counted = api.get("/models/facets?missing=true")
+        assert counted["total"] == 1 and counted["kind"] == {gone["kind"]: 1}
+        assert api("PATCH", f"/models/{gone['id']}", {"note": "lent to Ann"}).json["missing"]
+        assert api.get(f"/models/{gone['id']}")["note"] == "lent to Ann"
+        for path in (f"/models/{gone['id']}/form", f"/models/{gone['id']}/preview"):
+            assert api.refused("GET", path)[0] == 404
+        assert api.refused("POST", f"/models/{gone['id']}/hash", {})[0] == 404
+    finally:
+        api.shop.catalog.put([record(shelf, 8)])
+
+
 @pytest.mark.parametrize(
     ("query", "field"),
     [

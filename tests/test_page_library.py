@@ -268,6 +268,29 @@ def test_a_scan_finds_what_is_new_and_says_how_far_it_is(browser: Browser, shelf
         page.locator(".work-line").wait_for(state="detached")
 
 
+def test_what_is_gone_is_shown_by_itself_until_it_is_forgotten(browser: Browser, shelf: Server) -> None:
+    (shelf.home / "models").mkdir(exist_ok=True)
+    lent = shelf.home / "models" / "lent.safetensors"
+    shutil.copy(STARTER_SHELF / "starter-image.safetensors", lent)
+    with room(browser, shelf) as page:
+        page.get_by_role("button", name="Scan").click()
+        page.get_by_role("option", name="lent").wait_for(timeout=LONG)
+        lent.unlink()
+        page.get_by_role("button", name="Scan").click()
+        page.get_by_role("option", name="lent").wait_for(state="detached", timeout=LONG)
+        page.get_by_role("button", name="Gone").click()
+        listed(page, 1)
+        page.get_by_role("option", name="lent").click()
+        panel = page.get_by_role("complementary", name="What it is")
+        panel.get_by_text("Its file is not on the shelf any more.").wait_for()
+        expect(panel.get_by_role("button", name="Convert …")).to_have_count(0)
+        panel.get_by_role("button", name="Forget all that is gone").click()
+        dialog = page.get_by_role("dialog", name="Forget all that is gone")
+        dialog.get_by_text("Gone from the shelves: 1.").wait_for()
+        dialog.get_by_role("button", name="Forget all that is gone").click()
+        page.get_by_text("No model is like that.").wait_for(timeout=LONG)
+
+
 def test_a_model_is_converted(browser: Browser, shelf: Server) -> None:
     with room(browser, shelf) as page:
         page.get_by_role("option", name="starter-image").click()

@@ -141,10 +141,9 @@ def test_a_picture_grows_in_the_frame_that_was_reserved_for_it(page: Page) -> No
     ask(page, HOUSE)
     held: list[Route] = []
     page.route("**/api/jobs", lambda route: held.append(route), times=1)
-    make(page)
+    with page.expect_request("**/api/jobs"):
+        make(page)
     open_jobs(page).first.wait_for()  # before the server has said anything
-    while not held:
-        page.wait_for_timeout(20)  # the request is on its way
     held[0].continue_()
     frame = page.locator(".stage-picture")
     reserved = frame.bounding_box()

@@ -29,7 +29,8 @@ class Wish:
     """Which models are wanted; what is None or empty asks for nothing.
 
     `text` is searched for as `Catalog.search` says. `families` lets through those of any of them, `mates` those that go
-    together with a model. What is refused is only wanted with the verdict "refused".
+    together with a model. What is refused is only wanted with the verdict "refused", and what is gone from the shelves
+    only, and then alone, with `missing`.
     """
 
     text: str = ""
@@ -41,6 +42,7 @@ class Wish:
     runs: bool | None = None
     favourite: bool | None = None
     mates: Mates | None = None
+    missing: bool = False
 
 
 class Page(NamedTuple):
@@ -136,7 +138,7 @@ def _where(wish: Wish) -> tuple[str, list[object]]:
 
 def _conditions(wish: Wish) -> tuple[str, list[object]]:
     """The condition, in SQL, of all that is wished for except its sort and its text."""
-    where, values = "NOT missing", list[object]()
+    where, values = "missing = ?", list[object]([wish.missing])
     if wish.tag is not None:
         where += " AND EXISTS (SELECT 1 FROM json_each(said.tags) WHERE value = ?)"
         values.append(tag_of(wish.tag))

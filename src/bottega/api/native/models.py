@@ -60,6 +60,7 @@ class ModelCard(Told):
     runs: bool = Field(description="a family here can make something with it")
     guess: bool = Field(description="its header alone can't decide what it is")
     verdict: Literal["clean", "unusual", "refused"]
+    missing: bool = Field(description="it is gone from its shelf; what was said of it is kept for when it comes back")
     error: str | None = Field(description="why it was refused")
     favourite: bool
     tags: list[str] = Field(description="the user's own")
@@ -198,6 +199,7 @@ class Filters(Wished):
     verdict: Literal["clean", "unusual", "refused"] | None = Field(
         default=None, description="what is refused is only listed when it is asked for"
     )
+    missing: bool = Field(default=False, description="what is gone from the shelves, instead of what is there")
     runs: bool | None = None
     favourite: bool | None = None
     fits: ModelId | None = Field(
@@ -258,6 +260,7 @@ def _wish(shop: Workshop, asked: Filters) -> Wish:
         asked.runs,
         asked.favourite,
         fits,
+        asked.missing,
     )
 
 
@@ -304,7 +307,7 @@ async def model(id: ModelInPath, shop: Shop, aside: Aside) -> ModelDetail:
 
 
 def _model(shop: Workshop, id: str) -> ModelDetail:
-    return detail(shop.catalog, entry_with(shop, id))
+    return detail(shop.catalog, known_with(shop, id))
 
 
 @router.get("/{id}/form", summary="What can be made with a model", dependencies=[Depends(need("read"))])
@@ -403,7 +406,7 @@ def _say(shop: Workshop, id: str, said: Saying) -> ModelDetail:
     from bottega.recognisers import all_recognisers
 
     catalog = shop.catalog
-    entry = entry_with(shop, id)
+    entry = known_with(shop, id)
     corrected: dict[str, str] | None = None
     if said.corrected is not None:
         told = said.corrected.model_dump(exclude_none=True)
@@ -419,7 +422,7 @@ def _say(shop: Workshop, id: str, said: Saying) -> ModelDetail:
             raise InvalidRecipe(problems)
         corrected = {name: value if name == "variant" else value.casefold() for name, value in told.items() if value}
     catalog.say(entry, tags=said.tags, favourite=said.favourite, note=said.note, corrected=corrected)
-    return detail(catalog, entry_with(shop, id))
+    return detail(catalog, known_with(shop, id))
 
 
 def _near(word: str, known: Any) -> str:
@@ -440,14 +443,22 @@ _paths: dict[str, Path] = {}  # by id; an id always means the same path, so noth
 
 
 def entry_with(shop: Workshop, id: str) -> Entry:
-    """The model of that id; raises UnknownModel."""
+    """The model of that id, which is there; raises UnknownModel."""
+    entry = known_with(shop, id)
+    if entry.missing:
+        raise UnknownModel(id)
+    return entry
+
+
+def known_with(shop: Workshop, id: str) -> Entry:
+    """The model of that id, be it there or gone from its shelf; raises UnknownModel."""
     catalog = shop.catalog
     path = _paths.get(id)
     if path is None:
         _paths.update((model_id(each), each) for each in catalog.paths())
         path = _paths.get(id)
     entry = catalog.entry(path) if path is not None else None
-    if entry is None or entry.missing:
+    if entry is None:
         raise UnknownModel(id)
     return entry
 
@@ -485,13 +496,14 @@ def _card(entry: Entry) -> dict[str, Any]:
         "runs": entry.runs,
         "guess": entry.guess,
         "verdict": entry.verdict,
+        "missing": entry.missing,
         "error": without_paths(entry.error) or None,
         "favourite": entry.favourite,
         "tags": list(entry.tags),
         "triggers": list(about.triggers),
         "weight": about.weight,
         "base_model": about.base_model,
-        "preview": preview_of(entry) is not None,
+        "preview": not entry.missing and preview_of(entry) is not None,
         "sha256": entry.sha256,
     }
 

@@ -14,6 +14,8 @@ import { bytes, duration, moment, number } from "../words.js";
 const CARD = { least: 168, height: (width) => width * 0.72 + 52, gap: 12 };
 const ROW = { least: 1, height: () => 36, gap: 0, most: 1 };
 const FACETS = ["kind", "family", "medium", "verdict", "tag"];
+const MARKS = { favourite: "star", runs: "check", missing: "warn" }; // what can be asked for by itself, and its drawing
+const NARROWED_BY = ["q", ...FACETS, ...Object.keys(MARKS)];
 const MOST_NAMES = 200; // of one kind that the server names of what goes with a model
 const FOLDED = 8; // entries of a facet that are shown before "more"
 const WORK = new Set(["scan", "get", "convert", "merge", "hash"]);
@@ -37,7 +39,7 @@ const words = {
     "library.list": "Models", "library.count": "{n} models", "library.count.one": "1 model",
     "library.facet.kind": "Kind", "library.facet.family": "Family", "library.facet.medium": "Medium",
     "library.facet.verdict": "Safety", "library.facet.tag": "Tags", "library.more": "{n} more", "library.less": "fewer",
-    "library.favourites": "Favourites", "library.runs": "Runs here", "library.filters": "Filters",
+    "library.mark.favourite": "Favourites", "library.mark.runs": "Runs here", "library.mark.missing": "Gone", "library.filters": "Filters",
     "library.clear": "Clear all",
     "library.cards": "Cards", "library.table": "Table", "library.sort": "Order",
     "library.sort.name": "Name", "library.sort.kind": "Kind", "library.sort.size": "Largest first", "library.sort.date": "Newest first", "library.sort.best": "Best match",
@@ -64,6 +66,7 @@ const words = {
     "library.noted": "The note is kept",
     "library.format": "Format", "library.dtype": "Numbers", "library.parameters": "Parameters", "library.size": "Size",
     "library.missing": "Its file is not on the shelf any more. It may come back: what you said of it is kept.",
+    "library.forget": "Forget all that is gone", "library.forget.sure": "Gone from the shelves: {n}. Forget them, with your tags and notes?",
     "library.hash": "Compute", "library.hash.none": "Not computed yet.",
     "library.convert": "Convert …", "library.verdict": "Safety", "library.names": "It names",
     "library.stop": "Stop", "library.started.scan": "Scanning", "library.started.hash": "Hashing {name}",
@@ -92,7 +95,7 @@ const words = {
     "library.list": "模型", "library.count": "{n} 个模型", "library.count.one": "1 个模型",
     "library.facet.kind": "类型", "library.facet.family": "系列", "library.facet.medium": "媒介",
     "library.facet.verdict": "安全检查", "library.facet.tag": "标签", "library.more": "还有 {n} 项", "library.less": "收起",
-    "library.favourites": "收藏", "library.runs": "可在此运行", "library.filters": "筛选",
+    "library.mark.favourite": "收藏", "library.mark.runs": "可在此运行", "library.mark.missing": "已不在原处", "library.filters": "筛选",
     "library.clear": "全部清除",
     "library.cards": "卡片", "library.table": "表格", "library.sort": "排序",
     "library.sort.name": "名称", "library.sort.kind": "类型", "library.sort.size": "最大的在前", "library.sort.date": "最新的在前", "library.sort.best": "最匹配",
@@ -119,6 +122,7 @@ const words = {
     "library.noted": "备注已保存",
     "library.format": "格式", "library.dtype": "数值类型", "library.parameters": "参数量", "library.size": "大小",
     "library.missing": "文件已不在原处。它可能会回来：你记下的内容都还在。",
+    "library.forget": "忘掉所有已不在原处的模型", "library.forget.sure": "已不在原处：{n} 个。要忘掉它们，连同你的标签和备注吗？",
     "library.hash": "计算", "library.hash.none": "尚未计算。",
     "library.convert": "转换……", "library.verdict": "安全", "library.names": "其中引用了",
     "library.stop": "停止", "library.started.scan": "正在扫描", "library.started.hash": "正在计算 {name} 的哈希值",
@@ -268,7 +272,7 @@ class Library {
   /** Show what the address asks for: the search, the filters, and the model that is open. */
   show(state) {
     const before = this.state;
-    this.state = Object.fromEntries(["q", ...FACETS, "favourite", "runs", "sort", "model"].map((name) => [name, state[name] || ""]));
+    this.state = Object.fromEntries([...NARROWED_BY, "sort", "model"].map((name) => [name, state[name] || ""]));
     if (document.activeElement !== this.field) this.field.value = this.state.q;
     const other = !before || Object.keys(this.state).some((name) => name !== "model" && before[name] !== this.state[name]);
     if (other) this.loading = this.load();
@@ -300,10 +304,14 @@ class Library {
     return this.state.sort && (this.state.sort !== "best" || this.state.q) ? this.state.sort : this.state.q ? "best" : "name";
   }
 
+  /** What the models are to be like, as the API is asked for it. */
+  wanted() {
+    return Object.fromEntries(NARROWED_BY.map((name) => [name, this.state[name] && (name in MARKS || this.state[name])]));
+  }
+
   async load() {
     const ticket = (this.ticket = (this.ticket ?? 0) + 1);
-    const { q, kind, family, medium, verdict, tag, favourite, runs } = this.state;
-    const wanted = { q, kind, family, medium, verdict, tag, favourite: favourite && true, runs: runs && true };
+    const wanted = this.wanted();
     this.wishes = { ...wanted, sort: this.sorting() };
     fill(this.sort, h("span", { class: "soft sort-name", text: this.t("library.sort") }), h("span", { text: this.t(`library.sort.${this.sorting()}`) }), icon("chevron", 14));
     this.drawHead();
@@ -344,7 +352,7 @@ class Library {
   }
 
   isNarrowed() {
-    return ["q", ...FACETS, "favourite", "runs"].some((name) => this.state[name]);
+    return NARROWED_BY.some((name) => this.state[name]);
   }
 
   empty(said) {
@@ -364,7 +372,7 @@ class Library {
 
   clear() {
     this.field.value = "";
-    this.go(Object.fromEntries(["q", ...FACETS, "favourite", "runs"].map((name) => [name, ""])));
+    this.go(Object.fromEntries(NARROWED_BY.map((name) => [name, ""])));
   }
 
   failed(error) {
@@ -416,11 +424,11 @@ class Library {
           on: { click: () => this.unfold(facet) },
         }));
     };
-    const mark = (name, drawing) => h("button", {
+    const mark = ([name, drawing]) => h("button", {
       type: "button", class: "rail-entry", aria: { pressed: String(Boolean(state[name])) }, on: { click: () => this.go({ [name]: state[name] ? "" : "1" }) },
-    }, icon(drawing, 14), h("span", { class: "cut", text: t(name === "runs" ? "library.runs" : "library.favourites") }));
+    }, icon(drawing, 14), h("span", { class: "cut", text: t(`library.mark.${name}`) }));
     const top = this.rail.scrollTop;
-    fill(this.rail, h("section", { class: "rail-group" }, mark("favourite", "star"), mark("runs", "check"),
+    fill(this.rail, h("section", { class: "rail-group" }, Object.entries(MARKS).map(mark),
       h("button", { type: "button", class: ["rail-entry", "is-clear", !this.isNarrowed() && "is-idle"], disabled: !this.isNarrowed(), on: { click: () => this.clear() } }, icon("close", 14), h("span", { text: t("library.clear") }))),
     FACETS.map(group));
     this.rail.scrollTop = top;
@@ -541,7 +549,8 @@ class Library {
     fill(this.drawer,
       this.drawerHead(entry),
       h("p", { class: "drawer-sort", text: sort }),
-      entry.missing && h("p", { class: "notice is-unusual" }, icon("warn"), h("span", { text: t("library.missing") })),
+      entry.missing && h("p", { class: "notice is-unusual" }, icon("warn"), h("span", { text: t("library.missing") }),
+        h("button", { type: "button", text: t("library.forget"), on: { click: () => this.forgetting() } })),
       entry.verdict && entry.verdict !== "clean" && h("p", { class: `notice is-${entry.verdict}` }, icon("warn"),
         h("span", {}, h("strong", { text: `${verdictText(entry.verdict)}. ` }), entry.error || t(`verdict.${entry.verdict}.why`),
           entry.names?.length > 0 && h("span", { class: "notice-names", text: `${t("library.names")}: ${entry.names.join(", ")}` }))),
@@ -565,7 +574,7 @@ class Library {
       section(t("library.hashes"), facts([
         ["SHA-256", entry.sha256 && hash(entry.sha256, 20), entry.sha256], ["AutoV1", entry.autov1, Boolean(entry.autov1)], ["AutoV2", entry.autov2, Boolean(entry.autov2)],
         ["AutoV3", entry.autov3 && hash(entry.autov3, 12), entry.autov3], ["CRC32", entry.crc32, Boolean(entry.crc32)], ["BLAKE3", entry.blake3 && hash(entry.blake3, 20), entry.blake3],
-      ], copy), !entry.sha256 && h("div", { class: "row" }, h("span", { class: "soft small grow", text: t("library.hash.none") }), h("button", { type: "button", text: t("library.hash"), on: { click: () => this.hashIt(entry) } }))),
+      ], copy), !entry.sha256 && !entry.missing && h("div", { class: "row" }, h("span", { class: "soft small grow", text: t("library.hash.none") }), h("button", { type: "button", text: t("library.hash"), on: { click: () => this.hashIt(entry) } }))),
       section(t("library.file"), facts([
         [t("library.format"), entry.format], [t("library.dtype"), entry.dtype], [t("library.size"), entry.size !== undefined && bytes(entry.size)],
         [t("library.parameters"), entry.parameters ? compact(entry.parameters) : null], [t("library.verdict"), entry.verdict && verdictText(entry.verdict)],
@@ -727,9 +736,8 @@ class Library {
 
   /** The counts in the rail, after something has changed. */
   async reload() {
-    const { q, kind, family, medium, verdict, tag, favourite, runs } = this.state;
     try {
-      this.facets = await this.context.api.get("/api/models/facets", { q, kind, family, medium, verdict, tag, favourite: favourite && true, runs: runs && true });
+      this.facets = await this.context.api.get("/api/models/facets", this.wanted());
       this.drawRail();
     } catch (error) {
       this.context.complain(error);
@@ -763,6 +771,20 @@ class Library {
 
   scan() {
     return this.begin("/api/models/scan", {}, this.t("library.started.scan"));
+  }
+
+  async forgetting() {
+    const { t, context } = this;
+    let gone;
+    try {
+      gone = (await context.api.get("/api/models", { missing: true, limit: 1 })).total;
+    } catch (error) { return context.complain(error); }
+    dialog(t("library.forget"), (body, close) => put(body, h("div", { class: "form" }, h("p", { text: t("library.forget.sure", { n: number(gone) }) }),
+      h("div", { class: "form-acts" }, h("button", { type: "button", class: "quiet", autofocus: true, text: t("frame.close"), on: { click: () => close() } }),
+        h("button", { type: "button", class: "main", text: t("library.forget"), on: { click: () => {
+          close();
+          this.begin("/api/models/scan", { forget_missing: true }, t("library.started.scan"));
+        } } })))));
   }
 
   hashIt(entry) {
