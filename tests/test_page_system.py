@@ -97,10 +97,17 @@ def test_a_users_key_is_shown_once_and_lets_in_until_removed(page: Page, server:
     dialog.wait_for(state="detached")
     users.get_by_text("ada").wait_for()
     assert key not in page.content()
+    users.get_by_role("button", name="New key: ada").click()
+    page.get_by_role("dialog", name="New key").get_by_role("button", name="New key").click()
+    renewed = dialog.locator("code").text_content() or ""
+    assert renewed != key
+    dialog.get_by_role("button", name="I have it").click()
+    for told, status in ((key, 401), (renewed, 200)):
+        assert httpx.get(f"{server.url}/api/me", headers={"Authorization": f"Bearer {told}"}).status_code == status
     users.get_by_role("button", name="Remove: ada").click()
     page.get_by_role("dialog", name="Remove").get_by_role("button", name="Remove").click()
     users.get_by_text("ada").wait_for(state="detached")
-    assert httpx.get(f"{server.url}/api/me", headers={"Authorization": f"Bearer {key}"}).status_code == 401
+    assert httpx.get(f"{server.url}/api/me", headers={"Authorization": f"Bearer {renewed}"}).status_code == 401
 
 
 def test_the_log_follows_what_happens(page: Page, server: Server) -> None:

@@ -97,3 +97,10 @@ export function dialog(title, build, { className = "" } = {}) {
     box.showModal();
   });
 }
+
+/** Asks before something that can't be undone; a promise of whether it shall be done. `act` is what the button says. */
+export async function sure(act, text) {
+  return Boolean(await dialog(act, (body, close) => put(body, h("div", { class: "form" }, h("p", { class: "prose", text }),
+    h("div", { class: "form-acts" }, h("button", { type: "button", class: "quiet", autofocus: true, text: t("frame.close"), on: { click: () => close(false) } }),
+      h("button", { type: "button", class: "main", text: act, on: { click: () => close(true) } })))), { className: "small" }));
+}

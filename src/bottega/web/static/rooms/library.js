@@ -7,7 +7,7 @@ import { icon } from "../parts/icons.js";
 import { categoryText, familyText, kindText, mediumText, verdictText } from "../parts/models.js";
 import { nothing, troubled } from "../parts/nothing.js";
 import { Pages } from "../parts/pages.js";
-import { dialog, menu } from "../parts/popover.js";
+import { dialog, menu, sure } from "../parts/popover.js";
 import { cells, Window } from "../parts/window.js";
 import { bytes, duration, moment, number } from "../words.js";
 
@@ -775,16 +775,11 @@ class Library {
 
   async forgetting() {
     const { t, context } = this;
-    let gone;
     try {
-      gone = (await context.api.get("/api/models", { missing: true, limit: 1 })).total;
+      const { total } = await context.api.get("/api/models", { missing: true, limit: 1 });
+      if (!await sure(t("library.forget"), t("library.forget.sure", { n: number(total) }))) return;
     } catch (error) { return context.complain(error); }
-    dialog(t("library.forget"), (body, close) => put(body, h("div", { class: "form" }, h("p", { text: t("library.forget.sure", { n: number(gone) }) }),
-      h("div", { class: "form-acts" }, h("button", { type: "button", class: "quiet", autofocus: true, text: t("frame.close"), on: { click: () => close() } }),
-        h("button", { type: "button", class: "main", text: t("library.forget"), on: { click: () => {
-          close();
-          this.begin("/api/models/scan", { forget_missing: true }, t("library.started.scan"));
-        } } })))));
+    await this.begin("/api/models/scan", { forget_missing: true }, t("library.started.scan"));
   }
 
   hashIt(entry) {

@@ -4,7 +4,7 @@ import { h, fill, fresh, put } from "../dom.js";
 import { facts } from "../parts/facts.js";
 import { icon } from "../parts/icons.js";
 import { troubled } from "../parts/nothing.js";
-import { dialog } from "../parts/popover.js";
+import { dialog, sure } from "../parts/popover.js";
 import { bytes, duration, moment, number } from "../words.js";
 
 const EVERY = 2000; // ms between two looks at the machine
@@ -31,6 +31,7 @@ const words = {
     "system.users.add": "Add a user", "system.users.name": "Name", "system.users.name.help": "Up to 32 of a-z, 0-9, dot, dash, underscore", "system.users.scopes": "May",
     "system.users.remove": "Remove", "system.users.removed": "{name} is removed; what they made stays", "system.users.sure": "Remove {name}? Their key is let in no longer. What they made stays.",
     "system.users.key": "The key of {name}", "system.users.key.once": "It is shown this once and kept nowhere. Whoever has it may use the server as {name}.",
+    "system.users.renew": "New key", "system.users.renew.sure": "Give {name} a new key? The old one, and browsers that came in with it, are let in no longer.",
     "system.users.copy": "Copy the key", "system.users.done": "I have it",
     "system.scope.read": "look", "system.scope.generate": "make", "system.scope.manage": "manage the models", "system.scope.admin": "everything",
     "system.true": "yes", "system.false": "no", "system.nothing": "none",
@@ -54,6 +55,7 @@ const words = {
     "system.users.add": "添加用户", "system.users.name": "名称", "system.users.name.help": "最多 32 个字符：a-z、0-9、点、短横线、下划线", "system.users.scopes": "权限",
     "system.users.remove": "移除", "system.users.removed": "{name} 已移除；其作品仍保留", "system.users.sure": "移除 {name}？其密钥将失效，作品仍保留。",
     "system.users.key": "{name} 的密钥", "system.users.key.once": "密钥只显示这一次，不会保存在任何地方。持有者可以用 {name} 的身份使用服务器。",
+    "system.users.renew": "新密钥", "system.users.renew.sure": "给 {name} 换一个新密钥？旧密钥和用它登录的浏览器将失效。",
     "system.users.copy": "复制密钥", "system.users.done": "已保存",
     "system.scope.read": "查看", "system.scope.generate": "创作", "system.scope.manage": "管理模型", "system.scope.admin": "全部",
     "system.true": "是", "system.false": "否", "system.nothing": "无",
@@ -299,6 +301,7 @@ class SystemRoom {
     const { t } = this;
     fill(this.users, users.length ? h("ul", { class: "users" }, users.map((user) => h("li", { class: "user" },
       h("div", { class: "grow" }, h("strong", { text: user.name }), h("p", { class: "soft small", text: [(user.scopes ?? []).map((scope) => t(`system.scope.${scope}`)).join(", "), user.created && moment(user.created)].filter(Boolean).join(" · ") })),
+      h("button", { type: "button", class: "quiet", aria: { label: `${t("system.users.renew")}: ${user.name}` }, text: t("system.users.renew"), on: { click: () => this.renewing(user) } }),
       h("button", { type: "button", class: "quiet", aria: { label: `${t("system.users.remove")}: ${user.name}` }, text: t("system.users.remove"), on: { click: () => this.removing(user) } })))) : h("p", { class: "soft small prose", text: t("system.users.none") }),
     h("button", { type: "button", class: "users-add", on: { click: () => this.adding() } }, icon("plus"), h("span", { text: t("system.users.add") })));
   }
@@ -335,20 +338,27 @@ class SystemRoom {
         h("button", { type: "button", class: "main", autofocus: true, on: { click: () => context.copy(key) } }, icon("copy"), h("span", { text: t("system.users.copy") }))))));
   }
 
-  removing(user) {
+  async renewing({ name }) {
     const { t, context } = this;
-    dialog(t("system.users.remove"), (body, close) => put(body, h("div", { class: "form" }, h("p", { text: t("system.users.sure", { name: user.name }) }),
-      h("div", { class: "form-acts" }, h("button", { type: "button", class: "quiet", autofocus: true, text: t("frame.close"), on: { click: () => close() } }),
-        h("button", { type: "button", class: "main", text: t("system.users.remove"), on: { click: async () => {
-          close();
-          try {
-            await context.api.delete(`/api/users/${encodeURIComponent(user.name)}`);
-            context.toast({ text: t("system.users.removed", { name: user.name }) });
-          } catch (error) {
-            context.complain(error);
-          }
-          this.loadUsers();
-        } } })))), { className: "small" });
+    if (!await sure(t("system.users.renew"), t("system.users.renew.sure", { name }))) return;
+    try {
+      this.showKey(await context.api.post(`/api/users/${encodeURIComponent(name)}/key`));
+    } catch (error) {
+      context.complain(error);
+      this.loadUsers();
+    }
+  }
+
+  async removing({ name }) {
+    const { t, context } = this;
+    if (!await sure(t("system.users.remove"), t("system.users.sure", { name }))) return;
+    try {
+      await context.api.delete(`/api/users/${encodeURIComponent(name)}`);
+      context.toast({ text: t("system.users.removed", { name }) });
+    } catch (error) {
+      context.complain(error);
+    }
+    this.loadUsers();
   }
 
   close() {

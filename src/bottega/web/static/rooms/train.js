@@ -5,7 +5,7 @@ import { compare } from "../parts/beside.js";
 import { complain as mark } from "../parts/controls.js";
 import { icon } from "../parts/icons.js";
 import { modelPicker } from "../parts/picker.js";
-import { dialog } from "../parts/popover.js";
+import { sure } from "../parts/popover.js";
 import { Curve } from "../parts/train/curve.js";
 import { Pictures } from "../parts/train/pictures.js";
 import { TrainingSettings } from "../parts/train/settings.js";
@@ -162,9 +162,7 @@ class Train {
     const one = this.sets.find((each) => each.id === this.draft.dataset);
     if (!one) return;
     const { t } = this;
-    const sure = await dialog(t("train.data.delete"), (body, close) => put(body, [h("p", { class: "prose", text: t("train.data.delete.sure", { name: one.name, n: this.count }) }),
-      h("div", { class: "form-acts" }, h("button", { type: "button", text: t("frame.keys.close"), autofocus: true, on: { click: () => close(false) } }), h("button", { type: "button", class: "main", text: t("train.data.delete"), on: { click: () => close(true) } }))]), { className: "small" });
-    if (!sure) return;
+    if (!await sure(t("train.data.delete"), t("train.data.delete.sure", { name: one.name, n: this.count }))) return;
     try {
       await this.context.api.delete(`/api/datasets/${one.id}`);
       this.sets = this.sets.filter((each) => each !== one);
