@@ -17,7 +17,7 @@ from PIL import Image
 from starters import CHECKPOINTS
 
 from bottega.families import family
-from bottega.formats import media
+from bottega.formats import media, read_header
 from bottega.library.scan import scan
 from bottega.recognisers import all_recognisers
 
@@ -167,6 +167,19 @@ def test_a_job_starts_from_what_another_one_makes(api: Api, made: dict[str, Any]
     assert api.post("/resolve", {"recipe": by_output})["recipe"]["inputs"][0]["sha256"] == parent["sha256"]
     status, error = api.refused("POST", "/resolve", {"recipe": {**by_output, "inputs": [start]}})
     assert status == 422 and error["problems"][0]["field"] == "recipe.inputs.0.job"
+
+
+def test_models_are_merged_with_a_lora(api: Api) -> None:
+    finished(api, api.post("/models/scan", {}, 202)["id"])
+    known = {each["name"]: each["id"] for each in api.get("/models")["items"]}
+    asked = {"models": [known["starter-image"], known["chilly"]], "weight": 0.25, "name": "mix"}
+    done = finished(api, api.post("/models/merge", {**asked, "loras": [{"id": known["neon"], "weight": 0.5}]}, 202)["id"])
+    assert done["result"]["file"] == "mix.safetensors" and done["result"]["patched"]["neon"] > 0
+    assert "mix" in [each["name"] for each in api.get("/models?q=mix")["items"]]
+    (mix,) = api.shop.settings.models.rglob("mix.safetensors")
+    told = json.loads(read_header(mix).metadata["bottega.merge"])
+    assert [each["name"] for each in told["models"]] == ["starter-image", "chilly"]
+    assert (told["weight"], told["loras"][0]["name"], told["loras"][0]["weight"]) == (0.25, "neon", 0.5)
 
 
 def test_what_was_made_before_can_be_the_answer(api: Api, made: dict[str, Any]) -> None:

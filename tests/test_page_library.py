@@ -307,6 +307,33 @@ def test_a_model_is_converted(browser: Browser, shelf: Server) -> None:
         page.get_by_role("option", name="smaller").wait_for()
 
 
+def test_two_models_of_one_name_are_merged(browser: Browser, shelf: Server) -> None:
+    """And nothing is handed in before both are chosen."""
+    for folder, source in (("a", "starter-image"), ("b", "chilly")):
+        (shelf.home / "models" / folder).mkdir(parents=True)
+        shutil.copy(STARTER_SHELF / f"{source}.safetensors", shelf.home / "models" / folder / "photo.safetensors")
+    with room(browser, shelf) as page:
+        page.get_by_role("button", name="Scan").click()
+        page.get_by_role("option", name="photo").first.wait_for(timeout=LONG)
+        page.get_by_role("button", name="Merge").click()
+        dialog = page.get_by_role("dialog", name="Merge models")
+        dialog.get_by_label("Name of the new model").fill("both")
+        for label, number in (("A", 0), ("B", 1)):
+            dialog.get_by_role("button", name="Merge", exact=True).click()
+            dialog.get_by_text("Choose a checkpoint", exact=True).locator("visible=true").wait_for()
+            dialog.get_by_role("button", name=f"{label}: Choose a model").click()
+            dialog.get_by_role("searchbox").or_(dialog.get_by_role("combobox", name="Search checkpoints")).fill("photo")
+            dialog.get_by_role("option", name="photo").nth(number).click()
+        with page.expect_request("**/api/models/merge") as asked:
+            dialog.get_by_role("button", name="Merge", exact=True).click()
+        one, other = asked.value.post_data_json["models"]
+        assert one != other
+        dialog.wait_for(state="detached")
+        page.get_by_text("Done:").wait_for(timeout=LONG)
+        page.get_by_role("option", name="both").wait_for()
+    assert list((shelf.home / "models").rglob("both.safetensors"))
+
+
 def test_what_cannot_be_had_says_why(browser: Browser, shelf: Server) -> None:
     with room(browser, shelf) as page:
         page.get_by_role("button", name="Get a model").click()

@@ -221,7 +221,7 @@ def _merge(desk: _Desk, request: Mapping[str, Any]) -> dict[str, Any]:
     names = list(request.get("models", ()))
     if not 1 <= len(names) <= 3:
         raise BadRequest(f"{len(names)} models are named; a merge takes 1 to 3", "merge the result once more")
-    loras = [(str(name), float(weight)) for name, weight in request.get("lora", ())]
+    loras = [(str(name), float(weight)) for name, weight in request.get("loras", ())]
     if len(names) == 1 and not (request.get("vae") or loras):
         raise BadRequest("one model alone is nothing to merge", "name another one, a LoRA or a VAE")
     weights = tuple(map(float, request.get("weights", ())))
@@ -302,7 +302,7 @@ KINDS: Mapping[str, tuple[Callable[[_Desk, Mapping[str, Any]], Any], tuple[str, 
     "convert": (_convert, ("source", "destination", "dtype", "layout", "prune", "ema", "force")),
     "merge": (
         _merge,
-        ("models", "out", "method", "weight", "weights", "density", "seed", "vae", "lora", "dtype", "force"),
+        ("models", "out", "method", "weight", "weights", "density", "seed", "vae", "loras", "dtype", "force"),
     ),
     "hash": (_hash, ("models", "all")),
 }

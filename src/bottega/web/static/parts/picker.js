@@ -84,8 +84,11 @@ export function cards(place, { find, words, chosen, take, filled, says, between 
   return load;
 }
 
-/** `find(text, limit)` asks the library; `chosen(model)` hears the choice. Returns `{element, set(model), wrong, say, open, focus}`. */
-export function modelPicker({ find, chosen, familyName, label = t("picker.label") }) {
+/**
+ * `find(text, limit)` asks the library; `chosen(model)` hears the choice; `says` are the words `{search, none, empty}`
+ * for models that run. Returns `{element, set(model), wrong, say, open, focus}`.
+ */
+export function modelPicker({ find, chosen, familyName, label = t("picker.label"), says = { search: t("picker.search"), none: t("picker.none"), empty: t("picker.empty") } }) {
   const wrong = h("p", { class: "wrong", hidden: true });
   const note = h("p", { class: "small soft", role: "status", hidden: true });
   const face = h("span", { class: "picker-face row grow" });
@@ -99,16 +102,16 @@ export function modelPicker({ find, chosen, familyName, label = t("picker.label"
     fill(face, model
       ? [likeness(model), h("span", { class: "grow picker-words" }, h("span", { class: "cut picker-name", text: model.name, title: model.name }), h("span", { class: "cut small soft", text: words(model) }))]
       : h("span", { class: "soft", text: t("picker.choose") }));
-    button.setAttribute("aria-label", model ? `${label}: ${model.name}` : t("picker.choose"));
+    button.setAttribute("aria-label", `${label}: ${model ? model.name : t("picker.choose")}`);
   };
   set(null);
 
   const panel = popover(button, (place, close) => {
     cards(place, {
       find, words, chosen: () => current?.id, take: (model) => { close(); set(model); chosen(model); }, filled: () => panel.place(),
-      says: { label, search: t("picker.search"), none: t("picker.none"), empty: t("picker.empty") },
+      says: { label, ...says },
     });
-  }, { label: t("picker.choose"), className: "picker-panel" });
+  }, { label: `${label}: ${t("picker.choose")}`, className: "picker-panel" });
 
   return {
     element, set, open: panel.open,

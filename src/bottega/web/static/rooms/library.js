@@ -7,6 +7,7 @@ import { icon } from "../parts/icons.js";
 import { categoryText, familyText, kindText, mediumText, verdictText } from "../parts/models.js";
 import { nothing, troubled } from "../parts/nothing.js";
 import { Pages } from "../parts/pages.js";
+import { modelPicker } from "../parts/picker.js";
 import { dialog, menu, sure } from "../parts/popover.js";
 import { cells, Window } from "../parts/window.js";
 import { bytes, duration, moment, number } from "../words.js";
@@ -27,6 +28,7 @@ const KINDS = [
 ];
 const CATEGORIES = ["base", "full fine-tune", "lightweight fine-tune", "part"];
 const METHODS = ["weighted", "add-difference", "slerp", "ties", "dare"];
+const TAKES_C = new Set(["add-difference", "ties", "dare"]);
 // What a licence says of a model, in the words of the library.
 const FORBIDS = new Set(["none", "may not be shared", "not allowed: the same terms"]);
 const ALLOWS = new Set(["not needed", "may be shared", "allowed"]);
@@ -77,7 +79,7 @@ const words = {
     "library.get.go": "Get it", "library.optional": "optional",
     "library.merge.title": "Merge models", "library.merge.a": "A", "library.merge.b": "B", "library.merge.c": "C", "library.merge.method": "How",
     "library.merge.weight": "Weight", "library.merge.name": "Name of the new model", "library.merge.go": "Merge",
-    "library.merge.pick": "Name of a checkpoint",
+    "library.merge.pick": "Choose a checkpoint", "library.merge.search": "Search checkpoints", "library.merge.none": "No checkpoint has this name", "library.merge.empty": "There is no checkpoint on the shelves",
     "library.method.weighted": "Weighted: A (1 − w) + B w", "library.method.add-difference": "Add difference: A + (B − C) w",
     "library.method.slerp": "From A to B on an arc", "library.method.ties": "TIES: only the largest differences", "library.method.dare": "DARE: a random share of the differences",
     "library.convert.title": "Convert {name}", "library.convert.dtype": "Store the numbers as", "library.convert.layout": "Layout",
@@ -133,7 +135,7 @@ const words = {
     "library.get.go": "获取", "library.optional": "可选",
     "library.merge.title": "合并模型", "library.merge.a": "A", "library.merge.b": "B", "library.merge.c": "C", "library.merge.method": "方式",
     "library.merge.weight": "权重", "library.merge.name": "新模型的名称", "library.merge.go": "合并",
-    "library.merge.pick": "主模型的名称",
+    "library.merge.pick": "请选择一个主模型", "library.merge.search": "搜索主模型", "library.merge.none": "没有叫这个名字的主模型", "library.merge.empty": "书架上没有主模型",
     "library.method.weighted": "加权：A (1 − w) + B w", "library.method.add-difference": "叠加差值：A + (B − C) w",
     "library.method.slerp": "沿弧线从 A 到 B", "library.method.ties": "TIES：只保留最大的差异", "library.method.dare": "DARE：随机保留部分差异",
     "library.convert.title": "转换 {name}", "library.convert.dtype": "数值存储为", "library.convert.layout": "布局",
@@ -844,21 +846,37 @@ class Library {
   merging() {
     const { t } = this;
     dialog(t("library.merge.title"), (body, close) => {
-      const picks = ["a", "b", "c"].map((name) => this.picker(t(`library.merge.${name}`), name === "a" && this.entry?.kind === "checkpoint" ? this.entry : null));
+      const models = [this.entry?.kind === "checkpoint" && !this.entry.missing ? this.entry : null, null, null];
+      const picks = ["a", "b", "c"].map((name, index) => modelPicker({
+        label: t(`library.merge.${name}`), familyName: (model) => familyText(model.family),
+        says: { search: t("library.merge.search"), none: t("library.merge.none"), empty: t("library.merge.empty") },
+        find: (q, limit) => this.context.api.get("/api/models", { q, limit, kind: "checkpoint" }),
+        chosen: (model) => { models[index] = model; picks[index].wrong(""); },
+      }));
+      picks[0].set(models[0]);
       const weight = h("input", { type: "range", min: "0", max: "1", step: "0.05", value: "0.5" });
       const shown = h("output", { class: "number", text: "0.5" });
       weight.addEventListener("input", () => { shown.textContent = weight.value; });
       const method = h("select", {}, METHODS.map((name) => h("option", { value: name, text: t(`library.method.${name}`) })));
       const name = h("input", { type: "text", required: true, maxlength: "120" });
-      const needC = () => { picks[2].row.hidden = !["add-difference", "ties", "dare"].includes(method.value); };
+      const asked = () => (TAKES_C.has(method.value) ? 3 : 2);
+      const needed = () => (method.value === "add-difference" ? 3 : 2);
+      const needC = () => { picks[2].element.hidden = asked() < 3; };
       method.addEventListener("change", needC);
       needC();
       this.form(body, close, t("library.merge.go"), [
-        labelled(t("library.merge.method"), h("span", { class: "choice" }, method, icon("chevron", 14))), picks.map((pick) => pick.row),
+        labelled(t("library.merge.method"), h("span", { class: "choice" }, method, icon("chevron", 14))), picks.map((pick) => pick.element),
         labelled(t("library.merge.weight"), h("span", { class: "row" }, weight, shown)), labelled(t("library.merge.name"), name),
-      ], { models: picks[0].input, weight, method, name }, () => ["/api/models/merge", {
-        models: picks.filter((pick) => !pick.row.hidden).map((pick) => pick.id()).filter(Boolean), method: method.value, weight: Number(weight.value), name: name.value.trim(),
-      }]);
+      ], { models: picks[0].element, weight, method, name }, () => {
+        const left = models.findIndex((model, index) => index < needed() && !model);
+        if (left >= 0) {
+          picks[left].wrong(t("library.merge.pick"));
+          picks[left].focus();
+          return null;
+        }
+        const chosen = models.slice(0, asked()).filter(Boolean).map((model) => model.id);
+        return ["/api/models/merge", { models: chosen, method: method.value, weight: Number(weight.value), name: name.value.trim() }];
+      });
     });
   }
 
@@ -879,18 +897,22 @@ class Library {
     });
   }
 
-  /** A form in a dialog: what is wrong is said at the field it belongs to, and what was typed is kept. */
+  /**
+   * A form in a dialog: what is wrong is said at the field it belongs to, and what was typed is kept. `request()` gives
+   * the path and the body, or null where it has said itself what is missing.
+   */
   form(body, close, verb, rows, fields, request) {
     const problem = h("p", { class: "wrong", role: "alert", hidden: true });
     const submit = h("button", { type: "submit", class: "main", text: verb });
     put(body, h("form", { class: "form", on: { submit: async (event) => {
       event.preventDefault();
-      submit.disabled = true;
       problem.hidden = true;
       for (const field of Object.values(fields)) field.removeAttribute("aria-invalid");
+      const wanted = request();
+      if (!wanted) return;
+      submit.disabled = true;
       try {
-        const [path, asked] = request();
-        this.context.jobs.take(await this.context.api.post(path, asked));
+        this.context.jobs.take(await this.context.api.post(...wanted));
         close();
       } catch (error) {
         for (const { field } of error.problems ?? []) fields[field?.split(".").find((part) => fields[part])]?.setAttribute("aria-invalid", "true");
@@ -901,23 +923,6 @@ class Library {
         submit.disabled = false;
       }
     } } }, rows, problem, h("div", { class: "form-acts" }, h("button", { type: "button", class: "quiet", text: this.t("frame.close"), on: { click: () => close() } }), submit)));
-  }
-
-  /** A field that finds a checkpoint by its name while it is typed. */
-  picker(label, chosen) {
-    const list = h("datalist", { id: fresh("models") });
-    const ids = new Map(chosen ? [[chosen.name, chosen.id]] : []);
-    let typing = 0;
-    const input = h("input", {
-      type: "text", list: list.id, autocomplete: "off", placeholder: this.t("library.merge.pick"), value: chosen?.name ?? "",
-      on: { input: () => { clearTimeout(typing); typing = setTimeout(find, 120); }, focus: () => find() },
-    });
-    const find = async () => {
-      const { items } = await this.context.api.get("/api/models", { q: input.value, kind: "checkpoint", limit: 20 });
-      for (const item of items) ids.set(item.name, item.id);
-      fill(list, items.map((item) => h("option", { value: item.name, text: familyText(item.family, item.variant) })));
-    };
-    return { input, id: () => ids.get(input.value.trim()) ?? null, row: h("label", { class: "form-row" }, h("span", { text: label }), input, list) };
   }
 
   close() {
