@@ -60,9 +60,9 @@ def own(tmp_path: Path) -> Iterator[Server]:
 
 
 @contextmanager
-def room(browser: Browser, server: Server) -> Iterator[Page]:
+def room(browser: Browser, server: Server, **options: Any) -> Iterator[Page]:
     """The room with all of its pictures."""
-    with watched_page(browser, server.url) as (page, watched):
+    with watched_page(browser, server.url, **options) as (page, watched):
         watched.allowed.append("404")  # of an output that is not there any more
         sign_in(page, server.home, server.url)
         page.goto("/gallery")
@@ -123,6 +123,27 @@ def test_what_is_searched_for_wrongly_or_in_vain_says_so_and_is_kept(page: Page)
     page.get_by_text("Nothing that was made is like that.").wait_for()
     page.get_by_role("button", name="Clear the search").click()
     page.locator('.piece[aria-setsize="10"]').first.wait_for()
+
+
+@pytest.mark.parametrize("day", ["2026-02-31", "2026-13-01", "26-1-1"])
+def test_a_day_that_is_none_is_told(page: Page, day: str) -> None:
+    page.get_by_role("searchbox").fill(f"since:{day}")
+    page.get_by_text(f"{day} is no day").wait_for()
+
+
+def test_days_of_another_age_and_signs_find_what_there_is(page: Page) -> None:
+    for text, count in (("until:1800-01-01", 0), ("since:9999-12-31", 0), ("🎈", 0), ("%", 0), ("since:1800-01-01", 10)):
+        with page.expect_response("**/api/outputs?*") as answered:
+            page.get_by_role("searchbox").fill(text)
+        assert answered.value.json()["total"] == count, text
+
+
+def test_every_button_has_a_name(browser: Browser, server: Server) -> None:
+    with room(browser, server, viewport={"width": 390, "height": 800}) as page:
+        page.get_by_role("button", name="Select").click()
+        tiles(page).first.click()
+        page.get_by_text("1 selected").wait_for()
+        assert not re.findall(r"^\s*- button$", page.locator("body").aria_snapshot(), re.MULTILINE)
 
 
 def test_narrowing_down_writes_into_the_search_field(page: Page) -> None:
@@ -241,6 +262,10 @@ def test_favourites_and_folders(own_page: Page, own: Server) -> None:
     with Gallery(own.home / "gallery.sqlite", own.home / "outputs") as gallery:
         assert [folder.name for folder in gallery.folders("owner")] == ["Sea pieces"]
         assert gallery.outputs(favourite=True).total == 1
+    tiles(page).first.click(modifiers=["Control"])
+    strip.get_by_role("button", name="Folder").click()
+    page.get_by_role("button", name="No folder").click()
+    page.locator('.piece[aria-setsize="1"]').wait_for()
 
 
 def test_what_is_deleted_can_be_had_again(own_page: Page) -> None:
@@ -263,6 +288,19 @@ def test_what_is_deleted_can_be_had_again(own_page: Page) -> None:
     page.get_by_text("The trash is empty.").wait_for()
     page.get_by_role("button", name="All", exact=True).click()
     page.locator('.piece[aria-setsize="10"]').first.wait_for()
+
+
+def test_what_another_tab_deletes_is_gone_here_too(own_page: Page) -> None:
+    other = own_page.context.new_page()
+    other.goto("/gallery")
+    tiles(other).nth(9).wait_for()
+    other.keyboard.press("/")
+    other.keyboard.press("Enter")
+    other.keyboard.press("Delete")
+    other.get_by_text("1 deleted").wait_for()
+    own_page.locator('.piece[aria-setsize="9"]').first.wait_for()
+    other.get_by_role("button", name="Undo").click()
+    own_page.locator('.piece[aria-setsize="10"]').first.wait_for()
 
 
 def test_what_is_selected_is_exported(page: Page) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -114,6 +115,13 @@ def told(server: Server, path: str) -> Any:
     key = json.loads((server.home / "serve.json").read_text())["key"]
     with server.client(headers={"Authorization": f"Bearer {key}"}) as client:
         return client.get(path).json()
+
+
+def begin(server: Server, path: str) -> None:
+    """Have the server begin some work on the shelves, as somebody else would."""
+    key = json.loads((server.home / "serve.json").read_text())["key"]
+    with server.client(headers={"Authorization": f"Bearer {key}"}) as client:
+        assert client.post(path, json={}).status_code == 202
 
 
 def listed(page: Page, count: int) -> None:
@@ -249,6 +257,66 @@ def test_tags_note_and_favourite_are_kept(page: Page, many: Server) -> None:
     listed(page, 1)
     page.locator(".card").click()
     expect_value(page, "Note", "use it at 0.6")
+
+
+def test_what_is_typed_is_not_drawn_over_when_work_ends(browser: Browser, shelf: Server) -> None:
+    with room(browser, shelf) as page:
+        page.get_by_role("option", name="starter-image").click()
+        note = page.get_by_label("Note")
+        note.press_sequentially("half a")
+        begin(shelf, "/api/models/scan")
+        page.get_by_text("Done:").wait_for(timeout=LONG)
+        with page.expect_response("**/api/models/*"):
+            begin(shelf, f"/api/models/{page.url.split('model=')[1]}/hash")
+        note.press_sequentially(" sentence")
+        page.keyboard.press("Tab")
+        page.get_by_text("The note is kept").wait_for()
+        expect_value(page, "Note", "half a sentence")
+
+
+def test_a_list_that_is_looked_at_stays_where_it_is_when_work_ends(page: Page, many: Server) -> None:
+    starter = told(many, "/api/models?q=starter-image")["items"][0]["id"]
+    scroller = page.locator(".library-scroll")
+    scroller.evaluate("element => { element.scrollTop = 9000; }")
+    with page.expect_response("**/api/models/facets*"):
+        begin(many, f"/api/models/{starter}/hash")
+    assert scroller.evaluate("element => element.scrollTop") == 9000
+    page.get_by_role("navigation", name="Filters").get_by_role("button", name="Checkpoint").click()
+    listed(page, 1000 + len(CHECKPOINTS))
+    assert scroller.evaluate("element => element.scrollTop") == 0, "another list is shown from its beginning"
+
+
+def test_a_key_is_for_a_model_that_was_pointed_at(page: Page) -> None:
+    written: list[str] = []
+    page.on("request", lambda request: written.append(request.url) if request.method == "PATCH" else None)
+    page.keyboard.press("f")
+    page.keyboard.press("t")
+    page.locator(".line").first.wait_for()
+    assert not written
+
+
+def test_marking_a_text_beyond_the_edge_of_a_dialog_leaves_it_open(page: Page) -> None:
+    page.get_by_role("button", name="Get a model").click()
+    dialog = page.get_by_role("dialog", name="Get a model")
+    field = dialog.get_by_label("Which model")
+    field.fill("civitai:123")
+    box = field.bounding_box()
+    assert box is not None
+    page.mouse.move(box["x"] + 60, box["y"] + box["height"] / 2)
+    page.mouse.down()
+    page.mouse.move(2, box["y"])
+    page.mouse.up()
+    expect(field).to_have_value("civitai:123")
+    page.mouse.click(2, 2)
+    dialog.wait_for(state="detached")
+
+
+@pytest.mark.parametrize("width", [390, 1440])
+def test_every_button_has_a_name(browser: Browser, many: Server, width: int) -> None:
+    with room(browser, many, viewport={"width": width, "height": 800}) as page:
+        page.locator(".card").first.click()
+        page.get_by_text("attention weights of rank 8").or_(page.get_by_text("SHA-256")).first.wait_for()
+        assert not re.findall(r"^\s*- button$", page.locator("body").aria_snapshot(), re.MULTILINE)
 
 
 def test_a_model_goes_to_make(browser: Browser, shelf: Server) -> None:

@@ -215,3 +215,24 @@ def test_an_empty_queue_says_what_it_is_for(browser: Browser, tmp_path: Path) ->
 def test_nothing_scrolls_sideways(browser: Browser, line: Line, width: int) -> None:
     with room(browser, line, viewport={"width": width, "height": 800}) as page:
         assert page.locator(".queue-page").evaluate("page => page.scrollWidth - page.clientWidth") <= 0
+
+
+def test_the_time_left_is_that_of_all_pictures(page: Page) -> None:
+    """Of two pictures in 10 steps each, 15 steps took 7 s: the last 5 take about 2.5."""
+    left = page.evaluate(
+        """async () => {
+          const frame = document.querySelector('script[type="module"]').src;
+          const { Pace } = await import(new URL("parts/jobs.js", frame));
+          const pace = new Pace();
+          const job = { id: "one", kind: "make", recipe: { count: 2 }, eta: 99 };
+          const before = pace.left(job);
+          for (let step = 1; step <= 15; step += 1) {
+            const [image, done] = step > 10 ? [1, step - 10] : [0, step];
+            pace.hear(job, { phase: "sample", image, done, total: 10, at: step / 2 });
+            pace.hear(job, { phase: "decode", image, done: 1, total: 1, at: step / 2 });
+          }
+          return [before, pace.left(job)];
+        }"""
+    )
+    assert left[0] == 99
+    assert left[1] == pytest.approx(2.5, abs=0.5)

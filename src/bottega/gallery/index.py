@@ -252,8 +252,11 @@ class Gallery:
 
 
 def _asked(connection: sqlite3.Connection, wishes: Wishes) -> _Asked:
-    asked = _Asked(connection, search.query(wishes.get("text", "")))
+    text = wishes.get("text", "").strip()
+    asked = _Asked(connection, words := search.query(text))
     asked.add("deleted = ?", wishes.get("deleted", False))
+    if text and not words:  # signs, such as an emoji, are in no index
+        asked.add("outputs.id IN (SELECT id FROM details WHERE instr(prompt, ?) OR instr(negative, ?))", text, text)
     if (owner := wishes.get("owner")) is not None:
         asked.among("owner", asked.called("owners", owner))
     if task := wishes.get("task"):

@@ -45,7 +45,7 @@ function build(body, context, one, other, stages) {
       stage.show(`/api/outputs/${item.id}/file`, context.api.address(`/api/outputs/${item.id}/thumbnail`, { size: 256 }));
       stages.push(stage);
     });
-    fill(place, stages.map((stage) => stage.element), way === "wipe" && wiper(stages[0].element));
+    fill(place, stages.map((stage) => stage.element), way === "wipe" && wiper(...stages.map((stage) => stage.element)));
   };
   put(body, [ways, place, fields]);
   draw(context.store.get("beside", "wipe"));
@@ -53,10 +53,11 @@ function build(body, context, one, other, stages) {
 }
 
 /** The line between the two: it is dragged, or moved with the arrow keys, as it is a slider. */
-function wiper(upper) {
+function wiper(one, other) {
   const line = h("span", { class: "beside-line" });
   const set = (share) => {
-    upper.style.clipPath = `inset(0 ${100 - share}% 0 0)`;
+    one.style.clipPath = `inset(0 ${100 - share}% 0 0)`;
+    other.style.clipPath = `inset(0 0 0 ${share}%)`; // which is seen beside a narrower one else
     line.style.left = `${share}%`;
   };
   const slider = h("input", {
@@ -76,7 +77,7 @@ async function differences(place, context, one, other) {
   }
   const rows = told.differences;
   if (!rows.length) return fill(place, h("p", { class: "soft", text: t("beside.same") }));
-  const shown = (value) => (value === null || value === undefined || value === "" ? "–" : typeof value === "object" ? JSON.stringify(value) : String(value));
+  const shown = (value) => (value === null || value === undefined || value === "" ? "–" : typeof value === "object" ? JSON.stringify(value) : String(value).replace(/^([0-9a-f]{12})[0-9a-f]{52}$/, "$1…"));
   fill(place, h("table", { class: "beside-table" },
     h("thead", {}, h("tr", {}, ["field", "one", "other"].map((name) => h("th", { scope: "col", text: t(`beside.${name}`) })))),
     h("tbody", {}, rows.map(({ field, a, b }) => h("tr", {},

@@ -98,17 +98,23 @@ export class Jobs {
 
   /** Asks the server for the open jobs; those that ended while nobody listened are asked for one by one. */
   async refresh() {
-    let list;
+    const listed = new Set();
     try {
-      list = await this.api.get("/api/jobs", { state: [...OPEN], limit: 200 });
+      let before;
+      do {
+        const page = await this.api.get("/api/jobs", { state: [...OPEN], limit: 200, before });
+        for (const job of page.items) {
+          listed.add(job.id);
+          this.take(job);
+        }
+        before = page.next;
+        this._ready();
+      } while (before);
     } catch { return; } // the stream tries again, and so will this
-    const listed = new Set(list.items.map((job) => job.id));
     const unheard = this.open().filter((job) => !listed.has(job.id) && !job.local);
-    for (const job of list.items) this.take(job);
     await Promise.all(unheard.map(async (job) => {
       try { this.take(await this.api.get(`/api/jobs/${job.id}`)); } catch { this.drop(job.id); }
     }));
-    this._ready();
     this._tell(null, null);
   }
 
@@ -125,6 +131,33 @@ export class Jobs {
     // Somebody else's tab, or the command line, has queued or changed it: the server says what it is.
     else if (job || !OVER.has(event.kind)) this.ask(event.job, [event]);
   }
+}
+
+/** How fast jobs go, from their steps as they come: of a recipe for several pictures all count, of other work one phase. */
+export class Pace {
+  constructor() { this.known = new Map(); }
+
+  /** Takes in a step of a job. */
+  hear(job, event) {
+    const { phase, done, total, image = 0 } = event;
+    const makes = job.kind === "make";
+    if (!total || (makes && phase !== "sample")) return;
+    const all = total * (makes ? job.recipe?.count ?? 1 : 1);
+    const now = makes ? image * total + done : done;
+    const known = this.known.get(job.id);
+    if (!known || known.phase !== phase || now < known.done) this.known.set(job.id, { phase, from: now, since: event.at, done: now, all });
+    else Object.assign(known, { done: now, all, last: event.at, heard: performance.now() });
+  }
+
+  /** Seconds that a job may still take; null while nobody knows. */
+  left(job) {
+    const known = this.known.get(job.id);
+    if (!known?.last || known.done - known.from < 2) return job.eta ?? null;
+    const each = (known.last - known.since) / (known.done - known.from);
+    return Math.max(0, (known.all - known.done) * each - (performance.now() - known.heard) / 1000);
+  }
+
+  forget(job) { this.known.delete(job.id); }
 }
 
 const key = () => [...crypto.getRandomValues(new Uint8Array(16))].map((byte) => byte.toString(16).padStart(2, "0")).join("");

@@ -161,7 +161,7 @@ export class Look {
   build() {
     const { t, context } = this;
     const act = (name, drawing, run, { text = false, main = false, key = "" } = {}) => h("button", {
-      type: "button", class: [main ? "main" : "quiet", !text && "square"], title: key ? `${t(name)} (${key})` : t(name), aria: text ? {} : { label: t(name) }, on: { click: run },
+      type: "button", class: [main ? "main" : "quiet", !text && "square"], title: key ? `${t(name)} (${key})` : t(name), aria: { label: t(name) }, on: { click: run },
     }, icon(drawing), text && h("span", { class: main ? "" : "wide-only", text: t(name) }));
     this.place = h("span", { class: "look-place number" });
     this.star = act("look.star", "star", () => this.host.favour([this.item]), { key: "F" });

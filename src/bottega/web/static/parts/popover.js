@@ -91,7 +91,10 @@ export function dialog(title, build, { className = "" } = {}) {
     let answer;
     const close = (given) => { answer = given; box.close(); };
     box.addEventListener("close", () => { box.remove(); resolve(answer); });
-    box.addEventListener("click", (event) => { if (event.target === box) close(); });
+    // A press beside the dialog closes it; one that only ends there has marked a text.
+    let beside = false;
+    box.addEventListener("pointerdown", (event) => { beside = event.target === box; });
+    box.addEventListener("click", (event) => { if (beside && event.target === box) close(); });
     document.body.append(box);
     build(body, close);
     box.showModal();

@@ -12,7 +12,7 @@ addWords({
     "recipe.quality": "Quality", "recipe.input": "Input ({role})", "recipe.kind.lora": "LoRA", "recipe.kind.embedding": "Embedding",
     "recipe.kind.hypernetwork": "Hypernetwork", "recipe.kind.vae": "VAE", "recipe.kind.controlnet": "Control", "recipe.version": "Version",
     "recipe.defaults": "{n} settings at their defaults", "recipe.yes": "yes", "recipe.no": "no", "recipe.task.text-to-image": "text to image", "recipe.task.image-to-image": "image to image",
-    "recipe.task.inpaint": "inpainting", "recipe.width": "Width", "recipe.height": "Height",
+    "recipe.task.inpaint": "inpainting", "recipe.width": "Width", "recipe.height": "Height", "recipe.init": "Started from", "recipe.mask": "Mask",
     "recipe.text_encoder": "text encoder", "recipe.span": "{from} to {to} % of the steps",
   },
   zh: {
@@ -22,7 +22,7 @@ addWords({
     "recipe.quality": "质量", "recipe.input": "输入（{role}）", "recipe.kind.lora": "LoRA", "recipe.kind.embedding": "嵌入",
     "recipe.kind.hypernetwork": "超网络", "recipe.kind.vae": "VAE", "recipe.kind.controlnet": "控制", "recipe.version": "版本",
     "recipe.defaults": "{n} 项设置为默认值", "recipe.yes": "是", "recipe.no": "否", "recipe.task.text-to-image": "文生图", "recipe.task.image-to-image": "图生图",
-    "recipe.task.inpaint": "局部重绘", "recipe.width": "宽", "recipe.height": "高",
+    "recipe.task.inpaint": "局部重绘", "recipe.width": "宽", "recipe.height": "高", "recipe.init": "起始图片", "recipe.mask": "蒙版",
     "recipe.text_encoder": "文本编码器", "recipe.span": "步数的 {from}–{to}%",
   },
 });

@@ -18,6 +18,7 @@ export const early = ["/api/outputs?offset=0&limit=100"];
 
 const SIZES = [120, 160, 220, 300, 420]; // px that a row is about high
 const GAP = 6; // px between two pictures
+const LATEST = 4e9; // the last second that the server knows
 const STILL = 90; // ms without scrolling before what is on the screen is fetched
 const MOST = 1000; // outputs that one request may name
 const KNOWN = new Set([
@@ -124,6 +125,8 @@ class Gallery {
     context.listen((event) => {
       if (event.kind === "made" || event.kind === "done") this.soonNewer();
     });
+    this.others = new BroadcastChannel("bottega.outputs"); // what other tabs of this browser do with outputs
+    this.others.onmessage = ({ data }) => (data.gone && this.state.view !== "trash" ? this.takeOut(data.gone) : this.renewed());
     this.show(context.state);
   }
 
@@ -140,7 +143,7 @@ class Gallery {
     const sized = (step, name, drawing) => h("button", {
       type: "button", class: "quiet square wide-only", title: t(name), aria: { label: t(name) }, on: { click: () => this.resize(step) },
     }, icon(drawing));
-    this.chooser = h("button", { type: "button", class: "quiet chooser", aria: { pressed: "false" }, on: { click: () => this.choosing() } }, icon("check"), h("span", { class: "wide-only", text: t("gallery.select") }));
+    this.chooser = h("button", { type: "button", class: "quiet chooser", title: t("gallery.select"), aria: { label: t("gallery.select"), pressed: "false" }, on: { click: () => this.choosing() } }, icon("check"), h("span", { class: "wide-only", text: t("gallery.select") }));
     this.scroller = h("div", { class: "gallery-scroll scrolls" });
     this.message = h("div", { class: "gallery-message", hidden: true });
     this.strip = h("div", { class: "chosen-bar", role: "toolbar", hidden: true, aria: { label: t("gallery.select") } });
@@ -203,9 +206,11 @@ class Gallery {
     for (const [name, value] of wishes) {
       if (name === "model" || name === "task") told[name] = value;
       else if (name === "since" || name === "until") {
-        const at = new Date(`${value}T00:00:00`).getTime() / 1000;
-        if (!/^\d{4}-\d{2}-\d{2}$/.test(value) || Number.isNaN(at)) throw new RangeError(value);
-        told[name] = name === "until" ? at + 86_400 : at;
+        const day = new Date(`${value}T00:00:00`);
+        // The 31st of February is the 3rd of March to a browser, and no day to anybody else.
+        if (!/^\d{4}-\d{2}-\d{2}$/.test(value) || day.getDate() !== Number(value.slice(8))) throw new RangeError(value);
+        day.setDate(day.getDate() + (name === "until"));
+        told[name] = Math.max(0, Math.min(LATEST, day.getTime() / 1000));
       } else told[`field.${name}`] = value;
     }
     if (this.state.view === "favourites") told.favourite = true;
@@ -520,7 +525,7 @@ class Gallery {
     this.strip.hidden = !this.selecting;
     if (!this.selecting) return;
     const idle = !ids.length;
-    const act = (name, drawing, run, off = idle) => h("button", { type: "button", class: "quiet", disabled: off, on: { click: run } }, icon(drawing), h("span", { class: "wide-only", text: t(name) }));
+    const act = (name, drawing, run, off = idle) => h("button", { type: "button", class: "quiet", title: t(name), aria: { label: t(name) }, disabled: off, on: { click: run } }, icon(drawing), h("span", { class: "wide-only", text: t(name) }));
     const folder = act("gallery.folders", "folder", () => {});
     const trash = this.state.view === "trash";
     fill(this.strip, h("strong", { class: "chosen-count", text: t("gallery.selected", { n: number(ids.length) }) }), h("span", { class: "grow" }),
@@ -572,11 +577,14 @@ class Gallery {
 
   async put(items, folder) {
     await this.mark(items, { folder });
+    if (this.state.folder && folder !== this.state.folder) {
+      this.takeOut(items.map((item) => item.id));
+      this.focusList();
+    }
     this.context.toast({ text: folder ? this.t("gallery.folder.moved", { n: number(items.length), folder }) : this.t("gallery.folder.out", { n: number(items.length) }) });
     await this.loadFolders();
   }
 
-  /** Change outputs at once on the page, and on the server; back again where that fails. */
   /** Say something of outputs; a list that is loaded next knows of it. */
   mark(items, changes) {
     const written = this.written(items, changes);
@@ -584,11 +592,13 @@ class Gallery {
     return written;
   }
 
+  /** Changes outputs at once on the page, and on the server; back again where that fails. */
   async written(items, changes) {
     const before = items.map((item) => ({ ...item }));
     for (const item of items) this.change({ ...item, ...changes });
     try {
       for (const item of items) await this.context.api.patch(`/api/outputs/${item.id}`, changes);
+      this.others.postMessage({});
     } catch (error) {
       for (const item of before) this.change(item);
       this.context.complain(error);
@@ -616,7 +626,9 @@ class Gallery {
       this.context.complain(error);
       return;
     }
+    this.others.postMessage({ gone: ids });
     this.takeOut(ids);
+    this.focusList();
     this.context.toast({ text: this.t("gallery.deleted", { n: number(ids.length) }), undo: () => this.restore(ids) });
   }
 
@@ -626,8 +638,11 @@ class Gallery {
     } catch (error) {
       return this.context.complain(error);
     }
-    if (this.state.view === "trash") this.takeOut(ids);
-    else this.renewed();
+    this.others.postMessage({});
+    if (this.state.view === "trash") {
+      this.takeOut(ids);
+      this.focusList();
+    } else this.renewed();
     this.context.toast({ text: this.t("gallery.restored", { n: number(ids.length) }) });
   }
 
@@ -645,6 +660,9 @@ class Gallery {
     this.window.renew();
     this.empty(this.ratios.length ? null : this.nothing());
     this.look.removed(gone);
+  }
+
+  focusList() {
     if (this.ratios.length && !this.look.isOpen) this.window.focus();
   }
 
@@ -678,6 +696,7 @@ class Gallery {
     clearTimeout(this.newer);
     clearTimeout(this.still);
     this.ticket = -1;
+    this.others.close();
     this.pages.clear();
     this.look.close();
     this.window.close();

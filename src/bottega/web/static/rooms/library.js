@@ -64,7 +64,7 @@ const words = {
     "library.kind": "Kind", "library.category": "Category", "library.family": "Family", "library.variant": "Variant",
     "library.said": "The header says: {value}", "library.said.nothing": "nothing", "library.as.header": "As the header says",
     "library.corrected": "{field} is {value} now", "library.uncorrected": "{field} is as the header says now",
-    "library.tag.add": "Add a tag", "library.tag.remove": "Remove the tag {tag}", "library.note.hint": "Anything worth remembering about it",
+    "library.tag.add": "Add a tag", "library.tag.remove": "Remove the tag {tag}", "library.tag.removed": "The tag {tag} is removed", "library.note.hint": "Anything worth remembering about it",
     "library.noted": "The note is kept",
     "library.format": "Format", "library.dtype": "Numbers", "library.parameters": "Parameters", "library.size": "Size",
     "library.missing": "Its file is not on the shelf any more. It may come back: what you said of it is kept.",
@@ -120,7 +120,7 @@ const words = {
     "library.kind": "类型", "library.category": "类别", "library.family": "系列", "library.variant": "变体",
     "library.said": "文件头显示：{value}", "library.said.nothing": "无", "library.as.header": "以文件头为准",
     "library.corrected": "{field}已改为{value}", "library.uncorrected": "{field}已恢复为文件头所示",
-    "library.tag.add": "添加标签", "library.tag.remove": "删除标签 {tag}", "library.note.hint": "任何值得记下的内容",
+    "library.tag.add": "添加标签", "library.tag.remove": "删除标签 {tag}", "library.tag.removed": "标签 {tag} 已删除", "library.note.hint": "任何值得记下的内容",
     "library.noted": "备注已保存",
     "library.format": "格式", "library.dtype": "数值类型", "library.parameters": "参数量", "library.size": "大小",
     "library.missing": "文件已不在原处。它可能会回来：你记下的内容都还在。",
@@ -203,14 +203,17 @@ class Library {
     this.sort = h("button", { type: "button", class: "quiet" });
     this.cardsButton = this.viewButton("cards", "grid");
     this.tableButton = this.viewButton("table", "table");
-    const act = (name, drawing, run, more = {}) => h("button", { type: "button", title: more.title, on: { click: run } }, icon(drawing), h("span", { class: "wide-only", text: t(name) }));
+    const act = (name, drawing, run, more = {}) => h("button", { type: "button", title: more.title ?? t(name), aria: { label: t(name) }, on: { click: run } }, icon(drawing), h("span", { class: "wide-only", text: t(name) }));
     this.filters = h("button", { type: "button", class: "quiet narrow-only", aria: { expanded: "false", label: t("library.filters") }, on: { click: () => this.toggleRail() } }, icon("filter"), h("span", { class: "filters-name", text: t("library.filters") }));
     this.rail = h("nav", { class: "rail scrolls", aria: { label: t("library.filters") } });
     this.work = h("div", { class: "library-work", role: "status" });
     this.scroller = h("div", { class: "library-scroll scrolls" });
     this.head = h("div", { class: "library-head", role: "row" });
     this.message = h("div", { class: "library-message", hidden: true });
-    this.drawer = h("aside", { class: "library-drawer scrolls", hidden: true, tabindex: "-1", aria: { label: t("library.what") } });
+    this.drawer = h("aside", {
+      class: "library-drawer scrolls", hidden: true, tabindex: "-1", aria: { label: t("library.what") },
+      on: { focusout: () => { if (this.late) requestAnimationFrame(() => this.late && this.entry && this.drawEntry(this.entry)); } },
+    });
     put(this.element, [
       h("h1", { class: "unseen", text: t("room.library") }),
       this.rail,
@@ -311,8 +314,10 @@ class Library {
     return Object.fromEntries(NARROWED_BY.map((name) => [name, this.state[name] && (name in MARKS || this.state[name])]));
   }
 
-  async load() {
+  /** Asks for the list; it is shown from its beginning, or from where `place` was. */
+  async load(place = { top: 0, active: 0 }) {
     const ticket = (this.ticket = (this.ticket ?? 0) + 1);
+    this.place = place;
     const wanted = this.wanted();
     this.wishes = { ...wanted, sort: this.sorting() };
     fill(this.sort, h("span", { class: "soft sort-name", text: this.t("library.sort") }), h("span", { text: this.t(`library.sort.${this.sorting()}`) }), icon("chevron", 14));
@@ -332,20 +337,19 @@ class Library {
   }
 
   /** The same list asked for again, in place. */
-  async refresh() {
-    const top = this.scroller.scrollTop;
-    await this.load();
-    this.keepTop = top;
+  refresh() {
+    return this.load({ top: this.scroller.scrollTop, active: this.window.active });
   }
 
   arrived(first, last) {
     const { t } = this;
     if (this.pages.stale) {
       this.pages.stale = false;
-      this.scroller.scrollTop = this.keepTop ?? 0;
-      this.keepTop = undefined;
-      this.window.active = 0;
+      const focused = this.window.box.contains(document.activeElement);
+      this.scroller.scrollTop = this.place.top;
+      this.window.active = this.place.active;
       this.window.renew();
+      if (focused) this.window.focus();
       const total = this.pages.total;
       this.count.textContent = total === 1 ? t("library.count.one") : t("library.count", { n: number(total) });
       if (!this.isNarrowed()) this.field.placeholder = total > 1 ? t("library.search", { n: number(total) }) : t("library.search.label");
@@ -468,7 +472,7 @@ class Library {
       aria: { label: `${item.name}, ${what}, ${bytes(item.size)}${item.verdict === "clean" ? "" : `, ${verdictText(item.verdict)}`}`, selected: String(item.id === this.state.model) },
     }, h("div", { class: "card-picture" }, picture, item.favourite && h("span", { class: "card-star" }, icon("star", 14))),
     h("div", { class: "card-words" }, h("strong", { class: "cut", text: item.name, title: item.name }),
-      h("span", { class: "card-what" }, h("span", { class: "cut", text: what }), h("span", { class: "number", text: bytes(item.size) }))));
+      h("span", { class: "card-what" }, h("span", { class: "cut", text: what, title: what }), h("span", { class: "number", text: bytes(item.size) }))));
   }
 
   row(index) {
@@ -539,10 +543,14 @@ class Library {
     const { t } = this;
     const same = this.entry?.id === entry.id;
     this.entry = entry;
+    const field = document.activeElement;
+    this.late = same && this.drawer.contains(field) && field.matches("textarea, input[type=text]") && field.value !== "";
+    if (this.late) return; // what is being typed must not be drawn over; it is drawn when the field is left
     const { copy } = this.context;
     const about = entry.about ?? {};
     const top = this.drawer.scrollTop;
-    const focused = this.drawer.contains(document.activeElement) && document.activeElement.dataset.keep;
+    const inside = this.drawer.contains(field);
+    const focused = inside && field.dataset.keep;
     const sound = !entry.missing && entry.verdict !== "refused";
     const attachable = sound && ATTACHED.has(entry.kind);
     const stranger = attachable && this.strangeTo(entry);
@@ -585,7 +593,7 @@ class Library {
     );
     this.drawer.scrollTop = same ? top : 0;
     if (focused) this.drawer.querySelector(`[data-keep="${focused}"]`)?.focus();
-    else if (!same && innerWidth < 1100) this.drawer.focus({ preventScroll: true });
+    else if (inside || (!same && innerWidth < 1100)) this.drawer.focus({ preventScroll: true });
   }
 
   origin(entry, about) {
@@ -718,15 +726,17 @@ class Library {
     const before = this.entry.tags ?? [];
     const id = this.entry.id;
     const gone = before.find((each) => !tags.includes(each));
-    return this.say({ tags }, gone ? this.t("library.tag.remove", { tag: gone }) : "", () => this.undoing(id, { tags: before })).then(() => this.reload());
+    return this.say({ tags }, gone ? this.t("library.tag.removed", { tag: gone }) : "", () => this.undoing(id, { tags: before })).then(() => this.reload());
   }
 
   note(note) {
-    return this.say({ note }, this.t("library.noted"));
+    const said = this.say({ note }, this.t("library.noted"));
+    this.entry = { ...this.entry, note };
+    return said;
   }
 
   favour() {
-    const item = this.entry ?? this.pages.at(this.window.active);
+    const item = this.entry ?? (this.window.box.contains(document.activeElement) ? this.pages.at(this.window.active) : null);
     if (!item) return false;
     const favourite = !item.favourite;
     this.changed({ ...item, favourite });

@@ -480,6 +480,7 @@ class Make {
 
   /** Says what is wrong beside the field that it is about. */
   tell(error) {
+    if (error.kind === "Unreachable") return this.context.complain(error); // it passes, and must not stand there afterwards
     let first = null;
     const rest = [];
     for (const problem of error.problems ?? []) {

@@ -3,6 +3,7 @@
 import { h, fill, put } from "../dom.js";
 import { icon } from "../parts/icons.js";
 import { endpaper } from "../parts/endpaper.js";
+import { Pace } from "../parts/jobs.js";
 import { menu } from "../parts/popover.js";
 import { nothing, troubled } from "../parts/nothing.js";
 import { duration, moment, number } from "../words.js";
@@ -76,7 +77,7 @@ export default {
 
 class QueueRoom {
   constructor(element, context) {
-    Object.assign(this, { element, context, t: context.t, paused: false, ended: new Map(), rows: new Map(), rates: new Map(), previews: new Map() });
+    Object.assign(this, { element, context, t: context.t, paused: false, ended: new Map(), rows: new Map(), pace: new Pace(), previews: new Map() });
     this.only = context.store.get("only", "");
     this.build();
     const { t } = this;
@@ -185,10 +186,10 @@ class QueueRoom {
   changed(job, event) {
     if (job && OVER.includes(job.state)) {
       if (!this.only || this.only === job.state) this.ended.set(job.id, job);
-      this.rates.delete(job.id);
+      this.pace.forget(job);
     } else if (job) this.ended.delete(job.id);
     if (event?.kind === "step" && job) {
-      this.rate(job);
+      this.pace.hear(job, event);
       return this.redraw(job);
     }
     this.soon ||= requestAnimationFrame(() => {
@@ -220,18 +221,6 @@ class QueueRoom {
       if (picture?.isConnected) picture.src = fresh.src;
       else this.rows.get(id)?.querySelector(".job-picture")?.replaceChildren(h("img", { src: fresh.src, alt: "" }));
     }, () => { /* the job may be over by now, and its preview gone */ });
-  }
-
-  /** How fast a job goes, from its steps as they come. */
-  rate(job) {
-    const { phase, done, total, image = 0 } = job.progress ?? {};
-    const now = performance.now();
-    const known = this.rates.get(job.id);
-    if (!total || !known || known.phase !== phase || done < known.done) {
-      this.rates.set(job.id, { phase, done, at: now, image, left: null });
-      return;
-    }
-    if (done > known.done) known.left = ((now - known.at) / 1000 / (done - known.done)) * (total - done);
   }
 
   setPaused(paused) {
@@ -377,10 +366,10 @@ class QueueRoom {
         bar.max = 1;
         bar.value = share;
       } else bar?.removeAttribute("value");
-      const left = this.rates.get(job.id)?.left ?? job.eta;
+      const left = this.pace.left(job);
       text = [
         job.cancelling ? t("queue.stopping") : phase && t(`queue.phase.${phase}`, { done: number(done), total: number(total) }, total ? `${phase} ${number(done)} / ${number(total)}` : phase),
-        left !== null && left !== undefined && !job.cancelling && t("queue.left", { time: duration(Math.max(0.1, left)) }),
+        left !== null && !job.cancelling && t("queue.left", { time: duration(Math.max(0.1, left)) }),
       ].filter(Boolean).join(" · ");
     } else if (job.state === "waiting" || job.state === "paused") text = job.state === "paused" ? t("queue.state.paused") : moment(job.created);
     else text = [job.ended && moment(job.ended), job.started && job.ended && job.state === "done" && duration(job.ended - job.started)].filter(Boolean).join(" · ");
@@ -389,8 +378,6 @@ class QueueRoom {
 
   tick() {
     for (const job of this.context.jobs.open()) {
-      const known = this.rates.get(job.id);
-      if (known?.left) known.left = Math.max(0.1, known.left - 1);
       const row = this.rows.get(job.id);
       if (row?.isConnected && job.state === "running") this.progress(row, job);
     }

@@ -3,6 +3,7 @@
 import { fill, h, paint, put } from "../../dom.js";
 import { addWords, duration, number, t } from "../../words.js";
 import { icon } from "../icons.js";
+import { Pace } from "../jobs.js";
 import { menu, popover } from "../popover.js";
 import { Stage } from "../stage.js";
 import { keyOf, Strip } from "./strip.js";
@@ -45,7 +46,7 @@ export class Result {
    * `mask(output)`, `recipe(output)`, `compare(one, other)`, `example(prompt)`, `again(job)`, `varies(output)`.
    */
   constructor(context, does) {
-    Object.assign(this, { context, does, outputs: [], failed: new Map(), rates: new Map(), previews: new Map(), earlier: false, next: null });
+    Object.assign(this, { context, does, outputs: [], failed: new Map(), pace: new Pace(), previews: new Map(), earlier: false, next: null });
     this.chosen = context.store.get("chosen"); // the key of an output; null follows the work
     this.place = h("div", { class: "easel-room" });
     this.stage = new Stage({ width: 1, height: 1, alt: "" });
@@ -141,13 +142,7 @@ export class Result {
   }
 
   step(job, event) {
-    const { recipe } = job;
-    if (event.phase === "sample" && recipe) {
-      const done = event.image * event.total + event.done;
-      const rate = this.rates.get(job.id);
-      if (!rate || done < rate.done) this.rates.set(job.id, { at: event.at, from: done, done, total: event.total * recipe.count });
-      else Object.assign(rate, { done, last: event.at, total: event.total * recipe.count });
-    }
+    this.pace.hear(job, event);
     this.strip.live(job, event.image ?? 0, { share: this.share(job, true) });
     if (this.shown?.job === job.id) this.caption();
     else if (!this.shown) this.draw();
@@ -440,14 +435,6 @@ export class Result {
     return single ? part : ((progress.image ?? 0) + part) / count;
   }
 
-  /** Seconds that a job may still take; null while nobody knows. */
-  left(job) {
-    const rate = this.rates.get(job.id);
-    if (!rate?.last || rate.done - rate.from < 2) return job.eta ?? null;
-    const each = (rate.last - rate.at) / (rate.done - rate.from);
-    return Math.max(0, (rate.total - rate.done) * each - (Date.now() / 1000 - rate.last > 30 ? 0 : 0));
-  }
-
   words(job) {
     const recipe = job.recipe ?? {};
     if (job.local) return t("result.sending");
@@ -457,7 +444,7 @@ export class Result {
       return ahead > 0 ? t("result.waiting.n", { n: ahead }) : t("result.next");
     }
     const { phase, done, total, image = 0 } = job.progress ?? {};
-    const left = this.left(job);
+    const left = this.pace.left(job);
     const now = phase === "sample" ? t("result.step", { done, total }) : phase === "decode" ? t("result.decode") : phase === "save" ? t("result.save") : t("result.loading", { model: recipe.model?.name ?? "" });
     return [recipe.count > 1 && t("result.image", { n: Math.min(image + 1, recipe.count), count: recipe.count }), now, left !== null && phase !== "load" && t("result.left", { time: duration(Math.max(left, 0.1)) })].filter(Boolean).join(" · ");
   }
