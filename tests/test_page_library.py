@@ -263,6 +263,8 @@ def test_what_is_typed_is_not_drawn_over_when_work_ends(browser: Browser, shelf:
     with room(browser, shelf) as page:
         page.get_by_role("option", name="starter-image").click()
         note = page.get_by_label("Note")
+        written: list[Any] = []
+        page.on("request", lambda asked: written.append(asked.post_data_json) if asked.method == "PATCH" else None)
         note.press_sequentially("half a")
         begin(shelf, "/api/models/scan")
         page.get_by_text("Done:").wait_for(timeout=LONG)
@@ -272,6 +274,7 @@ def test_what_is_typed_is_not_drawn_over_when_work_ends(browser: Browser, shelf:
         page.keyboard.press("Tab")
         page.get_by_text("The note is kept").wait_for()
         expect_value(page, "Note", "half a sentence")
+        assert written == [{"note": "half a sentence"}], "nothing is handed in before it is done"
 
 
 def test_a_list_that_is_looked_at_stays_where_it_is_when_work_ends(page: Page, many: Server) -> None:

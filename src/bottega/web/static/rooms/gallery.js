@@ -369,7 +369,7 @@ class Gallery {
       : h("img", { alt: "", decoding: "async", draggable: "false", data: { src: this.thumbnail(item) } });
     return h("div", {
       class: ["piece", chosen && "is-selected"], aria: { label: item.prompt || item.id, selected: String(chosen) },
-    }, own, h("span", { class: "piece-words", text: item.prompt }), item.favourite && h("span", { class: "piece-star" }, icon("star", 14)),
+    }, own, h("span", { class: "piece-words", text: item.prompt, title: item.prompt }), item.favourite && h("span", { class: "piece-star" }, icon("star", 14)),
     h("span", { class: "piece-check", data: { check: "" } }, icon("check", 14)));
   }
 
