@@ -12,6 +12,7 @@ from conftest import Command, pixels
 from hostile import benign
 from hostile.containers import checkpoint
 from hostile.opcodes import call, pickle, table, text
+from small_models import write_model
 
 from bottega.families._stable_diffusion import toy
 from bottega.formats import read_header
@@ -111,6 +112,23 @@ def test_check_of_a_diffusers_folder(bottega: Command, tmp_path: Path) -> None:
     assert (ran.code, ran.json["format"]) == (0, "diffusers") and ran.json["tensors"] > 100
     (folder / "unet" / "extra.bin").write_bytes(pickle(call("os", "system", text("x"))))
     assert bottega("models", "check", folder).code == 2
+
+
+def test_check_show_and_scan_agree_on_a_folder_whose_shards_have_names_of_their_own(
+    bottega: Command, tmp_path: Path
+) -> None:
+    folder = write_model(tmp_path / "shelf" / "whole" / "a.safetensors").parent
+    (folder / "config.json").write_text('{"model_type": "llama", "architectures": ["LlamaForCausalLM"]}')
+    index = folder / "model.safetensors.index.json"
+    index.write_text('{"weight_map": {"red.unet.weight": "a.safetensors"}}')
+    assert bottega("models", "check", folder).code == bottega("models", "show", folder).code == 0
+    index.write_text('{"weight_map": {"red.unet.weight": "a.safetensors", "x": "b.safetensors"}}')
+    for action in ("check", "show"):
+        ran = bottega("models", action, folder)
+        assert ran.code == 2 and "b.safetensors: this shard" in ran.out + ran.err
+    assert [each["path"] for each in bottega("models", "scan", folder.parent, "--json").json["refused"]] == [
+        str(folder)
+    ]
 
 
 def test_check_of_pipes_links_and_what_is_not_there(bottega: Command, tmp_path: Path) -> None:

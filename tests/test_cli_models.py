@@ -21,7 +21,7 @@ from starters import ADAPTERS, CHECKPOINTS, NAMES
 
 from bottega import cli
 from bottega.cli.progress import Progress
-from bottega.cli.terminal import columns, count_text, cut, pairs, printable, size_text, table, time_text
+from bottega.cli.terminal import Whole, columns, count_text, cut, pairs, printable, size_text, table, time_text
 from bottega.families import family
 from bottega.library import open_catalog
 
@@ -343,6 +343,53 @@ def test_tables_fit_the_window(monkeypatch: pytest.MonkeyPatch) -> None:
     assert all(columns(line) <= 30 for line in lines) and lines[1].endswith("…     12")
     assert "..." in table(("name", "size"), rows, Terminal("ascii"))
     assert "模型" * 20 in table(("name", "size"), rows, io.StringIO())  # a pipe gets everything
+
+
+@pytest.mark.parametrize("width", range(40, 81, 5))
+def test_what_a_table_can_spare_is_left_out_before_a_line_is_too_long(
+    width: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(width))
+    headers = ("name", "kind", "dtype", "size", "tags", "folder")
+    rows = [("long name " * 5, "hypernetwork", "F16", "47.4 MB", "one two three four", "/a/long/way/to/it")]
+    lines = table(headers, rows, Terminal(), right=[3], spare=(2, 5)).splitlines()
+    assert all(columns(line) <= width for line in lines)
+    left_out = [header for header in headers if header not in lines[0].split()]
+    assert left_out == ([] if width >= 54 else ["dtype"] if width >= 47 else ["dtype", "folder"])
+    monkeypatch.setenv("COLUMNS", "6")
+    assert table(headers, rows, Terminal()).splitlines() == ["name", "long …"]
+
+
+def test_long_values_go_on_beside_their_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
+    path, sha256 = Whole("/a folder/" + "of models/" * 5), "0f" * 32
+    rows = [("because", "many words " * 8), ("note", "模型" * 20), ("path", path), ("sha256", f"{sha256} (short)")]
+    lines = pairs(rows, Terminal()).splitlines()
+    assert lines[:2] == ["because  many words many words many", "         words many words many words"]
+    assert "note     " + "模型" * 7 + "模" in lines
+    assert f"path     {path}" in lines and lines[-2:] == [f"sha256   {sha256}", "         (short)"]
+    assert all(columns(line) <= 40 for line in lines if str(path) not in line and sha256 not in line)
+    assert pairs(rows, io.StringIO()) == pairs(rows) and len(pairs(rows).splitlines()) == 4
+    named = pairs([("a name that takes a whole line", "value"), ("b", "value")], Terminal())
+    assert named.splitlines() == ["a name that takes a whole line", " " * 20 + "value", "b" + " " * 19 + "value"]
+
+
+@pytest.mark.parametrize("width", [40, 60, 80])
+def test_all_that_is_told_of_a_model_fits_a_terminal(
+    width: int, shelf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(width))
+    monkeypatch.setenv("BOTTEGA_HOME", str(tmp_path / "home"))
+    toy = str(shelf / "toy.safetensors")
+    cli.main(["models", "tag", toy, "+some", "+tags"])
+    for words in (("list",), ("show", toy), ("hash", toy), ("check", toy), ("check", str(shelf))):
+        monkeypatch.setattr(sys, "stdout", stream := Terminal())
+        cli.main(["models", *words])
+        lines = stream.getvalue().splitlines()
+        too_long = [line for line in lines if columns(line) > width]
+        assert lines and all(
+            "/" in line or re.search("[0-9a-f]{64}$", line) or "bottega make" in line for line in too_long
+        )
 
 
 def test_progress_in_a_log() -> None:

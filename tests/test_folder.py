@@ -550,6 +550,8 @@ def test_links_of_a_transformers_model_stay_in_its_folder(tmp_path: Path) -> Non
         ("config.json model.safetensors", True),
         ("config.json diffusion_pytorch_model.fp16.safetensors", True),
         ("config.json model.safetensors.index.json model-00001-of-00002.safetensors", True),
+        ("config.json model.safetensors.index.json a.safetensors b.safetensors", True),
+        ("config.json pytorch_model.bin.index.fp16.json a.bin b.bin", True),
         ("config.json model-00001-of-00002.safetensors model-00002-of-00002.safetensors", True),
         ("config.json pytorch_model.bin tf_model.h5 flax_model.msgpack training_args.bin rng_state_0.pth", True),
         ("config.json pytorch_model.bin.index.json", True),

@@ -16,7 +16,8 @@ from small_models import BLUE, FAMILIES, RED, write_model
 
 from bottega.errors import Interrupted
 from bottega.library import Catalog, Entry, open_catalog
-from bottega.library.catalog import CatalogError
+from bottega.library.catalog import CatalogError, Move
+from bottega.library.disk import Stamp
 from bottega.library.find import find
 from bottega.library.hashes import hashes_of, sha256_of
 from bottega.library.scan import scan
@@ -261,6 +262,133 @@ def test_two_that_were_spoken_of_are_never_made_one(catalog: Catalog, shelf: Pat
     scan(catalog, [shelf], FAMILIES)
     assert said_of(catalog, copy).note == "its own"
     assert is_spoken(catalog.gone()[0])
+
+
+def noted(catalog: Catalog, shelf: Path, *names: str, hashed: bool = False) -> list[Path]:
+    """Models of one size, each with a note that is its name, and the first one tagged and corrected."""
+    paths = [write_model(shelf / f"{name}.safetensors", fill=index) for index, name in enumerate(names)]
+    scan(catalog, [shelf], FAMILIES)
+    for path in paths:
+        entry = said_of(catalog, path)
+        entry = hashes_of(catalog, entry) if hashed else entry
+        catalog.say(entry, note=path.stem)
+    catalog.say(said_of(catalog, paths[0]), tags=["first"], corrected={"family": "blue"})
+    return paths
+
+
+def notes(catalog: Catalog) -> dict[str, str]:
+    """What is noted of each model that is there, by its name."""
+    return {entry.name: entry.note for entry in catalog.entries()}
+
+
+def renamed(shelf: Path, **names: str) -> None:
+    """Give files each other's names."""
+    for name in names:
+        (shelf / f"{name}.safetensors").rename(shelf / f"{name}.moving")
+    for name, new in names.items():
+        (shelf / f"{name}.moving").rename(shelf / f"{new}.safetensors")
+
+
+@pytest.mark.parametrize(
+    "names",
+    [{"a": "b", "b": "a"}, {"a": "d", "b": "a"}, {"a": "b", "b": "c", "c": "a"}, {"a": "d", "b": "a", "c": "b"}],
+    ids=["swapped", "handed on", "in a ring", "in a row"],
+)
+def test_it_goes_with_files_that_take_the_names_of_others(names: dict[str, str], catalog: Catalog, shelf: Path) -> None:
+    noted(catalog, shelf, "a", "b", "c", hashed=True)
+    known = {entry.name: entry.sha256 for entry in catalog.entries()}
+    renamed(shelf, **names)
+    report = scan(catalog, [shelf], FAMILIES)
+    now = {name: names.get(name, name) for name in "abc"}
+    assert notes(catalog) == {now[name]: name for name in "abc"}
+    assert {entry.name: entry.sha256 for entry in catalog.entries()} == {now[name]: known[name] for name in "abc"}
+    assert [entry.name for entry in catalog.entries() if entry.family == "blue"] == [now["a"]]
+    assert {(before.stem, after.stem) for before, after in report.moved} == {*names.items()}
+    assert (report.new, report.changed, report.gone, catalog.gone()) == (0, 0, (), [])
+    assert [entry.name for entry in catalog.search("first")] == [now["a"]]
+    assert scan(catalog, [shelf], FAMILIES).headers_read == 0
+
+
+def test_a_scan_that_is_interrupted_leaves_what_is_said_with_its_file(catalog: Catalog, shelf: Path) -> None:
+    noted(catalog, shelf, "a", "b")
+    renamed(shelf, a="b", b="a")
+    with pytest.raises(Interrupted):
+        scan(catalog, [shelf], FAMILIES, stop)
+    assert notes(catalog) == {"a": "b", "b": "a"}
+    assert scan(catalog, [shelf], FAMILIES).headers_read == 2
+    assert notes(catalog) == {"a": "b", "b": "a"}
+
+
+def test_names_are_swapped_before_a_scan_knows_of_it(catalog: Catalog, shelf: Path) -> None:
+    a, b = noted(catalog, shelf, "a", "b")
+    renamed(shelf, a="b", b="a")
+    assert find(catalog, str(a), FAMILIES).note == "b"
+    assert find(catalog, str(b), FAMILIES).note == "a"
+    scan(catalog, [shelf], FAMILIES)
+    assert notes(catalog) == {"a": "b", "b": "a"} and catalog.gone() == []
+
+
+def test_another_scan_was_quicker(catalog: Catalog, shelf: Path) -> None:
+    noted(catalog, shelf, "a", "b")
+    moves = [Move(str(shelf / "a"), str(shelf / "b"), Stamp(1, 2, 3), Stamp(1, 2, 3))]
+    assert catalog.follow(moves) == {} and notes(catalog) == {"a": "a", "b": "b"}
+
+
+def test_what_has_lost_its_name_and_is_not_found_is_missing(catalog: Catalog, shelf: Path, tmp_path: Path) -> None:
+    a, b = noted(catalog, shelf, "a", "b", "c")[:2]
+    a.rename(tmp_path / "elsewhere")
+    b.rename(a)
+    write_model(shelf / "a (replaced).safetensors", width=3)
+    report = scan(catalog, [shelf], FAMILIES)
+    assert notes(catalog) == {"a": "b", "c": "c", "a (replaced)": ""}
+    (missing,) = catalog.gone()
+    assert (missing.name, missing.note, report.gone) == ("a (replaced 2)", "a", (missing.path,))
+    back = (tmp_path / "elsewhere").rename(shelf / "d.safetensors")
+    assert scan(catalog, [shelf], FAMILIES).moved == ((missing.path, back),)
+    assert notes(catalog)["d"] == "a" and catalog.gone() == []
+
+
+def test_what_is_new_under_a_name_inherits_nothing_if_the_old_one_is_found(catalog: Catalog, shelf: Path) -> None:
+    (a,) = noted(catalog, shelf, "a")
+    a.rename(shelf / "old.safetensors")
+    write_model(a, fill=5)
+    report = scan(catalog, [shelf], FAMILIES)
+    assert notes(catalog) == {"a": "", "old": "a"}
+    assert (len(report.moved), report.new, report.changed) == (1, 1, 0)
+
+
+def test_a_model_that_came_from_a_shelf_which_is_not_scanned(catalog: Catalog, tmp_path: Path) -> None:
+    one, two = tmp_path / "one", tmp_path / "two"
+    (a,), (b,) = noted(catalog, one, "a"), noted(catalog, two, "b")
+    a.rename(two / "c.safetensors")
+    b.rename(a)
+    scan(catalog, [one], FAMILIES)
+    scan(catalog, [two], FAMILIES)
+    assert notes(catalog) == {"a": "b", "c": "a"} and catalog.gone() == []
+
+
+def test_copies_that_take_the_names_of_others_are_told_by_their_hash(catalog: Catalog, shelf: Path) -> None:
+    """Copied, with other times and other inodes: a takes b's name, b takes c's, and c a new one."""
+    noted(catalog, shelf, "a", "b", "c", hashed=True)
+    copies = {path.stem: path.read_bytes() for path in shelf.iterdir()}
+    for name, new in {"a": "b", "b": "c", "c": "d"}.items():
+        (shelf / f"{new}.safetensors").unlink(missing_ok=True)
+        (shelf / f"{new}.safetensors").write_bytes(copies[name])
+    (shelf / "a.safetensors").unlink()
+    report = scan(catalog, [shelf], FAMILIES)
+    assert notes(catalog) == {"b": "a", "c": "b", "d": "c"} and catalog.gone() == []
+    assert {(before.stem, now.stem) for before, now in report.moved} == {("a", "b"), ("b", "c"), ("c", "d")}
+
+
+def test_what_is_touched_or_replaced_is_not_hashed_without_need(catalog: Catalog, shelf: Path) -> None:
+    a, b, c = noted(catalog, shelf, "a", "b", "c")
+    sha256_of(catalog, said_of(catalog, a))  # which tells no AutoV1
+    for path in (a, b, c):
+        os.utime(path, (1, 1))
+    c.unlink()
+    hashing: list[int] = []
+    scan(catalog, [shelf], FAMILIES, hashing=lambda done, total: hashing.append(done))
+    assert hashing == [] and notes(catalog) == {"a": "a", "b": "b"}
 
 
 def test_forgotten_for_good(catalog: Catalog, shelf: Path) -> None:

@@ -192,7 +192,7 @@ def _list(args: argparse.Namespace, desk: Desk) -> int:
         (job["id"][:10], job["kind"], _state_text(job), _age(job["created"]), _short(job["title"]))
         for job in (jobs if in_line else reversed(jobs))
     ]
-    print(table(("job", "kind", "state", "asked", "what"), rows, sys.stdout))
+    print(table(("job", "kind", "state", "asked", "what"), rows, sys.stdout, spare=(3, 1)))
     return 0
 
 

@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TextIO
 
 # Direction marks and overrides make a name look like another one; separators break a line in two.
 _UNSEEN = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
 _JOINERS = "\u200c\u200d\ufe0f"  # needed to write Persian, Indic scripts and emoji
+# A word with the spaces before it; Chinese, Japanese and Korean may go on in another line after any character.
+_WIDE = "\u2e80-\u9fff\uac00-\ud7a3\uf900-\ufaff\uff01-\uff60"
+_PIECE = re.compile(rf"\s*(?:[{_WIDE}]|[^\s{_WIDE}]+)")
+_GAP = 2  # cells between columns
+_NARROW = 8  # cells that a column has at least, if it has so much to show
+_BESIDE = 18  # cells that a name may take if its value is to begin beside it
 
 
 def printable(text: str) -> str:
@@ -76,44 +83,101 @@ def speaks(stream: TextIO, text: str) -> bool:
     return True
 
 
-def table(headers: Sequence[str], rows: Sequence[Sequence[str]], stream: TextIO, right: Sequence[int] = ()) -> str:
+def table(
+    headers: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    stream: TextIO,
+    right: Sequence[int] = (),
+    spare: Sequence[int] = (),
+) -> str:
     """Rows under headers in aligned columns; those numbered in `right` are aligned to the right.
 
-    On a terminal the widest columns give way until a line fits; elsewhere nothing is cut, for `grep` and its kin.
+    On a terminal the widest columns give way until a line fits, and where that is not enough those numbered in `spare`
+    are left out, the first one first, and then the last ones. Elsewhere nothing is cut, for `grep` and its kin.
     """
     cells = [list(headers), *([printable(cell) for cell in row] for row in rows)]
     widths = [max(columns(row[index]) for row in cells) for index in range(len(headers))]
-    gap = 2
-    room = window(stream)
-    while room is not None and sum(widths) + gap * (len(widths) - 1) > room and max(widths) > 8:
-        widths[widths.index(max(widths))] -= 1
+    shown = _fitted(widths, window(stream), spare)
     ellipsis = "…" if speaks(stream, "…") else "..."
-    return "\n".join(_line(row, widths, gap, ellipsis, right) for row in cells)
+    return "\n".join(_line(row, shown, ellipsis, right) for row in cells)
 
 
-def _line(row: Sequence[str], widths: Sequence[int], gap: int, ellipsis: str, right: Sequence[int]) -> str:
+def _fitted(widths: Sequence[int], room: int | None, spare: Sequence[int]) -> dict[int, int]:
+    """The columns that are shown, by number, with the widths at which a line has room; the first is always shown."""
+    shown = dict(enumerate(widths))
+    if room is None:
+        return shown
+    others = [index for index in reversed(range(1, len(widths))) if index not in spare]
+    for index in (*spare, *others):
+        if _width_of(min(width, _NARROW) for width in shown.values()) <= room:
+            break
+        del shown[index]
+    while _width_of(shown.values()) > room and max(shown.values()) > 1:
+        shown[max(shown, key=lambda index: shown[index])] -= 1
+    return shown
+
+
+def _width_of(widths: Iterable[int]) -> int:
+    """How many cells a line of columns of these widths takes."""
+    return sum(width + _GAP for width in widths) - _GAP
+
+
+def _line(row: Sequence[str], widths: Mapping[int, int], ellipsis: str, right: Sequence[int]) -> str:
     padded = []
-    for index, (cell, width) in enumerate(zip(row, widths, strict=True)):
-        text = cut(cell, width, ellipsis)
+    for index, width in widths.items():
+        text = cut(row[index], width, ellipsis)
         space = " " * (width - columns(text))
         padded.append(space + text if index in right else text + space)
-    return (" " * gap).join(padded).rstrip()
+    return (" " * _GAP).join(padded).rstrip()
 
 
-def pairs(rows: Sequence[tuple[str, str]]) -> str:
-    """Names with what belongs to them, one to a line, aligned; a name may be empty to go on with the one above."""
-    shown = [(printable(name), printable(value)) for name, value in rows]
-    width = max((columns(name) for name, _ in shown), default=0)
-    return "\n".join(f"{name}{' ' * (width - columns(name))}  {value}".rstrip() for name, value in shown)
+class Whole(str):
+    """Text that is of no use in pieces, such as a path or a command: it is kept in one line, whatever its spaces."""
+
+
+def pairs(rows: Sequence[tuple[str, str]], stream: TextIO | None = None) -> str:
+    """Names with what belongs to them, one to a line, aligned; a name may be empty to go on with the one above.
+
+    If the stream is a terminal, longer values go on in further lines beside their names.
+    """
+    room = window(stream) if stream else None
+    names = [printable(name) for name, _ in rows]
+    width = max(map(columns, names), default=0)
+    if room is not None:
+        width = min(width, _BESIDE)
+    indent = " " * (width + _GAP)
+    lines = []
+    for name, (_, value) in zip(names, rows, strict=True):
+        beside = [f"{indent}{line}".rstrip() for line in folded(value, room and room - len(indent))]
+        if columns(name) > width:
+            lines.append(name)
+        elif name:
+            beside[0] = f"{name}{beside[0][columns(name) :]}"
+        lines += beside
+    return "\n".join(lines)
+
+
+def folded(text: str, room: int | None) -> list[str]:
+    """A text made printable, in lines of so many cells, broken at its spaces; None leaves it in one. What has no
+    spaces, such as a hash, stays whole and may take more."""
+    shown = printable(text)
+    if room is None or isinstance(text, Whole) or columns(shown) <= room:
+        return [shown]
+    lines = [""]
+    taken = 0
+    for piece in _PIECE.findall(shown.rstrip()):
+        if taken and taken + columns(piece) > room:
+            lines.append("")
+            taken, piece = 0, piece.lstrip()
+        lines[-1] += piece
+        taken += columns(piece)
+    return lines
 
 
 def wrapped(text: str, stream: TextIO) -> str:
     """A longer text, folded to the window at its spaces, its own line ends kept."""
-    from textwrap import wrap
-
     room = min(window(stream) or 100, 100)
-    lines = [line for told in text.splitlines() for line in (wrap(printable(told), room) or [""])]
-    return "\n".join(lines)
+    return "\n".join(line for told in text.splitlines() for line in folded(told, room))
 
 
 def labelled(name: str, values: Sequence[str]) -> list[tuple[str, str]]:

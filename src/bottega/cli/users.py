@@ -102,9 +102,8 @@ def show(users: list[User], as_json: bool) -> None:
             ]
             for user in users
         ]
-        print(
-            table(["NAME", "SCOPES", "WAITING", "PER MINUTE", "PIXELS/DAY", "KEY"], rows, sys.stdout, right=(2, 3, 4))
-        )
+        headers = ("NAME", "SCOPES", "WAITING", "PER MINUTE", "PIXELS/DAY", "KEY")
+        print(table(headers, rows, sys.stdout, right=(2, 3, 4), spare=(4, 3, 2)))
     else:
         print("no users; whoever opens the link of `bottega serve` is the owner")
 

@@ -11,6 +11,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import replace
 from functools import lru_cache
+from itertools import count
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
     from bottega.library.about import About
     from bottega.library.hashes import Hashes
 
-__all__ = ["Catalog", "CatalogError", "Entry", "Known", "open_catalog"]
+__all__ = ["Catalog", "CatalogError", "Entry", "Known", "Move", "open_catalog"]
 
 # A hash stays true as long as the stamp does, whoever of several processes computed it.
 _KEPT = "coalesce(excluded.{0}, CASE WHEN size = excluded.size AND mtime_ns = excluded.mtime_ns " \
@@ -60,6 +61,11 @@ _HAND_WORDS = (
 _INDEX_WORDS = (
     "UPDATE search SET said = coalesce((SELECT words FROM said WHERE path = ?), '') "
     "WHERE rowid = (SELECT id FROM models WHERE path = ?)"
+)
+# All that a record tells of a path, and not of the bytes, has to be found out at the new one.
+_FOLLOW = (
+    "UPDATE models SET path = ?, size = ?, mtime_ns = ?, inode = ?, shelf = NULL, called = '', beside = 0, "
+    "read_by = '', missing = 0 WHERE path = ?"
 )
 # What is gone and what is here of the same size and time, or with the same bytes; the surest come first.
 _MEETING = """
@@ -91,6 +97,15 @@ class Known(NamedTuple):
     shelf: str | None
     called: str
     missing: bool
+
+
+class Move(NamedTuple):
+    """A record whose bytes lie at another path now, the stamp that is `recorded` of them, and the one they have."""
+
+    before: str
+    now: str
+    recorded: Stamp
+    stamp: Stamp
 
 
 class Catalog:
@@ -132,9 +147,12 @@ class Catalog:
         """The model at exactly this path."""
         return next(iter(self._entries("models.path = ?", text(str(path)))), None)
 
-    def known(self) -> dict[str, Known]:
-        """The little that a scan compares, of every model by its path, also of those that are gone."""
-        rows = self.rows("SELECT path, shelf, called, beside, read_by, missing, size, mtime_ns, inode FROM models")
+    def known(self, stamp: Stamp | None = None) -> dict[str, Known]:
+        """The little that a scan compares, of every model by its path, or of those with a stamp; also of those that are
+        gone."""
+        where = " WHERE size = ? AND mtime_ns = ? AND inode = ?" if stamp else ""
+        query = f"SELECT path, shelf, called, beside, read_by, missing, size, mtime_ns, inode FROM models{where}"
+        rows = self.rows(query, *stamp or ())
         return {
             string(path): Known(
                 Stamp(*stamp), beside, read_by, string(shelf) if shelf else None, string(called), bool(missing)
@@ -188,6 +206,12 @@ class Catalog:
         return self._entries(
             f"models.{name} >= ? AND models.{name} < ? AND NOT missing ORDER BY models.path", low, after
         )
+
+    def hashed(self) -> dict[str, tuple[int, str, str]]:
+        """Size, AutoV1 and SHA-256 of every model of which both hashes are known, by its path; also of those that are
+        gone."""
+        rows = self.rows("SELECT path, size, autov1, sha256 FROM models WHERE sha256 IS NOT NULL AND autov1 != ''")
+        return {string(path): (size, autov1, sha256) for path, size, autov1, sha256 in rows}
 
     def without_hash(self, name: str, kind: str | None = None) -> list[Entry]:
         """The models that can be read and whose hash of this name is not known, the smallest first."""
@@ -459,6 +483,46 @@ class Catalog:
         """The models that are missing, by path."""
         return self._entries("missing ORDER BY models.path")
 
+    def follow(self, moves: Sequence[Move]) -> dict[str, str]:
+        """Let records go to where their bytes are now, with the hashes and with all that the user said; all of them or
+        none, so that names can be swapped and handed on.
+
+        A record that a path had before, and that goes nowhere itself, makes room: if the user said something of it, it
+        is kept as missing under a path of its own, by which it is returned. Nothing is done where another process has
+        changed one of the records since.
+        """
+        if not moves:
+            return {}
+        recorded = "SELECT 1 FROM models WHERE path = ? AND size = ? AND mtime_ns = ? AND inode = ?"
+        with self._transaction() as connection:
+            if not all(connection.execute(recorded, (text(move.before), *move.recorded)).fetchone() for move in moves):
+                return {}
+            aside = self._set_aside(connection, {move.now for move in moves}.difference(move.before for move in moves))
+            # No path has a zero byte: under such a one nothing is in the way while names are swapped.
+            away = [(text(f"\0{move.before}"), text(move.before)) for move in moves]
+            back = [(text(move.now), *move.stamp, text(f"\0{move.before}")) for move in moves]
+            connection.executemany("UPDATE models SET path = ? WHERE path = ?", away)
+            connection.executemany("UPDATE said SET path = ? WHERE path = ?", away)
+            connection.executemany(_FOLLOW, back)
+            connection.executemany("UPDATE said SET path = ? WHERE path = ?", [(row[0], row[-1]) for row in back])
+        return aside
+
+    def _set_aside(self, connection: sqlite3.Connection, taken: Iterable[str]) -> dict[str, str]:
+        """Make room at these paths; where those are that are kept because the user said something of them."""
+        aside: dict[str, str] = {}
+        for path in sorted(taken):
+            if not connection.execute("SELECT 1 FROM said WHERE path = ?", (text(path),)).fetchone():
+                self._forget(connection, [Path(path)])
+                continue
+            aside[path] = kept = next(
+                str(each)
+                for each in _replaced(Path(path))
+                if not connection.execute("SELECT 1 FROM models WHERE path = ?", (text(str(each)),)).fetchone()
+            )
+            connection.execute("UPDATE models SET path = ?, missing = 1 WHERE path = ?", (text(kept), text(path)))
+            connection.execute("UPDATE said SET path = ? WHERE path = ?", (text(kept), text(path)))
+        return aside
+
     def reunite(self, new: Collection[Path]) -> list[tuple[Path, Path]]:
         """Find what is gone under another path, and hand it what is known and what the user said: (before, now).
 
@@ -530,6 +594,16 @@ class Catalog:
 def _remembered(row: tuple[Any, ...]) -> Entry:
     """The entry of a row: a few are asked for again and again."""
     return entry_of(row)
+
+
+def _replaced(path: Path) -> Iterator[Path]:
+    """Paths under which a model whose own path went to another one may be kept, where nothing lies."""
+    name = model_name(path)
+    ending = path.name.removeprefix(name)
+    for number in count(1):
+        kept = path.with_name(f"{name} (replaced{f' {number}' if number > 1 else ''}){ending}")
+        if not os.path.lexists(kept):
+            yield kept
 
 
 def tag_of(text: str) -> str:

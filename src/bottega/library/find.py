@@ -16,6 +16,7 @@ from bottega.formats import read_header
 from bottega.library.catalog import Catalog, Entry
 from bottega.library.disk import model_name, stamp_of
 from bottega.library.hashes import hashes_of, sha256_of
+from bottega.library.moves import by_stamp
 from bottega.library.reading import autov1_of, read_entry, signature
 from bottega.library.scan import Told, scan
 from bottega.settings import comes_along
@@ -123,6 +124,9 @@ def identify_path(catalog: Catalog, path: Path, recognisers: Sequence[Recogniser
         and not (known.error or known.missing)
     ):
         return known
+    if known is None or known.stamp != stamp:
+        catalog.follow(by_stamp(catalog.known(stamp), {str(path): stamp}))
+        known = catalog.entry(path)
     shelf, called, beside = (known.shelf, known.called, known.beside) if known else (None, "", 0)
     entry = read_entry(path, stamp, shelf, recognisers, called=called, beside=beside)
     catalog.put([entry])

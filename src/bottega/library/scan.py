@@ -15,6 +15,7 @@ from bottega.errors import FileError
 from bottega.library.catalog import Catalog, Known
 from bottega.library.entry import REFUSED, UNUSUAL, Entry, Row
 from bottega.library.hashes import sha256_of
+from bottega.library.moves import by_hash, by_stamp
 from bottega.library.readers import Readers
 from bottega.library.reading import Job, autov1_of, read_entry, signature
 from bottega.library.shelves import Found, Walk, shelf_places
@@ -90,8 +91,9 @@ def scan(
 
     A header is read only where path, size, time, inode or the files beside differ from what is on record, or where
     other code or other recognisers read it; many are read in processes that run the command `inspector`, if it is
-    given. What is gone is looked for among what is new, by its stamp and, where its SHA-256 is on record, by the hash
-    of new files of its size, of which `hashing` tells (bytes done, in all).
+    given. What is on record follows its bytes: what is gone from its path is looked for at all others that are new or
+    changed, by its stamp and, where its SHA-256 is on record, by the hash of such files of its size, of which `hashing`
+    tells (bytes done, in all).
 
     It can be interrupted at any moment, by Ctrl-C or by an exception from `told`: what was read until then is recorded,
     and the next scan goes on from there.
@@ -101,6 +103,12 @@ def scan(
     known = catalog.known()
     walk = Walk({*shelves, *catalog.shelves()})
     found = {str(each.path): (each, shelf) for shelf in shelves for each in walk.models(shelf)}
+
+    here = {path: each.stamp for path, (each, _) in found.items()}
+    moves = by_stamp(known, here)
+    moves += by_hash(catalog, known, here, moves, hashing)
+    aside = catalog.follow(moves)
+    known = catalog.known() if moves else known
 
     jobs = _jobs(found, known, signature(recognisers))
     pending = {str(job.path) for job in jobs}
@@ -115,14 +123,15 @@ def scan(
     ]
     catalog.mark_missing(gone)
     new = {job.path for job in jobs if str(job.path) not in known}
-    moved = _reunite(catalog, new, hashing)
+    replaced = {Path(kept): Path(path) for path, kept in aside.items()}
+    reunited = [(replaced.pop(before, before), now) for before, now in _reunite(catalog, new, hashing)]
     return Report(
         paths=tuple(each.path for each, _ in found.values()),
         headers_read=len(jobs),
-        new=len(new) - sum(now in new for _, now in moved),
-        changed=len(jobs) - len(new),
-        moved=tuple(moved),
-        gone=tuple(sorted({*gone}.difference(before for before, _ in moved))),
+        new=len(new) - sum(now in new for _, now in reunited),
+        changed=len(jobs) - len(new) - len(moves),
+        moved=(*((Path(move.before), Path(move.now)) for move in moves), *reunited),
+        gone=tuple(sorted({*gone, *replaced}.difference(before for before, _ in reunited))),
         unreadable=walk.unreadable,
         absent=tuple(shelf for shelf in shelves if not shelf.is_dir()),
         seconds=time.perf_counter() - started,

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import argparse
 import os
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from bottega.cli.terminal import labelled, pairs, print_json
+from bottega.cli.terminal import Whole, labelled, pairs, print_json
 from bottega.errors import DangerousModel, FileError, FormatError
 from bottega.library import Catalog
 from bottega.settings import Settings
@@ -134,13 +135,14 @@ def text(path: Path, checked: Checked) -> str:
     return pairs(
         [
             ("verdict", checked.verdict),
-            ("path", str(path)),
+            ("path", Whole(path)),
             *([("format", checked.format)] if checked.format else []),
             *([("tensors", f"{checked.tensors:,}")] if checked.verdict != "refused" else []),
             *labelled("names", checked.names),
             *labelled("because", checked.reasons),
             *labelled("note", checked.notes),
-        ]
+        ],
+        sys.stdout,
     )
 
 

@@ -60,7 +60,8 @@ def run(args: argparse.Namespace, settings: Settings, catalog: Catalog) -> int:
         for newer in update.newer
     ]
     if rows:
-        print(table(("model", "newer", "base model", "published", "get it with"), rows, sys.stdout))
+        headers = ("model", "newer", "base model", "published", "get it with")
+        print(table(headers, rows, sys.stdout, spare=(3, 2)))
     for update in updates:
         if update.problem:
             print(f"{printable(update.entry.name)}: {printable(update.problem)}", file=sys.stderr)

@@ -98,4 +98,5 @@ def hashes_text(entry: Entry) -> str:
         ("CRC32", entry.crc32),
         ("BLAKE3", entry.blake3),
     ]
-    return f"{printable(str(entry.path))}\n{pairs([(f'  {name}', value) for name, value in rows if value])}"
+    known = [(f"  {name}", value) for name, value in rows if value]
+    return f"{printable(str(entry.path))}\n{pairs(known, sys.stdout)}"

@@ -52,7 +52,7 @@ def run(args: argparse.Namespace, settings: Settings, catalog: Catalog) -> int:
         return 1 if failed else 0
     columns = ("name", "model", "version", "base_model", "page")
     if rows := [tuple(told[column] for column in columns) for told in found if told["known"]]:
-        print(table(("file", "model", "version", "base model", "page"), rows, sys.stdout))
+        print(table(("file", "model", "version", "base model", "page"), rows, sys.stdout, spare=(3, 2)))
     for told in failed:
         print(f"{printable(told['name'])}: {printable(told['error'])}", file=sys.stderr)
     print(f"Civitai knows {plural(len(rows), 'model')} of {len(found)}", file=sys.stderr)

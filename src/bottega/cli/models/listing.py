@@ -102,7 +102,8 @@ def models_table(entries: Sequence[Entry]) -> str:
         for entry in entries
     ]
     headers = ("name", "kind", "family", "dtype", "size", *(("tags",) if tagged else ()), "folder")
-    return table(headers, rows, sys.stdout, right=[4])
+    spare = [headers.index(name) for name in ("dtype", "folder")]
+    return table(headers, rows, sys.stdout, right=[4], spare=spare)
 
 
 def refused_table(entries: Iterable[Entry]) -> str:

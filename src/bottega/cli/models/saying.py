@@ -38,4 +38,4 @@ def tell(entry: Entry, *, as_json: bool) -> None:
         *((name, f"{value} (its header says: {entry.told[name] or 'nothing'})") for name, value in
           entry.corrected.items()),
     ]  # fmt: skip
-    print(pairs([("model", entry.name), *((name, value) for name, value in said if value)]))
+    print(pairs([("model", entry.name), *((name, value) for name, value in said if value)], sys.stdout))

@@ -9,7 +9,18 @@ from typing import TYPE_CHECKING, Any
 
 from bottega.cli.models.shelves import all_shelves, plural, sort_text
 from bottega.cli.progress import Progress
-from bottega.cli.terminal import count_text, labelled, pairs, print_json, printable, size_text, table, wrapped
+from bottega.cli.terminal import (
+    Whole,
+    count_text,
+    folded,
+    labelled,
+    pairs,
+    print_json,
+    size_text,
+    table,
+    window,
+    wrapped,
+)
 from bottega.library import Catalog, Entry
 from bottega.settings import Settings
 
@@ -87,12 +98,12 @@ def extent(header: Header, names: Iterable[str]) -> dict[str, Any]:
 def show_text(entry: Entry, header: Header, parts: Sequence[Mapping[str, Any]], fitting: Fits) -> str:
     """All about one model, for people: the answers first, the evidence behind them, the innards last."""
     paragraphs = [
-        f"{printable(entry.name)}: {sort_text(entry)}",
-        pairs([*use_rows(entry), *labelled("fits", fits_lines(fitting))]),
-        pairs([*evidence_rows(entry), *safety_rows(entry), *labelled("note", header.notes)]),
-        pairs(about_rows(entry)),
+        "\n  ".join(folded(f"{entry.name}: {sort_text(entry)}", window(sys.stdout))),
+        pairs([*use_rows(entry), *labelled("fits", fits_lines(fitting))], sys.stdout),
+        pairs([*evidence_rows(entry), *safety_rows(entry), *labelled("note", header.notes)], sys.stdout),
+        pairs(about_rows(entry), sys.stdout),
         description(entry),
-        pairs(file_rows(entry, header)),
+        pairs(file_rows(entry, header), sys.stdout),
         parts_table(entry, parts),
         dimension_lines(entry),
     ]
@@ -119,9 +130,9 @@ def use_line(entry: Entry) -> str:
     from bottega.families import family_ids
 
     if entry.runs:
-        return f'bottega make image "..." {option("--model", entry.name)}'
+        return Whole(f'bottega make image "..." {option("--model", entry.name)}')
     if entry.kind in ADDED and any(serves(entry.kind, entry.family, family) for family in family_ids()):
-        return f'bottega make image "..." {option(ADDED[entry.kind], entry.name)}'
+        return Whole(f'bottega make image "..." {option(ADDED[entry.kind], entry.name)}')
     if entry.kind == "unknown":
         return "Bottega does not know what it is; if you do, tell it: `bottega models correct`"
     return "Bottega knows what it is, and can't use it yet"
@@ -173,7 +184,7 @@ def about_rows(entry: Entry) -> list[tuple[str, str]]:
         *labelled("permissions", [f"{name}: {value}" for name, value in about.permissions.items()]),
         ("page", about.source),
         ("its tags", ", ".join(about.tags)),
-        ("preview", about.preview or ""),
+        ("preview", Whole(about.preview or "")),
         ("notes", about.notes),
         *((name, value) for name, value in about.extra.items() if name != "licence text"),
         ("your tags", ", ".join(entry.tags)),
@@ -200,8 +211,8 @@ def file_rows(entry: Entry, header: Header) -> list[tuple[str, str]]:
         ("size", f"{size_text(entry.size)}, {count_text(entry.parameters)} parameters"),
         ("sha256", f"{entry.sha256} (AutoV2 {entry.autov2})" if entry.sha256 else "`bottega models hash` computes it"),
         ("other hashes", other_hashes(entry)),
-        ("shelf", str(entry.shelf) if entry.shelf else "none"),
-        ("path", str(entry.path)),
+        ("shelf", Whole(entry.shelf or "none")),
+        ("path", Whole(entry.path)),
     ]
     return [(name, value) for name, value in rows if value]
 
@@ -228,14 +239,14 @@ def parts_table(entry: Entry, parts: Sequence[Mapping[str, Any]]) -> str:
         for part in parts
     ]
     headers = ("part", "prefix", "tensors", "parameters", "size", "dtypes")
-    return table(headers, rows, sys.stdout, right=[2, 3, 4])
+    return table(headers, rows, sys.stdout, right=[2, 3, 4], spare=(5, 1))
 
 
 def dimension_lines(entry: Entry) -> str:
     """The dimensions, where the header shows any."""
     if not entry.dimensions:
         return ""
-    return "dimensions\n" + pairs([(f"  {name}", value) for name, value in flat(entry.dimensions)])
+    return "dimensions\n" + pairs([(f"  {name}", value) for name, value in flat(entry.dimensions)], sys.stdout)
 
 
 def flat(values: Mapping[str, Any]) -> list[tuple[str, str]]:

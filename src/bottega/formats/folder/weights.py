@@ -42,11 +42,14 @@ _COMPANIONS = frozenset((
 def is_model(names: Collection[str]) -> bool:
     """Whether a folder with these names in it is one model, and not a folder with several models.
 
-    A config that was saved into a folder full of other models does not make them one.
+    A config that was saved into a folder full of other models does not make them one; an index of shards does,
+    whatever they are called.
     """
     if "model_index.json" in names:
         return True
     if "config.json" in names and _choose(names, _STEMS):
+        if any(name.endswith(".json") for name in (*_plain(names, _STEMS), *_pickles(names, _STEMS))):
+            return True
         weights = [path for path in map(PurePath, names) if path.suffix.lower() in _WEIGHTS]
         return not _COMPANIONS.isdisjoint(names) or all(_AT_HOME.fullmatch(path.stem) for path in weights)
     return "adapter_config.json" in names and bool(_choose(names, _ADAPTER))

@@ -1,0 +1,84 @@
+"""Tell which models lie at other paths than the catalog has them, so that what is on record of them goes along."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from pathlib import Path
+
+from bottega.errors import FileError
+from bottega.library.catalog import Catalog, Known, Move
+from bottega.library.disk import Stamp, stamp_of
+from bottega.library.hashes import hash_model
+from bottega.library.reading import autov1_of
+
+Told = Callable[[int, int], None]  # (bytes done, bytes in all)
+
+
+def by_stamp(known: Mapping[str, Known], here: Mapping[str, Stamp]) -> list[Move]:
+    """The records whose files, to the stamp, are `here` under other paths, and no longer under their own.
+
+    Where several have one stamp (hard links) they are paired in the order of their paths.
+    """
+    unsettled = _unsettled(known, here)
+    wanted = {here[path] for path in unsettled}
+    lost: dict[Stamp, list[str]] = {}
+    for path, before in sorted(known.items()) if unsettled else ():
+        # Where files have no inodes, any two of one size and time would have the same stamp.
+        if before.stamp in wanted and before.stamp.inode and _is_lost(path, before, here):
+            lost.setdefault(before.stamp, []).append(path)
+    return [Move(lost[here[path]].pop(0), path, here[path], here[path]) for path in unsettled if lost.get(here[path])]
+
+
+def by_hash(
+    catalog: Catalog, known: Mapping[str, Known], here: Mapping[str, Stamp], moves: list[Move], told: Told
+) -> list[Move]:
+    """The same for what was copied over a model on record: told by the SHA-256, which is computed of such files alone
+    as have the size and the AutoV1 of a record that is lost. `moves` are those that are known already.
+    """
+    settled = {path for move in moves for path in (move.before, move.now)}
+    changed = [path for path in _unsettled(known, here) if path in known and path not in settled]
+    if not changed:
+        return []
+    sizes = {here[path].size for path in changed}
+    lost: dict[tuple[int, str], dict[str, str]] = {}
+    for path, (size, autov1, sha256) in catalog.hashed().items():
+        if size in sizes and path not in settled and path in known and _is_lost(path, known[path], here):
+            lost.setdefault((size, autov1), {})[path] = sha256
+    likely = [path for path in changed if lost.get(_key(path, here[path]), {}).keys() - {path}]
+    done, total = 0, sum(here[path].size for path in likely)
+    found: list[Move] = []
+    for path in likely:
+        with suppress(FileError, OSError):  # it is gone again, or can't be read
+            stamp = here[path]
+            sha256 = hash_model(Path(path), stamp, lambda part, _, done=done: told(done + part, total))  # type: ignore[misc]
+            candidates = lost[_key(path, stamp)]
+            of_it = [each for each, its in candidates.items() if its == sha256]
+            if of_it and path not in of_it and stamp_of(Path(path)) == stamp:
+                found.append(Move(of_it[0], path, known[of_it[0]].stamp, stamp))
+                del candidates[of_it[0]]
+        done += here[path].size
+    return found
+
+
+def _unsettled(known: Mapping[str, Known], here: Mapping[str, Stamp]) -> list[str]:
+    """Where other bytes lie than the catalog has there."""
+    return sorted(path for path, stamp in here.items() if path not in known or known[path].stamp != stamp)
+
+
+def _is_lost(path: str, before: Known, here: Mapping[str, Stamp]) -> bool:
+    """Whether the bytes on record are no longer at this path; those of a shelf that is away may come back."""
+    if path in here:
+        return here[path] != before.stamp
+    try:
+        return stamp_of(Path(path)) != before.stamp
+    except OSError:
+        return before.shelf is None or os.path.isdir(before.shelf)
+
+
+def _key(path: str, stamp: Stamp) -> tuple[int, str]:
+    try:
+        return stamp.size, autov1_of(Path(path))
+    except OSError:  # it is a folder, or gone again
+        return stamp.size, ""
