@@ -88,8 +88,6 @@ def test_tags_and_favourites(bottega: Command, shelf: Path) -> None:
         (("correct", "anime", "--kind", "lorra"), "use one of lora"),
         (("correct", "anime", "--family", "sd11"), "use one of sd1"),
         (("correct", "anime", "--category", "great"), "choose from"),
-        (("correct", "anime", "--clear", "--kind", "lora"), "--clear"),
-        (("correct", "anime", "--clear", "--variant", ""), "--clear"),
     ],
 )
 def test_wrong_words(words: tuple[str, ...], said: str, bottega: Command, shelf: Path) -> None:
@@ -118,8 +116,8 @@ def test_corrections(bottega: Command, shelf: Path) -> None:
     assert bottega("models", "show", "film", "--json").json["variant"] == "turbo"
     bottega("models", "scan", shelf)
     assert "film" in names(bottega, "--kind", "lora")
-    told = bottega("models", "correct", "film", "--clear", "--json").json
-    assert (told["kind"], told["corrected"]) == ("unknown", {})
+    told = bottega("models", "correct", "film", "--clear", "--family", "sd1", "--json").json
+    assert (told["kind"], told["corrected"]) == ("unknown", {"family": "sd1"})
 
 
 # --- scan ------------------------------------------------------------------------------------------------------------

@@ -41,8 +41,6 @@ def run(args: argparse.Namespace, settings: Settings, catalog: Catalog) -> int:
         "variant": args.variant,
     }
     said = {name: value for name, value in told.items() if value is not None}
-    if said and args.clear:
-        raise UsageError(f"--clear takes back all, and --{next(iter(said))} says something", "give one after the other")
     entry = meant(args.model, settings, catalog)
     if said or args.clear:
         entry = catalog.say(entry, corrected={**({} if args.clear else entry.corrected), **said})
