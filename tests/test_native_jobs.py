@@ -172,8 +172,9 @@ def test_a_job_starts_from_what_another_one_makes(api: Api, made: dict[str, Any]
 def test_models_are_merged_with_a_lora(api: Api) -> None:
     finished(api, api.post("/models/scan", {}, 202)["id"])
     known = {each["name"]: each["id"] for each in api.get("/models")["items"]}
-    asked = {"models": [known["starter-image"], known["chilly"]], "weight": 0.25, "name": "mix"}
-    done = finished(api, api.post("/models/merge", {**asked, "loras": [{"id": known["neon"], "weight": 0.5}]}, 202)["id"])
+    loras = [{"id": known["neon"], "weight": 0.5}]
+    asked = {"models": [known["starter-image"], known["chilly"]], "weight": 0.25, "loras": loras, "name": "mix"}
+    done = finished(api, api.post("/models/merge", asked, 202)["id"])
     assert done["result"]["file"] == "mix.safetensors" and done["result"]["patched"]["neon"] > 0
     assert "mix" in [each["name"] for each in api.get("/models?q=mix")["items"]]
     (mix,) = api.shop.settings.models.rglob("mix.safetensors")
