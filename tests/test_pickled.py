@@ -285,18 +285,18 @@ def test_bytes_of_protocol_2_in_either_encoding(tmp_path: Path) -> None:
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_sparse_tensors_among_leftovers_are_left_out(tmp_path: Path) -> None:
-    state = {"w": benign.noise(3)}
-    header = written(tmp_path / "x.pt", {"state_dict": state, "optimizer": {"momentum": torch.eye(3).to_sparse()}})
-    assert_equal(header, state)
-
-
-@pytest.mark.filterwarnings("ignore")
-def test_sparse_tensors_refuse_their_file(tmp_path: Path) -> None:
+@pytest.mark.parametrize("form", ["zip", "legacy"])
+def test_sparse_tensors_refuse_their_file_wherever_they_lie(tmp_path: Path, form: str) -> None:
     dense = torch.eye(3)
     for odd in (dense.to_sparse(), dense.to_sparse_csr()):
-        with pytest.raises(FormatError, match="sparse"):
-            written(tmp_path / "x.pt", {"good": dense, "odd": odd})
+        for content in (
+            {"good": dense, "odd": odd},
+            {"state_dict": {"good": dense}, "optimizer": {"state": {0: {"momentum": odd}}}},
+            {"state_dict": {"good": dense}, "odd": odd},
+            {"good": dense, "ema": [odd]},
+        ):
+            with pytest.raises(FormatError, match="sparse"):
+                written(tmp_path / "x.pt", content, **FORMS[form])
 
 
 def test_plain_data_is_clean_and_has_no_tensors(tmp_path: Path) -> None:

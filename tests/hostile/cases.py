@@ -701,10 +701,24 @@ def _gigabytes_for_the_asking(canary: Path) -> Files:
 
 @case(64, REFUSED, says="sparse")
 def _sparse_with_lying_indices(canary: Path) -> Files:
-    indices = tensor([4], [1], kind="LongStorage", stored=4)
+    indices = tensor([4], [1], kind="LongStorage", key="1")
     layout = call("torch.serialization", "_get_layout", text("torch.sparse_csr"))
-    lie = call("torch._utils", "_rebuild_sparse_tensor", layout, row(indices, indices, indices, wholes([3, 3])))
-    yield "csr.ckpt", checkpoint(pickle(table({"weight": lie})), FOUR * 2)
+    lying = layout + row(indices, indices, indices, wholes([3, 3]))
+    lie = call("torch._utils", "_rebuild_sparse_tensor", lying)
+    function = name("torch._utils", "_rebuild_sparse_tensor")
+    good = text("w") + tensor([4], [1])
+    for where, body in {
+        "named": table({"weight": lie}),
+        "beside": table({"state_dict": STATE, "extra": lie}),
+        "thrown-away": lie + b"0" + STATE,
+        "key": b"}(" + good + lie + whole(1) + b"u",
+        "state": HOOKS + good + b"s" + table({"extra": lie}) + b"b",
+        "hooks": table({"w": tensor([4], [1]).replace(b"\x89" + HOOKS, b"\x89" + lie)}),
+        "subclass": call("torch._tensor", "_rebuild_from_type_v2", function, name("torch", "Tensor"), row(lying), b"}"),
+    }.items():
+        yield f"{where}.ckpt", checkpoint(pickle(body), FOUR, FOUR * 2)
+    constants = Entry("archive/constants.pkl", pickle(row(lie)))
+    yield "constants.ckpt", archive([*members(pickle(STATE), [FOUR, FOUR * 2]), constants])
 
 
 # --- size and depth --------------------------------------------------------------------------------------------------

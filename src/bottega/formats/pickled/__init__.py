@@ -2,9 +2,9 @@
 
 A file is clean (its pickle names nothing but what tensors are made of), unusual (it names classes that Bottega does not
 know; they are ignored), or refused: with DangerousModel where what it names could run code, with FormatError where it
-is broken or ambiguous. Sparse tensors refuse their file, because whether their indices lie can't be told without
-reading them; tensors that are quantised, nested or otherwise no plain numbers are left out by name, and the rest can be
-used.
+is broken or ambiguous. Sparse tensors refuse their file wherever in it they lie, because whether their indices lie
+can't be told without reading them; tensors that are quantised, nested or otherwise no plain numbers are left out by
+name, and the rest can be used.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from bottega.formats.pickled.archive import MAX_COMMENT, Archive, Member, read_a
 from bottega.formats.pickled.machine import Machine
 from bottega.formats.pickled.names import DANGEROUS, is_script
 from bottega.formats.pickled.tree import Flat, flatten
-from bottega.formats.pickled.values import Broken, CutShort, Poisonous, Storage
+from bottega.formats.pickled.values import Broken, CutShort, Poisonous, Sparse, Storage
 from bottega.formats.sniff import refusal, sniff, unreadable
 
 MAX_PICKLE = legacy.MAX_PICKLE
@@ -263,7 +263,7 @@ def _judge_others(names: Sequence[str], archive: Archive, prefix: str, machine: 
                     break
             else:
                 unread.append(name)
-        except Poisonous:
+        except (Poisonous, Sparse):
             raise
         except _BROKEN:
             unread.append(name)

@@ -10,7 +10,7 @@ import struct
 from collections.abc import Callable
 
 from bottega.formats.pickled.names import DTYPE_OF_NAME, DTYPE_OF_STORAGE, OLD_TENSORS, is_unknown_class
-from bottega.formats.pickled.values import Broken, Name, Node, Poisonous, Storage, Table, Tensor, Unreadable
+from bottega.formats.pickled.values import Broken, Name, Node, Poisonous, Sparse, Storage, Table, Tensor, Unreadable
 from bottega.formats.tensor_bytes import BYTES_OF_ELEMENT
 
 MAX_RANK = 64
@@ -156,13 +156,10 @@ def _unreadable(why: str) -> Maker:
     return lambda args: Unreadable(why)
 
 
-# A model that has one is refused, because programs that believe its indices can be made to write outside of their
-# memory, and whether they lie can't be told without reading them.
-SPARSE = Unreadable("is sparse: its indices may point anywhere")
-
-
-def _sparse(args: Args) -> Unreadable:
-    return SPARSE
+def _sparse(args: Args) -> object:
+    """Refuse: programs that believe a sparse tensor's indices can be made to write outside of their memory, and whether
+    they lie can't be told without reading them."""
+    raise Sparse("it holds a sparse tensor, which Bottega does not read: its indices may point anywhere")
 
 
 def _allocation(what: str) -> Maker:

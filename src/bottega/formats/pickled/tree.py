@@ -13,7 +13,6 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from bottega.formats.pickled.rebuild import SPARSE
 from bottega.formats.pickled.values import Broken, Name, Node, Table, Tensor, Unreadable
 
 MAX_DEPTH = 100
@@ -68,8 +67,6 @@ def flatten(root: object) -> Flat:
         elif flat.leftovers:
             model = Table(item for key, value in keys.items() if key not in flat.leftovers for item in (key, value))
     for name, leaf in walk.leaves(model):
-        if leaf is SPARSE:
-            raise Broken("it holds a sparse tensor, which Bottega does not read: its indices may point anywhere")
         if name in flat.tensors or name in flat.unreadable:
             flat.unreadable[name] = "is there twice, by two ways to write its name: the first one counts"
         elif type(leaf) is Tensor:
