@@ -883,6 +883,37 @@ def _a_constant_longer_than_any_file(canary: Path) -> Files:
             )
 
 
+@case(6510, REFUSED, says="a text in it takes")
+def _texts_that_take_four_times_their_bytes(canary: Path) -> Files:
+    half = "a" * (31 << 20)
+    growing = f"{half}ā{half}🎨"
+    yield "text.pkl", pickle(text(growing))
+    yield "escaped.pkl", pickle(b"V%b\\u0101%b\\U0001f3a8\n" % (half.encode(), half.encode()))
+    yield "deflated.ckpt", archive([Entry("archive/data.pkl", pickle(text(growing)), method=8)])
+
+
+@case(6511, REFUSED, says="more memory than those of any model")
+def _many_texts_that_take_four_times_their_bytes(canary: Path) -> Files:
+    yield "short.pkl", pickle(b"(" + text("a" * 127 + "🎨") * 450_000 + b"l")
+    yield "long.pkl", pickle(b"(" + text("a" * (1 << 20) + "🎨") * 60 + b"l")
+    yield "quoted.pkl", pickle(b"(" + b"S'%b'\n" % ("a" * (1 << 20) + "🎨").encode() * 60 + b"l")
+
+
+@case(6512, CLEAN)
+def _long_texts_that_are_bytes(canary: Path) -> Files:
+    latin = "".join(map(chr, range(256))) * (1 << 17)
+    yield "protocol2.pkl", pickle(call("_codecs", "encode", text(latin), text("latin1")))
+    yield "python2.pkl", pickle(b"T" + struct.pack("<I", 60 << 20) + bytes(range(256)) * (60 << 12))
+    half = b"a" * (31 << 20)
+    yield "quoted.pkl", pickle(b"S'%b%b%b%b'\n" % (half, "ā".encode(), half, "🎨".encode()))
+
+
+@case(6513, REFUSED, says="more of its parts")
+def _copies_of_wide_texts(canary: Path) -> Files:
+    encoded = name("_codecs", "encode") + b"q\0(" + text("🎨" * (1 << 20)) + text("utf-8") + b"tq\1("
+    yield "wide.pkl", pickle(b"(" + encoded + b"h\0h\1R" * 60 + b"tt")
+
+
 @case(6900, REFUSED, says="too long")
 def _names_of_gigabytes(canary: Path) -> Files:
     small = table({f"{index}": b"h\1" for index in range(100_000)})
