@@ -277,6 +277,34 @@ def test_two_tensors_of_one_name_are_not_mixed_up(tmp_path: Path) -> None:
     assert read_header(tmp_path / "x.pt").tensors["w"].shape == (4,)
 
 
+def test_tensors_whose_keys_have_no_text_have_names_of_their_own(tmp_path: Path) -> None:
+    keys = [(0, 1), (1, 2), 10**50, 10**51, None, float("nan"), float("nan"), "\ud800", "\udfff", "?", "z"]
+    names = ["<tuple>", "<tuple 2>", "<int>", "<int 2>", "<nonetype>", "nan", "\\ud800", "\\udfff", "?", "z"]
+    state = {key: benign.noise(2, seed=index) for index, key in enumerate(keys)}
+    header = written(tmp_path / "x.pt", state)
+    expected = [value for index, value in enumerate(state.values()) if index != 6]
+    assert_equal(header, dict(zip(names, expected, strict=True)))
+    assert header.notes == (
+        "left out: the tensor 'nan' is there twice, by two ways to write its name: the first one counts",
+    )
+    again = written(
+        tmp_path / "x.pt",
+        {"model": {(0,): benign.noise(2), (1,): benign.noise(3)}, "optimizer": {"b": benign.noise(2)}},
+    )
+    assert list(again.tensors) == ["<tuple>", "<tuple 2>"]
+
+
+@pytest.mark.parametrize("twins", [{1: 2, "1": 3}, {"\ud800": 2, "\\ud800": 3}])
+def test_two_keys_of_one_text_are_told_of_wherever_they_are(tmp_path: Path, twins: dict[object, int]) -> None:
+    tensors = {key: benign.noise(size) for key, size in twins.items()}
+    network = nn.ParameterDict()
+    network._parameters = tensors  # type: ignore[assignment]
+    for content in (tensors, {**tensors, "optimizer": {"b": benign.noise(2)}}, network, {"model": network}):
+        header = written(tmp_path / "x.pt", content)
+        assert [info.shape for info in header.tensors.values()] == [(2,)]
+        assert any("is there twice" in note for note in header.notes)
+
+
 def test_bytes_of_protocol_2_in_either_encoding(tmp_path: Path) -> None:
     for encoding in ("latin1", "utf-8"):
         value = call("_codecs", "encode", text("é"), text(encoding))
