@@ -15,6 +15,7 @@ from hostile import benign
 from hostile.containers import Entry, archive, checkpoint, legacy
 from hostile.opcodes import call, name, pickle, row, table, tensor, text, whole
 from torch import nn
+from torch.distributed import checkpoint as distributed
 
 from bottega.errors import DangerousModel, FormatError
 from bottega.formats import Header, pickled, read_bytes, read_header
@@ -266,6 +267,52 @@ def test_tensors_without_plain_numbers_are_left_out_by_name(tmp_path: Path) -> N
         written(tmp_path / "x.pt", {"meta": odd["meta"]})
 
 
+def odd_company() -> dict[str, object]:
+    """What torch saves beside tensors when it is asked to: functions, random states, scalers, stubs."""
+    return {
+        "relu": torch.relu,
+        "more functions": [torch.sigmoid, torch.cos, nn.functional.softmax, nn.functional.mse_loss],
+        "layer": nn.TransformerEncoderLayer(4, 2, 8, activation=torch.relu),
+        "initialiser": nn.init.xavier_uniform_,
+        "generator": torch.Generator(),
+        "scaler": torch.amp.GradScaler("cpu"),
+        "stub": torch.ao.quantization.QuantStub(),
+    }
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("what", odd_company())
+def test_what_torch_saves_beside_tensors_is_no_danger(tmp_path: Path, form: str, what: str) -> None:
+    header = written(tmp_path / "x.pt", {"w": benign.noise(3), "beside": odd_company()[what]}, **FORMS[form])
+    assert raw(MappedTensors(header)["w"]) == raw(benign.noise(3))
+    assert header.safety.verdict == ("clean" if what == "generator" else "unusual")
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("form", FORMS)
+def test_nested_masked_and_quantised_tensors_are_left_out_by_name(tmp_path: Path, form: str) -> None:
+    ones = torch.ones(2)
+    odd = {
+        "good": benign.noise(3),
+        "ragged": torch.nested.nested_tensor([ones, torch.ones(3)], layout=torch.jagged),
+        "masked": torch.masked.masked_tensor(ones, torch.tensor([True, False])),
+        "quantised": torch.quantize_per_tensor(ones, 0.1, 0, torch.qint32),
+        "last": benign.noise(5),
+    }
+    header = written(tmp_path / "x.pt", odd, **FORMS[form])
+    assert header.safety.verdict == "clean"
+    assert_equal(header, {"good": benign.noise(3), "last": benign.noise(5)})
+    assert [note.split()[4] for note in header.notes] == ["'ragged'", "'masked'", "'quantised'"]
+
+
+@pytest.mark.filterwarnings("ignore:torch.distributed is disabled")
+def test_the_table_of_a_distributed_checkpoint_is_data(tmp_path: Path) -> None:
+    distributed.save({"w": benign.noise(300)}, checkpoint_id=tmp_path)
+    header = read_header(tmp_path / ".metadata")
+    assert (header.safety.verdict, header.notes) == ("clean", ("no tensors",))
+
+
 def test_two_tensors_of_one_name_are_not_mixed_up(tmp_path: Path) -> None:
     first, second = benign.noise(2), benign.noise(3)
     for twins, called in (({1: first, "1": second}, "1"), ({"a": {"b": first}, "a.b": second}, "a.b")):
@@ -428,6 +475,13 @@ def test_calls_of_what_was_called_are_dangerous(tmp_path: Path) -> None:
         ("ultralytics.nn.tasks", "DetectionModel", "unusual"),
         ("__main__", "Net", "unusual"),
         ("__torch__.torch.nn.modules.linear", "Linear", "unusual"),
+        ("torch.nn.functional", "mse_loss", "unusual"),
+        ("torch.nn.functional", "triplet_margin_with_distance_loss", "dangerous"),
+        ("torch.nn.functional", "os", "dangerous"),
+        ("torch.nn.init", "warnings", "dangerous"),
+        ("torch._C", "_VariableFunctionsClass", "unusual"),
+        ("torch._C", "_VariableFunctionsClass.from_file", "dangerous"),
+        ("torch.distributed.checkpoint.filesystem", "FileSystemReader", "dangerous"),
         ("torch", "load", "dangerous"),
         ("torch.storage", "_load_from_bytes", "dangerous"),
         ("torch.fx.graph_module", "reduce_graph_module", "dangerous"),

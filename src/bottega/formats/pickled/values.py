@@ -59,7 +59,10 @@ class Table(list[object]):
 
 
 class Storage:
-    """A stretch of numbers that tensors look into: `nbytes` bytes from byte `first` of what is stored under `key`."""
+    """A stretch of numbers that tensors look into: `nbytes` bytes from byte `first` of what is stored under `key`.
+
+    `dtype` is the name of its class where it is quantised; no tensor that can be read looks into such a one.
+    """
 
     __slots__ = ("dtype", "first", "key", "nbytes")
 
