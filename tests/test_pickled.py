@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 from hostile import benign
-from hostile.containers import Entry, archive, checkpoint, legacy
+from hostile.containers import Entry, archive, checkpoint, legacy, members
 from hostile.opcodes import call, name, pickle, row, table, tensor, text, whole
 from torch import nn
 from torch.distributed import checkpoint as distributed
@@ -136,6 +136,31 @@ def test_legacy_storages_lie_at_any_address(tmp_path: Path) -> None:
         assert_equal(header, state)
         shifts.add(header.tensors["complex128"].start % 16)
     assert len(shifts) > 8
+
+
+def test_one_storage_of_two_dtypes_is_refused(tmp_path: Path) -> None:
+    data = benign.saved({"a": benign.noise(4), "bb": benign.noise(8).half()})
+    path = tmp_path / "x.pt"
+    path.write_bytes(data)
+    assert read_header(path).tensors["bb"].dtype == "F16"
+    second = b"X\x01\0\0\x001q"
+    assert data.count(second) == 1
+    path.write_bytes(data.replace(second, b"X\x01\0\0\x000q"))
+    with pytest.raises(FormatError, match="storage '0' has numbers of two kinds, F32 and F16"):
+        read_header(path)
+
+
+def test_nothing_may_have_two_dtypes(tmp_path: Path) -> None:
+    nothing = torch.empty(0)
+    state = {"float": nothing, "half": nothing.view(torch.float16), "real": benign.noise(2)}
+    assert_equal(written(tmp_path / "x.pt", state), state)
+
+
+def test_constants_of_a_script_have_storages_of_their_own(tmp_path: Path) -> None:
+    constants = Entry("archive/constants.pkl", pickle(row(tensor([4], [1], stored=8, kind="HalfStorage"))))
+    entries = [*members(pickle(table({"w": tensor([4], [1])})), [FOUR]), constants, Entry("archive/constants/0", FOUR)]
+    (tmp_path / "x.pt").write_bytes(archive(entries))
+    assert read_header(tmp_path / "x.pt").safety.reasons == ("a TorchScript archive: its script is ignored",)
 
 
 def test_a_legacy_file_with_a_long_pickle_is_read_in_a_second_look(tmp_path: Path) -> None:

@@ -696,6 +696,14 @@ def _a_storage_larger_than_its_bytes(canary: Path) -> Files:
     yield "claimed.pt", legacy(lie, [(4, FOUR)])
 
 
+@case(6100, REFUSED, says="numbers of two kinds, F32 and F16")
+def _one_storage_of_two_dtypes(canary: Path) -> Files:
+    twins = {"a": tensor([4], [1]), "b": tensor([4], [1], stored=8, kind="HalfStorage")}
+    yield "named.ckpt", checkpoint(pickle(table(twins)), FOUR)
+    yield "thrown-away.ckpt", checkpoint(pickle(twins["a"] + b"0" + table({"b": twins["b"]})), FOUR)
+    yield "legacy.pt", legacy(table(twins), [(4, FOUR)])
+
+
 @case(62, REFUSED, says="missing")
 def _a_storage_elsewhere(canary: Path) -> Files:
     for index, key in enumerate(("../byteorder", "1", "/etc/passwd", "0/", "")):

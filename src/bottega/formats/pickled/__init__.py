@@ -256,6 +256,7 @@ def _judge_others(names: Sequence[str], archive: Archive, prefix: str, machine: 
     for name in pickles[:_MAX_PICKLES]:
         try:
             data = unpack(file, archive.members[prefix + name], MAX_PICKLE // _MAX_PICKLES)
+            machine.storages.clear()  # each pickle has its own, in another folder
             at = 0
             for _ in range(_MAX_PICKLES):
                 _, at = machine.run(data, at)

@@ -14,7 +14,7 @@ from itertools import islice, repeat
 from struct import Struct
 
 from bottega.formats.pickled.names import DANGEROUS, INERT, judge
-from bottega.formats.pickled.rebuild import COPYING, name_of, storage_of
+from bottega.formats.pickled.rebuild import COPYING, farther, name_of, storage_of
 from bottega.formats.pickled.record import MARKS, MOST_DEAR, Records
 from bottega.formats.pickled.values import Broken, CutShort, Name, Node, Poisonous, Storage, Table
 
@@ -248,8 +248,7 @@ class Machine:
         storage = storage_of(identity)
         if type(storage) is Storage:
             known = self.storages.get(storage.key)
-            if known is None or known.first + known.nbytes < storage.first + storage.nbytes:
-                self.storages[storage.key] = storage
+            self.storages[storage.key] = storage if known is None else farther(known, storage)
         return storage
 
     def name(self, module: str, name: str) -> Name:

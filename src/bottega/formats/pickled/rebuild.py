@@ -9,6 +9,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable
 
+from bottega.formats.header import shown
 from bottega.formats.pickled.names import (
     BYTES_OF_QUANTISED,
     DTYPE_OF_NAME,
@@ -74,6 +75,17 @@ def _storage_view(view: object, whole: int) -> tuple[int, int]:
     if type(first) is not int or type(count) is not int or first < 0 or count < 0 or first + count > whole:
         raise Broken("a storage in it reaches past the one that it looks into")
     return first, count
+
+
+def farther(known: Storage, storage: Storage) -> Storage:
+    """Which of two stretches of what is stored under one key reaches farther.
+
+    Broken if they are of two dtypes: torch takes the first for all, and never writes such a file. Only of nothing it
+    has views in any dtype.
+    """
+    if known.dtype != storage.dtype and (known.nbytes or storage.nbytes):
+        raise Broken(f"its storage {shown(storage.key)} has numbers of two kinds, {known.dtype} and {storage.dtype}")
+    return storage if known.first + known.nbytes < storage.first + storage.nbytes else known
 
 
 # --- tensors ---------------------------------------------------------------------------------------------------------
