@@ -671,6 +671,8 @@ def _impossible_shapes(canary: Path) -> Files:
         "product": tensor([1 << 40, 1 << 40], [0, 0], stored=4),
         "huge": tensor([1 << 62, 4], [0, 1], stored=4),
         "endless": tensor([1 << 2000], [1], stored=4),
+        "empty-endless": tensor([1 << 70, 0], [0, 1], stored=0),
+        "empty-huge": tensor([0, 1 << 40, 1 << 40], [1, 1, 1], stored=0),
         "stored": tensor([4], [1], stored=-4),
         "counted": storage("0", 4).replace(whole(4), text("4")),
         "float": tensor([4], [1]).replace(wholes([4]), row(b"G" + struct.pack(">d", 4.0))),
@@ -687,6 +689,15 @@ def _impossible_shapes(canary: Path) -> Files:
 def _a_number_repeated_to_a_terabyte(canary: Path) -> Files:
     lie = tensor([1 << 20, 1 << 20], [0, 0], stored=4)
     yield "expanded.ckpt", checkpoint(pickle(table({"weight": lie})), FOUR)
+
+
+@case(6000, REFUSED, says="are made of 1,048,576 that are stored")
+def _a_megabyte_repeated_to_gigabytes(canary: Path) -> Files:
+    repeated = tensor([16, 1 << 18], [0, 1], stored=1 << 18)
+    yield "each.ckpt", checkpoint(pickle(table({f"{index}": repeated for index in range(3_000)})), bytes(1 << 20))
+    twins = table({f"{index}": tensor([1 << 18], [1], stored=1 << 18) for index in range(3_000)})
+    yield "tied.ckpt", checkpoint(pickle(twins), bytes(1 << 20))
+    yield "tied.pt", legacy(twins, [(1 << 18, bytes(1 << 20))])
 
 
 @case(61, REFUSED, says="claims")

@@ -119,7 +119,7 @@ def _read_archive(path: Path, file: BinaryIO, size: int) -> Header:
             raise Broken(f"{len(data) - end:,} bytes follow the end of its pickle")
         folder = f"{prefix}data/"
         places = {key: _place(members.get(folder + key), storage) for key, storage in machine.storages.items()}
-        flat = flatten(root)
+        flat = flatten(root, machine.stored)
         stored = {folder + key for key in machine.storages}
         others = [name.removeprefix(prefix) for name in sorted(members.keys() - stored)]
         script = "constants.pkl" in others or any(name.startswith("code/") for name in others)
@@ -147,7 +147,7 @@ def _read_bare(path: Path, file: BinaryIO, size: int) -> Header:
             if storage.first + storage.nbytes > end - start:
                 raise Broken("a storage in it is shorter than it claims")
             places[key] = start, None
-        flat = flatten(read.root)
+        flat = flatten(read.root, machine.stored)
     return _header(path, machine, flat, places, [])
 
 

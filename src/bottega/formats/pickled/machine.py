@@ -82,6 +82,11 @@ class Machine:
         """The names so far that are neither harmless nor dangerous."""
         return [name for key, name in self.names.items() if judge(*key) not in (INERT, DANGEROUS)]
 
+    @property
+    def stored(self) -> int:
+        """How many bytes all storages take together."""
+        return sum(storage.nbytes for storage in self.storages.values())
+
     def run(self, data: bytes, start: int = 0) -> tuple[object, int]:
         """The value of the pickle that begins at `start`, and where it ends."""
         stack: list[object] = []

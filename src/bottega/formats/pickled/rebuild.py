@@ -6,6 +6,7 @@ are in the file, checks them, and gives back data.
 
 from __future__ import annotations
 
+import math
 import struct
 from collections.abc import Callable
 
@@ -147,6 +148,8 @@ def view(storage: Storage, dtype: str, offset: object, shape: object, strides: o
             elements *= size
     first = storage.first
     if not elements:
+        if math.prod(filter(None, shape)) > MAX_ELEMENTS:
+            raise Broken("a tensor has an impossible shape")
         return Tensor(storage.key, dtype, first, first, shape, None)
     item = BYTES_OF_ELEMENT[dtype]
     if (last + 1) * item > storage.nbytes:

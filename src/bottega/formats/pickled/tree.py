@@ -14,12 +14,16 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from bottega.formats.pickled.values import Broken, Name, Node, Table, Tensor, Unreadable
+from bottega.formats.tensor_bytes import BYTES_OF_ELEMENT
 
 MAX_DEPTH = 100
 MAX_STEPS = 500_000
 MAX_KEY = 128 << 10  # letters
 MAX_LETTERS = 64 << 20  # of all names together
 MAX_METADATA = 4 << 20
+# Tensors may share what is stored, as tied blocks of a network do, but a small file may not hold gigabytes of them.
+MAX_SHARING = 128
+FREE_SHARING = 64 << 20
 _MAX_VALUE = 64 << 10
 _MAX_JSON_DEPTH = 8
 _MAX_JSON_ITEMS = 4_096
@@ -52,8 +56,11 @@ class Flat:
     unreadable: dict[str, str] = field(default_factory=dict)
 
 
-def flatten(root: object) -> Flat:
-    """The tensors of a checkpoint without its outer wrapper and without what training left in it."""
+def flatten(root: object, stored: int) -> Flat:
+    """The tensors of a checkpoint without its outer wrapper and without what training left in it.
+
+    Broken if they are much more than the `stored` bytes that they are made of.
+    """
     flat, walk = Flat(), _Walk()
     model = root
     if type(root) is Table:
@@ -66,13 +73,20 @@ def flatten(root: object) -> Flat:
                 _keep_plain(flat, walk.keys(model), walk)
         elif flat.leftovers:
             model = walk.without(root, {*flat.leftovers})
+    made = 0
     for name, leaf in walk.leaves(model):
         if name in flat.tensors or name in flat.unreadable:
             flat.unreadable[name] = "is there twice, by two ways to write its name: the first one counts"
         elif type(leaf) is Tensor:
             flat.tensors[name] = leaf
+            if leaf.strides is None:
+                made += leaf.end - leaf.start
+            else:
+                made += math.prod(leaf.shape) * BYTES_OF_ELEMENT[leaf.dtype]
         elif type(leaf) is Unreadable:
             flat.unreadable[name] = leaf.why
+    if made > max(FREE_SHARING, MAX_SHARING * stored):
+        raise Broken(f"its tensors of {made:,} bytes are made of {stored:,} that are stored")
     return flat
 
 
