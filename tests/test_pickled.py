@@ -259,7 +259,8 @@ def test_torchscript(tmp_path: Path) -> None:
     (tmp_path / "x.pt").write_bytes(data)
     header = read_header(tmp_path / "x.pt")
     assert_equal(header, {key: value.detach() for key, value in network.state_dict().items()})
-    assert header.safety.verdict == "unusual" and "script is ignored" in header.safety.reasons[0]
+    assert header.safety.verdict == "unusual"
+    assert header.safety.reasons == ("a TorchScript archive: its script is ignored",)
 
 
 def test_unknown_classes_are_unusual_and_their_tensors_usable(tmp_path: Path) -> None:
@@ -436,6 +437,8 @@ def test_every_protocol_and_kind_of_value(tmp_path: Path, protocol: int) -> None
 @pytest.mark.parametrize(
     ("members", "what"),
     [
+        ([Entry("m/data/weights/weight_0"), Entry("m/models/model.json"), Entry("m/archive_format")], "torch.export"),
+        ([Entry("serialized_exported_program.json"), Entry("serialized_state_dict.pt")], "torch.export"),
         ([Entry("a.npy"), Entry("b.npy")], "numpy archive"),
         ([Entry("[Content_Types].xml"), Entry("word/document.xml")], "Office document"),
         ([Entry("config.json"), Entry("model.weights.h5")], "Keras model"),
@@ -450,6 +453,14 @@ def test_other_archives_are_called_by_their_name(tmp_path: Path, members: list[E
     (tmp_path / "x.ckpt").write_bytes(archive(members))
     with pytest.raises(FormatError, match=what):
         read_header(tmp_path / "x.ckpt")
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_an_exported_program_is_called_one(tmp_path: Path) -> None:
+    program = torch.export.export(nn.Linear(3, 4), (benign.noise(2, 3),))
+    torch.export.save(program, tmp_path / "x.pt2")
+    with pytest.raises(FormatError, match="a program that torch"):
+        read_header(tmp_path / "x.pt2")
 
 
 def test_half_a_download_is_cut_short(tmp_path: Path) -> None:

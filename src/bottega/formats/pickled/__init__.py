@@ -44,7 +44,10 @@ _READ = frozenset({"data.pkl", "byteorder", "version", "constants.pkl"})
 
 # What torch and TorchScript write beside data/*, of which it reads those above.
 _WRITTEN = _READ | {"", ".format_version", ".storage_alignment", ".data/", ".data/serialization_id", ".data/version"}
-_SCRIPT = ("code/", "extra/", "constants/", "tensors/", "bytecode.pkl", "mobile_debug_handles.pkl")
+_SCRIPT = (
+    "code/", "extra/", "constants/", "tensors/", "traced_inputs/", "traced_inputs.pkl", "bytecode.pkl",
+    "mobile_debug_handles.pkl",
+)  # fmt: skip
 _PICKLES = (".pkl", ".pickle")
 _MAX_PICKLES = 8  # beside the checkpoint's own
 
@@ -226,6 +229,8 @@ def _other_archive(members: Mapping[str, Member]) -> tuple[str, str]:
     roots = {name.partition("/")[0] for name in members}
     if members and all(name.endswith(".npy") for name in members):
         return "a numpy archive (.npz)", "look for a .safetensors version of this model"
+    if any(name.rpartition("/")[2] in ("archive_format", "serialized_exported_program.json") for name in members):
+        return "a program that torch.export wrote (.pt2)", "get the weights alone"
     if any(name.endswith("/.data/extern_modules") for name in members):
         return "a torch.package, which holds Python code", "get the weights alone"
     if "[Content_Types].xml" in members:
