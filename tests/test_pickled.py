@@ -321,6 +321,12 @@ def test_what_torch_saves_beside_tensors_is_no_danger(tmp_path: Path, form: str,
     assert header.safety.verdict == ("clean" if what == "generator" else "unusual")
 
 
+def test_a_function_is_no_network(tmp_path: Path) -> None:
+    for function, word in ((torch.relu, "torch._C._VariableFunctionsClass"), (nn.init.zeros_, "torch.nn.init.zeros_")):
+        reasons = written(tmp_path / "x.pt", {"w": benign.noise(3), "function": function}).safety.reasons
+        assert reasons[0] == f"it names functions of torch ({word!r}): they are not called"
+
+
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("form", FORMS)
 def test_nested_masked_and_quantised_tensors_are_left_out_by_name(tmp_path: Path, form: str) -> None:

@@ -24,7 +24,7 @@ from bottega.formats.header import Header, Packed, Safety, TensorInfo, shown
 from bottega.formats.pickled import legacy
 from bottega.formats.pickled.archive import MAX_COMMENT, Archive, Member, read_archive, read_at, unpack
 from bottega.formats.pickled.machine import Machine
-from bottega.formats.pickled.names import DANGEROUS, is_script
+from bottega.formats.pickled.names import DANGEROUS, is_function, is_script
 from bottega.formats.pickled.tree import Flat, flatten
 from bottega.formats.pickled.values import Broken, CutShort, Poisonous, Sparse, Storage
 from bottega.formats.sniff import refusal, sniff, unreadable
@@ -327,8 +327,11 @@ def _safety(machine: Machine, script: bool, beside: Sequence[str]) -> Safety:
     reasons = []
     if script or len(names) < len(unusual):
         reasons.append("a TorchScript archive: its script is ignored")
-    if networks := [name for name in names if name.startswith("torch.")]:
+    of_torch = [name for name in unusual if name.module.partition(".")[0] == "torch"]
+    if networks := [str(name) for name in of_torch if not is_function(name.name)]:
         reasons.append(f"it holds whole networks and not only weights ({shown(networks[0])}): their code is not run")
+    if functions := [str(name) for name in of_torch if is_function(name.name)]:
+        reasons.append(f"it names functions of torch ({shown(functions[0])}): they are not called")
     if others := [name for name in names if not name.startswith("torch.")]:
         reasons.append(f"it names what Bottega does not know and ignores: {_listed(others)}")
     if machine.hides_pickle:

@@ -269,6 +269,11 @@ def is_script(module: str) -> bool:
     return module == "__torch__" or module.startswith("__torch__.")
 
 
+def is_function(name: str) -> bool:
+    """Whether an unusual name of torch is a function's, or that of the class whose methods are functions."""
+    return not is_class(name) or name == TORCH_FUNCTIONS
+
+
 def _is_plain(module: str, name: str) -> bool:
     """Whether this is a name at the top of a module, a class within a class, or a method; any other name with a dot in
     it reaches into whatever the module imports."""
