@@ -386,6 +386,12 @@ def test_shared_tensors_are_written_twice(tmp_path: Path) -> None:
     assert torch.equal(back["x"], back["y"])
 
 
+def test_what_the_source_leaves_out_is_told(tmp_path: Path) -> None:
+    torch.save({"weight": torch.ones(2), 1: torch.ones(3), "1": torch.ones(4)}, tmp_path / "x.ckpt")
+    told = converted(tmp_path / "x.ckpt", tmp_path / "x.safetensors")
+    assert told.tensors == 2 and any("'1' is there twice" in note for note in told.notes)
+
+
 def safetensors_file(path: Path) -> Path:
     safetensors.write(path, rows({"x": torch.arange(12.0).reshape(3, 4)}))
     return path

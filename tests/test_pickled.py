@@ -12,9 +12,10 @@ from pathlib import Path
 import pytest
 import torch
 from hostile import benign
-from hostile.containers import Entry, archive, checkpoint, legacy
+from hostile.containers import Entry, archive, checkpoint, legacy, members
 from hostile.opcodes import call, name, pickle, row, table, tensor, text, whole
 from torch import nn
+from torch.distributed import checkpoint as distributed
 
 from bottega.errors import DangerousModel, FormatError
 from bottega.formats import Header, pickled, read_bytes, read_header
@@ -137,6 +138,37 @@ def test_legacy_storages_lie_at_any_address(tmp_path: Path) -> None:
     assert len(shifts) > 8
 
 
+def test_one_storage_of_two_dtypes_is_refused(tmp_path: Path) -> None:
+    data = benign.saved({"a": benign.noise(4), "bb": benign.noise(8).half()})
+    path = tmp_path / "x.pt"
+    path.write_bytes(data)
+    assert read_header(path).tensors["bb"].dtype == "F16"
+    second = b"X\x01\0\0\x001q"
+    assert data.count(second) == 1
+    path.write_bytes(data.replace(second, b"X\x01\0\0\x000q"))
+    with pytest.raises(FormatError, match="storage '0' has numbers of two kinds, F32 and F16"):
+        read_header(path)
+
+
+def test_blocks_may_be_tied(tmp_path: Path) -> None:
+    block = torch.zeros(1 << 18)
+    state = {f"blocks.{index}": block for index in range(64)} | {"mask": torch.zeros(1).expand(512, 512)}
+    assert len(written(tmp_path / "x.pt", state).tensors) == 65
+
+
+def test_nothing_may_have_two_dtypes(tmp_path: Path) -> None:
+    nothing = torch.empty(0)
+    state = {"float": nothing, "half": nothing.view(torch.float16), "real": benign.noise(2)}
+    assert_equal(written(tmp_path / "x.pt", state), state)
+
+
+def test_constants_of_a_script_have_storages_of_their_own(tmp_path: Path) -> None:
+    constants = Entry("archive/constants.pkl", pickle(row(tensor([4], [1], stored=8, kind="HalfStorage"))))
+    entries = [*members(pickle(table({"w": tensor([4], [1])})), [FOUR]), constants, Entry("archive/constants/0", FOUR)]
+    (tmp_path / "x.pt").write_bytes(archive(entries))
+    assert read_header(tmp_path / "x.pt").safety.reasons == ("a TorchScript archive: its script is ignored",)
+
+
 def test_a_legacy_file_with_a_long_pickle_is_read_in_a_second_look(tmp_path: Path) -> None:
     state = table([*((text(f"note{index}"), text("x" * 2000)) for index in range(700)), (text("w"), tensor([4], [1]))])
     (tmp_path / "x.pt").write_bytes(legacy(state, [(4, FOUR)]))
@@ -227,7 +259,8 @@ def test_torchscript(tmp_path: Path) -> None:
     (tmp_path / "x.pt").write_bytes(data)
     header = read_header(tmp_path / "x.pt")
     assert_equal(header, {key: value.detach() for key, value in network.state_dict().items()})
-    assert header.safety.verdict == "unusual" and "script is ignored" in header.safety.reasons[0]
+    assert header.safety.verdict == "unusual"
+    assert header.safety.reasons == ("a TorchScript archive: its script is ignored",)
 
 
 def test_unknown_classes_are_unusual_and_their_tensors_usable(tmp_path: Path) -> None:
@@ -266,6 +299,58 @@ def test_tensors_without_plain_numbers_are_left_out_by_name(tmp_path: Path) -> N
         written(tmp_path / "x.pt", {"meta": odd["meta"]})
 
 
+def odd_company() -> dict[str, object]:
+    """What torch saves beside tensors when it is asked to: functions, random states, scalers, stubs."""
+    return {
+        "relu": torch.relu,
+        "more functions": [torch.sigmoid, torch.cos, nn.functional.softmax, nn.functional.mse_loss],
+        "layer": nn.TransformerEncoderLayer(4, 2, 8, activation=torch.relu),
+        "initialiser": nn.init.xavier_uniform_,
+        "generator": torch.Generator(),
+        "scaler": torch.amp.GradScaler("cpu"),
+        "stub": torch.ao.quantization.QuantStub(),
+    }
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("what", odd_company())
+def test_what_torch_saves_beside_tensors_is_no_danger(tmp_path: Path, form: str, what: str) -> None:
+    header = written(tmp_path / "x.pt", {"w": benign.noise(3), "beside": odd_company()[what]}, **FORMS[form])
+    assert raw(MappedTensors(header)["w"]) == raw(benign.noise(3))
+    assert header.safety.verdict == ("clean" if what == "generator" else "unusual")
+
+
+def test_a_function_is_no_network(tmp_path: Path) -> None:
+    for function, word in ((torch.relu, "torch._C._VariableFunctionsClass"), (nn.init.zeros_, "torch.nn.init.zeros_")):
+        reasons = written(tmp_path / "x.pt", {"w": benign.noise(3), "function": function}).safety.reasons
+        assert reasons[0] == f"it names functions of torch ({word!r}): they are not called"
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("form", FORMS)
+def test_nested_masked_and_quantised_tensors_are_left_out_by_name(tmp_path: Path, form: str) -> None:
+    ones = torch.ones(2)
+    odd = {
+        "good": benign.noise(3),
+        "ragged": torch.nested.nested_tensor([ones, torch.ones(3)], layout=torch.jagged),
+        "masked": torch.masked.masked_tensor(ones, torch.tensor([True, False])),
+        "quantised": torch.quantize_per_tensor(ones, 0.1, 0, torch.qint32),
+        "last": benign.noise(5),
+    }
+    header = written(tmp_path / "x.pt", odd, **FORMS[form])
+    assert header.safety.verdict == "clean"
+    assert_equal(header, {"good": benign.noise(3), "last": benign.noise(5)})
+    assert [note.split()[4] for note in header.notes] == ["'ragged'", "'masked'", "'quantised'"]
+
+
+@pytest.mark.filterwarnings("ignore:torch.distributed is disabled")
+def test_the_table_of_a_distributed_checkpoint_is_data(tmp_path: Path) -> None:
+    distributed.save({"w": benign.noise(300)}, checkpoint_id=tmp_path)
+    header = read_header(tmp_path / ".metadata")
+    assert (header.safety.verdict, header.notes) == ("clean", ("no tensors",))
+
+
 def test_two_tensors_of_one_name_are_not_mixed_up(tmp_path: Path) -> None:
     first, second = benign.noise(2), benign.noise(3)
     for twins, called in (({1: first, "1": second}, "1"), ({"a": {"b": first}, "a.b": second}, "a.b")):
@@ -277,6 +362,34 @@ def test_two_tensors_of_one_name_are_not_mixed_up(tmp_path: Path) -> None:
     assert read_header(tmp_path / "x.pt").tensors["w"].shape == (4,)
 
 
+def test_tensors_whose_keys_have_no_text_have_names_of_their_own(tmp_path: Path) -> None:
+    keys = [(0, 1), (1, 2), 10**50, 10**51, None, float("nan"), float("nan"), "\ud800", "\udfff", "?", "z"]
+    names = ["<tuple>", "<tuple 2>", "<int>", "<int 2>", "<nonetype>", "nan", "\\ud800", "\\udfff", "?", "z"]
+    state = {key: benign.noise(2, seed=index) for index, key in enumerate(keys)}
+    header = written(tmp_path / "x.pt", state)
+    expected = [value for index, value in enumerate(state.values()) if index != 6]
+    assert_equal(header, dict(zip(names, expected, strict=True)))
+    assert header.notes == (
+        "left out: the tensor 'nan' is there twice, by two ways to write its name: the first one counts",
+    )
+    again = written(
+        tmp_path / "x.pt",
+        {"model": {(0,): benign.noise(2), (1,): benign.noise(3)}, "optimizer": {"b": benign.noise(2)}},
+    )
+    assert list(again.tensors) == ["<tuple>", "<tuple 2>"]
+
+
+@pytest.mark.parametrize("twins", [{1: 2, "1": 3}, {"\ud800": 2, "\\ud800": 3}])
+def test_two_keys_of_one_text_are_told_of_wherever_they_are(tmp_path: Path, twins: dict[object, int]) -> None:
+    tensors = {key: benign.noise(size) for key, size in twins.items()}
+    network = nn.ParameterDict()
+    network._parameters = tensors  # type: ignore[assignment]
+    for content in (tensors, {**tensors, "optimizer": {"b": benign.noise(2)}}, network, {"model": network}):
+        header = written(tmp_path / "x.pt", content)
+        assert [info.shape for info in header.tensors.values()] == [(2,)]
+        assert any("is there twice" in note for note in header.notes)
+
+
 def test_bytes_of_protocol_2_in_either_encoding(tmp_path: Path) -> None:
     for encoding in ("latin1", "utf-8"):
         value = call("_codecs", "encode", text("é"), text(encoding))
@@ -285,18 +398,18 @@ def test_bytes_of_protocol_2_in_either_encoding(tmp_path: Path) -> None:
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_sparse_tensors_among_leftovers_are_left_out(tmp_path: Path) -> None:
-    state = {"w": benign.noise(3)}
-    header = written(tmp_path / "x.pt", {"state_dict": state, "optimizer": {"momentum": torch.eye(3).to_sparse()}})
-    assert_equal(header, state)
-
-
-@pytest.mark.filterwarnings("ignore")
-def test_sparse_tensors_refuse_their_file(tmp_path: Path) -> None:
+@pytest.mark.parametrize("form", ["zip", "legacy"])
+def test_sparse_tensors_refuse_their_file_wherever_they_lie(tmp_path: Path, form: str) -> None:
     dense = torch.eye(3)
     for odd in (dense.to_sparse(), dense.to_sparse_csr()):
-        with pytest.raises(FormatError, match="sparse"):
-            written(tmp_path / "x.pt", {"good": dense, "odd": odd})
+        for content in (
+            {"good": dense, "odd": odd},
+            {"state_dict": {"good": dense}, "optimizer": {"state": {0: {"momentum": odd}}}},
+            {"state_dict": {"good": dense}, "odd": odd},
+            {"good": dense, "ema": [odd]},
+        ):
+            with pytest.raises(FormatError, match="sparse"):
+                written(tmp_path / "x.pt", content, **FORMS[form])
 
 
 def test_plain_data_is_clean_and_has_no_tensors(tmp_path: Path) -> None:
@@ -330,6 +443,8 @@ def test_every_protocol_and_kind_of_value(tmp_path: Path, protocol: int) -> None
 @pytest.mark.parametrize(
     ("members", "what"),
     [
+        ([Entry("m/data/weights/weight_0"), Entry("m/models/model.json"), Entry("m/archive_format")], "torch.export"),
+        ([Entry("serialized_exported_program.json"), Entry("serialized_state_dict.pt")], "torch.export"),
         ([Entry("a.npy"), Entry("b.npy")], "numpy archive"),
         ([Entry("[Content_Types].xml"), Entry("word/document.xml")], "Office document"),
         ([Entry("config.json"), Entry("model.weights.h5")], "Keras model"),
@@ -346,6 +461,14 @@ def test_other_archives_are_called_by_their_name(tmp_path: Path, members: list[E
         read_header(tmp_path / "x.ckpt")
 
 
+@pytest.mark.filterwarnings("ignore")
+def test_an_exported_program_is_called_one(tmp_path: Path) -> None:
+    program = torch.export.export(nn.Linear(3, 4), (benign.noise(2, 3),))
+    torch.export.save(program, tmp_path / "x.pt2")
+    with pytest.raises(FormatError, match="a program that torch"):
+        read_header(tmp_path / "x.pt2")
+
+
 def test_half_a_download_is_cut_short(tmp_path: Path) -> None:
     state = {f"w{index}": benign.noise(2000, seed=index) for index in range(8)}
     for options, size in (({}, 20_000), ({"_use_new_zipfile_serialization": False}, 20_000), ({}, 100)):
@@ -360,10 +483,10 @@ def test_a_file_that_changes_while_it_is_read(tmp_path: Path, monkeypatch: pytes
     path.write_bytes(benign.saved(benign.state()))
     honest = pickled.flatten
 
-    def meddling(root: object) -> object:
+    def meddling(*given: object) -> object:
         with path.open("ab") as file:
             file.write(b"more")
-        return honest(root)
+        return honest(*given)
 
     monkeypatch.setattr(pickled, "flatten", meddling)
     with pytest.raises(FormatError, match="changed while it was read"):
@@ -400,6 +523,13 @@ def test_calls_of_what_was_called_are_dangerous(tmp_path: Path) -> None:
         ("ultralytics.nn.tasks", "DetectionModel", "unusual"),
         ("__main__", "Net", "unusual"),
         ("__torch__.torch.nn.modules.linear", "Linear", "unusual"),
+        ("torch.nn.functional", "mse_loss", "unusual"),
+        ("torch.nn.functional", "triplet_margin_with_distance_loss", "dangerous"),
+        ("torch.nn.functional", "os", "dangerous"),
+        ("torch.nn.init", "warnings", "dangerous"),
+        ("torch._C", "_VariableFunctionsClass", "unusual"),
+        ("torch._C", "_VariableFunctionsClass.from_file", "dangerous"),
+        ("torch.distributed.checkpoint.filesystem", "FileSystemReader", "dangerous"),
         ("torch", "load", "dangerous"),
         ("torch.storage", "_load_from_bytes", "dangerous"),
         ("torch.fx.graph_module", "reduce_graph_module", "dangerous"),

@@ -73,6 +73,10 @@ BROKEN = {
     "shape too large": (container({"a": tensor(shape=(2,))}, FOUR), "takes 8 bytes"),
     "shape too small": (container({"a": tensor(shape=(1,), offsets=(0, 8))}, b"\0" * 8), "takes 4 bytes"),
     "shape overflows": (container({"a": tensor(shape=(1 << 32, 1 << 32), offsets=(0, 0))}), "takes"),
+    "shape overflows before a zero": (
+        container({"a": tensor(shape=(1 << 39,) * 3 + (0,), offsets=(0, 0))}),
+        "too large",
+    ),
     "shape is text": (container({"a": tensor(shape="1")}, FOUR), "shape"),
     "shape is null": (container({"a": tensor(shape=None)}, FOUR), "shape"),
     "negative size": (container({"a": tensor(shape=(-1,))}, FOUR), "shape"),
@@ -106,6 +110,10 @@ STRICTER = {
     "65 axes": (container({"a": tensor(shape=(1,) * 65)}, FOUR), "at most 64"),
     "10,000 axes": (container({"a": tensor(shape=(1,) * 10_000)}, FOUR), "at most 64"),
     "a size of 2^62 beside a zero": (container({"a": tensor(shape=(0, 1 << 62), offsets=(0, 0))}), "shape"),
+    "a shape that overflows behind a zero": (
+        container({"a": tensor(shape=(0, 1 << 39, 1 << 39), offsets=(0, 0))}),
+        "too large",
+    ),
     "33 levels in a field we ignore": (container(deep(33), FOUR), "deep"),
 }
 

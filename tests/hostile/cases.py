@@ -287,6 +287,17 @@ def _finding_code_by_its_name(canary: Path) -> Files:
     yield "getattr-dunder.pkl", pickle(call("builtins", "getattr", name("mycorp.net", "Head"), text("__globals__")))
     yield "getattr-module.pkl", pickle(call("builtins", "getattr", name("mycorp", "net"), text("os")))
     yield "getattr-numpy.pkl", pickle(call("builtins", "getattr", name("numpy", "ndarray"), text("tofile")))
+    functions = name("torch._C", "_VariableFunctionsClass")
+    from_file = call("builtins", "getattr", functions, text("from_file"))
+    yield "getattr-torch-call.pkl", pickle(from_file + row(text(str(canary)), b"\x88", whole(1)) + b"R")
+    yield "getattr-torch-twice.pkl", pickle(call("builtins", "getattr", from_file, text("x")))
+    yield "getattr-torch-built.pkl", pickle(from_file + table({"x": whole(1)}) + b"b")
+    for index, word in enumerate(("__globals__", "_private", "a.b", "", "from file")):
+        yield f"getattr-torch-{index}.pkl", pickle(call("builtins", "getattr", functions, text(word)))
+    yield "getattr-torch-bytes.pkl", pickle(call("builtins", "getattr", functions, b"C\4relu"), 3)
+    yield "getattr-torch-default.pkl", pickle(call("builtins", "getattr", functions, text("relu"), b"N"))
+    yield "getattr-torch-module.pkl", pickle(call("builtins", "getattr", name("torch", "_C"), text("relu")))
+    yield "dotted-torch.pkl", pickle(name("torch._C", "_VariableFunctionsClass.from_file"))
     yield "runstring.pkl", pickle(call("numpy.testing._private.utils", "runstring", text("x"), b"}"))
     yield "hub.pkl", pickle(call("torch.hub", "load", text("x")))
     yield "collect_env.pkl", pickle(call("torch.utils.collect_env", "run", text("x")))
@@ -660,6 +671,8 @@ def _impossible_shapes(canary: Path) -> Files:
         "product": tensor([1 << 40, 1 << 40], [0, 0], stored=4),
         "huge": tensor([1 << 62, 4], [0, 1], stored=4),
         "endless": tensor([1 << 2000], [1], stored=4),
+        "empty-endless": tensor([1 << 70, 0], [0, 1], stored=0),
+        "empty-huge": tensor([0, 1 << 40, 1 << 40], [1, 1, 1], stored=0),
         "stored": tensor([4], [1], stored=-4),
         "counted": storage("0", 4).replace(whole(4), text("4")),
         "float": tensor([4], [1]).replace(wholes([4]), row(b"G" + struct.pack(">d", 4.0))),
@@ -678,11 +691,28 @@ def _a_number_repeated_to_a_terabyte(canary: Path) -> Files:
     yield "expanded.ckpt", checkpoint(pickle(table({"weight": lie})), FOUR)
 
 
+@case(6000, REFUSED, says="are made of 1,048,576 that are stored")
+def _a_megabyte_repeated_to_gigabytes(canary: Path) -> Files:
+    repeated = tensor([16, 1 << 18], [0, 1], stored=1 << 18)
+    yield "each.ckpt", checkpoint(pickle(table({f"{index}": repeated for index in range(3_000)})), bytes(1 << 20))
+    twins = table({f"{index}": tensor([1 << 18], [1], stored=1 << 18) for index in range(3_000)})
+    yield "tied.ckpt", checkpoint(pickle(twins), bytes(1 << 20))
+    yield "tied.pt", legacy(twins, [(1 << 18, bytes(1 << 20))])
+
+
 @case(61, REFUSED, says="claims")
 def _a_storage_larger_than_its_bytes(canary: Path) -> Files:
     lie = table({"weight": tensor([5], [1], stored=5)})
     yield "claimed.ckpt", checkpoint(pickle(lie), FOUR)
     yield "claimed.pt", legacy(lie, [(4, FOUR)])
+
+
+@case(6100, REFUSED, says="numbers of two kinds, F32 and F16")
+def _one_storage_of_two_dtypes(canary: Path) -> Files:
+    twins = {"a": tensor([4], [1]), "b": tensor([4], [1], stored=8, kind="HalfStorage")}
+    yield "named.ckpt", checkpoint(pickle(table(twins)), FOUR)
+    yield "thrown-away.ckpt", checkpoint(pickle(twins["a"] + b"0" + table({"b": twins["b"]})), FOUR)
+    yield "legacy.pt", legacy(table(twins), [(4, FOUR)])
 
 
 @case(62, REFUSED, says="missing")
@@ -701,10 +731,24 @@ def _gigabytes_for_the_asking(canary: Path) -> Files:
 
 @case(64, REFUSED, says="sparse")
 def _sparse_with_lying_indices(canary: Path) -> Files:
-    indices = tensor([4], [1], kind="LongStorage", stored=4)
+    indices = tensor([4], [1], kind="LongStorage", key="1")
     layout = call("torch.serialization", "_get_layout", text("torch.sparse_csr"))
-    lie = call("torch._utils", "_rebuild_sparse_tensor", layout, row(indices, indices, indices, wholes([3, 3])))
-    yield "csr.ckpt", checkpoint(pickle(table({"weight": lie})), FOUR * 2)
+    lying = layout + row(indices, indices, indices, wholes([3, 3]))
+    lie = call("torch._utils", "_rebuild_sparse_tensor", lying)
+    function = name("torch._utils", "_rebuild_sparse_tensor")
+    good = text("w") + tensor([4], [1])
+    for where, body in {
+        "named": table({"weight": lie}),
+        "beside": table({"state_dict": STATE, "extra": lie}),
+        "thrown-away": lie + b"0" + STATE,
+        "key": b"}(" + good + lie + whole(1) + b"u",
+        "state": HOOKS + good + b"s" + table({"extra": lie}) + b"b",
+        "hooks": table({"w": tensor([4], [1]).replace(b"\x89" + HOOKS, b"\x89" + lie)}),
+        "subclass": call("torch._tensor", "_rebuild_from_type_v2", function, name("torch", "Tensor"), row(lying), b"}"),
+    }.items():
+        yield f"{where}.ckpt", checkpoint(pickle(body), FOUR, FOUR * 2)
+    constants = Entry("archive/constants.pkl", pickle(row(lie)))
+    yield "constants.ckpt", archive([*members(pickle(STATE), [FOUR, FOUR * 2]), constants])
 
 
 # --- size and depth --------------------------------------------------------------------------------------------------
@@ -867,6 +911,37 @@ def _a_constant_longer_than_any_file(canary: Path) -> Files:
                 f"{opcode.hex()}-{length}.pkl",
                 b"\x80\x05" + opcode + struct.pack("<Q", length) + b"\x80\x04\x95" + bytes(40),
             )
+
+
+@case(6510, REFUSED, says="a text in it takes")
+def _texts_that_take_four_times_their_bytes(canary: Path) -> Files:
+    half = "a" * (31 << 20)
+    growing = f"{half}ā{half}🎨"
+    yield "text.pkl", pickle(text(growing))
+    yield "escaped.pkl", pickle(b"V%b\\u0101%b\\U0001f3a8\n" % (half.encode(), half.encode()))
+    yield "deflated.ckpt", archive([Entry("archive/data.pkl", pickle(text(growing)), method=8)])
+
+
+@case(6511, REFUSED, says="more memory than those of any model")
+def _many_texts_that_take_four_times_their_bytes(canary: Path) -> Files:
+    yield "short.pkl", pickle(b"(" + text("a" * 127 + "🎨") * 450_000 + b"l")
+    yield "long.pkl", pickle(b"(" + text("a" * (1 << 20) + "🎨") * 60 + b"l")
+    yield "quoted.pkl", pickle(b"(" + b"S'%b'\n" % ("a" * (1 << 20) + "🎨").encode() * 60 + b"l")
+
+
+@case(6512, CLEAN)
+def _long_texts_that_are_bytes(canary: Path) -> Files:
+    latin = "".join(map(chr, range(256))) * (1 << 17)
+    yield "protocol2.pkl", pickle(call("_codecs", "encode", text(latin), text("latin1")))
+    yield "python2.pkl", pickle(b"T" + struct.pack("<I", 60 << 20) + bytes(range(256)) * (60 << 12))
+    half = b"a" * (31 << 20)
+    yield "quoted.pkl", pickle(b"S'%b%b%b%b'\n" % (half, "ā".encode(), half, "🎨".encode()))
+
+
+@case(6513, REFUSED, says="more of its parts")
+def _copies_of_wide_texts(canary: Path) -> Files:
+    encoded = name("_codecs", "encode") + b"q\0(" + text("🎨" * (1 << 20)) + text("utf-8") + b"tq\1("
+    yield "wide.pkl", pickle(b"(" + encoded + b"h\0h\1R" * 60 + b"tt")
 
 
 @case(6900, REFUSED, says="too long")

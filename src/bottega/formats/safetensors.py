@@ -29,6 +29,7 @@ MAX_METADATA = 16 << 20
 MAX_TENSORS = 300_000
 MAX_RANK = 64
 MAX_DIMENSION = 1 << 40
+MAX_ELEMENTS = 1 << 48  # that a shape with a zero in it would have without; all others are bounded by their bytes
 KEPT_LAYOUTS = 64  # real ones take a megabyte, hostile ones three
 KEPT_LENGTH = 1 << 19  # characters of the longest that is kept: a LoRA for all of SD XL has 400,000
 
@@ -349,6 +350,8 @@ def _check_kind(dtype: object, shape: object) -> int:
     for size in shape:
         if type(size) is not int or not 0 <= size <= MAX_DIMENSION:
             raise ValueError(f"a size in its shape is no whole number from 0 to {MAX_DIMENSION:,}")
+    if 0 in shape and math.prod(filter(None, shape)) > MAX_ELEMENTS:
+        raise ValueError(f"its shape {shape} is too large, though it has no numbers")
     return math.prod(shape) * bits
 
 

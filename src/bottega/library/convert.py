@@ -94,7 +94,7 @@ def convert(
         dtypes=sizes,
         pruned=pruned,
         left=plan.left,
-        notes=told_by_family,
+        notes=(*header.notes, *told_by_family),
     )
 
 

@@ -2,9 +2,9 @@
 
 A file is clean (its pickle names nothing but what tensors are made of), unusual (it names classes that Bottega does not
 know; they are ignored), or refused: with DangerousModel where what it names could run code, with FormatError where it
-is broken or ambiguous. Sparse tensors refuse their file, because whether their indices lie can't be told without
-reading them; tensors that are quantised, nested or otherwise no plain numbers are left out by name, and the rest can be
-used.
+is broken or ambiguous. Sparse tensors refuse their file wherever in it they lie, because whether their indices lie
+can't be told without reading them; tensors that are quantised, nested or otherwise no plain numbers are left out by
+name, and the rest can be used.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from bottega.formats.header import Header, Packed, Safety, TensorInfo, shown
 from bottega.formats.pickled import legacy
 from bottega.formats.pickled.archive import MAX_COMMENT, Archive, Member, read_archive, read_at, unpack
 from bottega.formats.pickled.machine import Machine
-from bottega.formats.pickled.names import DANGEROUS, is_script
+from bottega.formats.pickled.names import DANGEROUS, is_function, is_script
 from bottega.formats.pickled.tree import Flat, flatten
-from bottega.formats.pickled.values import Broken, CutShort, Poisonous, Storage
+from bottega.formats.pickled.values import Broken, CutShort, Poisonous, Sparse, Storage
 from bottega.formats.sniff import refusal, sniff, unreadable
 
 MAX_PICKLE = legacy.MAX_PICKLE
@@ -44,7 +44,10 @@ _READ = frozenset({"data.pkl", "byteorder", "version", "constants.pkl"})
 
 # What torch and TorchScript write beside data/*, of which it reads those above.
 _WRITTEN = _READ | {"", ".format_version", ".storage_alignment", ".data/", ".data/serialization_id", ".data/version"}
-_SCRIPT = ("code/", "extra/", "constants/", "tensors/", "bytecode.pkl", "mobile_debug_handles.pkl")
+_SCRIPT = (
+    "code/", "extra/", "constants/", "tensors/", "traced_inputs/", "traced_inputs.pkl", "bytecode.pkl",
+    "mobile_debug_handles.pkl",
+)  # fmt: skip
 _PICKLES = (".pkl", ".pickle")
 _MAX_PICKLES = 8  # beside the checkpoint's own
 
@@ -119,7 +122,7 @@ def _read_archive(path: Path, file: BinaryIO, size: int) -> Header:
             raise Broken(f"{len(data) - end:,} bytes follow the end of its pickle")
         folder = f"{prefix}data/"
         places = {key: _place(members.get(folder + key), storage) for key, storage in machine.storages.items()}
-        flat = flatten(root)
+        flat = flatten(root, machine.stored)
         stored = {folder + key for key in machine.storages}
         others = [name.removeprefix(prefix) for name in sorted(members.keys() - stored)]
         script = "constants.pkl" in others or any(name.startswith("code/") for name in others)
@@ -147,7 +150,7 @@ def _read_bare(path: Path, file: BinaryIO, size: int) -> Header:
             if storage.first + storage.nbytes > end - start:
                 raise Broken("a storage in it is shorter than it claims")
             places[key] = start, None
-        flat = flatten(read.root)
+        flat = flatten(read.root, machine.stored)
     return _header(path, machine, flat, places, [])
 
 
@@ -226,6 +229,8 @@ def _other_archive(members: Mapping[str, Member]) -> tuple[str, str]:
     roots = {name.partition("/")[0] for name in members}
     if members and all(name.endswith(".npy") for name in members):
         return "a numpy archive (.npz)", "look for a .safetensors version of this model"
+    if any(name.rpartition("/")[2] in ("archive_format", "serialized_exported_program.json") for name in members):
+        return "a program that torch.export wrote (.pt2)", "get the weights alone"
     if any(name.endswith("/.data/extern_modules") for name in members):
         return "a torch.package, which holds Python code", "get the weights alone"
     if "[Content_Types].xml" in members:
@@ -256,6 +261,7 @@ def _judge_others(names: Sequence[str], archive: Archive, prefix: str, machine: 
     for name in pickles[:_MAX_PICKLES]:
         try:
             data = unpack(file, archive.members[prefix + name], MAX_PICKLE // _MAX_PICKLES)
+            machine.storages.clear()  # each pickle has its own, in another folder
             at = 0
             for _ in range(_MAX_PICKLES):
                 _, at = machine.run(data, at)
@@ -263,7 +269,7 @@ def _judge_others(names: Sequence[str], archive: Archive, prefix: str, machine: 
                     break
             else:
                 unread.append(name)
-        except Poisonous:
+        except (Poisonous, Sparse):
             raise
         except _BROKEN:
             unread.append(name)
@@ -321,8 +327,11 @@ def _safety(machine: Machine, script: bool, beside: Sequence[str]) -> Safety:
     reasons = []
     if script or len(names) < len(unusual):
         reasons.append("a TorchScript archive: its script is ignored")
-    if networks := [name for name in names if name.startswith("torch.")]:
+    of_torch = [name for name in unusual if name.module.partition(".")[0] == "torch"]
+    if networks := [str(name) for name in of_torch if not is_function(name.name)]:
         reasons.append(f"it holds whole networks and not only weights ({shown(networks[0])}): their code is not run")
+    if functions := [str(name) for name in of_torch if is_function(name.name)]:
+        reasons.append(f"it names functions of torch ({shown(functions[0])}): they are not called")
     if others := [name for name in names if not name.startswith("torch.")]:
         reasons.append(f"it names what Bottega does not know and ignores: {_listed(others)}")
     if machine.hides_pickle:

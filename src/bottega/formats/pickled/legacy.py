@@ -12,8 +12,8 @@ from typing import BinaryIO
 
 from bottega.formats.pickled.archive import read_at
 from bottega.formats.pickled.machine import Machine
+from bottega.formats.pickled.rebuild import BYTES_OF_STORED
 from bottega.formats.pickled.values import Broken, CutShort
-from bottega.formats.tensor_bytes import BYTES_OF_ELEMENT
 
 MAGIC = 0x1950A86A20F9469CFC6C
 VERSION = 1001
@@ -78,10 +78,7 @@ def _storages(machine: Machine, keys: list[str], file: BinaryIO, at: int, size: 
             raise Broken("its list of storages is not that of its tensors")
         count = int.from_bytes(read_at(file, at, 8), "little", signed=True)
         at += 8
-        # A storage that only quantised tensors use has no dtype here; it is where the walk from one to the next ends.
-        if not storage.dtype:
-            raise Broken("it holds quantised tensors in torch's old format, which Bottega does not read")
-        end = at + count * BYTES_OF_ELEMENT[storage.dtype]
+        end = at + count * BYTES_OF_STORED[storage.dtype]
         if count < 0:
             raise Broken(f"it has a storage of {count:,} numbers")
         if end > size:

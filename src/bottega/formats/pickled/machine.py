@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import codecs
 import re
+import sys
 from collections.abc import Callable
 from itertools import islice, repeat
 from struct import Struct
 
 from bottega.formats.pickled.names import DANGEROUS, INERT, judge
-from bottega.formats.pickled.rebuild import COPYING, name_of, storage_of
+from bottega.formats.pickled.rebuild import COPYING, farther, name_of, storage_of
 from bottega.formats.pickled.record import MARKS, MOST_DEAR, Records
 from bottega.formats.pickled.values import Broken, CutShort, Name, Node, Poisonous, Storage, Table
 
@@ -22,7 +23,11 @@ from bottega.formats.pickled.values import Broken, CutShort, Name, Node, Poisono
 MAX_OPCODES = 3_400_000
 MAX_DEAR_OPCODES = 500_000  # that make a text, or are rare in checkpoints
 MAX_COPIES = 4_000_000  # items that calls copy
-MAX_COPIED_TEXT = 128 << 20  # letters and bytes that calls copy
+MAX_COPIED_TEXT = 64 << 20  # bytes in memory of texts and bytes that calls copy
+# In memory, one letter beyond Latin-1 makes every letter of its text take two or four bytes. Bytes, which protocol 2
+# writes as text, have no such letter, and may be as long as a pickle.
+MAX_WIDE_TEXT = 4 << 20  # bytes of one text that has such a letter
+MAX_TEXTS = 128 << 20  # bytes that all texts which are not ASCII take in memory
 MAX_MEMO = 1_000_000
 MAX_MARKS = 1_000
 MAX_NAMES = 10_000
@@ -41,6 +46,7 @@ _PICKLE = re.compile(
     rb"|800[2-5](?:95|8[0a-f]|5[d5468]|7d|2[89]|6[39]|4[23b9ad7e]|88)[0-9A-Fa-f]{6}",
 ).match
 _BEGINNINGS = frozenset(b"\x80\xc2g8")  # the bytes that it can begin with
+_WIDE = re.compile(rb"[\xc4-\xff]").search  # the first byte of a letter beyond Latin-1
 
 _TOO_MANY = "it has too many texts, or opcodes that are rare in checkpoints"
 
@@ -60,7 +66,7 @@ class Machine:
         self.hides_pickle = False  # in one of its texts or bytes
         self._fuel = repeat(None, MAX_OPCODES)
         self._dear_fuel = MAX_DEAR_OPCODES
-        self._copies, self._copied_text = MAX_COPIES, MAX_COPIED_TEXT
+        self._copies, self._copied_text, self._texts = MAX_COPIES, MAX_COPIED_TEXT, MAX_TEXTS
         self._records = Records()
         self._stack: list[object] = []
         self._marked: list[list[object]] = []
@@ -75,6 +81,11 @@ class Machine:
     def unusual_names(self) -> list[Name]:
         """The names so far that are neither harmless nor dangerous."""
         return [name for key, name in self.names.items() if judge(*key) not in (INERT, DANGEROUS)]
+
+    @property
+    def stored(self) -> int:
+        """How many bytes all storages take together."""
+        return sum(storage.nbytes for storage in self.storages.values())
 
     def run(self, data: bytes, start: int = 0) -> tuple[object, int]:
         """The value of the pickle that begins at `start`, and where it ends."""
@@ -145,7 +156,12 @@ class Machine:
                 elif code == 0x58:  # BINUNICODE
                     length = _UINT32(data, position)[0]
                     position += 4
-                    stack.append(str(data[position : position + length], "utf-8", "surrogatepass"))
+                    if length > MAX_WIDE_TEXT:
+                        _check_width(data, position, position + length)
+                    word = str(data[position : position + length], "utf-8", "surrogatepass")
+                    stack.append(word)
+                    if not word.isascii():
+                        self._spend_text(word)
                     self._dear_fuel -= 1
                     if self._dear_fuel < 0:
                         raise Broken(_TOO_MANY)
@@ -173,7 +189,10 @@ class Machine:
             elif code == 0x8C:  # SHORT_BINUNICODE
                 length = data[position]
                 position += 1
-                stack.append(str(data[position : position + length], "utf-8", "surrogatepass"))
+                word = str(data[position : position + length], "utf-8", "surrogatepass")
+                stack.append(word)
+                if not word.isascii():
+                    self._spend_text(word)
                 self._dear_fuel -= 1
                 if self._dear_fuel < 0:
                     raise Broken(_TOO_MANY)
@@ -234,8 +253,7 @@ class Machine:
         storage = storage_of(identity)
         if type(storage) is Storage:
             known = self.storages.get(storage.key)
-            if known is None or known.first + known.nbytes < storage.first + storage.nbytes:
-                self.storages[storage.key] = storage
+            self.storages[storage.key] = storage if known is None else farther(known, storage)
         return storage
 
     def name(self, module: str, name: str) -> Name:
@@ -275,9 +293,15 @@ class Machine:
             if isinstance(each, (list, tuple)):
                 self._copies -= len(each)
             elif isinstance(each, (str, bytes)):
-                self._copied_text -= len(each)
+                self._copied_text -= sys.getsizeof(each)
         if self._copies < 0 or self._copied_text < 0:
             raise Broken("it makes more of its parts than any checkpoint does")
+
+    def _spend_text(self, word: str) -> None:
+        """Count what a text takes in memory."""
+        self._texts -= sys.getsizeof(word)
+        if self._texts < 0:
+            raise Broken("the texts in it take more memory than those of any model")
 
     # --- opcodes that are rare in checkpoints; each takes what follows the opcode and tells where the next one is -----
 
@@ -448,15 +472,17 @@ class Machine:
             raise Broken("a text in it has no quotes")
         raw = codecs.escape_decode(line[1:-1])[0]
         self._suspect(raw, 0, len(raw))
-        self._stack.append(_text(raw))
+        self._push_text(_text(raw))
         return at
 
     def _unicode(self, data: bytes, at: int) -> int:
         line, at = _line(data, at)
+        if len(line) > MAX_WIDE_TEXT and (b"\\u" in line or b"\\U" in line):
+            raise _too_long(len(line))
         value = str(line, "raw-unicode-escape")
         start = value[:32].encode("utf-8", "replace")
         self._suspect(start, 0, len(start))
-        self._stack.append(value)
+        self._push_text(value)
         return at
 
     def _short_binstring(self, data: bytes, at: int) -> int:
@@ -470,8 +496,13 @@ class Machine:
 
     def _text(self, data: bytes, at: int, length: int) -> int:
         self._suspect(data, at, at + length)
-        self._stack.append(_text(data[at : at + length]))
+        self._push_text(_text(data[at : at + length]))
         return at + length
+
+    def _push_text(self, word: str) -> None:
+        self._stack.append(word)
+        if not word.isascii():
+            self._spend_text(word)
 
     def _short_binbytes(self, data: bytes, at: int) -> int:
         return self._bytes(data, at + 1, data[at])
@@ -554,8 +585,20 @@ def _whole(line: bytes) -> int:
     return int(line)
 
 
+def _check_width(data: bytes, start: int, end: int) -> None:
+    """Refuse a long text with letters beyond Latin-1; bytes that are written as text have none."""
+    if _WIDE(data, start, end):
+        raise _too_long(end - start)
+
+
+def _too_long(length: int) -> Broken:
+    return Broken(f"a text in it takes {length:,} bytes, of {MAX_WIDE_TEXT:,} allowed")
+
+
 def _text(raw: bytes) -> str:
-    """Text of any protocol; that of Python 2 has no encoding, and is nearly always ASCII."""
+    """Text of any protocol; that of Python 2 has no encoding, and is nearly always ASCII, or bytes if it is long."""
+    if len(raw) > MAX_WIDE_TEXT:
+        return str(raw, "latin-1")
     try:
         return str(raw, "utf-8", "surrogatepass")
     except UnicodeDecodeError:

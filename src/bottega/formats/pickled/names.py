@@ -26,7 +26,11 @@ DTYPE_OF_STORAGE = {
     "DoubleStorage": "F64", "ComplexFloatStorage": "C64", "ComplexDoubleStorage": "C128", "UntypedStorage": "U8",
 }  # fmt: skip
 
-_QUANTISED = ("QInt8Storage", "QInt32Storage", "QUInt8Storage", "QUInt4x2Storage", "QUInt2x4Storage")
+# Storages of quantised tensors, and the bytes of their elements.
+BYTES_OF_QUANTISED = {
+    "QInt8Storage": 1, "QInt32Storage": 4, "QUInt8Storage": 1, "QUInt4x2Storage": 1, "QUInt2x4Storage": 1
+}  # fmt: skip
+TORCH_FUNCTIONS = "_VariableFunctionsClass"  # the class in torch._C that they are methods of
 OLD_TENSORS = tuple(f"{kind}Tensor" for kind in [
     "Byte", "Char", "Short", "Int", "Long", "Bool", "Half", "BFloat16", "Float", "Double",
 ])  # fmt: skip
@@ -67,8 +71,9 @@ _HARMLESS: dict[str, tuple[str, ...] | list[str]] = {
         "sparse_bsc", "contiguous_format", "preserve_format", "channels_last", "channels_last_3d",
         "per_tensor_affine", "per_tensor_symmetric", "per_channel_affine", "per_channel_symmetric",
         "per_channel_affine_float_qparams", "qint8", "qint32", "quint8", "quint4x2", "quint2x4",
-        *DTYPE_OF_NAME, *DTYPE_OF_STORAGE, *_QUANTISED, *OLD_TENSORS,
+        *DTYPE_OF_NAME, *DTYPE_OF_STORAGE, *BYTES_OF_QUANTISED, *OLD_TENSORS,
     ],
+    "torch._C": ("Generator",),
     "torch.cuda": [*DTYPE_OF_STORAGE, *OLD_TENSORS],
     "torch.storage": [*DTYPE_OF_STORAGE, "TypedStorage", "_TypedStorage"],
     "torch._utils": [
@@ -86,6 +91,15 @@ _HARMLESS: dict[str, tuple[str, ...] | list[str]] = {
         "restore_type_tag",
     ),
     "torch.torch_version": ("TorchVersion",),
+    "torch.nested._internal.nested_tensor": ("NestedTensor", "_rebuild_njt"),
+    "torch._dynamo.decorators": ("_DimRange",),  # which nested tensors keep of their shapes
+    "torch.masked.maskedtensor.core": ("MaskedTensor",),
+    # What torch.distributed.checkpoint keeps of its tensors in `.metadata`, beside the files with their bytes.
+    "torch.distributed.checkpoint.metadata": (
+        "Metadata", "TensorStorageMetadata", "TensorProperties", "_MEM_FORMAT_ENCODING", "ChunkStorageMetadata",
+        "BytesStorageMetadata", "MetadataIndex", "StorageMeta",
+    ),
+    "torch.distributed.checkpoint.filesystem": ("_StorageInfo",),
     "numpy": ["dtype", "ndarray", *_NUMPY_NUMBERS],
     "numpy.dtypes": [f"{name}DType" for name in _NUMPY_DTYPES],
     "numpy.core.multiarray": ("_reconstruct", "scalar"),
@@ -132,15 +146,36 @@ _NETWORK_CLASSES = (
     "torchaudio.transforms.",
 )  # fmt: skip
 
+_STUBS = ("QuantStub", "DeQuantStub", "QuantWrapper")
+_SCALERS = ("GradScaler", "OptState", "_refresh_per_optimizer_state")
+# Those that call no function that they are given.
+_FUNCTIONS = (
+    "relu", "relu6", "gelu", "silu", "tanh", "sigmoid", "leaky_relu", "elu", "celu", "selu", "glu", "mish", "prelu",
+    "rrelu", "softplus", "softsign", "softmax", "log_softmax", "logsigmoid", "hardtanh", "hardswish", "hardsigmoid",
+    "hardshrink", "softshrink", "tanhshrink", "mse_loss", "l1_loss", "smooth_l1_loss", "huber_loss", "cross_entropy",
+    "nll_loss", "kl_div", "binary_cross_entropy", "binary_cross_entropy_with_logits", "poisson_nll_loss",
+    "gaussian_nll_loss", "ctc_loss", "soft_margin_loss", "multi_margin_loss", "multilabel_margin_loss",
+    "multilabel_soft_margin_loss", "margin_ranking_loss", "hinge_embedding_loss", "cosine_embedding_loss",
+    "triplet_margin_loss", "cosine_similarity", "pairwise_distance", "normalize", "interpolate", "dropout",
+)  # fmt: skip
+_INITIALISERS = (
+    "calculate_gain", "constant_", "dirac_", "eye_", "kaiming_normal_", "kaiming_uniform_", "normal_", "ones_",
+    "orthogonal_", "sparse_", "trunc_normal_", "uniform_", "xavier_normal_", "xavier_uniform_", "zeros_",
+)  # fmt: skip
+
 # What is no part of a model and yet stands in real ones, beside the tensors: data, activations, wrappers.
 _ODD: dict[str, tuple[str, ...]] = {
     "torch.nn.backends.thnn": ("_get_thnn_function_backend",),  # in whole modules of torch 0.4 to 1.2
-    "torch.cuda.amp.grad_scaler": ("GradScaler", "OptState"),
-    "torch.amp.grad_scaler": ("GradScaler", "OptState"),
+    "torch.cuda.amp.grad_scaler": _SCALERS,
+    "torch.amp.grad_scaler": _SCALERS,
+    "torch.ao.quantization.stubs": _STUBS,
+    "torch.quantization.stubs": _STUBS,
     "torch._dynamo.eval_frame": ("OptimizedModule",),
-    "torch.nn.functional": ("relu", "gelu", "silu", "tanh", "sigmoid", "leaky_relu", "elu", "selu", "mish", "softplus"),
+    "torch.nn.functional": _FUNCTIONS,
+    "torch.nn.init": _INITIALISERS,
     "torch._C._nn": ("gelu", "silu", "leaky_relu", "elu", "mish", "softplus"),
     "torch._C._VariableFunctions": ("relu", "tanh", "sigmoid", "selu"),
+    "torch._C": (TORCH_FUNCTIONS,),  # of which torch.relu and others are called by `getattr`
     "torch": ("relu", "tanh", "sigmoid", "selu"),
     "numpy": ("object_", "generic", "integer", "floating", "number", "signedinteger", "unsignedinteger"),
     "numpy.random": ("__RandomState_ctor",),
@@ -159,7 +194,8 @@ _ODD: dict[str, tuple[str, ...]] = {
     "dataclasses": ("_MISSING_TYPE",),
     "weakref": ("WeakSet",),
     "functools": ("partial",),  # what it would call is named beside it, and judged by itself
-    # `getattr` is how older protocols name a method or a member of an enum; rebuild.py refuses any other use of it.
+    # `getattr` is how older protocols name a method or a member of an enum, and all of them a function of torch;
+    # rebuild.py refuses any other use of it.
     "builtins": ("type", "len", "max", "min", "Ellipsis", "NotImplemented", "getattr"),
     "__builtin__": ("type", "len", "max", "min", "Ellipsis", "NotImplemented", "getattr"),
 }
@@ -231,6 +267,11 @@ def is_unknown_class(module: str, name: str) -> bool:
 def is_script(module: str) -> bool:
     """Whether a name is TorchScript's, for a class whose code lies in the same archive."""
     return module == "__torch__" or module.startswith("__torch__.")
+
+
+def is_function(name: str) -> bool:
+    """Whether an unusual name of torch is a function's, or that of the class whose methods are functions."""
+    return not is_class(name) or name == TORCH_FUNCTIONS
 
 
 def _is_plain(module: str, name: str) -> bool:

@@ -6,13 +6,23 @@ are in the file, checks them, and gives back data.
 
 from __future__ import annotations
 
+import math
 import struct
 from collections.abc import Callable
 
-from bottega.formats.pickled.names import DTYPE_OF_NAME, DTYPE_OF_STORAGE, OLD_TENSORS, is_unknown_class
-from bottega.formats.pickled.values import Broken, Name, Node, Poisonous, Storage, Table, Tensor, Unreadable
+from bottega.formats.header import shown
+from bottega.formats.pickled.names import (
+    BYTES_OF_QUANTISED,
+    DTYPE_OF_NAME,
+    DTYPE_OF_STORAGE,
+    OLD_TENSORS,
+    TORCH_FUNCTIONS,
+    is_unknown_class,
+)
+from bottega.formats.pickled.values import Broken, Name, Node, Poisonous, Sparse, Storage, Table, Tensor, Unreadable
 from bottega.formats.tensor_bytes import BYTES_OF_ELEMENT
 
+BYTES_OF_STORED = BYTES_OF_ELEMENT | BYTES_OF_QUANTISED
 MAX_RANK = 64
 MAX_ELEMENTS = 1 << 48
 # A view may repeat what is stored (stride 0), but not so often that a small file fills the memory.
@@ -46,17 +56,16 @@ def storage_of(identity: object) -> Storage | Name:
     word, kind, key, _, count = identity[:5]
     if type(word) is not str or word != "storage" or type(kind) is not Name or type(key) is not str:
         raise Broken("a reference in it names no storage")
-    if not kind.dtype:
-        if kind.name.startswith("Q") and kind.module.startswith("torch"):
-            return Storage(key, "", 0, 0)  # quantised: nothing that reads it is read
+    dtype = kind.name if kind.module == "torch" and kind.name in BYTES_OF_QUANTISED else kind.dtype
+    if not dtype:
         raise Broken(f"it keeps numbers in {kind}, which is no storage of torch")
     if type(count) is not int or not 0 <= count <= MAX_ELEMENTS:
         raise Broken("a storage in it has an impossible size")
-    size = BYTES_OF_ELEMENT[kind.dtype]
+    size = BYTES_OF_STORED[dtype]
     first = 0
     if len(identity) == 6 and identity[5] is not None:
         first, count = _storage_view(identity[5], count)
-    return Storage(key, kind.dtype, first * size, count * size)
+    return Storage(key, dtype, first * size, count * size)
 
 
 def _storage_view(view: object, whole: int) -> tuple[int, int]:
@@ -69,13 +78,24 @@ def _storage_view(view: object, whole: int) -> tuple[int, int]:
     return first, count
 
 
+def farther(known: Storage, storage: Storage) -> Storage:
+    """Which of two stretches of what is stored under one key reaches farther.
+
+    Broken if they are of two dtypes: torch takes the first for all, and never writes such a file. Only of nothing it
+    has views in any dtype.
+    """
+    if known.dtype != storage.dtype and (known.nbytes or storage.nbytes):
+        raise Broken(f"its storage {shown(storage.key)} has numbers of two kinds, {known.dtype} and {storage.dtype}")
+    return storage if known.first + known.nbytes < storage.first + storage.nbytes else known
+
+
 # --- tensors ---------------------------------------------------------------------------------------------------------
 
 
 def _tensor(args: Args) -> Tensor:
     """torch._utils._rebuild_tensor(storage, offset, size, stride)."""
     storage, offset, shape, strides = args
-    if type(storage) is not Storage or not storage.dtype:
+    if type(storage) is not Storage or storage.dtype not in BYTES_OF_ELEMENT:
         raise Broken("a tensor in it has no storage")
     return view(storage, storage.dtype, offset, shape, strides)
 
@@ -85,7 +105,7 @@ def make_tensor_v2(args: Args) -> Tensor | Unreadable:
     if len(args) == 7 and _is_transformed(args[6]):
         return _transformed
     storage, offset, shape, strides, _, _, *_ = args
-    if type(storage) is not Storage or not storage.dtype:
+    if type(storage) is not Storage or storage.dtype not in BYTES_OF_ELEMENT:
         raise Broken("a tensor in it has no storage")
     return view(storage, storage.dtype, offset, shape, strides)
 
@@ -95,8 +115,10 @@ def _tensor_v3(args: Args) -> Tensor | Unreadable:
     if len(args) == 8 and _is_transformed(args[7]):
         return _transformed
     storage, offset, shape, strides, _, _, dtype, *_ = args
-    if type(storage) is not Storage or type(dtype) is not Name or dtype.name not in DTYPE_OF_NAME:
-        raise Broken("a tensor in it has no storage or an unknown dtype")
+    if type(storage) is not Storage or storage.dtype not in BYTES_OF_ELEMENT:
+        raise Broken("a tensor in it has no storage")
+    if type(dtype) is not Name or dtype.name not in DTYPE_OF_NAME:
+        raise Broken("a tensor in it has an unknown dtype")
     return view(storage, dtype.dtype, offset, shape, strides)
 
 
@@ -126,6 +148,8 @@ def view(storage: Storage, dtype: str, offset: object, shape: object, strides: o
             elements *= size
     first = storage.first
     if not elements:
+        if math.prod(filter(None, shape)) > MAX_ELEMENTS:
+            raise Broken("a tensor has an impossible shape")
         return Tensor(storage.key, dtype, first, first, shape, None)
     item = BYTES_OF_ELEMENT[dtype]
     if (last + 1) * item > storage.nbytes:
@@ -156,13 +180,10 @@ def _unreadable(why: str) -> Maker:
     return lambda args: Unreadable(why)
 
 
-# A model that has one is refused, because programs that believe its indices can be made to write outside of their
-# memory, and whether they lie can't be told without reading them.
-SPARSE = Unreadable("is sparse: its indices may point anywhere")
-
-
-def _sparse(args: Args) -> Unreadable:
-    return SPARSE
+def _sparse(args: Args) -> object:
+    """Refuse: programs that believe a sparse tensor's indices can be made to write outside of their memory, and whether
+    they lie can't be told without reading them."""
+    raise Sparse("it holds a sparse tensor, which Bottega does not read: its indices may point anywhere")
 
 
 def _allocation(what: str) -> Maker:
@@ -223,11 +244,16 @@ def _object(args: Args) -> Node:
 
 
 def _attribute(args: Args) -> Name:
-    """getattr(class, name): how protocols below 4 name a method, and Python 3.11 a member of an enum.
+    """getattr(class, name): how protocols below 4 name a method, Python 3.11 a member of an enum, and torch `relu`.
 
-    Only of a class of somebody's own package, or of an object of one: in anything else, `getattr` finds all there is.
+    Only of a class of somebody's own package, of an object of one, or of the class whose methods are torch's functions:
+    in anything else, `getattr` finds all there is.
     """
     owner, name = args if len(args) == 2 else (None, None)
+    if type(owner) is Name and (owner.module, owner.name) == ("torch._C", TORCH_FUNCTIONS):
+        if type(name) is not str or not name.isidentifier() or name.startswith("_"):
+            raise Poisonous(f"it calls builtins.getattr on {owner} for what is no function's name")
+        return Name(owner.module, f"{owner.name}.{name}", _refuse_call, "")
     owner = owner.function if type(owner) is Node else owner
     if type(owner) is not Name or not is_unknown_class(owner.module, owner.name):
         raise Poisonous("it calls builtins.getattr on what is no model's own class")
@@ -266,6 +292,7 @@ _MAKERS: dict[tuple[str, str], Maker] = {
     ("torch._utils", "_rebuild_device_tensor_from_numpy"): _unreadable("is stored as a numpy array"),
     ("torch._utils", "_rebuild_qtensor"): _unreadable("is quantised"),
     ("torch._utils", "_rebuild_nested_tensor"): _unreadable("is nested"),
+    ("torch.nested._internal.nested_tensor", "_rebuild_njt"): _unreadable("is nested"),
     ("torch._utils", "_rebuild_meta_tensor_no_storage"): _unreadable("has no numbers (it is of torch's meta device)"),
     ("torch._utils", "_rebuild_wrapper_subclass"): _unreadable("has no numbers (it wraps another tensor)"),
     ("torch._utils", "_rebuild_sparse_tensor"): _sparse,

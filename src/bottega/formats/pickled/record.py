@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
-from bottega.formats.pickled.rebuild import make_table, make_tensor_v2, view
+from bottega.formats.pickled.rebuild import farther, make_table, make_tensor_v2, view
 from bottega.formats.pickled.values import Broken, Name, Storage, Table, Tensor
 from bottega.formats.tensor_bytes import BYTES_OF_ELEMENT
 
@@ -108,8 +108,10 @@ class Records:
         storage_key = key.decode("ascii")
         storage = Storage(storage_key, dtype, 0, nbytes)
         known = storages.get(storage_key)
-        if known is None or known.first + known.nbytes < nbytes:
+        if known is None:
             storages[storage_key] = storage
+        elif known.nbytes != nbytes or known.dtype != dtype:
+            storages[storage_key] = farther(known, storage)
         tensor = Tensor(storage_key, dtype, start, end, sizes, odd_strides)
         location = None  # or what will be found in the record
         dear = rare + 2  # the texts of key and location

@@ -10,17 +10,20 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
-from bottega.formats.pickled.rebuild import SPARSE
 from bottega.formats.pickled.values import Broken, Name, Node, Table, Tensor, Unreadable
+from bottega.formats.tensor_bytes import BYTES_OF_ELEMENT
 
 MAX_DEPTH = 100
 MAX_STEPS = 500_000
 MAX_KEY = 128 << 10  # letters
 MAX_LETTERS = 64 << 20  # of all names together
 MAX_METADATA = 4 << 20
+# Tensors may share what is stored, as tied blocks of a network do, but a small file may not hold gigabytes of them.
+MAX_SHARING = 128
+FREE_SHARING = 64 << 20
 _MAX_VALUE = 64 << 10
 _MAX_JSON_DEPTH = 8
 _MAX_JSON_ITEMS = 4_096
@@ -53,8 +56,11 @@ class Flat:
     unreadable: dict[str, str] = field(default_factory=dict)
 
 
-def flatten(root: object) -> Flat:
-    """The tensors of a checkpoint without its outer wrapper and without what training left in it."""
+def flatten(root: object, stored: int) -> Flat:
+    """The tensors of a checkpoint without its outer wrapper and without what training left in it.
+
+    Broken if they are much more than the `stored` bytes that they are made of.
+    """
     flat, walk = Flat(), _Walk()
     model = root
     if type(root) is Table:
@@ -66,16 +72,21 @@ def flatten(root: object) -> Flat:
             if type(model) is Table:
                 _keep_plain(flat, walk.keys(model), walk)
         elif flat.leftovers:
-            model = Table(item for key, value in keys.items() if key not in flat.leftovers for item in (key, value))
+            model = walk.without(root, {*flat.leftovers})
+    made = 0
     for name, leaf in walk.leaves(model):
-        if leaf is SPARSE:
-            raise Broken("it holds a sparse tensor, which Bottega does not read: its indices may point anywhere")
         if name in flat.tensors or name in flat.unreadable:
             flat.unreadable[name] = "is there twice, by two ways to write its name: the first one counts"
         elif type(leaf) is Tensor:
             flat.tensors[name] = leaf
+            if leaf.strides is None:
+                made += leaf.end - leaf.start
+            else:
+                made += math.prod(leaf.shape) * BYTES_OF_ELEMENT[leaf.dtype]
         elif type(leaf) is Unreadable:
             flat.unreadable[name] = leaf.why
+    if made > max(FREE_SHARING, MAX_SHARING * stored):
+        raise Broken(f"its tensors of {made:,} bytes are made of {stored:,} that are stored")
     return flat
 
 
@@ -171,6 +182,12 @@ class _Walk:
         """A dict under the text of its keys; of keys that come twice the last counts, as in Python."""
         return dict(self._items(table))
 
+    def without(self, table: Table, words: set[str]) -> Table:
+        """A dict without the keys whose text is among `words`."""
+        self.pay(1 + len(table) // 2)
+        kept = ((key, value) for key, value in zip(table[::2], table[1::2], strict=True) if self.word(key) not in words)
+        return Table(item for pair in kept for item in pair)
+
     def word(self, key: object) -> str:
         """A key as a word of a name; whole numbers in digits, as hypernetworks have them."""
         if type(key) is str and len(key) <= MAX_KEY and key.isascii():
@@ -193,8 +210,8 @@ class _Walk:
         if len(set(words)) == len(words):
             return zip(words, table[1::2], strict=True)
         # Of one key the last value counts, as in Python; other keys may have the same text.
-        known = {(type(key), word): value for key, word, value in zip(keys, words, table[1::2], strict=True)}
-        return ((word, value) for (_, word), value in known.items())
+        known = {_identity(key, word): (word, value) for key, word, value in zip(keys, words, table[1::2], strict=True)}
+        return _told_apart(known.values())
 
     def _parts(self, node: Node) -> Iterator[tuple[str, object]]:
         """An object's attributes; of a network, what its `state_dict()` would hold."""
@@ -203,11 +220,12 @@ class _Walk:
         for state in states[:2]:
             if type(state) is not Table:
                 continue
-            attributes = self.keys(state)
+            items = list(self._items(state))
+            attributes = dict(items)
             if "_modules" in attributes and "_parameters" in attributes:
                 yield from self._network(attributes)
             else:
-                yield from attributes.items()
+                yield from items
         if node.entries is not None:
             yield from self._items(node.entries)
         if node.items is not None:
@@ -225,7 +243,7 @@ class _Walk:
         for group in ("_parameters", "_buffers", "_modules"):
             members = attributes.get(group)
             if type(members) is Table:
-                for key, value in self.keys(members).items():
+                for key, value in self._items(members):
                     if group != "_buffers" or key not in hidden:
                         yield key, value
 
@@ -241,14 +259,33 @@ class _Branch:
 
 
 def _text(key: object) -> str:
-    """A key, or a text, as UTF-8 can say it; what has no text is called by its kind."""
+    """A key, or a text, as UTF-8 can say it; what has no text is called by its kind, in angle brackets."""
     if type(key) is str:
-        return key if key.isascii() else key.encode("utf-8", "replace").decode()
+        return key if key.isascii() else key.encode("utf-8", "backslashreplace").decode()
     if type(key) is bytes:
         return key.decode("latin-1")
     if type(key) in (bool, float) or (type(key) is int and key.bit_length() <= _MAX_BITS):
         return str(key)
     return str(key) if type(key) is Name else f"<{type(key).__name__.lower()}>"
+
+
+def _identity(key: object, word: str) -> tuple[type, object]:
+    """What two keys share only if they are one key in Python; of what has no text of its own, each object is one."""
+    if type(key) is str or type(key) is bytes:
+        return type(key), key
+    told = type(key) in (bool, int, float) and not word.startswith("<") and word != "nan"
+    return type(key), word if told else id(key)
+
+
+def _told_apart(items: Iterable[tuple[str, object]]) -> Iterator[tuple[str, object]]:
+    """Items whose keys may have one text; those that are called by their kind are numbered from the second one on."""
+    times: dict[str, int] = {}
+    for word, value in items:
+        if word.startswith("<") and word.endswith(">"):
+            times[word] = times.get(word, 0) + 1
+            if times[word] > 1:
+                word = f"{word[:-1]} {times[word]}>"
+        yield word, value
 
 
 # --- plain values ----------------------------------------------------------------------------------------------------

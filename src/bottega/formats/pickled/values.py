@@ -21,6 +21,10 @@ class Poisonous(Broken):
     """A file that changes what others use, such as a module's functions, or calls what it has been given by a call."""
 
 
+class Sparse(Broken):
+    """A file that holds a sparse tensor, wherever in it, and even if nothing refers to it."""
+
+
 class Name:
     """A global that a pickle mentions. It is never looked up: `make` and `dtype` are what *we* know of it, if anything.
 
@@ -55,7 +59,10 @@ class Table(list[object]):
 
 
 class Storage:
-    """A stretch of numbers that tensors look into: `nbytes` bytes from byte `first` of what is stored under `key`."""
+    """A stretch of numbers that tensors look into: `nbytes` bytes from byte `first` of what is stored under `key`.
+
+    `dtype` is the name of its class where it is quantised; no tensor that can be read looks into such a one.
+    """
 
     __slots__ = ("dtype", "first", "key", "nbytes")
 
