@@ -157,12 +157,14 @@ def test_a_cursor_that_is_none_is_refused(gallery: Gallery, cursor: str) -> None
         ("水山", []),
         ("red boat", []),
         ("(((", ["c-0", "b-0", "a-0"]),
+        ("🎈", ["b-0"]),
+        ("🎈🎈", []),
         ('prompt:red OR "x', []),
     ],
 )
 def test_words_are_found_while_typing(gallery: Gallery, folder: Path, text: str, found: list[str]) -> None:
     gallery.add(write_output(folder, recipe_of("a (red:1.2) house", negative="blurry"), id="a-0", at=1))
-    gallery.add(write_output(folder, recipe_of("a blue house by the sea"), id="b-0", at=2))
+    gallery.add(write_output(folder, recipe_of("a blue house 🎈 by the sea"), id="b-0", at=2))
     gallery.add(write_output(folder, recipe_of("山水画"), id="c-0", at=3))
     assert ids(gallery, text=text) == found
     assert gallery.outputs(text=text).total == len(found)

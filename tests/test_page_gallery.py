@@ -132,7 +132,7 @@ def test_a_day_that_is_none_is_told(page: Page, day: str) -> None:
 
 
 def test_days_of_another_age_and_signs_find_what_there_is(page: Page) -> None:
-    in_vain = ("until:1800-01-01", "since:9999-12-31", "🎈", "%")
+    in_vain = ("until:1800-01-01", "since:9999-12-31", "🎈")
     for text, count in (*((each, 0) for each in in_vain), ("since:1800-01-01", 10)):
         with page.expect_response("**/api/outputs?*") as answered:
             page.get_by_role("searchbox").fill(text)

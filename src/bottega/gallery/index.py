@@ -255,7 +255,8 @@ def _asked(connection: sqlite3.Connection, wishes: Wishes) -> _Asked:
     text = wishes.get("text", "").strip()
     asked = _Asked(connection, words := search.query(text))
     asked.add("deleted = ?", wishes.get("deleted", False))
-    if text and not words:  # signs, such as an emoji, are in no index
+    # Signs such as an emoji are in no index; those of ASCII are the grammar of prompts, and what words begin with.
+    if not words and not text.isascii():
         asked.add("outputs.id IN (SELECT id FROM details WHERE instr(prompt, ?) OR instr(negative, ?))", text, text)
     if (owner := wishes.get("owner")) is not None:
         asked.among("owner", asked.called("owners", owner))
