@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from browser import chromium, sign_in, watched_page
 from door_server import Server, serving
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, Page, Route, expect
 from starters import CHECKPOINTS, NAMES
 
 from bottega.library import Entry, open_catalog
@@ -320,6 +320,35 @@ def test_every_button_has_a_name(browser: Browser, many: Server, width: int) -> 
         page.locator(".card").first.click()
         page.get_by_text("attention weights of rank 8").or_(page.get_by_text("SHA-256")).first.wait_for()
         assert not re.findall(r"^\s*- button$", page.locator("body").aria_snapshot(), re.MULTILINE)
+
+
+def test_what_is_said_is_of_the_model_that_was_open(page: Page, many: Server) -> None:
+    panel = open_model(page, 3333)
+    id = page.url.split("model=")[1].split("&")[0]
+    panel.get_by_label("Note").press_sequentially("of 3333")
+    with page.expect_response("**/api/models/*") as written:
+        page.go_back()
+    assert written.value.request.method == "PATCH" and written.value.ok
+    assert told(many, f"/api/models/{id}")["note"] == "of 3333"
+
+
+def test_what_is_said_quickly_is_all_kept(page: Page, many: Server) -> None:
+    panel = open_model(page, 3334)
+    id = page.url.split("model=")[1].split("&")[0]
+    held: list[Route] = []
+    page.route(f"**/api/models/{id}", lambda route: held.append(route), times=1)
+    with page.expect_request(f"**/api/models/{id}"):
+        for tag in ("one", "two", "three"):
+            panel.get_by_label("Add a tag").press_sequentially(tag)
+            page.keyboard.press("Enter")
+    panel.get_by_text("Put right").click()
+    panel.get_by_label("Kind").select_option("embedding")
+    panel.get_by_label("Family").select_option("sdxl")
+    held[0].continue_()
+    page.get_by_text("Family is SDXL now").wait_for()
+    now = told(many, f"/api/models/{id}")
+    assert sorted(now["tags"]) == ["one", "three", "two"]
+    assert now["corrected"] == {"kind": "embedding", "family": "sdxl"}
 
 
 def test_a_model_goes_to_make(browser: Browser, shelf: Server) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from browser import Watched, chromium, link_into, sign_in, watched_page
 from door_server import Server, serving
+from PIL import Image
 from playwright.sync_api import Browser, Page, expect
 from test_native_trainings import png
 from test_page_make import LONG, NAMELESS, PALE, UNTOLD, scan
@@ -106,6 +107,38 @@ def test_pictures_come_with_their_captions_and_a_check_tells_what_of(page: Page,
         "a red house, 0",
         "a red house, 1",
     ]
+
+
+def test_a_picture_that_comes_again_keeps_what_is_said_of_it(
+    seen: tuple[Page, Watched], files: list[Path], tmp_path: Path
+) -> None:
+    page, watched = seen
+    watched.allowed.append("422")  # of the small picture
+    take(page, files)
+    first = page.get_by_label("What picture 1 shows")
+    expect(first).to_have_value("a red house, 0")
+    pictures = [file for file in files if file.suffix == ".png"]
+    Image.new("RGB", (32, 32)).save(small := tmp_path / "small.png")
+    page.locator(".pictures-part input[type=file]").set_input_files([*pictures, small])
+    page.get_by_text("small.png: ").wait_for()
+    expect(first).to_have_value("a red house, 0")
+    page.get_by_text(re.compile(r"^3 pictures · ")).wait_for(timeout=LONG)
+    expect(page.get_by_text("small.png: "), "a check of the others leaves it there").to_have_count(1)
+    page.locator(".pictures-part input[type=file]").set_input_files([file for file in files if file.suffix == ".txt"])
+    page.get_by_text("Choose the pictures together with their .txt files").wait_for()
+
+
+def test_a_caption_that_is_being_typed_is_learned_too(page: Page, files: list[Path]) -> None:
+    take(page, files)
+    fill(page, "typed", 1)
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(f"{request.method} {request.url.rpartition('/api/')[2]}"))
+    page.get_by_label("What picture 1 shows").fill("said last")
+    with page.expect_response("**/api/trainings") as begun:
+        page.keyboard.press("Control+Enter")
+    assert begun.value.ok
+    said = next(index for index, each in enumerate(asked) if each.startswith("PATCH datasets/"))
+    assert said < asked.index("POST trainings")
 
 
 def test_what_is_wrong_stands_beside_its_field(seen: tuple[Page, Watched], files: list[Path], tmp_path: Path) -> None:

@@ -111,8 +111,8 @@ class Datasets:
             raise UnknownDataset(f"the file of the picture {picture[:12]} is gone", "send it again")
         return path
 
-    def add(self, id: str, content: bytes, caption: str) -> Kept:
-        """Take a PNG, JPEG or WebP in; one that is there already gets this caption.
+    def add(self, id: str, content: bytes, caption: str | None) -> Kept:
+        """Take a PNG, JPEG or WebP in; one that is there already gets this caption, or keeps its own if there is none.
 
         Raises FileError for what is no picture to learn from, InvalidRecipe for more than MOST_PICTURES of them,
         UnknownDataset, and SaveError where it can't be written.
@@ -129,9 +129,11 @@ class Datasets:
             if min(width, height) < SMALLEST:
                 remedy = f"{SMALLEST} pixels is the least that can be learned from"
                 raise FileError("the picture", f"is only {width}x{height} pixels", remedy)
-            kept = Kept(sha256, f"{sha256}{_ENDINGS[format]}", caption, width, height, len(content))
             with self._lock:
-                others = [each for each in self._pictures(id) if each.id != sha256]
+                there = self._pictures(id)
+                others = [each for each in there if each.id != sha256]
+                said = next((each.caption for each in there if each.id == sha256), "") if caption is None else caption
+                kept = Kept(sha256, f"{sha256}{_ENDINGS[format]}", said, width, height, len(content))
                 if len(others) >= MOST_PICTURES:
                     raise InvalidRecipe(
                         [FieldProblem("pictures", f"{known.name} has {MOST_PICTURES:,} of them already")]

@@ -138,11 +138,11 @@ async def add(
     aside: Aside,
     caller: Manager,
     upload: Annotated[str, Header(alias="X-Bottega-Upload", pattern="^1$", description="1: no form can send this")],
-    caption: Annotated[str, Query(max_length=2000, description="what it shows")] = "",
+    caption: Annotated[str | None, Query(max_length=2000, description="what it shows")] = None,
 ) -> PictureCard:
     """A PNG, JPEG or WebP of at most 32 MiB and 64 megapixels, 64 pixels or more along each side, as the body.
 
-    One that is there already gets the new caption.
+    One that is there already gets the new caption, and keeps its own without one.
     """
     if request.headers.get("content-type", "").split(";")[0].strip().lower() not in TYPES:
         raise Refusal(415, "this is no picture that is read here", f"send {', '.join(TYPES)}")
@@ -150,7 +150,7 @@ async def add(
     return _picture(await aside.draw(_add, shop, id, await request.body(), caption))
 
 
-def _add(shop: Workshop, id: str, content: bytes, caption: str) -> Kept:
+def _add(shop: Workshop, id: str, content: bytes, caption: str | None) -> Kept:
     try:
         return shop.datasets.add(id, content, caption)
     except FileError as error:

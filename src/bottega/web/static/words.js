@@ -41,7 +41,8 @@ export function duration(seconds) {
   const whole = Math.round(seconds);
   if (whole < 60) return `${whole} ${t("unit.s")}`;
   if (whole < 3600) return `${Math.floor(whole / 60)} ${t("unit.min")}${whole % 60 ? ` ${whole % 60} ${t("unit.s")}` : ""}`;
-  return `${Math.floor(whole / 3600)} ${t("unit.h")} ${Math.round((whole % 3600) / 60)} ${t("unit.min")}`;
+  const minutes = Math.round(whole / 60);
+  return `${Math.floor(minutes / 60)} ${t("unit.h")} ${minutes % 60} ${t("unit.min")}`;
 }
 
 /** A time (unix seconds): the hour today, else the day as well. */

@@ -4,6 +4,7 @@ import { h, fill, fresh, put } from "../dom.js";
 import { endpaper } from "../parts/endpaper.js";
 import { copyButton, facts, hash, section } from "../parts/facts.js";
 import { icon } from "../parts/icons.js";
+import { Pace } from "../parts/jobs.js";
 import { categoryText, familyText, kindText, mediumText, verdictText } from "../parts/models.js";
 import { nothing, troubled } from "../parts/nothing.js";
 import { Pages } from "../parts/pages.js";
@@ -169,7 +170,7 @@ export default {
 
 class Library {
   constructor(element, context) {
-    Object.assign(this, { element, context, t: context.t, state: null, entry: null });
+    Object.assign(this, { element, context, t: context.t, state: null, entry: null, pace: new Pace() });
     this.view = context.store.get("view", "cards");
     this.open = new Set(context.store.get("open", []));
     this.pages = new Pages(
@@ -187,7 +188,10 @@ class Library {
       esc: { run: () => (this.state.model ? this.go({ model: "" }) : false) },
     });
     this.told = new Set([...context.jobs.known.values()].filter((job) => OVER.includes(job.state)).map((job) => job.id));
-    this.unwatch = context.jobs.watch((job) => this.worked(job));
+    this.unwatch = context.jobs.watch((job, event) => {
+      if (job && event?.kind === "step") this.pace.hear(job, event);
+      this.worked(job);
+    });
     this.drawWork();
     this.show(context.state);
     this.loading.then(() => this.learnFamilies());
@@ -577,7 +581,7 @@ class Library {
       this.putRight(entry),
       section(t("library.tags"), this.tagField(entry)),
       section(t("library.note"), h("textarea", {
-        rows: "3", data: { keep: "note" }, placeholder: t("library.note.hint"), aria: { label: t("library.note") }, value: entry.note ?? "", on: { change: (event) => this.note(event.target.value) },
+        rows: "3", data: { keep: "note" }, placeholder: t("library.note.hint"), aria: { label: t("library.note") }, value: entry.note ?? "", on: { change: (event) => this.say(entry.id, { note: event.target.value }, t("library.noted")) },
       })),
       this.licence(about),
       this.origin(entry, about),
@@ -642,9 +646,9 @@ class Library {
       const said = entry.corrected && name in entry.corrected;
       return h("label", { class: ["right-row", said && "is-corrected"] }, h("span", { text: t(`library.${name}`) }), control,
         said && h("span", { class: "right-said small" }, t("library.said", { value: wordFor(name, entry.header_says[name]) || t("library.said.nothing") }),
-          h("button", { type: "button", class: "link", text: t("frame.undo"), on: { click: () => this.correct(name, null) } })));
+          h("button", { type: "button", class: "link", text: t("frame.undo"), on: { click: () => this.correct(entry, name, null) } })));
     };
-    const choice = (name, options) => h("span", { class: "choice" }, h("select", { data: { keep: name }, on: { change: (event) => this.correct(name, event.target.value) } },
+    const choice = (name, options) => h("span", { class: "choice" }, h("select", { data: { keep: name }, on: { change: (event) => this.correct(entry, name, event.target.value) } },
       options.map(([value, text]) => h("option", { value, text, selected: value === (entry[name] ?? "") }))), icon("chevron", 14));
     const withOwn = (options, own) => (options.some(([value]) => value === own) || !own ? options : [[own, wordFor("kind", own)], ...options]);
     return h("details", { class: "part right", open: this.rightOpen ?? false, on: { toggle: (event) => { this.rightOpen = event.target.open; } } },
@@ -652,7 +656,7 @@ class Library {
       field("kind", choice("kind", withOwn(KINDS.map((kind) => [kind, kindText(kind)]), entry.kind))),
       field("category", choice("category", [...(CATEGORIES.includes(entry.category) ? [] : [[entry.category ?? "", "–"]]), ...CATEGORIES.map((each) => [each, categoryText(each)])])),
       field("family", choice("family", [...(entry.family ? [] : [["", "–"]]), ...families])),
-      field("variant", h("input", { type: "text", data: { keep: "variant" }, value: entry.variant ?? "", on: { change: (event) => this.correct("variant", event.target.value.trim()) } })));
+      field("variant", h("input", { type: "text", data: { keep: "variant" }, value: entry.variant ?? "", on: { change: (event) => this.correct(entry, "variant", event.target.value.trim()) } })));
   }
 
   tagField(entry) {
@@ -665,12 +669,12 @@ class Library {
         if ((event.key === "Enter" || event.key === ",") && tag) {
           event.preventDefault();
           input.value = "";
-          this.tag([...tags.filter((each) => each !== tag), tag]);
-        } else if (event.key === "Backspace" && !input.value && tags.length) this.tag(tags.slice(0, -1));
+          this.tag(entry, (tags) => [...tags.filter((each) => each !== tag), tag]);
+        } else if (event.key === "Backspace" && !input.value && this.latest(entry).tags?.length) this.tag(entry, (tags) => tags.slice(0, -1));
       } },
     });
     return h("div", { class: "tag-field" }, tags.map((tag) => h("span", { class: "chip" }, h("span", { text: tag }),
-      h("button", { type: "button", class: "quiet chip-close", aria: { label: t("library.tag.remove", { tag }) }, on: { click: () => this.tag(tags.filter((each) => each !== tag)) } }, icon("close", 12)))), input);
+      h("button", { type: "button", class: "quiet chip-close", aria: { label: t("library.tag.remove", { tag }) }, on: { click: () => this.tag(entry, (all) => all.filter((each) => each !== tag)) } }, icon("close", 12)))), input);
   }
 
   licence(about) {
@@ -686,31 +690,36 @@ class Library {
 
   // --------------------------------------------------------------------------------------------- what is said of it
 
-  async say(changes, text = "", undo = null) {
-    const entry = this.entry;
-    try {
-      const fresh_ = await this.context.api.patch(`/api/models/${entry.id}`, changes);
-      this.changed(fresh_);
-      if (text) this.context.toast({ text, undo });
-      return fresh_;
-    } catch (error) {
-      this.context.complain(error);
-      if (this.entry === entry) this.drawEntry(entry);
-      return null;
-    }
+  /** Says something of a model, whichever is open by then; one thing after the other. */
+  say(id, changes, text = "", undo = null) {
+    const known = this.entry?.id === id;
+    if (known) this.entry = { ...this.entry, ...changes }; // what is said next builds upon it
+    this.saying = Promise.resolve(this.saying).then(async () => {
+      try {
+        this.changed(await this.context.api.patch(`/api/models/${id}`, changes));
+        if (text) this.context.toast({ text, undo });
+      } catch (error) {
+        this.context.complain(error);
+        if (this.entry?.id === id) this.openDrawer();
+      }
+    });
+    return this.saying;
   }
 
-  async correct(name, value) {
-    const { t, entry } = this;
-    const before = { ...entry.corrected };
+  async correct(entry, name, value) {
+    const { t } = this;
+    const before = { ...this.latest(entry).corrected };
     const corrected = { ...before };
     if (value === null || value === entry.header_says[name]) delete corrected[name];
     else corrected[name] = value;
     const field = t(`library.${name}`);
     const text = name in corrected ? t("library.corrected", { field, value: wordFor(name, value) }) : t("library.uncorrected", { field });
-    await this.say({ corrected }, text, () => this.undoing(entry.id, { corrected: before }));
+    await this.say(entry.id, { corrected }, text, () => this.undoing(entry.id, { corrected: before }));
     this.reload();
   }
+
+  /** What is known by now of an entry that was drawn. */
+  latest(entry) { return this.entry?.id === entry.id ? this.entry : entry; }
 
   /** Take a change back, whichever model is open by now. */
   async undoing(id, changes) {
@@ -722,17 +731,12 @@ class Library {
     this.reload();
   }
 
-  tag(tags) {
-    const before = this.entry.tags ?? [];
-    const id = this.entry.id;
+  async tag(entry, change) {
+    const before = this.latest(entry).tags ?? [];
+    const tags = change(before);
     const gone = before.find((each) => !tags.includes(each));
-    return this.say({ tags }, gone ? this.t("library.tag.removed", { tag: gone }) : "", () => this.undoing(id, { tags: before })).then(() => this.reload());
-  }
-
-  note(note) {
-    const said = this.say({ note }, this.t("library.noted"));
-    this.entry = { ...this.entry, note };
-    return said;
+    await this.say(entry.id, { tags }, gone ? this.t("library.tag.removed", { tag: gone }) : "", () => this.undoing(entry.id, { tags: before }));
+    this.reload();
   }
 
   favour() {
@@ -823,7 +827,7 @@ class Library {
       const { done = 0, total = 0 } = job.progress ?? {};
       return h("div", { class: "work-line" }, h("span", { class: "cut", text: workText(this.t, job) }),
         h("progress", { max: total || null, value: total ? done : undefined, aria: { label: workText(this.t, job) } }),
-        h("span", { class: "soft small number", text: progressText(job) }),
+        h("span", { class: "soft small number", text: progressText(job, this.pace.left(job)) }),
         h("button", { type: "button", class: "quiet square", title: this.t("library.stop"), aria: { label: this.t("library.stop") }, on: { click: () => this.stop(job) } }, icon("close")));
     }));
   }
@@ -894,7 +898,7 @@ class Library {
     const { t } = this;
     dialog(t("library.convert.title", { name: entry.name }), (body, close) => {
       const dtype = h("select", {}, DTYPES.map((name) => h("option", { value: name, text: t(`library.dtype.${name}`), selected: name === "fp16" })));
-      const layout = h("select", {}, ["single", "diffusers"].map((name) => h("option", { value: name, text: t(`library.layout.${name}`) })));
+      const layout = h("select", {}, (entry.kind === "checkpoint" ? ["single", "diffusers"] : ["single"]).map((name) => h("option", { value: name, text: t(`library.layout.${name}`) })));
       const prune = h("input", { type: "checkbox", class: "switch", checked: true });
       const name = h("input", { type: "text", required: true, maxlength: "120", value: `${entry.name}-fp16` });
       let touched = false;
@@ -970,9 +974,9 @@ function workText(t, job) {
   return job.kind !== "scan" && job.title ? job.title : t("library.started.scan");
 }
 
-function progressText(job) {
+function progressText(job, left) {
   const { done, total, phase } = job.progress ?? {};
   if (!total) return phase ?? "";
   const shown = total > 100_000 ? (value) => bytes(value) : (value) => number(value);
-  return `${shown(done)} / ${shown(total)}${job.eta ? ` · ${duration(job.eta)}` : ""}`;
+  return `${shown(done)} / ${shown(total)}${left ? ` · ${duration(left)}` : ""}`;
 }

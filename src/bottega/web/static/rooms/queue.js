@@ -6,7 +6,7 @@ import { endpaper } from "../parts/endpaper.js";
 import { Pace } from "../parts/jobs.js";
 import { menu } from "../parts/popover.js";
 import { nothing, troubled } from "../parts/nothing.js";
-import { duration, moment, number } from "../words.js";
+import { bytes, duration, moment, number } from "../words.js";
 
 const PAGE = 50; // jobs of the history that are fetched at a time
 const OPEN_PAGE = 500;
@@ -28,7 +28,8 @@ const words = {
     "queue.state.waiting": "waits", "queue.state.paused": "paused", "queue.state.running": "running", "queue.state.done": "done",
     "queue.state.failed": "failed", "queue.state.cancelled": "cancelled", "queue.stopping": "stopping",
     "queue.phase.load": "loading the model", "queue.phase.encode": "reading the prompt", "queue.phase.sample": "step {done} of {total}", "queue.phase.train": "step {done} of {total}", "queue.phase.decode": "decoding", "queue.phase.save": "saving",
-    "queue.phase.headers": "reading headers, {done} of {total}",
+    "queue.phase.headers": "reading headers, {done} of {total}", "queue.phase.get": "fetching, {done} of {total}", "queue.phase.hash": "hashing, {done} of {total}",
+    "queue.phase.writing": "writing, {done} of {total}", "queue.phase.checking": "checking, {done} of {total}",
     "queue.left": "{time} left", "queue.count": "{n} pictures", "queue.after": "waits for another job",
     "queue.attempt": "attempt {n}",
     "queue.all": "All", "queue.failed": "Failed", "queue.clear": "Cancel all that wait", "queue.cleared": "{n} cancelled",
@@ -52,7 +53,8 @@ const words = {
     "queue.state.waiting": "等待", "queue.state.paused": "已暂停", "queue.state.running": "进行中", "queue.state.done": "完成",
     "queue.state.failed": "失败", "queue.state.cancelled": "已取消", "queue.stopping": "正在停止",
     "queue.phase.load": "正在载入模型", "queue.phase.encode": "正在读取提示词", "queue.phase.sample": "第 {done} 步，共 {total} 步", "queue.phase.train": "第 {done} 步，共 {total} 步", "queue.phase.decode": "正在解码", "queue.phase.save": "正在保存",
-    "queue.phase.headers": "正在读取文件头，{done} / {total}",
+    "queue.phase.headers": "正在读取文件头，{done} / {total}", "queue.phase.get": "正在下载，{done} / {total}", "queue.phase.hash": "正在计算哈希，{done} / {total}",
+    "queue.phase.writing": "正在写入，{done} / {total}", "queue.phase.checking": "正在核对，{done} / {total}",
     "queue.left": "还需 {time}", "queue.count": "{n} 张", "queue.after": "等待另一个任务",
     "queue.attempt": "第 {n} 次尝试",
     "queue.all": "全部", "queue.failed": "失败", "queue.clear": "取消所有等待的任务", "queue.cleared": "已取消 {n} 个",
@@ -367,8 +369,9 @@ class QueueRoom {
         bar.value = share;
       } else bar?.removeAttribute("value");
       const left = this.pace.left(job);
+      const shown = total > 100_000 ? bytes : number;
       text = [
-        job.cancelling ? t("queue.stopping") : phase && t(`queue.phase.${phase}`, { done: number(done), total: number(total) }, total ? `${phase} ${number(done)} / ${number(total)}` : phase),
+        job.cancelling ? t("queue.stopping") : phase && t(`queue.phase.${phase}`, { done: shown(done), total: shown(total) }, total ? `${phase} ${shown(done)} / ${shown(total)}` : phase),
         left !== null && !job.cancelling && t("queue.left", { time: duration(Math.max(0.1, left)) }),
       ].filter(Boolean).join(" · ");
     } else if (job.state === "waiting" || job.state === "paused") text = job.state === "paused" ? t("queue.state.paused") : moment(job.created);
@@ -544,7 +547,12 @@ class QueueRoom {
   async cancelAll() {
     const jobs = this.waiting();
     await Promise.all(jobs.map((job) => this.act(job, "cancel")));
-    this.context.toast({ text: this.t("queue.cleared", { n: number(jobs.length) }), undo: async () => { for (const job of jobs) await this.retry(job); } });
+    this.context.toast({ text: this.t("queue.cleared", { n: number(jobs.length) }), undo: async () => {
+      for (const job of jobs) {
+        await this.retry(job);
+        if (job.state === "paused") await this.act(job, "pause");
+      }
+    } });
   }
 
   async retry(job) {

@@ -4,6 +4,7 @@ import { fill, h, put } from "../dom.js";
 import { compare } from "../parts/beside.js";
 import { complain as mark } from "../parts/controls.js";
 import { icon } from "../parts/icons.js";
+import { Pace } from "../parts/jobs.js";
 import { modelPicker } from "../parts/picker.js";
 import { sure } from "../parts/popover.js";
 import { Curve } from "../parts/train/curve.js";
@@ -55,7 +56,7 @@ const words = {
 
 class Train {
   constructor(element, context) {
-    Object.assign(this, { element, context, t: context.t, trainings: [], shown: null });
+    Object.assign(this, { element, context, t: context.t, trainings: [], shown: null, pace: new Pace() });
     this.draft = { ...structuredClone(EMPTY), ...context.store.get("draft", {}) };
   }
 
@@ -237,6 +238,7 @@ class Train {
     if (!this.count) { this.pictures.wrong(t("train.nothing")); return this.pictures.focus(); }
     this.go.disabled = true;
     try {
+      await this.pictures.settled();
       const job = await context.api.post("/api/trainings", { training: this.training(), name: this.draft.name.trim() || this.draft.word.trim() }, { headers: { "Idempotency-Key": crypto.randomUUID?.() ?? String(Math.random()) } });
       context.jobs.take(job);
       context.say(t("train.started"));
@@ -329,8 +331,8 @@ class Train {
     const { t, shown } = this;
     const job = this.job(shown.id) ?? shown;
     const base = shown.training.model?.name;
-    const left = job.state === "running" && job.eta ? t("train.left", { time: duration(job.eta) }) : "";
-    this.line.textContent = [t(`train.kind.${shown.training.kind}`), base, this.stateText(job), left].filter(Boolean).join(" · ");
+    const left = job.state === "running" ? this.pace.left(job) : null;
+    this.line.textContent = [t(`train.kind.${shown.training.kind}`), base, this.stateText(job), left && t("train.left", { time: duration(left) })].filter(Boolean).join(" · ");
     this.why.hidden = job.state !== "failed";
     fill(this.why, icon("warn"), h("span", { text: [job.error?.what, job.error?.remedy].filter(Boolean).join("; ") }));
     const button = (name, drawing, run, main = false) => h("button", { type: "button", class: main && "main", data: { act: name }, on: { click: () => run().catch((error) => this.context.complain(error)) } }, icon(drawing, 14), h("span", { text: t(name) }));
@@ -396,6 +398,7 @@ class Train {
     if (tab) tab.textContent = [this.stateText(job), moment(job.created)].join(" · ");
     if (job.id !== this.shown?.id || !this.curve) return;
     if (event?.kind === "learned") {
+      this.pace.hear(job, { ...job.progress, at: event.at });
       const { step, loss, rate, validation } = event;
       if (!this.curve.add({ step, loss, rate, validation }, event.total)) this.catchUp();
     } else if (["sampled", "trained", "done", "result", "cancelled", "failed", "started", "retried"].includes(event?.kind)) this.lookAgain();
@@ -459,7 +462,9 @@ class Train {
     const { shown } = this;
     const { name, sha256 } = shown.training.model;
     const model = { name, sha256 };
-    const recipe = { prompt, model, sampling: { seed: TRIED_SEED } };
+    // Only pictures of one size come from the same noise, and a model that was taught may have another size of its own.
+    const { size } = (await this.context.api.post("/api/resolve", { recipe: { prompt: prompt || ".", model } })).recipe;
+    const recipe = { prompt, model, size, sampling: { seed: TRIED_SEED } };
     // The word of an embedding stands for it; the base is to read it as any other.
     const word = shown.training.word;
     const plainWords = kind === "embedding" ? prompt.replaceAll(word, shown.training.begin_with || "").replace(/\s+/g, " ").trim() || "." : prompt;
