@@ -7,6 +7,8 @@ import io
 import json
 import os
 import signal
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -171,7 +173,6 @@ def test_what_is_left_out_is_said_in_info(api: httpx.Client) -> None:
         ({"scheduler": "Nonsense"}, "scheduler"),
         ({"steps": 0}, "steps"),
         ({"width": 32}, "width"),
-        ({"prompt": ""}, "prompt"),
         ({"steps": "many"}, "steps"),
         ({"override_settings": {"sd_vae": "no-such-vae"}}, "no-such-vae"),
         ({"override_settings": {"rho": 0.05}}, "rho"),  # which only shows when the job runs
@@ -184,6 +185,28 @@ def test_what_cannot_be_made_is_said_in_a1111s_envelope(api: httpx.Client, body:
     answer = api.post("/sdapi/v1/txt2img", json={**QUICK, **body})
     assert answer.status_code in (404, 422) and set(answer.json()) == {"error", "detail", "body", "errors"}
     assert word in answer.json()["detail"]
+
+
+# --- pictures without words
+
+
+def test_nothing_of_a_request_is_needed_for_a_picture(server: Server, tmp_path: Path) -> None:
+    with server.client() as api, server.owner() as owner:
+        told = post(api, "txt2img")
+        (tmp_path / "made.png").write_bytes(base64.b64decode(told["images"][0]))
+        recipe = read_recipe(media.read(tmp_path / "made.png").recipe or "")
+        assert recipe.prompt == json.loads(told["info"])["prompt"] == ""
+        assert post(api, "png-info", image=told["images"][0])["info"].startswith("Steps: ")
+        again = owner.post("/api/resolve", json={"recipe": json.loads(recipe.to_json())})
+        assert again.json()["digest"] == recipe.digest
+    replay = [sys.executable, "-m", "bottega", "replay", str(tmp_path / "made.png"), "--check"]
+    assert subprocess.run(replay, env={**os.environ, "BOTTEGA_HOME": str(tmp_path / "home")}).returncode == 0
+
+
+def test_a_picture_is_changed_without_words(api: httpx.Client, picture: bytes, mask: bytes) -> None:
+    body = {**QUICK, "prompt": "", "init_images": [text_of(picture)]}
+    assert len(post(api, "img2img", **body)["images"]) == 1
+    assert len(post(api, "img2img", **body, mask=text_of(mask))["images"]) == 1
 
 
 # --- pictures that come with a request

@@ -150,8 +150,6 @@ def _task_problems(recipe: Recipe, family: Family) -> Iterator[FieldProblem]:
 
 
 def _prompt_problems(recipe: Recipe) -> Iterator[FieldProblem]:
-    if not recipe.prompt.strip():
-        yield FieldProblem("prompt", "is empty", "say what to make")
     for field, text in (("prompt", recipe.prompt), ("negative", recipe.negative)):
         if len(text) > MAX_PROMPT:
             yield FieldProblem(field, f"has {len(text):,} characters", f"at most {MAX_PROMPT:,} are read")

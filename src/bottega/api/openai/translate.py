@@ -35,7 +35,7 @@ def draft(asked: Making, find: Find, inputs: Sequence[Media] = ()) -> Recipe:
     Raises InvalidRecipe, its fields named as the request names them.
     """
     problems = []
-    if not (asked.prompt or "").strip():
+    if asked.prompt is None:
         problems.append(FieldProblem("prompt", "is empty", "say what to make"))
     if asked.background == "transparent":
         problems.append(FieldProblem("background", "this version makes no transparent pictures", "use auto"))
