@@ -235,8 +235,8 @@ def _size(asked: Making, warnings: list[str]) -> dict[str, int] | None:
 def _size_of_whole(picture: tuple[int, int], asked: dict[str, int] | None) -> dict[str, int]:
     """The picture's own size, or where it has more pixels than were asked for, its shape with so many."""
     width, height = picture
-    most = asked["width"] * asked["height"] if asked else width * height
-    scale = min(1.0, (most / (width * height)) ** 0.5)
+    most = min(asked["width"] * asked["height"], width * height) if asked else width * height
+    scale = (most / (width * height)) ** 0.5
     sides = (max(_WHOLE_SIDE, round(side * scale / _WHOLE_SIDE) * _WHOLE_SIDE) for side in picture)
     return dict(zip(("width", "height"), sides, strict=True))
 

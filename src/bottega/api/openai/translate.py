@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
+from math import isfinite, nan
 from typing import Any
 
 from bottega.api.openai.asked import Making
@@ -93,9 +94,9 @@ def _lora(told: Any, find: Find, problems: list[FieldProblem]) -> dict[str, Any]
         name, weight = found[1], found[2]
     try:
         number = float(weight)
-    except (TypeError, ValueError):
-        number = None
-    if not isinstance(name, str) or not name or number is None:
+    except (TypeError, ValueError, OverflowError):
+        number = nan
+    if not isinstance(name, str) or not name or not isfinite(number):
         problems.append(FieldProblem("loras", f"{told!r} names no LoRA", 'write {"name": "...", "weight": 1.0}'))
         return {}
     reference = find("lora", name)
