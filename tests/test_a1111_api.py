@@ -175,7 +175,8 @@ def test_what_is_left_out_is_said_in_info(api: httpx.Client) -> None:
         ({"width": 32}, "width"),
         ({"steps": "many"}, "steps"),
         ({"override_settings": {"sd_vae": "no-such-vae"}}, "no-such-vae"),
-        ({"override_settings": {"rho": 0.05}}, "rho"),  # which only shows when the job runs
+        ({"override_settings": {"rho": 0.05}}, "rho"),
+        ({"override_settings": {"sigma_min": 100, "sigma_max": 1}}, "sigma_min: 100"),
         ({"steps": 501}, "steps"),
         ({"batch_size": 13, "n_iter": 5}, "batch_size"),
         ({"width": 8192, "height": 4096}, "width"),

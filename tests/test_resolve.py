@@ -99,6 +99,8 @@ def test_an_input_picture_decides_the_size(picture: tuple[int, int], size: tuple
         (Recipe(prompt="a", negative="x" * (MAX_PROMPT + 1)), "negative"),
         (Recipe(prompt="a <lora:style:0.8>"), "prompt"),
         (Recipe(prompt="a", sampling=Sampling(steps=0)), "sampling.steps"),
+        (Recipe(prompt="a", knobs={"rho": 0.05}), "knobs.rho"),
+        (Recipe(prompt="a", knobs={"sigma_min": 100, "sigma_max": 1}), "knobs.sigma_min"),
         (Recipe(prompt="a", sampling=Sampling(steps=-5)), "sampling.steps"),
         (Recipe(prompt="a", sampling=Sampling(guidance=-1.0)), "sampling.guidance"),
         (Recipe(prompt="a", sampling=Sampling(seed=-2)), "sampling.seed"),

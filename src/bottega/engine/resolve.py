@@ -134,7 +134,8 @@ def _problems(recipe: Recipe, model: Chosen) -> Iterator[FieldProblem]:
     for index, use in enumerate(recipe.adapters):
         if use.ref.sha256 is None:
             yield FieldProblem(f"adapters.{index}", f"{use.ref.name} was not looked for among the models")
-    yield from _knob_problems(recipe.knobs, model.knobs)
+    wrong = list(_knob_problems(recipe.knobs, model.knobs))
+    yield from wrong or model.family.problems(recipe.knobs)
 
 
 def _task_problems(recipe: Recipe, family: Family) -> Iterator[FieldProblem]:
