@@ -16,7 +16,7 @@ MAX_PROMPT = 20_000
 MAX_SEED = 2**63 - 1
 MAX_STEPS = 1000
 MAX_COUNT = 1000
-MAX_SIDE = 8192
+MIN_SIDE, MAX_SIDE = 64, 8192
 
 
 @dataclass(frozen=True)
@@ -115,7 +115,7 @@ def _size(native: tuple[int, int], picture: tuple[int, int] | None) -> Size:
         return Size(width=native[0], height=native[1])
     area, wanted = picture[0] * picture[1], native[0] * native[1]
     scale = 1.0 if wanted / 2 <= area <= wanted * 2 else (wanted / area) ** 0.5
-    width, height = (max(64, round(side * scale / 8) * 8) for side in picture)
+    width, height = (max(MIN_SIDE, round(side * scale / 8) * 8) for side in picture)
     return Size(width=width, height=height)
 
 
@@ -125,8 +125,8 @@ def _problems(recipe: Recipe, model: Chosen) -> Iterator[FieldProblem]:
     yield from _sampling_problems(recipe)
     assert recipe.size is not None
     for field, side in (("size.width", recipe.size.width), ("size.height", recipe.size.height)):
-        if not 64 <= side <= MAX_SIDE:
-            yield FieldProblem(field, f"{side} is not between 64 and {MAX_SIDE}")
+        if not MIN_SIDE <= side <= MAX_SIDE:
+            yield FieldProblem(field, f"{side} is not between {MIN_SIDE} and {MAX_SIDE}")
         elif side % 8:
             yield FieldProblem(field, f"{side} is no multiple of 8", f"use {side // 8 * 8} or {side // 8 * 8 + 8}")
     if not 1 <= recipe.count <= MAX_COUNT:

@@ -23,6 +23,7 @@ from bottega.api.a1111.options import (
 from bottega.diffusion.names import split_old_name
 from bottega.engine.a1111 import MASKED_CONTENT, SETTINGS, draft_of, text_of
 from bottega.engine.automatic import NONE
+from bottega.engine.resolve import MIN_SIDE
 from bottega.engine.uses import take_tags
 from bottega.errors import FieldProblem, InvalidRecipe, UnknownModel
 from bottega.formats import infotext
@@ -109,7 +110,8 @@ def from_picture(asked: ImageToImage, options: Mapping[str, KnobValue], find: Fi
             else:
                 problems.append(FieldProblem("inpainting_fill", f"{asked.inpainting_fill} is not between 0 and 3"))
         if asked.inpaint_full_res:
-            told["size"] = _size_of_whole(inputs.init_size, _size(asked, []))
+            size = _size(asked, [])
+            told["size"] = size if _is_too_small(size) else _size_of_whole(inputs.init_size, size)
             warnings.append(
                 "inpaint_full_res: this version repaints the masked part within the whole picture, which keeps its size"
             )
@@ -232,12 +234,20 @@ def _size(asked: Making, warnings: list[str]) -> dict[str, int] | None:
     return sides
 
 
+def _is_too_small(size: dict[str, int] | None) -> bool:
+    """Whether a size is one that the engine refuses, in the words that the request has for it."""
+    return size is not None and min(size.values()) < MIN_SIDE
+
+
 def _size_of_whole(picture: tuple[int, int], asked: dict[str, int] | None) -> dict[str, int]:
-    """The picture's own size, or where it has more pixels than were asked for, its shape with so many."""
+    """The picture's own size, or where it has more pixels than were asked for, its shape with so many.
+
+    It is larger where its shorter side would be less than a model makes.
+    """
     width, height = picture
     most = min(asked["width"] * asked["height"], width * height) if asked else width * height
-    scale = (most / (width * height)) ** 0.5
-    sides = (max(_WHOLE_SIDE, round(side * scale / _WHOLE_SIDE) * _WHOLE_SIDE) for side in picture)
+    scale = max((most / (width * height)) ** 0.5, MIN_SIDE / min(picture))
+    sides = (round(side * scale / _WHOLE_SIDE) * _WHOLE_SIDE for side in picture)
     return dict(zip(("width", "height"), sides, strict=True))
 
 
