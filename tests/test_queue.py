@@ -210,6 +210,14 @@ def test_a_job_can_be_moved_before_another_and_to_the_end(queue: Queue) -> None:
     assert [take(queue)[0] for _ in range(3)] == [a, b, c]
 
 
+def test_there_is_no_place_before_a_job_that_is_over(queue: Queue) -> None:
+    over, first, second = put(queue), put(queue), put(queue)
+    queue.cancel(over)
+    with pytest.raises(WrongState, match="cancelled"):
+        queue.move(second, before=over)
+    assert take(queue) == [first]
+
+
 def test_moving_for_ever_finds_room_for_ever(queue: Queue) -> None:
     a, b, c = (put(queue, name) for name in "abc")
     for _ in range(200):

@@ -437,6 +437,10 @@ class Queue:
                 return job
             else:
                 other = self._job(self._write, before)
+                if other.over:
+                    raise WrongState(
+                        f"the job {before} is {other.state}, so it has no place in the line", "name one that waits"
+                    )
                 priority = other.priority
                 (prior,) = self._write.execute(
                     "SELECT coalesce(max(position), ? - 1) FROM jobs WHERE position < ? AND id != ?",
