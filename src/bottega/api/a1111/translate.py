@@ -42,7 +42,7 @@ NAMES: Mapping[str, str] = {
     "sampling.strength": "denoising_strength",
     "size.width": "width",
     "size.height": "height",
-    "count": "batch_size",
+    "count": "batch_size * n_iter",
     "inputs": "init_images",
     "adapters": "override_settings",
     **{f"knobs.{knob}": option for option, knob in KNOBS.items()},
@@ -84,7 +84,7 @@ def from_text(asked: TextToImage, options: Mapping[str, KnobValue], find: Find) 
 
     Raises InvalidRecipe, its fields named as the request names them, and what `find` raises.
     """
-    problems = [*_refused(asked)]
+    problems = [*_refused(asked), *_too_few(asked)]
     if asked.enable_hr:
         problems.append(FieldProblem("enable_hr", "this version makes no hires fix", "send false, and a larger size"))
     return _translated(asked, options, find, problems, [], {"task": "text-to-image"})
@@ -92,7 +92,7 @@ def from_text(asked: TextToImage, options: Mapping[str, KnobValue], find: Find) 
 
 def from_picture(asked: ImageToImage, options: Mapping[str, KnobValue], find: Find, inputs: Inputs) -> Translated:
     """The draft that an img2img request describes; see `from_text`."""
-    problems, warnings = [*_refused(asked)], list[str]()
+    problems, warnings = [*_refused(asked), *_too_few(asked)], list[str]()
     if asked.initial_noise_multiplier not in (None, 1):
         problems.append(FieldProblem("initial_noise_multiplier", "this version knows no other than 1", "leave it out"))
     told: dict[str, Any] = {
@@ -255,6 +255,12 @@ def _count(asked: Making) -> int:
     batches = (asked.batch_size, asked.n_iter)
     size, count = (1 if number is None else number for number in batches)
     return size * count
+
+
+def _too_few(asked: Making) -> Iterator[FieldProblem]:
+    for field, number in (("batch_size", asked.batch_size), ("n_iter", asked.n_iter)):
+        if number is not None and number < 1:
+            yield FieldProblem(field, f"{number} is less than 1")
 
 
 def _option_knobs(
