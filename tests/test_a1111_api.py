@@ -7,7 +7,11 @@ import io
 import json
 import os
 import signal
+import struct
+import subprocess
+import sys
 import threading
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -119,14 +123,15 @@ def test_inpainting_makes_the_bytes_that_the_command_line_makes(
 
 
 def test_info_is_json_within_json_with_all_its_keys(api: httpx.Client) -> None:
-    answer = api.post("/sdapi/v1/txt2img", json={**QUICK, "batch_size": 2, "n_iter": 1})
+    answer = api.post("/sdapi/v1/txt2img", json={**QUICK, "batch_size": 1, "n_iter": 2})
     told = answer.json()
     assert len(answer.headers["X-Job-Id"]) == 20
     assert isinstance(told["info"], str) and not told["images"][0].startswith("data:")
     info = json.loads(told["info"])
     assert set(info) >= INFO
     assert info["all_seeds"] == [7, 8] and info["seed"] == 7
-    assert info["index_of_first_image"] == 0 and len(info["infotexts"]) == len(told["images"]) == 2
+    assert info["batch_size"] == 1 and info["index_of_first_image"] == 0
+    assert len(info["infotexts"]) == len(told["images"]) == 2
     assert "Seed: 8" in info["infotexts"][1]
     assert told["parameters"]["steps"] == 3
 
@@ -171,12 +176,14 @@ def test_what_is_left_out_is_said_in_info(api: httpx.Client) -> None:
         ({"scheduler": "Nonsense"}, "scheduler"),
         ({"steps": 0}, "steps"),
         ({"width": 32}, "width"),
-        ({"prompt": ""}, "prompt"),
         ({"steps": "many"}, "steps"),
         ({"override_settings": {"sd_vae": "no-such-vae"}}, "no-such-vae"),
-        ({"override_settings": {"rho": 0.05}}, "rho"),  # which only shows when the job runs
+        ({"override_settings": {"rho": 0.05}}, "rho"),
+        ({"override_settings": {"sigma_min": 100, "sigma_max": 1}}, "sigma_min: 100"),
         ({"steps": 501}, "steps"),
-        ({"batch_size": 13, "n_iter": 5}, "batch_size"),
+        ({"batch_size": 13, "n_iter": 5}, "batch_size * n_iter: 65"),
+        ({"batch_size": -1, "n_iter": -1}, "batch_size: -1 is less than 1 | n_iter: -1 is less than 1"),
+        ({"n_iter": 0}, "n_iter: 0"),
         ({"width": 8192, "height": 4096}, "width"),
     ],
 )
@@ -184,6 +191,28 @@ def test_what_cannot_be_made_is_said_in_a1111s_envelope(api: httpx.Client, body:
     answer = api.post("/sdapi/v1/txt2img", json={**QUICK, **body})
     assert answer.status_code in (404, 422) and set(answer.json()) == {"error", "detail", "body", "errors"}
     assert word in answer.json()["detail"]
+
+
+# --- pictures without words
+
+
+def test_nothing_of_a_request_is_needed_for_a_picture(server: Server, tmp_path: Path) -> None:
+    with server.client() as api, server.owner() as owner:
+        told = post(api, "txt2img")
+        (tmp_path / "made.png").write_bytes(base64.b64decode(told["images"][0]))
+        recipe = read_recipe(media.read(tmp_path / "made.png").recipe or "")
+        assert recipe.prompt == json.loads(told["info"])["prompt"] == ""
+        assert post(api, "png-info", image=told["images"][0])["info"].startswith("Steps: ")
+        again = owner.post("/api/resolve", json={"recipe": json.loads(recipe.to_json())})
+        assert again.json()["digest"] == recipe.digest
+    replay = [sys.executable, "-m", "bottega", "replay", str(tmp_path / "made.png"), "--check"]
+    assert subprocess.run(replay, env={**os.environ, "BOTTEGA_HOME": str(tmp_path / "home")}).returncode == 0
+
+
+def test_a_picture_is_changed_without_words(api: httpx.Client, picture: bytes, mask: bytes) -> None:
+    body = {**QUICK, "prompt": "", "init_images": [text_of(picture)]}
+    assert len(post(api, "img2img", **body)["images"]) == 1
+    assert len(post(api, "img2img", **body, mask=text_of(mask))["images"]) == 1
 
 
 # --- pictures that come with a request
@@ -432,6 +461,16 @@ def test_png_info_of_a_picture_that_carries_nothing(api: httpx.Client, picture: 
     told = post(api, "png-info", image=f"data:image/png;base64,{text_of(picture)}")
     assert told == {"info": "", "items": {}, "parameters": {}}
     assert refused(api, "png-info", 404, image=" ") == "Image not found"
+
+
+@pytest.mark.parametrize(("side", "word"), [(128, "damaged"), (60_000, "60,000 x 60,000")])
+def test_png_info_of_a_picture_that_can_not_be_opened_is_refused(api: httpx.Client, side: int, word: str) -> None:
+    head, pixels = struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0), zlib.compress(bytes(1000))
+    chunks = ((b"IHDR", head), (b"tEXt", b"parameters\0a house"), (b"IDAT", pixels), (b"IEND", b""))
+    content = b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data)) for kind, data in chunks
+    )
+    assert word in refused(api, "png-info", 422, image=text_of(content))
 
 
 def test_crafts_that_are_not_there_say_so(api: httpx.Client, picture: bytes) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -143,9 +144,15 @@ def test_only_masked_keeps_the_size_of_the_picture_and_says_how_it_is_made() -> 
     assert "inpaint_full_res" in translated.warnings[0]
 
 
-def test_only_masked_makes_no_more_pixels_than_were_asked_for() -> None:
-    size = picture(mask=True, inpaint_full_res=True, width=64, height=64).recipe.size
-    assert size is not None and (size.width, size.height) == (48, 80)
+def test_only_masked_takes_any_number_for_a_size() -> None:
+    size = picture(mask=True, inpaint_full_res=True, width=10**200, height=10**200).recipe.size
+    assert size is not None and (size.width, size.height) == (96, 160)
+
+
+@pytest.mark.parametrize(("side", "made"), [(104, (80, 136)), (64, (64, 104)), (32, (32, 32))])
+def test_only_masked_makes_the_pixels_that_were_asked_for_if_a_model_can(side: int, made: tuple[int, int]) -> None:
+    size = picture(mask=True, inpaint_full_res=True, width=side, height=side).recipe.size
+    assert size is not None and (size.width, size.height) == made
 
 
 # --- what can't be had
@@ -204,6 +211,18 @@ def test_a_vae_is_left_to_the_engine() -> None:
 def test_every_option_is_taken_back() -> None:
     told = {**FIXED, **DEFAULTS, MODEL: "a [0123456789]", HASH: "x"}
     assert known_options(told) == {**DEFAULTS, MODEL: "a [0123456789]"}
+
+
+@pytest.mark.parametrize("option", ["jpeg_quality", "rho", "extra_networks_default_multiplier"])
+@pytest.mark.parametrize("value", [10**401, "9" * 401, "nan", float("nan"), "-Infinity", float("inf")])
+def test_an_option_takes_finite_numbers_alone(option: str, value: Any) -> None:
+    with pytest.raises(InvalidRecipe, match=option):
+        known_options({option: value})
+
+
+def test_a_kept_option_that_is_no_longer_taken_is_as_it_was_to_begin_with(tmp_path: Path) -> None:
+    (tmp_path / "options.json").write_text('{"ann": {"rho": NaN, "CLIP_stop_at_last_layers": 2}}')
+    assert Chosen(tmp_path / "options.json").of("ann") == {"CLIP_stop_at_last_layers": 2}
 
 
 def test_options_are_kept_for_each_user(tmp_path: Any) -> None:

@@ -130,6 +130,13 @@ def test_configured_names_count_with_their_port_and_their_scheme() -> None:
         assert refused.value.status == 421
 
 
+@pytest.mark.parametrize("host", ["127.0.0.2", "[::1]"])
+def test_any_address_of_this_machine_alone_that_is_listened_on_is_a_name(host: str) -> None:
+    assert names_for(7680, [], [host.strip("[]")]).origin(f"{host}:7680", None) == f"http://{host}:7680"
+    with pytest.raises(Refusal):
+        names_for(7680, [], ["127.0.0.1"]).origin("127.0.0.2:7680", None)
+
+
 def test_where_all_addresses_are_listened_on_only_the_one_that_was_called_is_a_name() -> None:
     names = names_for(7680, [], ["0.0.0.0"])
     assert names.origin("192.168.1.6:7680", ("192.168.1.6", 7680)) == "http://192.168.1.6:7680"

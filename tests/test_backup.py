@@ -69,6 +69,7 @@ def full(tmp_path: Path) -> Home:
             connection.executescript("CREATE TABLE t (name); INSERT INTO t VALUES ('kept')")
     (home.path / "settings.toml").write_text('proxy = "http://me:secret@proxy:3128"\n')
     (home.path / "tokens.toml").write_text('civitai = "secret"\n')
+    (home.path / "a1111-options.json").write_text('{"ann": {"samples_format": "jpg"}}')
     (home.path / "serve.json").write_text('{"key": "secret"}')
     for folder in ("models", "thumbnails", "logs"):
         (home.path / folder).mkdir()
@@ -105,7 +106,9 @@ def test_a_home_comes_back_as_it_was(full: Home, tmp_path: Path, name: str) -> N
     assert restored.files == saved.files and restored.aside is None
     before, after = full.files(), empty.files()
     kept = {name for name in before if name.partition("/")[0] in ("inputs", "cards", "outputs")}
-    assert after.keys() == kept | {"settings.toml", "queue.sqlite", "gallery.sqlite", "catalog.sqlite"}
+    databases = {"queue.sqlite", "gallery.sqlite", "catalog.sqlite"}
+    assert after.keys() == kept | databases | {"settings.toml", "a1111-options.json"}
+    assert after["a1111-options.json"] == before["a1111-options.json"]
     assert {name: after[name] for name in kept} == {name: before[name] for name in kept}
     assert after["settings.toml"] == b'proxy = "http://proxy:3128"\n'
     with empty.gallery as gallery:

@@ -135,7 +135,7 @@ def test_a_list_can_be_laid_out_whole_and_looked_at_anywhere(gallery: Gallery, f
     assert gallery.ratios(text="red", model="starter", task="text-to-image", owner="ann", folder="") == gallery.ratios()
 
 
-@pytest.mark.parametrize("cursor", ["", "x", "-1", "1e9", "٣", "9" * 30])
+@pytest.mark.parametrize("cursor", ["", "x", "-1", "1e9", "٣", str(2**63), "9" * 30])
 def test_a_cursor_that_is_none_is_refused(gallery: Gallery, cursor: str) -> None:
     with pytest.raises(BadCursor):
         gallery.outputs(before=cursor)

@@ -125,6 +125,12 @@ def test_a_model_named_by_its_path_and_one_that_no_scan_has_seen(
 
 
 @pytest.mark.slow
+def test_the_server_of_a_home_makes_as_much_as_the_command_line_alone(through: Command, tmp_path: Path) -> None:
+    ran = through("make", "image", "a", "--steps", 501, "--size", "64x64", "--out", tmp_path / "a.png")
+    assert ran.code == 0, ran.err
+
+
+@pytest.mark.slow
 def test_without_out_the_outputs_lie_in_the_home_and_the_gallery_knows_them(
     both: Callable[..., list[Ran]], there: Running, home: Path
 ) -> None:

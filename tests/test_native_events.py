@@ -6,7 +6,7 @@ import json
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from http.client import HTTPConnection, HTTPResponse
 from typing import Any, NamedTuple
 
@@ -73,6 +73,13 @@ def listening(api: Api, path: str = "/events", **headers: str) -> Iterator[Strea
         connection.close()
 
 
+def status_of(api: Api, path: str) -> int:
+    """How a request is answered, whether or not the answer ever ends."""
+    with closing(HTTPConnection("127.0.0.1", api.served.port, timeout=WITHIN)) as connection:
+        connection.request("GET", f"/api{path}", headers={"Authorization": f"Bearer {key_of(api)}"})
+        return connection.getresponse().status
+
+
 def key_of(api: Api) -> str:
     return api.key or api.served.access.machine_key
 
@@ -137,6 +144,19 @@ def test_the_stream_of_a_job_goes_on_where_it_was_tried_again(api: Api) -> None:
         assert [each.kind for each in stream] == ["cancelled"]
     with listening(api, f"/jobs/{id}/events") as stream:
         assert [each.kind for each in stream] == ["queued", "cancelled", "retried", "cancelled"]
+
+
+@pytest.mark.parametrize("end", ["seen", "last"])
+def test_who_has_seen_the_end_of_a_job_is_told_to_stay_away_until_it_is_tried_again(api: Api, end: str) -> None:
+    id = submitted(api)
+    api.post(f"/jobs/{id}/cancel")
+    with listening(api, f"/jobs/{id}/events") as stream:
+        number = list(stream)[-1].number if end == "last" else api.get(f"/jobs/{id}")["seen"]
+    assert status_of(api, f"/jobs/{id}/events?after={number}") == 204
+    api.post(f"/jobs/{id}/retry")
+    with listening(api, f"/jobs/{id}/events?after={number}") as stream:
+        api.post(f"/jobs/{id}/cancel")
+        assert [each.kind for each in stream] == ["retried", "cancelled"]
 
 
 def test_nobody_hears_of_what_others_do(api: Api) -> None:

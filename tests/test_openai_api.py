@@ -65,6 +65,12 @@ def test_loras_as_servers_take_them(told: Any) -> None:
     assert (use.kind, use.ref.name, use.weight) == ("lora", "ink", 0.5)
 
 
+@pytest.mark.parametrize("weight", [10**401, "9" * 401, "nan", "-inf", None, "heavy"])
+def test_a_weight_that_is_no_finite_number_is_refused(weight: Any) -> None:
+    with pytest.raises(InvalidRecipe, match="loras"):
+        draft(Making(prompt="a house", loras=[{"name": "ink", "weight": weight}]), named)
+
+
 def test_pictures_decide_the_task() -> None:
     init, mask = Media(role="init", sha256="0" * 64), Media(role="mask", sha256="1" * 64)
     tasks = [draft(Making(prompt="a house", strength=0.5), named, given).task for given in ((), (init,), (init, mask))]

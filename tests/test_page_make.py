@@ -266,16 +266,17 @@ def test_what_is_wrong_stands_beside_its_field_and_nothing_typed_is_lost(seen: t
     watched.allowed.append("422")
     page.get_by_label("Width", exact=True).fill("131")
     page.get_by_label("Negative prompt").evaluate("field => field.closest('details').open = true")
-    page.get_by_label("Negative prompt").fill("houses")
+    page.get_by_label("Negative prompt").fill("<lora:a:1>")
+    page.get_by_label("Prompt", exact=True).fill("a boat")
     make(page)
-    page.get_by_text("Prompt is empty; say what to make").wait_for()
+    page.get_by_text("Negative prompt names the adapter <lora:a>").wait_for()
     page.get_by_text("131 is no multiple of 8; use 128 or 136").wait_for()
-    expect(page.get_by_label("Prompt", exact=True)).to_be_focused()
+    expect(page.get_by_label("Negative prompt")).to_be_focused()
     expect(page.get_by_label("Width", exact=True)).to_have_attribute("aria-invalid", "true")
     expect(open_jobs(page)).to_have_count(0)
-    expect(page.get_by_label("Negative prompt")).to_have_value("houses")
-    page.get_by_label("Prompt", exact=True).fill("a")
-    page.get_by_text("Prompt is empty").wait_for(state="hidden")
+    expect(page.get_by_label("Prompt", exact=True)).to_have_value("a boat")
+    page.get_by_label("Negative prompt").fill("houses")
+    page.get_by_text("Negative prompt names the adapter").wait_for(state="hidden")
 
 
 def test_the_prompt_shows_how_it_is_read(seen: tuple[Page, Watched]) -> None:

@@ -85,6 +85,35 @@ os.kill(os.getpid(), 9)
     queue.close()
 
 
+def test_a_job_that_waits_for_another_outlives_a_kill_and_a_backup_of_that_moment(tmp_path: Path) -> None:
+    program = """
+import os, sys
+from contextlib import closing
+from pathlib import Path
+from bottega.formats.database import connect
+from bottega.jobs.queue import Queue
+queue = Queue(Path(sys.argv[1]))
+first = queue.submit("make", {}, lane="make", owner="ann").id
+queue.lease("make", "1:1")
+print(first, queue.submit("make", {}, lane="make", owner="ann", after=[first]).id, flush=True)
+with closing(connect(sys.argv[1])) as source, closing(connect(sys.argv[2])) as target:
+    source.backup(target)
+os.kill(os.getpid(), 9)
+"""
+    paths = (tmp_path / "queue.sqlite", tmp_path / "copy.sqlite")
+    ran = subprocess.run([sys.executable, "-c", program, *paths], stdout=subprocess.PIPE, text=True)
+    assert ran.returncode == -signal.SIGKILL
+    first, follower = ran.stdout.split()
+    for path in paths:
+        queue = Queue(path)
+        assert take(queue) == []
+        queue.finish(first, DONE)
+        assert take(queue) == [follower]
+        queue.finish(follower, DONE)
+        assert queue.counts() == {"done": 2}
+        queue.close()
+
+
 def test_numbers_of_events_never_come_twice_even_those_that_were_only_told(tmp_path: Path) -> None:
     path = tmp_path / "queue.sqlite"
     queue = Queue(path)
@@ -179,6 +208,14 @@ def test_a_job_can_be_moved_before_another_and_to_the_end(queue: Queue) -> None:
     queue.prioritise(b, 1)
     queue.move(a, b)  # takes its priority too, or it would not come before it
     assert [take(queue)[0] for _ in range(3)] == [a, b, c]
+
+
+def test_there_is_no_place_before_a_job_that_is_over(queue: Queue) -> None:
+    over, first, second = put(queue), put(queue), put(queue)
+    queue.cancel(over)
+    with pytest.raises(WrongState, match="cancelled"):
+        queue.move(second, before=over)
+    assert take(queue) == [first]
 
 
 def test_moving_for_ever_finds_room_for_ever(queue: Queue) -> None:

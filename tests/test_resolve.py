@@ -33,6 +33,11 @@ def problems(draft: Recipe) -> set[str]:
     return {problem.field for problem in refused.value.problems}
 
 
+def test_a_picture_of_no_words_is_one_too() -> None:
+    recipe = resolved(Recipe(sampling=Sampling(seed=1)))
+    assert (recipe.prompt, recipe.digest) == ("", resolved(recipe).digest)
+
+
 def test_a_prompt_is_enough() -> None:
     recipe = resolved(Recipe(prompt="a house"))
     assert recipe.model is not None and recipe.model.sha256 == "a" * 64
@@ -90,12 +95,12 @@ def test_an_input_picture_decides_the_size(picture: tuple[int, int], size: tuple
 @pytest.mark.parametrize(
     ("draft", "field"),
     [
-        (Recipe(prompt=""), "prompt"),
-        (Recipe(prompt=" \n "), "prompt"),
         (Recipe(prompt="x" * (MAX_PROMPT + 1)), "prompt"),
         (Recipe(prompt="a", negative="x" * (MAX_PROMPT + 1)), "negative"),
         (Recipe(prompt="a <lora:style:0.8>"), "prompt"),
         (Recipe(prompt="a", sampling=Sampling(steps=0)), "sampling.steps"),
+        (Recipe(prompt="a", knobs={"rho": 0.05}), "knobs.rho"),
+        (Recipe(prompt="a", knobs={"sigma_min": 100, "sigma_max": 1}), "knobs.sigma_min"),
         (Recipe(prompt="a", sampling=Sampling(steps=-5)), "sampling.steps"),
         (Recipe(prompt="a", sampling=Sampling(guidance=-1.0)), "sampling.guidance"),
         (Recipe(prompt="a", sampling=Sampling(seed=-2)), "sampling.seed"),
@@ -125,7 +130,7 @@ def test_a_wrong_field_is_named(draft: Recipe, field: str) -> None:
 
 def test_all_wrong_fields_are_named_at_once() -> None:
     draft = Recipe(
-        prompt="", sampling=Sampling(steps=-1, sampler="none"), size=Size(width=7, height=8), knobs={"what": 1}
+        prompt="<lora:a>", sampling=Sampling(steps=-1, sampler="none"), size=Size(width=7, height=8), knobs={"what": 1}
     )
     assert problems(draft) == {
         "prompt",

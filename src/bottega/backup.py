@@ -3,6 +3,7 @@
     bottega-backup.json     what it is: `version`, `app`, `created`
     settings.toml           without the password of a proxy
     catalog.sqlite ...      as they were at one moment each: jobs first, so that none is done without its outputs
+    a1111-options.json      what each user has chosen through the A1111 API
     inputs/ cards/ outputs/
     checksums.json          the SHA-256 of every file before it; an archive without it was cut short
 
@@ -40,6 +41,7 @@ VERSION = 1
 HEAD, TAIL = "bottega-backup.json", "checksums.json"
 SETTINGS = "settings.toml"
 DATABASES = ("queue.sqlite", "gallery.sqlite", "catalog.sqlite")
+OPTIONS = "a1111-options.json"  # which is replaced as a whole when it changes
 KEYS = ("tokens.toml", "access.sqlite")
 FOLDERS = ("inputs", "cards", "datasets", "outputs")
 ENDINGS = (".tar", ".tar.gz", ".tgz")
@@ -128,7 +130,7 @@ class _Writing:
         with suppress(FileNotFoundError):
             told = (home / SETTINGS).read_text(encoding="utf-8", errors="surrogateescape")
             self._add_text(SETTINGS, told if keys else _PASSWORD.sub(r"\1", told))
-        names = (*DATABASES, *KEYS) if keys else DATABASES
+        names = (*DATABASES, OPTIONS, *(KEYS if keys else ()))
         files = [(name, copy) for name in names if (copy := self._copy(home / name)) is not None]
         kept = self._settings
         places = [("inputs", kept.inputs), ("cards", kept.cards), ("datasets", kept.datasets)]
@@ -354,7 +356,7 @@ def _belongs(name: str) -> bool:
     """Whether a backup may hold a file of this name."""
     folder, slash, below = name.partition("/")
     if not slash:
-        return name in (HEAD, TAIL, SETTINGS, *DATABASES, *KEYS)
+        return name in (HEAD, TAIL, SETTINGS, *DATABASES, OPTIONS, *KEYS)
     return folder in FOLDERS and _is_plain(below)
 
 

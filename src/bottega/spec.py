@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from math import inf
 from typing import TYPE_CHECKING, Any, Protocol
@@ -12,7 +12,7 @@ from bottega.formats.header import BYTES_OF_DTYPE, Header, TensorInfo
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    from bottega.errors import BrokenPicture
+    from bottega.errors import BrokenPicture, FieldProblem
     from bottega.events import Event
     from bottega.recipe import Recipe, Use
 
@@ -299,6 +299,7 @@ class Family:
     `load(header, match, place, told)` answers with the pipe; it calls `told(done, total)` before the first part and
     after each, and stops with whatever that raises. With `vae=(header, match)` it completes a model that has no VAE.
     `limits(match)` are the highest values of those knobs that one model bounds more closely than its family.
+    `problems(knobs)` are those of values that each knob may have, and the picture can't be made with.
     `varied(match, variant)` is the match of a model whose user knows its variant better than its header tells. Models
     of a family without an `anatomy` can't be merged or laid out anew, those of one without `train` can't be taught.
     `autoencoder(pipe, header, match)` is what a VAE's file puts in the place of a loaded model's own.
@@ -314,6 +315,7 @@ class Family:
     knobs: tuple[Knob, ...]
     toy: Callable[..., Any]
     limits: Callable[[Match], Mapping[str, int]] = lambda match: {}
+    problems: Callable[[Mapping[str, Any]], Iterable[FieldProblem]] = lambda knobs: ()
     varied: Callable[[Match, str], Match] = lambda match, variant: replace(match, variant=variant)
     anatomy: Anatomy | None = None
     train: Lesson | None = None

@@ -26,6 +26,7 @@ from bottega.bench.serving import Client, Serving, Watch
 from bottega.settings import Settings
 
 RECIPES = 25  # different pictures that the jobs ask for, each many times
+FOLLOWS = 4  # every so many-th job of a client waits for the one before it
 STUCK = 300.0  # seconds without a job that ends, after which something is wrong
 
 
@@ -117,9 +118,10 @@ def kill_while_working(home: Path, kills: int, report: Report) -> None:
 
         def ask(which: int) -> None:
             client = Client(serving)
-            for number in range(which, report.jobs, report.clients):
-                key = f"job-{number}"
-                job = client.insist("POST", "/api/jobs", {"recipe": recipe(number)}, Idempotency_Key=key)
+            job: dict[str, Any] = {}
+            for turn, number in enumerate(range(which, report.jobs, report.clients)):
+                asked = {"recipe": recipe(number), "after": [job["id"]] if turn % FOLLOWS == FOLLOWS - 1 else []}
+                job = client.insist("POST", "/api/jobs", asked, Idempotency_Key=f"job-{number}")
                 with lock:
                     taken[job["id"]] = number
             client.close()

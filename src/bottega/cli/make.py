@@ -146,11 +146,18 @@ def draft(args: argparse.Namespace, inputs: list[dict[str, Any]]) -> Recipe:
 
 
 def told(args: argparse.Namespace, inputs: list[dict[str, Any]]) -> dict[str, Any]:
-    """What the arguments say of a recipe, as plain data."""
+    """What the arguments say of a recipe, as plain data.
+
+    Raises InvalidRecipe for what can't be read, and for an empty prompt: a model takes it, but here it is more likely a
+    script's mistake.
+    """
+    words = prompt(args)
+    if not words.strip():
+        raise InvalidRecipe([FieldProblem("prompt", "is empty", "say what to make")])
     return {
         "task": ("text-to-image", "image-to-image", "inpaint")[len(inputs)],
         "model": {"name": args.model} if args.model else None,
-        "prompt": prompt(args),
+        "prompt": words,
         "negative": args.negative,
         "adapters": uses(args),
         "inputs": inputs,

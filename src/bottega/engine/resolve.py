@@ -14,7 +14,9 @@ from bottega.spec import Family, Knob
 
 MAX_PROMPT = 20_000
 MAX_SEED = 2**63 - 1
-MAX_SIDE = 8192
+MAX_STEPS = 1000
+MAX_COUNT = 1000
+MIN_SIDE, MAX_SIDE = 64, 8192
 
 
 @dataclass(frozen=True)
@@ -113,7 +115,7 @@ def _size(native: tuple[int, int], picture: tuple[int, int] | None) -> Size:
         return Size(width=native[0], height=native[1])
     area, wanted = picture[0] * picture[1], native[0] * native[1]
     scale = 1.0 if wanted / 2 <= area <= wanted * 2 else (wanted / area) ** 0.5
-    width, height = (max(64, round(side * scale / 8) * 8) for side in picture)
+    width, height = (max(MIN_SIDE, round(side * scale / 8) * 8) for side in picture)
     return Size(width=width, height=height)
 
 
@@ -123,16 +125,17 @@ def _problems(recipe: Recipe, model: Chosen) -> Iterator[FieldProblem]:
     yield from _sampling_problems(recipe)
     assert recipe.size is not None
     for field, side in (("size.width", recipe.size.width), ("size.height", recipe.size.height)):
-        if not 64 <= side <= MAX_SIDE:
-            yield FieldProblem(field, f"{side} is not between 64 and {MAX_SIDE}")
+        if not MIN_SIDE <= side <= MAX_SIDE:
+            yield FieldProblem(field, f"{side} is not between {MIN_SIDE} and {MAX_SIDE}")
         elif side % 8:
             yield FieldProblem(field, f"{side} is no multiple of 8", f"use {side // 8 * 8} or {side // 8 * 8 + 8}")
-    if not 1 <= recipe.count <= 1000:
-        yield FieldProblem("count", f"{recipe.count} is not between 1 and 1000")
+    if not 1 <= recipe.count <= MAX_COUNT:
+        yield FieldProblem("count", f"{recipe.count} is not between 1 and {MAX_COUNT}")
     for index, use in enumerate(recipe.adapters):
         if use.ref.sha256 is None:
             yield FieldProblem(f"adapters.{index}", f"{use.ref.name} was not looked for among the models")
-    yield from _knob_problems(recipe.knobs, model.knobs)
+    wrong = list(_knob_problems(recipe.knobs, model.knobs))
+    yield from wrong or model.family.problems(recipe.knobs)
 
 
 def _task_problems(recipe: Recipe, family: Family) -> Iterator[FieldProblem]:
@@ -150,8 +153,6 @@ def _task_problems(recipe: Recipe, family: Family) -> Iterator[FieldProblem]:
 
 
 def _prompt_problems(recipe: Recipe) -> Iterator[FieldProblem]:
-    if not recipe.prompt.strip():
-        yield FieldProblem("prompt", "is empty", "say what to make")
     for field, text in (("prompt", recipe.prompt), ("negative", recipe.negative)):
         if len(text) > MAX_PROMPT:
             yield FieldProblem(field, f"has {len(text):,} characters", f"at most {MAX_PROMPT:,} are read")
@@ -177,8 +178,8 @@ def _sampling_problems(recipe: Recipe) -> Iterator[FieldProblem]:
         )
     if sampling.schedule is not None and find_schedule(sampling.schedule) is None:
         yield FieldProblem("sampling.schedule", f"no schedule is called {sampling.schedule!r}", _schedules())
-    if not 1 <= sampling.steps <= 1000:
-        yield FieldProblem("sampling.steps", f"{sampling.steps} is not between 1 and 1000")
+    if not 1 <= sampling.steps <= MAX_STEPS:
+        yield FieldProblem("sampling.steps", f"{sampling.steps} is not between 1 and {MAX_STEPS}")
     if not 0 <= sampling.guidance <= 100:
         yield FieldProblem("sampling.guidance", f"{sampling.guidance:g} is not between 0 and 100")
     if not 0 <= sampling.seed <= MAX_SEED - recipe.count:

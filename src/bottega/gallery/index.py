@@ -24,6 +24,7 @@ from bottega.gallery.thumbnails import Thumbnails
 from bottega.library import search
 
 SHORTEST_HASH = 8  # digits by which a model is looked for
+_LARGEST = 2**63 - 1  # number that SQLite holds
 
 
 class Wishes(TypedDict, total=False):
@@ -367,6 +368,6 @@ def _place(cursor: str | None) -> int:
     """Below which number a page begins."""
     if cursor is None:
         return rows.time_number(rows.LAST)
-    if not (cursor.isascii() and cursor.isdecimal() and len(cursor) < 20):
+    if not (cursor.isascii() and cursor.isdecimal() and len(cursor) < 20 and int(cursor) <= _LARGEST):
         raise BadCursor(cursor)
     return int(cursor)

@@ -40,18 +40,22 @@ def made(
     return {
         "images": pictures,
         "parameters": told,
-        "info": json.dumps(info(recipe, outputs, warnings, created, hashes)),
+        "info": json.dumps(info(recipe, outputs, asked.batch_size or 1, warnings, created, hashes)),
     }
 
 
 def info(
     recipe: Recipe,
     outputs: Sequence[Output],
+    batch_size: int,
     warnings: Sequence[str],
     created: float,
     hashes: Mapping[str, str] = NO_HASHES,
 ) -> dict[str, Any]:
-    """How the outputs of a resolved recipe were made, in A1111's words; `warnings` are ours."""
+    """How the outputs of a resolved recipe were made, in A1111's words; `warnings` are ours.
+
+    `batch_size` is the one that was asked for: how many pictures there are is told by the lists.
+    """
     assert recipe.model is not None and recipe.model.sha256 is not None and recipe.size is not None
     singles = [read_recipe(output.recipe) for output in outputs]
     first = singles[0] if singles else recipe.single(0)
@@ -76,7 +80,7 @@ def info(
         "scheduler": schedule.name if schedule else recipe.sampling.schedule,
         "cfg_scale": recipe.sampling.guidance,
         "steps": recipe.sampling.steps,
-        "batch_size": len(singles),
+        "batch_size": batch_size,
         "restore_faces": False,
         "face_restoration_model": None,
         "sd_model_name": recipe.model.name,

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Mapping
+from contextlib import suppress
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -90,7 +92,9 @@ def _as(kind: type, value: Any) -> KnobValue | None:
         return None
     try:
         number = float(value)
-    except ValueError:
+    except (ValueError, OverflowError):
+        return None
+    if not isfinite(number):  # which no recipe can hold, nor any JSON that is told
         return None
     if kind is float:
         return number
@@ -163,5 +167,14 @@ class Chosen:
                 told = {}
             except ValueError as error:
                 raise FileError(self._file, f"is no valid JSON ({error})", "move it away") from None
-            self._all = {owner: known_options(options) for owner, options in told.items()}
+            self._all = {owner: _still_known(options) for owner, options in told.items()}
         return self._all
+
+
+def _still_known(kept: Mapping[str, Any]) -> dict[str, KnobValue]:
+    """Kept options without those that an earlier version took and this one does not."""
+    known: dict[str, KnobValue] = {}
+    for name, value in kept.items():
+        with suppress(InvalidRecipe):
+            known |= known_options({name: value})
+    return known

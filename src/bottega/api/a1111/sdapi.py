@@ -124,10 +124,12 @@ def memory(door: A1111, caller: Reader) -> dict[str, Any]:
 
 @router.post("/png-info")
 def png_info(told: PngInfo, door: A1111, caller: Reader) -> dict[str, Any]:
-    """The `parameters` text of a picture, in one piece and in parts."""
+    """The `parameters` text of a picture, in one piece and in parts; refused for one that can't be opened."""
     if not told.image.strip():
         raise HTTPException(404, "Image not found")
-    carried = picture_from(told.image, "image", door.workshop.settings).carried
+    picture = picture_from(told.image, "image", door.workshop.settings)
+    picture.open()
+    carried = picture.carried
     text = parameters_of(carried)
     items = {**carried.texts, **({"parameters": text} if text else {})}
     return {"info": text, "items": items, "parameters": _fields(text)}

@@ -23,6 +23,7 @@ from bottega.api.a1111.options import (
 from bottega.diffusion.names import split_old_name
 from bottega.engine.a1111 import MASKED_CONTENT, SETTINGS, draft_of, text_of
 from bottega.engine.automatic import NONE
+from bottega.engine.resolve import MIN_SIDE
 from bottega.engine.uses import take_tags
 from bottega.errors import FieldProblem, InvalidRecipe, UnknownModel
 from bottega.formats import infotext
@@ -41,7 +42,7 @@ NAMES: Mapping[str, str] = {
     "sampling.strength": "denoising_strength",
     "size.width": "width",
     "size.height": "height",
-    "count": "batch_size",
+    "count": "batch_size * n_iter",
     "inputs": "init_images",
     "adapters": "override_settings",
     **{f"knobs.{knob}": option for option, knob in KNOBS.items()},
@@ -83,7 +84,7 @@ def from_text(asked: TextToImage, options: Mapping[str, KnobValue], find: Find) 
 
     Raises InvalidRecipe, its fields named as the request names them, and what `find` raises.
     """
-    problems = [*_refused(asked)]
+    problems = [*_refused(asked), *_too_few(asked)]
     if asked.enable_hr:
         problems.append(FieldProblem("enable_hr", "this version makes no hires fix", "send false, and a larger size"))
     return _translated(asked, options, find, problems, [], {"task": "text-to-image"})
@@ -91,7 +92,7 @@ def from_text(asked: TextToImage, options: Mapping[str, KnobValue], find: Find) 
 
 def from_picture(asked: ImageToImage, options: Mapping[str, KnobValue], find: Find, inputs: Inputs) -> Translated:
     """The draft that an img2img request describes; see `from_text`."""
-    problems, warnings = [*_refused(asked)], list[str]()
+    problems, warnings = [*_refused(asked), *_too_few(asked)], list[str]()
     if asked.initial_noise_multiplier not in (None, 1):
         problems.append(FieldProblem("initial_noise_multiplier", "this version knows no other than 1", "leave it out"))
     told: dict[str, Any] = {
@@ -109,7 +110,8 @@ def from_picture(asked: ImageToImage, options: Mapping[str, KnobValue], find: Fi
             else:
                 problems.append(FieldProblem("inpainting_fill", f"{asked.inpainting_fill} is not between 0 and 3"))
         if asked.inpaint_full_res:
-            told["size"] = _size_of_whole(inputs.init_size, _size(asked, []))
+            size = _size(asked, [])
+            told["size"] = size if _is_too_small(size) else _size_of_whole(inputs.init_size, size)
             warnings.append(
                 "inpaint_full_res: this version repaints the masked part within the whole picture, which keeps its size"
             )
@@ -232,12 +234,20 @@ def _size(asked: Making, warnings: list[str]) -> dict[str, int] | None:
     return sides
 
 
+def _is_too_small(size: dict[str, int] | None) -> bool:
+    """Whether a size is one that the engine refuses, in the words that the request has for it."""
+    return size is not None and min(size.values()) < MIN_SIDE
+
+
 def _size_of_whole(picture: tuple[int, int], asked: dict[str, int] | None) -> dict[str, int]:
-    """The picture's own size, or where it has more pixels than were asked for, its shape with so many."""
+    """The picture's own size, or where it has more pixels than were asked for, its shape with so many.
+
+    It is larger where its shorter side would be less than a model makes.
+    """
     width, height = picture
-    most = asked["width"] * asked["height"] if asked else width * height
-    scale = min(1.0, (most / (width * height)) ** 0.5)
-    sides = (max(_WHOLE_SIDE, round(side * scale / _WHOLE_SIDE) * _WHOLE_SIDE) for side in picture)
+    most = min(asked["width"] * asked["height"], width * height) if asked else width * height
+    scale = max((most / (width * height)) ** 0.5, MIN_SIDE / min(picture))
+    sides = (round(side * scale / _WHOLE_SIDE) * _WHOLE_SIDE for side in picture)
     return dict(zip(("width", "height"), sides, strict=True))
 
 
@@ -245,6 +255,12 @@ def _count(asked: Making) -> int:
     batches = (asked.batch_size, asked.n_iter)
     size, count = (1 if number is None else number for number in batches)
     return size * count
+
+
+def _too_few(asked: Making) -> Iterator[FieldProblem]:
+    for field, number in (("batch_size", asked.batch_size), ("n_iter", asked.n_iter)):
+        if number is not None and number < 1:
+            yield FieldProblem(field, f"{number} is less than 1")
 
 
 def _option_knobs(

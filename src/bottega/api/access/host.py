@@ -58,7 +58,7 @@ def names_for(port: int, configured: Sequence[str] = (), bound: Sequence[str] = 
         name = f"[{parsed}]" if parsed.version == 6 else str(parsed)
         if parsed.is_unspecified:
             wide = True
-        elif not parsed.is_loopback:
+        else:
             origins[f"{name}:{port}"] = _origin("http", name, port)
     for text in configured:
         scheme, name, its_port = parsed_name(text, port)

@@ -139,7 +139,10 @@ async def events(
 
 
 @router.get(
-    "/jobs/{id}/events", summary="Everything that happens to one job", responses=_STREAM, response_class=Response
+    "/jobs/{id}/events",
+    summary="Everything that happens to one job",
+    responses={**_STREAM, 204: {"description": "it has ended, and there is nothing to tell after that number"}},
+    response_class=Response,
 )
 async def job_events(
     id: JobInPath,
@@ -150,9 +153,15 @@ async def job_events(
     after: After = None,
     last: LastEventId = None,
 ) -> Response:
-    """Server-sent events from its first one on; the stream ends when the job does."""
-    mine(shop, caller, id)
-    return _stream(request, shop, aside, None, id, _number(last, after) or 0)
+    """Server-sent events from its first one on; the stream ends when the job does. 204 to who has seen the end."""
+    found = mine(shop, caller, id)
+    number = _number(last, after) or 0
+    # The events are read after the job: whatever befell it in between, such as another try, is among them.
+    if found.over and not await aside.look(shop.queue.events, number, job=id, limit=1):
+        # An EventSource comes back whenever a stream ends, and stays away only after this:
+        # https://html.spec.whatwg.org/multipage/server-sent-events.html
+        return Response(status_code=204, headers={"Cache-Control": "no-store"})
+    return _stream(request, shop, aside, None, id, number)
 
 
 def _number(last: str | None, after: int | None) -> int | None:

@@ -48,10 +48,11 @@ async def edits(request: Request, door: OpenAI, caller: Maker) -> Response:
 
 @router.post("/variations")
 async def variations(request: Request, door: OpenAI, caller: Maker) -> Response:
-    """Pictures like a picture. What it shows is taken from its own recipe where the request does not say it."""
+    """Pictures like a picture. What it shows is taken from its own recipe where the request does not say it; a picture
+    without one is varied without words."""
     asked, pictures = await _form(request)
     taken, said = await asyncio.to_thread(inputs.to_vary, pictures, door.workshop)
-    if not asked.prompt:
+    if asked.prompt is None:
         asked = asked.model_copy(update={"prompt": said.prompt, "negative_prompt": said.negative})
     return await _made(asked, taken, "image_generation", request, door, caller)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
+from math import isfinite, nan
 from typing import Any
 
 from bottega.api.openai.asked import Making
@@ -35,7 +36,7 @@ def draft(asked: Making, find: Find, inputs: Sequence[Media] = ()) -> Recipe:
     Raises InvalidRecipe, its fields named as the request names them.
     """
     problems = []
-    if not (asked.prompt or "").strip():
+    if asked.prompt is None:
         problems.append(FieldProblem("prompt", "is empty", "say what to make"))
     if asked.background == "transparent":
         problems.append(FieldProblem("background", "this version makes no transparent pictures", "use auto"))
@@ -93,9 +94,9 @@ def _lora(told: Any, find: Find, problems: list[FieldProblem]) -> dict[str, Any]
         name, weight = found[1], found[2]
     try:
         number = float(weight)
-    except (TypeError, ValueError):
-        number = None
-    if not isinstance(name, str) or not name or number is None:
+    except (TypeError, ValueError, OverflowError):
+        number = nan
+    if not isinstance(name, str) or not name or not isfinite(number):
         problems.append(FieldProblem("loras", f"{told!r} names no LoRA", 'write {"name": "...", "weight": 1.0}'))
         return {}
     reference = find("lora", name)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from bottega.families._stable_diffusion import recognise as recognition
 from bottega.families._stable_diffusion.anatomy import anatomy_of
-from bottega.families._stable_diffusion.knobs import KNOBS
+from bottega.families._stable_diffusion.knobs import KNOBS, problems
 from bottega.families._stable_diffusion.lesson import lesson_of
 from bottega.families._stable_diffusion.recognise import Design
 from bottega.formats.header import Header
@@ -92,6 +92,7 @@ def family_of(design: Design, title: str) -> Family:
         KNOBS,
         toy,
         limits=limits,
+        problems=problems,
         varied=recognition.varied,
         anatomy=anatomy_of(design),
         train=lesson_of(design),

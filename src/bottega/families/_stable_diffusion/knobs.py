@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from bottega.errors import FieldProblem
 from bottega.spec import Knob
 
 KNOBS = (
@@ -76,3 +80,13 @@ KNOBS = (
     ),
     Knob("vae_tiling", str, "auto", "decode in tiles, which needs less memory", choices=("auto", "on", "off")),
 )
+
+
+def problems(knobs: Mapping[str, Any]) -> Iterator[FieldProblem]:
+    """What is wrong with a noise schedule of these knobs."""
+    if 0 < knobs["rho"] < 0.1:
+        yield FieldProblem("knobs.rho", f"{knobs['rho']:g} is less than 0.1", "0 is the schedule's own")
+    if knobs["sigma_max"] and knobs["sigma_min"] >= knobs["sigma_max"]:
+        yield FieldProblem(
+            "knobs.sigma_min", f"{knobs['sigma_min']:g} is not below the first sigma, {knobs['sigma_max']:g}"
+        )

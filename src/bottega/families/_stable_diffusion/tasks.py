@@ -160,12 +160,6 @@ def _table(pipe: Pipe, recipe: Recipe) -> SigmaTable:
 def _plan(pipe: Pipe, recipe: Recipe, *, from_picture: bool) -> Plan:
     sampling, knobs = recipe.sampling, recipe.knobs
     assert sampling.sampler is not None and sampling.steps is not None
-    if 0 < knobs["rho"] < 0.1:
-        raise InvalidRecipe(
-            [FieldProblem("knobs.rho", f"{knobs['rho']:g} is less than 0.1", "0 is the schedule's own")]
-        )
-    if knobs["sigma_max"] and knobs["sigma_min"] >= knobs["sigma_max"]:
-        raise InvalidRecipe([FieldProblem("knobs.sigma_min", "is not below sigma_max")])
     steps, begin = sampling.steps, None
     if from_picture:
         assert sampling.strength is not None

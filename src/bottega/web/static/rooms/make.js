@@ -485,7 +485,7 @@ class Make {
     const rest = [];
     for (const problem of error.problems ?? []) {
       const field = this.fieldOf(problem.field.replace(/^recipe\./, ""));
-      // "is empty" says of whom only beside the name of the field.
+      // "has 20,001 characters" says of whom only beside the name of the field.
       const what = /^(is|has|names|does|takes)\b/.test(problem.what) && field?.name ? `${field.name} ${problem.what}` : problem.what;
       const text = [what, problem.remedy].filter(Boolean).join("; ");
       if (!field) { rest.push(`${problem.field}: ${text}`); continue; }
