@@ -125,9 +125,10 @@ def test_a_model_named_by_its_path_and_one_that_no_scan_has_seen(
 
 
 @pytest.mark.slow
-def test_the_server_of_a_home_makes_as_much_as_the_command_line_alone(through: Command, tmp_path: Path) -> None:
+def test_what_no_server_takes_is_made_as_without_one(through: Command, tmp_path: Path) -> None:
     ran = through("make", "image", "a", "--steps", 501, "--size", "64x64", "--out", tmp_path / "a.png")
     assert ran.code == 0, ran.err
+    assert (tmp_path / "a.png").is_file()
 
 
 @pytest.mark.slow

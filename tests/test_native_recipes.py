@@ -77,11 +77,11 @@ def test_all_problems_are_told_at_once_each_at_its_field(api: Api) -> None:
         ({"recipe": {"prompt": "x", "sampling": {"cfg": 7}}}, "recipe.sampling.cfg"),
         ({"recipe": {"prompt": 5}}, "recipe.prompt"),
         ({"recipe": {"prompt": "x", "count": "4"}}, "recipe.count"),
-        ({"recipe": {"prompt": "x", "count": 1001}}, "recipe.count"),
-        ({"recipe": {"prompt": "x", "sampling": {"steps": 1001}}}, "recipe.sampling.steps"),
+        ({"recipe": {"prompt": "x", "count": 65}}, "recipe.count"),
+        ({"recipe": {"prompt": "x", "sampling": {"steps": 501}}}, "recipe.sampling.steps"),
         ({"recipe": {"prompt": "x", "sampling": {"seed": 2**63}}}, "recipe.sampling.seed"),
         ({"recipe": {"prompt": "x" * 20_001}}, "recipe.prompt"),
-        ({"recipe": {"prompt": "x", "size": {"width": 8200, "height": 8192}}}, "recipe.size.width"),
+        ({"recipe": {"prompt": "x", "size": {"width": 8192, "height": 8192}}}, "recipe.size"),
         ({"recipe": {"prompt": "x", "model": {}}}, "recipe.model"),
         ({"recipe": {"prompt": "x", "adapters": [{"kind": "lora", "ref": {}}]}}, "recipe.adapters.0.ref"),
         ({"recipe": {"prompt": "x", "model": {"path": "/etc/passwd"}}}, "recipe.model.path"),
@@ -99,21 +99,6 @@ def test_all_problems_are_told_at_once_each_at_its_field(api: Api) -> None:
 def test_what_can_not_be_meant_is_refused_by_name(api: Api, body: dict[str, Any], field: str) -> None:
     assert field in problems(api.refused("POST", "/jobs", body))
     assert api.get("/jobs")["total"] == 0
-
-
-@pytest.mark.parametrize(
-    ("recipe", "field"),
-    [
-        ({"prompt": "x", "count": 65}, "recipe.count"),
-        ({"prompt": "x", "sampling": {"steps": 501}}, "recipe.sampling.steps"),
-        ({"prompt": "x", "size": {"width": 8192, "height": 4096}}, "recipe.size.width"),
-    ],
-)
-def test_what_is_too_much_for_a_server_is_for_its_owner_to_decide(api: Api, recipe: dict[str, Any], field: str) -> None:
-    user = api.user(field)
-    for path in ("/resolve", "/jobs"):
-        assert field in problems(user.refused("POST", path, {"recipe": recipe}))
-    assert api.post("/resolve", {"recipe": recipe})["recipe"]["prompt"] == "x"
 
 
 def test_numbers_that_are_none_are_refused(api: Api) -> None:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from bottega.errors import FieldProblem, InvalidRecipe
-from bottega.recipe import Recipe
+
+if TYPE_CHECKING:
+    from bottega.recipe import Recipe
 
 MOST_PIXELS = 4096 * 4096
 MOST_STEPS = 500

@@ -95,7 +95,8 @@ def run(args: argparse.Namespace, settings: Settings) -> int:
 
         from bottega.cli.server import running
 
-        if server := running(settings):
+        server = running(settings)
+        if server and not is_too_much(args):
             from bottega.cli.make_there import make_there
 
             made, recipe = make_there(server, args, settings, progress)
@@ -103,6 +104,14 @@ def run(args: argparse.Namespace, settings: Settings) -> int:
             made, recipe = make_here(args, settings, progress)
     report(made, recipe, as_json=args.json)
     return 0
+
+
+def is_too_much(args: argparse.Namespace) -> bool:
+    """Whether no server takes this, so that it is made here, as without one."""
+    from bottega.api.caps import MOST_PICTURES, MOST_PIXELS, MOST_STEPS
+
+    width, height = args.size or (0, 0)
+    return width * height > MOST_PIXELS or (args.steps or 0) > MOST_STEPS or args.count > MOST_PICTURES
 
 
 def make_here(args: argparse.Namespace, settings: Settings, progress: Progress) -> tuple[list[Made], dict[str, Any]]:

@@ -14,8 +14,6 @@ from bottega.spec import Family, Knob
 
 MAX_PROMPT = 20_000
 MAX_SEED = 2**63 - 1
-MAX_STEPS = 1000
-MAX_COUNT = 1000
 MIN_SIDE, MAX_SIDE = 64, 8192
 
 
@@ -129,8 +127,8 @@ def _problems(recipe: Recipe, model: Chosen) -> Iterator[FieldProblem]:
             yield FieldProblem(field, f"{side} is not between {MIN_SIDE} and {MAX_SIDE}")
         elif side % 8:
             yield FieldProblem(field, f"{side} is no multiple of 8", f"use {side // 8 * 8} or {side // 8 * 8 + 8}")
-    if not 1 <= recipe.count <= MAX_COUNT:
-        yield FieldProblem("count", f"{recipe.count} is not between 1 and {MAX_COUNT}")
+    if not 1 <= recipe.count <= 1000:
+        yield FieldProblem("count", f"{recipe.count} is not between 1 and 1000")
     for index, use in enumerate(recipe.adapters):
         if use.ref.sha256 is None:
             yield FieldProblem(f"adapters.{index}", f"{use.ref.name} was not looked for among the models")
@@ -178,8 +176,8 @@ def _sampling_problems(recipe: Recipe) -> Iterator[FieldProblem]:
         )
     if sampling.schedule is not None and find_schedule(sampling.schedule) is None:
         yield FieldProblem("sampling.schedule", f"no schedule is called {sampling.schedule!r}", _schedules())
-    if not 1 <= sampling.steps <= MAX_STEPS:
-        yield FieldProblem("sampling.steps", f"{sampling.steps} is not between 1 and {MAX_STEPS}")
+    if not 1 <= sampling.steps <= 1000:
+        yield FieldProblem("sampling.steps", f"{sampling.steps} is not between 1 and 1000")
     if not 0 <= sampling.guidance <= 100:
         yield FieldProblem("sampling.guidance", f"{sampling.guidance:g} is not between 0 and 100")
     if not 0 <= sampling.seed <= MAX_SEED - recipe.count:

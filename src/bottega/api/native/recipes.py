@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends
 from pydantic import Field
 
-from bottega.api import caps, models
+from bottega.api import models
 from bottega.api.access import Caller, need
+from bottega.api.caps import MOST_PICTURES, MOST_PIXELS, MOST_STEPS
 from bottega.api.native.inside import Aside, Shop
 from bottega.api.native.models import entry_with, model_id, shown
 from bottega.api.native.outputs import content_of, mine
@@ -19,12 +20,12 @@ from bottega.api.native.shapes import Asked, JobId, ModelId, OutputId, Sha256, T
 from bottega.diffusion.clip_tokenizer import CHUNK
 from bottega.diffusion.marks import Placed, marks
 from bottega.engine.automatic import AUTOMATIC, NONE, likely
-from bottega.engine.resolve import MAX_COUNT, MAX_PROMPT, MAX_STEPS
+from bottega.engine.resolve import MAX_PROMPT
 from bottega.errors import FieldProblem, InvalidRecipe
 from bottega.gallery import UnknownOutput
 from bottega.library import Catalog, Entry
 from bottega.library.find import AmbiguousModel, on_record
-from bottega.recipe import KnobValue, Media, Recipe, Ref, recipe_from
+from bottega.recipe import Media, Recipe, Ref, recipe_from
 from bottega.workshop import Awaited, Workshop
 
 router = APIRouter(tags=["recipes"])
@@ -74,14 +75,14 @@ class SamplingMeant(Asked):
 
     sampler: str | None = Field(default=None, max_length=100)
     schedule: str | None = Field(default=None, max_length=100)
-    steps: int | None = Field(default=None, ge=1, le=MAX_STEPS, description="above 500 it needs the scope `admin`")
+    steps: int | None = Field(default=None, ge=1, le=MOST_STEPS)
     guidance: float | None = Field(default=None, ge=0, le=100)
     seed: int | None = Field(default=None, ge=-1, lt=2**63, description="-1 draws one")
     strength: float | None = Field(default=None, ge=0, le=1, description="how much of an input picture is made anew")
 
 
 class SizeMeant(Asked):
-    """Width and height in pixels, multiples of 8; more than 4096 x 4096 of them need the scope `admin`."""
+    """Width and height in pixels, multiples of 8."""
 
     width: int = Field(ge=64, le=8192)
     height: int = Field(ge=64, le=8192)
@@ -109,7 +110,7 @@ class Draft(Asked):
     inputs: list[InputMeant] = Field(default=[], max_length=16)
     sampling: SamplingMeant = SamplingMeant()
     size: SizeMeant | None = None
-    count: int = Field(default=1, ge=1, le=MAX_COUNT, description="above 64 it needs the scope `admin`")
+    count: int = Field(default=1, ge=1, le=MOST_PICTURES)
     output: OutputMeant = OutputMeant()
     knobs: dict[Annotated[str, Field(max_length=60)], bool | int | float | Annotated[str, Field(max_length=300)]] = (
         Field(default={}, max_length=100, description="the settings that GET /api/models/{id}/form tells of")
@@ -169,10 +170,9 @@ def _resolve(shop: Workshop, caller: Caller, asked: Draft) -> Resolved:
 def draft_of(shop: Workshop, caller: Caller, asked: Draft) -> Recipe:
     """The draft with its models and pictures found, none of them by a path; inputs of jobs are left out of it.
 
-    An admin, as the command line on this machine is, may ask for as much as without a server. Raises InvalidRecipe with
-    all problems at their fields, UnknownModel.
+    Raises InvalidRecipe with all problems at their fields, UnknownModel.
     """
-    problems = list(_too_large(asked.knobs))
+    problems = list(_too_much(asked))
     meant = {f"recipe.adapters.{index}.ref": use.ref for index, use in enumerate(asked.adapters)}
     for field, ref in {"recipe.model": asked.model, **meant}.items():
         if ref is not None and (ref.id, ref.name, ref.sha256) == (None, None, None):
@@ -205,8 +205,6 @@ def draft_of(shop: Workshop, caller: Caller, asked: Draft) -> Recipe:
             for index, use in enumerate(asked.adapters)
         ]
     recipe = recipe_from(told)
-    if not caller.admin:
-        caps.check(recipe)
     model = ref_of(shop, asked.model, "recipe.model", "checkpoint") if asked.model else None
     return recipe.changed(model=model, inputs=tuple(inputs))
 
@@ -216,8 +214,13 @@ def awaited_of(asked: Draft) -> tuple[Awaited, ...]:
     return tuple(Awaited(given.role, given.job, given.index) for given in asked.inputs if given.job is not None)
 
 
-def _too_large(knobs: Mapping[str, KnobValue]) -> Iterator[FieldProblem]:
-    for name, value in knobs.items():
+def _too_much(asked: Draft) -> Iterator[FieldProblem]:
+    size = asked.size
+    if size is not None and size.width * size.height > MOST_PIXELS:
+        yield FieldProblem(
+            "recipe.size", f"{size.width}x{size.height} is too much for a server", "4096x4096 is the most"
+        )
+    for name, value in asked.knobs.items():
         if isinstance(value, int) and not -(2**63) <= value < 2**64:
             yield FieldProblem(f"recipe.knobs.{name}", "is too large a number")
 
