@@ -300,6 +300,25 @@ def test_a_link_in_the_home_leads_no_work_out_of_it(api: Api, tmp_path: Path) ->
     assert status == 422 and error["problems"][0]["field"] == "name"
 
 
+def test_a_name_that_is_taken_is_told_at_once(api: Api) -> None:
+    starter = starter_of(api)["id"]
+    taken = api.shop.settings.models / "checkpoints" / "taken.safetensors"
+    taken.parent.mkdir(parents=True, exist_ok=True)
+    taken.write_bytes(b"")
+    for path, body in (
+        (f"/models/{starter}/convert", {"name": "taken"}),
+        ("/models/merge", {"models": [starter, starter], "name": "taken"}),
+    ):
+        status, error = api.refused("POST", path, body)
+        assert (status, error["problems"][0]["field"]) == (422, "name")
+        assert api.post(path, {**body, "force": True}, 202)["state"] == "waiting"
+        taken.unlink()
+        first = api.post(path, body, 202, **{"idempotency-key": path})["id"]
+        taken.write_bytes(b"")
+        again = api.post(path, body, 202, **{"idempotency-key": path})["id"]
+        assert again == first, "what is sent once more has made it itself"
+
+
 def test_work_on_the_shelves_is_a_job_that_tells_no_path(api: Api, shelf: Path) -> None:
     starter = starter_of(api)["id"]
     lora = only(api, "q=olive")["id"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import unicodedata
 from typing import Annotated, Any, Literal
@@ -152,6 +153,8 @@ def _merge(shop: Workshop, caller: Caller, asked: Merge, key: str | None) -> Job
         "loras": [[str(entry_with(shop, lora.id).path), lora.weight] for lora in asked.loras],
         **asked.model_dump(include={"method", "weight", "weights", "density", "seed", "dtype", "force"}),
     }
+    if not asked.force:
+        _check_free(shop, caller, told["out"], key)
     title = f"{' + '.join(shown(entry.name) for entry in entries)} → {asked.name}"
     return job_card(shop.submit_work("merge", told, owner=caller.name, title=title, key=key))
 
@@ -172,6 +175,8 @@ def _convert(shop: Workshop, caller: Caller, id: str, asked: Convert, key: str |
         "destination": destination(shop.settings, asked.name, entry.kind, ending),
         **asked.model_dump(include={"dtype", "layout", "prune", "ema", "force"}),
     }
+    if not asked.force:
+        _check_free(shop, caller, told["destination"], key)
     title = f"{shown(entry.name)} → {asked.name}"
     return job_card(shop.submit_work("convert", told, owner=caller.name, title=title, key=key))
 
@@ -209,6 +214,14 @@ def destination(settings: Settings, name: str, kind: str, ending: str) -> str:
     if not (settings.models / place).resolve().is_relative_to(settings.models.resolve()):
         raise InvalidRecipe([FieldProblem("name", "there is a link of that name that leads out of the home")])
     return place
+
+
+def _check_free(shop: Workshop, caller: Caller, place: str, key: str | None) -> None:
+    """Raise InvalidRecipe if something lies there already; a request that is sent once more has made it itself."""
+    if key is not None and shop.queue.with_key(caller.name, key) is not None:
+        return
+    if os.path.lexists(shop.settings.models / place):
+        raise InvalidRecipe([FieldProblem("name", "is the name of a model that is there already", "choose another")])
 
 
 def _is_known_site(reference: str, settings: Settings) -> bool:

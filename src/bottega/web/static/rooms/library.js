@@ -848,12 +848,13 @@ class Library {
       const what = h("input", { type: "text", required: true, autofocus: true, spellcheck: "false", autocomplete: "off", placeholder: "civitai:128713 · hf:org/name · https://…" });
       const file = h("input", { type: "text", placeholder: t("library.get.file.help") });
       const sha256 = h("input", { type: "text", spellcheck: "false", placeholder: t("library.optional"), pattern: "[0-9a-fA-F]{64}" });
+      const name = h("input", { type: "text", maxlength: "120", placeholder: t("library.optional") });
       const unusual = h("input", { type: "checkbox", class: "switch" });
       this.form(body, close, t("library.get.go"), [
         labelled(t("library.get.what"), what, t("library.get.help")),
-        h("details", {}, h("summary", { text: t("library.get.more") }), labelled(t("library.get.file"), file), labelled(t("library.get.sha256"), sha256),
+        h("details", {}, h("summary", { text: t("library.get.more") }), labelled(t("library.get.file"), file), labelled(t("library.merge.name"), name), labelled(t("library.get.sha256"), sha256),
           h("label", { class: "check-row" }, unusual, h("span", { text: t("library.get.unusual") }))),
-      ], { reference: what, file, sha256 }, () => ["/api/models/get", compacted({ reference: what.value.trim(), file: file.value.trim(), sha256: sha256.value.trim(), allow_unusual: unusual.checked || undefined })]);
+      ], { reference: what, file, name, sha256 }, () => ["/api/models/get", compacted({ reference: what.value.trim(), file: file.value.trim(), name: name.value.trim(), sha256: sha256.value.trim(), allow_unusual: unusual.checked || undefined })]);
     });
   }
 

@@ -379,14 +379,25 @@ class Train {
     const { version, kind, model, data, regularisation, samples, word, ...values } = this.shown.training;
     const form = this.forms.kinds.find((one) => one.id === kind);
     const known = new Map(this.forms.settings.map((setting) => [setting.name, setting.default]));
-    const changed = Object.entries(values).filter(([name, value]) => form.settings.includes(name) && JSON.stringify(known.get(name)) !== JSON.stringify(value) && !(name === "steps" && value === form.steps) && !(name === "rate" && value === form.rate) && !["alpha", "precision", "resolution", "text_rate"].includes(name) && value !== false);
+    const changed = Object.entries(values).filter(([name, value]) => form.settings.includes(name) && value !== null && JSON.stringify(known.get(name)) !== JSON.stringify(value) && !(name === "steps" && value === form.steps) && !(name === "rate" && value === form.rate));
     Object.assign(this.draft, { kind, word: word ?? "", samples: (samples ?? []).join("\n"), values: Object.fromEntries(changed) });
     this.word.input.value = this.draft.word;
     this.samples.input.value = this.draft.samples;
     this.drawKind();
+    this.takeModel(model).catch((error) => this.context.complain(error));
     if (data[0] && this.sets.some((one) => one.id === data[0])) this.chooseSet(data[0]);
     this.changed();
     this.context.toast({ text: this.t("train.taken", { name: this.shown.name }) });
+  }
+
+  /** Chooses the base that a training had, if it is still on the shelves. */
+  async takeModel({ name, sha256 }) {
+    const { items } = await this.context.api.get("/api/models", { q: name, runs: true, medium: "image", limit: 50 });
+    const found = items.find((item) => item.sha256 === sha256) ?? items.find((item) => item.name === name);
+    if (!found) return;
+    this.draft.model = plain(found);
+    this.picker.set(found);
+    this.changed();
   }
 
   // ------------------------------------------------------------------------------------------------- what happens
