@@ -372,6 +372,12 @@ def test_what_is_no_whole_backup_is_refused(
     assert not (tmp_path / "home").exists()
 
 
+def test_from_a_pipe_nothing_is_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(pipe := tmp_path / "backup.tar")
+    with pytest.raises(FileError, match="is no regular file"):
+        restore(Settings(tmp_path / "home"), pipe, lambda *_: None)
+
+
 @pytest.mark.parametrize("break_it", [
     lambda whole: b"", lambda whole: b"a text, and no archive", lambda whole: gzip.compress(b"no archive"),
     lambda whole: whole[: len(whole) // 2], lambda whole: whole[:700], lambda whole: gzip.compress(whole)[:-900],

@@ -216,6 +216,13 @@ def test_user_comments_in_every_spelling(tmp_path: Path, order: str, comment: by
         assert carried.parameters == f"雪 {LINE}" and carried.texts["Software"] == "some program"
 
 
+@pytest.mark.parametrize("format", ["JPEG", "WEBP"])
+def test_a_comment_that_pillow_writes(tmp_path: Path, format: str) -> None:
+    exif = Image.Exif()
+    exif.get_ifd(0x8769)[0x9286] = b"UNICODE\0" + LINE.encode("utf-16-be")
+    assert media.read(saved(tmp_path, pil_bytes(format, exif=exif))).parameters == LINE
+
+
 def test_chunks_of_odd_length_are_padded(tmp_path: Path) -> None:
     block = tiff(">", b"ASCII\0\0\0odd")
     block += bytes(1 - len(block) % 2)

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -21,6 +22,7 @@ from bottega.errors import BottegaError, FileError
 from bottega.families import all_families, sd1, sd2, sdxl
 from bottega.families._stable_diffusion import toy
 from bottega.formats import read_header, safetensors
+from bottega.library import writing
 from bottega.library.extract import extract
 from bottega.library.identify import identify
 from bottega.library.merge import Merged, merge
@@ -825,6 +827,22 @@ def test_weights_are_finite(words: tuple[str, ...], bottega: Command, tmp_path: 
     ran = bottega("models", "merge", "a", "b", *words, "--out", tmp_path / "m.safetensors")
     assert ran.code == 2 and "is no weight" in ran.err
     assert not (tmp_path / "m.safetensors").exists()
+
+
+@pytest.mark.parametrize("work", ["merge", "extract"])
+def test_what_a_killed_merge_left_makes_room_for_the_next(
+    models: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, work: str
+) -> None:
+    left = tmp_path / ".bottega-0123456789abcdef.part"
+    left.write_bytes(b"half a model")
+    usage = lambda path: SimpleNamespace(free=10 if left.exists() else 1 << 40)  # noqa: E731
+    monkeypatch.setattr(writing.shutil, "disk_usage", usage)
+    destination = tmp_path / "m.safetensors"
+    if work == "merge":
+        merged(destination, *models[:2])
+    else:
+        extract(parent(models[1]), parent(models[0]), destination, 2)
+    assert os.listdir(tmp_path) == ["m.safetensors"]
 
 
 def test_one_model_is_nothing_to_merge(bottega: Command, tmp_path: Path) -> None:

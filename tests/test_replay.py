@@ -175,6 +175,28 @@ def test_what_can_not_be_made_again_is_refused(fields: str, bottega: Command, to
     assert bottega("replay", path).code == 2
 
 
+@pytest.mark.parametrize(
+    ("text", "gaps"),
+    [
+        ("a house\nSteps: 4, Sampler: Euler, CFG scale: 7, Size: 64x64, Model: toy", "seed"),
+        ("a house\nSteps: 4, Sampler: Euler, CFG scale: 7, Seed: 1, Model: toy", "size"),
+        ("a house\nSteps: 4, Sampler: Euler, CFG scale: 7, Seed: 1, Size: 64x64", "model"),
+        ("just a caption", "model and seed and size"),
+        (
+            '{"prompt": "a house", "seed": "42", "resolution": "(64, 64)", "base_model": "toy"}',
+            "model and seed and size",
+        ),
+    ],
+)
+def test_some_other_picture_is_no_replay(text: str, gaps: str, bottega: Command, toy: Path, tmp_path: Path) -> None:
+    path, info = tmp_path / "theirs.png", PngInfo()
+    info.add_text("parameters", text)
+    Image.new("RGB", (64, 64)).save(path, pnginfo=info)
+    ran = bottega("replay", path, "--out", tmp_path / "again.png")
+    assert (ran.code, ran.out) == (2, "") and f"does not say its {gaps}" in ran.err
+    assert not (tmp_path / "again.png").exists()
+
+
 def test_a_picture_without_a_recipe_is_refused(bottega: Command, tmp_path: Path) -> None:
     path = tmp_path / "plain.png"
     Image.new("RGB", (8, 8)).save(path)

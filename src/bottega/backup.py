@@ -323,6 +323,8 @@ def _checked(path: Path) -> _Plan:
 @contextmanager
 def _reading(path: Path) -> Iterator[tarfile.TarFile]:
     """An archive to read; errors of its format become FormatErrors."""
+    if path.exists() and not (path.is_file() or path.is_dir()):  # from a pipe nothing may ever come
+        raise FileError(path, "is no regular file", "name an archive that `bottega backup` wrote")
     try:
         with path.open("rb") as file:
             packed = file.read(2) == b"\x1f\x8b"

@@ -38,7 +38,12 @@ def read_source(path: Path) -> Source:
         return Source(recipe)
     if carried.parameters is not None:
         output = Output.model_validate({"format": carried.format})
-        return Source(draft_of(infotext.parse(carried.parameters)).changed(output=output))
+        draft = draft_of(infotext.parse(carried.parameters))
+        told = {"model": draft.model, "seed": draft.sampling.seed, "size": draft.size}
+        if gaps := [name for name, value in told.items() if value is None]:
+            what = f"carries a text that does not say its {' and '.join(gaps)}"
+            raise FileError(path, what, "make it with `bottega make` from what `show` tells")
+        return Source(draft.changed(output=output))
     raise FileError(path, "carries no recipe", "only Bottega's and stable-diffusion-webui's pictures can be made again")
 
 

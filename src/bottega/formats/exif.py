@@ -11,7 +11,7 @@ from collections.abc import Iterator
 _USER_COMMENT = 0x9286
 _EXIF_IFD = 0x8769
 _NAMES = {0x010E: "ImageDescription", 0x010F: "Make", 0x0110: "Model", 0x0131: "Software", _USER_COMMENT: "UserComment"}
-_ASCII, _LONG, _UNDEFINED = 2, 4, 7
+_BYTE, _ASCII, _LONG, _UNDEFINED = 1, 2, 4, 7
 
 
 def read(block: bytes) -> dict[str, str]:
@@ -26,7 +26,7 @@ def read(block: bytes) -> dict[str, str]:
         for tag, kind, count, value in _entries(block, order, offset):
             if tag == _EXIF_IFD and len(pending) == 1:  # followed once, so that blocks can't send us in circles
                 pending.append(struct.unpack(f"{order}I", value)[0])
-            elif tag in _NAMES and kind in (_ASCII, _UNDEFINED):
+            elif tag in _NAMES and kind in (_BYTE, _ASCII, _UNDEFINED):  # Pillow writes comments as bytes
                 start = struct.unpack(f"{order}I", value)[0]
                 raw = value[:count] if count <= 4 else block[start : start + count]
                 text = _user_comment(raw) if tag == _USER_COMMENT else _plain(raw)

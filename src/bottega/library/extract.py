@@ -88,8 +88,8 @@ def extract(
     work = ExtractWork(ranks, ours, theirs)
     stated = {**tuned.anatomy.names(tuned.match), **_metadata(base, destination, rank, conv_rank)}
     unsealed = {**stated, **_hashes(base, "0" * 64)}
+    remove_stale(destination.parent)  # which may be what fills the disk
     check_room(destination, {"": work.targets}, unsealed)
-    remove_stale(destination.parent)
 
     @cache
     def seal() -> Mapping[str, str]:

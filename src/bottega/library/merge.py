@@ -95,8 +95,8 @@ def merge(
 
     metadata = partial(recipe_metadata, models, destination, wish, weight, vae, loras)
     unsealed = metadata(lambda parent: hashlib.sha256(os.fsencode(parent.header.path)).hexdigest())  # of equal length
+    remove_stale(destination.parent)  # which may be what fills the disk
     check_room(destination, {"": targets}, unsealed)
-    remove_stale(destination.parent)
     try:
         settle = os.replace if wish.force else settle_new
         write_file(destination, work, unsealed, told, settle, seal=cache(partial(metadata, Parent.hash)))

@@ -77,7 +77,7 @@ def check_room(destination: Path, plan: Plan, metadata: Mapping[str, str]) -> No
     needed = sum(file_size(destination / file, declared(targets), metadata) for file, targets in plan.items())
     free = shutil.disk_usage(destination.parent).free
     if free < needed:
-        what = f"{destination}: {free / 1e9:.2f} GB are free, and it takes {needed / 1e9:.2f}"
+        what = f"{destination}: {free / 1e6:,.1f} MB are free, and it takes {needed / 1e6:,.1f}"
         raise SaveError(what, "free some space, or choose another disk")
 
 
