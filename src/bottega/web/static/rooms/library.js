@@ -692,11 +692,12 @@ class Library {
 
   /** Says something of a model, whichever is open by then; one thing after the other. */
   say(id, changes, text = "", undo = null) {
-    const known = this.entry?.id === id;
-    if (known) this.entry = { ...this.entry, ...changes }; // what is said next builds upon it
+    const turn = this.turn = (this.turn ?? 0) + 1;
+    if (this.entry?.id === id) this.entry = { ...this.entry, ...changes }; // what is said next builds upon it
     this.saying = Promise.resolve(this.saying).then(async () => {
       try {
-        this.changed(await this.context.api.patch(`/api/models/${id}`, changes));
+        const told = await this.context.api.patch(`/api/models/${id}`, changes);
+        if (turn === this.turn || this.entry?.id !== id) this.changed(told); // else it lacks what was said since
         if (text) this.context.toast({ text, undo });
       } catch (error) {
         this.context.complain(error);
