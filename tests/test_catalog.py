@@ -8,6 +8,7 @@ import os
 import sqlite3
 import unicodedata
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,6 +16,7 @@ import pytest
 from small_models import FAMILIES, write_model
 
 from bottega.errors import FileError, FormatError, UnknownModel
+from bottega.formats.database import prepare
 from bottega.library import Catalog, Entry, open_catalog
 from bottega.library.about import About
 from bottega.library.catalog import CatalogError
@@ -23,6 +25,7 @@ from bottega.library.find import AmbiguousModel, find
 from bottega.library.fits import fits
 from bottega.library.hashes import sha256_of
 from bottega.library.scan import scan
+from bottega.library.schema import SCHEMA
 from bottega.settings import STARTER_SHELF
 
 ENTRY = Entry(
@@ -152,6 +155,19 @@ def test_a_catalog_of_an_older_version_is_brought_up_to_date(path: Path) -> None
     sqlite3.connect(path).close()  # version 0: nothing in it
     with open_catalog(path) as catalog:
         assert catalog.entries() == []
+
+
+def test_what_another_process_brings_up_to_date_meanwhile_is_no_strangers(path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+
+        def meanwhile(statement: str) -> None:
+            if "sqlite_master" in statement and not path.stat().st_size:
+                open_catalog(path).close()
+
+        connection.set_trace_callback(meanwhile)
+        prepare(connection, SCHEMA)
+        assert connection.execute("SELECT count(*) FROM models").fetchone() == (0,)
 
 
 def test_a_catalog_of_a_newer_version_is_left_alone(path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sqlite3
 import time
@@ -168,8 +169,13 @@ def _use_wal(connection: sqlite3.Connection) -> None:
 
 def _version(connection: sqlite3.Connection, schema: Schema) -> int:
     """The version of the file, 0 for one that is new; ForeignFileError if it holds tables, and not ours."""
-    (version,) = connection.execute("PRAGMA user_version").fetchone()
-    tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+    # In one statement, which sees one state: between two another process may bring the tables up to date.
+    query = (
+        "SELECT user_version, (SELECT json_group_array(name) FROM sqlite_master WHERE type = 'table') "
+        "FROM pragma_user_version"
+    )
+    version, names = connection.execute(query).fetchone()
+    tables = json.loads(names)
     if schema.table not in tables if version else tables:
         raise ForeignFileError
     return int(version)
