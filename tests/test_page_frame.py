@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import re
-from html import escape
+from html import escape, unescape
 from pathlib import Path
 from urllib.parse import urljoin
 
@@ -24,7 +25,8 @@ def client() -> TestClient:
 def test_the_shell_names_every_room_and_what_each_takes_at_once(client: TestClient) -> None:
     for room in rooms():
         shell = client.get(f"/{room}").text
-        assert 'content="' + " ".join(rooms()) + '"' in shell
+        told = re.search(r'name="bottega-rooms" content="([^"]+)"', shell)
+        assert told and json.loads(unescape(told[1])) == rooms()
         told = re.findall(r'href="(/static/[^"]+\.js)"', shell)
         assert any(address.endswith(f"/rooms/{room}.js") for address in told)
         for address in told:
@@ -97,6 +99,11 @@ def test_the_page_builds_no_markup_from_text() -> None:
 
 def test_a_file_in_the_folder_is_a_room(tmp_path: Path) -> None:
     (tmp_path / "rooms").mkdir()
-    for name in ("studio.js", "attic.js", "notes.txt"):
-        (tmp_path / "rooms" / name).touch()
-    assert rooms(tmp_path) == ["attic", "studio"]
+    for name, order in (("studio.js", 1), ("attic.js", 2), ("notes.txt", 3)):
+        says = f'// A room.\nexport const sign = {{ "order": {order}, "en": "{name}", "zh": "室" }};\n'
+        (tmp_path / "rooms" / name).write_text(says, encoding="utf-8")
+    assert list(rooms(tmp_path).items()) == [
+        ("studio", {"en": "studio.js", "zh": "室"}),
+        ("attic", {"en": "attic.js", "zh": "室"}),
+    ]
+    assert list(rooms()) == ["make", "library", "gallery", "train", "queue", "system"]

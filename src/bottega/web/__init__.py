@@ -27,15 +27,21 @@ FOR_EVER = "private, max-age=31536000, immutable"
 _NAME = re.compile(r"(?:[a-z0-9_-]+/)*[a-z0-9_-]+(?P<ending>\.[a-z0-9]+)")
 _IMPORT = re.compile(r'^import\s(?:[^"]*?\sfrom\s)?"(\.[^"]+)";', re.MULTILINE)
 _EARLY = re.compile(r"^export const early = (\[[^\]]*\]);", re.MULTILINE)
+_SIGN = re.compile(r"^export const sign = (\{[^}]*\});", re.MULTILINE)
 
 router = APIRouter(include_in_schema=False)
 _told: set[str] = set()  # the versions that this process has named; each was that of the files at its time
 _templates = Environment(loader=FileSystemLoader(HERE / "templates"), autoescape=True, undefined=StrictUndefined)
 
 
-def rooms(static: Path = STATIC) -> list[str]:
-    """The names of the rooms: one for each file in `rooms/`; putting one there is all it takes to add a room."""
-    return sorted(path.stem for path in (static / "rooms").glob("*.js"))
+def rooms(static: Path = STATIC) -> dict[str, dict[str, str]]:
+    """The rooms in the order of the bar, and their names there by language: one for each file in `rooms/`.
+
+    Putting a file there that says its `sign` is all it takes to add a room.
+    """
+    told = {path.stem: _content(f"rooms/{path.name}", static).decode() for path in static.glob("rooms/*.js")}
+    signs = {room: json.loads(found[1]) for room, text in told.items() if (found := _SIGN.search(text))}
+    return {room: signs[room] for room in sorted(signs, key=lambda room: signs[room].pop("order"))}
 
 
 @lru_cache(maxsize=64)
@@ -72,13 +78,8 @@ async def page(request: Request) -> Response:
     # Something else may be asked for first where the address says more.
     asked = [] if request.url.query else early(room, files)
     first = {"early": asked, "modules": modules(room, files)}
-    text = shell.render(rooms=rooms(), files=files, version=__version__, **first)
+    text = shell.render(rooms=json.dumps(rooms(), ensure_ascii=False), files=files, version=__version__, **first)
     return Response(text, media_type="text/html; charset=utf-8", headers={"Cache-Control": "no-cache"})
-
-
-router.add_api_route("/", page, methods=["GET"])
-for _room in rooms():
-    router.add_api_route(f"/{_room}", page, methods=["GET"])
 
 
 @router.get("/static/{name:path}")
@@ -110,15 +111,15 @@ def _styles() -> bytes:
     return b"\n".join(_content(name) for name in ("page.css", *others))
 
 
-def _content(name: str) -> bytes:
-    status = (STATIC / name).stat()
-    return _read(name, status.st_mtime_ns, status.st_size)
+def _content(name: str, static: Path = STATIC) -> bytes:
+    status = (static / name).stat()
+    return _read(static / name, status.st_mtime_ns, status.st_size)
 
 
 @lru_cache(maxsize=512)
-def _read(name: str, changed: int, size: int) -> bytes:
+def _read(path: Path, changed: int, size: int) -> bytes:
     """The bytes of a file, kept until it changes."""
-    return (STATIC / name).read_bytes()
+    return path.read_bytes()
 
 
 def _joined(folder: PurePosixPath, told: str) -> str:
@@ -130,3 +131,8 @@ def _joined(folder: PurePosixPath, told: str) -> str:
         elif part != ".":
             parts.append(part)
     return "/".join(parts)
+
+
+router.add_api_route("/", page, methods=["GET"])
+for _room in rooms():
+    router.add_api_route(f"/{_room}", page, methods=["GET"])

@@ -34,20 +34,7 @@ export function watchAnswers(run) {
   return () => watchers.delete(run);
 }
 
-let open = 0; // questions that were not answered yet
-
-/** Resolves when nothing that was asked for is on its way any more, or after `most` milliseconds. */
-export async function quiet(most) {
-  const end = performance.now() + most;
-  do await new Promise((resolve) => setTimeout(resolve, 20)); while (open && performance.now() < end);
-}
-
-async function ask(...asked) {
-  open += 1;
-  try { return await answerTo(...asked); } finally { open -= 1; }
-}
-
-async function answerTo(method, path, { body, headers = {}, signal, parameters } = {}) {
+async function ask(method, path, { body, headers = {}, signal, parameters } = {}) {
   let answer;
   try {
     answer = await fetch(address(path, parameters), {

@@ -1,6 +1,6 @@
 // The frame around the rooms: the bar, the way from room to room, and what every room is given.
 
-import { api, ApiError, watchAnswers, quiet } from "./api.js";
+import { api, ApiError, watchAnswers } from "./api.js";
 import { fill, h } from "./dom.js";
 import { Stream } from "./events.js";
 import { parse, write } from "./exact.js";
@@ -111,8 +111,10 @@ function showKeys() {
 
 // ------------------------------------------------------------------------------------------------------------ rooms
 
-const names = told("rooms").split(" ").filter(Boolean);
+const signs = Object.entries(JSON.parse(told("rooms"))); // the rooms by their ids, and what each is called
+const names = signs.map(([id]) => id);
 const first = names.includes("make") ? "make" : names[0];
+for (const [id, { en, zh }] of signs) addWords({ en: { [`room.${id}`]: en }, zh: { [`room.${id}`]: zh } });
 const rooms = new Map(); // those that were fetched
 let current = null;
 let currentId = null;
@@ -143,8 +145,6 @@ async function show() {
   const mine = ++ticket;
   currentId = id;
   opening = true;
-  const room = rooms.get(id) ?? await open(id);
-  if (mine !== ticket) return;
   document.title = `${t(`room.${id}`)} · Bottega`;
   markRoom();
   place.replaceChildren();
@@ -159,6 +159,8 @@ async function show() {
     listen: (run) => { const off = stream.listen(run); mounted.push(off); return off; },
   };
   try {
+    const room = rooms.get(id) ?? await open(id);
+    if (mine !== ticket) return;
     const answer = await room.mount(element, context);
     const opened = typeof answer === "function" ? { unmount: answer } : answer || {};
     const whole = { ...opened, unmount: () => { for (const off of mounted) off(); opened.unmount?.(); } };
@@ -191,7 +193,7 @@ async function close() {
 
 function trouble(error, again) {
   return h("section", { class: "trouble", role: "alert" },
-    h("h1", { text: t("frame.broken") }), h("p", { text: [saying(error.what || error.message), error.remedy].filter(Boolean).join("; ") }),
+    h("h1", { text: t("frame.broken") }), h("p", { text: saying(error) }),
     h("button", { type: "button", class: "main", text: t("frame.broken.again"), on: { click: again } }));
 }
 
@@ -213,7 +215,7 @@ function drawBar() {
   document.getElementById("toasts").setAttribute("aria-label", t("frame.notices"));
   const nav = document.getElementById("rooms");
   nav.setAttribute("aria-label", t("frame.rooms"));
-  fill(nav, [...rooms.keys()].map((id) => h("a", { href: addressOf(id), data: { room: id } },
+  fill(nav, names.map((id) => h("a", { href: addressOf(id), data: { room: id } },
     h("span", { text: t(`room.${id}`) }), id === "queue" && h("b", { class: "count", id: "waiting" }))));
 
   const theme = h("button", { type: "button", id: "theme", class: "quiet square", title: t("frame.theme"), aria: { label: t("frame.theme") } }, icon("theme"));
@@ -271,7 +273,7 @@ addEventListener("popstate", show);
 
 // ------------------------------------------------------------------------------------------------------------ start
 
-const OTHERS_AFTER = 400; // ms that the room in the address may take before the others are fetched too
+const OTHERS_AFTER = 1500; // ms that what the room in the address shows has for itself before the others are fetched
 const stream = new Stream("/api/events");
 const shared = { api, events: stream, t, say, copy, toast, complain, saying, go, language, storeOf, me: null, jobs: new Jobs(api, stream) };
 
@@ -285,7 +287,10 @@ function lockedOut() {
 }
 
 async function open(name) {
-  const room = (await import(`./rooms/${name}.js`)).default;
+  const { default: room } = await import(`./rooms/${name}.js`).catch((error) => {
+    // So browsers say that a module was not had.
+    throw error instanceof TypeError ? new ApiError(0, { class: "Unreachable", what: "unreachable" }) : error;
+  });
   rooms.set(room.id, room);
   addWords(room.words);
   return room;
@@ -296,19 +301,13 @@ async function start() {
   stream.onState((state) => setLost(state === "lost"));
   watchAnswers((status) => { if (status === 401) lockedOut(); });
   api.get("/api/me").then((me) => { shared.me = me; }, () => {});
-  // The room that is looked at comes first; the others, which bring their names for the bar, wait until it is there.
-  await open(wanted());
-  const shown = show();
-  await quiet(OTHERS_AFTER);
-  await Promise.all(names.map(open));
-  const sorted = [...rooms.values()].sort((one, other) => one.order - other.order);
-  rooms.clear();
-  for (const room of sorted) rooms.set(room.id, room);
   keys(Object.fromEntries([["?", { text: t("frame.keys.help"), run: showKeys }],
-    ...sorted.map((room, index) => [String(index + 1), { text: t("frame.keys.room", { room: t(`room.${room.id}`) }), run: () => go(room.id) }])]));
+    ...names.map((id, index) => [String(index + 1), { text: t("frame.keys.room", { room: t(`room.${id}`) }), run: () => go(id) }])]));
   drawBar();
-  markRoom();
-  await shown;
+  await show();
+  // So that a way to another room is short; one that can't be had now is asked for again when somebody goes there.
+  await new Promise((resolve) => setTimeout(resolve, OTHERS_AFTER));
+  for (const name of names) await open(name).catch(() => {});
 }
 
 start();

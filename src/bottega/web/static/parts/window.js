@@ -2,6 +2,8 @@
 
 const NEAR = 0.5; // of a screen above and below that is drawn too
 const BUDGET = 7; // ms of a frame that drawing may take; what is left over is drawn in the next one
+const FAST = 120; // ms in which more than half a screen goes by only where somebody passes through
+const STILL = 90; // ms without scrolling after which that one has arrived
 
 /**
  * Equal cells in as many columns as fit.
@@ -117,18 +119,22 @@ export class Window {
    * @param {HTMLElement} scroller  what scrolls; the window becomes its last child
    * @param {{
    *   label: string, layout: (width: number) => object, draw: (index: number) => HTMLElement,
-   *   role?: string, item?: string, seen?: (first: number, last: number) => void, open?: (index: number) => void,
-   *   moved?: (index: number) => void, key?: (event: KeyboardEvent, index: number) => boolean,
+   *   role?: string, item?: string, seen?: () => void, near?: (first: number, last: number) => void,
+   *   open?: (index: number) => void, moved?: (index: number) => void,
+   *   key?: (event: KeyboardEvent, index: number) => boolean,
    * }} wish  `layout` is `cells` or `justified` for a width; `draw` makes the element of an item, or of its place while
-   *   it is not here; `seen` is told what is near the screen; `open` is for Enter and a click, `moved` for another
-   *   active item; `key` may take a key (true) before the window does
+   *   it is not here; a picture in it whose address stands in `data-src` is fetched when it does not just pass by;
+   *   `seen` is told when other items may be on the screen, `near` which are near it and stay there; `open` is for
+   *   Enter and a click, `moved` for another active item; `key` may take a key (true) before the window does
    */
   constructor(scroller, wish) {
-    Object.assign(this, { role: "listbox", item: "option", seen() {}, open() {}, moved() {}, key: () => false }, wish);
+    Object.assign(this, { role: "listbox", item: "option", seen() {}, near() {}, open() {}, moved() {}, key: () => false }, wish);
     this.scroller = scroller;
     this.drawn = new Map();
     this.stale = new Set(); // drawn, and to be drawn again
     this.active = 0;
+    this.scrolled = 0; // px, when it was last drawn: who asks the scroller has all laid out first
+    this.updated = 0;
     this.box = document.createElement("div");
     this.box.className = "window";
     this.box.setAttribute("role", this.role);
@@ -228,7 +234,8 @@ export class Window {
     if (!this.plan) this.#lay();
     const began = performance.now();
     const high = this.scroller.clientHeight;
-    const top = this.scroller.scrollTop - this.box.offsetTop;
+    const scrolled = this.scroller.scrollTop;
+    const top = scrolled - this.box.offsetTop;
     const [first, last] = this.plan.between(Math.max(0, top - high * NEAR), Math.max(0, top + high * (1 + NEAR)));
     for (const [index, element] of this.drawn) {
       // The focused one stays, or the focus would be lost to the page.
@@ -251,15 +258,30 @@ export class Window {
       else fresh.append(this.#make(index));
     }
     this.box.append(fresh);
-    this.seen(first, last);
+    const passing = Math.abs(scrolled - this.scrolled) > high * 0.6 && began - this.updated < FAST;
+    this.scrolled = scrolled;
+    this.updated = began;
+    clearTimeout(this.still);
+    if (passing) this.still = setTimeout(() => this.#arrive(first, last), STILL);
+    else this.#arrive(first, last);
+    this.seen();
   }
 
   /** Stop looking at the scroller, and take the window out of it. */
   close() {
     cancelAnimationFrame(this.frame);
+    clearTimeout(this.still);
     this.observer.disconnect();
     this.scroller.removeEventListener("scroll", this.onscroll);
     this.box.remove();
+  }
+
+  #arrive(first, last) {
+    this.near(first, last);
+    for (const picture of this.box.querySelectorAll("img[data-src]")) {
+      picture.src = picture.dataset.src;
+      delete picture.dataset.src;
+    }
   }
 
   #width() {

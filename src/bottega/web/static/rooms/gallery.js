@@ -11,7 +11,10 @@ import { Pages } from "../parts/pages.js";
 import { menu, popover } from "../parts/popover.js";
 import { fieldName } from "../parts/recipe.js";
 import { justified, Window } from "../parts/window.js";
-import { number } from "../words.js";
+import { dated, number } from "../words.js";
+
+/** Where this room stands in the bar, and its name there; see the frame's. */
+export const sign = { "order": 3, "en": "Gallery", "zh": "画廊" };
 
 /** What this room asks for first; see the frame's. */
 export const early = ["/api/outputs?offset=0&limit=100"];
@@ -19,7 +22,7 @@ export const early = ["/api/outputs?offset=0&limit=100"];
 const SIZES = [120, 160, 220, 300, 420]; // px that a row is about high
 const GAP = 6; // px between two pictures
 const LATEST = 4e9; // the last second that the server knows
-const STILL = 90; // ms without scrolling before what is on the screen is fetched
+const DATED = 100; // ms after which the day is said
 const MOST = 1000; // outputs that one request may name
 const KNOWN = new Set([
   "model", "task", "since", "until", "seed", "steps", "sampler", "schedule", "guidance", "strength", "width", "height",
@@ -28,7 +31,6 @@ const KNOWN = new Set([
 
 const words = {
   en: {
-    "room.gallery": "Gallery",
     "gallery.search": "Search {n} outputs, or seed:7, model:name …",
     "gallery.search.label": "Search by words, seed:7, model:name …",
     "gallery.all": "All", "gallery.favourites": "Favourites", "gallery.trash": "Trash", "gallery.folders": "Folder",
@@ -52,7 +54,6 @@ const words = {
     "gallery.badDate": "{value} is no day: write it as 2026-01-31",
   },
   zh: {
-    "room.gallery": "画廊",
     "gallery.search": "搜索 {n} 件作品，或 seed:7、model:名称……",
     "gallery.search.label": "搜索文字、seed:7、model:名称……",
     "gallery.all": "全部", "gallery.favourites": "收藏", "gallery.trash": "回收站", "gallery.folders": "文件夹",
@@ -79,7 +80,6 @@ const words = {
 
 export default {
   id: "gallery",
-  order: 3,
   words,
   mount(element, context) {
     const room = new Gallery(element, context);
@@ -105,7 +105,8 @@ class Gallery {
       label: this.t("gallery.list"),
       layout: (width) => justified(this.ratios, width, { height: this.rowHeight(width), gap: GAP }),
       draw: (index) => this.piece(index),
-      seen: (first, last) => this.seen(first, last),
+      seen: () => this.drawDay(),
+      near: (first, last) => this.pages.want(first, last),
       open: (index, event) => this.opened(index, event),
       key: (event, index) => this.pressed(event, index),
     });
@@ -239,7 +240,7 @@ class Gallery {
     this.pages.clear();
     this.complete = this.broken = false;
     this.ratios = [];
-    this.scroller.scrollTop = 0;
+    if (ticket > 1) this.scroller.scrollTop = 0; // which is laid out to be moved
     this.window.active = 0;
     await this.pages.want(0, 1); // what can be seen comes before the shape of all, and before what nobody asked for yet
     await new Promise((resolve) => requestAnimationFrame(() => setTimeout(resolve)));
@@ -295,6 +296,7 @@ class Gallery {
   }
 
   arrived(first, last) {
+    this.window.redraw(first, last); // what is drawn of them so far are their places
     if (!this.complete) {
       const ratios = Array.from({ length: last }, (_, index) => ratioOf(this.pages.at(index)));
       if (first === 0 && ratios.length > this.ratios.length) {
@@ -302,7 +304,6 @@ class Gallery {
         this.relay();
       }
     }
-    this.window.redraw(first, last);
     this.look.arrived();
     this.drawDay();
   }
@@ -340,26 +341,6 @@ class Gallery {
 
   // ------------------------------------------------------------------------------------------------- what is drawn
 
-  seen(first, last) {
-    const now = performance.now();
-    const far = Math.abs(this.scroller.scrollTop - (this.lastTop ?? 0));
-    const fast = far > this.scroller.clientHeight * 0.6 && now - (this.lastSeen ?? 0) < 120;
-    Object.assign(this, { lastTop: this.scroller.scrollTop, lastSeen: now });
-    clearTimeout(this.still);
-    if (fast) this.still = setTimeout(() => this.settle(first, last), STILL);
-    else this.settle(first, last);
-    this.drawDay();
-  }
-
-  /** Fetch what is near the screen, now that it stays there for a moment. */
-  settle(first, last) {
-    this.pages.want(first, last);
-    for (const picture of this.window.box.querySelectorAll("img[data-src]")) {
-      picture.src = picture.dataset.src;
-      delete picture.dataset.src;
-    }
-  }
-
   piece(index) {
     const item = this.pages.at(index);
     if (!item) return h("div", { class: "piece is-coming", aria: { busy: "true" } });
@@ -374,16 +355,18 @@ class Gallery {
   }
 
   thumbnail(item) {
-    return this.context.api.address(`/api/outputs/${item.id}/thumbnail`, { size: this.size > 2 || devicePixelRatio > 1.4 ? 512 : 256 });
+    return `/api/outputs/${item.id}/thumbnail?size=${this.size > 2 || devicePixelRatio > 1.4 ? 512 : 256}`;
   }
 
+  /** Says of which day the topmost pictures are, soon: the pictures themselves come first. */
   drawDay() {
-    if (!this.window?.plan?.count) {
-      this.day.textContent = "";
-      return;
-    }
-    const item = this.pages.at(this.window.plan.between(this.scroller.scrollTop, this.scroller.scrollTop + 1)[0]);
-    if (item) this.day.textContent = dayOf(item.created);
+    this.dating ??= setTimeout(() => {
+      this.dating = null;
+      const { plan, scrolled } = this.window;
+      const item = plan?.count && this.pages.at(plan.between(scrolled, scrolled + 1)[0]);
+      if (item) this.day.textContent = dated(item.created, { day: "numeric", month: "long", year: "numeric" });
+      else if (!plan?.count) this.day.textContent = "";
+    }, DATED);
   }
 
   drawTabs() {
@@ -694,7 +677,7 @@ class Gallery {
   close() {
     clearTimeout(this.typing);
     clearTimeout(this.newer);
-    clearTimeout(this.still);
+    clearTimeout(this.dating);
     this.ticket = -1;
     this.others.close();
     this.pages.clear();
@@ -704,7 +687,3 @@ class Gallery {
 }
 
 const ratioOf = (item) => (item.width && item.height ? item.width / item.height : 1);
-
-function dayOf(at) {
-  return new Intl.DateTimeFormat(document.documentElement.lang, { day: "numeric", month: "long", year: "numeric" }).format(new Date(at * 1000));
-}

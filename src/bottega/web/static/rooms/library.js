@@ -13,6 +13,9 @@ import { dialog, menu, sure } from "../parts/popover.js";
 import { cells, Window } from "../parts/window.js";
 import { bytes, duration, moment, number } from "../words.js";
 
+/** Where this room stands in the bar, and its name there; see the frame's. */
+export const sign = { "order": 2, "en": "Library", "zh": "模型库" };
+
 const CARD = { least: 168, height: (width) => width * 0.72 + 52, gap: 12 };
 const ROW = { least: 1, height: () => 36, gap: 0, most: 1 };
 const FACETS = ["kind", "family", "medium", "verdict", "tag"];
@@ -37,7 +40,6 @@ const DTYPES = ["keep", "fp32", "fp16", "bf16", "fp8"];
 
 const words = {
   en: {
-    "room.library": "Library",
     "library.search": "Search {n} models", "library.search.label": "Search the models",
     "library.list": "Models", "library.count": "{n} models", "library.count.one": "1 model",
     "library.facet.kind": "Kind", "library.facet.family": "Family", "library.facet.medium": "Medium",
@@ -93,7 +95,6 @@ const words = {
     "permit.,": ", ",
   },
   zh: {
-    "room.library": "模型库",
     "library.search": "搜索 {n} 个模型", "library.search.label": "搜索模型",
     "library.list": "模型", "library.count": "{n} 个模型", "library.count.one": "1 个模型",
     "library.facet.kind": "类型", "library.facet.family": "系列", "library.facet.medium": "媒介",
@@ -160,7 +161,6 @@ const SAME_VAE = new Set(["sd1", "sd2"]); // families that share theirs
 
 export default {
   id: "library",
-  order: 2,
   words,
   mount(element, context) {
     const room = new Library(element, context);
@@ -260,7 +260,7 @@ class Library {
       label: this.t("library.list"),
       layout: (width) => cells(this.pages.total ?? 0, width, cards ? CARD : ROW),
       draw: (index) => (cards ? this.card(index) : this.row(index)),
-      seen: (first, last) => this.seen(first, last),
+      near: (first, last) => { if (this.pages.total !== null) this.pages.want(first, last); },
       open: (index) => this.chosen(index),
     });
     this.cardsButton.setAttribute("aria-pressed", String(cards));
@@ -388,24 +388,6 @@ class Library {
   failed(error) {
     if (this.pages.total === null) this.empty(troubled(this.context.saying(error), () => this.load()));
     else this.context.complain(error);
-  }
-
-  seen(first, last) {
-    const now = performance.now();
-    const fast = Math.abs(this.scroller.scrollTop - (this.lastTop ?? 0)) > this.scroller.clientHeight * 0.6 && now - (this.lastSeen ?? 0) < 120;
-    Object.assign(this, { lastTop: this.scroller.scrollTop, lastSeen: now });
-    clearTimeout(this.still);
-    if (this.pages.total === null) return;
-    if (fast) this.still = setTimeout(() => this.settle(first, last), 90);
-    else this.settle(first, last);
-  }
-
-  settle(first, last) {
-    this.pages.want(first, last);
-    for (const picture of this.scroller.querySelectorAll("img[data-src]")) {
-      picture.src = picture.dataset.src;
-      delete picture.dataset.src;
-    }
   }
 
   // --------------------------------------------------------------------------------------------------- what is drawn
