@@ -2,6 +2,7 @@
 
 const NEAR = 0.5; // of a screen above and below that is drawn too
 const BUDGET = 7; // ms of a frame that drawing may take; what is left over is drawn in the next one
+const FIRST = 30; // ms of the first one, in which nothing moves yet
 const FAST = 120; // ms in which more than half a screen goes by only where somebody passes through
 const STILL = 90; // ms without scrolling after which that one has arrived
 
@@ -233,6 +234,7 @@ export class Window {
     this.frame = 0;
     if (!this.plan) this.#lay();
     const began = performance.now();
+    const budget = this.drawn.size ? BUDGET : FIRST;
     const high = this.scroller.clientHeight;
     const scrolled = this.scroller.scrollTop;
     const top = scrolled - this.box.offsetTop;
@@ -250,7 +252,7 @@ export class Window {
     const fresh = document.createDocumentFragment();
     for (const index of wanted) {
       if (this.drawn.has(index) && !this.stale.has(index)) continue;
-      if (performance.now() - began > BUDGET) {
+      if (performance.now() - began > budget) {
         this.frame = requestAnimationFrame(() => this.update());
         break;
       }

@@ -22,7 +22,7 @@ export const early = ["/api/outputs?offset=0&limit=100"];
 const SIZES = [120, 160, 220, 300, 420]; // px that a row is about high
 const GAP = 6; // px between two pictures
 const LATEST = 4e9; // the last second that the server knows
-const DATED = 100; // ms after which the day is said
+const DATED = 300; // ms until the day is said: its words take as long as the first pictures
 const MOST = 1000; // outputs that one request may name
 const KNOWN = new Set([
   "model", "task", "since", "until", "seed", "steps", "sampler", "schedule", "guidance", "strength", "width", "height",
