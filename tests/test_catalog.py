@@ -313,7 +313,9 @@ def test_hashes_and_titles(look: Look, catalog: Catalog) -> None:
         assert look(reference).name == "anime"
     assert look(f"renamed since [{sha256[:10]}]").name == "anime"
     assert look(f"[{sha256[:10]}]").name == "anime"
-    with pytest.raises(UnknownModel, match=rf"the hash of anime is {sha256[:10]}, not 0123456789; .*--model 'anime'"):
+    with pytest.raises(
+        UnknownModel, match=rf"the hash of anime is {sha256[:10]}, not 0123456789; .* the model 'anime'"
+    ):
         look("anime [0123456789]")
     with pytest.raises(UnknownModel, match=r"no model has the hash 0123456789, .* 'anime_2'; did you mean anime\?"):
         look("anime_2 [0123456789]")

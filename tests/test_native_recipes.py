@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from native import Api, studio
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from bottega.errors import FileError
 from bottega.families import family
@@ -164,6 +165,15 @@ def test_the_recipe_of_a_picture_is_a_draft_that_can_be_handed_in(api: Api) -> N
     told = take(api, encode_output(Image.new("RGB", (128, 128)), recipe))
     assert told["parameters"].startswith("a green tent")
     assert api.post("/resolve", {"recipe": told["recipe"]})["digest"] == recipe.digest
+
+
+def test_a_picture_with_a_text_that_is_too_long_is_taken_in_without_it(api: Api) -> None:
+    info = PngInfo()
+    info.add_text("workflow", "x" * (2 << 20))
+    told = take(api, picture(pnginfo=info))
+    assert (told["width"], told["recipe"], told["too_long"]) == (64, None, ["workflow"])
+    recipe = {"prompt": "x", "task": "image-to-image", "inputs": [{"role": "init", "sha256": told["sha256"]}]}
+    assert api.post("/resolve", {"recipe": recipe})["recipe"]["task"] == "image-to-image"
 
 
 @pytest.mark.parametrize(

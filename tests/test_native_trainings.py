@@ -18,6 +18,8 @@ from native import Api, studio
 from PIL import Image
 from running_server import Running, running
 
+from bottega.events import Result
+from bottega.jobs.job import MAKE
 from bottega.starter.scenes import Scene, Thing, draw
 
 QUICK = {"kind": "lora", "steps": 4, "batch": 1, "resolution": 64, "rank": 2, "precision": "float32"}
@@ -77,6 +79,19 @@ def test_a_dataset_is_what_was_put_into_it(api: Api) -> None:
     assert api("DELETE", f"/datasets/{id}").status == 204
     assert api.refused("GET", f"/datasets/{id}")[0] == 404
     assert not api.shop.datasets.place(id).exists()
+
+
+def test_a_dataset_tells_how_many_trainings_could_not_go_on_without_it(api: Api) -> None:
+    learned, regular = filled(api, 1), filled(api, 1)
+    training = {**QUICK, "data": [learned], "regularisation": [regular]}
+    stopped, begun = (
+        api.post("/trainings", {"training": training, "name": name}, 202)["id"] for name in ("sooner", "later")
+    )
+    api.post(f"/jobs/{stopped}/cancel")
+    assert [api.get(f"/datasets/{id}")["unfinished"] for id in (learned, regular, filled(api, 1))] == [2, 2, 0]
+    assert [job.id for job in api.shop.queue.lease(MAKE, "worker")] == [begun]
+    api.shop.queue.finish(begun, Result({}))
+    assert api("PATCH", f"/datasets/{learned}", {"name": "others"}).json["unfinished"] == 1
 
 
 @pytest.mark.parametrize(("content", "word"), ((b"no picture", "picture"), (png(0, 32), "32x32")))

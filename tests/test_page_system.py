@@ -117,6 +117,21 @@ def test_the_log_follows_what_happens(page: Page, server: Server) -> None:
     log.get_by_text("/api/nowhere-at-all").first.wait_for()
 
 
+def test_a_log_without_warnings_is_not_called_empty(page: Page) -> None:
+    log = page.get_by_role("region", name="Log").get_by_role("list")
+    log.get_by_role("listitem").first.wait_for()
+    lines = [{"at": 1.0, "level": "INFO", "message": "all is well"}]
+    page.route("**/api/system/log*", lambda route: route.fulfill(json={"lines": lines}))
+    page.get_by_label("Only warnings and errors").check()
+    page.reload()
+    log.get_by_text("It holds no warnings and no errors.").wait_for()
+    page.get_by_label("Only warnings and errors").uncheck()
+    log.get_by_text("all is well").wait_for()
+    lines.clear()
+    page.reload()
+    log.get_by_text("The log is empty.").wait_for()
+
+
 def test_others_see_no_settings_no_log_and_no_keys(browser: Browser, server: Server) -> None:
     key = post(server, "/api/users", {"name": "eve", "scopes": ["read", "generate"]})["key"]
     with watched_page(browser, server.url, extra_http_headers={"Authorization": f"Bearer {key}"}) as (page, _):

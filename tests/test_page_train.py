@@ -199,6 +199,22 @@ def test_it_is_stopped_taken_up_again_and_its_settings_come_back(page: Page, fil
     page.get_by_role("button", name="Use in Make").wait_for(timeout=LONG)
 
 
+def test_who_deletes_a_dataset_is_told_of_the_trainings_that_need_it(page: Page, files: list[Path]) -> None:
+    dialog = page.get_by_role("dialog", name="Delete the dataset")
+    take(page, files)
+    page.get_by_role("button", name="Delete the dataset").click()
+    expect(dialog).to_contain_text("with its 3 pictures")
+    expect(dialog).not_to_contain_text("not done")
+    dialog.get_by_role("button", name="Close").last.click()
+    fill(page, "gale", 80)
+    page.get_by_role("button", name="Start training").click()
+    page.get_by_role("heading", name="gale").wait_for(timeout=LONG)
+    page.get_by_role("button", name="Stop").click()
+    page.get_by_role("button", name="Go on").wait_for(timeout=LONG)
+    page.get_by_role("button", name="Delete the dataset").click()
+    expect(dialog).to_contain_text("not done: 1. Without it they can't go on.")
+
+
 def test_every_setting_is_told_of_in_chinese(server: Server, browser: Browser) -> None:
     with watched_page(browser, server.url, locale="zh-CN") as (page, _):
         sign_in(page, server.home, server.url)

@@ -205,6 +205,14 @@ def test_a_picture_without_a_recipe_is_refused(bottega: Command, tmp_path: Path)
     assert "carries no recipe" in ran.err
 
 
+def test_a_recipe_that_is_too_long_is_told_as_that(bottega: Command, tmp_path: Path) -> None:
+    path, info = tmp_path / "long.png", PngInfo()
+    info.add_text("bottega", "x" * (media.MAX_TEXT + 1))
+    Image.new("RGB", (8, 8)).save(path, pnginfo=info)
+    ran = bottega("replay", path)
+    assert ran.code == 2 and "its text 'bottega' is longer than the 1,048,576 bytes that are read" in ran.err
+
+
 def test_show_tells_the_recipe_and_a1111s_text(bottega: Command, toy: Path, tmp_path: Path) -> None:
     out = tmp_path / "out.webp"
     make(bottega, toy, out, "--negative", "rain, fog")

@@ -320,6 +320,7 @@ def test_show_tells_of_comfyui(bottega: Command, tmp_path: Path) -> None:
         ({"prompt": "[" * 100_000}, "nothing that says how it was made"),
         ({"prompt": '{"a":' * 300 + "1" + "}" * 300}, "nothing that says how it was made"),
         ({"Title": "x" * 5000}, "xxx…"),
+        ({"workflow": "x" * (2 << 20)}, "the text 'workflow', longer than the 1,048,576 bytes"),
     ],
 )
 def test_what_can_not_be_understood_is_told_as_far_as_it_goes(

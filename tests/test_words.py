@@ -236,7 +236,7 @@ def test_the_picture_is_that_of_a_checkpoint_with_that_vae(
             assert first.tobytes() == second.tobytes()
     if without:
         ran = make(bottega, "a house", model=model)
-        assert ran.code == 2 and "has no VAE; name one for it (--vae), or a model that has one" in ran.err
+        assert ran.code == 2 and "has no VAE; name a VAE for it, or a model that has one" in ran.err
 
 
 class Shown:

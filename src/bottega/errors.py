@@ -52,7 +52,7 @@ class UnknownModel(BottegaError):
     exit_code = 2
 
     def __init__(self, name: str, nearest: Sequence[str] = ()) -> None:
-        near = f"did you mean {' or '.join(nearest)}?" if nearest else "see `bottega models list`"
+        near = f"did you mean {' or '.join(nearest)}?" if nearest else "see the list of models"
         super().__init__(f"no model is called {name!r}", near)
         self.name = name
         self.nearest = tuple(nearest)

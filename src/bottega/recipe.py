@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from bottega.errors import FieldProblem, InvalidRecipe
+from bottega.validation import in_words
 
 VERSION: Literal[1] = 1
 
@@ -185,7 +186,7 @@ def recipe_from(told: Mapping[str, Any]) -> Recipe:
     try:
         return Recipe.model_validate_json(json.dumps(told))
     except ValidationError as error:
-        problems = {_field(item["loc"]): item["msg"] for item in error.errors()}
+        problems = {_field(item["loc"]): in_words(item) for item in error.errors()}
         raise InvalidRecipe([FieldProblem(field, what) for field, what in problems.items()]) from None
 
 

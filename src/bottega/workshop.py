@@ -25,7 +25,7 @@ from bottega.first_look import FirstLook
 from bottega.formats.atomic import atomic
 from bottega.gallery import Gallery, Output, UnknownOutput, Upkeep
 from bottega.jobs.foreman import Foreman, Limits, Preview
-from bottega.jobs.job import LIBRARY, MAKE, OPEN, OWNER, TRAIN, Job, Numbered, UnknownJob
+from bottega.jobs.job import CANCELLED, FAILED, LIBRARY, MAKE, OPEN, OWNER, TRAIN, Job, Numbered, UnknownJob
 from bottega.jobs.queue import Queue
 from bottega.library.sources.tokens import VARIABLES
 from bottega.recipe import Media, Recipe, recipe_from
@@ -302,6 +302,16 @@ class Workshop:
         if out.exists() and not force:
             remedy = "choose another name, or replace it with force"
             raise InvalidRecipe([FieldProblem("name", f"there is a {out.name} already", remedy)])
+
+    def unfinished(self, dataset: str) -> int:
+        """How many trainings that are not done learn from a dataset, and so can't go on without it."""
+        place = str(self.datasets.place(dataset))
+        undone = self.queue.jobs(states=(*OPEN, FAILED, CANCELLED), kind=TRAIN, limit=self.queue.cap + self.queue.keep)
+        recipes = [job.request["training"] for job in undone]
+        return sum(
+            any(source["path"] == place for source in (*recipe["data"], *recipe["regularisation"]))
+            for recipe in recipes
+        )
 
     def training_folder(self, job: Job) -> Path:
         """Where a training keeps its state, its log and its samples."""

@@ -18,6 +18,7 @@ from starlette.responses import JSONResponse, Response
 from bottega.api import doors
 from bottega.api.access.refusal import Refusal
 from bottega.errors import BottegaError, FieldProblem, FileError, InvalidRecipe
+from bottega.validation import in_words
 
 LOG = logging.getLogger("bottega.server")
 
@@ -139,11 +140,12 @@ def _problems(problems: Sequence[FieldProblem]) -> list[dict[str, str]]:
 
 
 def _problem(told: Mapping[str, Any]) -> dict[str, str]:
-    """One complaint of pydantic's; the place without where in the request it was."""
-    place = [str(part) for part in told.get("loc", ())]
+    """What a validator found wrong; the place without where in the request it was."""
+    place = [str(part) for part in told["loc"]]
     if place and place[0] in ("body", "query", "path", "header", "cookie"):
         place = place[1:]
-    return {"field": ".".join(place), "what": str(told.get("msg", "is wrong")), "remedy": ""}
+    what = in_words(told)
+    return {"field": ".".join(place), "what": what if place else f"the body {what}", "remedy": ""}
 
 
 _ROOTS = "home|root|tmp|usr|var|mnt|opt|srv|media|etc|work|workspace|data|Users|Volumes|private|nix|run|proc|app"

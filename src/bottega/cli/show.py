@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from bottega.cli.terminal import cut, labelled, pairs, print_json
 from bottega.formats import comfyui, infotext, invokeai, media, strictjson
+from bottega.formats.header import shown
 from bottega.settings import Settings
 
 if TYPE_CHECKING:
@@ -77,8 +78,11 @@ def contents(carried: media.Carried, recipe: Recipe | None) -> dict[str, Any]:
         told["invokeai"] = {**in_words(invokeai.describe(metadata)), "metadata": metadata}
     if (novelai := read.get("Comment")) is not None:
         told["novelai"] = novelai
-    rest = {**carried.texts, **{name: text for name, text in texts.items() if name not in read}}
-    return {**told, "texts": rest} if rest else told
+    if rest := {**carried.texts, **{name: text for name, text in texts.items() if name not in read}}:
+        told["texts"] = rest
+    if carried.too_long:
+        told["too_long"] = list(carried.too_long)
+    return told
 
 
 def in_words(text: infotext.Infotext) -> dict[str, Any]:
@@ -93,6 +97,8 @@ def page(told: Mapping[str, Any], recipe: Recipe | None) -> Iterator[Row]:
     """What is told, as names and values that a person reads: the prompt, then what matters most."""
     yield "file", told["path"]
     yield "picture", f"{told['format']}, {told['width']}x{told['height']}, written {told['written']}"
+    for name in told.get("too_long", ()):
+        yield "left out", f"the text {shown(name)}, longer than the {media.MAX_TEXT:,} bytes that are read"
     if recipe is not None:
         yield from recipe_rows(recipe)
         yield "digest", told["digest"]

@@ -152,7 +152,7 @@ def draft_of(told: infotext.Infotext) -> Recipe:
                 FieldProblem(
                     "inputs",
                     "it was made from another picture, which the file does not carry",
-                    "give it with `make image --init`",
+                    "give that picture as the one to start from",
                 )
             ]
         )

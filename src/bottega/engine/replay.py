@@ -44,7 +44,7 @@ def read_source(path: Path) -> Source:
             what = f"carries a text that does not say its {' and '.join(gaps)}"
             raise FileError(path, what, "make it with `bottega make` from what `show` tells")
         return Source(draft.changed(output=output))
-    raise FileError(path, "carries no recipe", "only Bottega's and stable-diffusion-webui's pictures can be made again")
+    raise carried.without_recipe(path, "only Bottega's and stable-diffusion-webui's pictures can be made again")
 
 
 @dataclass(frozen=True)

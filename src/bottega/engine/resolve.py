@@ -185,7 +185,9 @@ def _sampling_problems(recipe: Recipe) -> Iterator[FieldProblem]:
     if sampling.strength is not None and not 0 <= sampling.strength <= 1:
         yield FieldProblem("sampling.strength", f"{sampling.strength:g} is not between 0 and 1")
     if sampling.strength is not None and not recipe.inputs:
-        yield FieldProblem("sampling.strength", "says how much of a picture to change", "give the picture with --init")
+        yield FieldProblem(
+            "sampling.strength", "says how much of a picture to change", "give the picture to start from"
+        )
 
 
 def _nearest_sampler(name: str) -> str:

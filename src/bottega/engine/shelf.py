@@ -169,7 +169,7 @@ class Shelf:
         base = self.base(entry)
         if base.family.autoencoder and not ("vae" in base.match.parts or any(use.kind == "vae" for use in uses)):
             # The one that it was completed with for another recipe may be loaded.
-            raise UnsupportedModel(entry.path, "has no VAE", "name one for it (--vae), or a model that has one")
+            raise UnsupportedModel(entry.path, "has no VAE", "name a VAE for it, or a model that has one")
         return ready(uses, base, self.meant, self.adapter)
 
     def fits(self, asked: Asked, base: Base) -> bool:

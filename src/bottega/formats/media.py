@@ -19,12 +19,13 @@ import struct
 import warnings
 import zlib
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
-from bottega.errors import FormatError, SaveError
+from bottega.errors import FileError, FormatError, SaveError
 from bottega.formats import exif, infotext, xmp
+from bottega.formats.header import shown
 from bottega.formats.sniff import KINDS, sniff, unreadable
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 
 FORMATS: Mapping[str, str] = {".png": "png", ".jpg": "jpeg", ".jpeg": "jpeg", ".webp": "webp"}
 MAX_PIXELS = 64 << 20  # 8192 x 8192
-MAX_TEXT = 1 << 20
+MAX_TEXT = 1 << 20  # bytes; of a longer one nothing is kept, and the picture is as good as without it
 MAX_TEXTS = 64
 
 _MAX_BLOCK = 8 << 20  # an EXIF or XMP block, which may hold several texts
@@ -46,6 +47,8 @@ PILLOW_ERRORS = (
 )  # fmt: skip
 
 _PNG = b"\x89PNG\r\n\x1a\n"
+_PNG_TEXTS = (b"tEXt", b"zTXt", b"iTXt")
+_PNG_KEYWORD = 80  # with the zero byte that ends it
 _APP1, _COMMENT, _SCAN = 0xE1, 0xFE, 0xDA
 _SEGMENT = 65_533  # what a JPEG segment can hold
 _EXIF_HEAD = b"Exif\0\0"
@@ -61,7 +64,8 @@ class Carried:
     """What a picture's file says besides its pixels.
 
     `recipe` is ours, `parameters` A1111's text (rebuilt from NovelAI's fields where those are given), the next are the
-    JSON texts of ComfyUI, InvokeAI and NovelAI; `texts` is everything else, by its name in the file.
+    JSON texts of ComfyUI, InvokeAI and NovelAI; `texts` is everything else, by its name in the file. `too_long` are the
+    names of texts of more than MAX_TEXT bytes, of which nothing is read.
     """
 
     format: str
@@ -74,6 +78,14 @@ class Carried:
     invokeai: str | None = None
     novelai: str | None = None
     texts: Mapping[str, str] = field(default_factory=dict)
+    too_long: tuple[str, ...] = ()
+
+    def without_recipe(self, path: Path, remedy: str) -> FileError:
+        """The error for a picture that does not say how it was made: perhaps it does in a text that is too long."""
+        if not self.too_long:
+            return FileError(path, "carries no recipe", remedy)
+        what = f"its text {shown(self.too_long[0])} is longer than the {MAX_TEXT:,} bytes that are read"
+        return FileError(path, what, "its pixels are whole: use it as a picture to start from")
 
 
 def read(path: str | Path) -> Carried:
@@ -100,6 +112,7 @@ def read(path: str | Path) -> Carried:
         invokeai=next((text for text in invokeai if text is not None), None),
         novelai=novelai,
         texts=texts,
+        too_long=found.too_long,
     )
 
 
@@ -111,8 +124,9 @@ def open_picture(path: str | Path) -> Image:
     found = _examine(path)
     _check_pixels(path, found.width, found.height)
     try:
-        # Pillow warns of broken EXIF, which matters to nobody here.
-        with warnings.catch_warnings(action="ignore"), Image.open(path, formats=[found.format.upper()]) as picture:
+        # Pillow refuses a PNG for a long text, and warns of broken EXIF, which matters to nobody here.
+        source = _without_texts(path) if found.format == "png" and found.too_long else path
+        with warnings.catch_warnings(action="ignore"), Image.open(source, formats=[found.format.upper()]) as picture:
             _check_pixels(path, *picture.size)  # Pillow may see another size than we do
             picture.load()
             upright = ImageOps.exif_transpose(picture)
@@ -157,12 +171,13 @@ def encode(
 
 @dataclass(frozen=True)
 class _Found:
-    """A picture's size and all of its texts by name."""
+    """A picture's size, its texts by name, and the names of those that are too long to be read."""
 
     format: str
     width: int
     height: int
     texts: Mapping[str, str]
+    too_long: tuple[str, ...] = ()
 
 
 def _examine(path: Path) -> _Found:
@@ -179,9 +194,9 @@ def _examine(path: Path) -> _Found:
         raise unreadable(path, error) from error
     if found.width < 1 or found.height < 1:
         raise FormatError(path, "this picture says it has no pixels", _DAMAGED)
-    if too_long := [name for name, text in found.texts.items() if len(text) > MAX_TEXT]:
-        raise FormatError(path, f"its text {ascii(too_long[0])[:90]} is longer than {MAX_TEXT:,} characters", _DAMAGED)
-    return found
+    too_long = [name for name, text in found.texts.items() if len(text) > MAX_TEXT]
+    texts = {name: text for name, text in found.texts.items() if name not in too_long}
+    return replace(found, texts=texts, too_long=(*found.too_long, *too_long))
 
 
 @dataclass(frozen=True)
@@ -220,20 +235,29 @@ def _read_png(source: _Source) -> _Found:
     source.skip(len(_PNG))
     width = height = chunks = 0
     texts: dict[str, str] = {}
+    too_long: list[str] = []
     count = 0
     while True:
         length, kind = struct.unpack(">I4s", source.take(8))
         chunks += 1
         if (kind == b"IHDR") != (chunks == 1) or length >= 1 << 31 or chunks > _MAX_CHUNKS:
             raise source.broken(f"chunk {chunks} ({ascii(kind)[1:]}) is out of order")
-        if kind not in (b"IHDR", b"IEND", b"tEXt", b"zTXt", b"iTXt", b"eXIf"):
+        if kind not in (b"IHDR", b"IEND", *_PNG_TEXTS, b"eXIf"):
             source.skip(length + 4)
             continue
+        if kind in _PNG_TEXTS:
+            count += 1
+            if count > MAX_TEXTS:
+                raise source.broken(f"more than {MAX_TEXTS} text chunks")
+            if length > MAX_TEXT + 1024:
+                too_long.append(_png_keyword(source.take(_PNG_KEYWORD)))
+                source.skip(length - _PNG_KEYWORD + 4)
+                continue
         data = source.block(length, _MAX_BLOCK if kind == b"eXIf" else MAX_TEXT + 1024)
         if source.take(4) != zlib.crc32(kind + data).to_bytes(4, "big"):
             raise source.broken(f"the checksum of its {kind.decode()} chunk is wrong")
         if kind == b"IEND":
-            return _Found("png", width, height, texts)
+            return _Found("png", width, height, texts, tuple(too_long))
         if kind == b"IHDR":
             if length != 13:
                 raise source.broken("its first chunk is not 13 bytes long")
@@ -241,19 +265,23 @@ def _read_png(source: _Source) -> _Found:
         elif kind == b"eXIf":
             texts |= exif.read(data)
         else:
-            count += 1
-            if count > MAX_TEXTS:
-                raise source.broken(f"more than {MAX_TEXTS} text chunks")
             try:
-                name, text = _png_text(kind, data)
-            except (ValueError, zlib.error) as error:
+                name, text = _png_keyword(data), _png_text(kind, data)
+            except zlib.error as error:
                 raise source.broken(f"its {kind.decode()} chunk: {error}") from None
-            texts[name] = text
+            if text is None:
+                too_long.append(name)
+            else:
+                texts[name] = text
 
 
-def _png_text(kind: bytes, data: bytes) -> tuple[str, str]:
-    """The keyword and the text of a tEXt, zTXt or iTXt chunk."""
-    keyword, _, rest = data.partition(b"\0")
+def _png_keyword(data: bytes) -> str:
+    return data.partition(b"\0")[0].decode("latin-1")
+
+
+def _png_text(kind: bytes, data: bytes) -> str | None:
+    """The text of a tEXt, zTXt or iTXt chunk; None for one of more than MAX_TEXT bytes."""
+    _, _, rest = data.partition(b"\0")
     if kind == b"iTXt":
         compressed, rest = rest[:1] == b"\1", rest[2:]
         _, _, rest = rest.partition(b"\0")  # the language
@@ -261,11 +289,27 @@ def _png_text(kind: bytes, data: bytes) -> tuple[str, str]:
     else:
         compressed, rest = kind == b"zTXt", rest[1:] if kind == b"zTXt" else rest
     if compressed:
-        stream = zlib.decompressobj()
-        rest = stream.decompress(rest, MAX_TEXT + 1)
-        if len(rest) > MAX_TEXT:
-            raise ValueError(f"more than {MAX_TEXT:,} bytes once decompressed")
-    return keyword.decode("latin-1"), _utf8(rest) if kind == b"iTXt" else _latin1(rest)
+        rest = zlib.decompressobj().decompress(rest, MAX_TEXT + 1)
+    if len(rest) > MAX_TEXT:
+        return None
+    return _utf8(rest) if kind == b"iTXt" else _latin1(rest)
+
+
+def _without_texts(path: Path) -> io.BytesIO:
+    """The chunks of a sound PNG, but for its texts."""
+    bare = io.BytesIO()
+    with path.open("rb") as file:
+        bare.write(file.read(len(_PNG)))
+        kind = b""
+        while kind != b"IEND":
+            head = file.read(8)
+            length, kind = struct.unpack(">I4s", head)
+            if kind in _PNG_TEXTS:
+                file.seek(length + 4, os.SEEK_CUR)
+            else:
+                bare.write(head + file.read(length + 4))
+    bare.seek(0)
+    return bare
 
 
 def _utf8(raw: bytes) -> str:

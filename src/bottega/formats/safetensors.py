@@ -87,7 +87,7 @@ def read_tensor(header: Header, name: str) -> bytes:
     """The bytes of one tensor, little-endian and one element after the other."""
     info = header.tensors.get(name)
     if info is None:
-        raise FormatError(header.path, f"it has no tensor {shown(name)}", "see `bottega models show` for its tensors")
+        raise FormatError(header.path, f"it has no tensor {shown(name)}", "see its header for those that it has")
     return read_bytes(info)
 
 

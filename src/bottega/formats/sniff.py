@@ -13,7 +13,7 @@ from bottega.formats.header import shown
 
 _AGAIN = "download it again"
 _FORMAT = "choose a model in another format for this, or convert it first"
-_PICTURE = "choose the model's .safetensors file (this may be its preview); `bottega show` tells what a picture carries"
+_PICTURE = "choose the model's .safetensors file (this may be its preview); to see a picture's recipe, show the picture"
 _OTHER_RUNTIME = "Bottega runs none of these: look on the model's page for a .safetensors or .gguf version"
 _UNPACK = "unpack it where you can look at what is in it, and choose the model inside"
 _NO_MODEL = "no model is kept like this: choose the model's weights"

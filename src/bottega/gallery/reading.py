@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from bottega.engine.a1111 import draft_of
-from bottega.errors import FileError, InvalidRecipe
+from bottega.errors import InvalidRecipe
 from bottega.formats import infotext, media
 from bottega.formats.sniff import unreadable
 from bottega.gallery.output import Output
@@ -49,7 +49,7 @@ def read_output(
     elif carried.parameters is not None:
         told = _by_parameters(carried.parameters)
     else:
-        raise FileError(path, "carries no recipe", "the gallery keeps what says how it was made")
+        raise carried.without_recipe(path, "the gallery keeps what says how it was made")
     if not id:
         named = _OF_JOB.fullmatch(path.stem)
         id, job, index = (path.stem, named[1], int(named[2])) if named else (f"{secrets.token_hex(16)}-0", "", 0)

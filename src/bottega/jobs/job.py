@@ -42,7 +42,7 @@ class UnknownJob(BottegaError):
     exit_code = 2
 
     def __init__(self, id: str) -> None:
-        super().__init__(f"there is no job {id!r}", "see `bottega jobs list`")
+        super().__init__(f"there is no job {id!r}", "see the list of jobs")
 
 
 class WrongState(BottegaError):

@@ -402,7 +402,7 @@ class Queue:
         with self._lock, self._transaction():
             job = self._job(self._write, id)
             if job.state not in allowed:
-                raise WrongState(f"the job {id} is {job.state}, so it can't be {word}", "see `bottega jobs show`")
+                raise WrongState(f"the job {id} is {job.state}, so it can't be {word}", "see how it stands by now")
             if job.state != state:
                 self._write.execute("UPDATE jobs SET state = ? WHERE id = ?", (state, id))
                 self._say(id, job.owner, Changed(word))

@@ -118,7 +118,7 @@ def _chosen(header: Header, wish: Wish, match: Match | None, anatomy: Anatomy | 
         return header, 0
     averages = anatomy.averages(header, match) if match and anatomy else {}
     if wish.ema and not averages:
-        raise FileError(header.path, "holds no running averages that belong to weights", "convert it without --ema")
+        raise FileError(header.path, "holds no running averages that belong to weights", "convert it without ema")
     for name, average in averages.items():
         if wish.ema or name not in tensors:  # of some only the average may be left
             tensors[name] = header.tensors[average]
@@ -166,11 +166,11 @@ def _float8_places(header: Header, match: Match | None) -> set[tuple[Path, int]]
     float8 costs more quality than it saves. A model whose parts are not known is taken for one part.
     """
     if match is not None and match.kind in TOO_SENSITIVE:
-        raise FileError(header.path, f"a model of kind {match.kind} loses too much in float8", "use --dtype fp16")
+        raise FileError(header.path, f"a model of kind {match.kind} loses too much in float8", "choose the dtype fp16")
     parts = match.parts if match else {}
     prefixes = tuple(prefix for part, prefix in parts.items() if part in DENOISERS)
     if parts and not prefixes:
-        raise FileError(header.path, "has no part for whose weights float8 is good enough", "use --dtype fp16")
+        raise FileError(header.path, "has no part for whose weights float8 is good enough", "choose the dtype fp16")
     return {
         (info.file, info.start)
         for name, info in header.tensors.items()

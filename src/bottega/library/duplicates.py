@@ -213,7 +213,7 @@ def replace_by_link(path: Path, kept: Path) -> str:
     if os.path.samestat(*before):
         return "hard"
     if not _same_bytes(path, kept):
-        raise FileError(path, f"is not the same as {kept} any more", "run `bottega models scan`")
+        raise FileError(path, f"is not the same as {kept} any more", "scan the shelves again")
     temporary = path.with_name(f".bottega-{secrets.token_hex(8)}.part")
     try:
         kind = _make_link(temporary, kept)

@@ -45,10 +45,10 @@ class UnknownTitle(UnknownModel):
         if called:
             real = " and ".join(_short_hash(entry, len(wanted)) for entry in called)
             what = f"the hash of {name} is {real}, not {wanted}"
-            remedy = f"put the right one on a shelf, or make a picture with this one: --model {name!r}"
+            remedy = f"put the right one on a shelf, or make a picture with this one: the model {name!r}"
         else:
             what = f"no model has the hash {wanted}" + (f", and none is called {name!r}" if name else "")
-            remedy = "put it on a shelf and run `bottega models scan`"
+            remedy = "put it on a shelf and scan the shelves"
             remedy = f"did you mean {' or '.join(nearest)}? Else {remedy}" if nearest else remedy
         BottegaError.__init__(self, what, remedy)
         self.name, self.nearest = title[0], tuple(nearest)

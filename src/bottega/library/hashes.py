@@ -116,7 +116,7 @@ def _gone(path: Path) -> Iterator[None]:
     try:
         yield
     except FileNotFoundError:
-        raise FileError(path, "is gone", "put it back, or run `bottega models scan`") from None
+        raise FileError(path, "is gone", "put it back, or scan the shelves again") from None
 
 
 def _check_same(entry: Entry, stamp: Stamp) -> None:
@@ -124,7 +124,7 @@ def _check_same(entry: Entry, stamp: Stamp) -> None:
     if stamp_of(entry.path) != stamp:
         raise _changed(entry.path)
     if entry.stamp != stamp:
-        raise FileError(entry.path, "was changed since it was scanned", "run `bottega models scan`")
+        raise FileError(entry.path, "was changed since it was scanned", "scan the shelves again")
 
 
 def _changed(path: Path) -> FileError:

@@ -132,7 +132,7 @@ def check_fit(models: Sequence[Parent], wish: Wish) -> None:
     for model in models:
         if model.match.kind == "lora":
             what = "is a LoRA, whose products can't be merged number by number"
-            raise FileError(model.header.path, what, "merge it into a checkpoint: --lora")
+            raise FileError(model.header.path, what, "merge it into a checkpoint, as a LoRA that is added")
     for other in others:
         if (first.recogniser, first.match.kind) != (other.recogniser, other.match.kind):
             theirs, ours = (each.recogniser or "no known family" for each in (other, first))
@@ -197,7 +197,9 @@ def _weights(first: Parent, wish: Wish, weight: float, targets: Mapping[str, Tar
         return lambda name: weight
     anatomy, match = first.anatomy, first.match
     if anatomy is None:
-        raise FileError(first.header.path, "its family has no blocks with weights of their own", "use one --weight")
+        raise FileError(
+            first.header.path, "its family has no blocks with weights of their own", "give one weight for all of it"
+        )
     blocks = anatomy.blocks(match)
     if len(wish.weights) not in (len(blocks) - 1, len(blocks)):
         what = f"its family has {len(blocks) - 1} blocks, and {len(wish.weights)} weights are given"
@@ -438,4 +440,4 @@ class Smith:
                     yield cast.store(part)
                 except OutOfRange as error:
                     what = f"the merge has {error} in {shown(name)}, and {target.dtype} holds none so large"
-                    raise BottegaError(what, "use --dtype bf16") from None
+                    raise BottegaError(what, "choose the dtype bf16") from None

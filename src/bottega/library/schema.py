@@ -97,6 +97,6 @@ SCHEMA = Schema(
     migrations=MIGRATIONS,
     error=CatalogError,
     newer="update Bottega, or move the file away and scan again",
-    damaged="move it away and run `bottega models scan`, which makes a new one",
+    damaged="move it away and scan the shelves, which makes a new one",
     migrated=_index_all,
 )

@@ -56,7 +56,7 @@ def check_destination(sources: Iterable[Path], destination: Path, *, folder: boo
         if same or source.resolve().is_relative_to(destination.resolve()):
             raise FileError(destination, "it is what is read, or holds it", "choose another name")
     if not force:
-        raise FileError(destination, "there is something of that name", "choose another, or use --force to replace it")
+        raise FileError(destination, "there is something of that name", "choose another, or replace it with force")
     if folder != destination.is_dir():
         kind = "a folder" if destination.is_dir() else "a file"
         raise FileError(destination, f"it is {kind}, and would not be replaced by its like", "choose another name")
@@ -341,7 +341,7 @@ class Copier:
             yield from map(self._casts[stored, target.dtype], blocks)
         except OutOfRange as error:
             what = f"{shown(name)} has {error}, and {target.dtype} holds none so large"
-            raise FileError(target.pieces[0].file, what, "use --dtype bf16") from None
+            raise FileError(target.pieces[0].file, what, "choose the dtype bf16") from None
 
     def _cast(self, stored: str, wanted: str) -> Callable[[memoryview], memoryview]:
         from bottega.runtime.tables import BITS, Table

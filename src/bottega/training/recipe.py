@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from bottega.errors import FieldProblem, InvalidRecipe
 from bottega.recipe import Ref, Sha256
+from bottega.validation import in_words
 
 Kind = Literal["lora", "embedding", "hypernetwork", "full"]
 KINDS: tuple[Kind, ...] = ("lora", "embedding", "hypernetwork", "full")
@@ -155,7 +156,7 @@ def training_from(told: Mapping[str, Any]) -> TrainingRecipe:
     try:
         return TrainingRecipe.model_validate_json(json.dumps(told))
     except ValidationError as error:
-        problems = {".".join(map(str, item["loc"])) or "recipe": item["msg"] for item in error.errors()}
+        problems = {".".join(map(str, item["loc"])) or "recipe": in_words(item) for item in error.errors()}
         raise InvalidRecipe([FieldProblem(field, what) for field, what in problems.items()]) from None
 
 

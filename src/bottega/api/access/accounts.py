@@ -129,7 +129,7 @@ class Accounts:
         quota = quota or Quota()
         with self._writing():
             if self._db.execute("SELECT 1 FROM users WHERE name = ?", (name,)).fetchone():
-                raise AccountError(f"there is a user {name!r} already", f"`bottega users key {name}` makes a new key")
+                raise AccountError(f"there is a user {name!r} already", "make a new key for them instead")
             told = (name, " ".join(sorted(set(scopes))), self._clock())
             self._db.execute(
                 "INSERT INTO users VALUES (?, ?, ?, ?, ?, ?)",
@@ -278,7 +278,7 @@ class Accounts:
 
     def _must_be(self, name: str) -> None:
         if not self._db.execute("SELECT 1 FROM users WHERE name = ?", (name,)).fetchone():
-            raise AccountError(f"there is no user {name!r}", "see `bottega users list`")
+            raise AccountError(f"there is no user {name!r}", "see the list of users")
 
     def _user(self, name: str) -> User | None:
         if name == OWNER:

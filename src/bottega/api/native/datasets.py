@@ -67,6 +67,7 @@ class DatasetDetail(DatasetCard):
     """A dataset with its pictures, in the order in which they came."""
 
     pictures: list[PictureCard]
+    unfinished: int = Field(description="trainings that learn from it and are not done: none can go on without it")
 
 
 class Called(Asked):
@@ -101,25 +102,37 @@ def _datasets(shop: Workshop, caller: Caller) -> Listed[DatasetCard]:
 @router.post("", summary="Begin a dataset", status_code=201)
 async def create(asked: Called, shop: Shop, aside: Aside, caller: Manager) -> DatasetDetail:
     """With nothing in it."""
-    return _detail(await aside.submit(shop.datasets.create, asked.name, caller.name))
+    return await aside.submit(_create, shop, caller, asked.name)
+
+
+def _create(shop: Workshop, caller: Caller, name: str) -> DatasetDetail:
+    return _detail(shop, shop.datasets.create(name, caller.name))
 
 
 @router.get("/{id}", summary="A dataset with its pictures")
 async def dataset(id: DatasetInPath, shop: Shop, aside: Aside, caller: Reader) -> DatasetDetail:
     """Each with its caption. What is wrong with them, POST /api/trainings/check tells."""
-    return _detail(await aside.look(mine, shop, caller, id))
+    return await aside.look(_dataset, shop, caller, id)
+
+
+def _dataset(shop: Workshop, caller: Caller, id: str) -> DatasetDetail:
+    return _detail(shop, mine(shop, caller, id))
 
 
 @router.patch("/{id}", summary="Call a dataset otherwise")
 async def rename(id: DatasetInPath, asked: Called, shop: Shop, aside: Aside, caller: Manager) -> DatasetDetail:
     """Its id stays."""
     await aside.look(mine, shop, caller, id)
-    return _detail(await aside.submit(shop.datasets.rename, id, asked.name))
+    return await aside.submit(_rename, shop, id, asked.name)
+
+
+def _rename(shop: Workshop, id: str, name: str) -> DatasetDetail:
+    return _detail(shop, shop.datasets.rename(id, name))
 
 
 @router.delete("/{id}", summary="Delete a dataset", status_code=204)
 async def delete(id: DatasetInPath, shop: Shop, aside: Aside, caller: Manager) -> None:
-    """With all its pictures, for good. A training that was not begun yet fails without them."""
+    """With all its pictures, for good. Trainings that are not done can't go on without them."""
     await aside.look(mine, shop, caller, id)
     await aside.submit(shop.datasets.delete, id)
 
@@ -161,13 +174,13 @@ def _add(shop: Workshop, id: str, content: bytes, caption: str | None) -> Kept:
 async def add_outputs(id: DatasetInPath, asked: Outputs, shop: Shop, aside: Aside, caller: Manager) -> DatasetDetail:
     """Copies of them, with their prompts as captions."""
     await aside.look(mine, shop, caller, id)
-    return _detail(await aside.draw(_add_outputs, shop, caller, id, asked.outputs))
+    return await aside.draw(_add_outputs, shop, caller, id, asked.outputs)
 
 
-def _add_outputs(shop: Workshop, caller: Caller, id: str, outputs: list[str]) -> Dataset:
+def _add_outputs(shop: Workshop, caller: Caller, id: str, outputs: list[str]) -> DatasetDetail:
     for output in [output_of(shop, caller, each) for each in outputs]:
         _add(shop, id, content_of(output), output.prompt[:LONGEST_CAPTION])
-    return shop.datasets.dataset(id)
+    return _detail(shop, shop.datasets.dataset(id))
 
 
 @router.patch("/{id}/pictures/{picture}", summary="Say what a picture shows")
@@ -259,5 +272,9 @@ def _card(found: Dataset) -> DatasetCard:
     )
 
 
-def _detail(found: Dataset) -> DatasetDetail:
-    return DatasetDetail(**dict(_card(found)), pictures=[_picture(each) for each in found.pictures])
+def _detail(shop: Workshop, found: Dataset) -> DatasetDetail:
+    return DatasetDetail(
+        **dict(_card(found)),
+        pictures=[_picture(each) for each in found.pictures],
+        unfinished=shop.unfinished(found.id),
+    )

@@ -41,6 +41,7 @@ class InputTaken(Told):
         description="as a draft that can be submitted: ours, or what A1111's text means; null if it has none"
     )
     parameters: str | None = Field(description="A1111's text; null if it has none")
+    too_long: list[str] = Field(description="names of texts of more than 1 MiB, which are not read")
 
 
 @router.post(
@@ -74,6 +75,7 @@ def _take(shop: Workshop, content: bytes) -> InputTaken:
         height=told.height,
         recipe=_draft(told.recipe, told.parameters),
         parameters=told.parameters,
+        too_long=list(told.too_long),
     )
 
 

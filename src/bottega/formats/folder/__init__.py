@@ -40,7 +40,7 @@ def read_header(path: str | Path) -> Header:
     raise FormatError(
         files.root,
         "this folder is no model: it holds neither model_index.json nor config.json",
-        "choose a model file in it, or `bottega models scan` the folder",
+        "choose a model file in it, or scan the folder",
     )
 
 

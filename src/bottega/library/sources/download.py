@@ -371,7 +371,7 @@ def _check_room(part: Path, missing: int, keep_free: int) -> None:
     if missing and free < needed:
         raise SaveError(
             f"{part.parent}: it takes {needed // MIB + 1:,} MiB with room to spare, and {free // MIB:,} MiB are free",
-            "free some space, or choose another disk with --to; what has arrived is kept",
+            "free some space, or choose a folder on another disk; what has arrived is kept",
         )
 
 

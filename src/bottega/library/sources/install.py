@@ -173,13 +173,13 @@ def install_folder(client: Client, shelf: Shelf, offer: Offer, staging: Path, ta
     path = folder / safe_name(target.name or offer.title.rpartition("/")[2], "")
     folder.mkdir(parents=True, exist_ok=True)
     if os.path.lexists(path):
-        raise Refused(f"{path}: there is something else of that name", "give it another one with --name")
+        raise Refused(f"{path}: there is something else of that name", "give it another name")
     try:
         sync_tree(staging)  # the files in it have just got their names
         os.rename(staging, path)
     except OSError as error:
         raise SaveError(
-            f"{path}: could not be put there ({error.strerror or error})", "choose a folder on the same disk with --to"
+            f"{path}: could not be put there ({error.strerror or error})", "choose a folder on the same disk"
         ) from error
     sync_folder(folder)
     size = sum(file.size or 0 for file in offer.files)
@@ -208,12 +208,12 @@ def _inspected(path: Path, offer: Offer, target: Target) -> Header:
         raise _renamed(error, path, offer.title) from None
     if not header.tensors:
         _throw_away(path)
-        raise Refused(f"{offer.title}: it holds no tensors, so it is no model", "choose another file of it with --file")
+        raise Refused(f"{offer.title}: it holds no tensors, so it is no model", "choose another file of it")
     if header.safety.verdict != "clean" and not target.allow_unusual:
         reasons = "; ".join(header.safety.reasons or header.safety.names)[:300]
         raise Refused(
             f"{offer.title}: it is unusual ({reasons}) and was not put on a shelf",
-            "nothing in it is ever run; to have it anyway run the command again with --allow-unusual",
+            "nothing in it is ever run; to have it anyway get it again and allow unusual names",
         )
     return header
 
@@ -272,7 +272,7 @@ def _settle(fetched: Fetched, path: Path) -> bool:
             return False
         raise Refused(
             f"{path}: a different file of that name is there",
-            "give the new one another name with --name; it has arrived",
+            "give the new one another name; it has arrived",
         ) from None
     sync_folder(path.parent)
     return True

@@ -44,8 +44,8 @@ def shown_reference(text: str) -> str:
 def _with_sha256(offer: Offer, sha256: str) -> Offer:
     """The offer with what the user says its bytes must be; where its site says otherwise one of them is wrong."""
     if offer.is_folder:
-        raise BadReference(f"{offer.title}: it is a folder, which has no SHA-256", "leave --sha256 out")
+        raise BadReference(f"{offer.title}: it is a folder, which has no SHA-256", "leave the SHA-256 out")
     (file,) = offer.files
     if (told := file.hashes.get("sha256")) and not sha256.startswith(told):
-        raise Refused(f"{file.path}: its site says that its SHA-256 is {told}", "check --sha256")
+        raise Refused(f"{file.path}: its site says that its SHA-256 is {told}", "check the one that you gave")
     return replace(offer, files=(replace(file, hashes={**file.hashes, "sha256": sha256}),))

@@ -24,7 +24,7 @@ const words = {
     "system.disk": "Disk", "system.disk.bar": "Disk", "system.outputs": "Outputs", "system.models": "Models", "system.rest": "Everything else",
     "system.server": "Server", "system.version": "Version", "system.uptime": "Up for", "system.queue": "Queue", "system.queue.told": "{running} running, {waiting} waiting",
     "system.user": "Signed in as", "system.scopes": "May", "system.signout": "Sign out", "system.signedout": "You are signed out. `bottega serve --link` prints a new link.",
-    "system.log": "Log", "system.log.follow": "Follow", "system.log.copy": "the log", "system.log.empty": "The log is empty.", "system.log.level": "Only warnings and errors",
+    "system.log": "Log", "system.log.follow": "Follow", "system.log.copy": "the log", "system.log.empty": "The log is empty.", "system.log.none": "It holds no warnings and no errors.", "system.log.level": "Only warnings and errors",
     "system.settings": "Settings", "system.settings.saved": "{name} is {value} now", "system.settings.fixed": "These stand in settings.toml in the home folder, and are read when the server starts.",
     "system.setting.model": "Model", "system.setting.model.help": "What a recipe that names none is made with", "system.setting.device": "Device", "system.setting.precision": "Precision",
     "system.setting.parallel_downloads": "Downloads at once", "system.setting.keep_free_mb": "Disk kept free (MB)", "system.setting.open_doors": "Doors open to this machine",
@@ -47,7 +47,7 @@ const words = {
     "system.disk": "磁盘", "system.disk.bar": "磁盘", "system.outputs": "作品", "system.models": "模型", "system.rest": "其他",
     "system.server": "服务器", "system.version": "版本", "system.uptime": "已运行", "system.queue": "队列", "system.queue.told": "{running} 个进行中，{waiting} 个等待",
     "system.user": "当前用户", "system.scopes": "权限", "system.signout": "退出", "system.signedout": "你已退出。运行 `bottega serve --link` 可得到新的链接。",
-    "system.log": "日志", "system.log.follow": "跟随", "system.log.copy": "日志", "system.log.empty": "日志是空的。", "system.log.level": "只看警告和错误",
+    "system.log": "日志", "system.log.follow": "跟随", "system.log.copy": "日志", "system.log.empty": "日志是空的。", "system.log.none": "其中没有警告，也没有错误。", "system.log.level": "只看警告和错误",
     "system.settings": "设置", "system.settings.saved": "{name} 已设为 {value}", "system.settings.fixed": "这些写在主目录的 settings.toml 中，服务器启动时读取。",
     "system.setting.model": "模型", "system.setting.model.help": "配方没有指明模型时使用", "system.setting.device": "设备", "system.setting.precision": "精度",
     "system.setting.parallel_downloads": "同时下载数", "system.setting.keep_free_mb": "磁盘保留空间（MB）", "system.setting.open_doors": "对本机程序开放接口",
@@ -222,11 +222,11 @@ class SystemRoom {
   drawLog() {
     if (!this.lines) return;
     const entries = this.lines.filter((entry) => !this.only || /^(warn|error|crit)/i.test(entry.level));
-    const key = JSON.stringify([entries.length, entries.at(-1), this.only]);
+    const key = JSON.stringify([this.lines.length > 0, entries.length, entries.at(-1), this.only]);
     if (key === this.logKey) return;
     this.logKey = key;
     fill(this.log, entries.length ? entries.map(({ at, level, message }) => h("li", { class: `is-${level.toLowerCase()}` },
-      h("time", { class: "number", text: at ? clock(at) : "", title: at ? moment(at) : null }), h("span", { class: "log-text" }, inWords(message)))) : h("li", { class: "soft", text: this.t("system.log.empty") }));
+      h("time", { class: "number", text: at ? clock(at) : "", title: at ? moment(at) : null }), h("span", { class: "log-text" }, inWords(message)))) : h("li", { class: "soft", text: this.t(this.lines.length ? "system.log.none" : "system.log.empty") }));
     if (this.follow) this.log.scrollTop = this.log.scrollHeight;
   }
 

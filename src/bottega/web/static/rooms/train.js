@@ -30,7 +30,7 @@ const words = {
   en: {
     "train.form": "What to teach", "train.kind": "What to train", "train.kind.lora": "LoRA", "train.kind.embedding": "Embedding", "train.kind.hypernetwork": "Hypernetwork", "train.kind.full": "Whole model",
     "train.kind.lora.what": "A small file that changes the weights: for a style, a person, a thing.", "train.kind.embedding.what": "A new word: the smallest, and the model stays as it is.", "train.kind.hypernetwork.what": "Small networks beside the attention, for a style.", "train.kind.full.what": "All the weights: the most memory, the largest file.",
-    "train.data": "Pictures", "train.data.new": "New dataset", "train.data.name": "Name of the dataset", "train.data.first": "My pictures", "train.data.line": "{n} pictures", "train.data.delete": "Delete the dataset", "train.data.delete.sure": "Delete {name} with its {n} pictures? This can't be undone.",
+    "train.data": "Pictures", "train.data.new": "New dataset", "train.data.name": "Name of the dataset", "train.data.first": "My pictures", "train.data.line": "{n} pictures", "train.data.delete": "Delete the dataset", "train.data.delete.sure": "Delete {name} with its {n} pictures? This can't be undone.", "train.data.delete.needed": "Trainings that learn from it and are not done: {n}. Without it they can't go on.",
     "train.base": "Base model", "train.word": "Word that it shall learn", "train.word.hint": "put before captions without it", "train.name": "Name of the result", "train.name.hint": "as the word", "train.samples": "Sample prompts", "train.samples.hint": "one a line; made as it goes, always with the same seeds",
     "train.check": "Check", "train.checking": "Looking at the pictures …", "train.ready": "{n} pictures · {sizes} · {memory}", "train.size": "{n} of {width} × {height}", "train.start": "Start training", "train.started": "The training is in the queue", "train.picture": "picture {n}", "train.nothing": "Choose pictures first",
     "train.list": "Trainings", "train.none": "Nothing has been taught yet. Choose pictures of one thing or one style, say in a caption what each shows, and press Start training: the curve and the samples stand here.",
@@ -43,7 +43,7 @@ const words = {
   zh: {
     "train.form": "要教什么", "train.kind": "训练类型", "train.kind.lora": "LoRA", "train.kind.embedding": "嵌入", "train.kind.hypernetwork": "超网络", "train.kind.full": "整个模型",
     "train.kind.lora.what": "改变权重的小文件：适合风格、人物或物体。", "train.kind.embedding.what": "一个新词：最小，模型保持不变。", "train.kind.hypernetwork.what": "注意力旁的小网络，适合风格。", "train.kind.full.what": "全部权重：内存最多，文件最大。",
-    "train.data": "图片", "train.data.new": "新数据集", "train.data.name": "数据集名称", "train.data.first": "我的图片", "train.data.line": "{n} 张图片", "train.data.delete": "删除数据集", "train.data.delete.sure": "删除 {name} 及其中 {n} 张图片？此操作无法撤销。",
+    "train.data": "图片", "train.data.new": "新数据集", "train.data.name": "数据集名称", "train.data.first": "我的图片", "train.data.line": "{n} 张图片", "train.data.delete": "删除数据集", "train.data.delete.sure": "删除 {name} 及其中 {n} 张图片？此操作无法撤销。", "train.data.delete.needed": "使用它且尚未完成的训练：{n} 个。没有它，这些训练将无法继续。",
     "train.base": "基础模型", "train.word": "要学会的词", "train.word.hint": "会加在没有它的说明前", "train.name": "结果的名称", "train.name.hint": "与词相同", "train.samples": "采样提示词", "train.samples.hint": "每行一个；训练中用固定种子生成",
     "train.check": "检查", "train.checking": "正在查看图片……", "train.ready": "{n} 张图片 · {sizes} · {memory}", "train.size": "{n} 张 {width} × {height}", "train.start": "开始训练", "train.started": "训练已加入队列", "train.picture": "第 {n} 张", "train.nothing": "请先选择图片",
     "train.list": "训练记录", "train.none": "还没有训练过。选择同一物体或同一风格的图片，写下每张的内容，然后按“开始训练”：曲线和样图会出现在这里。",
@@ -164,8 +164,10 @@ class Train {
     const one = this.sets.find((each) => each.id === this.draft.dataset);
     if (!one) return;
     const { t } = this;
-    if (!await sure(t("train.data.delete"), t("train.data.delete.sure", { name: one.name, n: this.count }))) return;
     try {
+      const { count, unfinished } = await this.context.api.get(`/api/datasets/${one.id}`);
+      const lost = [t("train.data.delete.sure", { name: one.name, n: number(count) }), unfinished > 0 && t("train.data.delete.needed", { n: number(unfinished) })];
+      if (!await sure(t("train.data.delete"), lost.filter(Boolean).join(" "))) return;
       await this.context.api.delete(`/api/datasets/${one.id}`);
       this.sets = this.sets.filter((each) => each !== one);
       await this.chooseSet(this.sets[0]?.id ?? "");
