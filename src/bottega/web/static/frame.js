@@ -56,6 +56,19 @@ async function copy(text) {
   toast({ text: t("frame.copied") });
 }
 
+// ----------------------------------------------------------------------------------------------------------- rights
+
+const SCOPES = ["generate", "manage"]; // what elements name as what they need; the room System asks for `admin` by itself
+
+/** Whether whoever looks may do what needs this scope; everything, until it is known who that is. */
+const may = (scope) => !shared.me || shared.me.scopes.includes("admin") || shared.me.scopes.includes(scope);
+
+/** Takes in who looks; the styles hide what they lack the right to. */
+async function meet() {
+  try { shared.me = await api.get("/api/me"); } catch { return; } // then the server says what may not be
+  root.dataset.lacks = SCOPES.filter((scope) => !may(scope)).join(" ");
+}
+
 // ------------------------------------------------------------------------------------------------------------- keys
 
 const keySets = [];
@@ -67,8 +80,9 @@ function pressed(event) {
 }
 
 /**
- * Adds keys for as long as a room is open: `{"ctrl+enter": {text, run, always?}}`. `run` may answer false to let the
- * key through; those without `always` are not heard while somebody types. Returns what takes them away again.
+ * Adds keys for as long as a room is open: `{"ctrl+enter": {text, run, always?, needs?}}`. `run` may answer false to let
+ * the key through; those without `always` are not heard while somebody types, and those that need a scope only where
+ * whoever looks has it. Returns what takes them away again.
  */
 function keys(entries) {
   keySets.push(entries);
@@ -84,12 +98,15 @@ document.addEventListener("keydown", (event) => {
   const name = pressed(event);
   for (const entries of [...keySets].reverse()) {
     const entry = entries[name];
-    if (!entry || (typing(event.target) && !entry.always)) continue;
+    if (!entry || lacked(entry) || (typing(event.target) && !entry.always)) continue;
     if (entry.run(event) === false) continue;
     event.preventDefault();
     return;
   }
 });
+
+/** Whether a key is for something that whoever looks may not do. */
+const lacked = ({ needs }) => Boolean(needs) && !may(needs);
 
 const shown = (name) => name.split("+").map((part) => ({
   ctrl: /Mac|iPhone|iPad/.test(navigator.platform) ? "⌘" : "Ctrl", alt: "Alt", shift: "Shift", esc: "Esc", enter: "Enter",
@@ -101,7 +118,7 @@ function showKeys() {
     const list = h("dl", { class: "keys" });
     for (const entries of [...keySets].reverse()) {
       for (const [name, entry] of Object.entries(entries)) {
-        if (!entry.text) continue;
+        if (!entry.text || lacked(entry)) continue;
         list.append(h("dt", {}, shown(name).map((part) => h("kbd", { text: part }))), h("dd", { text: entry.text }));
       }
     }
@@ -275,7 +292,7 @@ addEventListener("popstate", show);
 
 const OTHERS_AFTER = 1500; // ms that what the room in the address shows has for itself before the others are fetched
 const stream = new Stream("/api/events");
-const shared = { api, events: stream, t, say, copy, toast, complain, saying, go, language, storeOf, me: null, jobs: new Jobs(api, stream) };
+const shared = { api, events: stream, t, say, copy, toast, complain, saying, go, language, storeOf, may, me: null, jobs: new Jobs(api, stream) };
 
 function setLost(lost) {
   const sign = document.getElementById("lost");
@@ -300,7 +317,7 @@ async function start() {
   shared.jobs.watch(drawWaiting);
   stream.onState((state) => setLost(state === "lost"));
   watchAnswers((status) => { if (status === 401) lockedOut(); });
-  api.get("/api/me").then((me) => { shared.me = me; }, () => {});
+  shared.met = meet(); // when it is known who looks
   keys(Object.fromEntries([["?", { text: t("frame.keys.help"), run: showKeys }],
     ...names.map((id, index) => [String(index + 1), { text: t("frame.keys.room", { room: t(`room.${id}`) }), run: () => go(id) }])]));
   drawBar();

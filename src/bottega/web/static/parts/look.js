@@ -60,16 +60,16 @@ export class Look {
       right: { text: t("look.next"), run: only(() => this.step(1)) },
       left: { text: t("look.before"), run: only(() => this.step(-1)) },
       esc: { run: only(() => this.leave()) },
-      f: { run: only(() => this.host.favour([this.item])) },
+      f: { needs: "generate", run: only(() => this.host.favour([this.item])) },
       i: { text: t("look.recipe"), run: only(() => this.toggleSide()) },
-      m: { text: t("look.again"), run: only(() => this.again()) },
-      v: { text: t("look.vary"), run: only(() => this.vary()) },
-      s: { text: t("look.start"), run: only(() => this.start()) },
+      m: { text: t("look.again"), needs: "generate", run: only(() => this.again()) },
+      v: { text: t("look.vary"), needs: "generate", run: only(() => this.vary()) },
+      s: { text: t("look.start"), needs: "generate", run: only(() => this.start()) },
       "+": { text: t("look.keys.zoom"), run: only(() => this.stage?.zoom(1.5)) },
       "=": { run: only(() => this.stage?.zoom(1.5)) },
       "-": { run: only(() => this.stage?.zoom(1 / 1.5)) },
       0: { text: t("look.keys.fit"), run: only(() => this.stage?.fit()) },
-      delete: { run: only(() => this.remove()) },
+      delete: { needs: "generate", run: only(() => this.remove()) },
       x: { run: only(() => undefined) },
       c: { run: only(() => this.compareWith(1)) },
       "ctrl+a": { run: (event) => (this.isOpen ? undefined : false) },
@@ -160,11 +160,11 @@ export class Look {
 
   build() {
     const { t, context } = this;
-    const act = (name, drawing, run, { text = false, main = false, key = "" } = {}) => h("button", {
-      type: "button", class: [main ? "main" : "quiet", !text && "square"], title: key ? `${t(name)} (${key})` : t(name), aria: { label: t(name) }, on: { click: run },
+    const act = (name, drawing, run, { text = false, main = false, key = "", needs } = {}) => h("button", {
+      type: "button", data: needs && { needs }, class: [main ? "main" : "quiet", !text && "square"], title: key ? `${t(name)} (${key})` : t(name), aria: { label: t(name) }, on: { click: run },
     }, icon(drawing), text && h("span", { class: main ? "" : "wide-only", text: t(name) }));
     this.place = h("span", { class: "look-place number" });
-    this.star = act("look.star", "star", () => this.host.favour([this.item]), { key: "F" });
+    this.star = act("look.star", "star", () => this.host.favour([this.item]), { key: "F", needs: "generate" });
     const folder = act("look.folder", "folder", () => {});
     const compared = act("look.compare", "compare", () => {});
     const trash = this.host.state.view === "trash";
@@ -174,14 +174,14 @@ export class Look {
     const head = h("header", { class: "look-head" }, act("look.close", "close", () => this.leave(), { key: "Esc" }), this.place);
     const acts = h("div", { class: "look-acts", role: "toolbar", aria: { label: t("look.more") } },
       trash
-        ? act("look.restore", "undo", () => this.host.restore([this.item.id]), { text: true, main: true })
+        ? act("look.restore", "undo", () => this.host.restore([this.item.id]), { text: true, main: true, needs: "generate" })
         : [
-            act("look.again", "reuse", () => this.again(), { text: true, main: true, key: "M" }),
-            act("look.vary", "vary", () => this.vary(), { text: true, key: "V" }),
-            act("look.start", "picture", () => this.start(), { text: true, key: "S" }),
-            act("look.edit", "brush", () => this.edit(), { text: true }),
-            h("span", { class: "look-line wide-only" }), this.star, h("span", { class: "narrow-box" }, folder), h("span", { class: "narrow-box" }, compared),
-            this.download, act("look.delete", "trash", () => this.remove(), { key: "Del" }),
+            act("look.again", "reuse", () => this.again(), { text: true, main: true, key: "M", needs: "generate" }),
+            act("look.vary", "vary", () => this.vary(), { text: true, key: "V", needs: "generate" }),
+            act("look.start", "picture", () => this.start(), { text: true, key: "S", needs: "generate" }),
+            act("look.edit", "brush", () => this.edit(), { text: true, needs: "generate" }),
+            h("span", { class: "look-line wide-only", data: { needs: "generate" } }), this.star, h("span", { class: "narrow-box", data: { needs: "generate" } }, folder), h("span", { class: "narrow-box" }, compared),
+            this.download, act("look.delete", "trash", () => this.remove(), { key: "Del", needs: "generate" }),
           ]);
     this.frame = h("div", { class: "look-frame" });
     const arrow = (name, drawing, step, side) => h("button", {

@@ -3,10 +3,10 @@
 import { h } from "../dom.js";
 import { t } from "../words.js";
 
-/** A calm notice in the middle of an empty room; `actions` are `{text, run, main?}`. */
+/** A calm notice in the middle of an empty room; `actions` are `{text, run, main?, needs?}`; one that needs a scope is there for those who have it. */
 export function nothing(text, actions = [], drawing = null) {
   return h("div", { class: "nothing" }, drawing, h("p", { text }), actions.length > 0 && h("div", { class: "nothing-actions" },
-    actions.map(({ text: words, run, main }) => h("button", { type: "button", class: main && "main", text: words, on: { click: run } }))));
+    actions.map(({ text: words, run, main, needs }) => h("button", { type: "button", class: main && "main", data: needs && { needs }, text: words, on: { click: run } }))));
 }
 
 /** What went wrong in the place where its result would stand, with a button to try again. */

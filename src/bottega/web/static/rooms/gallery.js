@@ -115,11 +115,11 @@ class Gallery {
     const onMeant = (run) => () => (this.meant().length ? run() : false);
     context.keys({
       "/": { text: this.t("gallery.keys.search"), run: () => this.field.focus() },
-      f: { text: this.t("gallery.keys.favourite"), run: onMeant(() => this.favour()) },
+      f: { text: this.t("gallery.keys.favourite"), needs: "generate", run: onMeant(() => this.favour()) },
       x: { text: this.t("gallery.keys.select"), run: () => this.toggle(this.window.active) },
       "ctrl+a": { text: this.t("gallery.keys.all"), run: () => this.selectAll() },
       c: { text: this.t("gallery.keys.compare"), run: () => this.compareSelected() },
-      delete: { text: this.t("gallery.keys.delete"), run: onMeant(() => this.remove()) },
+      delete: { text: this.t("gallery.keys.delete"), needs: "generate", run: onMeant(() => this.remove()) },
       esc: { run: () => (this.selecting ? this.deselect() : false) },
     });
     this.look = new Look(context, this);
@@ -279,9 +279,9 @@ class Gallery {
     const { t, state } = this;
     if (state.q) return nothing(t("gallery.none"), [{ text: t("gallery.none.clear"), run: () => this.clear() }]);
     if (state.view === "trash") return nothing(t("gallery.trash.empty"));
-    if (state.view === "favourites") return nothing(t("gallery.favourites.empty"));
+    if (state.view === "favourites") return nothing(t(this.context.may("generate") ? "gallery.favourites.empty" : "gallery.none"));
     if (state.folder) return nothing(t("gallery.none"), [{ text: t("gallery.all"), run: () => this.go({ folder: "" }) }]);
-    return nothing(t("gallery.empty"), [{ text: t("gallery.empty.make"), main: true, run: () => this.context.go("make") }], endpaper("checkpoint", "bottega"));
+    return nothing(t("gallery.empty"), [{ text: t("gallery.empty.make"), main: true, needs: "generate", run: () => this.context.go("make") }], endpaper("checkpoint", "bottega"));
   }
 
   clear() {
@@ -508,14 +508,14 @@ class Gallery {
     this.strip.hidden = !this.selecting;
     if (!this.selecting) return;
     const idle = !ids.length;
-    const act = (name, drawing, run, off = idle) => h("button", { type: "button", class: "quiet", title: t(name), aria: { label: t(name) }, disabled: off, on: { click: run } }, icon(drawing), h("span", { class: "wide-only", text: t(name) }));
+    const act = (name, drawing, run, { off = idle, needs } = {}) => h("button", { type: "button", class: "quiet", data: needs && { needs }, title: t(name), aria: { label: t(name) }, disabled: off, on: { click: run } }, icon(drawing), h("span", { class: "wide-only", text: t(name) }));
     const folder = act("gallery.folders", "folder", () => {});
     const trash = this.state.view === "trash";
     fill(this.strip, h("strong", { class: "chosen-count", text: t("gallery.selected", { n: number(ids.length) }) }), h("span", { class: "grow" }),
-      trash ? act("gallery.restore", "undo", () => this.restore(ids)) : [
-        act("gallery.compare", "compare", () => this.compareSelected(), ids.length !== 2),
-        act("gallery.favourite", "star", () => this.favour()), h("span", { class: "narrow-box" }, folder),
-        act("gallery.export", "download", () => this.export(ids)), act("gallery.delete", "trash", () => this.remove()),
+      trash ? act("gallery.restore", "undo", () => this.restore(ids), { needs: "generate" }) : [
+        act("gallery.compare", "compare", () => this.compareSelected(), { off: ids.length !== 2 }),
+        act("gallery.favourite", "star", () => this.favour(), { needs: "generate" }), h("span", { class: "narrow-box", data: { needs: "generate" } }, folder),
+        act("gallery.export", "download", () => this.export(ids)), act("gallery.delete", "trash", () => this.remove(), { needs: "generate" }),
       ],
       h("button", { type: "button", class: "quiet square", aria: { label: t("gallery.deselect") }, title: t("gallery.deselect"), on: { click: () => this.deselect() } }, icon("close")));
     if (!trash) this.folderMenu(folder, () => [...this.selected.values()]);

@@ -182,8 +182,8 @@ class Library {
     this.makeWindow();
     context.keys({
       "/": { text: this.t("library.keys.search"), run: () => this.field.focus() },
-      f: { text: this.t("library.keys.star"), run: () => this.favour() },
-      u: { text: this.t("library.keys.use"), run: () => this.entry && this.usable && this.use() },
+      f: { text: this.t("library.keys.star"), needs: "manage", run: () => this.favour() },
+      u: { text: this.t("library.keys.use"), needs: "generate", run: () => this.entry && this.usable && this.use() },
       t: { text: this.t("library.keys.view"), run: () => this.setView(this.view === "cards" ? "table" : "cards") },
       esc: { run: () => (this.state.model ? this.go({ model: "" }) : false) },
     });
@@ -207,7 +207,7 @@ class Library {
     this.sort = h("button", { type: "button", class: "quiet" });
     this.cardsButton = this.viewButton("cards", "grid");
     this.tableButton = this.viewButton("table", "table");
-    const act = (name, drawing, run, more = {}) => h("button", { type: "button", title: more.title ?? t(name), aria: { label: t(name) }, on: { click: run } }, icon(drawing), h("span", { class: "wide-only", text: t(name) }));
+    const act = (name, drawing, run, more = {}) => h("button", { type: "button", data: { needs: "manage" }, title: more.title ?? t(name), aria: { label: t(name) }, on: { click: run } }, icon(drawing), h("span", { class: "wide-only", text: t(name) }));
     this.filters = h("button", { type: "button", class: "quiet narrow-only", aria: { expanded: "false", label: t("library.filters") }, on: { click: () => this.toggleRail() } }, icon("filter"), h("span", { class: "filters-name", text: t("library.filters") }));
     this.rail = h("nav", { class: "rail scrolls", aria: { label: t("library.filters") } });
     this.work = h("div", { class: "library-work", role: "status" });
@@ -375,8 +375,8 @@ class Library {
     const { t } = this;
     if (this.isNarrowed()) return nothing(t("library.none"), [{ text: t("library.none.clear"), run: () => this.clear() }]);
     return nothing(t("library.empty"), [
-      { text: t("library.empty.scan"), main: true, run: () => this.scan() },
-      { text: t("library.get"), run: () => this.getting() },
+      { text: t("library.empty.scan"), main: true, needs: "manage", run: () => this.scan() },
+      { text: t("library.get"), needs: "manage", run: () => this.getting() },
     ], endpaper("checkpoint", "bottega"));
   }
 
@@ -498,7 +498,7 @@ class Library {
     const index = this.pages.find((item) => item.id === id);
     if (index >= 0 && this.entry?.id !== id) this.drawEntry(this.pages.at(index));
     try {
-      const entry = await this.context.api.get(`/api/models/${id}`);
+      const [entry] = await Promise.all([this.context.api.get(`/api/models/${id}`), this.context.met]);
       if (this.state.model === id) this.drawEntry(entry);
     } catch (error) {
       if (this.state.model === id) fill(this.drawer, this.drawerHead({ name: "" }), troubled(this.context.saying(error), () => this.openDrawer()));
@@ -520,7 +520,7 @@ class Library {
     const { t } = this;
     return h("header", { class: "library-drawer-head" }, h("h2", { text: entry.name }),
       entry.id && h("button", {
-        type: "button", class: "quiet square", title: `${t("library.favourite")} (F)`, aria: { label: t("library.favourite"), pressed: String(Boolean(entry.favourite)) }, on: { click: () => this.favour() },
+        type: "button", class: "quiet square", data: { needs: "manage" }, title: `${t("library.favourite")} (F)`, aria: { label: t("library.favourite"), pressed: String(Boolean(entry.favourite)) }, on: { click: () => this.favour() },
       }, icon("star")),
       h("button", { type: "button", class: "quiet square", title: `${t("library.close")} (Esc)`, aria: { label: t("library.close") }, on: { click: () => this.go({ model: "" }) } }, icon("close")));
   }
@@ -532,7 +532,8 @@ class Library {
     const field = document.activeElement;
     this.late = same && this.drawer.contains(field) && field.matches("textarea, input[type=text]") && field.value !== "";
     if (this.late) return; // what is being typed must not be drawn over; it is drawn when the field is left
-    const { copy } = this.context;
+    const { copy, may } = this.context;
+    const manages = may("manage");
     const about = entry.about ?? {};
     const top = this.drawer.scrollTop;
     const inside = this.drawer.contains(field);
@@ -546,31 +547,31 @@ class Library {
       this.drawerHead(entry),
       h("p", { class: "drawer-sort", text: sort }),
       entry.missing && h("p", { class: "notice is-unusual" }, icon("warn"), h("span", { text: t("library.missing") }),
-        h("button", { type: "button", text: t("library.forget"), on: { click: () => this.forgetting() } })),
+        manages && h("button", { type: "button", text: t("library.forget"), on: { click: () => this.forgetting() } })),
       entry.verdict && entry.verdict !== "clean" && h("p", { class: `notice is-${entry.verdict}` }, icon("warn"),
         h("span", {}, h("strong", { text: `${verdictText(entry.verdict)}. ` }), entry.error || t(`verdict.${entry.verdict}.why`),
           entry.names?.length > 0 && h("span", { class: "notice-names", text: `${t("library.names")}: ${entry.names.join(", ")}` }))),
       entry.preview && h("img", { class: "drawer-picture", src: `/api/models/${entry.id}/preview`, alt: t("library.preview", { name: entry.name }), decoding: "async" }),
       h("div", { class: "drawer-acts" },
-        usable && h("button", { type: "button", class: "main", title: `${t("library.use")} (U)`, on: { click: () => this.use() } }, icon("brush"), h("span", { text: t("library.use") })),
+        usable && may("generate") && h("button", { type: "button", class: "main", title: `${t("library.use")} (U)`, on: { click: () => this.use() } }, icon("brush"), h("span", { text: t("library.use") })),
         stranger && h("p", { class: "soft small grow", text: t("library.stranger", { family: familyText(entry.family), model: stranger.name, other: familyText(stranger.family) }) }),
-        !entry.missing && entry.verdict !== "refused" && h("button", { type: "button", text: t("library.convert"), on: { click: () => this.converting(entry) } })),
+        manages && !entry.missing && entry.verdict !== "refused" && h("button", { type: "button", text: t("library.convert"), on: { click: () => this.converting(entry) } })),
       entry.because && !usable && !entry.missing && entry.verdict !== "refused" && h("p", { class: "soft small", text: [entry.requires?.length && t("library.requires", { what: entry.requires.join(", ") }), !entry.runs && !attachable && t("library.idle")].filter(Boolean).join(" ") }),
       // What only the whole entry tells, and what can be written, is there once the entry is.
       entry.because && [this.howToUse(entry, about),
       (entry.because.length > 0 || entry.guess) && section(t("library.why"), entry.guess && h("p", { class: "soft small", text: t("library.guess") }),
         h("ul", { class: "because" }, entry.because.map((reason) => h("li", { text: reason })))),
-      this.putRight(entry),
-      section(t("library.tags"), this.tagField(entry)),
-      section(t("library.note"), h("textarea", {
+      manages && this.putRight(entry),
+      manages ? section(t("library.tags"), this.tagField(entry)) : entry.tags?.length > 0 && section(t("library.tags"), h("div", { class: "chips" }, entry.tags.map((tag) => h("span", { class: "chip", text: tag })))),
+      manages ? section(t("library.note"), h("textarea", {
         rows: "3", data: { keep: "note" }, placeholder: t("library.note.hint"), aria: { label: t("library.note") }, value: entry.note ?? "", on: { change: (event) => this.say(entry.id, { note: event.target.value }, t("library.noted")) },
-      })),
+      })) : entry.note && section(t("library.note"), h("p", { class: "drawer-prose", text: entry.note })),
       this.licence(about),
       this.origin(entry, about),
       section(t("library.hashes"), facts([
         ["SHA-256", entry.sha256 && hash(entry.sha256, 20), entry.sha256], ["AutoV1", entry.autov1, Boolean(entry.autov1)], ["AutoV2", entry.autov2, Boolean(entry.autov2)],
         ["AutoV3", entry.autov3 && hash(entry.autov3, 12), entry.autov3], ["CRC32", entry.crc32, Boolean(entry.crc32)], ["BLAKE3", entry.blake3 && hash(entry.blake3, 20), entry.blake3],
-      ], copy), !entry.sha256 && !entry.missing && h("div", { class: "row" }, h("span", { class: "soft small grow", text: t("library.hash.none") }), h("button", { type: "button", text: t("library.hash"), on: { click: () => this.hashIt(entry) } }))),
+      ], copy), !entry.sha256 && !entry.missing && h("div", { class: "row" }, h("span", { class: "soft small grow", text: t("library.hash.none") }), manages && h("button", { type: "button", text: t("library.hash"), on: { click: () => this.hashIt(entry) } }))),
       section(t("library.file"), facts([
         [t("library.format"), entry.format], [t("library.dtype"), entry.dtype], [t("library.size"), entry.size !== undefined && bytes(entry.size)],
         [t("library.parameters"), entry.parameters ? compact(entry.parameters) : null], [t("library.verdict"), entry.verdict && verdictText(entry.verdict)],
@@ -811,7 +812,7 @@ class Library {
       return h("div", { class: "work-line" }, h("span", { class: "cut", text: workText(this.t, job) }),
         h("progress", { max: total || null, value: total ? done : undefined, aria: { label: workText(this.t, job) } }),
         h("span", { class: "soft small number", text: progressText(job, this.pace.left(job)) }),
-        h("button", { type: "button", class: "quiet square", title: this.t("library.stop"), aria: { label: this.t("library.stop") }, on: { click: () => this.stop(job) } }, icon("close")));
+        h("button", { type: "button", class: "quiet square", data: { needs: "generate" }, title: this.t("library.stop"), aria: { label: this.t("library.stop") }, on: { click: () => this.stop(job) } }, icon("close")));
     }));
   }
 

@@ -39,7 +39,8 @@ const words = {
     "make.go": "Make", "make.stop": "Stop", "make.ask": "What to make",
     "make.key.make": "Make it", "make.key.stop": "Stop what is being made", "make.key.prompt": "Write in the prompt", "make.key.weight": "Make the words at the cursor weigh more or less",
     "make.key.before": "The picture to the left", "make.key.after": "The picture to the right", "make.key.compare": "Compare two pictures", "make.key.recipe": "Show the recipe", "make.key.delete": "Delete the picture", "make.key.zoom": "Zoom", "make.key.model": "Choose a model",
-    "make.gone": "The model {name} is not on the shelf; the chosen one stays", "make.taken": "Settings taken from the picture", "make.stopped": "Stopped", "make.unmade": "This model starts from no picture", "make.recipe": "Recipe", "make.nomodel": "No model on the shelves runs; get one in the Library",
+    "make.gone": "The model {name} is not on the shelf; the chosen one stays", "make.taken": "Settings taken from the picture", "make.stopped": "Stopped", "make.unmade": "This model starts from no picture", "make.recipe": "Recipe", "make.nomodel": "No model on the shelves runs; get one in the Library", "make.nomodel.without": "No model on the shelves runs; whoever runs this server can get one",
+    "make.without": "Your key is for looking around; whoever runs this server can give you one that makes.",
     "make.looking": "Looking through the shelves for the first time …",
   },
   zh: {
@@ -49,7 +50,8 @@ const words = {
     "make.go": "生成", "make.stop": "停止", "make.ask": "要生成什么",
     "make.key.make": "生成", "make.key.stop": "停止生成", "make.key.prompt": "编辑提示词", "make.key.weight": "调整光标处词语的权重",
     "make.key.before": "左边的图片", "make.key.after": "右边的图片", "make.key.compare": "比较两张图片", "make.key.recipe": "显示配方", "make.key.delete": "删除图片", "make.key.zoom": "缩放", "make.key.model": "选择模型",
-    "make.gone": "书架上没有模型 {name}；保留当前模型", "make.taken": "已采用图片的设置", "make.stopped": "已停止", "make.unmade": "这个模型不能从图片开始", "make.recipe": "配方", "make.nomodel": "书架上没有可运行的模型；请到“书库”获取",
+    "make.gone": "书架上没有模型 {name}；保留当前模型", "make.taken": "已采用图片的设置", "make.stopped": "已停止", "make.unmade": "这个模型不能从图片开始", "make.recipe": "配方", "make.nomodel": "书架上没有可运行的模型；请到“书库”获取", "make.nomodel.without": "书架上没有可运行的模型；请联系服务器的管理员获取",
+    "make.without": "你的密钥只能查看；想要创作，请向服务器的管理员索取可以创作的密钥。",
     "make.looking": "正在首次查看书架……",
   },
 };
@@ -74,7 +76,7 @@ class Make {
     const shown = this.result.open();
     const formed = this.loadForm(this.result.listed.catch(() => {}));
     this.build();
-    this.element.append(this.ask, this.result.element);
+    this.element.append(this.ask, h("p", { class: "looking", data: { without: "generate" }, text: this.t("make.without") }), this.result.element);
     this.uncatch = catchPictures(this.element, (given) => this.take(given), (text) => this.start.wrong(text));
     this.keys();
     this.lookedUp = this.lookUp().catch((error) => context.complain(error));
@@ -103,6 +105,8 @@ class Make {
     if (!state.output && !state.model && !state.adapter) return;
     const { api, complain, go } = this.context;
     go("make", {}, { replace: true });
+    await this.context.met;
+    if (!this.context.may("generate")) return;
     try {
       if (state.adapter) return this.adapters.take(await api.get(`/api/models/${state.adapter}`));
       if (state.model) return await this.takeModel(await api.get(`/api/models/${state.model}`));
@@ -166,7 +170,7 @@ class Make {
     this.go = h("button", { type: "submit", class: "main go", aria: { keyshortcuts: "Control+Enter" } }, h("span", { text: t("make.go") }), h("kbd", { text: `${/Mac|iPhone|iPad/.test(navigator.platform) ? "⌘" : "Ctrl"} Enter` }));
     this.wrongPlace = h("p", { class: "wrong", role: "alert", hidden: true });
     this.planPlace = h("p", { class: "plan small", role: "status", hidden: true });
-    this.ask = h("form", { class: "ask", novalidate: true, aria: { label: t("make.ask") }, on: { submit: (event) => { event.preventDefault(); this.make(); } } },
+    this.ask = h("form", { class: "ask", data: { needs: "generate" }, novalidate: true, aria: { label: t("make.ask") }, on: { submit: (event) => { event.preventDefault(); this.make(); } } },
       h("div", { class: "ask-body" },
         h("div", { class: "ask-words" }, this.prompt.element, this.negativeFold.element),
         this.picker.element, this.adapters.element, this.sizeAndSeed(), h("div", { class: "folds" }, this.start.element, this.settings.elements)),
@@ -320,6 +324,8 @@ class Make {
   /** Has the shelves looked through, which nobody has done yet on a first start; then tries again, once. */
   async lookForModels() {
     const { api, jobs } = this.context;
+    await this.context.met;
+    if (!this.context.may("manage")) return this.picker.wrong(this.t("make.nomodel.without"));
     if (this.looked) return this.picker.wrong(this.t("make.nomodel"));
     this.looked = true;
     this.picker.say(this.t("make.looking"));
@@ -348,8 +354,8 @@ class Make {
   async plan() {
     if (!this.form) return;
     const mine = this.planned = {};
-    await this.lookedUp;
-    if (this.planned !== mine) return;
+    await Promise.all([this.lookedUp, this.context.met]);
+    if (this.planned !== mine || !this.context.may("generate")) return;
     const recipe = recipeOf(this.draft, this.form);
     let plan = null;
     try {
@@ -599,7 +605,8 @@ class Make {
 
   /** Takes a picture in: as start, or for its recipe, as whoever gave it chooses. */
   async take({ blob, output, only }) {
-    const { api } = this.context;
+    const { api, may } = this.context;
+    if (!may("generate")) return; // pictures are dropped and pasted anywhere
     this.start.wrong("");
     this.start.busy();
     try {
@@ -674,23 +681,24 @@ class Make {
     const { t, context, result } = this;
     const shown = (run) => () => { const output = result.shown?.output; if (!output || this.easel) return false; return run(output); };
     context.keys({
-      "ctrl+enter": { text: t("make.key.make"), always: true, run: () => { this.make(); } },
-      esc: { text: t("make.key.stop"), always: true, run: () => {
-        if (this.drawer) return void this.drawer();
-        if (result.comparing) return void result.pick(null);
-        if (document.querySelector(":popover-open")) return false;
-        return this.halt() ? undefined : false;
-      } },
-      p: { text: t("make.key.prompt"), run: () => this.prompt.focus() },
-      m: { text: t("make.key.model"), run: () => this.picker.open() },
-      "ctrl+up": { text: t("make.key.weight") },
+      "ctrl+enter": { text: t("make.key.make"), always: true, needs: "generate", run: () => { this.make(); } },
+      esc: { text: t("make.key.stop"), always: true, needs: "generate", run: () => (!document.querySelector(":popover-open") && this.halt() ? undefined : false) },
+      p: { text: t("make.key.prompt"), needs: "generate", run: () => this.prompt.focus() },
+      m: { text: t("make.key.model"), needs: "generate", run: () => this.picker.open() },
+      "ctrl+up": { text: t("make.key.weight"), needs: "generate" },
       left: { text: t("make.key.before"), run: () => result.walk(-1) },
       right: { text: t("make.key.after"), run: () => result.walk(1) },
       c: { text: t("make.key.compare"), run: shown((output) => result.pick(output)) },
       i: { text: t("make.key.recipe"), run: shown((output) => { this.showRecipe(output).catch(context.complain); }) },
       z: { text: t("make.key.zoom"), run: () => result.stage.toggle() },
-      delete: { text: t("make.key.delete"), run: shown((output) => { result.remove(output); }) },
+      delete: { text: t("make.key.delete"), needs: "generate", run: shown((output) => { result.remove(output); }) },
     });
+    // Heard before the other: what lies over the result is closed first, and by everybody.
+    context.keys({ esc: { always: true, run: () => {
+      if (this.drawer) return void this.drawer();
+      if (result.comparing) return void result.pick(null);
+      return false;
+    } } });
   }
 }
 

@@ -88,11 +88,11 @@ class QueueRoom {
       return job ? run(job, event) : false;
     };
     context.keys({
-      "alt+up": { text: t("queue.keys.earlier"), run: onRow((job) => this.nudge(job, -1)) },
-      "alt+down": { text: t("queue.keys.later"), run: onRow((job) => this.nudge(job, 1)) },
-      p: { text: t("queue.keys.pause"), run: onRow((job) => this.rest(job)) },
-      r: { text: t("queue.keys.retry"), run: onRow((job) => this.retry(job)) },
-      delete: { text: t("queue.keys.cancel"), run: onRow((job) => (OVER.includes(job.state) ? false : this.cancel(job))) },
+      "alt+up": { text: t("queue.keys.earlier"), needs: "generate", run: onRow((job) => this.nudge(job, -1)) },
+      "alt+down": { text: t("queue.keys.later"), needs: "generate", run: onRow((job) => this.nudge(job, 1)) },
+      p: { text: t("queue.keys.pause"), needs: "generate", run: onRow((job) => this.rest(job)) },
+      r: { text: t("queue.keys.retry"), needs: "generate", run: onRow((job) => this.retry(job)) },
+      delete: { text: t("queue.keys.cancel"), needs: "generate", run: onRow((job) => (OVER.includes(job.state) ? false : this.cancel(job))) },
       up: { run: (event) => this.walk(event, -1) },
       down: { run: (event) => this.walk(event, 1) },
     });
@@ -106,17 +106,17 @@ class QueueRoom {
   build() {
     const { t } = this;
     this.summary = h("p", { class: "soft small number", role: "status" });
-    this.rest_ = h("button", { type: "button", on: { click: () => this.restAll() } });
+    this.rest_ = h("button", { type: "button", data: { needs: "manage" }, on: { click: () => this.restAll() } });
     const more = h("button", { type: "button", class: "quiet square", aria: { label: t("queue.more") }, title: t("queue.more") }, icon("more"));
     this.notice = h("div", { class: "notice is-unusual", hidden: true }, icon("pause"), h("span", { class: "grow", text: t("queue.paused") }),
-      h("button", { type: "button", class: "main", text: t("queue.resume.all"), on: { click: () => this.restAll() } }));
+      h("button", { type: "button", class: "main", data: { needs: "manage" }, text: t("queue.resume.all"), on: { click: () => this.restAll() } }));
     this.lists = Object.fromEntries(["running", "waiting", "history"].map((name) => [name, h("ol", { class: "jobs", aria: { label: t(`queue.${name}`) } })]));
     this.heads = Object.fromEntries(["running", "waiting", "history"].map((name) => [name, h("h2", { class: "queue-head", text: t(`queue.${name}`) })]));
     this.tabs = h("div", { class: "tabs", role: "group" });
     this.message = h("div", {});
     this.end = h("div", { class: "queue-end" });
     put(this.element, [
-      h("div", { class: "room-bar" }, h("h1", { class: "unseen", text: t("room.queue") }), this.summary, h("span", { class: "grow" }), this.rest_, h("span", { class: "narrow-box" }, more)),
+      h("div", { class: "room-bar" }, h("h1", { class: "unseen", text: t("room.queue") }), this.summary, h("span", { class: "grow" }), this.rest_, h("span", { class: "narrow-box", data: { needs: "generate" } }, more)),
       h("div", { class: "queue-page scrolls" }, h("div", { class: "queue-sheet" }, this.notice, this.message,
         this.heads.running, this.lists.running, this.heads.waiting, this.lists.waiting,
         h("div", { class: "queue-history-head" }, this.heads.history, this.tabs), this.lists.history, this.end)),
@@ -245,7 +245,7 @@ class QueueRoom {
     this.list(this.lists.running, running);
     this.list(this.lists.waiting, waiting);
     this.drawHistory();
-    if (this.loaded) fill(this.message, !open.length && nothing(this.t("queue.empty"), [{ text: this.t("queue.empty.make"), main: true, run: () => this.context.go("make") }]));
+    if (this.loaded) fill(this.message, !open.length && nothing(this.t("queue.empty"), [{ text: this.t("queue.empty.make"), main: true, needs: "generate", run: () => this.context.go("make") }]));
   }
 
   drawHistory() {
@@ -304,8 +304,8 @@ class QueueRoom {
     const { t } = this;
     const title = titleOf(t, job);
     const waits = job.state === "waiting" || job.state === "paused";
-    const act = (name, drawing, run, text = false) => h("button", {
-      type: "button", class: ["quiet", !text && "square"], title: t(name), aria: { label: text ? null : `${t(name)}: ${title}` }, on: { click: run },
+    const act = (name, drawing, run, { text = false, needs = "generate" } = {}) => h("button", {
+      type: "button", class: ["quiet", !text && "square"], data: needs && { needs }, title: t(name), aria: { label: text ? null : `${t(name)}: ${title}` }, on: { click: run },
     }, icon(drawing), text && h("span", { text: t(name) }));
     const recipe = job.recipe;
     const model = recipe?.model?.name;
@@ -318,7 +318,7 @@ class QueueRoom {
     ].filter(Boolean);
     const more = waits && h("button", { type: "button", class: "quiet square", title: t("queue.more"), aria: { label: `${t("queue.more")}: ${title}` } }, icon("more"));
     const row = h("li", { class: "job", tabindex: "-1", data: { id: job.id, state: job.state }, aria: { label: `${title}, ${t(`queue.state.${job.state}`)}` } },
-      waits ? h("span", { class: "job-grip", title: t("queue.grip"), aria: { hidden: "true" } }, icon("grip")) : h("span", { class: `job-sign is-${job.state}`, aria: { hidden: "true" } }, SIGNS[job.state] && icon(SIGNS[job.state], 14)),
+      waits ? [h("span", { class: "job-sign", data: { without: "generate" }, aria: { hidden: "true" } }), h("span", { class: "job-grip", data: { needs: "generate" }, title: t("queue.grip"), aria: { hidden: "true" } }, icon("grip"))] : h("span", { class: `job-sign is-${job.state}`, aria: { hidden: "true" } }, SIGNS[job.state] && icon(SIGNS[job.state], 14)),
       this.picture(job),
       h("div", { class: "job-words" }, h("p", { class: "job-title cut", text: title, title }), h("p", { class: "job-facts cut soft", text: facts.join(" · ") }),
         job.state === "failed" && h("p", { class: "job-why" }, h("strong", { text: job.error?.what ?? "" }), job.error?.remedy && h("span", { text: ` ${job.error.remedy}` }))),
@@ -326,8 +326,8 @@ class QueueRoom {
       h("span", { class: "job-acts" },
         waits && act(job.state === "paused" ? "queue.resume" : "queue.pause", job.state === "paused" ? "play" : "pause", () => this.rest(job)),
         waits && more && h("span", { class: "narrow-box" }, more),
-        (job.state === "failed" || job.state === "cancelled") && act("queue.retry", "reuse", () => this.retry(job), true),
-        job.state === "done" && job.kind === "make" && act("queue.open", "right", () => this.open(job)),
+        (job.state === "failed" || job.state === "cancelled") && act("queue.retry", "reuse", () => this.retry(job), { text: true }),
+        job.state === "done" && job.kind === "make" && act("queue.open", "right", () => this.open(job), { needs: null }),
         (waits || job.state === "running") && act("queue.cancel", "close", () => this.cancel(job))),
       job.state === "running" && h("progress", { class: "job-progress", aria: { label: title } }));
     if (more) menu(more, () => this.choices(this.context.jobs.get(job.id) ?? job), { side: "end", label: t("queue.more") });
@@ -336,15 +336,18 @@ class QueueRoom {
 
   choices(job) {
     const { t } = this;
+    const { may } = this.context;
+    const copied = { text: t("queue.copy"), icon: "copy", run: () => this.context.copy(job.id) };
+    if (!may("generate")) return [copied];
     return [
       { text: t("queue.first"), icon: "up", run: () => this.place(job, 0) },
       { text: t("queue.up"), key: "Alt ↑", icon: "up", run: () => this.nudge(job, -1) },
       { text: t("queue.down"), key: "Alt ↓", icon: "chevron", run: () => this.nudge(job, 1) },
       "-",
       { title: t("queue.priority") },
-      ...[["high", 1], ["normal", 0], ["low", -1]].map(([name, value]) => ({ text: t(`queue.priority.${name}`), checked: Math.sign(job.priority) === value, run: () => this.prioritise(job, value) })),
+      ...[...(may("manage") ? [["high", 1]] : []), ["normal", 0], ["low", -1]].map(([name, value]) => ({ text: t(`queue.priority.${name}`), checked: Math.sign(job.priority) === value, run: () => this.prioritise(job, value) })),
       "-",
-      { text: t("queue.copy"), icon: "copy", run: () => this.context.copy(job.id) },
+      copied,
     ];
   }
 

@@ -33,7 +33,8 @@ const words = {
     "train.data": "Pictures", "train.data.new": "New dataset", "train.data.name": "Name of the dataset", "train.data.first": "My pictures", "train.data.line": "{n} pictures", "train.data.delete": "Delete the dataset", "train.data.delete.sure": "Delete {name} with its {n} pictures? This can't be undone.", "train.data.delete.needed": "Trainings that learn from it and are not done: {n}. Without it they can't go on.",
     "train.base": "Base model", "train.word": "Word that it shall learn", "train.word.hint": "put before captions without it", "train.name": "Name of the result", "train.name.hint": "as the word", "train.samples": "Sample prompts", "train.samples.hint": "one a line; made as it goes, always with the same seeds",
     "train.check": "Check", "train.checking": "Looking at the pictures …", "train.ready": "{n} pictures · {sizes} · {memory}", "train.size": "{n} of {width} × {height}", "train.start": "Start training", "train.started": "The training is in the queue", "train.picture": "picture {n}", "train.nothing": "Choose pictures first",
-    "train.list": "Trainings", "train.none": "Nothing has been taught yet. Choose pictures of one thing or one style, say in a caption what each shows, and press Start training: the curve and the samples stand here.",
+    "train.without": "Teaching models takes a key that may manage them; whoever runs this server can give you one.",
+    "train.list": "Trainings", "train.none.without": "Nothing has been taught yet.", "train.none": "Nothing has been taught yet. Choose pictures of one thing or one style, say in a caption what each shows, and press Start training: the curve and the samples stand here.",
     "train.state.waiting": "waits", "train.state.paused": "paused", "train.state.running": "running", "train.state.done": "done", "train.state.failed": "failed", "train.state.cancelled": "stopped", "train.stopping": "stopping",
     "train.step": "step {done} of {total}", "train.left": "{time} left", "train.stop": "Stop", "train.resume": "Go on", "train.resumed": "It goes on where it was", "train.stopped": "It stops after this step; what it has learned is kept",
     "train.samples.title": "Samples", "train.samples.none": "No sample yet", "train.sample.step": "step {step}", "train.sample.alt": "{prompt}, after {step} steps",
@@ -46,7 +47,8 @@ const words = {
     "train.data": "图片", "train.data.new": "新数据集", "train.data.name": "数据集名称", "train.data.first": "我的图片", "train.data.line": "{n} 张图片", "train.data.delete": "删除数据集", "train.data.delete.sure": "删除 {name} 及其中 {n} 张图片？此操作无法撤销。", "train.data.delete.needed": "使用它且尚未完成的训练：{n} 个。没有它，这些训练将无法继续。",
     "train.base": "基础模型", "train.word": "要学会的词", "train.word.hint": "会加在没有它的说明前", "train.name": "结果的名称", "train.name.hint": "与词相同", "train.samples": "采样提示词", "train.samples.hint": "每行一个；训练中用固定种子生成",
     "train.check": "检查", "train.checking": "正在查看图片……", "train.ready": "{n} 张图片 · {sizes} · {memory}", "train.size": "{n} 张 {width} × {height}", "train.start": "开始训练", "train.started": "训练已加入队列", "train.picture": "第 {n} 张", "train.nothing": "请先选择图片",
-    "train.list": "训练记录", "train.none": "还没有训练过。选择同一物体或同一风格的图片，写下每张的内容，然后按“开始训练”：曲线和样图会出现在这里。",
+    "train.without": "训练需要可以管理模型的密钥；请向服务器的管理员索取。",
+    "train.list": "训练记录", "train.none.without": "还没有训练过。", "train.none": "还没有训练过。选择同一物体或同一风格的图片，写下每张的内容，然后按“开始训练”：曲线和样图会出现在这里。",
     "train.state.waiting": "等待", "train.state.paused": "已暂停", "train.state.running": "进行中", "train.state.done": "完成", "train.state.failed": "失败", "train.state.cancelled": "已停止", "train.stopping": "正在停止",
     "train.step": "第 {done} / {total} 步", "train.left": "还需 {time}", "train.stop": "停止", "train.resume": "继续", "train.resumed": "从停下的地方继续", "train.stopped": "这一步之后停止；已学到的会保留",
     "train.samples.title": "样图", "train.samples.none": "还没有样图", "train.sample.step": "第 {step} 步", "train.sample.alt": "{prompt}，第 {step} 步后",
@@ -66,7 +68,7 @@ class Train {
     this.build();
     this.keys();
     this.unwatch = this.context.jobs.watch((job, event) => this.hear(job, event));
-    const [forms, sets, trainings] = await Promise.all([api.get("/api/trainings/forms"), api.get("/api/datasets"), api.get("/api/trainings", { limit: TRAININGS })]);
+    const [forms, sets, trainings] = await Promise.all([api.get("/api/trainings/forms"), api.get("/api/datasets"), api.get("/api/trainings", { limit: TRAININGS }), this.context.met]);
     Object.assign(this, { forms, sets: sets.items, trainings: trainings.items });
     for (const job of this.trainings) this.context.jobs.take(job);
     if (!this.sets.some((one) => one.id === this.draft.dataset)) this.draft.dataset = this.sets[0]?.id ?? null;
@@ -112,7 +114,7 @@ class Train {
     this.wrongPlace = h("p", { class: "wrong", role: "alert", hidden: true });
     this.go = h("button", { type: "submit", class: "main go", aria: { keyshortcuts: "Control+Enter" } }, h("span", { text: t("train.start") }));
     this.checkButton = h("button", { type: "button", class: "stop", text: t("train.check"), on: { click: () => this.check() } });
-    this.ask = h("form", { class: "ask", novalidate: true, aria: { label: t("train.form") }, on: { submit: (event) => { event.preventDefault(); this.start(); } } },
+    this.ask = h("form", { class: "ask", data: { needs: "manage" }, novalidate: true, aria: { label: t("train.form") }, on: { submit: (event) => { event.preventDefault(); this.start(); } } },
       h("div", { class: "ask-body" },
         h("div", { class: "field" }, h("span", { class: "label", text: t("train.kind") }), this.kinds, this.kindWhat),
         h("div", { class: "field" }, h("span", { class: "label", text: t("train.data") }), h("div", { class: "row" }, h("span", { class: "choice grow" }, this.set, icon("chevron")), this.dropSet), this.pictures.element),
@@ -120,7 +122,7 @@ class Train {
       h("div", { class: "ask-foot" }, this.told, this.wrongPlace, h("div", { class: "row" }, this.go, this.checkButton)));
     this.list = h("ul", { class: "trainings", aria: { label: t("train.list") } });
     this.view = h("div", { class: "training" });
-    this.element.append(this.ask, h("section", { class: "train-side", aria: { label: t("train.list") } }, this.list, this.view));
+    this.element.append(this.ask, h("p", { class: "looking", data: { without: "manage" }, text: t("train.without") }), h("section", { class: "train-side", aria: { label: t("train.list") } }, this.list, this.view));
   }
 
   drawKind() {
@@ -189,7 +191,7 @@ class Train {
     this.keeping = setTimeout(() => this.keep(), KEEP_AFTER);
     clearTimeout(this.checking);
     this.asked = null;
-    if (this.count && this.count <= FEW_PICTURES) this.checking = setTimeout(() => this.check(), CHECK_AFTER);
+    if (this.count && this.count <= FEW_PICTURES && this.context.may("manage")) this.checking = setTimeout(() => this.check(), CHECK_AFTER);
     else if (!this.count) fill(this.told);
   }
 
@@ -289,7 +291,7 @@ class Train {
         h("span", { class: "cut", text: job.title || one.id, title: job.title }), h("span", { class: "small soft number cut", text: [this.stateText(job), moment(job.created)].join(" · ") })));
     }));
     this.list.hidden = !this.trainings.length;
-    if (!this.trainings.length) fill(this.view, h("div", { class: "nothing" }, h("p", { text: t("train.none") })));
+    if (!this.trainings.length) fill(this.view, h("div", { class: "nothing" }, h("p", { text: t(this.context.may("manage") ? "train.none" : "train.none.without") })));
   }
 
   stateText(job) {
@@ -317,14 +319,14 @@ class Train {
     this.line = h("p", { class: "small soft number", role: "status" });
     this.acts = h("div", { class: "row training-acts" });
     this.samplesPlace = h("section", { class: "samples", aria: { label: t("train.samples.title") } });
-    this.tryPlace = h("section", { class: "trying", hidden: true });
+    this.tryPlace = h("section", { class: "trying", data: { needs: "generate" }, hidden: true });
     this.why = h("p", { class: "notice is-refused", hidden: true });
     const facts = Object.entries(training).filter(([name, value]) => !["version", "kind", "model", "data", "regularisation", "samples"].includes(name) && value !== "" && !(Array.isArray(value) && !value.length));
     fill(this.view,
       h("header", { class: "training-head" }, h("div", { class: "grow" }, h("h2", { class: "cut", text: this.shown.name, title: this.shown.name }), this.line), this.acts),
       this.why, this.curve.element, this.samplesPlace, this.tryPlace,
       h("details", { class: "recipe-usual" }, h("summary", { text: t("train.settings") }), h("dl", { class: "facts" }, facts.map(([name, value]) => [h("dt", { text: t(`knob.${name}`, {}, name.replaceAll("_", " ")) }), h("dd", {}, h("span", { class: "fact-value", text: String(value) }))])),
-        h("button", { type: "button", class: "quiet", text: t("train.again"), on: { click: () => this.takeBack() } })));
+        h("button", { type: "button", class: "quiet", data: { needs: "manage" }, text: t("train.again"), on: { click: () => this.takeBack() } })));
     this.drawSamples();
     this.drawState();
   }
@@ -338,15 +340,15 @@ class Train {
     this.line.textContent = [t(`train.kind.${shown.training.kind}`), base, this.stateText(job), left && t("train.left", { time: duration(left) })].filter(Boolean).join(" · ");
     this.why.hidden = job.state !== "failed";
     fill(this.why, icon("warn"), h("span", { text: [job.error?.what, job.error?.remedy].filter(Boolean).join("; ") }));
-    const button = (name, drawing, run, main = false) => h("button", { type: "button", class: main && "main", data: { act: name }, on: { click: () => run().catch((error) => this.context.complain(error)) } }, icon(drawing, 14), h("span", { text: t(name) }));
+    const button = (name, drawing, run, { main = false, needs } = {}) => h("button", { type: "button", class: main && "main", data: { act: name, ...(needs && { needs }) }, on: { click: () => run().catch((error) => this.context.complain(error)) } }, icon(drawing, 14), h("span", { text: t(name) }));
     const key = `${job.state} ${Boolean(job.cancelling)} ${shown.model}`;
     if (this.acts.dataset.key === key) return;
     this.acts.dataset.key = key;
     const focused = this.acts.contains(document.activeElement);
     fill(this.acts,
-      !OVER.has(job.state) && !job.cancelling && button("train.stop", "stop", () => this.stop()),
-      (job.state === "cancelled" || job.state === "failed") && button("train.resume", "play", () => this.resume(), true),
-      shown.model && button("train.use", "brush", async () => this.context.go("make", { [shown.training.kind === "full" ? "model" : "adapter"]: shown.model })),
+      !OVER.has(job.state) && !job.cancelling && button("train.stop", "stop", () => this.stop(), { needs: "generate" }),
+      (job.state === "cancelled" || job.state === "failed") && button("train.resume", "play", () => this.resume(), { main: true, needs: "generate" }),
+      shown.model && button("train.use", "brush", async () => this.context.go("make", { [shown.training.kind === "full" ? "model" : "adapter"]: shown.model }), { needs: "generate" }),
       shown.model && button("train.library", "right", async () => this.context.go("library", { model: shown.model })));
     if (focused) (this.acts.querySelector("button") ?? this.view).focus?.();
     this.tryPlace.hidden = !shown.model;
@@ -497,8 +499,8 @@ class Train {
   keys() {
     const { t, context } = this;
     context.keys({
-      "ctrl+enter": { text: t("train.key.start"), always: true, run: () => { this.start(); } },
-      esc: { text: t("train.key.stop"), run: () => {
+      "ctrl+enter": { text: t("train.key.start"), always: true, needs: "manage", run: () => { this.start(); } },
+      esc: { text: t("train.key.stop"), needs: "generate", run: () => {
         if (document.querySelector(":popover-open") || !this.shown || OVER.has(this.job(this.shown.id)?.state)) return false;
         this.stop().catch((error) => context.complain(error));
       } },

@@ -16,7 +16,7 @@ addWords({
     "result.vary": "Vary", "result.vary.amount": "How different", "result.vary.count": "How many", "result.vary.go": "Make variations", "result.start": "Start from it", "result.mask": "Mask a part", "result.compare": "Compare", "result.compare.pick": "Choose the other picture below", "result.compare.before": "With the one before",
     "result.recipe": "Recipe", "result.download": "Download", "result.delete": "Delete", "result.deleted": "Deleted", "result.zoom": "Zoom", "result.failed": "This one failed", "result.again": "Try again", "result.dismiss": "Dismiss", "result.more": "More",
     "result.done": "Done in {time}", "result.progress": "Progress", "result.half": "{share} % done", "result.took": "{time}",
-    "empty.title": "Say what you want to see", "empty.text": "Write it on the left, or take one of these, and press Make. What comes out stands here.", "empty.first": "Make a first picture",
+    "empty.title": "Say what you want to see", "empty.text": "Write it on the left, or take one of these, and press Make. What comes out stands here.", "empty.first": "Make a first picture", "empty.without": "Nothing was made yet.",
   },
   zh: {
     "result.title": "结果", "result.loading": "正在加载 {model}", "result.waiting": "等待中", "result.waiting.n": "前面还有 {n} 个", "result.next": "下一个就是它", "result.paused": "已暂停",
@@ -25,7 +25,7 @@ addWords({
     "result.vary": "变化", "result.vary.amount": "差异程度", "result.vary.count": "数量", "result.vary.go": "生成变体", "result.start": "从它开始", "result.mask": "局部重绘", "result.compare": "比较", "result.compare.pick": "在下方选择另一张图片", "result.compare.before": "与上一张比较",
     "result.recipe": "配方", "result.download": "下载", "result.delete": "删除", "result.deleted": "已删除", "result.zoom": "缩放", "result.failed": "这一张失败了", "result.again": "重试", "result.dismiss": "忽略", "result.more": "更多",
     "result.done": "完成，用时 {time}", "result.progress": "进度", "result.half": "已完成 {share}%", "result.took": "{time}",
-    "empty.title": "说出你想看到的", "empty.text": "写在左边，或选用下面的一句，然后按“生成”。结果会出现在这里。", "empty.first": "生成第一张图片",
+    "empty.title": "说出你想看到的", "empty.text": "写在左边，或选用下面的一句，然后按“生成”。结果会出现在这里。", "empty.first": "生成第一张图片", "empty.without": "还没有作品。",
   },
 });
 
@@ -234,7 +234,7 @@ export class Result {
   }
 
   async cancel(job) {
-    if (job.local) return;
+    if (job.local || !this.context.may("generate")) return;
     this.context.jobs.put({ id: job.id, cancelling: true });
     try { this.context.jobs.take(await this.context.api.post(`/api/jobs/${job.id}/cancel`)); } catch (error) { this.context.complain(error); }
   }
@@ -311,7 +311,7 @@ export class Result {
     const { error } = job;
     fill(this.over, h("div", { class: "failure", role: "alert" }, icon("warn", 20), h("h2", { text: t("result.failed") }),
       h("p", { text: [error?.what, error?.remedy].filter(Boolean).join("; ") }),
-      h("div", { class: "row" }, h("button", { type: "button", text: t("result.again"), on: { click: () => { this.failed.delete(job.id); this.does.again(job); } } }),
+      h("div", { class: "row" }, h("button", { type: "button", data: { needs: "generate" }, text: t("result.again"), on: { click: () => { this.failed.delete(job.id); this.does.again(job); } } }),
         h("button", { type: "button", class: "quiet", text: t("result.dismiss"), on: { click: () => { this.failed.delete(job.id); this.looked = null; this.draw(); } } }))));
     this.caption();
   }
@@ -326,7 +326,7 @@ export class Result {
     this.element.classList.toggle("is-empty", shown);
     if (!shown || this.over.querySelector(".empty")) return;
     this.stage.picture.src = BLANK;
-    fill(this.over, h("div", { class: "empty" }, window_drawing(),
+    fill(this.over, h("div", { class: "empty", data: { without: "generate" } }, window_drawing(), h("p", { class: "soft prose", text: t("empty.without") })), h("div", { class: "empty", data: { needs: "generate" } }, window_drawing(),
       h("h1", { text: t("empty.title") }), h("p", { class: "soft prose", text: t("empty.text") }),
       h("ul", { class: "examples" }, EXAMPLES.map((words) => h("li", {}, h("button", { type: "button", class: "example", text: words, on: { click: () => this.does.example(words) } })))),
       h("button", { type: "button", text: t("empty.first"), on: { click: () => this.does.example(EXAMPLES[0], true) } })));
@@ -369,27 +369,26 @@ export class Result {
       fill(this.acts, h("span", { class: "small", role: "status", text: t("result.compare.pick") }), h("button", { type: "button", class: "quiet", text: t("frame.close"), on: { click: () => this.pick(null) } }));
       return;
     }
-    const act = (name, drawing, run, { worded = true, key: stroke = "" } = {}) => h("button", {
-      type: "button", class: ["quiet", worded ? "worded" : "square"], title: t(`result.${name}`) + (stroke ? ` (${stroke})` : ""), aria: { label: t(`result.${name}`) }, on: run ? { click: run } : {},
+    const act = (name, drawing, run, { worded = true, key: stroke = "", needs } = {}) => h("button", {
+      type: "button", class: ["quiet", worded ? "worded" : "square"], data: needs && { needs }, title: t(`result.${name}`) + (stroke ? ` (${stroke})` : ""), aria: { label: t(`result.${name}`) }, on: run ? { click: run } : {},
     }, icon(drawing), worded && h("span", { text: t(`result.${name}`) }));
-    const reuse = act("reuse", "reuse");
-    const vary = varies && act("vary", "vary");
+    const reuse = act("reuse", "reuse", null, { needs: "generate" });
+    const vary = varies && act("vary", "vary", null, { needs: "generate" });
     const more = act("more", "more", null, { worded: false });
     fill(this.acts, reuse, vary,
-      act("start", "picture", () => this.does.start(output)),
-      act("mask", "brush", () => this.does.mask(output)),
+      act("start", "picture", () => this.does.start(output), { needs: "generate" }),
+      act("mask", "brush", () => this.does.mask(output), { needs: "generate" }),
       act("compare", "compare", () => this.pick(output), { worded: false, key: "C" }),
       act("recipe", "recipe", () => this.does.recipe(output), { worded: false, key: "I" }),
       h("a", { class: "button quiet square", href: `/api/outputs/${output.id}/file`, download: `${output.id}.${output.format ?? "png"}`, title: t("result.download"), aria: { label: t("result.download") } }, icon("download")),
       more);
     menu(reuse, ["all", "all.noseed", "seed", "prompt"].map((what) => ({ text: t(`result.reuse.${what}`), run: () => this.does.reuse(output, what) })), { label: t("result.reuse.title") });
     if (vary) popover(vary, (panel, close) => varying(panel, (strength, count) => { close(); this.does.vary(output, strength, count); }), { label: t("result.vary"), className: "varying" });
-    menu(more, [
+    menu(more, () => [
       { text: t("result.copy.prompt"), icon: "copy", run: () => copy(output.prompt) },
       { text: t("result.copy.seed"), icon: "copy", run: () => copy(String(seed)) },
       { text: t("result.zoom"), icon: "zoom", key: "Z", run: () => this.stage.toggle() },
-      "-",
-      { text: t("result.delete"), icon: "trash", key: "Del", run: () => this.remove(output) },
+      ...(this.context.may("generate") ? ["-", { text: t("result.delete"), icon: "trash", key: "Del", run: () => this.remove(output) }] : []),
     ], { side: "end", label: t("result.more") });
   }
 

@@ -94,7 +94,7 @@ export function offer(recipe, source) {
 export function catchPictures(element, take, refuse) {
   const ended = new AbortController();
   const { signal } = ended;
-  const veil = h("div", { class: "veil", hidden: true }, h("p", { text: t("start.drop") }));
+  const veil = h("div", { class: "veil", data: { needs: "generate" }, hidden: true }, h("p", { text: t("start.drop") }));
   element.append(veil);
   let depth = 0;
   const carries = (data) => [...data.types].some((type) => type === "Files" || type === "text/uri-list");

@@ -119,6 +119,8 @@ export class Strip {
     tile.button.title = prompt;
     tile.close.hidden = Boolean(output) || Boolean(job.local);
     if (!output) tile.close.setAttribute("aria-label", t(state === "failed" ? "strip.dismiss" : state === "running" ? "strip.stop" : "strip.cancel"));
+    if (state === "failed") delete tile.close.dataset.needs; // a failure is dismissed on this page alone
+    else tile.close.dataset.needs = "generate";
     tile.close.title = tile.close.getAttribute("aria-label") ?? "";
     fill(tile.sign, item.rest ? `+${item.rest}` : output ? null : state === "failed" ? icon("warn") : state === "paused" ? icon("pause") : item.ahead ? String(item.ahead) : null);
     if (output && tile.shown !== output.id) {
