@@ -50,7 +50,7 @@ const words = {
     "make.go": "生成", "make.stop": "停止", "make.ask": "要生成什么",
     "make.key.make": "生成", "make.key.stop": "停止生成", "make.key.prompt": "编辑提示词", "make.key.weight": "调整光标处词语的权重",
     "make.key.before": "左边的图片", "make.key.after": "右边的图片", "make.key.compare": "比较两张图片", "make.key.recipe": "显示配方", "make.key.delete": "删除图片", "make.key.zoom": "缩放", "make.key.model": "选择模型",
-    "make.gone": "书架上没有模型 {name}；保留当前模型", "make.taken": "已采用图片的设置", "make.stopped": "已停止", "make.unmade": "这个模型不能从图片开始", "make.recipe": "配方", "make.nomodel": "书架上没有可运行的模型；请到“书库”获取", "make.nomodel.without": "书架上没有可运行的模型；请联系服务器的管理员获取",
+    "make.gone": "书架上没有模型 {name}；保留当前模型", "make.taken": "已采用图片的设置", "make.stopped": "已停止", "make.unmade": "这个模型不能从图片开始", "make.recipe": "配方", "make.nomodel": "书架上没有可运行的模型；请到“模型库”获取", "make.nomodel.without": "书架上没有可运行的模型；请联系服务器的管理员获取",
     "make.without": "你的密钥只能查看；想要创作，请向服务器的管理员索取可以创作的密钥。",
     "make.looking": "正在首次查看书架……",
   },
