@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import re
-from html import escape, unescape
+from html import escape
 from pathlib import Path
-from urllib.parse import urljoin
 
 import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
 from bottega.web import STATIC, early, rooms, router, version
+from bottega.web.joining import joined
 
 
 @pytest.fixture(scope="module")
@@ -22,18 +21,64 @@ def client() -> TestClient:
     return TestClient(app)
 
 
-def test_the_shell_names_every_room_and_what_each_takes_at_once(client: TestClient) -> None:
+def test_the_shell_asks_for_two_scripts_and_every_room_is_in_one_of_them(client: TestClient) -> None:
     for room in rooms():
-        shell = client.get(f"/{room}").text
-        told = re.search(r'name="bottega-rooms" content="([^"]+)"', shell)
-        assert told and json.loads(unescape(told[1])) == rooms()
-        told = re.findall(r'href="(/static/[^"]+\.js)"', shell)
-        assert any(address.endswith(f"/rooms/{room}.js") for address in told)
-        for address in told:
-            imported = re.findall(r'from "(\.[^"]+)"', client.get(address).text)
-            for name in imported:
-                assert urljoin(address, name) in told, f"{name} would load late"
+        before, everything = re.findall(r'<script[^>]* src="([^"]+)"', client.get(f"/{room}").text)
+        assert before.endswith("/before.js")
+        text = client.get(everything).text
+        assert re.search(r"^(import|export)\b", text, re.MULTILINE) is None
+        assert f"{{ // rooms/{room}.js\n" in text
     assert client.get("/nowhere").status_code == 404
+
+
+def test_modules_are_joined_as_a_browser_would_load_them() -> None:
+    modules = {
+        "room.js": 'import { h, put as set } from "./parts/dom.js";\nimport { t } from "./words.js";\nset(h, t());\n',
+        "parts/dom.js": 'import { t } from "../words.js";\nexport const h = t();\nexport function put() {}\n',
+        "words.js": "export async function t() {}\nexport default {\n  id: 1,\n};\n",
+    }
+    assert joined("room.js", modules.__getitem__).splitlines() == [
+        "const module0 = (() => { // words.js",
+        "async function t() {}",
+        "const itself = {",
+        "  id: 1,",
+        "};",
+        "",
+        "return { t, default: itself };",
+        "})();",
+        "const module1 = (() => { // parts/dom.js",
+        "const { t } = module0;",
+        "",
+        "const h = t();",
+        "function put() {}",
+        "",
+        "return { h, put };",
+        "})();",
+        "const module2 = (() => { // room.js",
+        "const { h, put: set } = module1;",
+        "const { t } = module0;",
+        "",
+        "",
+        "set(h, t());",
+        "",
+        "return {  };",
+        "})();",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('import * as dom from "./dom.js";', "can't be joined"),
+        ('import "./dom.js";', "can't be joined"),
+        ("export { one, other };", "can't be joined"),
+        ("export let count = 0;", "can't be joined"),
+        ('import { one } from "./room.js";', "import each other: room.js from room.js"),
+    ],
+)
+def test_what_would_not_mean_the_same_is_not_joined(text: str, said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        joined("room.js", {"room.js": text, "dom.js": ""}.__getitem__)
 
 
 def test_the_shell_asks_first_for_what_its_modules_say(client: TestClient) -> None:
@@ -99,11 +144,6 @@ def test_the_page_builds_no_markup_from_text() -> None:
 
 def test_a_file_in_the_folder_is_a_room(tmp_path: Path) -> None:
     (tmp_path / "rooms").mkdir()
-    for name, order in (("studio.js", 1), ("attic.js", 2), ("notes.txt", 3)):
-        says = f'// A room.\nexport const sign = {{ "order": {order}, "en": "{name}", "zh": "室" }};\n'
-        (tmp_path / "rooms" / name).write_text(says, encoding="utf-8")
-    assert list(rooms(tmp_path).items()) == [
-        ("studio", {"en": "studio.js", "zh": "室"}),
-        ("attic", {"en": "attic.js", "zh": "室"}),
-    ]
-    assert list(rooms()) == ["make", "library", "gallery", "train", "queue", "system"]
+    for name in ("studio.js", "attic.js", "notes.txt"):
+        (tmp_path / "rooms" / name).touch()
+    assert rooms(tmp_path) == ["attic", "studio"]

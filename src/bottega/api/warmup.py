@@ -12,7 +12,7 @@ LOG = logging.getLogger("bottega.server")
 WITHIN = 30.0  # seconds for one answer
 # The shell, the first requests of the room Make, and those of the gallery.
 MODELS, OUTPUTS = "/api/models?runs=true&limit=50", "/api/outputs?limit=60"
-FIRST = ("/", "/api/me", "/api/forms", MODELS, OUTPUTS, "/api/outputs/ratios")
+FIRST = ("/", "/static/all.js", "/api/me", "/api/forms", MODELS, OUTPUTS, "/api/outputs/ratios")
 
 
 def warm_up(url: str, key: str) -> threading.Thread:

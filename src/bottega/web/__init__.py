@@ -6,12 +6,13 @@ import hashlib
 import json
 import re
 from functools import lru_cache
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from fastapi import APIRouter, HTTPException, Request, Response
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from bottega.version import __version__
+from bottega.web.joining import joined
 
 HERE = Path(__file__).parent
 STATIC = HERE / "static"
@@ -21,39 +22,21 @@ TYPES = {
     ".svg": "image/svg+xml",
 }
 STYLES = "all.css"  # every style in one answer
+MODULES = "all.js"  # every module in one answer
 FIRST = "make"  # the room that `/` opens
 FOR_EVER = "private, max-age=31536000, immutable"
 # No dot but that of the ending, so no name leads out of the folder.
 _NAME = re.compile(r"(?:[a-z0-9_-]+/)*[a-z0-9_-]+(?P<ending>\.[a-z0-9]+)")
-_IMPORT = re.compile(r'^import\s(?:[^"]*?\sfrom\s)?"(\.[^"]+)";', re.MULTILINE)
 _EARLY = re.compile(r"^export const early = (\[[^\]]*\]);", re.MULTILINE)
-_SIGN = re.compile(r"^export const sign = (\{[^}]*\});", re.MULTILINE)
 
 router = APIRouter(include_in_schema=False)
 _told: set[str] = set()  # the versions that this process has named; each was that of the files at its time
 _templates = Environment(loader=FileSystemLoader(HERE / "templates"), autoescape=True, undefined=StrictUndefined)
 
 
-def rooms(static: Path = STATIC) -> dict[str, dict[str, str]]:
-    """The rooms in the order of the bar, and their names there by language: one for each file in `rooms/`.
-
-    Putting a file there that says its `sign` is all it takes to add a room.
-    """
-    told = {path.stem: _content(f"rooms/{path.name}", static).decode() for path in static.glob("rooms/*.js")}
-    signs = {room: json.loads(found[1]) for room, text in told.items() if (found := _SIGN.search(text))}
-    return {room: signs[room] for room in sorted(signs, key=lambda room: signs[room].pop("order"))}
-
-
-@lru_cache(maxsize=64)
-def modules(room: str, files: str) -> list[str]:
-    """The modules that it takes to show a room, of these `files` (a version), as the page names them."""
-    wanted = ["frame.js", f"rooms/{room}.js"]
-    for name in wanted:  # grows while it is walked
-        for told in _IMPORT.findall(_content(name).decode()):
-            other = _joined(PurePosixPath(name).parent, told)
-            if other not in wanted:
-                wanted.append(other)
-    return wanted
+def rooms(static: Path = STATIC) -> list[str]:
+    """The names of the rooms: one for each file in `rooms/`; putting one there is all it takes to add a room."""
+    return sorted(path.stem for path in (static / "rooms").glob("*.js"))
 
 
 @lru_cache(maxsize=64)
@@ -77,8 +60,7 @@ async def page(request: Request) -> Response:
     files = version()
     # Something else may be asked for first where the address says more.
     asked = [] if request.url.query else early(room, files)
-    first = {"early": asked, "modules": modules(room, files)}
-    text = shell.render(rooms=json.dumps(rooms(), ensure_ascii=False), files=files, version=__version__, **first)
+    text = shell.render(files=files, version=__version__, early=asked)
     return Response(text, media_type="text/html; charset=utf-8", headers={"Cache-Control": "no-cache"})
 
 
@@ -90,9 +72,9 @@ async def static_file(name: str, request: Request) -> Response:
     name = rest if re.fullmatch(r"[0-9a-f]{12}", told) else name
     found = _NAME.fullmatch(name)
     kind = TYPES.get(found["ending"]) if found else None
-    if kind is None or (name != STYLES and not (STATIC / name).is_file()):
+    if kind is None or (name not in (STYLES, MODULES) and not (STATIC / name).is_file()):
         raise HTTPException(404, f"the page has no file {name!r}")
-    content = _styles() if name == STYLES else _content(name)
+    content = _styles() if name == STYLES else _modules(version()) if name == MODULES else _content(name)
     etag = f'"{hashlib.blake2b(content, digest_size=16).hexdigest()}"'
     headers = {"ETag": etag, "Cache-Control": FOR_EVER if lasting else "no-cache"}
     if etag in request.headers.get("if-none-match", ""):
@@ -111,26 +93,27 @@ def _styles() -> bytes:
     return b"\n".join(_content(name) for name in ("page.css", *others))
 
 
-def _content(name: str, static: Path = STATIC) -> bytes:
-    status = (static / name).stat()
-    return _read(static / name, status.st_mtime_ns, status.st_size)
+@lru_cache(maxsize=4)
+def _modules(files: str) -> bytes:
+    """All modules of these `files` (a version) as one, the frame's last."""
+    return joined("frame.js", lambda name: _list_of_rooms() if name == "rooms.js" else _content(name).decode()).encode()
+
+
+def _list_of_rooms() -> str:
+    """The module that knows every room, whatever rooms there are."""
+    imports = [f'import {{ default as {room} }} from "./rooms/{room}.js";\n' for room in rooms()]
+    return "".join(imports) + f"export const rooms = [{', '.join(rooms())}];\n"
+
+
+def _content(name: str) -> bytes:
+    status = (STATIC / name).stat()
+    return _read(name, status.st_mtime_ns, status.st_size)
 
 
 @lru_cache(maxsize=512)
-def _read(path: Path, changed: int, size: int) -> bytes:
+def _read(name: str, changed: int, size: int) -> bytes:
     """The bytes of a file, kept until it changes."""
-    return path.read_bytes()
-
-
-def _joined(folder: PurePosixPath, told: str) -> str:
-    """`../dom.js` in `parts` as `dom.js`."""
-    parts: list[str] = list(folder.parts)
-    for part in PurePosixPath(told).parts:
-        if part == "..":
-            parts.pop()
-        elif part != ".":
-            parts.append(part)
-    return "/".join(parts)
+    return (STATIC / name).read_bytes()
 
 
 router.add_api_route("/", page, methods=["GET"])

@@ -8,6 +8,7 @@ import { icon } from "./parts/icons.js";
 import { Jobs } from "./parts/jobs.js";
 import { dialog, menu } from "./parts/popover.js";
 import { toast } from "./parts/toast.js";
+import { rooms } from "./rooms.js";
 import { addWords, language, LANGUAGES, t } from "./words.js";
 
 /** What is asked for first: the shell, which reads this, asks for it before this module is there. */
@@ -128,11 +129,10 @@ function showKeys() {
 
 // ------------------------------------------------------------------------------------------------------------ rooms
 
-const signs = Object.entries(JSON.parse(told("rooms"))); // the rooms by their ids, and what each is called
-const names = signs.map(([id]) => id);
+const sorted = rooms.toSorted((one, other) => one.order - other.order);
+const names = sorted.map((room) => room.id);
 const first = names.includes("make") ? "make" : names[0];
-for (const [id, { en, zh }] of signs) addWords({ en: { [`room.${id}`]: en }, zh: { [`room.${id}`]: zh } });
-const rooms = new Map(); // those that were fetched
+for (const room of rooms) addWords(room.words);
 let current = null;
 let currentId = null;
 let ticket = 0;
@@ -176,9 +176,7 @@ async function show() {
     listen: (run) => { const off = stream.listen(run); mounted.push(off); return off; },
   };
   try {
-    const room = rooms.get(id) ?? await open(id);
-    if (mine !== ticket) return;
-    const answer = await room.mount(element, context);
+    const answer = await sorted.find((room) => room.id === id).mount(element, context);
     const opened = typeof answer === "function" ? { unmount: answer } : answer || {};
     const whole = { ...opened, unmount: () => { for (const off of mounted) off(); opened.unmount?.(); } };
     if (mine === ticket) current = whole;
@@ -290,7 +288,6 @@ addEventListener("popstate", show);
 
 // ------------------------------------------------------------------------------------------------------------ start
 
-const OTHERS_AFTER = 1500; // ms that what the room in the address shows has for itself before the others are fetched
 const stream = new Stream("/api/events");
 const shared = { api, events: stream, t, say, copy, toast, complain, saying, go, language, storeOf, may, me: null, jobs: new Jobs(api, stream) };
 
@@ -303,28 +300,11 @@ function lockedOut() {
   fill(place, h("section", { class: "trouble" }, h("h1", { text: t("frame.locked") }), h("p", { text: t("frame.locked.what") })));
 }
 
-async function open(name) {
-  const { default: room } = await import(`./rooms/${name}.js`).catch((error) => {
-    // So browsers say that a module was not had.
-    throw error instanceof TypeError ? new ApiError(0, { class: "Unreachable", what: "unreachable" }) : error;
-  });
-  rooms.set(room.id, room);
-  addWords(room.words);
-  return room;
-}
-
-async function start() {
-  shared.jobs.watch(drawWaiting);
-  stream.onState((state) => setLost(state === "lost"));
-  watchAnswers((status) => { if (status === 401) lockedOut(); });
-  shared.met = meet(); // when it is known who looks
-  keys(Object.fromEntries([["?", { text: t("frame.keys.help"), run: showKeys }],
-    ...names.map((id, index) => [String(index + 1), { text: t("frame.keys.room", { room: t(`room.${id}`) }), run: () => go(id) }])]));
-  drawBar();
-  await show();
-  // So that a way to another room is short; one that can't be had now is asked for again when somebody goes there.
-  await new Promise((resolve) => setTimeout(resolve, OTHERS_AFTER));
-  for (const name of names) await open(name).catch(() => {});
-}
-
-start();
+shared.jobs.watch(drawWaiting);
+stream.onState((state) => setLost(state === "lost"));
+watchAnswers((status) => { if (status === 401) lockedOut(); });
+shared.met = meet(); // when it is known who looks
+keys(Object.fromEntries([["?", { text: t("frame.keys.help"), run: showKeys }],
+  ...names.map((id, index) => [String(index + 1), { text: t("frame.keys.room", { room: t(`room.${id}`) }), run: () => go(id) }])]));
+drawBar();
+show();

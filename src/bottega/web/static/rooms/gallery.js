@@ -13,9 +13,6 @@ import { fieldName } from "../parts/recipe.js";
 import { justified, Window } from "../parts/window.js";
 import { dated, number } from "../words.js";
 
-/** Where this room stands in the bar, and its name there; see the frame's. */
-export const sign = { "order": 3, "en": "Gallery", "zh": "画廊" };
-
 /** What this room asks for first; see the frame's. */
 export const early = ["/api/outputs?offset=0&limit=100"];
 
@@ -31,6 +28,7 @@ const KNOWN = new Set([
 
 const words = {
   en: {
+    "room.gallery": "Gallery",
     "gallery.search": "Search {n} outputs, or seed:7, model:name …",
     "gallery.search.label": "Search by words, seed:7, model:name …",
     "gallery.all": "All", "gallery.favourites": "Favourites", "gallery.trash": "Trash", "gallery.folders": "Folder",
@@ -54,6 +52,7 @@ const words = {
     "gallery.badDate": "{value} is no day: write it as 2026-01-31",
   },
   zh: {
+    "room.gallery": "画廊",
     "gallery.search": "搜索 {n} 件作品，或 seed:7、model:名称……",
     "gallery.search.label": "搜索文字、seed:7、model:名称……",
     "gallery.all": "全部", "gallery.favourites": "收藏", "gallery.trash": "回收站", "gallery.folders": "文件夹",
@@ -80,6 +79,7 @@ const words = {
 
 export default {
   id: "gallery",
+  order: 3,
   words,
   mount(element, context) {
     const room = new Gallery(element, context);

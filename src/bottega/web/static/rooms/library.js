@@ -13,9 +13,6 @@ import { dialog, menu, sure } from "../parts/popover.js";
 import { cells, Window } from "../parts/window.js";
 import { bytes, duration, moment, number } from "../words.js";
 
-/** Where this room stands in the bar, and its name there; see the frame's. */
-export const sign = { "order": 2, "en": "Library", "zh": "模型库" };
-
 const CARD = { least: 168, height: (width) => width * 0.72 + 52, gap: 12 };
 const ROW = { least: 1, height: () => 36, gap: 0, most: 1 };
 const FACETS = ["kind", "family", "medium", "verdict", "tag"];
@@ -40,6 +37,7 @@ const DTYPES = ["keep", "fp32", "fp16", "bf16", "fp8"];
 
 const words = {
   en: {
+    "room.library": "Library",
     "library.search": "Search {n} models", "library.search.label": "Search the models",
     "library.list": "Models", "library.count": "{n} models", "library.count.one": "1 model",
     "library.facet.kind": "Kind", "library.facet.family": "Family", "library.facet.medium": "Medium",
@@ -95,6 +93,7 @@ const words = {
     "permit.,": ", ",
   },
   zh: {
+    "room.library": "模型库",
     "library.search": "搜索 {n} 个模型", "library.search.label": "搜索模型",
     "library.list": "模型", "library.count": "{n} 个模型", "library.count.one": "1 个模型",
     "library.facet.kind": "类型", "library.facet.family": "系列", "library.facet.medium": "媒介",
@@ -161,6 +160,7 @@ const SAME_VAE = new Set(["sd1", "sd2"]); // families that share theirs
 
 export default {
   id: "library",
+  order: 2,
   words,
   mount(element, context) {
     const room = new Library(element, context);

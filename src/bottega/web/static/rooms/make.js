@@ -15,9 +15,6 @@ import { menu } from "../parts/popover.js";
 import { PromptField } from "../parts/prompt.js";
 import { recipeOf as madeFrom, recipeView } from "../parts/recipe.js";
 
-/** Where this room stands in the bar, and its name there; see the frame's. */
-export const sign = { "order": 1, "en": "Make", "zh": "创作" };
-
 /** What this room asks for first; see the frame's. */
 export const early = ["/api/outputs?limit=60", "/api/forms"];
 
@@ -33,6 +30,7 @@ const USUAL_MODEL = "starter-image"; // until somebody chooses another one
 
 const words = {
   en: {
+    "room.make": "Make",
     "make.prompt": "Prompt", "make.prompt.hint": "What shall it show?", "make.negative": "Negative prompt", "make.negative.hint": "What shall it not show?", "make.negative.none": "none",
     "make.size": "Size", "make.width": "Width", "make.height": "Height", "make.swap": "Swap width and height", "make.shapes": "Shapes", "make.shape.default": "As the model likes it",
     "make.count": "How many", "make.seed": "Seed", "make.seed.random": "random", "make.dice": "A random seed each time", "make.seed.keep": "Take the seed of this picture",
@@ -44,6 +42,7 @@ const words = {
     "make.looking": "Looking through the shelves for the first time …",
   },
   zh: {
+    "room.make": "创作",
     "make.prompt": "提示词", "make.prompt.hint": "想看到什么？", "make.negative": "负面提示词", "make.negative.hint": "不想看到什么？", "make.negative.none": "无",
     "make.size": "尺寸", "make.width": "宽", "make.height": "高", "make.swap": "交换宽和高", "make.shapes": "形状", "make.shape.default": "模型的默认尺寸",
     "make.count": "数量", "make.seed": "种子", "make.seed.random": "随机", "make.dice": "每次随机种子", "make.seed.keep": "使用这张图片的种子",
@@ -723,6 +722,7 @@ function seedOf(text) {
 
 export default {
   id: "make",
+  order: 1,
   words,
   mount: (element, context) => new Make(element, context).open(),
 };

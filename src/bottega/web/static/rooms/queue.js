@@ -8,9 +8,6 @@ import { menu } from "../parts/popover.js";
 import { nothing, troubled } from "../parts/nothing.js";
 import { bytes, duration, moment, number } from "../words.js";
 
-/** Where this room stands in the bar, and its name there; see the frame's. */
-export const sign = { "order": 5, "en": "Queue", "zh": "队列" };
-
 const PAGE = 50; // jobs of the history that are fetched at a time
 const OPEN_PAGE = 500;
 const EDGE = 60; // px from the edge where dragging scrolls
@@ -19,6 +16,7 @@ const OVER = ["done", "failed", "cancelled"];
 
 const words = {
   en: {
+    "room.queue": "Queue",
     "queue.running": "Running", "queue.waiting": "Waiting", "queue.history": "History",
     "queue.pause.all": "Pause the queue", "queue.resume.all": "Go on",
     "queue.paused": "The queue rests. What runs is finished; nothing new is begun.",
@@ -43,6 +41,7 @@ const words = {
     "queue.summary": "{running} running, {waiting} waiting",
   },
   zh: {
+    "room.queue": "队列",
     "queue.running": "进行中", "queue.waiting": "等待中", "queue.history": "历史",
     "queue.pause.all": "暂停队列", "queue.resume.all": "继续",
     "queue.paused": "队列已暂停。进行中的任务会完成，不再开始新的任务。",
@@ -70,6 +69,7 @@ const words = {
 
 export default {
   id: "queue",
+  order: 4,
   words,
   mount(element, context) {
     const room = new QueueRoom(element, context);

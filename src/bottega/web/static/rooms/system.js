@@ -7,15 +7,13 @@ import { troubled } from "../parts/nothing.js";
 import { dialog, sure } from "../parts/popover.js";
 import { bytes, duration, moment, number } from "../words.js";
 
-/** Where this room stands in the bar, and its name there; see the frame's. */
-export const sign = { "order": 6, "en": "System", "zh": "系统" };
-
 const EVERY = 2000; // ms between two looks at the machine
 const LINES = 200; // of the log
 const SCOPES = ["read", "generate", "manage", "admin"];
 
 const words = {
   en: {
+    "room.system": "System",
     "system.devices": "Devices", "system.memory": "{used} of {total} in use", "system.free": "Free", "system.other": "Other programs, and work in progress",
     "system.next": "goes first when room is needed", "system.idle": "Nothing is loaded. The first picture loads its model.",
     "system.off": "No worker runs yet. It starts with the first job.", "system.bar": "Memory of {name}",
@@ -39,6 +37,7 @@ const words = {
     "system.true": "yes", "system.false": "no", "system.nothing": "none",
   },
   zh: {
+    "room.system": "系统",
     "system.devices": "设备", "system.memory": "已用 {used}，共 {total}", "system.free": "空闲", "system.other": "其他程序与正在进行的工作",
     "system.next": "需要空间时最先移出", "system.idle": "没有载入任何模型。第一张图片会载入它的模型。",
     "system.off": "还没有工作进程，有任务时会自动启动。", "system.bar": "{name} 的内存",
@@ -65,6 +64,7 @@ const words = {
 
 export default {
   id: "system",
+  order: 5,
   words,
   mount(element, context) {
     const room = new SystemRoom(element, context);

@@ -12,9 +12,6 @@ import { Pictures } from "../parts/train/pictures.js";
 import { TrainingSettings } from "../parts/train/settings.js";
 import { bytes, duration, moment, number } from "../words.js";
 
-/** Where this room stands in the bar, and its name there; see the frame's. */
-export const sign = { "order": 4, "en": "Train", "zh": "训练" };
-
 const KINDS = ["lora", "embedding", "hypernetwork", "full"];
 const KEEP_AFTER = 200; // ms
 const CHECK_AFTER = 900;
@@ -28,6 +25,7 @@ const OVER = new Set(["done", "failed", "cancelled"]);
 
 const words = {
   en: {
+    "room.train": "Train",
     "train.form": "What to teach", "train.kind": "What to train", "train.kind.lora": "LoRA", "train.kind.embedding": "Embedding", "train.kind.hypernetwork": "Hypernetwork", "train.kind.full": "Whole model",
     "train.kind.lora.what": "A small file that changes the weights: for a style, a person, a thing.", "train.kind.embedding.what": "A new word: the smallest, and the model stays as it is.", "train.kind.hypernetwork.what": "Small networks beside the attention, for a style.", "train.kind.full.what": "All the weights: the most memory, the largest file.",
     "train.data": "Pictures", "train.data.new": "New dataset", "train.data.name": "Name of the dataset", "train.data.first": "My pictures", "train.data.line": "{n} pictures", "train.data.delete": "Delete the dataset", "train.data.delete.sure": "Delete {name} with its {n} pictures? This can't be undone.", "train.data.delete.needed": "Trainings that learn from it and are not done: {n}. Without it they can't go on.",
@@ -42,6 +40,7 @@ const words = {
     "train.settings": "Its settings", "train.again": "Put them into the form", "train.taken": "Settings taken from {name}", "train.key.start": "Start training", "train.key.stop": "Stop the training that is shown",
   },
   zh: {
+    "room.train": "训练",
     "train.form": "要教什么", "train.kind": "训练类型", "train.kind.lora": "LoRA", "train.kind.embedding": "嵌入", "train.kind.hypernetwork": "超网络", "train.kind.full": "整个模型",
     "train.kind.lora.what": "改变权重的小文件：适合风格、人物或物体。", "train.kind.embedding.what": "一个新词：最小，模型保持不变。", "train.kind.hypernetwork.what": "注意力旁的小网络，适合风格。", "train.kind.full.what": "全部权重：内存最多，文件最大。",
     "train.data": "图片", "train.data.new": "新数据集", "train.data.name": "数据集名称", "train.data.first": "我的图片", "train.data.line": "{n} 张图片", "train.data.delete": "删除数据集", "train.data.delete.sure": "删除 {name} 及其中 {n} 张图片？此操作无法撤销。", "train.data.delete.needed": "使用它且尚未完成的训练：{n} 个。没有它，这些训练将无法继续。",
@@ -513,6 +512,7 @@ const plain = ({ id, name, kind, family, family_title, variant, size, preview })
 
 export default {
   id: "train",
+  order: 3.5,
   words,
   mount: (element, context) => new Train(element, context).open(),
 };
