@@ -128,6 +128,16 @@ def make_one(page: Page, prompt: str = HOUSE, **settings: Any) -> str:
 # ---------------------------------------------------------------------------------------------------------- first
 
 
+def test_a_look_at_the_room_has_no_model_hashed(page: Page) -> None:
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.post_data or "") if "/resolve" in request.url else None)
+    page.reload()
+    page.get_by_text("DPM++ 2M Karras · 20 steps · 7").wait_for()
+    with page.expect_request("**/api/resolve"):
+        page.get_by_label("Prompt", exact=True).fill(HOUSE)
+    assert asked and all(HOUSE in text for text in asked)
+
+
 def test_what_the_room_needs_first_is_asked_for_once_and_before_its_code_is_there(page: Page) -> None:
     told = page.evaluate("performance.getEntriesByType('resource').map((one) => [one.name, one.initiatorType])")
     how: dict[str, list[str]] = {}
