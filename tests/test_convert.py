@@ -423,7 +423,7 @@ def test_what_is_there_is_not_replaced_unasked(tmp_path: Path) -> None:
     other = safetensors_file(tmp_path / "b.safetensors")
     os.link(source, tmp_path / "c.safetensors")
     before = other.read_bytes()
-    with pytest.raises(FileError, match="replace it with force"):
+    with pytest.raises(FileError, match=r"have it replaced \(force\)"):
         converted(source, other)
     assert other.read_bytes() == before
     for same in (source, tmp_path / "c.safetensors"):
@@ -439,7 +439,7 @@ def test_what_is_there_is_not_replaced_unasked(tmp_path: Path) -> None:
 def test_folders_are_replaced_only_if_they_are_models(tmp_path: Path) -> None:
     source = toy.write_single_file(tmp_path / "a.safetensors", "sd1")
     converted(source, tmp_path / "folder")
-    with pytest.raises(FileError, match="replace it with force"):
+    with pytest.raises(FileError, match=r"have it replaced \(force\)"):
         converted(source, tmp_path / "folder")
     converted(source, tmp_path / "folder", force=True, dtype="bf16")
     assert set(read_header(tmp_path / "folder").dtypes) == {"BF16"}

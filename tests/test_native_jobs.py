@@ -229,6 +229,13 @@ def test_nobody_sees_or_steers_what_others_make(paused: Api) -> None:
     assert reader.refused("POST", "/jobs", {"recipe": DRAFT})[0] == 403
 
 
+def test_who_may_manage_but_not_make_ends_what_they_began(api: Api) -> None:
+    keeper, looker = api.user("hugo", "read", "manage"), api.user("ines", "read")
+    scan = keeper.post("/models/scan", {}, 202)["id"]
+    assert looker.refused("POST", f"/jobs/{scan}/cancel")[0] == 403
+    keeper.post(f"/jobs/{scan}/cancel")
+
+
 def test_nobody_sees_or_takes_what_others_have_made(api: Api, made: dict[str, Any]) -> None:
     other = api.user("emil")
     id = made["outputs"][0]["id"]

@@ -74,11 +74,12 @@ def test_modules_are_joined_as_a_browser_would_load_them() -> None:
         ("export { one, other };", "can't be joined"),
         ("export let count = 0;", "can't be joined"),
         ('import { one } from "./room.js";', "import each other: room.js from room.js"),
+        ('import { one, two as other } from "./dom.js";', "imports two, which dom.js does not export"),
     ],
 )
 def test_what_would_not_mean_the_same_is_not_joined(text: str, said: str) -> None:
     with pytest.raises(ValueError, match=said):
-        joined("room.js", {"room.js": text, "dom.js": ""}.__getitem__)
+        joined("room.js", {"room.js": text, "dom.js": "export const one = 1;"}.__getitem__)
 
 
 def test_the_shell_asks_first_for_what_its_modules_say(client: TestClient) -> None:
@@ -101,6 +102,15 @@ def test_files_of_this_version_are_kept_for_ever(client: TestClient) -> None:
     assert kept.headers["cache-control"].endswith("immutable")
     other = client.get("/static/0123456789ab/frame.js")
     assert other.content == kept.content and other.headers["cache-control"] == "no-cache"
+
+
+def test_files_under_the_address_of_another_version_are_asked_for_again(
+    client: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = version()
+    monkeypatch.setattr("bottega.web.version", lambda: "0123456789ab")
+    assert client.get(f"/static/{before}/all.js").headers["cache-control"] == "no-cache"
+    assert client.get("/static/0123456789ab/all.js").headers["cache-control"].endswith("immutable")
 
 
 def test_all_styles_come_in_one_answer(client: TestClient) -> None:

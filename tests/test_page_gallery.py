@@ -332,6 +332,40 @@ def test_what_is_made_meanwhile_comes_in_without_moving_what_is_looked_at(own_pa
     page.get_by_role("option", name="a lighthouse").wait_for()
 
 
+def test_the_first_pictures_stand_where_they_stay(browser: Browser, server: Server) -> None:
+    with watched_page(browser, server.url) as (page, _):
+        sign_in(page, server.home, server.url)
+        page.route("**/api/outputs/ratios*", lambda route: None)  # of which only the first page is known, then
+        page.goto("/gallery")
+        first = page.locator(".piece img").first
+        first.wait_for()
+        box = first.bounding_box()
+        assert box and box["width"] == pytest.approx(box["height"], rel=0.02), "the pictures are square"
+
+
+def test_a_picture_that_is_alone_on_its_page_is_shown(browser: Browser, own: Server) -> None:
+    with Gallery(own.home / "gallery.sqlite", own.home / "outputs") as gallery:
+        for index in range(91):
+            recipe = recipe_of("one of many", seed=index)
+            added(
+                gallery, write_output(own.home / "outputs", recipe, id=f"further{index}-0", at=-99 * DAY, owner="owner")
+            )
+    with room(browser, own) as page:
+        page.locator('.piece[aria-setsize="101"]').first.focus()
+        page.keyboard.press("End")
+        page.locator('.piece[data-index="100"] img[src]').wait_for()
+
+
+def test_a_list_that_comes_after_none_is_seen_from_its_beginning(browser: Browser, server: Server) -> None:
+    with room(browser, server) as page:
+        page.set_viewport_size({"width": 500, "height": 400})
+        page.locator(".gallery-scroll").evaluate("(box) => { box.scrollTop = 200; }")
+        page.get_by_role("searchbox").fill("unicorn")
+        page.get_by_role("button", name="Clear the search").click()
+        page.locator('.piece[aria-setsize="10"]').first.wait_for()
+        assert page.locator(".gallery-scroll").evaluate("(box) => box.scrollTop") == 0
+
+
 def test_the_way_back_to_make(page: Page) -> None:
     tiles(page).nth(1).click()
     page.get_by_text("2 of 10").wait_for()

@@ -143,9 +143,11 @@ def test_others_see_no_settings_no_log_and_no_keys(browser: Browser, server: Ser
 
 def test_signing_out_locks_this_browser_out(browser: Browser, server: Server) -> None:
     with room(browser, server) as page:
+        page.evaluate("localStorage['bottega.make.draft'] = '{}'; localStorage['bottega.theme'] = 'dark'")
         page.get_by_role("button", name="Sign out").click()
         page.get_by_text("You are signed out.").wait_for()
         assert page.request.get("/api/me").status == 401
+        assert page.evaluate("Object.keys(localStorage)") == ["bottega.theme"], "nobody else reads what was typed"
 
 
 @pytest.mark.parametrize("tongue", ["en", "zh-CN"])

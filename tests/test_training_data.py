@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from bottega.errors import FileError
 from bottega.families import family
@@ -48,6 +49,14 @@ def test_a_mask_belongs_to_its_picture_and_is_none_itself(tmp_path: Path) -> Non
     put(tmp_path / "1-masklabel.png")
     (only,) = read_folder(tmp_path)
     assert only.mask == tmp_path / "1-masklabel.png"
+
+
+def test_a_picture_with_a_long_text_is_learned_from(tmp_path: Path) -> None:
+    told = PngInfo()
+    told.add_text("parameters", "x" * (3 << 20), zip=True)
+    Image.new("RGB", (256, 256), "red").save(tmp_path / "1.png", pnginfo=told)
+    (only,) = read_folder(tmp_path)
+    assert only.size == (256, 256)
 
 
 def _cut(path: Path) -> None:

@@ -47,11 +47,12 @@ _WORDS: Mapping[str, str] = {
 def in_words(problem: Mapping[str, Any]) -> str:
     """What is wrong with a field, and the limit that it is beyond, from a problem as a ValidationError lists them."""
     words = _WORDS.get(problem["type"])
-    if words is None:
+    limits = problem.get("ctx", {})
+    if words is None or ("{" in words and not limits):
         return str(problem["msg"])
-    if words in (_CHARACTERS, _ENTRIES) and problem["ctx"]["min_length"] == 1:
+    if words in (_CHARACTERS, _ENTRIES) and limits["min_length"] == 1:
         return "is empty"
-    return words.format_map({name: _shown(value) for name, value in problem.get("ctx", {}).items()})
+    return words.format_map({name: _shown(value) for name, value in limits.items()}) or str(problem["msg"])
 
 
 def _shown(value: object) -> str:

@@ -300,7 +300,7 @@ class Workshop:
         if any(job.request["out"] == str(out) for job in at_it):
             raise InvalidRecipe([FieldProblem("name", f"{out.stem} is being trained already", "choose another name")])
         if out.exists() and not force:
-            remedy = "choose another name, or replace it with force"
+            remedy = "choose another name, or have it replaced (force)"
             raise InvalidRecipe([FieldProblem("name", f"there is a {out.name} already", remedy)])
 
     def unfinished(self, dataset: str) -> int:

@@ -124,8 +124,8 @@ def open_picture(path: str | Path) -> Image:
     found = _examine(path)
     _check_pixels(path, found.width, found.height)
     try:
-        # Pillow refuses a PNG for a long text, and warns of broken EXIF, which matters to nobody here.
-        source = _without_texts(path) if found.format == "png" and found.too_long else path
+        source = for_pillow(path)
+        # Pillow warns of broken EXIF, which matters to nobody here.
         with warnings.catch_warnings(action="ignore"), Image.open(source, formats=[found.format.upper()]) as picture:
             _check_pixels(path, *picture.size)  # Pillow may see another size than we do
             picture.load()
@@ -295,14 +295,14 @@ def _png_text(kind: bytes, data: bytes) -> str | None:
     return _utf8(rest) if kind == b"iTXt" else _latin1(rest)
 
 
-def _without_texts(path: Path) -> io.BytesIO:
-    """The chunks of a sound PNG, but for its texts."""
+def for_pillow(path: Path) -> Path | io.BytesIO:
+    """What Pillow is to open for the picture in a file: of a PNG all but its texts, for which it would refuse it."""
+    if sniff(path) != "png":
+        return path
     bare = io.BytesIO()
     with path.open("rb") as file:
         bare.write(file.read(len(_PNG)))
-        kind = b""
-        while kind != b"IEND":
-            head = file.read(8)
+        while len(head := file.read(8)) == 8:
             length, kind = struct.unpack(">I4s", head)
             if kind in _PNG_TEXTS:
                 file.seek(length + 4, os.SEEK_CUR)

@@ -56,7 +56,7 @@ def check_destination(sources: Iterable[Path], destination: Path, *, folder: boo
         if same or source.resolve().is_relative_to(destination.resolve()):
             raise FileError(destination, "it is what is read, or holds it", "choose another name")
     if not force:
-        raise FileError(destination, "there is something of that name", "choose another, or replace it with force")
+        raise FileError(destination, "there is something of that name", "choose another, or have it replaced (force)")
     if folder != destination.is_dir():
         kind = "a folder" if destination.is_dir() else "a file"
         raise FileError(destination, f"it is {kind}, and would not be replaced by its like", "choose another name")

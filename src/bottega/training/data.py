@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from bottega.errors import FileError
+from bottega.formats import media
 from bottega.training.buckets import bucket_of
 
 ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".avif")
@@ -148,18 +149,15 @@ def _picture(file: Path, listed: Mapping[str, str], repeats: int, words: str, re
 
 def _look(file: Path) -> tuple[tuple[int, int], str]:
     """A picture's size as it is seen, and the hash of its file; FileError if it can't be decoded to its end."""
-    content = file.read_bytes()
-    return open_picture(file, content).size, hashlib.sha256(content).hexdigest()
+    return open_picture(file).size, hashlib.sha256(file.read_bytes()).hexdigest()
 
 
-def open_picture(file: Path, content: bytes | None = None):  # type: ignore[no-untyped-def]  # PIL is imported late
+def open_picture(file: Path):  # type: ignore[no-untyped-def]  # PIL is imported late
     """The picture in a file, upright and in RGB, on white where it is transparent. Raises FileError if it is broken."""
-    import io
-
     from PIL import Image, ImageOps
 
     try:
-        with Image.open(io.BytesIO(file.read_bytes() if content is None else content)) as stored:
+        with Image.open(media.for_pillow(file)) as stored:
             picture = ImageOps.exif_transpose(stored)
             if picture.has_transparency_data:
                 seen = picture.convert("RGBA")

@@ -30,7 +30,6 @@ _NAME = re.compile(r"(?:[a-z0-9_-]+/)*[a-z0-9_-]+(?P<ending>\.[a-z0-9]+)")
 _EARLY = re.compile(r"^export const early = (\[[^\]]*\]);", re.MULTILINE)
 
 router = APIRouter(include_in_schema=False)
-_told: set[str] = set()  # the versions that this process has named; each was that of the files at its time
 _templates = Environment(loader=FileSystemLoader(HERE / "templates"), autoescape=True, undefined=StrictUndefined)
 
 
@@ -49,8 +48,7 @@ def early(room: str, files: str) -> list[str]:
 def version() -> str:
     """What tells these files from all others: part of their addresses, so that browsers keep them for ever."""
     stamps = sorted((name, path.stat().st_mtime_ns, path.stat().st_size) for name, path in _all().items())
-    _told.add(now := hashlib.blake2b(repr((__version__, stamps)).encode(), digest_size=6).hexdigest())
-    return now
+    return hashlib.blake2b(repr((__version__, stamps)).encode(), digest_size=6).hexdigest()
 
 
 async def page(request: Request) -> Response:
@@ -68,13 +66,13 @@ async def page(request: Request) -> Response:
 async def static_file(name: str, request: Request) -> Response:
     """A style, module or drawing of the page; under the address of its version it may be kept for ever."""
     told, _, rest = name.partition("/")
-    lasting = told in _told
+    lasting = told == (files := version())
     name = rest if re.fullmatch(r"[0-9a-f]{12}", told) else name
     found = _NAME.fullmatch(name)
     kind = TYPES.get(found["ending"]) if found else None
     if kind is None or (name not in (STYLES, MODULES) and not (STATIC / name).is_file()):
         raise HTTPException(404, f"the page has no file {name!r}")
-    content = _styles() if name == STYLES else _modules(version()) if name == MODULES else _content(name)
+    content = _styles() if name == STYLES else _modules(files) if name == MODULES else _content(name)
     etag = f'"{hashlib.blake2b(content, digest_size=16).hexdigest()}"'
     headers = {"ETag": etag, "Cache-Control": FOR_EVER if lasting else "no-cache"}
     if etag in request.headers.get("if-none-match", ""):
@@ -101,8 +99,9 @@ def _modules(files: str) -> bytes:
 
 def _list_of_rooms() -> str:
     """The module that knows every room, whatever rooms there are."""
-    imports = [f'import {{ default as {room} }} from "./rooms/{room}.js";\n' for room in rooms()]
-    return "".join(imports) + f"export const rooms = [{', '.join(rooms())}];\n"
+    found = {f"room{number}": room for number, room in enumerate(rooms())}
+    imports = [f'import {{ default as {own} }} from "./rooms/{room}.js";\n' for own, room in found.items()]
+    return "".join(imports) + f"export const rooms = [{', '.join(found)}];\n"
 
 
 def _content(name: str) -> bytes:

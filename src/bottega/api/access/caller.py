@@ -36,17 +36,21 @@ class Caller:
         return owner == self.name or self.admin
 
 
-def need(scope: str) -> Callable[[Request], Awaitable[Caller]]:
-    """The dependency of a route that needs `read`, `generate`, `manage` or `admin`; it gives the Caller."""
-    assert scope in SCOPES, scope
+def need(*scopes: str) -> Callable[[Request], Awaitable[Caller]]:
+    """The dependency of a route that needs `read`, `generate`, `manage` or `admin`, or one of several of them.
+
+    It gives the Caller.
+    """
+    assert scopes and set(scopes) <= set(SCOPES), scopes
 
     # Not a plain function: FastAPI would send each of those through its pool of threads.
     async def caller(request: Request) -> Caller:
         found = request.scope.get("caller")
         if not isinstance(found, Caller):
             raise NotSignedIn("it is not known who asks", SIGN_IN)
-        if not found.may(scope):
-            raise NotAllowed(f"{found.name} may not do this: it needs the scope {scope}", "ask an admin of this server")
+        if not any(map(found.may, scopes)):
+            what = f"{found.name} may not do this: it needs the scope {' or '.join(scopes)}"
+            raise NotAllowed(what, "ask an admin of this server")
         return found
 
     return caller

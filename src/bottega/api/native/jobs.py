@@ -23,6 +23,7 @@ router = APIRouter(tags=["jobs"])
 
 Reader = Annotated[Caller, Depends(need("read"))]
 Maker = Annotated[Caller, Depends(need("generate"))]
+Steerer = Annotated[Caller, Depends(need("generate", "manage"))]  # who could begin one of the kinds of jobs
 Key = Annotated[
     str | None,
     Header(
@@ -202,7 +203,7 @@ async def job(id: JobInPath, shop: Shop, caller: Reader) -> JobDetail:
 
 
 @router.patch("/jobs/{id}", summary="Give a job another priority", responses=REUSED)
-async def prioritise(id: JobInPath, asked: Priority, shop: Shop, aside: Aside, caller: Maker) -> JobCard:
+async def prioritise(id: JobInPath, asked: Priority, shop: Shop, aside: Aside, caller: Steerer) -> JobCard:
     """Higher ones come first. Above 0 it needs the scope `manage`."""
     mine(shop, caller, id)
     check_priority(caller, asked.priority)
@@ -210,35 +211,35 @@ async def prioritise(id: JobInPath, asked: Priority, shop: Shop, aside: Aside, c
 
 
 @router.post("/jobs/{id}/cancel", summary="End a job")
-async def cancel(id: JobInPath, shop: Shop, aside: Aside, caller: Maker) -> JobCard:
+async def cancel(id: JobInPath, shop: Shop, aside: Aside, caller: Steerer) -> JobCard:
     """At once if it waits, within a step if it runs; one that has ended stays as it is."""
     mine(shop, caller, id)
     return job_card(await aside.submit(shop.queue.cancel, id))
 
 
 @router.post("/jobs/{id}/pause", summary="Keep a job from being begun", responses=REUSED)
-async def pause(id: JobInPath, shop: Shop, aside: Aside, caller: Maker) -> JobCard:
+async def pause(id: JobInPath, shop: Shop, aside: Aside, caller: Steerer) -> JobCard:
     """It keeps its place. 409 for one that does not wait."""
     mine(shop, caller, id)
     return job_card(await aside.submit(shop.queue.pause, id))
 
 
 @router.post("/jobs/{id}/resume", summary="Let a paused job go on", responses=REUSED)
-async def resume(id: JobInPath, shop: Shop, aside: Aside, caller: Maker) -> JobCard:
+async def resume(id: JobInPath, shop: Shop, aside: Aside, caller: Steerer) -> JobCard:
     """It waits for its turn again. 409 for one that is not paused."""
     mine(shop, caller, id)
     return job_card(await aside.submit(shop.queue.resume, id))
 
 
 @router.post("/jobs/{id}/retry", summary="Try a job again", responses=REUSED)
-async def retry(id: JobInPath, shop: Shop, aside: Aside, caller: Maker) -> JobCard:
+async def retry(id: JobInPath, shop: Shop, aside: Aside, caller: Steerer) -> JobCard:
     """One that failed or was cancelled waits again, with the same recipe. 409 for any other."""
     mine(shop, caller, id)
     return job_card(await aside.submit(shop.queue.retry, id))
 
 
 @router.post("/jobs/{id}/move", summary="Move a job in the line", responses=REUSED)
-async def move(id: JobInPath, asked: Place, shop: Shop, aside: Aside, caller: Maker) -> JobCard:
+async def move(id: JobInPath, asked: Place, shop: Shop, aside: Aside, caller: Steerer) -> JobCard:
     """Right before another one, whose priority it takes, or to the end. 409 for one that does not wait."""
     mine(shop, caller, id)
     if asked.before is not None and not _is_mine(shop, caller, asked.before):

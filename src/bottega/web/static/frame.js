@@ -36,6 +36,14 @@ function storeOf(room) {
   };
 }
 
+/** Forgets what rooms keep in this browser: somebody else may sit at it. Theme and language stay. */
+function forget() {
+  const plain = ["bottega.theme", "bottega.language"];
+  try {
+    for (const name of Object.keys(localStorage)) if (name.startsWith("bottega.") && !plain.includes(name)) localStorage.removeItem(name);
+  } catch { /* forbidden: nothing was kept then */ }
+}
+
 /** Says something to those who hear the page. */
 function say(text) {
   const said = document.getElementById("said");
@@ -61,8 +69,8 @@ async function copy(text) {
 
 const SCOPES = ["generate", "manage"]; // what elements name as what they need; the room System asks for `admin` by itself
 
-/** Whether whoever looks may do what needs this scope; everything, until it is known who that is. */
-const may = (scope) => !shared.me || shared.me.scopes.includes("admin") || shared.me.scopes.includes(scope);
+/** Whether whoever looks may do what needs this scope, or one of several; everything, until it is known who that is. */
+const may = (scope) => !shared.me || shared.me.scopes.includes("admin") || scope.split(" ").some((one) => shared.me.scopes.includes(one));
 
 /** Takes in who looks; the styles hide what they lack the right to. */
 async function meet() {
@@ -289,7 +297,7 @@ addEventListener("popstate", show);
 // ------------------------------------------------------------------------------------------------------------ start
 
 const stream = new Stream("/api/events");
-const shared = { api, events: stream, t, say, copy, toast, complain, saying, go, language, storeOf, may, me: null, jobs: new Jobs(api, stream) };
+const shared = { api, events: stream, t, say, copy, toast, complain, saying, go, language, storeOf, forget, may, me: null, jobs: new Jobs(api, stream) };
 
 function setLost(lost) {
   const sign = document.getElementById("lost");

@@ -22,7 +22,7 @@ export const untold = () => Object.keys(words.en).filter((key) => !(key in words
 
 /** A number as people write it in both languages; not by Intl, whose first number takes 30 ms of a page's first paint. */
 export function number(value, digits = 0) {
-  const [whole, part] = String(Number(value.toFixed(digits))).split(".");
+  const [whole, part] = String(Number(Number(value).toFixed(digits))).split(".");
   const grouped = whole.replace(/\B(?=(?:\d{3})+$)/g, ",");
   return part ? `${grouped}.${part}` : grouped;
 }

@@ -196,8 +196,10 @@ export class Window {
   /** Draw these items again, as far as they are drawn: one at once, many as the frames have time for them. */
   redraw(first, last = first + 1) {
     for (const index of this.drawn.keys()) if (index >= first && index < last) this.stale.add(index);
-    if (last === first + 1 && this.stale.delete(first)) this.#redraw(first);
-    else if (this.stale.size) this.frame ||= requestAnimationFrame(() => this.update());
+    if (last === first + 1 && this.stale.delete(first)) {
+      this.#redraw(first);
+      if (!this.still) this.#load();
+    } else if (this.stale.size) this.frame ||= requestAnimationFrame(() => this.update());
   }
 
   /** The item that an element belongs to; -1 for none. */
@@ -264,8 +266,8 @@ export class Window {
     this.scrolled = scrolled;
     this.updated = began;
     clearTimeout(this.still);
-    if (passing) this.still = setTimeout(() => this.#arrive(first, last), STILL);
-    else this.#arrive(first, last);
+    this.still = passing && setTimeout(() => this.#arrive(first, last), STILL);
+    if (!passing) this.#arrive(first, last);
     this.seen();
   }
 
@@ -279,7 +281,12 @@ export class Window {
   }
 
   #arrive(first, last) {
+    this.still = null;
     this.near(first, last);
+    this.#load();
+  }
+
+  #load() {
     for (const picture of this.box.querySelectorAll("img[data-src]")) {
       picture.src = picture.dataset.src;
       delete picture.dataset.src;

@@ -240,7 +240,10 @@ class Gallery {
     this.pages.clear();
     this.complete = this.broken = false;
     this.ratios = [];
-    if (ticket > 1) this.scroller.scrollTop = 0; // which is laid out to be moved
+    if (ticket > 1) {
+      this.scroller.hidden = false; // else it could not be moved
+      this.scroller.scrollTop = 0;
+    }
     this.window.active = 0;
     await this.pages.want(0, 1); // what can be seen comes before the shape of all, and before what nobody asked for yet
     await new Promise((resolve) => requestAnimationFrame(() => setTimeout(resolve)));
@@ -298,9 +301,8 @@ class Gallery {
   arrived(first, last) {
     this.window.redraw(first, last); // what is drawn of them so far are their places
     if (!this.complete) {
-      const ratios = Array.from({ length: last }, (_, index) => ratioOf(this.pages.at(index)));
-      if (first === 0 && ratios.length > this.ratios.length) {
-        this.ratios = ratios.map((ratio) => ratio / 1000);
+      if (first === 0 && last > this.ratios.length) {
+        this.ratios = Array.from({ length: last }, (_, index) => ratioOf(this.pages.at(index)));
         this.relay();
       }
     }

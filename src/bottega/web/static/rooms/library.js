@@ -812,7 +812,7 @@ class Library {
       return h("div", { class: "work-line" }, h("span", { class: "cut", text: workText(this.t, job) }),
         h("progress", { max: total || null, value: total ? done : undefined, aria: { label: workText(this.t, job) } }),
         h("span", { class: "soft small number", text: progressText(job, this.pace.left(job)) }),
-        h("button", { type: "button", class: "quiet square", data: { needs: "generate" }, title: this.t("library.stop"), aria: { label: this.t("library.stop") }, on: { click: () => this.stop(job) } }, icon("close")));
+        h("button", { type: "button", class: "quiet square", data: { needs: "generate manage" }, title: this.t("library.stop"), aria: { label: this.t("library.stop") }, on: { click: () => this.stop(job) } }, icon("close")));
     }));
   }
 

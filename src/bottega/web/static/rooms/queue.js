@@ -13,6 +13,7 @@ const OPEN_PAGE = 500;
 const EDGE = 60; // px from the edge where dragging scrolls
 const PREVIEW_EVERY = 400; // ms between two looks at a preview
 const OVER = ["done", "failed", "cancelled"];
+const STEERS = "generate manage"; // either: what has begun a job can end it
 
 const words = {
   en: {
@@ -88,11 +89,11 @@ class QueueRoom {
       return job ? run(job, event) : false;
     };
     context.keys({
-      "alt+up": { text: t("queue.keys.earlier"), needs: "generate", run: onRow((job) => this.nudge(job, -1)) },
-      "alt+down": { text: t("queue.keys.later"), needs: "generate", run: onRow((job) => this.nudge(job, 1)) },
-      p: { text: t("queue.keys.pause"), needs: "generate", run: onRow((job) => this.rest(job)) },
-      r: { text: t("queue.keys.retry"), needs: "generate", run: onRow((job) => this.retry(job)) },
-      delete: { text: t("queue.keys.cancel"), needs: "generate", run: onRow((job) => (OVER.includes(job.state) ? false : this.cancel(job))) },
+      "alt+up": { text: t("queue.keys.earlier"), needs: STEERS, run: onRow((job) => this.nudge(job, -1)) },
+      "alt+down": { text: t("queue.keys.later"), needs: STEERS, run: onRow((job) => this.nudge(job, 1)) },
+      p: { text: t("queue.keys.pause"), needs: STEERS, run: onRow((job) => this.rest(job)) },
+      r: { text: t("queue.keys.retry"), needs: STEERS, run: onRow((job) => this.retry(job)) },
+      delete: { text: t("queue.keys.cancel"), needs: STEERS, run: onRow((job) => (OVER.includes(job.state) ? false : this.cancel(job))) },
       up: { run: (event) => this.walk(event, -1) },
       down: { run: (event) => this.walk(event, 1) },
     });
@@ -116,7 +117,7 @@ class QueueRoom {
     this.message = h("div", {});
     this.end = h("div", { class: "queue-end" });
     put(this.element, [
-      h("div", { class: "room-bar" }, h("h1", { class: "unseen", text: t("room.queue") }), this.summary, h("span", { class: "grow" }), this.rest_, h("span", { class: "narrow-box", data: { needs: "generate" } }, more)),
+      h("div", { class: "room-bar" }, h("h1", { class: "unseen", text: t("room.queue") }), this.summary, h("span", { class: "grow" }), this.rest_, h("span", { class: "narrow-box", data: { needs: STEERS } }, more)),
       h("div", { class: "queue-page scrolls" }, h("div", { class: "queue-sheet" }, this.notice, this.message,
         this.heads.running, this.lists.running, this.heads.waiting, this.lists.waiting,
         h("div", { class: "queue-history-head" }, this.heads.history, this.tabs), this.lists.history, this.end)),
@@ -304,7 +305,7 @@ class QueueRoom {
     const { t } = this;
     const title = titleOf(t, job);
     const waits = job.state === "waiting" || job.state === "paused";
-    const act = (name, drawing, run, { text = false, needs = "generate" } = {}) => h("button", {
+    const act = (name, drawing, run, { text = false, needs = STEERS } = {}) => h("button", {
       type: "button", class: ["quiet", !text && "square"], data: needs && { needs }, title: t(name), aria: { label: text ? null : `${t(name)}: ${title}` }, on: { click: run },
     }, icon(drawing), text && h("span", { text: t(name) }));
     const recipe = job.recipe;
@@ -318,7 +319,7 @@ class QueueRoom {
     ].filter(Boolean);
     const more = waits && h("button", { type: "button", class: "quiet square", title: t("queue.more"), aria: { label: `${t("queue.more")}: ${title}` } }, icon("more"));
     const row = h("li", { class: "job", tabindex: "-1", data: { id: job.id, state: job.state }, aria: { label: `${title}, ${t(`queue.state.${job.state}`)}` } },
-      waits ? [h("span", { class: "job-sign", data: { without: "generate" }, aria: { hidden: "true" } }), h("span", { class: "job-grip", data: { needs: "generate" }, title: t("queue.grip"), aria: { hidden: "true" } }, icon("grip"))] : h("span", { class: `job-sign is-${job.state}`, aria: { hidden: "true" } }, SIGNS[job.state] && icon(SIGNS[job.state], 14)),
+      waits ? [h("span", { class: "job-sign", data: { without: STEERS }, aria: { hidden: "true" } }), h("span", { class: "job-grip", data: { needs: STEERS }, title: t("queue.grip"), aria: { hidden: "true" } }, icon("grip"))] : h("span", { class: `job-sign is-${job.state}`, aria: { hidden: "true" } }, SIGNS[job.state] && icon(SIGNS[job.state], 14)),
       this.picture(job),
       h("div", { class: "job-words" }, h("p", { class: "job-title cut", text: title, title }), h("p", { class: "job-facts cut soft", text: facts.join(" · ") }),
         job.state === "failed" && h("p", { class: "job-why" }, h("strong", { text: job.error?.what ?? "" }), job.error?.remedy && h("span", { text: ` ${job.error.remedy}` }))),
@@ -338,7 +339,7 @@ class QueueRoom {
     const { t } = this;
     const { may } = this.context;
     const copied = { text: t("queue.copy"), icon: "copy", run: () => this.context.copy(job.id) };
-    if (!may("generate")) return [copied];
+    if (!may(STEERS)) return [copied];
     return [
       { text: t("queue.first"), icon: "up", run: () => this.place(job, 0) },
       { text: t("queue.up"), key: "Alt ↑", icon: "up", run: () => this.nudge(job, -1) },

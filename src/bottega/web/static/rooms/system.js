@@ -202,6 +202,7 @@ class SystemRoom {
       return this.context.complain(error);
     }
     this.close();
+    this.context.forget();
     this.context.events.close();
     fill(this.element, h("div", { class: "nothing" }, h("p", { text: this.t("system.signedout") })));
   }

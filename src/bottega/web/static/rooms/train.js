@@ -345,8 +345,8 @@ class Train {
     this.acts.dataset.key = key;
     const focused = this.acts.contains(document.activeElement);
     fill(this.acts,
-      !OVER.has(job.state) && !job.cancelling && button("train.stop", "stop", () => this.stop(), { needs: "generate" }),
-      (job.state === "cancelled" || job.state === "failed") && button("train.resume", "play", () => this.resume(), { main: true, needs: "generate" }),
+      !OVER.has(job.state) && !job.cancelling && button("train.stop", "stop", () => this.stop(), { needs: "generate manage" }),
+      (job.state === "cancelled" || job.state === "failed") && button("train.resume", "play", () => this.resume(), { main: true, needs: "generate manage" }),
       shown.model && button("train.use", "brush", async () => this.context.go("make", { [shown.training.kind === "full" ? "model" : "adapter"]: shown.model }), { needs: "generate" }),
       shown.model && button("train.library", "right", async () => this.context.go("library", { model: shown.model })));
     if (focused) (this.acts.querySelector("button") ?? this.view).focus?.();
@@ -499,7 +499,7 @@ class Train {
     const { t, context } = this;
     context.keys({
       "ctrl+enter": { text: t("train.key.start"), always: true, needs: "manage", run: () => { this.start(); } },
-      esc: { text: t("train.key.stop"), needs: "generate", run: () => {
+      esc: { text: t("train.key.stop"), needs: "generate manage", run: () => {
         if (document.querySelector(":popover-open") || !this.shown || OVER.has(this.job(this.shown.id)?.state)) return false;
         this.stop().catch((error) => context.complain(error));
       } },
