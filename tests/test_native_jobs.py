@@ -236,6 +236,14 @@ def test_who_may_manage_but_not_make_ends_what_they_began(api: Api) -> None:
     keeper.post(f"/jobs/{scan}/cancel")
 
 
+def test_nobody_tries_again_what_they_may_not_begin_any_more(api: Api) -> None:
+    id = api.user("jane").post("/jobs", {"recipe": DRAFT}, 202)["id"]
+    api.served.accounts.remove("jane")
+    jane = api.user("jane", "read", "manage")
+    jane.post(f"/jobs/{id}/cancel")
+    assert jane.refused("POST", f"/jobs/{id}/retry")[0] == 403
+
+
 def test_nobody_sees_or_takes_what_others_have_made(api: Api, made: dict[str, Any]) -> None:
     other = api.user("emil")
     id = made["outputs"][0]["id"]

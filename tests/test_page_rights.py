@@ -220,6 +220,17 @@ def test_who_may_make_but_not_manage_has_all_that_it_takes_to_make(browser: Brow
         expect(queue.locator(".job-grip:visible")).to_have_count(3)
 
 
+def test_who_may_manage_but_not_make_ends_what_they_began(browser: Browser, api: Api) -> None:
+    with looking(browser, left_with(api, "keeper", "read", "manage"), "/train") as page:
+        has(page.locator(".room-train"), "Stop", "Start training")
+        queue = go(page, "Queue")
+        has(queue, f"Pause: {WAITING}", f"Cancel: {WAITING}", "Pause the queue")
+        lacks(queue, "Try again", "Make something")
+        with page.expect_response("**/cancel") as ended:
+            queue.get_by_role("button", name=f"Cancel: {WAITING}").click()
+        assert ended.value.status == 200
+
+
 def test_nothing_is_asked_that_may_be_refused_before_it_is_known_who_looks(browser: Browser, api: Api) -> None:
     with looking(browser, api.user("late", "read"), "/system") as page:
         held: list[Route] = []

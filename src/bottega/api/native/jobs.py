@@ -16,7 +16,7 @@ from bottega.api.native.pictures import SEALED, UnknownPreview
 from bottega.api.native.recipes import Draft, at_recipe, awaited_of, draft_of
 from bottega.api.native.shapes import Asked, ErrorAnswer, JobId, JobInPath, Listed, Told, Wished
 from bottega.errors import FieldProblem, InvalidRecipe
-from bottega.jobs.job import STATES, Job, UnknownJob
+from bottega.jobs.job import MAKE, STATES, Job, UnknownJob
 from bottega.workshop import Workshop
 
 router = APIRouter(tags=["jobs"])
@@ -233,8 +233,8 @@ async def resume(id: JobInPath, shop: Shop, aside: Aside, caller: Steerer) -> Jo
 
 @router.post("/jobs/{id}/retry", summary="Try a job again", responses=REUSED)
 async def retry(id: JobInPath, shop: Shop, aside: Aside, caller: Steerer) -> JobCard:
-    """One that failed or was cancelled waits again, with the same recipe. 409 for any other."""
-    mine(shop, caller, id)
+    """One that failed or was cancelled waits again, with the same recipe, if its like may be begun. 409 for others."""
+    _check_kind(caller, mine(shop, caller, id).kind)
     return job_card(await aside.submit(shop.queue.retry, id))
 
 
@@ -297,6 +297,14 @@ def mine(shop: Workshop, caller: Caller, id: str) -> Job:
     if not caller.sees(found.owner):
         raise UnknownJob(id)
     return found
+
+
+def _check_kind(caller: Caller, kind: str) -> None:
+    """Raise NotAllowed for work that the caller may not begin, although it may be theirs from when they might."""
+    scope = "generate" if kind == MAKE else "manage"
+    if not caller.may(scope):
+        what = f"{caller.name} may not begin this again: it needs the scope {scope}"
+        raise NotAllowed(what, "ask an admin of this server")
 
 
 def _is_mine(shop: Workshop, caller: Caller, id: str) -> bool:

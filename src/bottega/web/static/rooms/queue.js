@@ -14,6 +14,7 @@ const EDGE = 60; // px from the edge where dragging scrolls
 const PREVIEW_EVERY = 400; // ms between two looks at a preview
 const OVER = ["done", "failed", "cancelled"];
 const STEERS = "generate manage"; // either: what has begun a job can end it
+const begins = (job) => (job.kind === "make" ? "generate" : "manage");
 
 const words = {
   en: {
@@ -92,7 +93,7 @@ class QueueRoom {
       "alt+up": { text: t("queue.keys.earlier"), needs: STEERS, run: onRow((job) => this.nudge(job, -1)) },
       "alt+down": { text: t("queue.keys.later"), needs: STEERS, run: onRow((job) => this.nudge(job, 1)) },
       p: { text: t("queue.keys.pause"), needs: STEERS, run: onRow((job) => this.rest(job)) },
-      r: { text: t("queue.keys.retry"), needs: STEERS, run: onRow((job) => this.retry(job)) },
+      r: { text: t("queue.keys.retry"), needs: STEERS, run: onRow((job) => (context.may(begins(job)) ? this.retry(job) : false)) },
       delete: { text: t("queue.keys.cancel"), needs: STEERS, run: onRow((job) => (OVER.includes(job.state) ? false : this.cancel(job))) },
       up: { run: (event) => this.walk(event, -1) },
       down: { run: (event) => this.walk(event, 1) },
@@ -327,7 +328,7 @@ class QueueRoom {
       h("span", { class: "job-acts" },
         waits && act(job.state === "paused" ? "queue.resume" : "queue.pause", job.state === "paused" ? "play" : "pause", () => this.rest(job)),
         waits && more && h("span", { class: "narrow-box" }, more),
-        (job.state === "failed" || job.state === "cancelled") && act("queue.retry", "reuse", () => this.retry(job), { text: true }),
+        (job.state === "failed" || job.state === "cancelled") && act("queue.retry", "reuse", () => this.retry(job), { text: true, needs: begins(job) }),
         job.state === "done" && job.kind === "make" && act("queue.open", "right", () => this.open(job), { needs: null }),
         (waits || job.state === "running") && act("queue.cancel", "close", () => this.cancel(job))),
       job.state === "running" && h("progress", { class: "job-progress", aria: { label: title } }));
@@ -547,7 +548,7 @@ class QueueRoom {
     this.context.jobs.put({ id: job.id, ...(waited ? { state: "cancelled", ended: Date.now() / 1000 } : { cancelling: true }) });
     if (next) next.focus();
     const told = await this.act(job, "cancel");
-    if (told) this.context.toast({ text: this.t("queue.cancelled", { title: titleOf(this.t, job) }), undo: () => this.retry(job) });
+    if (told) this.context.toast({ text: this.t("queue.cancelled", { title: titleOf(this.t, job) }), undo: this.context.may(begins(job)) && (() => this.retry(job)) });
   }
 
   async cancelAll() {

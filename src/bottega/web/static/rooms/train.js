@@ -346,7 +346,7 @@ class Train {
     const focused = this.acts.contains(document.activeElement);
     fill(this.acts,
       !OVER.has(job.state) && !job.cancelling && button("train.stop", "stop", () => this.stop(), { needs: "generate manage" }),
-      (job.state === "cancelled" || job.state === "failed") && button("train.resume", "play", () => this.resume(), { main: true, needs: "generate manage" }),
+      (job.state === "cancelled" || job.state === "failed") && button("train.resume", "play", () => this.resume(), { main: true, needs: "manage" }),
       shown.model && button("train.use", "brush", async () => this.context.go("make", { [shown.training.kind === "full" ? "model" : "adapter"]: shown.model }), { needs: "generate" }),
       shown.model && button("train.library", "right", async () => this.context.go("library", { model: shown.model })));
     if (focused) (this.acts.querySelector("button") ?? this.view).focus?.();
