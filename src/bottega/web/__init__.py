@@ -118,3 +118,4 @@ def _read(name: str, changed: int, size: int) -> bytes:
 router.add_api_route("/", page, methods=["GET"])
 for _room in rooms():
     router.add_api_route(f"/{_room}", page, methods=["GET"])
+routes = router.routes

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-from fastapi import APIRouter
-
 from bottega.api.a1111 import controlnet, internal, making, sdapi
 
-router = APIRouter(tags=["a1111"])
-for module in (making, sdapi, internal, controlnet):
-    router.include_router(module.router)
+routes = [route for each in (making, sdapi, internal, controlnet) for route in each.router.routes]

@@ -9,7 +9,7 @@ from fastapi import APIRouter, Body, HTTPException
 from bottega.api.a1111 import lists
 from bottega.api.a1111.making import Maker, Reader
 
-router = APIRouter(prefix="/controlnet")
+router = APIRouter(prefix="/controlnet", tags=["a1111"])
 
 
 @router.get("/version")

@@ -14,7 +14,7 @@ from bottega.api.a1111.asked import ProgressOf
 from bottega.api.a1111.making import A1111, Reader
 from bottega.version import __version__
 
-router = APIRouter(prefix="/internal")
+router = APIRouter(prefix="/internal", tags=["a1111"])
 
 
 @router.get("/ping")

@@ -15,7 +15,7 @@ from bottega.api.a1111.inputs import take_inputs
 from bottega.api.a1111.translate import from_picture, from_text
 from bottega.api.access.caller import Caller, need
 
-router = APIRouter(prefix="/sdapi/v1")
+router = APIRouter(prefix="/sdapi/v1", tags=["a1111"])
 
 Maker = Annotated[Caller, Depends(need("generate"))]
 Reader = Annotated[Caller, Depends(need("read"))]

@@ -16,7 +16,7 @@ from bottega.api.models import PICTURES, attachable, running
 from bottega.formats import infotext
 from bottega.runtime.plan import available_memory, main_memory
 
-router = APIRouter(prefix="/sdapi/v1")
+router = APIRouter(prefix="/sdapi/v1", tags=["a1111"])
 
 # --- options
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Header, Query, Request, Response
+from fastapi import Depends, Header, Query, Request, Response
 from pydantic import Field
 
 from bottega.api.access import Caller, need
@@ -26,13 +26,14 @@ from bottega.api.native.shapes import (
     Sha256InPath,
     Told,
 )
+from bottega.api.native.subject import subject
 from bottega.errors import FileError
 from bottega.formats import media
 from bottega.training.data import LONGEST_CAPTION
 from bottega.training.datasets import Dataset, Kept, UnknownDataset
 from bottega.workshop import Workshop
 
-router = APIRouter(prefix="/datasets", tags=["trainings"])
+router = subject("trainings", "/datasets")
 
 Reader = Annotated[Caller, Depends(need("read"))]
 Manager = Annotated[Caller, Depends(need("manage"))]

@@ -8,18 +8,19 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Header, Query, Request, Response
+from fastapi import Depends, Header, Query, Request, Response
 from starlette.responses import StreamingResponse
 
 from bottega.api.access import Caller, need
 from bottega.api.native.inside import Aside, Shop, Threads
 from bottega.api.native.jobs import mine, pathless
 from bottega.api.native.shapes import JobInPath
+from bottega.api.native.subject import subject
 from bottega.jobs.foreman import Preview
 from bottega.jobs.job import Numbered
 from bottega.workshop import Workshop
 
-router = APIRouter(tags=["events"])
+router = subject("events")
 
 HEARTBEAT = 15.0  # seconds between two signs of life
 ROOM = 256  # events that may wait for one client

@@ -5,16 +5,17 @@ from __future__ import annotations
 from functools import cache
 from typing import Literal
 
-from fastapi import APIRouter, Depends
+from fastapi import Depends
 from pydantic import Field
 
 from bottega.api.access import need
 from bottega.api.native.shapes import Told
+from bottega.api.native.subject import subject
 from bottega.diffusion.names import SAMPLERS, SCHEDULES, Sampler
 from bottega.families import all_families
 from bottega.spec import Family, Knob
 
-router = APIRouter(tags=["forms"], dependencies=[Depends(need("read"))])
+router = subject("forms", dependencies=[Depends(need("read"))])
 
 SAMPLER_KNOBS = ("eta", "s_churn", "s_tmin", "s_tmax", "s_noise")
 TYPES: dict[type, Literal["int", "float", "bool", "str"]] = {int: "int", float: "float", bool: "bool", str: "str"}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Header, Request, Response
+from fastapi import Depends, Header, Request, Response
 from pydantic import Field
 
 from bottega.api.access import need
@@ -12,11 +12,12 @@ from bottega.api.access.refusal import Refusal
 from bottega.api.native.inside import Aside, Shop
 from bottega.api.native.pictures import picture, unchanged
 from bottega.api.native.shapes import ErrorAnswer, Sha256, Sha256InPath, Told
+from bottega.api.native.subject import subject
 from bottega.errors import BottegaError, FileError, InvalidRecipe
 from bottega.formats import infotext, media
 from bottega.workshop import Workshop
 
-router = APIRouter(prefix="/inputs", tags=["inputs"])
+router = subject("inputs", "/inputs")
 
 TYPES = ("image/png", "image/jpeg", "image/webp")
 PICTURE_BODY = {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Depends, Header, Query, Response
+from fastapi import Depends, Header, Query, Response
 from pydantic import Field
 
 from bottega.api.access import Caller, need
@@ -15,11 +15,12 @@ from bottega.api.native.outputs import OutputCard, card
 from bottega.api.native.pictures import SEALED, UnknownPreview
 from bottega.api.native.recipes import Draft, at_recipe, awaited_of, draft_of
 from bottega.api.native.shapes import Asked, ErrorAnswer, JobId, JobInPath, Listed, Told, Wished
+from bottega.api.native.subject import subject
 from bottega.errors import FieldProblem, InvalidRecipe
 from bottega.jobs.job import MAKE, STATES, Job, UnknownJob
 from bottega.workshop import Workshop
 
-router = APIRouter(tags=["jobs"])
+router = subject("jobs")
 
 Reader = Annotated[Caller, Depends(need("read"))]
 Maker = Annotated[Caller, Depends(need("generate"))]

@@ -9,7 +9,7 @@ from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Depends, Query, Request, Response
+from fastapi import Depends, Query, Request, Response
 from pydantic import Field, StringConstraints
 
 from bottega.adapters import all_adapters
@@ -20,6 +20,7 @@ from bottega.api.native.forms import KnobForm, TaskForm, knob_form, task_forms
 from bottega.api.native.inside import Aside, Shop
 from bottega.api.native.pictures import drawn_preview, picture, preview_of, preview_tag, unchanged
 from bottega.api.native.shapes import Asked, Listed, ModelId, ModelInPath, Seconds, Told, Wished, cursor, place_of
+from bottega.api.native.subject import subject
 from bottega.engine.resolve import Chosen
 from bottega.engine.uses import FIELDS_OF, TAG_OF_KIND
 from bottega.errors import FieldProblem, InvalidRecipe, UnknownModel, UnsupportedModel
@@ -30,7 +31,7 @@ from bottega.library.browse import Wish, browse, counts, tag_counts
 from bottega.library.find import identify_path
 from bottega.workshop import Workshop
 
-router = APIRouter(prefix="/models", tags=["models"])
+router = subject("models", "/models")
 
 MOST_NAMES = 200  # of models that fit one
 MOST_TEXT = 2000  # characters of one value of a file's metadata

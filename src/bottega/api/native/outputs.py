@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from functools import partial
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Depends, Query, Request, Response
+from fastapi import Depends, Query, Request, Response
 from pydantic import ConfigDict, Field, StringConstraints
 from starlette.responses import StreamingResponse
 
@@ -28,11 +28,12 @@ from bottega.api.native.shapes import (
     Told,
     Wished,
 )
+from bottega.api.native.subject import subject
 from bottega.errors import FieldProblem, FileError, InvalidRecipe
 from bottega.gallery import Output, UnknownOutput, Wishes
 from bottega.workshop import Workshop
 
-router = APIRouter(tags=["outputs"])
+router = subject("outputs")
 
 LATEST = 4e9  # unix seconds: the year 2096
 Reader = Annotated[Caller, Depends(need("read"))]

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from fastapi import APIRouter, Depends, Path, Request
+from fastapi import Depends, Path, Request
 from pydantic import Field
 
 from bottega.api.access import Access, Caller, need
 from bottega.api.access.accounts import Quota, User
 from bottega.api.native.inside import Aside
 from bottega.api.native.shapes import Asked, Told
+from bottega.api.native.subject import subject
 from bottega.version import __version__
 
-router = APIRouter(tags=["people"])
+router = subject("people")
 
 Scope = Literal["read", "generate", "manage", "admin"]
 Admin = Annotated[Caller, Depends(need("admin"))]

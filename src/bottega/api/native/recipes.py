@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Depends
+from fastapi import Depends
 from pydantic import Field
 
 from bottega.api import models
@@ -17,6 +17,7 @@ from bottega.api.native.inside import Aside, Shop
 from bottega.api.native.models import entry_with, model_id, shown
 from bottega.api.native.outputs import content_of, mine
 from bottega.api.native.shapes import Asked, JobId, ModelId, OutputId, Sha256, Told
+from bottega.api.native.subject import subject
 from bottega.diffusion.clip_tokenizer import CHUNK
 from bottega.diffusion.marks import Placed, marks
 from bottega.engine.automatic import AUTOMATIC, NONE, likely
@@ -28,7 +29,7 @@ from bottega.library.find import AmbiguousModel, on_record
 from bottega.recipe import Media, Recipe, Ref, recipe_from
 from bottega.workshop import Awaited, Workshop
 
-router = APIRouter(tags=["recipes"])
+router = subject("recipes")
 
 Maker = Annotated[Caller, Depends(need("generate"))]
 # What prompts call the adapters that the library knows by these kinds.

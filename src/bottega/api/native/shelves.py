@@ -8,7 +8,7 @@ import unicodedata
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
-from fastapi import APIRouter, Depends
+from fastapi import Depends
 from pydantic import Field
 
 from bottega.api.access import Caller, need
@@ -17,6 +17,7 @@ from bottega.api.native.inside import Aside, Shop
 from bottega.api.native.jobs import FULL, REUSED, JobCard, Key, job_card
 from bottega.api.native.models import entry_with, shown
 from bottega.api.native.shapes import Asked, ModelId, ModelInPath
+from bottega.api.native.subject import subject
 from bottega.errors import FieldProblem, InvalidRecipe
 from bottega.library.sources.errors import Refused
 from bottega.library.sources.install import folder_of
@@ -24,7 +25,7 @@ from bottega.library.sources.names import check_paths
 from bottega.settings import Settings
 from bottega.workshop import Workshop
 
-router = APIRouter(prefix="/models", tags=["models"])
+router = subject("models", "/models")
 
 Manager = Annotated[Caller, Depends(need("manage"))]
 Dtype = Literal["keep", "fp32", "fp16", "bf16", "fp8"]

@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Query, Request
+from fastapi import Depends, Query, Request
 from pydantic import Field
 
 from bottega.api.access import Caller, need
@@ -17,13 +17,14 @@ from bottega.api.errors import without_paths
 from bottega.api.native.inside import Aside, Shop
 from bottega.api.native.models import shown
 from bottega.api.native.shapes import Asked, Told
+from bottega.api.native.subject import subject
 from bottega.errors import BottegaError, FieldProblem, InvalidRecipe
 from bottega.library.find import on_record
 from bottega.settings import write_setting
 from bottega.version import __version__
 from bottega.workshop import Workshop
 
-router = APIRouter(tags=["system"])
+router = subject("system")
 
 Reader = Annotated[Caller, Depends(need("read"))]
 Admin = Annotated[Caller, Depends(need("admin"))]

@@ -10,7 +10,7 @@ from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Depends, Query, Response
+from fastapi import Depends, Query, Response
 from fastapi import Path as PathParameter
 from pydantic import Field
 
@@ -24,6 +24,7 @@ from bottega.api.native.pictures import UnknownPreview, picture
 from bottega.api.native.recipes import ModelMeant, ref_of
 from bottega.api.native.shapes import Asked, DatasetId, JobId, JobInPath, Listed, ModelId, Told, Wished
 from bottega.api.native.shelves import destination
+from bottega.api.native.subject import subject
 from bottega.engine.train import SAMPLES, Prepared
 from bottega.errors import FieldProblem, FileError, FormatError, InvalidRecipe, UnknownModel, UnsupportedModel
 from bottega.jobs.job import TRAIN, Job, UnknownJob, WrongState
@@ -32,7 +33,7 @@ from bottega.training.naming import ENDINGS, MADE
 from bottega.training.recipe import KINDS, TrainingRecipe, means_nothing_for, training_from, usual
 from bottega.workshop import Workshop
 
-router = APIRouter(prefix="/trainings", tags=["trainings"])
+router = subject("trainings", "/trainings")
 
 Reader = Annotated[Caller, Depends(need("read"))]
 Manager = Annotated[Caller, Depends(need("manage"))]

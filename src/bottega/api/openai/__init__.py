@@ -6,7 +6,8 @@ from fastapi import APIRouter
 
 from bottega.api.openai import absent, images, models
 
-router = APIRouter(tags=["openai"])
-for prefix in ("/v1", ""):
-    for module in (models, images, absent):
-        router.include_router(module.router, prefix=prefix, include_in_schema=bool(prefix))
+_router = APIRouter(tags=["openai"])
+for _prefix in ("/v1", ""):
+    for _module in (models, images, absent):
+        _router.include_router(_module.router, prefix=_prefix, include_in_schema=bool(_prefix))
+routes = _router.routes
