@@ -110,7 +110,7 @@ def serving(home: Path, make_app: Any, **options: Any) -> Iterator[Served]:
         assert ready.wait(WITHIN)
         yield Served(port, access, accounts)
     finally:
-        server.should_exit = True
+        server.end()
         thread.join(WITHIN)
         for one in sockets:
             one.close()

@@ -9,9 +9,8 @@ import signal
 import socket
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from ipaddress import ip_address
-from itertools import count
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
@@ -26,8 +25,7 @@ from bottega.errors import BottegaError
 if TYPE_CHECKING:
     from bottega.api.access import Access
 
-TICK = 0.25  # seconds
-DATED = 4  # ticks
+TICK = 1.0  # seconds after which the time that answers tell is looked up again
 MAX_CONNECTIONS = 1000
 MAX_FROM_ONE = 200  # connections from one address beyond this machine
 HEAD_WITHIN = 15.0  # seconds from the first byte of a request to the end of its headers
@@ -268,18 +266,26 @@ class Server(uvicorn.Server):
     def __init__(self, config: uvicorn.Config, access: Access, ready: Callable[[], None], at_once: Callable[[], None]):
         super().__init__(config)
         self._access, self._ready, self._at_once = access, ready, at_once
+        self._over = asyncio.Event()
+        self._loop: asyncio.AbstractEventLoop | None = None
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Listen, then tell that it does."""
         await super().startup(sockets)
         self._ready()
 
+    def end(self) -> None:
+        """End soon; may be called from any thread, and by a signal."""
+        self.should_exit = True
+        if self._loop is not None:
+            self._loop.call_soon_threadsafe(self._over.set)
+
     async def main_loop(self) -> None:
-        """Wait for the end, looking up a few times a second: an idle server is to cost nothing."""
-        for tick in count():
-            if await self.on_tick(1 if tick % DATED else 0):  # 0: the time that answers tell is looked up as well
-                return
-            await asyncio.sleep(TICK)
+        """Wait for the end, with a look at the clock now and then: an idle server is to cost nothing."""
+        self._loop = asyncio.get_running_loop()
+        while not await self.on_tick(0):  # 0: the tick that looks at the clock
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._over.wait(), TICK)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Refuse what is new, end streams, and give the rest a moment."""
@@ -297,7 +303,7 @@ class Server(uvicorn.Server):
             if self.should_exit:
                 self._at_once()
                 os._exit(128 + number)
-            self.should_exit = True
+            self.end()
 
         before = {number: signal.signal(number, obey) for number in (signal.SIGINT, signal.SIGTERM)}
         try:
