@@ -125,6 +125,10 @@ class Workbench:
         `input_size` is the size of an input picture that does not exist yet.
         Raises InvalidRecipe with all problems at once, and what `find` raises.
         """
+        with self._shelf.settled():
+            return self._resolve(draft, out, input_size)
+
+    def _resolve(self, draft: Recipe, out: str | Path | None, input_size: tuple[int, int] | None) -> Recipe:
         entry = self._checkpoint(draft.model)
         prompt, tagged = take_tags(draft.prompt)
         _, format = destination(out, self.settings.outputs)
@@ -162,7 +166,7 @@ class Workbench:
         told = [each for each in asked if not any(is_word(each.use, word) for word in (NONE, AUTOMATIC))]
         if again or any(each.use.kind == "vae" and not is_word(each.use, AUTOMATIC) for each in asked):
             return told
-        vaes = [path for _, path, _ in self.catalog.of_kind("vae")]
+        vaes = [path for _, path, _ in self._shelf.of_kind("vae")]
         for path in vaes_of(entry.path, entry.about.extra.get("vae", ""), vaes):
             found = Asked(Use(kind="vae", ref=Ref(name=str(path))), "adapters")
             if self._shelf.fits(found, base):
@@ -181,7 +185,7 @@ class Workbench:
         names: dict[str, list[Path]] = {}
         spelt: dict[str, str] = {}  # a word is the same in any case
         # What comes along goes after the user's own.
-        for name, path, _ in sorted(self.catalog.of_kind("embedding"), key=lambda it: comes_along(it[1])):
+        for name, path, _ in sorted(self._shelf.of_kind("embedding"), key=lambda it: comes_along(it[1])):
             names.setdefault(spelt.setdefault(name.lower(), name), []).append(path)
         found = []
         for name in sorted(named(recipe, [*told, *(name for name in names if name not in told)]) - {*told}):

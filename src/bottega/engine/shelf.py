@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from bottega.adapters import all_adapters
 from bottega.adapters.vae import is_tiny_decoder
@@ -31,7 +31,9 @@ if TYPE_CHECKING:
     from bottega.formats import Header
     from bottega.spec import Adapter, Match
 
-REMEMBERED = 16  # models whose headers are kept read
+REMEMBERED = 16  # models whose headers are kept read, and answers of the catalog
+
+Told = TypeVar("Told")
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,9 @@ class Shelf:
         self._settings = settings
         self._hashing = hashing
         self._looked: Looked = {}
+        self._found: dict[tuple[str, str], list[Any]] = {}  # what the catalog said when it had this version
+        self._version: tuple[int, int] | None = None
+        self._is_settled = False
         self._known: dict[tuple[Path, Stamp, str | None], Opened] = {}
         self._adapters: dict[tuple[Path, Stamp, str | None], tuple[Adapter, Header, Match]] = {}
 
@@ -57,6 +62,38 @@ class Shelf:
     def catalog(self) -> Catalog:
         """What is known of every model on the shelves."""
         return open_catalog(self._settings.catalog)
+
+    @contextmanager
+    def settled(self) -> Iterator[None]:
+        """While the block runs, what others write into the catalog is not looked for: a recipe is looked up at one
+        moment, and what the one before it found is true for this one, too, if nothing was written in between."""
+        self._notice_changes(self.catalog.version())
+        self._is_settled = True
+        try:
+            yield
+        finally:
+            self._is_settled = False
+
+    def _notice_changes(self, version: tuple[int, int]) -> None:
+        if version != self._version:
+            self._found.clear()
+            self._version = version
+
+    def _once(self, what: str, name: str, ask: Callable[[], Told]) -> Told:
+        """What `ask` finds in the catalog, asked only once while that is settled and stays as it is."""
+        if not self._is_settled or self._version is None:
+            return ask()
+        self._notice_changes((self._version[0], self.catalog.own_changes))
+        known: list[Told] = self._found.get((what, name), [])
+        if not known:
+            if len(self._found) >= REMEMBERED:
+                self._found.pop(next(iter(self._found)))
+            known = self._found[what, name] = [ask()]
+        return known[0]
+
+    def of_kind(self, kind: str) -> list[tuple[str, Path, str]]:
+        """Name, path and variant of every model of a kind that can be read, by path."""
+        return self._once("kind", kind, lambda: self.catalog.of_kind(kind))
 
     def find(self, reference: str, kind: str = "checkpoint") -> Entry:
         """The model of that name, path or hash; raises UnknownModel with the nearest names.
@@ -68,6 +105,12 @@ class Shelf:
 
     def checkpoint(self, ref: Ref) -> Entry:
         """The model a recipe means, hashed, and one that a family here can run."""
+        if ref.sha256 or _is_path(ref.name):
+            return self._checkpoint(ref)
+        entry = self._once("checkpoint", ref.name, lambda: self._checkpoint(ref))
+        return entry if _is_unchanged(entry) else self._checkpoint(ref)
+
+    def _checkpoint(self, ref: Ref) -> Entry:
         entry = self._pinned(ref, ref.sha256) if ref.sha256 else self.find(ref.name)
         if entry.error:
             raise FormatError(entry.path, entry.error)
@@ -130,7 +173,7 @@ class Shelf:
     def read(self, entry: Entry) -> Opened:
         """The header of a model and what its family finds in it; its variant is the one that the user says."""
         variant = entry.corrected.get("variant")
-        key = (entry.path, stamp_of(entry.path), variant)
+        key = (entry.path, entry.stamp, variant)
         if (known := self._known.get(key)) is not None:
             return known
         header = read_header(entry.path)
@@ -144,7 +187,7 @@ class Shelf:
 
     def adapter(self, entry: Entry) -> tuple[Adapter, Header, Match]:
         """What kind of adapter a model is, its header, and what is found in it; UnsupportedModel if it is none."""
-        key = (entry.path, stamp_of(entry.path), entry.corrected.get("family"))
+        key = (entry.path, entry.stamp, entry.corrected.get("family"))
         if (known := self._adapters.get(key)) is not None:
             return known
         face = next((each for each in all_adapters() if each.id == entry.recogniser), None)
@@ -182,7 +225,7 @@ class Shelf:
 
     def previewer(self, base: Base) -> Ready | None:
         """A tiny autoencoder on the shelves that a model's previews can be decoded with."""
-        for path in tiny_for(base.family.id, [(path, variant) for _, path, variant in self.catalog.of_kind("vae")]):
+        for path in tiny_for(base.family.id, [(path, variant) for _, path, variant in self.of_kind("vae")]):
             asked = Asked(Use(kind="vae", ref=Ref(name=str(path))), "adapters")
             if self.fits(asked, base):
                 (found,) = ready([asked.use], base, lambda each: self.find(each.use.ref.name, "vae"), self.adapter)
@@ -195,7 +238,19 @@ class Shelf:
         notice(self.catalog, self._folders(), all_recognisers(), ("embedding", "vae"), self._looked)
 
     def _folders(self) -> tuple[Path, ...]:
-        return (*self._settings.all_shelves, *self.catalog.shelves())
+        return (*self._settings.all_shelves, *self._once("shelves", "", self.catalog.shelves))
+
+
+def _is_path(reference: str) -> bool:
+    """Whether a reference says where a model lies: there may be another one by now."""
+    return reference.startswith((".", "~")) or len(Path(reference).parts) > 1
+
+
+def _is_unchanged(entry: Entry) -> bool:
+    try:
+        return stamp_of(entry.path) == entry.stamp
+    except OSError:
+        return False
 
 
 def _why_not(entry: Entry) -> tuple[str, str]:

@@ -129,6 +129,16 @@ class Catalog:
         """Let go of the file."""
         self._connection.close()
 
+    def version(self) -> tuple[int, int]:
+        """Another one than before if anything was written since: by others, and by this connection."""
+        ((others,),) = self.rows("PRAGMA data_version")
+        return others, self.own_changes
+
+    @property
+    def own_changes(self) -> int:
+        """How many rows this connection has written; it costs nothing to ask."""
+        return self._connection.total_changes
+
     # --- what is on record
 
     def entries(self, shelf: Path | None = None, *, missing: bool = False) -> list[Entry]:

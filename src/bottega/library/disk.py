@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import stat
 from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -58,7 +59,7 @@ def is_model_folder(names: Collection[str]) -> bool:
 def stamp_of(path: Path) -> Stamp:
     """The stamp of a file, or of a folder with all that is in it. Raises OSError."""
     status = path.stat()
-    return folder_stamp(path) if path.is_dir() else file_stamp(status)
+    return folder_stamp(path) if stat.S_ISDIR(status.st_mode) else file_stamp(status)
 
 
 def file_stamp(status: os.stat_result) -> Stamp:
