@@ -183,6 +183,8 @@ class Queue:
         self._written = self._number  # of the newest event whose doings a reader finds on disk
         (self._last,) = self._write.execute("SELECT coalesce(max(position), 0) FROM jobs").fetchone()
         (self._ended,) = self._write.execute(f"SELECT count(*) FROM jobs WHERE state IN {_quoted(ENDED)}").fetchone()
+        self._is_paused = self._fact("paused", "") == "1"
+        self._idle: set[str] = set()  # lanes of which it is known that no job is open
 
     def close(self) -> None:
         """Write down what is left, and let go of the file."""
@@ -222,19 +224,10 @@ class Queue:
         with self._lock:
             if key is not None and (known := self._with_key(owner, key, asked)):
                 return known
-            waiting, own = self._write.execute(
-                f"SELECT count(*), coalesce(sum(owner = ?), 0) FROM jobs WHERE state IN {_quoted((WAITING, PAUSED))}",
-                (owner,),
-            ).fetchone()
-            allowed = self.quota(owner)
-            if waiting >= self.cap:
-                raise QueueFull(f"{waiting:,} jobs are waiting, which is all there is room for", "try again later", 10)
-            if allowed is not None and own >= allowed:
-                raise QueueFull(f"{own:,} of your jobs are waiting, as many as you may have", "wait for them", 10)
-            id, now = secrets.token_hex(10), self._clock()
             with self._transaction():
-                blocked = self._depend(id, after)
-                position = self._end_of_line()
+                ahead = self._check_room(owner)
+                id = secrets.token_hex(10)
+                blocked, position, now = self._depend(id, after), self._end_of_line(), self._clock()
                 self._write.execute(
                     "INSERT INTO jobs (id, kind, lane, owner, state, request, digest, title, priority, position, needs,"
                     " blocked, reuse, key, created, alike) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
@@ -243,8 +236,27 @@ class Queue:
                 )  # fmt: skip
                 if key is not None and same is not None:
                     self._set_fact(f"asked {id}", asked)
-                self._say(id, owner, Queued(id, waiting))
-            return self._job(self._write, id)
+                self._idle.discard(lane)
+                self._say(id, owner, Queued(id, ahead))
+                return Job(
+                    id=id, kind=kind, lane=lane, owner=owner, state=WAITING, request=json.loads(told), digest=digest,
+                    title=title, priority=priority, position=position, attempt=0, after=tuple(after), reuse=reuse,
+                    key=key, created=now, started=None, ended=None, progress=None, error=None, result=None,
+                    seen=self._number,
+                )  # fmt: skip
+
+    def _check_room(self, owner: str) -> int:
+        """How many jobs wait; QueueFull if there is no room for another one of this owner."""
+        waiting, own = self._write.execute(
+            f"SELECT count(*), coalesce(sum(owner = ?), 0) FROM jobs WHERE state IN {_quoted((WAITING, PAUSED))}",
+            (owner,),
+        ).fetchone()
+        allowed = self.quota(owner)
+        if waiting >= self.cap:
+            raise QueueFull(f"{waiting:,} jobs are waiting, which is all there is room for", "try again later", 10)
+        if allowed is not None and own >= allowed:
+            raise QueueFull(f"{own:,} of your jobs are waiting, as many as you may have", "wait for them", 10)
+        return int(waiting)
 
     def answer(
         self, kind: str, request: Mapping[str, Any], told: Sequence[Event], outcome: Done, result: Any, **asked: Any
@@ -421,6 +433,7 @@ class Queue:
                 (WAITING, blocked, id),
             )
             self._ended -= 1
+            self._idle.discard(job.lane)
             self._say(id, job.owner, Retried(0, "somebody asked for it"))
             return self._job(self._write, id)
 
@@ -472,20 +485,26 @@ class Queue:
     def paused(self) -> bool:
         """Whether nothing is begun until somebody resumes it all."""
         with self._lock:
-            return self._fact("paused", "") == "1"
+            return self._is_paused
 
     def pause_all(self) -> None:
         """Begin no job any more; what runs goes on."""
-        self._pause("1", "paused")
+        self._pause(True, "paused")
 
     def resume_all(self) -> None:
         """Begin jobs again."""
-        self._pause("", "resumed")
+        self._pause(False, "resumed")
 
-    def _pause(self, value: str, word: str) -> None:
-        with self._lock, self._transaction():
-            self._set_fact("paused", value)
-            self._say("", "", Changed(word))
+    def _pause(self, paused: bool, word: str) -> None:
+        with self._lock:
+            before, self._is_paused = self._is_paused, paused
+            try:
+                with self._transaction():
+                    self._set_fact("paused", "1" if paused else "")
+                    self._say("", "", Changed(word))
+            except BaseException:
+                self._is_paused = before
+                raise
 
     # --- for the foreman
 
@@ -495,7 +514,7 @@ class Queue:
         The highest priority comes first, then whose owner was served longest ago, then who came first.
         """
         with self._lock:
-            if self._fact("paused", "") == "1":
+            if self._is_paused:
                 return []
             first = self._next(lane)
             if first is None:
@@ -531,9 +550,17 @@ class Queue:
 
     def waiting(self, lane: str) -> int:
         """How many jobs of a lane could be begun now."""
-        query = "SELECT count(*) FROM jobs WHERE state = 'waiting' AND lane = ? AND blocked = 0"
+        query = (
+            "SELECT count(*), coalesce(sum(state = 'waiting' AND blocked = 0), 0) FROM jobs "
+            f"WHERE state IN {_quoted(OPEN)} AND lane = ?"
+        )
         with self._lock:
-            return 0 if self._fact("paused", "") == "1" else int(self._write.execute(query, (lane,)).fetchone()[0])
+            if self._is_paused or lane in self._idle:
+                return 0
+            opened, waiting = self._write.execute(query, (lane,)).fetchone()
+            if not opened:
+                self._idle.add(lane)
+            return int(waiting)
 
     def record(self, id: str, events: Iterable[Event]) -> None:
         """Keep what a running job tells of; what is BUFFERED is heard at once and written down a little later."""
