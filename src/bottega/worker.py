@@ -30,7 +30,7 @@ BEAT_EVERY = 1.0  # seconds between signs of life, while there is work
 LEAVE_WITHIN = 5.0  # seconds in which work has to stop once nobody listens any more
 LOAD_WITHIN = 600.0  # seconds that a model may take to load, or a site to answer, without a sign of progress
 STEP_WITHIN = 1800.0  # seconds that one step may take while the processor is busy with it
-STEP_EVERY = 0.2  # seconds between two Steps that are told
+STEP_EVERY = 0.25  # seconds between two Steps that are told
 PREVIEW_EVERY = 0.5  # seconds between two rough pictures
 
 PATIENT = ("load", "get")  # phases in which a worker may wait for a disk or a site
@@ -49,6 +49,7 @@ class Life:
         self._progress = time.monotonic()
         self._phase = ""
         self._told = 0.0
+        self._held: list[Callable[[], None]] = []
         threading.Thread(target=self._beat, name="beat", daemon=True).start()
 
     def begin(self) -> None:
@@ -59,6 +60,11 @@ class Life:
     def end(self) -> None:
         """Nothing is to be done for now."""
         self._working.clear()
+        self._held = []
+
+    def with_it(self, catch_up: Callable[[], None]) -> None:
+        """Until the work ends, call this as often as a sign of life is due: it tells what was not worth it before."""
+        self._held.append(catch_up)
 
     def went_on(self, phase: str) -> None:
         """The work has got on, and is in this phase now."""
@@ -88,11 +94,15 @@ class Life:
             waits = self._phase in PATIENT and silent < LOAD_WITHIN
             computes = spent - before > BEAT_EVERY / 20 and silent < STEP_WITHIN
             is_known = time.monotonic() - self._told < BEAT_EVERY  # with the end of a job
-            if self._working.is_set() and not is_known and (silent < 2 * BEAT_EVERY or waits or computes):
-                try:
+            if not self._working.is_set():
+                continue
+            try:
+                for catch_up in self._held:
+                    catch_up()
+                if not is_known and (silent < 2 * BEAT_EVERY or waits or computes):
                     self.beat()
-                except OSError:
-                    return
+            except OSError:
+                return
 
 
 class Told:
@@ -146,27 +156,31 @@ class Telling:
     """Tells the server what happens to one job; of many small steps only some.
 
     A beginning and an output are told together with what follows: that comes at once, and is one thing less to hear.
+    A step that comes too soon after another is told with what follows, too, or with the next sign of life.
     """
 
     def __init__(self, pipe: Pipe, job: str, life: Life) -> None:
         self._pipe, self.job, self._life = pipe, job, life
-        self._phase, self._told = "", 0.0
+        self._told = 0.0
         self._held: list[Mapping[str, Any]] = []
+        self._step: Event | None = None  # the newest that is not told yet
         self._lock = threading.Lock()  # what is written is compared in a thread that tells of it, too
+        life.with_it(self.catch_up)
 
     def __call__(self, event: Event) -> None:
         """Tell of an event."""
         if isinstance(event, Step | Learned | Sampled):
             phase = event.phase if isinstance(event, Step) else "train"
             self._life.went_on(phase)
-            now = time.monotonic()
             is_news = isinstance(event, Sampled) or (
                 isinstance(event, Learned) and (event.validation is not None or event.step == event.total)
             )
-            if phase == self._phase and now - self._told < STEP_EVERY and not is_news:
+            if not is_news:
+                self._step = event
+                if time.monotonic() - self._told >= STEP_EVERY:
+                    self.catch_up()
                 return
-            self._phase, self._told = phase, now
-        self._hold({"say": "event", "job": self.job, "event": event.to_json()})
+        self._hold(self._told_of(event))
         if not isinstance(event, Started):
             self.catch_up()
 
@@ -176,6 +190,7 @@ class Telling:
         from bottega.recipe import read_recipe
 
         self._life.went_on("save")
+        self._step = None  # which is behind us
         carried = media.read(event.path).recipe
         assert carried is not None  # it was just written
         recipe = read_recipe(carried)
@@ -196,18 +211,28 @@ class Telling:
 
     def over(self, how: str, **more: Any) -> None:
         """Tell that the job has ended, and how: `done`, `failed` or `stopped`; with the state of the device."""
+        self._step = None
         self._hold({"say": how, "job": self.job, **more, **self._life.facts()})
         self.catch_up()
 
     def catch_up(self) -> None:
-        """Tell what is held."""
+        """Tell what is held, if anything is."""
         with self._lock:
-            told, self._held = self._held, []
-            self._pipe.send(*told)
+            told, self._held = [*self._held, *self._last_step()], []
+            if told:
+                self._told = time.monotonic()
+                self._pipe.send(*told)
 
     def _hold(self, message: Mapping[str, Any]) -> None:
         with self._lock:
-            self._held.append(message)
+            self._held += [*self._last_step(), message]
+
+    def _last_step(self) -> list[dict[str, Any]]:
+        step, self._step = self._step, None
+        return [self._told_of(step)] if step else []
+
+    def _told_of(self, event: Event) -> dict[str, Any]:
+        return {"say": "event", "job": self.job, "event": event.to_json()}
 
 
 class Glimpses:
