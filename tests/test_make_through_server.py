@@ -253,14 +253,13 @@ def test_a_file_that_a_killed_server_left_stands_in_nobodys_way(bottega: Command
     assert ran.code == 0, ran.err
 
 
-def test_the_client_costs_next_to_nothing(tmp_path: Path) -> None:
-    program = "import sys, time; import bottega.cli.make_there; print(time.process_time(), *sys.modules)"
+def test_the_client_loads_nothing_that_only_the_server_needs(tmp_path: Path) -> None:
+    program = "import sys; import bottega.cli.make_there; print(*sys.modules)"
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    spent, *modules = subprocess.run(
+    modules = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, check=True, env=environment
     ).stdout.split()
     assert not {"torch", "pydantic", "numpy", "PIL", "fastapi", "bottega.families"} & set(modules)
-    assert float(spent) < 0.2
 
 
 @pytest.mark.slow
