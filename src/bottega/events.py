@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from functools import cache
 from typing import Any
 
 
@@ -12,8 +13,13 @@ class Event:
 
     def to_json(self) -> dict[str, Any]:
         """The event as plain data, its kind under `event`."""
-        told = {entry.name: getattr(self, entry.name) for entry in fields(self)}
-        return {"event": type(self).__name__.lower(), **told}
+        return {"event": type(self).__name__.lower(), **{name: getattr(self, name) for name in self.names()}}
+
+    @classmethod
+    @cache
+    def names(cls) -> tuple[str, ...]:
+        """The names of its fields."""
+        return tuple(entry.name for entry in fields(cls))
 
 
 @dataclass(frozen=True, slots=True)

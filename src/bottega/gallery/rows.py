@@ -37,7 +37,8 @@ def put(connection: sqlite3.Connection, folder: Path, output: Output) -> None:
     """Write an output: a new row, or the facts of the one that it has; what its owner said of that one stays."""
     parts = fields.parts_of(output.recipe)
     path = path_key(folder, output.path)
-    number = _place_of(connection, output, path)
+    known = _place_of(connection, output, path)
+    number = _free(connection, time_number(output.created)) if known is None else known
     marks = {
         "owner": kept(connection, "owners", output.owner),
         "model": _kept_model(connection, output.model, output.model_sha256),
@@ -68,7 +69,8 @@ def put(connection: sqlite3.Connection, folder: Path, output: Output) -> None:
     }
     _upsert(connection, "outputs", {"id": number, **marks}, said)
     _upsert(connection, "details", {"id": number, **details}, {"deleted_at": output.deleted})
-    connection.execute("DELETE FROM inputs WHERE output = ?", (number,))
+    if known is not None:
+        connection.execute("DELETE FROM inputs WHERE output = ?", (number,))
     connection.executemany(
         "INSERT OR IGNORE INTO inputs VALUES (?, ?, ?)", [(sha256, number, role) for role, sha256 in parts.inputs]
     )
@@ -78,8 +80,8 @@ def put(connection: sqlite3.Connection, folder: Path, output: Output) -> None:
     )
 
 
-def _place_of(connection: sqlite3.Connection, output: Output, path: str | bytes) -> int:
-    """The number of the row that an output has, or a new one.
+def _place_of(connection: sqlite3.Connection, output: Output, path: str | bytes) -> int | None:
+    """The number of the row that an output has; None if it has none.
 
     A row with this path and other bytes is of a file that is no more; one with the same bytes is this output's, found
     before anybody told of it.
@@ -91,7 +93,7 @@ def _place_of(connection: sqlite3.Connection, output: Output, path: str | bytes)
             number = int(other)
         else:
             remove(connection, other)
-    return _free(connection, time_number(output.created)) if number is None else number
+    return number
 
 
 def read(connection: sqlite3.Connection, folder: Path, where: str, *values: object) -> list[Output]:

@@ -202,11 +202,17 @@ def _linux_available() -> int | None:
     return None
 
 
+_UNLIMITED = 1 << 60  # bytes; how version 1 of control groups says that there is no limit
+
+
 def _container_room() -> list[int]:
     """What a control group (version 2, then 1) still allows; page cache counts as free, because it is given back."""
     for limit, used, stat in _container_files():
         with suppress(OSError, ValueError):
-            allowed, taken = int(limit.read_text()), int(used.read_text())
+            allowed = int(limit.read_text())
+            if allowed >= _UNLIMITED:
+                return []
+            taken = int(used.read_text())
             cache = dict(line.split() for line in stat.read_text().splitlines())
             return [max(allowed - taken + int(cache.get("inactive_file", 0)), 0)]
     return []
