@@ -9,6 +9,7 @@ from typing import Any
 import hypothesis
 import pytest
 import schemathesis
+from fastapi.routing import APIRoute
 from native import Api, studio
 from schemathesis.specs.openapi.checks import (
     content_type_conformance,
@@ -16,6 +17,8 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
 )
 
+from bottega import web
+from bottega.api import a1111, native
 from bottega.bench.requests import measure
 
 CHECKS = [status_code_conformance, content_type_conformance, response_schema_conformance]
@@ -33,6 +36,12 @@ def described(api: Api) -> dict[str, Any]:
     told: dict[str, Any] = api.get("/openapi.json")
     paths = {path: operations for path, operations in told["paths"].items() if path.startswith("/api/")}
     return {**told, "paths": {path: each for path, each in paths.items() if path != "/api/session"}}
+
+
+def test_the_routes_of_a_door_are_one_flat_list() -> None:
+    """Of routers within routers FastAPI looks every request up several times at each."""
+    for routes in (native.routes, a1111.routes, web.routes):
+        assert all(isinstance(route, APIRoute) for route in routes)
 
 
 def test_a_stranger_can_read_what_every_request_means(described: dict[str, Any]) -> None:

@@ -11,6 +11,7 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
@@ -251,6 +252,35 @@ def test_nothing_is_begun_while_all_is_paused(queue: Queue) -> None:
     assert queue.paused and take(queue) == [] and queue.waiting(MAKE) == 0
     queue.resume_all()
     assert take(queue) == [id]
+
+
+def test_a_pause_outlives_the_server_and_one_that_could_not_be_written_is_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    queue = Queue(tmp_path / "queue.sqlite")
+    with monkeypatch.context() as patch, pytest.raises(OSError, match="full"):
+        patch.setattr(queue, "_set_fact", Mock(side_effect=OSError("full")))
+        queue.pause_all()
+    assert not queue.paused
+    queue.pause_all()
+    queue.close()
+    queue = Queue(tmp_path / "queue.sqlite")
+    assert queue.paused
+    queue.close()
+
+
+def test_a_lane_that_was_idle_is_asked_again_once_there_is_something_to_do(queue: Queue) -> None:
+    assert queue.waiting(MAKE) == 0
+    first = put(queue)
+    second = put(queue, after=[first])
+    assert queue.waiting(MAKE) == 1
+    assert take(queue) == [first] and queue.waiting(MAKE) == 0
+    queue.finish(first, Done("d", 1, 0.1))
+    assert queue.waiting(MAKE) == 1
+    queue.cancel(second)
+    assert queue.waiting(MAKE) == 0
+    queue.retry(second)
+    assert queue.waiting(MAKE) == 1
 
 
 # --- steering --------------------------------------------------------------------------------------------------------

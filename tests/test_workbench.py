@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Iterator
 from dataclasses import replace
@@ -14,12 +15,13 @@ from PIL import Image
 
 from bottega.diffusion.names import SAMPLERS
 from bottega.engine.load import Loader
-from bottega.errors import FileError, Interrupted, InvalidRecipe
+from bottega.errors import BottegaError, FileError, Interrupted, InvalidRecipe
 from bottega.events import Event, Made, Note, Preview, Step
 from bottega.families import family
 from bottega.families._stable_diffusion.toy import write_single_file
 from bottega.formats import media
 from bottega.library import Entry
+from bottega.library.find import AmbiguousModel
 from bottega.library.hashes import sha256_of
 from bottega.recipe import Recipe, Ref, Sampling, Size, read_recipe
 from bottega.runtime.place import Place
@@ -62,6 +64,56 @@ def draft(toys: dict[str, Path], **fields: Any) -> Recipe:
 def make(workbench: Workbench, recipe: Recipe) -> list[Image.Image]:
     events = workbench.run(workbench.resolve(recipe))
     return [pixels(Path(event.path)) for event in events if isinstance(event, Made)]
+
+
+# --- looking up what a recipe means ----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def named(tmp_path: Path, toys: dict[str, Path]) -> tuple[Workbench, Path, Recipe]:
+    """A workbench with a model of its own on its shelf, which a draft means by its name."""
+    bench = Workbench(Settings(home=tmp_path, outputs=tmp_path / "outputs", device="cpu"))
+    path = tmp_path / "models" / "mine.safetensors"
+    path.parent.mkdir()
+    path.write_bytes(toys["sd1"].read_bytes())
+    recipe = draft(toys, model=Ref(name="mine"))
+    bench.resolve(recipe)
+    return bench, path, recipe
+
+
+def test_a_model_is_looked_up_once_while_nothing_changes(named: tuple[Workbench, Path, Recipe]) -> None:
+    bench, _, recipe = named
+    first = bench.resolve(recipe).model
+    asked: list[str] = []
+    bench.catalog._connection.set_trace_callback(asked.append)
+    assert bench.resolve(recipe).model == first
+    assert asked == ["PRAGMA data_version"]
+
+
+def test_a_model_that_was_changed_or_took_another_name_is_looked_up_again(
+    named: tuple[Workbench, Path, Recipe], toys: dict[str, Path]
+) -> None:
+    bench, path, recipe = named
+    before = bench.resolve(recipe).model
+    path.write_bytes(toys["sd2"].read_bytes())
+    after = bench.resolve(recipe).model
+    assert before is not None and after is not None and before.sha256 != after.sha256
+    assert after.sha256 == hashlib.sha256(toys["sd2"].read_bytes()).hexdigest()
+    path.rename(path.with_name("other.safetensors"))
+    with pytest.raises(BottegaError, match="mine"):
+        bench.resolve(recipe)
+
+
+def test_what_others_write_into_the_catalog_is_heard(
+    named: tuple[Workbench, Path, Recipe], toys: dict[str, Path], tmp_path: Path
+) -> None:
+    bench, _, recipe = named
+    elsewhere = tmp_path / "elsewhere" / "mine.safetensors"
+    elsewhere.parent.mkdir()
+    elsewhere.write_bytes(toys["sd2"].read_bytes())
+    Workbench(bench.settings).find(str(elsewhere))
+    with pytest.raises(AmbiguousModel):
+        bench.resolve(recipe)
 
 
 # --- corners of a recipe ---------------------------------------------------------------------------------------------

@@ -161,7 +161,7 @@ class Telling:
 
     def __init__(self, pipe: Pipe, job: str, life: Life) -> None:
         self._pipe, self.job, self._life = pipe, job, life
-        self._told = 0.0
+        self._told = float("-inf")
         self._held: list[Mapping[str, Any]] = []
         self._step: Event | None = None  # the newest that is not told yet
         self._lock = threading.Lock()  # what is written is compared in a thread that tells of it, too

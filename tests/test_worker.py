@@ -1,0 +1,62 @@
+"""What a worker says of its job, and when: as little as is enough to see how it gets on, in its order."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from bottega import worker
+from bottega.events import Event, Note, Started, Step
+from bottega.jobs.wire import Pipe, messages
+from bottega.worker import Life, Telling
+
+
+@pytest.fixture
+def said() -> Iterator[tuple[Pipe, Iterator[dict[str, Any]]]]:
+    """A worker's way to its server, and what the server hears there."""
+    here, there = (os.fdopen(end, mode) for end, mode in zip(os.pipe(), ("rb", "wb"), strict=True))
+    yield Pipe(there), messages(here)
+    there.close()
+    here.close()
+
+
+def step(done: int, phase: str = "sample") -> Step:
+    return Step(phase, done, 4)
+
+
+def event(event: Event) -> dict[str, Any]:
+    return {"say": "event", "job": "j", "event": event.to_json()}
+
+
+def test_steps_that_come_soon_are_told_with_what_follows_and_none_of_what_is_over(
+    said: tuple[Pipe, Iterator[dict[str, Any]]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pipe, heard = said
+    monkeypatch.setattr(worker, "STEP_EVERY", 3600.0)
+    life = Life(pipe, dict)
+    telling = Telling(pipe, "j", life)
+    for each in (Started("d", 1), step(1), step(2), step(3, "decode"), Note("dark"), step(4, "save")):
+        telling(each)
+    telling.over("done", done={})
+    told = [next(heard) for _ in range(5)]
+    assert told[:4] == [event(each) for each in (Started("d", 1), step(1), step(3, "decode"), Note("dark"))]
+    assert told[4]["say"] == "done"
+
+
+def test_a_step_that_nothing_follows_is_told_with_the_next_sign_of_life(
+    said: tuple[Pipe, Iterator[dict[str, Any]]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pipe, heard = said
+    monkeypatch.setattr(worker, "STEP_EVERY", 3600.0)
+    monkeypatch.setattr(worker, "BEAT_EVERY", 0.01)
+    life = Life(pipe, dict)
+    life.begin()
+    telling = Telling(pipe, "j", life)
+    telling(step(1))
+    telling(step(2, "decode"))
+    told = (message for message in heard if message["say"] == "event")
+    assert [next(told), next(told)] == [event(step(1)), event(step(2, "decode"))]
+    life.end()
