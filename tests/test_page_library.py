@@ -406,6 +406,17 @@ def test_a_model_is_converted(browser: Browser, shelf: Server) -> None:
         assert list((shelf.home / "models").rglob("smaller.safetensors"))
         page.get_by_role("option", name="smaller").wait_for()
 
+        page.get_by_role("option", name="starter-image").click()
+        page.get_by_role("button", name="Convert …").click()
+        dialog.get_by_label("Name of the new model").fill("smaller")
+        dialog.get_by_role("button", name="Convert").click()
+        dialog.get_by_role("alert").wait_for()
+        dialog.get_by_label("Replace what has this name").check()
+        with page.expect_response("**/convert") as answered:
+            dialog.get_by_role("button", name="Convert").click()
+        assert answered.value.status == 202
+        dialog.wait_for(state="detached")
+
 
 def test_two_models_of_one_name_are_merged(browser: Browser, shelf: Server) -> None:
     """And nothing is handed in before both are chosen."""

@@ -84,7 +84,7 @@ const words = {
     "library.method.weighted": "Weighted: A (1 − w) + B w", "library.method.add-difference": "Add difference: A + (B − C) w",
     "library.method.slerp": "From A to B on an arc", "library.method.ties": "TIES: only the largest differences", "library.method.dare": "DARE: a random share of the differences",
     "library.convert.title": "Convert {name}", "library.convert.dtype": "Store the numbers as", "library.convert.layout": "Layout",
-    "library.convert.prune": "Leave out what training left in it", "library.convert.name": "Name of the new model", "library.convert.go": "Convert",
+    "library.convert.prune": "Leave out what training left in it", "library.replace": "Replace what has this name", "library.convert.name": "Name of the new model", "library.convert.go": "Convert",
     "library.layout.single": "One .safetensors", "library.layout.diffusers": "A diffusers folder",
     "library.dtype.keep": "As they are", "library.dtype.fp32": "32 bits", "library.dtype.fp16": "16 bits", "library.dtype.bf16": "bfloat16", "library.dtype.fp8": "8 bits",
     "library.keys.search": "Search", "library.keys.star": "Favourite", "library.keys.use": "Use in Make", "library.keys.view": "Cards or table",
@@ -140,7 +140,7 @@ const words = {
     "library.method.weighted": "加权：A (1 − w) + B w", "library.method.add-difference": "叠加差值：A + (B − C) w",
     "library.method.slerp": "沿弧线从 A 到 B", "library.method.ties": "TIES：只保留最大的差异", "library.method.dare": "DARE：随机保留部分差异",
     "library.convert.title": "转换 {name}", "library.convert.dtype": "数值存储为", "library.convert.layout": "布局",
-    "library.convert.prune": "去掉训练留下的内容", "library.convert.name": "新模型的名称", "library.convert.go": "转换",
+    "library.convert.prune": "去掉训练留下的内容", "library.replace": "替换同名的模型", "library.convert.name": "新模型的名称", "library.convert.go": "转换",
     "library.layout.single": "单个 .safetensors", "library.layout.diffusers": "diffusers 文件夹",
     "library.dtype.keep": "保持不变", "library.dtype.fp32": "32 位", "library.dtype.fp16": "16 位", "library.dtype.bf16": "bfloat16", "library.dtype.fp8": "8 位",
     "library.keys.search": "搜索", "library.keys.star": "收藏", "library.keys.use": "用于创作", "library.keys.view": "卡片或表格",
@@ -837,7 +837,7 @@ class Library {
       this.form(body, close, t("library.get.go"), [
         labelled(t("library.get.what"), what, t("library.get.help")),
         h("details", {}, h("summary", { text: t("library.get.more") }), labelled(t("library.get.file"), file), labelled(t("library.merge.name"), name), labelled(t("library.get.sha256"), sha256),
-          h("label", { class: "check-row" }, unusual, h("span", { text: t("library.get.unusual") }))),
+          switched(t("library.get.unusual"), unusual)),
       ], { reference: what, file, name, sha256 }, () => ["/api/models/get", compacted({ reference: what.value.trim(), file: file.value.trim(), name: name.value.trim(), sha256: sha256.value.trim(), allow_unusual: unusual.checked || undefined })]);
     });
   }
@@ -858,6 +858,7 @@ class Library {
       weight.addEventListener("input", () => { shown.textContent = weight.value; });
       const method = h("select", {}, METHODS.map((name) => h("option", { value: name, text: t(`library.method.${name}`) })));
       const name = h("input", { type: "text", required: true, maxlength: "120" });
+      const force = h("input", { type: "checkbox", class: "switch" });
       const asked = () => (TAKES_C.has(method.value) ? 3 : 2);
       const needed = () => (method.value === "add-difference" ? 3 : 2);
       const needC = () => { picks[2].element.hidden = asked() < 3; };
@@ -866,6 +867,7 @@ class Library {
       this.form(body, close, t("library.merge.go"), [
         labelled(t("library.merge.method"), h("span", { class: "choice" }, method, icon("chevron", 14))), picks.map((pick) => pick.element),
         labelled(t("library.merge.weight"), h("span", { class: "row" }, weight, shown)), labelled(t("library.merge.name"), name),
+        switched(t("library.replace"), force),
       ], { models: picks[0].element, weight, method, name }, () => {
         const left = models.findIndex((model, index) => index < needed() && !model);
         if (left >= 0) {
@@ -874,7 +876,7 @@ class Library {
           return null;
         }
         const chosen = models.slice(0, asked()).filter(Boolean).map((model) => model.id);
-        return ["/api/models/merge", { models: chosen, method: method.value, weight: Number(weight.value), name: name.value.trim() }];
+        return ["/api/models/merge", { models: chosen, method: method.value, weight: Number(weight.value), name: name.value.trim(), force: force.checked }];
       });
     });
   }
@@ -885,14 +887,15 @@ class Library {
       const dtype = h("select", {}, DTYPES.map((name) => h("option", { value: name, text: t(`library.dtype.${name}`), selected: name === "fp16" })));
       const layout = h("select", {}, (entry.kind === "checkpoint" ? ["single", "diffusers"] : ["single"]).map((name) => h("option", { value: name, text: t(`library.layout.${name}`) })));
       const prune = h("input", { type: "checkbox", class: "switch", checked: true });
+      const force = h("input", { type: "checkbox", class: "switch" });
       const name = h("input", { type: "text", required: true, maxlength: "120", value: `${entry.name}-fp16` });
       let touched = false;
       name.addEventListener("input", () => { touched = true; });
       dtype.addEventListener("change", () => { if (!touched) name.value = dtype.value === "keep" ? `${entry.name}-copy` : `${entry.name}-${dtype.value}`; });
       this.form(body, close, t("library.convert.go"), [
         labelled(t("library.convert.dtype"), h("span", { class: "choice" }, dtype, icon("chevron", 14))), labelled(t("library.convert.layout"), h("span", { class: "choice" }, layout, icon("chevron", 14))),
-        h("label", { class: "check-row" }, prune, h("span", { text: t("library.convert.prune") })), labelled(t("library.convert.name"), name),
-      ], { dtype, layout, name }, () => [`/api/models/${entry.id}/convert`, { name: name.value.trim(), dtype: dtype.value, layout: layout.value, prune: prune.checked }]);
+        switched(t("library.convert.prune"), prune), labelled(t("library.convert.name"), name), switched(t("library.replace"), force),
+      ], { dtype, layout, name }, () => [`/api/models/${entry.id}/convert`, { name: name.value.trim(), dtype: dtype.value, layout: layout.value, prune: prune.checked, force: force.checked }]);
     });
   }
 
@@ -934,6 +937,7 @@ class Library {
   }
 }
 
+const switched = (label, box) => h("label", { class: "check-row" }, box, h("span", { text: label }));
 const labelled = (label, control, help = "") => h("label", { class: "form-row" }, h("span", { text: label }), control, help && h("small", { class: "soft", text: help }));
 
 const compacted = (body) => Object.fromEntries(Object.entries(body).filter(([, value]) => value !== "" && value !== undefined && value !== null));
