@@ -412,6 +412,9 @@ def test_a_model_is_converted(browser: Browser, shelf: Server) -> None:
         dialog.get_by_role("button", name="Convert").click()
         dialog.get_by_role("alert").wait_for()
         dialog.get_by_label("Replace what has this name").check()
+        dialog.get_by_label("Name of the new model").fill("smaller ")
+        assert not dialog.get_by_label("Replace what has this name").is_checked()  # another name is another model
+        dialog.get_by_label("Replace what has this name").check()
         with page.expect_response("**/convert") as answered:
             dialog.get_by_role("button", name="Convert").click()
         assert answered.value.status == 202

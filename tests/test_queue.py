@@ -190,6 +190,26 @@ def test_progress_and_the_time_left_come_from_the_steps(tmp_path: Path) -> None:
     queue.close()
 
 
+def test_the_time_left_comes_from_steps_that_were_timed_also_where_the_first_were_not_told(tmp_path: Path) -> None:
+    now = [100.0]
+    queue = Queue(tmp_path / "q", clock=lambda: now[0])
+    id = put(queue)
+    take(queue)
+    queue.record(id, [Started("d", 2), Step("sample", 4, 20)])
+    assert queue.job(id).eta is None
+    now[0] += 3
+    queue.record(id, [Step("sample", 8, 20)])
+    assert queue.job(id).eta == pytest.approx((12 + 20) * 0.75)
+    now[0] += 9
+    queue.record(id, [Made(0, "p", "s", "d", 1, 64, 64)])
+    now[0] += 9
+    queue.record(id, [Step("sample", 12, 20)])
+    now[0] += 3
+    queue.record(id, [Step("sample", 16, 20)])
+    assert queue.job(id).eta == pytest.approx(4 * 0.75)
+    queue.close()
+
+
 # --- whose turn it is ------------------------------------------------------------------------------------------------
 
 

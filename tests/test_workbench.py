@@ -116,6 +116,20 @@ def test_what_others_write_into_the_catalog_is_heard(
         bench.resolve(recipe)
 
 
+def test_a_name_of_two_models_is_looked_up_again_also_where_the_other_one_changes(
+    named: tuple[Workbench, Path, Recipe], toys: dict[str, Path], tmp_path: Path
+) -> None:
+    bench, path, recipe = named
+    copy = tmp_path / "elsewhere" / "mine.safetensors"
+    copy.parent.mkdir()
+    copy.write_bytes(path.read_bytes())
+    sha256_of(bench.catalog, bench.find(str(copy)))
+    assert bench.resolve(recipe) and bench.resolve(recipe)
+    copy.write_bytes(toys["sd2"].read_bytes())
+    with pytest.raises(AmbiguousModel):
+        bench.resolve(recipe)
+
+
 # --- corners of a recipe ---------------------------------------------------------------------------------------------
 
 

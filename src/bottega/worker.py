@@ -176,7 +176,8 @@ class Telling:
                 isinstance(event, Learned) and (event.validation is not None or event.step == event.total)
             )
             if not is_news:
-                self._step = event
+                with self._lock:
+                    self._step = event
                 if time.monotonic() - self._told >= STEP_EVERY:
                     self.catch_up()
                 return
@@ -190,7 +191,7 @@ class Telling:
         from bottega.recipe import read_recipe
 
         self._life.went_on("save")
-        self._step = None  # which is behind us
+        self._forget_step()
         carried = media.read(event.path).recipe
         assert carried is not None  # it was just written
         recipe = read_recipe(carried)
@@ -211,7 +212,7 @@ class Telling:
 
     def over(self, how: str, **more: Any) -> None:
         """Tell that the job has ended, and how: `done`, `failed` or `stopped`; with the state of the device."""
-        self._step = None
+        self._forget_step()
         self._hold({"say": how, "job": self.job, **more, **self._life.facts()})
         self.catch_up()
 
@@ -226,6 +227,11 @@ class Telling:
     def _hold(self, message: Mapping[str, Any]) -> None:
         with self._lock:
             self._held += [*self._last_step(), message]
+
+    def _forget_step(self) -> None:
+        """It is behind us."""
+        with self._lock:
+            self._step = None
 
     def _last_step(self) -> list[dict[str, Any]]:
         step, self._step = self._step, None

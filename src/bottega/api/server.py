@@ -278,7 +278,8 @@ class Server(uvicorn.Server):
         """End soon; may be called from any thread, and by a signal."""
         self.should_exit = True
         if self._loop is not None:
-            self._loop.call_soon_threadsafe(self._over.set)
+            with suppress(RuntimeError):  # it has ended already
+                self._loop.call_soon_threadsafe(self._over.set)
 
     async def main_loop(self) -> None:
         """Wait for the end, with a look at the clock now and then: an idle server is to cost nothing."""

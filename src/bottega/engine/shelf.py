@@ -20,7 +20,7 @@ from bottega.families import family
 from bottega.formats import read_header
 from bottega.library import Catalog, Entry, open_catalog
 from bottega.library.disk import Stamp, stamp_of
-from bottega.library.find import find, on_record
+from bottega.library.find import find, is_of_one, looks_like_a_path, on_record
 from bottega.library.hashes import hashes_of, sha256_of
 from bottega.library.newcomers import Looked, notice
 from bottega.recipe import Ref, Use
@@ -81,8 +81,9 @@ class Shelf:
 
     def _once(self, what: str, name: str, ask: Callable[[], Told]) -> Told:
         """What `ask` finds in the catalog, asked only once while that is settled and stays as it is."""
-        if not self._is_settled or self._version is None:
+        if not self._is_settled:
             return ask()
+        assert self._version is not None
         self._notice_changes((self._version[0], self.catalog.own_changes))
         known: list[Told] = self._found.get((what, name), [])
         if not known:
@@ -105,10 +106,15 @@ class Shelf:
 
     def checkpoint(self, ref: Ref) -> Entry:
         """The model a recipe means, hashed, and one that a family here can run."""
-        if ref.sha256 or _is_path(ref.name):
+        if ref.sha256 or looks_like_a_path(ref.name):
             return self._checkpoint(ref)
-        entry = self._once("checkpoint", ref.name, lambda: self._checkpoint(ref))
-        return entry if _is_unchanged(entry) else self._checkpoint(ref)
+        known = self._once("checkpoint", ref.name, lambda: self._only(ref))
+        return known if known and _is_unchanged(known) else self._checkpoint(ref)
+
+    def _only(self, ref: Ref) -> Entry | None:
+        """The model that a name means; None where others are on record whose files may say something else by now."""
+        entry = self._checkpoint(ref)
+        return entry if is_of_one(self.catalog, ref.name) else None
 
     def _checkpoint(self, ref: Ref) -> Entry:
         entry = self._pinned(ref, ref.sha256) if ref.sha256 else self.find(ref.name)
@@ -180,10 +186,12 @@ class Shelf:
         face = family(entry.recogniser)
         match = face.recognise(header)
         assert match is not None  # or the catalog would not name the family
-        if len(self._known) >= REMEMBERED:
-            self._known.pop(next(iter(self._known)))
-        self._known[key] = Opened(header, face.varied(match, variant) if variant else match)
-        return self._known[key]
+        opened = Opened(header, face.varied(match, variant) if variant else match)
+        if _is_unchanged(entry):
+            if len(self._known) >= REMEMBERED:
+                self._known.pop(next(iter(self._known)))
+            self._known[key] = opened
+        return opened
 
     def adapter(self, entry: Entry) -> tuple[Adapter, Header, Match]:
         """What kind of adapter a model is, its header, and what is found in it; UnsupportedModel if it is none."""
@@ -197,10 +205,11 @@ class Shelf:
             raise UnsupportedModel(entry.path, "is nothing that changes a model", "name an adapter")
         if "family" in entry.corrected:
             match = replace(match, family=entry.family, guess=False)
-        if len(self._adapters) >= REMEMBERED:
-            self._adapters.pop(next(iter(self._adapters)))
-        self._adapters[key] = face, header, match
-        return self._adapters[key]
+        if _is_unchanged(entry):
+            if len(self._adapters) >= REMEMBERED:
+                self._adapters.pop(next(iter(self._adapters)))
+            self._adapters[key] = face, header, match
+        return face, header, match
 
     def base(self, entry: Entry) -> Base:
         """A model as what adapters are to change."""
@@ -239,11 +248,6 @@ class Shelf:
 
     def _folders(self) -> tuple[Path, ...]:
         return (*self._settings.all_shelves, *self._once("shelves", "", self.catalog.shelves))
-
-
-def _is_path(reference: str) -> bool:
-    """Whether a reference says where a model lies: there may be another one by now."""
-    return reference.startswith((".", "~")) or len(Path(reference).parts) > 1
 
 
 def _is_unchanged(entry: Entry) -> bool:

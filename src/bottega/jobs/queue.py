@@ -113,9 +113,11 @@ class _Pace:
     made: int = 0
     step: Step | None = None
     since: float = 0.0
+    first: int = 0  # steps of the phase that were done then
     heard: float = 0.0
     picture: float | None = None  # seconds that one takes
     began: float = 0.0
+    anew: bool = False  # whether the next step is the first of another picture
 
     def hear(self, event: Event, now: float) -> None:
         """Take note of what the job says."""
@@ -124,10 +126,10 @@ class _Pace:
         if isinstance(event, Started):
             self.count, self.began = event.count, now
         elif isinstance(event, Made):
-            self.made, self.picture, self.began = event.image + 1, now - self.began, now
+            self.made, self.picture, self.began, self.anew = event.image + 1, now - self.began, now, True
         elif isinstance(event, Step):
-            if self.step is None or self.step.phase != event.phase or event.done < self.step.done:
-                self.since = now
+            if self.anew or self.step is None or self.step.phase != event.phase or event.done < self.step.done:
+                self.since, self.first, self.anew = now, event.done, False
                 if event.phase == "sample":
                     self.began = now
             self.step = event
@@ -144,8 +146,8 @@ class _Pace:
         """Seconds until the end at the pace so far, once there is one."""
         step = self.step
         left = 0.0
-        if step is not None and step.phase != "load" and step.done and step.done < step.total:
-            each = (self.heard - self.since) / step.done
+        if step is not None and step.phase != "load" and self.first < step.done < step.total:
+            each = (self.heard - self.since) / (step.done - self.first)
             left = (step.total - step.done) * each
             picture = self.picture or step.total * each
         elif self.picture is not None:
@@ -224,9 +226,8 @@ class Queue:
         with self._lock:
             if key is not None and (known := self._with_key(owner, key, asked)):
                 return known
+            ahead, id = self._check_room(owner), secrets.token_hex(10)
             with self._transaction():
-                ahead = self._check_room(owner)
-                id = secrets.token_hex(10)
                 blocked, position, now = self._depend(id, after), self._end_of_line(), self._clock()
                 self._write.execute(
                     "INSERT INTO jobs (id, kind, lane, owner, state, request, digest, title, priority, position, needs,"
@@ -497,14 +498,13 @@ class Queue:
 
     def _pause(self, paused: bool, word: str) -> None:
         with self._lock:
-            before, self._is_paused = self._is_paused, paused
+            self._is_paused = paused
             try:
                 with self._transaction():
                     self._set_fact("paused", "1" if paused else "")
                     self._say("", "", Changed(word))
-            except BaseException:
-                self._is_paused = before
-                raise
+            finally:
+                self._is_paused = self._fact("paused", "") == "1"
 
     # --- for the foreman
 

@@ -139,13 +139,23 @@ def _candidates(catalog: Catalog, reference: str, recognisers: Sequence[Recognis
         return []
     path = Path(os.path.expanduser(reference))
     there = os.path.exists(path)
-    if there and (path.is_absolute() or len(path.parts) > 1 or reference.startswith((".", "~"))):
+    if there and looks_like_a_path(reference):
         return [identify_path(catalog, path, recognisers)]
 
     chosen = _preferred(_on_record(catalog, reference), kind)
     if not chosen and there:
         return [identify_path(catalog, path, recognisers)]
     return [identify_path(catalog, entry.path, recognisers) for entry in chosen if os.path.exists(entry.path)]
+
+
+def looks_like_a_path(reference: str) -> bool:
+    """Whether a reference, where there is something at that path, means what is there, whatever else has the name."""
+    return os.path.isabs(reference) or len(Path(reference).parts) > 1 or reference.startswith((".", "~"))
+
+
+def is_of_one(catalog: Catalog, reference: str) -> bool:
+    """Whether there is just one model on record that a name or a known hash may mean, whether its file is there or not."""
+    return len(_on_record(catalog, reference)) == 1
 
 
 def _on_record(catalog: Catalog, reference: str) -> list[Entry]:

@@ -859,6 +859,8 @@ class Library {
       const method = h("select", {}, METHODS.map((name) => h("option", { value: name, text: t(`library.method.${name}`) })));
       const name = h("input", { type: "text", required: true, maxlength: "120" });
       const force = h("input", { type: "checkbox", class: "switch" });
+      const unforce = () => { force.checked = false; }; // another name is another model
+      name.addEventListener("input", unforce);
       const asked = () => (TAKES_C.has(method.value) ? 3 : 2);
       const needed = () => (method.value === "add-difference" ? 3 : 2);
       const needC = () => { picks[2].element.hidden = asked() < 3; };
@@ -888,10 +890,11 @@ class Library {
       const layout = h("select", {}, (entry.kind === "checkpoint" ? ["single", "diffusers"] : ["single"]).map((name) => h("option", { value: name, text: t(`library.layout.${name}`) })));
       const prune = h("input", { type: "checkbox", class: "switch", checked: true });
       const force = h("input", { type: "checkbox", class: "switch" });
+      const unforce = () => { force.checked = false; }; // another name is another model
       const name = h("input", { type: "text", required: true, maxlength: "120", value: `${entry.name}-fp16` });
       let touched = false;
-      name.addEventListener("input", () => { touched = true; });
-      dtype.addEventListener("change", () => { if (!touched) name.value = dtype.value === "keep" ? `${entry.name}-copy` : `${entry.name}-${dtype.value}`; });
+      name.addEventListener("input", () => { touched = true; unforce(); });
+      dtype.addEventListener("change", () => { if (!touched) name.value = dtype.value === "keep" ? `${entry.name}-copy` : `${entry.name}-${dtype.value}`; unforce(); });
       this.form(body, close, t("library.convert.go"), [
         labelled(t("library.convert.dtype"), h("span", { class: "choice" }, dtype, icon("chevron", 14))), labelled(t("library.convert.layout"), h("span", { class: "choice" }, layout, icon("chevron", 14))),
         switched(t("library.convert.prune"), prune), labelled(t("library.convert.name"), name), switched(t("library.replace"), force),
