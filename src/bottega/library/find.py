@@ -154,7 +154,7 @@ def looks_like_a_path(reference: str) -> bool:
 
 
 def is_of_one(catalog: Catalog, reference: str) -> bool:
-    """Whether there is just one model on record that a name or a known hash may mean, whether its file is there or not."""
+    """Whether just one model on record has this name or known hash, whether its file is there or not."""
     return len(_on_record(catalog, reference)) == 1
 
 
