@@ -81,6 +81,14 @@ def named(tmp_path: Path, toys: dict[str, Path]) -> tuple[Workbench, Path, Recip
     return bench, path, recipe
 
 
+def namesake(tmp_path: Path, content: bytes) -> Path:
+    """Another model of that name, off the shelf."""
+    path = tmp_path / "elsewhere" / "mine.safetensors"
+    path.parent.mkdir()
+    path.write_bytes(content)
+    return path
+
+
 def test_a_model_is_looked_up_once_while_nothing_changes(named: tuple[Workbench, Path, Recipe]) -> None:
     bench, _, recipe = named
     first = bench.resolve(recipe).model
@@ -108,9 +116,7 @@ def test_what_others_write_into_the_catalog_is_heard(
     named: tuple[Workbench, Path, Recipe], toys: dict[str, Path], tmp_path: Path
 ) -> None:
     bench, _, recipe = named
-    elsewhere = tmp_path / "elsewhere" / "mine.safetensors"
-    elsewhere.parent.mkdir()
-    elsewhere.write_bytes(toys["sd2"].read_bytes())
+    elsewhere = namesake(tmp_path, toys["sd2"].read_bytes())
     Workbench(bench.settings).find(str(elsewhere))
     with pytest.raises(AmbiguousModel):
         bench.resolve(recipe)
@@ -120,9 +126,7 @@ def test_a_name_of_two_models_is_looked_up_again_also_where_the_other_one_change
     named: tuple[Workbench, Path, Recipe], toys: dict[str, Path], tmp_path: Path
 ) -> None:
     bench, path, recipe = named
-    copy = tmp_path / "elsewhere" / "mine.safetensors"
-    copy.parent.mkdir()
-    copy.write_bytes(path.read_bytes())
+    copy = namesake(tmp_path, path.read_bytes())
     sha256_of(bench.catalog, bench.find(str(copy)))
     assert bench.resolve(recipe) and bench.resolve(recipe)
     copy.write_bytes(toys["sd2"].read_bytes())

@@ -62,7 +62,7 @@ class Life:
         self._working.clear()
         self._held = []
 
-    def with_it(self, catch_up: Callable[[], None]) -> None:
+    def beat_with(self, catch_up: Callable[[], None]) -> None:
         """Until the work ends, call this as often as a sign of life is due: it tells what was not worth it before."""
         self._held.append(catch_up)
 
@@ -165,7 +165,7 @@ class Telling:
         self._held: list[Mapping[str, Any]] = []
         self._step: Event | None = None  # the newest that is not told yet
         self._lock = threading.Lock()  # what is written is compared in a thread that tells of it, too
-        life.with_it(self.catch_up)
+        life.beat_with(self.catch_up)
 
     def __call__(self, event: Event) -> None:
         """Tell of an event."""
