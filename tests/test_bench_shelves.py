@@ -51,6 +51,15 @@ def test_what_is_measured(tmp_path: Path) -> None:
     report = measure(200, tmp_path)
     assert (report.models, report.first.headers_read, report.second.headers_read) == (200, 200, 0)
     assert report.listed + report.refused == 200 and report.refused > 0
-    assert 0 < report.search_median <= report.search_99th <= report.search_slowest
+    for times in (report.search, report.page, report.counts):
+        assert 0 < times.median <= times.percentile_99 <= times.slowest
     json.dumps(report.to_json())
-    assert [name for name, _ in report.rows] == ["models", "first scan", "second scan", "catalog", "search"]
+    assert [name for name, _ in report.rows] == [
+        "models",
+        "first scan",
+        "second scan",
+        "catalog",
+        "search",
+        "page",
+        "counts",
+    ]

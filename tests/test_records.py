@@ -15,9 +15,9 @@ from bottega.formats.pickled.values import Name, Node, Storage, Table, Tensor, U
 
 NAMES = (
     name("torch._utils", "_rebuild_tensor_v2"), text("storage"), name("torch", "HalfStorage"),
-    name("collections", "OrderedDict"), text("cpu"),
+    name("collections", "OrderedDict"), text("cpu"), text("1"),
 )  # fmt: skip
-FUNCTION, WORD, KIND, HOOKS, CPU = (b"h" + bytes([index]) for index in range(len(NAMES)))
+FUNCTION, WORD, KIND, HOOKS, CPU, ONE = (b"h" + bytes([index]) for index in range(len(NAMES)))
 
 
 def put(index: int) -> bytes:
@@ -39,17 +39,22 @@ def sizes(numbers: tuple[int, ...], index: int) -> list[bytes]:
 
 
 def record(
-    key: int, shape: tuple[int, ...], strides: tuple[int, ...], *, place: bytes = CPU, old: bool = False
+    key: int,
+    shape: tuple[int, ...],
+    strides: tuple[int, ...],
+    *,
+    named: bytes = b"",
+    place: bytes = CPU,
+    old: bool = False,
 ) -> list[bytes]:
-    """The opcodes of one tensor and of its name."""
+    """The opcodes of one tensor and of its name; its storage is called by the key unless one that was `named` is."""
     at = 300 + 10 * key
     where = [place] if place.startswith(b"h") else [place, put(at + 2)]
     storage = [
         b"(",
         WORD,
         KIND,
-        text(str(key)),
-        put(at + 1),
+        *([named] if named else [text(str(key)), put(at + 1)]),
         *where,
         b"M\x40\0",
         *([b"N"] if old else []),
@@ -71,6 +76,8 @@ PICKLE = [
     *record(3, (2, 3, 1, 2), (6, 1, 9, 3), place=text("cpu"), old=True),
     *record(4, (0, 300, 2), (600, 2, 1)),
     *record(5, (4,), (1,)),
+    *record(6, (3, 2), (2, 1), named=ONE),
+    *record(7, (5,), (1,), named=ONE, place=text("cpu")),
     b"u", b".",
 ]  # fmt: skip
 
@@ -148,9 +155,9 @@ def test_every_record_is_taken_in_one_step(monkeypatch: pytest.MonkeyPatch) -> N
 
     monkeypatch.setattr(Records, "read", counted)
     value, _ = Machine().run(b"".join(PICKLE))
-    assert taken == [True] * 5
+    assert taken == [True] * 7
     assert type(value) is Table
-    assert [type(tensor) for tensor in value[1::2]] == [Tensor] * 5
+    assert [type(tensor) for tensor in value[1::2]] == [Tensor] * 7
 
 
 def test_one_step_is_what_all_steps_are(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,13 +9,13 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from statistics import median, quantiles
 from typing import Any
 
 from bottega.bench.made_outputs import NOW, OWNERS, fill, made_outputs
+from bottega.bench.times import Times, summed, time_of, times_of
 from bottega.formats.media import encode
 from bottega.gallery import Gallery
 from bottega.settings import Settings
@@ -27,18 +27,6 @@ TYPED = (
 FIELDS = ({"sampler": "Euler a"}, {"sampling.steps": "30", "clip_skip": "2"}, {"width": "1024", "guidance": "7.5"})
 NEW = 200  # outputs that are added one by one
 FILES = 400  # pictures that are read anew
-
-
-@dataclass(frozen=True)
-class Times:
-    """Milliseconds of so many: the median, the 99th percentile and the slowest by the clock, and the median of the
-    processor alone, which says more where other programs run."""
-
-    count: int
-    median: float
-    processor: float
-    percentile_99: float
-    slowest: float
 
 
 @dataclass(frozen=True)
@@ -71,15 +59,15 @@ class Report:
         return [
             ("outputs", f"{self.outputs:,}, {self.database_bytes / 1e6:,.0f} MB"),
             ("open", f"{self.open_ms:.1f} ms"),
-            ("first page", _times_text(self.first_page)),
-            ("deep page", _times_text(self.deep_page)),
-            ("search", f"{_times_text(self.search)}, after every letter"),
-            ("fields", _times_text(self.fields)),
-            ("lineage", _times_text(self.lineage)),
-            ("add", f"{_times_text(self.add)}, synced to disk"),
-            ("thumbnail", f"{_times_text(self.thumbnail)}, of 512x512"),
+            ("first page", str(self.first_page)),
+            ("deep page", str(self.deep_page)),
+            ("search", f"{self.search}, after every letter"),
+            ("fields", str(self.fields)),
+            ("lineage", str(self.lineage)),
+            ("add", f"{self.add}, synced to disk"),
+            ("thumbnail", f"{self.thumbnail}, of 512x512"),
             ("look through", f"{self.look_through_s:.2f} s for all files, when nothing is new"),
-            ("meanwhile", f"first page {_times_text(self.page_meanwhile)}"),
+            ("meanwhile", f"first page {self.page_meanwhile}"),
             ("read anew", f"{self.read_anew_per_s:,.0f} pictures a second"),
             ("memory", memory),
         ]
@@ -111,14 +99,14 @@ def measure(home: Path) -> Report:
     began = time.perf_counter()
     gallery = Gallery(path, folder)
     opened = time.perf_counter() - began
-    first = _times(lambda _: gallery.outputs(owner=OWNERS[0]), range(40))
+    first = times_of(lambda _: gallery.outputs(owner=OWNERS[0]), range(40))
     last = gallery.outputs(owner=OWNERS[0])
     total = gallery.outputs().total
     middle = str(int((NOW - total * 30) * 1e6))
-    deep = _times(lambda _: gallery.outputs(owner=OWNERS[0], before=middle), range(40))
-    search = _times(lambda typed: gallery.outputs(owner=OWNERS[0], text=typed), [*_prefixes()] * 2)
-    fields = _times(lambda field: gallery.outputs(owner=OWNERS[0], field=field), [*FIELDS] * 10)
-    lineage = _times(lambda output: gallery.lineage(output.id), last.items[:50])
+    deep = times_of(lambda _: gallery.outputs(owner=OWNERS[0], before=middle), range(40))
+    search = times_of(lambda typed: gallery.outputs(owner=OWNERS[0], text=typed), [*_prefixes()] * 2)
+    fields = times_of(lambda field: gallery.outputs(owner=OWNERS[0], field=field), [*FIELDS] * 10)
+    lineage = times_of(lambda output: gallery.lineage(output.id), last.items[:50])
     after = _memory()
     picture = Image.effect_noise((512, 512), 40).convert("RGB")
     recipe = last.items[0].recipe
@@ -128,12 +116,12 @@ def measure(home: Path) -> Report:
     large = last.items[0].path
     content = large.read_bytes()
     large.write_bytes(encode(picture, "png", recipe=recipe))
-    thumbnail = _times(lambda size: gallery.thumbnail(last.items[0].id, size), (128, 256, 384, 512))
+    thumbnail = times_of(lambda size: gallery.thumbnail(last.items[0].id, size), (128, 256, 384, 512))
     large.write_bytes(content)
     began = time.perf_counter()
     gallery.adopt(folder / "new")
     anew = FILES / (time.perf_counter() - began)
-    add = _times(gallery.add, list(made_outputs(folder, NEW, seed=1)))
+    add = times_of(gallery.add, list(made_outputs(folder, NEW, seed=1)))
     looked, meanwhile = _look_through(gallery, folder)
     size = sum(file.stat().st_size for file in home.glob("gallery.sqlite*"))
     gallery.close()
@@ -169,9 +157,9 @@ def _look_through(gallery: Gallery, folder: Path) -> tuple[float, Times]:
     thread.start()
     pages: list[tuple[float, float]] = []
     while thread.is_alive():
-        pages.append(_time(lambda _: gallery.outputs(owner=OWNERS[0]), None))
+        pages.append(time_of(lambda _: gallery.outputs(owner=OWNERS[0]), None))
     thread.join()
-    return took[0], _summed(pages)
+    return took[0], summed(pages)
 
 
 def _prefixes() -> Iterator[str]:
@@ -179,28 +167,6 @@ def _prefixes() -> Iterator[str]:
     for text in TYPED:
         for length in range(1, len(text) + 1):
             yield text[:length]
-
-
-def _times(call: Callable[[Any], object], values: Any) -> Times:
-    return _summed([_time(call, value) for value in values])
-
-
-def _time(call: Callable[[Any], object], value: Any) -> tuple[float, float]:
-    """Milliseconds that a call takes: by the clock, and of the processor."""
-    began, worked = time.perf_counter(), time.thread_time()
-    call(value)
-    return (time.perf_counter() - began) * 1000, (time.thread_time() - worked) * 1000
-
-
-def _summed(spent: list[tuple[float, float]]) -> Times:
-    clock, processor = zip(*spent, strict=True)
-    percentile = quantiles(clock, n=100, method="inclusive")[98] if len(clock) > 1 else clock[0]
-    return Times(len(spent), median(clock), median(processor), percentile, max(clock))
-
-
-def _times_text(times: Times) -> str:
-    rest = f"{times.percentile_99:.1f} ms (99 %), {times.slowest:.1f} ms (slowest)"
-    return f"{times.median:.1f} ms (median; {times.processor:.1f} ms of the processor), {rest}"
 
 
 def _memory() -> int | None:

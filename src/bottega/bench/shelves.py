@@ -12,14 +12,16 @@ import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from statistics import quantiles
 from typing import Any
 
 from bottega.bench.model_files import make_models
+from bottega.bench.times import Times, times_of
 from bottega.errors import BottegaError
 from bottega.library import open_catalog
+from bottega.library.browse import BEST, Wish, browse, counts, tag_counts
 from bottega.settings import Settings
 
+PAGE = 100  # models that the library's room asks for at a time
 POLL = 0.02  # seconds between two looks at how much memory the processes hold
 TYPED = (
     "dreamshape_v", "watercolor", "neon castle", "lora sdxl", "samuraicat", "checkpoint sd1", "水彩", "film grain 12",
@@ -41,7 +43,8 @@ class Scan:
 
 @dataclass(frozen=True)
 class Report:
-    """What was measured; the searches are of 50 models each, in milliseconds."""
+    """What was measured after each letter: what `bottega models list` finds, and a page and its counts as the
+    library's room asks for them."""
 
     models: int
     header_bytes: int
@@ -49,10 +52,9 @@ class Report:
     second: Scan
     listed: int
     refused: int
-    searches: int
-    search_median: float
-    search_99th: float
-    search_slowest: float
+    search: Times
+    page: Times
+    counts: Times
     catalog_bytes: int
 
     def to_json(self) -> dict[str, Any]:
@@ -67,11 +69,9 @@ class Report:
             ("first scan", _scan_text(self.first)),
             ("second scan", _scan_text(self.second)),
             ("catalog", f"{self.listed:,} models, {self.refused:,} refused, {self.catalog_bytes / 1e6:,.0f} MB"),
-            (
-                "search",
-                f"{self.search_median:.1f} ms (median), {self.search_99th:.1f} ms (99 %), {self.search_slowest:.1f} ms "
-                f"(slowest) of {self.searches} while typing, 50 models each",
-            ),
+            ("search", f"{self.search}, while typing, 50 models each"),
+            ("page", f"{self.page}, {PAGE} models each"),
+            ("counts", str(self.counts)),
         ]
 
 
@@ -92,13 +92,11 @@ def measure(count: int, folder: Path) -> Report:
     header_bytes = make_models(count, shelf)
     first, second = _scan(home, shelf), _scan(home, shelf)
     with open_catalog(home / "catalog.sqlite") as catalog:
-        times = []
-        for typed in [*_prefixes()] * 3:
-            began = time.perf_counter()
-            catalog.search(typed)
-            times.append((time.perf_counter() - began) * 1000)
+        typed = [*_prefixes()] * 3
+        found = times_of(lambda text: catalog.search(text), typed)
+        paged = times_of(lambda text: browse(catalog, Wish(text), BEST, PAGE), typed)
+        counted = times_of(lambda text: (counts(catalog, Wish(text)), tag_counts(catalog, Wish(text))), typed)
         listed, refused = len(catalog.sorts()), len(catalog.of_verdict("refused"))
-    percentiles = quantiles(times, n=100)
     return Report(
         models=count,
         header_bytes=header_bytes,
@@ -106,10 +104,9 @@ def measure(count: int, folder: Path) -> Report:
         second=second,
         listed=listed,
         refused=refused,
-        searches=len(times),
-        search_median=percentiles[49],
-        search_99th=percentiles[98],
-        search_slowest=max(times),
+        search=found,
+        page=paged,
+        counts=counted,
         catalog_bytes=sum(file.stat().st_size for file in home.iterdir() if file.is_file()),
     )
 

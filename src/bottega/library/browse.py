@@ -107,7 +107,8 @@ def tag_counts(catalog: Catalog, wish: Wish) -> Counter[tuple[Sort, str]]:
     """How many models of each sort have each of the user's tags, of those that are wished for."""
     where, values = _with_text(wish, *_conditions(wish))
     sort = ", ".join((effective("kind"), effective("family"), "verdict"))
-    query = f"SELECT {sort}, value, count(*) FROM {JOINED}, json_each(said.tags) WHERE {where} GROUP BY 1, 2, 3, 4"
+    joined = "said CROSS JOIN models ON models.path = said.path LEFT JOIN learnt ON learnt.sha256 = models.sha256"
+    query = f"SELECT {sort}, value, count(*) FROM {joined}, json_each(said.tags) WHERE {where} GROUP BY 1, 2, 3, 4"
     return Counter({(Sort(*row[:3]), row[3]): row[4] for row in catalog.rows(query, *values)})
 
 

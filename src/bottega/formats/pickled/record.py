@@ -29,7 +29,7 @@ def _record(told: str, remembered: str) -> re.Pattern[bytes]:
     get = f"h{told}.)"  # BINGET, which recalls one of the first 256 things that were remembered
     # LONG_BINPUT of what is none of these, and below the machine's limit. Only an empty tuple is not remembered.
     put = rf"r{remembered}(?!.\0\0)..[\0-\x0e]\0)"
-    key = rf"X{told}.)\0\0\0{told}[0-9]{{1,255}}){put}"
+    key = rf"(?:X{told}.)\0\0\0{told}[0-9]{{1,255}}){put}|{get})"  # which is recalled if another tensor has named it
     location = rf"(?:X{told}\x03\0\0\0cpu|\x06\0\0\0cuda:[0-9]){put}|{get})"
     sizes = rf"{told}\)|{_INT}\x85|{_INT}{{2}}\x86|{_INT}{{3}}\x87|\({_INT}{{4,64}}t)(?:(?<=\))|{put})"
     storage = rf"\({get}{get}{key}{location}{told}{_INT}N?)t{put}Q"
@@ -39,7 +39,7 @@ def _record(told: str, remembered: str) -> re.Pattern[bytes]:
 
 _RECORD = _record(told="(", remembered="(?:").match
 _REMEMBERED = _record(told="(?:", remembered="(").match
-_OPCODES = 24  # of every record: all but those of shape and strides, a None, and one less if its location is recalled
+_OPCODES = 24  # of every record: all but those of shape and strides, a None, and one less for a text that is recalled
 _INTS = re.compile(_INT.encode("ascii"), re.DOTALL).findall
 _MAX_LAYOUTS = 4_096  # that are kept: a model has a few dozen
 
@@ -82,13 +82,15 @@ class Records:
         match = _RECORD(data, at, edge)
         if match is None:
             return None
-        function_at, word_at, kind_at, length, key, _, location_at, count, offset, shape, strides, hooks_at = (
+        function_at, word_at, kind_at, length, told, key_at, _, location_at, count, offset, shape, strides, hooks_at = (
             match.groups()
         )
         function, word, kind = memo.get(function_at[0]), memo.get(word_at[0]), memo.get(kind_at[0])
         hooks = memo.get(hooks_at[0])
+        key = memo.get(key_at[0]) if key_at else told.decode("ascii")
         if (
-            length[0] != len(key)
+            type(key) is not str
+            or (told and length[0] != len(told))
             or type(function) is not Name
             or function.make is not make_tensor_v2
             or type(word) is not str
@@ -105,16 +107,18 @@ class Records:
         if layout is None:
             layout = self._layout(dtype, count, offset, shape, strides)
         _, nbytes, _, sizes, _, start, end, odd_strides, opcodes, rare = layout
-        storage_key = key.decode("ascii")
-        storage = Storage(storage_key, dtype, 0, nbytes)
-        known = storages.get(storage_key)
+        storage = Storage(key, dtype, 0, nbytes)
+        known = storages.get(key)
         if known is None:
-            storages[storage_key] = storage
+            storages[key] = storage
         elif known.nbytes != nbytes or known.dtype != dtype:
-            storages[storage_key] = farther(known, storage)
-        tensor = Tensor(storage_key, dtype, start, end, sizes, odd_strides)
+            storages[key] = farther(known, storage)
+        tensor = Tensor(key, dtype, start, end, sizes, odd_strides)
         location = None  # or what will be found in the record
         dear = rare + 2  # the texts of key and location
+        if key_at:
+            opcodes -= 1
+            dear -= 1
         if location_at:
             location = memo[location_at[0]]
             opcodes -= 1
@@ -125,7 +129,7 @@ class Records:
     def remember(self, memo: dict[int, object]) -> None:
         """Put into `memo` what the records since the last time have put there."""
         for match, name, word, kind, location, layout, storage, tensor in self.unsaid:
-            if text := match[6]:
+            if text := match[7]:
                 location = text[4:].decode("ascii")
             identity = (word, kind, storage.key, location, layout.numbers) + (None,) * layout.rare
             hooks = Table()
