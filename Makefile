@@ -14,14 +14,14 @@ demo: $(VENV)/.installed  ## install, then make five pictures with starter-image
 	$(BIN)/bottega make image "a lighthouse by the sea, neon <lora:neon:1>" --seed 7 --out demo/5.png
 
 test: $(VENV)/.installed-dev check  ## everything that CI runs
-	$(BIN)/python -m pytest -m slow -n auto
+	$(BIN)/python -m pytest -m slow -n auto --dist worksteal
 
 check: $(VENV)/.installed-dev  ## lint, types, layers and the fast tests
 	$(BIN)/ruff format --check
 	$(BIN)/ruff check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/python -m pytest -m "not slow" -n auto
+	$(BIN)/python -m pytest -m "not slow" -n auto --dist worksteal
 
 fix: $(VENV)/.installed-dev  ## format, and mend what the linter can
 	$(BIN)/ruff check --fix

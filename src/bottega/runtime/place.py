@@ -85,7 +85,7 @@ def choose(device: str = "auto", precision: str = "auto") -> Place:
     dtype, why = _precision(device, precision)
     vae = dtype
     if dtype == "float16":  # the autoencoder of SD XL overflows in it
-        vae = "bfloat16" if _has_bfloat16(device) else "float32"
+        vae = "bfloat16" if has_bfloat16(device) else "float32"
     return Place(device, {"unet": dtype, "text_encoder": dtype, "text_encoder_2": dtype, "vae": vae}, why)
 
 
@@ -116,12 +116,12 @@ def _precision(device: str, wanted: str) -> tuple[str, str]:
         return wanted, "asked for"
     if not on_cpu:  # more exact than bfloat16, and as fast
         return "float16", "GPUs compute in float16"
-    if _has_bfloat16(device):
+    if has_bfloat16(device):
         return "bfloat16", "it has instructions for bfloat16"
     return "float32", "it has no instructions for bfloat16"
 
 
-def _has_bfloat16(device: str) -> bool:
+def has_bfloat16(device: str) -> bool:
     """Whether the device computes in bfloat16 faster than in float32, not only correctly."""
     if device.startswith("cuda"):
         return torch.cuda.get_device_capability(device) >= (8, 0) or torch.version.hip is not None

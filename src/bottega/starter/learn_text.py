@@ -20,6 +20,7 @@ from bottega.starter import networks
 from bottega.starter.captions import EMPTY_SHARE, caption, imagine_for, usual
 from bottega.starter.networks import END_TOKEN, TEXT_WIDTH
 from bottega.starter.optimizers import Optimizers
+from bottega.starter.precision import mixed
 from bottega.starter.progress import SAVE_EVERY, Budget, load, rate, save, say
 from bottega.starter.scenes import COLOURS, PLACES, SHAPES, STYLES, WHEN, WHERE, Scene
 from bottega.starter.tokens import tokens
@@ -50,7 +51,7 @@ def examination(
     """The mean cross-entropy of all answers, and (n, 9) whether the last token that was asked was right."""
     device = reader.weight.device
     ids = tokens(captions).to(device)
-    with torch.autocast(device.type, torch.bfloat16):
+    with mixed(device):
         said = reader(model(input_ids=ids).last_hidden_state).float()
     wanted = torch.tensor([answers(scene) for scene in scenes], device=device)
     ended = ids == END_TOKEN

@@ -19,6 +19,7 @@ from bottega.starter.crew import Crew
 from bottega.starter.muon import Muon
 from bottega.starter.networks import LATENT_SCALE
 from bottega.starter.optimizers import Average, Optimizers
+from bottega.starter.precision import mixed
 from bottega.starter.progress import SAVE_EVERY, Budget, load, rate, save, say
 from bottega.starter.scenes import Scene, draw
 from bottega.starter.tokens import tokens
@@ -100,7 +101,7 @@ class Latents:
         if numbers:
             drawn = np.stack([np.asarray(draw(training_scene(number), number)) for number in numbers])
             batch = torch.from_numpy(drawn).permute(0, 3, 1, 2).float().to(self._device) / 127.5 - 1
-            with torch.autocast(self._device.type, torch.bfloat16):
+            with mixed(self._device):
                 means = self._vae.encode(batch).latent_dist.mode().float()
             self._crew.latents[list(numbers)] = (means * LATENT_SCALE).cpu().half()
         return after
@@ -146,7 +147,7 @@ class Lesson:
         noise = torch.randn(clean.shape).to(self._device)
         level = self._alphas[times].view(-1, 1, 1, 1)
         noisy = level.sqrt() * clean + (1 - level).sqrt() * noise
-        with torch.autocast(self._device.type, torch.bfloat16):
+        with mixed(self._device):
             with torch.no_grad():
                 words = self._text(input_ids=tokens(captions).to(self._device)).last_hidden_state
             guess = unet(noisy, times, words).sample

@@ -16,6 +16,7 @@ from bottega.starter import networks
 from bottega.starter.crew import Crew
 from bottega.starter.muon import Divide, Muon, alone
 from bottega.starter.optimizers import Average, Optimizers
+from bottega.starter.precision import mixed
 from bottega.starter.progress import SAVE_EVERY, Budget, load, rate, save, say
 from bottega.starter.scenes import SIZE, draw, imagine
 
@@ -88,7 +89,7 @@ def train(folder: Path, minutes: float, device: torch.device, seed: int = 0) -> 
         whole = budget.share > WHOLE_AFTER
         batch = pictures(rng, BATCH // (4 if whole else 2))
         batch = (batch if whole else crops(rng, batch)).to(device)
-        with torch.autocast(device.type, torch.bfloat16):
+        with mixed(device):
             latents = model.encode(batch).latent_dist
             made = model.decode(latents.sample()).sample
         loss = difference(made.float(), batch) + KL_WEIGHT * latents.kl().mean() / latents.mean[0].numel() * 4
@@ -160,7 +161,7 @@ def polish(crew: Crew, folder: Path, minutes: float, device: torch.device) -> No
     while not over:
         crew.lead(over=budget.over, factor=rate(budget.share, step, warmup=20))
         batch = pictures(rng, POLISH_BATCH // crew.size).to(device)
-        with torch.autocast(device.type, torch.bfloat16):
+        with mixed(device):
             latents = model.encode(batch).latent_dist.mode()
             latents = latents + torch.randn_like(latents) * (POLISH_NOISE / networks.LATENT_SCALE)
             made = model.decode(latents).sample

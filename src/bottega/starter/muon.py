@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterable
 
 import torch
 
+from bottega.starter.precision import mixed
+
 Work = Callable[[torch.Tensor], torch.Tensor]
 Divide = Callable[[Work, list[torch.Tensor]], list[torch.Tensor]]
 """Does the work on every tensor, shared among whoever is there; the results have the tensors' shapes."""
@@ -27,7 +29,8 @@ def orthogonal(matrix: torch.Tensor, rounds: int = 5) -> torch.Tensor:
         step = 3.4445 * one + (-4.7750 * gram + 2.0315 * gram @ gram)
         gram = step @ gram @ step
         total = step if total is None else step @ total
-    x = (total.bfloat16() @ x.bfloat16()).float()
+    with mixed(x.device):
+        x = (total @ x).float()
     return x.T if tall else x
 
 

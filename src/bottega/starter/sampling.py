@@ -13,6 +13,7 @@ from PIL import Image
 from transformers import CLIPTextModel
 
 from bottega.starter.networks import LATENT_SCALE, noise_levels
+from bottega.starter.precision import mixed
 from bottega.starter.tokens import tokens
 
 
@@ -44,7 +45,7 @@ def sample(
     for i, (now, after) in enumerate(itertools.pairwise(sigmas)):
         when = torch.full((2 * len(captions),), float(np.interp(math.log(now), log_sigmas, range(1000))), device=device)
         seen = (x / (now**2 + 1) ** 0.5).repeat(2, 1, 1, 1)
-        with torch.autocast(device.type, torch.bfloat16):
+        with mixed(device):
             told, untold = unet(seen, when, words).sample.float().chunk(2)
         clean = x - now * (untold + guidance * (told - untold))
         if after == 0:
