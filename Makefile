@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test check fix starter adapters bench clean
+.PHONY: demo test check lint fix starter adapters bench clean
 
 demo: $(VENV)/.installed  ## install, then make five pictures with starter-image
 	$(BIN)/bottega make image "a red house by the sea at sunset, watercolor" --seed 7 --out demo/1.png
@@ -13,15 +13,17 @@ demo: $(VENV)/.installed  ## install, then make five pictures with starter-image
 	$(BIN)/bottega make image "a blue boat on the left and an orange tent on the right by the sea at noon, flat" --seed 7 --out demo/4.png
 	$(BIN)/bottega make image "a lighthouse by the sea, neon <lora:neon:1>" --seed 7 --out demo/5.png
 
-test: $(VENV)/.installed-dev check  ## everything that CI runs
-	$(BIN)/python -m pytest -m slow -n auto --dist worksteal
+test: lint  ## everything that CI runs
+	$(BIN)/python -m pytest -n auto --dist worksteal
 
-check: $(VENV)/.installed-dev  ## lint, types, layers and the fast tests
+check: lint  ## lint, types, layers and the fast tests
+	$(BIN)/python -m pytest -m "not slow" -n auto --dist worksteal
+
+lint: $(VENV)/.installed-dev  ## format, lint, types and layers
 	$(BIN)/ruff format --check
 	$(BIN)/ruff check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/python -m pytest -m "not slow" -n auto --dist worksteal
 
 fix: $(VENV)/.installed-dev  ## format, and mend what the linter can
 	$(BIN)/ruff check --fix

@@ -1,7 +1,7 @@
 """Reads every file of a folder within limits, and prints what it found as JSON; run as a program, without torch.
 
-Times are told in those of a processor that counts to a million in 60 milliseconds: what a file takes is a promise
-of the reader, how busy the machine is that runs the tests is none.
+What takes longer than a second is told in the time of a processor that counts to a million in 60 milliseconds: what a
+file takes is a promise of the reader, how busy the machine is that runs the tests is none.
 """
 
 from __future__ import annotations
@@ -11,10 +11,12 @@ import resource
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 MEMORY = 512 << 20
 SECONDS = 30
 MILLION = 0.06  # seconds
+LONG = 1.0  # seconds that no processor has to explain
 
 
 def _slowness() -> float:
@@ -34,7 +36,7 @@ def main() -> None:
     from bottega.errors import DangerousModel, FormatError
     from bottega.formats import pickled, read_header  # noqa: F401  imported before the clock runs
 
-    found, slowness = [], _slowness()
+    found: list[dict[str, Any]] = []
     for path in sorted(Path(sys.argv[1]).iterdir()):
         began = time.process_time()
         try:
@@ -45,7 +47,11 @@ def main() -> None:
             told = {"verdict": "dangerous", "words": str(error), "names": list(error.names)}
         except FormatError as error:
             told = {"verdict": "refused", "words": str(error)}
-        found.append({"file": path.name, "seconds": (time.process_time() - began) / slowness, **told})
+        found.append({"file": path.name, "seconds": time.process_time() - began, **told})
+    if any(told["seconds"] > LONG for told in found):
+        slowness = _slowness()
+        for told in found:
+            told["seconds"] /= slowness
     assert "torch" not in sys.modules and "pickle" not in sys.modules
     print(json.dumps(found))
 
