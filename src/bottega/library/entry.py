@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -177,6 +178,14 @@ def row_of(entry: Entry) -> list[Any]:
     return [*(told[name] for name in COLUMNS), *_index_of(entry, told)]
 
 
+_decoded = json.JSONDecoder().raw_decode  # json.loads looks for spaces around it, which takes as long as the rest
+
+
+@lru_cache(maxsize=64)
+def _shelf(told: str | bytes) -> Path:
+    return Path(string(told))
+
+
 def entry_of(row: Row) -> Entry:
     """The entry that the values of COLUMNS and of SAID make, and what a site said of its bytes."""
     told = dict(zip((*COLUMNS, *SAID, "learnt"), row, strict=True))
@@ -184,15 +193,15 @@ def entry_of(row: Row) -> Entry:
     others: dict[str, Any] = {
         **{name: corrected.get(name, told[name]) for name in PLAIN},
         **{name: bool(told[name]) for name in YES_OR_NO},
-        **{name: tuple(json.loads(told[name])) for name in LISTS},
-        **{name: json.loads(told[name]) for name in MAPPINGS},
+        **{name: tuple(_decoded(told[name])[0]) for name in LISTS},
+        **{name: _decoded(told[name])[0] for name in MAPPINGS},
     }
     return Entry(
         path=Path(string(told["path"])),
-        shelf=Path(string(told["shelf"])) if told["shelf"] else None,
+        shelf=_shelf(told["shelf"]) if told["shelf"] else None,
         stamp=Stamp(told["size"], told["mtime_ns"], told["inode"]),
         about=about_of(told["about"]).over(about_of(told["learnt"])) if told["learnt"] else about_of(told["about"]),
-        tags=tuple(json.loads(told["tags"])) if told["tags"] else (),
+        tags=tuple(_decoded(told["tags"])[0]) if told["tags"] else (),
         favourite=bool(told["favourite"]),
         note=string(told["note"]) if told["note"] else "",
         called=string(told["called"]),
@@ -204,7 +213,7 @@ def entry_of(row: Row) -> Entry:
 
 def about_of(told: str | None) -> About:
     """What the catalog's JSON says of a model."""
-    return About.from_json(json.loads(told)) if told else NOTHING
+    return About.from_json(_decoded(told)[0]) if told else NOTHING
 
 
 # What the user says of a model, in a table of its own.
