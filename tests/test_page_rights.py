@@ -249,6 +249,15 @@ def test_who_may_not_get_models_is_told_who_can_where_none_runs(browser: Browser
         go(page, "Make").get_by_text("whoever runs this server can get one").wait_for()
 
 
+def test_an_empty_gallery_speaks_to_whoever_looks(browser: Browser, api: Api) -> None:
+    with looking(browser, api.user("visitor", "read"), "/gallery") as page:
+        page.get_by_text("What is made in your name hangs here").wait_for()
+        lacks(page, "Make the first picture")
+    with looking(browser, api.user("beginner", "read", "generate"), "/gallery") as page:
+        page.get_by_text("What you make hangs here").wait_for()
+        has(page, "Make the first picture")
+
+
 def test_an_admin_may_do_everything_whatever_else_the_key_says(browser: Browser, api: Api) -> None:
     with looking(browser, api.user("chief", "admin")) as page:
         has(page, "Make Ctrl Enter")

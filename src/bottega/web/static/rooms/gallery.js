@@ -43,7 +43,8 @@ const words = {
     "gallery.restore": "Restore", "gallery.compare": "Compare",
     "gallery.deleted": "{n} deleted", "gallery.restored": "{n} restored", "gallery.exporting": "Packing {n} …",
     "gallery.many": "Only the first {n} are selected",
-    "gallery.empty": "What you make hangs here, with the recipe that made it.", "gallery.empty.make": "Make the first picture",
+    "gallery.empty": "What you make hangs here, with the recipe that made it.",
+    "gallery.empty.looker": "What is made in your name hangs here, with the recipe that made it.", "gallery.empty.make": "Make the first picture",
     "gallery.none": "Nothing that was made is like that.", "gallery.none.clear": "Clear the search",
     "gallery.trash.empty": "The trash is empty.", "gallery.favourites.empty": "Mark a picture with F, and it is found here.",
     "gallery.list": "Outputs, newest first", "gallery.gone": "The file is gone",
@@ -67,7 +68,8 @@ const words = {
     "gallery.restore": "恢复", "gallery.compare": "比较",
     "gallery.deleted": "已删除 {n} 件", "gallery.restored": "已恢复 {n} 件", "gallery.exporting": "正在打包 {n} 件……",
     "gallery.many": "只选中了前 {n} 件",
-    "gallery.empty": "你的作品会挂在这里，并附上它们的配方。", "gallery.empty.make": "制作第一张图片",
+    "gallery.empty": "你的作品会挂在这里，并附上它们的配方。",
+    "gallery.empty.looker": "以你的名义制作的作品会挂在这里，并附上它们的配方。", "gallery.empty.make": "制作第一张图片",
     "gallery.none": "没有符合条件的作品。", "gallery.none.clear": "清除搜索",
     "gallery.trash.empty": "回收站是空的。", "gallery.favourites.empty": "按 F 收藏图片，就能在这里找到。",
     "gallery.list": "作品，最新的在前", "gallery.gone": "文件不见了",
@@ -284,7 +286,8 @@ class Gallery {
     if (state.view === "trash") return nothing(t("gallery.trash.empty"));
     if (state.view === "favourites") return nothing(t(this.context.may("generate") ? "gallery.favourites.empty" : "gallery.none"));
     if (state.folder) return nothing(t("gallery.none"), [{ text: t("gallery.all"), run: () => this.go({ folder: "" }) }]);
-    return nothing(t("gallery.empty"), [{ text: t("gallery.empty.make"), main: true, needs: "generate", run: () => this.context.go("make") }], endpaper("checkpoint", "bottega"));
+    return nothing(t(this.context.may("generate") ? "gallery.empty" :
+    "gallery.empty.looker"), [{ text: t("gallery.empty.make"), main: true, needs: "generate", run: () => this.context.go("make") }], endpaper("checkpoint", "bottega"));
   }
 
   clear() {
