@@ -82,6 +82,8 @@ def test_a_page_of_what_a_text_finds_is_the_beginning_of_all_of_it(catalog: Cata
         page = browse(catalog, Wish(text), BEST, 30)
         assert page.total == len(whole) and len(page.entries) == min(30, len(whole)), text
         assert catalog.found(text, "missing = 0 AND verdict != 'refused'", [], 30) == whole[:30]
+        beyond = browse(catalog, Wish(text), BEST, 30, (2**40,))
+        assert (beyond.entries, beyond.after, beyond.total) == ([], None, len(whole))
 
 
 @pytest.mark.parametrize("order", [*ORDERS, BEST])
@@ -125,7 +127,7 @@ def test_counts_are_those_of_the_models(catalog: Catalog) -> None:
 
 @pytest.mark.parametrize("wish", [Wish(), Wish(text="neon"), Wish(text="w"), Wish(kind="lora", runs=False)], ids=repr)
 def test_ten_thousand_models_are_counted_and_paged_in_few_steps(catalog: Catalog, wish: Wish) -> None:
-    """Steps of SQLite's machine, which are the same on every machine; `bottega bench shelves` tells the times."""
+    """Steps of SQLite's machine, some thirty for each model; `bottega bench shelves` tells the times."""
 
     def steps(call: Callable[[], object]) -> int:
         taken = 0
@@ -139,10 +141,10 @@ def test_ten_thousand_models_are_counted_and_paged_in_few_steps(catalog: Catalog
         catalog._connection.set_progress_handler(None, 0)
         return taken
 
-    assert steps(lambda: counts(catalog, wish)) < 50 * 10_000
-    assert steps(lambda: tag_counts(catalog, wish)) < 15 * 10_000  # of those alone that the user said something of
+    assert steps(lambda: counts(catalog, wish)) < 80 * 10_000
+    assert steps(lambda: tag_counts(catalog, wish)) < 20 * 10_000  # of those alone that the user said something of
     for order in (*ORDERS, BEST):
-        assert steps(lambda order=order: browse(catalog, wish, order, 100)) < 60 * 10_000
+        assert steps(lambda order=order: browse(catalog, wish, order, 100)) < 90 * 10_000
 
 
 def test_what_goes_together_with_a_model_is_found_in_pages_too(tmp_path: Path) -> None:

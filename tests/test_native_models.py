@@ -151,6 +151,7 @@ def test_what_is_gone_is_listed_by_itself_and_keeps_what_is_said_of_it(api: Api,
         ("limit=0", "limit"), ("limit=501", "limit"), ("sort=path", "sort"), ("kindd=lora", "kindd"),
         ("after=nonsense", "after"), ("after=W10", "after"), ("offset=-1", "offset"), ("runs=maybe", "runs"),
         ("after=WyJzaXplIiwxXQ&sort=size", "after"), ("after=WyJuYW1lIiwiYSIsMV0&sort=size", "after"),
+        ("q=a&after=WyJiZXN0IiwtMTAwMF0", "after"), ("q=a&after=WyJiZXN0Iiw5MjIzMzcyMDM2ODU0Nzc1ODA3XQ", "after"),
     ],
 )  # fmt: skip
 def test_what_can_not_be_asked_for_is_refused_by_name(api: Api, query: str, field: str) -> None:

@@ -44,6 +44,7 @@ def record(
     strides: tuple[int, ...],
     *,
     named: bytes = b"",
+    kind: bytes = KIND,
     place: bytes = CPU,
     old: bool = False,
 ) -> list[bytes]:
@@ -53,7 +54,7 @@ def record(
     storage = [
         b"(",
         WORD,
-        KIND,
+        kind,
         *([named] if named else [text(str(key)), put(at + 1)]),
         *where,
         b"M\x40\0",
@@ -110,7 +111,8 @@ def run(data: bytes) -> tuple[object, ...]:
     seen: dict[int, int] = {}
     memo = [(index, told(value, seen)) for index, value in sorted(machine._memo.items())]
     storages = {key: told(storage) for key, storage in machine.storages.items()}
-    return told(value, seen), end, memo, storages, machine._fuel.__length_hint__(), machine._dear_fuel
+    left = machine._fuel.__length_hint__(), machine._dear_fuel
+    return told(value, seen), end, memo, storages, machine.hides_pickle, left
 
 
 def mutations(count: int) -> Iterator[bytes]:
@@ -160,8 +162,20 @@ def test_every_record_is_taken_in_one_step(monkeypatch: pytest.MonkeyPatch) -> N
     assert [type(tensor) for tensor in value[1::2]] == [Tensor] * 7
 
 
+FLOAT = [name("torch", "FloatStorage"), b"q\6", b"0"]
+SCALAR = record(1, (), ())
+SCALAR.insert(SCALAR.index(b")") + 1, put(950))  # it remembers the empty tuple
+ODD = [
+    [*BEGIN, b"(", *record(1, (4,), (1,), named=text("800228000000") + put(900)), b"t."],  # which hides a pickle
+    [*BEGIN, *FLOAT, b"(", *record(1, (4,), (1,)), *record(2, (4,), (1,), named=ONE, kind=b"h\6"), b"t."],
+    [*BEGIN, *FLOAT, b"(", *record(1, (4,), (1,)), *record(2, (40_000,), (1,), named=ONE, kind=b"h\6"), b"t."],
+    [*BEGIN, b"(", *record(1, (4,), (1,)), *record(2, (40_000,), (1,), named=ONE), b"t."],
+    [*BEGIN, b"(", *SCALAR, b"t."],
+]
+
+
 def test_one_step_is_what_all_steps_are(monkeypatch: pytest.MonkeyPatch) -> None:
-    pickles = [b"".join(PICKLE), *mutations(2000)]
+    pickles = [b"".join(PICKLE), *map(b"".join, ODD), *mutations(2000)]
     at_once = [run(data) for data in pickles]
     monkeypatch.setattr(Records, "read", lambda self, *args: None)
     for data, outcome in zip(pickles, at_once, strict=True):

@@ -156,7 +156,7 @@ def _look_through(gallery: Gallery, folder: Path) -> tuple[float, Times]:
     thread = threading.Thread(target=look)
     thread.start()
     pages: list[tuple[float, float]] = []
-    while thread.is_alive():
+    while not pages or thread.is_alive():
         pages.append(time_of(lambda _: gallery.outputs(owner=OWNERS[0]), None))
     thread.join()
     return took[0], summed(pages)

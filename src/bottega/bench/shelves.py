@@ -21,6 +21,7 @@ from bottega.library import open_catalog
 from bottega.library.browse import BEST, Wish, browse, counts, tag_counts
 from bottega.settings import Settings
 
+TAGGED = 10  # every so many are tagged
 PAGE = 100  # models that the library's room asks for at a time
 POLL = 0.02  # seconds between two looks at how much memory the processes hold
 TYPED = (
@@ -87,13 +88,15 @@ def run(args: argparse.Namespace, settings: Settings) -> int:
 
 
 def measure(count: int, folder: Path) -> Report:
-    """Make so many models in a folder, scan them twice with a new home, and search for them."""
+    """Make so many models in a folder, scan them twice with a new home, tag some, and search, page and count them."""
     shelf, home = folder / "shelf", folder / "home"
     header_bytes = make_models(count, shelf)
     first, second = _scan(home, shelf), _scan(home, shelf)
     with open_catalog(home / "catalog.sqlite") as catalog:
+        for entry in catalog.entries()[::TAGGED]:
+            catalog.say(entry, tags=["tried", entry.kind])
         typed = [*_prefixes()] * 3
-        found = times_of(lambda text: catalog.search(text), typed)
+        found = times_of(catalog.search, typed)
         paged = times_of(lambda text: browse(catalog, Wish(text), BEST, PAGE), typed)
         counted = times_of(lambda text: (counts(catalog, Wish(text)), tag_counts(catalog, Wish(text))), typed)
         listed, refused = len(catalog.sorts()), len(catalog.of_verdict("refused"))

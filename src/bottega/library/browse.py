@@ -12,7 +12,7 @@ from bottega.library import search
 from bottega.library.catalog import Catalog, effective, tag_of
 from bottega.library.entry import REFUSED, Entry, entry_of
 from bottega.library.fits import Mates
-from bottega.library.schema import JOINED, SELECTED
+from bottega.library.schema import JOINED, OF_THE_SAID, SELECTED
 
 # What a page is ordered by, ascending; the last of each is SQLite's own id, so that no two are alike.
 ORDERS: Mapping[str, tuple[str, ...]] = {
@@ -81,7 +81,7 @@ def browse(
         end = begin + limit
         ids = catalog.found(wish.text, where, values, end)
         total = len(ids) if len(ids) < end else count()
-        ids = ids[begin:]
+        ids = ids[begin:end]
         following = (end,) if end < total else None
     else:
         total = count()
@@ -109,11 +109,11 @@ def counts(catalog: Catalog, wish: Wish) -> Counter[Sort]:
 
 def tag_counts(catalog: Catalog, wish: Wish) -> Counter[tuple[Sort, str]]:
     """How many models of each sort have each of the user's tags, of those that are wished for."""
-    # The plus keeps SQLite from going through all that the text finds anew for each of those.
+    # Those of whom the user said something come first, and the plus keeps SQLite from going through all that the text
+    # finds anew for each of them.
     where, values = _with_text(wish, *_conditions(wish), id="+models.id")
     sort = ", ".join((effective("kind"), effective("family"), "verdict"))
-    joined = "said CROSS JOIN models ON models.path = said.path LEFT JOIN learnt ON learnt.sha256 = models.sha256"
-    query = f"SELECT {sort}, value, count(*) FROM {joined}, json_each(said.tags) WHERE {where} GROUP BY 1, 2, 3, 4"
+    query = f"SELECT {sort}, value, count(*) FROM {OF_THE_SAID}, json_each(said.tags) WHERE {where} GROUP BY 1, 2, 3, 4"
     return Counter({(Sort(*row[:3]), row[3]): row[4] for row in catalog.rows(query, *values)})
 
 

@@ -84,7 +84,9 @@ _MEETINGS = (
 _LEARNT = f"SELECT {SELECTED} FROM {JOINED} WHERE models.path = ? AND learnt.sha256 IS NOT NULL"
 _UNSAID = "tags = '[]' AND NOT favourite AND note = '' AND coalesce(kind, category, family, variant) IS NULL"
 _WEIGHTS = "10.0, 4.0, 1.0, 8.0"  # of the columns of the index: name, words, text, and what the user said
-CACHED_KIB = 16 << 10  # of the file: of the 2 MiB that SQLite keeps, a few thousand models are read again and again
+# KiB of the file that each connection keeps. SQLite's default, 2 MiB, is too little for more than a few thousand
+# models: every query then reads the file again.
+_CACHED = 16 << 10
 WEIGHED = 2000  # models that a query may find to have each weighed: some 10 ms
 HASHED_BY = {"sha256": (8, 64), "autov1": (8, 8), "autov3": (12, 64), "crc32": (8, 8), "blake3": (64, 64)}
 
@@ -119,7 +121,7 @@ class Catalog:
         self.path = path
         self.note = note
         self._connection = connection
-        connection.execute(f"PRAGMA cache_size = -{CACHED_KIB}")
+        connection.execute(f"PRAGMA cache_size = -{_CACHED}")
 
     def __enter__(self) -> Catalog:
         return self

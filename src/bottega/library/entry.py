@@ -178,7 +178,9 @@ def row_of(entry: Entry) -> list[Any]:
     return [*(told[name] for name in COLUMNS), *_index_of(entry, told)]
 
 
-_decoded = json.JSONDecoder().raw_decode  # json.loads looks for spaces around it, which takes as long as the rest
+# What json.loads adds is to look at what is around the value, which takes as long as the rest; all of this is the
+# catalog's own.
+_decoded = json.JSONDecoder().raw_decode
 
 
 @lru_cache(maxsize=64)

@@ -70,6 +70,7 @@ SELECTED = ", ".join(
     )
 )
 JOINED = "models LEFT JOIN said ON said.path = models.path LEFT JOIN learnt ON learnt.sha256 = models.sha256"
+OF_THE_SAID = "said CROSS JOIN models ON models.path = said.path LEFT JOIN learnt ON learnt.sha256 = models.sha256"
 INDEX = (
     f"INSERT OR REPLACE INTO search (rowid, {', '.join(INDEXED)}, said) "
     "SELECT id, ?, ? || coalesce(' ' || learnt.words, ''), ? || coalesce(' ' || learnt.text, ''), "

@@ -27,7 +27,7 @@ from bottega.errors import FieldProblem, InvalidRecipe, UnknownModel, Unsupporte
 from bottega.families import family as find_family
 from bottega.formats import read_header
 from bottega.library import Catalog, Entry
-from bottega.library.browse import Wish, browse, counts, tag_counts
+from bottega.library.browse import BEST, Wish, browse, counts, tag_counts
 from bottega.library.find import identify_path
 from bottega.workshop import Workshop
 
@@ -238,9 +238,10 @@ def _models(shop: Workshop, asked: Asking) -> Listed[ModelCard]:
 
 def _place(told: str, order: str) -> list[Any]:
     """Where the page begins that a cursor of this order told."""
-    keys = {"best": (int,), "kind": (str, str, str, int), "name": (str, int)}.get(order, (int, str, int))
+    keys = {BEST: (int,), "kind": (str, str, str, int), "name": (str, int)}.get(order, (int, str, int))
     begins, *place = place_of(told, str, *keys)
-    if begins != order or not all(isinstance(each, str) or -(2**63) <= each < 2**63 for each in place):
+    lowest = 0 if order == BEST else -(2**63)
+    if begins != order or not all(isinstance(each, str) or lowest <= each < 2**62 for each in place):
         raise InvalidRecipe([FieldProblem("after", "is a cursor of another list", "take `next` of the page before")])
     return place
 

@@ -29,9 +29,10 @@ def _record(told: str, remembered: str) -> re.Pattern[bytes]:
     get = f"h{told}.)"  # BINGET, which recalls one of the first 256 things that were remembered
     # LONG_BINPUT of what is none of these, and below the machine's limit. Only an empty tuple is not remembered.
     put = rf"r{remembered}(?!.\0\0)..[\0-\x0e]\0)"
-    key = rf"(?:X{told}.)\0\0\0{told}[0-9]{{1,255}}){put}|{get})"  # which is recalled if another tensor has named it
+    # Recalled, if another tensor has named it. Twelve digits could be the beginning of a pickle in hexadecimal.
+    key = rf"(?:X{told}.)\0\0\0{told}[0-9]{{1,11}}){put}|{get})"
     location = rf"(?:X{told}\x03\0\0\0cpu|\x06\0\0\0cuda:[0-9]){put}|{get})"
-    sizes = rf"{told}\)|{_INT}\x85|{_INT}{{2}}\x86|{_INT}{{3}}\x87|\({_INT}{{4,64}}t)(?:(?<=\))|{put})"
+    sizes = rf"{told}\)|{_INT}\x85|{_INT}{{2}}\x86|{_INT}{{3}}\x87|\({_INT}{{4,64}}t)(?>(?<=\))|{put})"
     storage = rf"\({get}{get}{key}{location}{told}{_INT}N?)t{put}Q"
     text = rf"{put}{get}\({storage}{told}{_INT}){sizes}{sizes}\x89{get}\)R{put}t{put}R{put}"
     return re.compile(text.encode("ascii"), re.DOTALL)
@@ -39,7 +40,9 @@ def _record(told: str, remembered: str) -> re.Pattern[bytes]:
 
 _RECORD = _record(told="(", remembered="(?:").match
 _REMEMBERED = _record(told="(?:", remembered="(").match
-_OPCODES = 24  # of every record: all but those of shape and strides, a None, and one less for a text that is recalled
+_OPCODES = (
+    24  # of every record: all but those of shape and strides, and a None; one less for each text that is recalled
+)
 _INTS = re.compile(_INT.encode("ascii"), re.DOTALL).findall
 _MAX_LAYOUTS = 4_096  # that are kept: a model has a few dozen
 
@@ -90,7 +93,7 @@ class Records:
         key = memo.get(key_at[0]) if key_at else told.decode("ascii")
         if (
             type(key) is not str
-            or (told and length[0] != len(told))
+            or (key_at is None and length[0] != len(told))
             or type(function) is not Name
             or function.make is not make_tensor_v2
             or type(word) is not str
@@ -104,15 +107,16 @@ class Records:
             return None
         dtype = kind.dtype
         layout = self._layouts.get((count + offset + shape + strides, dtype))
-        if layout is None:
-            layout = self._layout(dtype, count, offset, shape, strides)
-        _, nbytes, _, sizes, _, start, end, odd_strides, opcodes, rare = layout
+        nbytes = _bytes_of(dtype, count) if layout is None else layout.nbytes
         storage = Storage(key, dtype, 0, nbytes)
         known = storages.get(key)
         if known is None:
             storages[key] = storage
         elif known.nbytes != nbytes or known.dtype != dtype:
             storages[key] = farther(known, storage)
+        if layout is None:
+            layout = self._layout(dtype, nbytes, count, offset, shape, strides)
+        _, _, _, sizes, _, start, end, odd_strides, opcodes, rare = layout
         tensor = Tensor(key, dtype, start, end, sizes, odd_strides)
         location = None  # or what will be found in the record
         dear = rare + 2  # the texts of key and location
@@ -142,19 +146,24 @@ class Records:
                     memo[int.from_bytes(put, "little")] = value
         self.unsaid.clear()
 
-    def _layout(self, dtype: str, count: bytes, offset: bytes, shape: bytes, strides: bytes) -> _Layout:
+    def _layout(self, dtype: str, nbytes: int, count: bytes, offset: bytes, shape: bytes, strides: bytes) -> _Layout:
         number = _INTS(count)[0]
         rare = len(count) - len(number)
         numbers, first, sizes, steps = _number(number), _number(offset), _numbers(shape), _numbers(strides)
-        if numbers < 0:
-            raise Broken("a storage in it has an impossible size")
-        nbytes = numbers * BYTES_OF_ELEMENT[dtype]
         tensor = view(Storage("", dtype, 0, nbytes), dtype, first, sizes, steps)
         opcodes = _OPCODES + rare + _opcodes_of(shape, sizes) + _opcodes_of(strides, steps)
         layout = _Layout(numbers, nbytes, first, sizes, steps, tensor.start, tensor.end, tensor.strides, opcodes, rare)
         if len(self._layouts) < _MAX_LAYOUTS:
             self._layouts[count + offset + shape + strides, dtype] = layout
         return layout
+
+
+def _bytes_of(dtype: str, count: bytes) -> int:
+    """How many bytes a storage of so many numbers takes."""
+    numbers = _number(_INTS(count)[0])
+    if numbers < 0:
+        raise Broken("a storage in it has an impossible size")
+    return numbers * BYTES_OF_ELEMENT[dtype]
 
 
 def _numbers(opcodes: bytes) -> tuple[int, ...]:
