@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 
 from bottega import worker
 from bottega.events import Event, Note, Started, Step
-from bottega.jobs.wire import Pipe, messages
+from bottega.jobs.wire import Pipe, batches, messages
 from bottega.worker import Life, Telling
 
 
@@ -60,3 +61,35 @@ def test_a_step_that_nothing_follows_is_told_with_the_next_sign_of_life(
     told = (message for message in heard if message["say"] == "event")
     assert [next(told), next(told)] == [event(step(1)), event(step(2, "decode"))]
     life.end()
+
+
+def test_what_is_sent_in_one_go_is_heard_in_one_go() -> None:
+    here, there = (os.fdopen(end, mode) for end, mode in zip(os.pipe(), ("rb", "wb"), strict=True))
+    heard = batches(here)
+    pipe = Pipe(there)
+    pipe.send({"number": 1}, {"number": 2})
+    assert next(heard) == [{"number": 1}, {"number": 2}]
+    there.write(b'{"number": 3}\n{"num')
+    there.flush()
+    assert next(heard) == [{"number": 3}]
+    there.write(b'ber": 4}\n')
+    there.flush()
+    assert next(heard) == [{"number": 4}]
+    there.write(b'{"number": 5}\n["no message"]\n{"number": 6}\n')
+    there.flush()
+    assert list(heard) == [[{"number": 5}]]
+    pipe.close()
+    here.close()
+
+
+def test_a_message_that_is_longer_than_a_pipe_holds_arrives() -> None:
+    here, there = (os.fdopen(end, mode) for end, mode in zip(os.pipe(), ("rb", "wb"), strict=True))
+    long = {"png": "x" * 1_000_000}
+    sender = threading.Thread(target=Pipe(there).send, args=({"short": 1}, long))
+    sender.start()
+    heard = messages(here)
+    assert [next(heard), next(heard)] == [{"short": 1}, long]
+    sender.join()
+    there.close()
+    assert list(heard) == []
+    here.close()

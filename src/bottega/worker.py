@@ -17,8 +17,9 @@ import traceback
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
+from io import BufferedReader
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 from bottega.errors import BottegaError, Interrupted
 from bottega.events import Done, Event, Failed, Learned, Made, Preview, Sampled, Started, Step, Trained
@@ -135,7 +136,7 @@ class Told:
             self._jobs = ()
 
     def _listen(self) -> None:
-        for message in messages(sys.stdin.buffer):
+        for message in messages(cast(BufferedReader, sys.stdin.buffer)):
             if message["do"] == "stop":
                 break
             if message["do"] != "cancel":

@@ -14,14 +14,15 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
+from io import BufferedReader
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import Any, BinaryIO, ParamSpec, cast
 
 from bottega.errors import BottegaError
 from bottega.events import Done, Event, Failed, Learned, Note, Result, Sampled, Started, Step, Trained
 from bottega.jobs.job import LIBRARY, MAKE, TRAIN, Job, Numbered
 from bottega.jobs.queue import Queue
-from bottega.jobs.wire import Pipe, identity, kernel_kills, lives, messages, resident
+from bottega.jobs.wire import Pipe, batches, identity, kernel_kills, lives, resident
 
 RETRY_EVERY = 1.0  # seconds, while the disk is full or something else here does not work
 
@@ -74,6 +75,7 @@ class _Working:
     said: list[Any] = field(default_factory=list)  # what is about to be written down
 
 
+Given = ParamSpec("Given")
 Listener = Callable[[Numbered | Preview], None]
 _WAKING = ("queued", "retried", "changed", "done", "result", "failed", "cancelled")
 
@@ -275,22 +277,26 @@ class Lane:
 
     def _run(self) -> None:
         while True:
-            try:
-                self._tend()
-            except Exception as error:  # a full disk, or a bug: whatever it is, the lane goes on as soon as it can
-                self._complain(error)
-                self._retry_at = time.monotonic() + RETRY_EVERY
+            self._attempt(self._tend)
             if self._stop_by is not None and self._process is None:
                 return
             try:
                 what, told = self._inbox.get_nowait() if self._inbox.qsize() else self._wait()
             except queues.Empty:
                 continue
-            try:
-                self._handle(what, told)
-            except Exception as error:
-                self._complain(error)
-                self._retry_at = time.monotonic() + RETRY_EVERY
+            if what == "said":
+                for message in told:
+                    self._attempt(self._hear, message)
+            else:
+                self._attempt(self._handle, what, told)
+
+    def _attempt(self, work: Callable[Given, object], *args: Given.args, **named: Given.kwargs) -> None:
+        """Whatever goes wrong, a full disk or a bug: the lane goes on as soon as it can."""
+        try:
+            work(*args, **named)
+        except Exception as error:
+            self._complain(error)
+            self._retry_at = time.monotonic() + RETRY_EVERY
 
     def _wait(self) -> tuple[str, Any]:
         """What comes next; until it does there is time to write down what was said."""
@@ -411,8 +417,8 @@ class Lane:
 
     def _read(self, process: subprocess.Popen[bytes]) -> None:
         assert process.stdout is not None
-        for message in messages(cast(BinaryIO, process.stdout)):
-            self._inbox.put(("said", message))
+        for told in batches(cast(BufferedReader, process.stdout)):
+            self._inbox.put(("said", told))
         self._inbox.put(("gone", process))
 
     def _give(self) -> bool:
@@ -441,9 +447,7 @@ class Lane:
         return bool(leased)
 
     def _handle(self, what: str, told: Any) -> None:
-        if what == "said":
-            self._hear(told)
-        elif what == "gone":
+        if what == "gone":
             self._bury(told)
         elif what == "cancel":
             self._cancel(told)

@@ -5,10 +5,13 @@ from __future__ import annotations
 import json
 import os
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
+from io import BufferedReader
 from pathlib import Path
 from typing import Any, BinaryIO
+
+PIPE = 1 << 16  # bytes that a pipe holds on most systems
 
 
 class Pipe:
@@ -31,12 +34,32 @@ class Pipe:
             self._stream.close()
 
 
-def messages(stream: BinaryIO) -> Iterator[dict[str, Any]]:
+def messages(stream: BufferedReader) -> Iterator[dict[str, Any]]:
     """What the other side says, until it hangs up; half a line, or one that is no message, means that it died."""
+    for told in batches(stream):
+        yield from told
+
+
+def batches(stream: BufferedReader) -> Iterator[list[dict[str, Any]]]:
+    """The same, and at a time all that is there: what was sent in one go mostly arrives so."""
+    begun: list[bytes] = []  # of a line whose end has not come yet
     with suppress(OSError, ValueError):
-        for line in stream:
-            if not line.endswith(b"\n"):
-                return
+        while came := stream.read1(PIPE):
+            whole, newline, rest = came.rpartition(b"\n")
+            if newline:
+                lines = b"".join([*begun, whole]).split(b"\n")
+                told = list(_understood(lines))
+                yield told
+                if len(told) < len(lines):
+                    return
+                begun.clear()
+            begun.append(rest)
+
+
+def _understood(lines: Iterable[bytes]) -> Iterator[dict[str, Any]]:
+    """The messages on these lines, up to one that is none."""
+    with suppress(ValueError):
+        for line in lines:
             message = json.loads(line)
             if not isinstance(message, dict):
                 return
