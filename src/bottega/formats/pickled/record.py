@@ -40,9 +40,8 @@ def _record(told: str, remembered: str) -> re.Pattern[bytes]:
 
 _RECORD = _record(told="(", remembered="(?:").match
 _REMEMBERED = _record(told="(?:", remembered="(").match
-_OPCODES = (
-    24  # of every record: all but those of shape and strides, and a None; one less for each text that is recalled
-)
+# Of every record: all but those of shape and strides, and a None; one less for each text that is recalled.
+_OPCODES = 24
 _INTS = re.compile(_INT.encode("ascii"), re.DOTALL).findall
 _MAX_LAYOUTS = 4_096  # that are kept: a model has a few dozen
 
