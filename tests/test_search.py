@@ -108,6 +108,13 @@ def test_the_very_name_comes_first_and_then_names_that_begin_so(catalog: Catalog
     assert found("neon_", limit=3) == ["Neon_Night", "a_neon_neon", "neon" if not many else "b0_neon"]
 
 
+def test_a_name_begins_with_words_however_they_are_joined_in_it(catalog: Catalog, found: Found) -> None:
+    joined = [model(f"{name}.pt") for name in ("neonCastle_v2", "neon-castle-b", "neon_castle")]
+    catalog.put([model("castleNeon_v1.pt"), model("a castle of neon.pt"), *joined])
+    assert set(found("neon castle")[:3]) == {entry.name for entry in joined}
+    assert found("neon castle")[0] != "castleNeon_v1"
+
+
 def test_parts_in_the_middle_of_a_name_come_last(catalog: Catalog, found: Found) -> None:
     catalog.put([model("realisticvision.safetensors"), model("vision.safetensors"), model("tele.safetensors",
                 about=About(description="for television and vision"))])  # fmt: skip

@@ -84,6 +84,7 @@ _MEETINGS = (
 _LEARNT = f"SELECT {SELECTED} FROM {JOINED} WHERE models.path = ? AND learnt.sha256 IS NOT NULL"
 _UNSAID = "tags = '[]' AND NOT favourite AND note = '' AND coalesce(kind, category, family, variant) IS NULL"
 _WEIGHTS = "10.0, 4.0, 1.0, 8.0"  # of the columns of the index: name, words, text, and what the user said
+_JOINED_WORDS = "replace(replace(replace(folded, ' ', ''), '_', ''), '-', '')"  # of a name, in SQL
 # KiB of the file that each connection keeps. SQLite's default, 2 MiB, is too little for more than a few thousand
 # models: every query then reads the file again.
 _CACHED = 16 << 10
@@ -331,16 +332,18 @@ class Catalog:
 
     def _matching(self, asked: str, typed: str, where: str, values: Sequence[object], most: int) -> list[int]:
         """The ids of the models that the index of words finds: first that of the very name, then those whose names
-        begin so; of all the others the best first, or where there are too many to weigh them all (the first letter of
-        a word finds most models) those first whose names match, by name."""
+        begin so, and those whose do but for what joins their words (`neon castle`: `neonCastle_v2`); of all the others
+        the best first, or where there are too many to weigh them all (the first letter of a word finds most models)
+        those first whose names match, by name."""
         named = "CASE WHEN folded = ? THEN 0 WHEN instr(folded, ?) = 1 THEN 1 ELSE 2 END"
         few = self.rows("SELECT count(*) FROM (SELECT 1 FROM search WHERE search MATCH ? LIMIT ?)", asked, WEIGHED + 1)
         if few[0][0] <= WEIGHED:
             query = (
                 f"SELECT models.id FROM search CROSS JOIN {JOINED} WHERE search MATCH ? AND models.id = search.rowid "
-                f"AND {where} ORDER BY {named}, bm25(search, {_WEIGHTS}), folded, models.id LIMIT ?"
+                f"AND {where} ORDER BY {named}, instr({_JOINED_WORDS}, ?) != 1, "
+                f"bm25(search, {_WEIGHTS}), folded, models.id LIMIT ?"
             )
-            return self._ids(query, asked, *values, typed, typed, most)
+            return self._ids(query, asked, *values, typed, typed, typed.replace(" ", ""), most)
         query = (
             f"SELECT models.id FROM {JOINED} WHERE models.id IN (SELECT rowid FROM search WHERE search MATCH ?) "
             f"AND {where} ORDER BY {named}, folded, models.id LIMIT ?"
