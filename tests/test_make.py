@@ -130,20 +130,7 @@ def test_strength_says_how_much_of_the_picture_is_new(
     made = {}
     for strength in (0, 0.5, 1):
         out = tmp_path / f"{strength}.png"
-        words = (
-            "--init",
-            pictures[0],
-            "--strength",
-            strength,
-            "--seed",
-            1,
-            "--size",
-            "64x72",
-            "--steps",
-            6,
-            "--out",
-            out,
-        )
+        words = ("--init", pictures[0], "--strength", strength, *QUICK, "--out", out)
         assert bottega("make", "image", "a house", "--model", toy, *words).code == 0
         made[strength] = pixels(out).tobytes()
     assert len(set(made.values())) == 3

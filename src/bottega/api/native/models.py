@@ -240,8 +240,8 @@ def _place(told: str, order: str) -> list[Any]:
     """Where the page begins that a cursor of this order told."""
     keys = {BEST: (int,), "kind": (str, str, str, int), "name": (str, int)}.get(order, (int, str, int))
     begins, *place = place_of(told, str, *keys)
-    lowest = 0 if order == BEST else -(2**63)
-    if begins != order or not all(isinstance(each, str) or lowest <= each < 2**62 for each in place):
+    lowest, highest = (0, 2**62) if order == BEST else (-(2**63), 2**63)  # to that one more is added
+    if begins != order or not all(isinstance(each, str) or lowest <= each < highest for each in place):
         raise InvalidRecipe([FieldProblem("after", "is a cursor of another list", "take `next` of the page before")])
     return place
 
