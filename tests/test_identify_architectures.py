@@ -45,6 +45,17 @@ def test_every_architecture_has_a_layout() -> None:
     assert {each.id for each in known() if not each.asked_last} <= told
 
 
+def test_whoever_is_not_asked_would_not_claim() -> None:
+    spared = 0
+    for layout in LAYOUTS.values():
+        header = header_of(layout)
+        asked = all_recognisers().who_may_claim(header)
+        others = [each for each in all_recognisers().first if each not in asked]
+        assert [each.id for each in others if each.recognise(header)] == []
+        spared += len(others)
+    assert spared > 100 * len(FILES)
+
+
 def test_ids_are_their_own() -> None:
     ids = [each.id for each in all_recognisers()]
     assert len(set(ids)) == len(ids)

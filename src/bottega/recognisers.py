@@ -6,10 +6,10 @@ from functools import cache
 
 from bottega.adapters import all_adapters
 from bottega.families import all_families, known
-from bottega.spec import Recogniser
+from bottega.library.identify import Recognisers
 
 
 @cache
-def all_recognisers() -> tuple[Recogniser, ...]:
+def all_recognisers() -> Recognisers:
     """Every recogniser; each published layout is claimed by one of them."""
-    return (*all_families(), *known(), *all_adapters())
+    return Recognisers((*all_families(), *known(), *all_adapters()))

@@ -54,7 +54,8 @@ class Recogniser(Protocol):
 class Known:
     """An architecture that is told apart by its header, though Bottega can't run it yet.
 
-    One that is `asked_last` is only heard where no other recogniser claims a header.
+    One that is `asked_last` is only heard where no other recogniser claims a header. `deciding` are names of which
+    every header that it claims by its tensors has at least one; without any, it has to be asked about each.
     """
 
     id: str
@@ -62,6 +63,7 @@ class Known:
     medium: str
     recognise: Callable[[Header], Match | None]
     asked_last: bool = False
+    deciding: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)

@@ -5,9 +5,9 @@ Those that guess from a few names what a model was before parts of it got lost a
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from hashlib import blake2b
 from itertools import islice
 from pathlib import Path
@@ -17,6 +17,7 @@ from bottega.spec import Family, Known, Match, Recogniser
 from bottega.version import __version__
 
 UNKNOWN = "unknown"
+TOLD_OTHERWISE = ("diffusers", "transformers", "gguf")  # formats in which a config or an architecture's name may decide
 ROOMS = ("adapters", "families", "formats", "library")  # whose code decides what is made of a header
 
 # What is worth showing of a file's metadata, and the names under which trainers write it, the best first.
@@ -48,10 +49,62 @@ class Identity:
     runs: bool = False
 
 
+class Recognisers(tuple[Recogniser, ...]):
+    """Recognisers in their order, and which of them have to be asked about a header: most of hundreds need not be."""
+
+    @classmethod
+    def of(cls, recognisers: Sequence[Recogniser]) -> Recognisers:
+        """The same recognisers."""
+        return recognisers if isinstance(recognisers, cls) else cls(recognisers)
+
+    @cached_property
+    def names(self) -> str:
+        """A short hash of their ids, whatever their order."""
+        return blake2b("\n".join(sorted(each.id for each in self)).encode(), digest_size=6).hexdigest()
+
+    @cached_property
+    def first(self) -> tuple[Recogniser, ...]:
+        """Those that may be asked about any header."""
+        return tuple(each for each in self if not _is_asked_last(each))
+
+    @cached_property
+    def last(self) -> tuple[Recogniser, ...]:
+        """Those that are asked about what the others leave over."""
+        return tuple(each for each in self if _is_asked_last(each))
+
+    def who_may_claim(self, header: Header) -> Iterable[Recogniser]:
+        """The first ones, without those of whose deciding names a header has none."""
+        if header.format in TOLD_OTHERWISE:
+            return self.first
+        names = self._by_name.keys() & header.layout.rows.keys()
+        return [self.first[number] for number in sorted(self._always.union(*(self._by_name[name] for name in names)))]
+
+    @cached_property
+    def _by_name(self) -> Mapping[str, Sequence[int]]:
+        """By deciding names, the numbers of those for which they decide."""
+        found: dict[str, list[int]] = {}
+        for number, each in enumerate(self.first):
+            for name in _deciding(each):
+                found.setdefault(name, []).append(number)
+        return found
+
+    @cached_property
+    def _always(self) -> frozenset[int]:
+        return frozenset(number for number, each in enumerate(self.first) if not _deciding(each))
+
+
+def _is_asked_last(recogniser: Recogniser) -> bool:
+    return isinstance(recogniser, Known) and recogniser.asked_last
+
+
+def _deciding(recogniser: Recogniser) -> frozenset[str]:
+    return recogniser.deciding if isinstance(recogniser, Known) else frozenset()
+
+
 def identify(header: Header, recognisers: Sequence[Recogniser]) -> Identity:
-    """Ask every recogniser; what none claims, or more than one, is of kind "unknown" with a word why."""
-    claims = _claims(header, [each for each in recognisers if not _is_asked_last(each)])
-    claims = claims or _claims(header, [each for each in recognisers if _is_asked_last(each)])
+    """Ask the recognisers; what none claims, or more than one, is of kind "unknown" with a word why."""
+    asked = Recognisers.of(recognisers)
+    claims = _claims(header, asked.who_may_claim(header)) or _claims(header, asked.last)
     if len(claims) == 1:
         ((claimant, match),) = claims
         family = claimant.id if match.family is None else match.family
@@ -64,12 +117,8 @@ def identify(header: Header, recognisers: Sequence[Recogniser]) -> Identity:
     )
 
 
-def _claims(header: Header, recognisers: Sequence[Recogniser]) -> list[tuple[Recogniser, Match]]:
+def _claims(header: Header, recognisers: Iterable[Recogniser]) -> list[tuple[Recogniser, Match]]:
     return [(each, match) for each in recognisers if (match := each.recognise(header)) is not None]
-
-
-def _is_asked_last(recogniser: Recogniser) -> bool:
-    return isinstance(recogniser, Known) and recogniser.asked_last
 
 
 @cache

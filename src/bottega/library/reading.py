@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from functools import lru_cache
-from hashlib import blake2b, sha256
+from collections.abc import Sequence
+from hashlib import sha256
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,7 +12,7 @@ from bottega.formats import Header, read_header
 from bottega.library.about import about
 from bottega.library.disk import PICTURE_SUFFIXES, Stamp, model_name
 from bottega.library.entry import REFUSED, Entry
-from bottega.library.identify import identify, reader, shown_metadata
+from bottega.library.identify import Recognisers, identify, reader, shown_metadata
 from bottega.spec import Recogniser
 
 
@@ -128,11 +127,6 @@ def autov1_of(path: Path) -> str:
         return sha256(file.read(0x10000)).hexdigest()[:8]
 
 
-def signature(recognisers: Iterable[Recogniser]) -> str:
+def signature(recognisers: Sequence[Recogniser]) -> str:
     """Who reads headers: what this code and these recognisers make of one stays true until they change."""
-    return f"{reader()} {_hash_of(tuple(each.id for each in recognisers))}"
-
-
-@lru_cache
-def _hash_of(ids: tuple[str, ...]) -> str:
-    return blake2b("\n".join(sorted(ids)).encode(), digest_size=6).hexdigest()
+    return f"{reader()} {Recognisers.of(recognisers).names}"

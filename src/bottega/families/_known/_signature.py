@@ -233,7 +233,7 @@ class Signature:
 
 def known(signatures: tuple[Signature, ...]) -> tuple[Known, ...]:
     """The rows of `KNOWN` for a table of signatures."""
-    return tuple(Known(each.id, each.title, each.medium, each.recognise) for each in signatures)
+    return tuple(Known(each.id, each.title, each.medium, each.recognise, deciding=each.deciding) for each in signatures)
 
 
 def _count(view: View, pattern: str) -> int:
