@@ -398,3 +398,23 @@ def test_show_tells_of_invokeai(bottega: Command, tmp_path: Path) -> None:
     page = bottega("show", path).out
     assert "a fox" in page and "30 steps" in page and "InvokeAI 5.6.0" in page
     assert bottega("show", path, "--json").json["invokeai"]["metadata"] == metadata
+
+
+# --- Fooocus and SwarmUI ---------------------------------------------------------------------------------------------
+
+
+def test_show_tells_of_fooocus(bottega: Command, tmp_path: Path) -> None:
+    metadata = {"prompt": "a fox", "steps": 30, "metadata_scheme": "fooocus", "styles": "['Fooocus V2']", "seed": "7"}
+    path = png_with(tmp_path / "fooocus.png", parameters=json.dumps(metadata), fooocus_scheme="fooocus")
+    page = bottega("show", path).out
+    assert "a fox" in page and "30 steps" in page and "made with  Fooocus" in page and "['Fooocus V2']" in page
+    told = bottega("show", path, "--json").json
+    assert told["fooocus"]["metadata"] == metadata and not {"a1111", "parameters", "texts"} & told.keys()
+
+
+def test_show_tells_of_swarmui(bottega: Command, tmp_path: Path) -> None:
+    metadata = {"sui_image_params": {"prompt": "a fox", "steps": 30, "model": "xl", "swarm_version": "0.9.8"}}
+    path = png_with(tmp_path / "swarm.png", parameters=json.dumps(metadata))
+    page = bottega("show", path).out
+    assert "a fox" in page and "30 steps" in page and "made with  SwarmUI" in page and "SwarmUI 0.9.8" in page
+    assert bottega("show", path, "--json").json["swarmui"]["metadata"] == metadata

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bottega.cli.terminal import cut, labelled, pairs, print_json
-from bottega.formats import comfyui, infotext, invokeai, media, strictjson
+from bottega.formats import comfyui, fooocus, infotext, invokeai, media, strictjson, swarmui
 from bottega.formats.header import shown
 from bottega.settings import Settings
 
@@ -68,6 +68,8 @@ def contents(carried: media.Carried, recipe: Recipe | None) -> dict[str, Any]:
         "workflow": carried.comfy_workflow,
         "invokeai_metadata": carried.invokeai,
         "Comment": carried.novelai,
+        "fooocus": carried.fooocus,
+        "swarmui": carried.swarmui,
     }
     texts = {name: text for name, text in foreign.items() if text is not None}
     read = {name: value for name, text in texts.items() if (value := strictjson.object_or_none(text)) is not None}
@@ -76,6 +78,9 @@ def contents(carried: media.Carried, recipe: Recipe | None) -> dict[str, Any]:
         told["comfyui"] = {**in_words(comfyui.describe(graph or {})), "graph": graph, "workflow": workflow}
     if (metadata := read.get("invokeai_metadata")) is not None:
         told["invokeai"] = {**in_words(invokeai.describe(metadata)), "metadata": metadata}
+    for program, describe in (("fooocus", fooocus.describe), ("swarmui", swarmui.describe)):
+        if (metadata := read.get(program)) is not None:
+            told[program] = {**in_words(describe(metadata)), "metadata": metadata}
     if (novelai := read.get("Comment")) is not None:
         told["novelai"] = novelai
     if rest := {**carried.texts, **{name: text for name, text in texts.items() if name not in read}}:
@@ -103,7 +108,8 @@ def page(told: Mapping[str, Any], recipe: Recipe | None) -> Iterator[Row]:
         yield from recipe_rows(recipe)
         yield "digest", told["digest"]
         return
-    programs = {"a1111": "", "comfyui": "ComfyUI", "invokeai": "InvokeAI"}  # a1111's text is that of many programs
+    # A1111's text is that of many programs.
+    programs = {"a1111": "", "comfyui": "ComfyUI", "invokeai": "InvokeAI", "fooocus": "Fooocus", "swarmui": "SwarmUI"}
     for key, program in programs.items():
         if key in told:
             yield from [("made with", program)] if program else []

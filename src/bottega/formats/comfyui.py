@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from bottega.formats.infotext import Infotext
+from bottega.formats.infotext import Infotext, plain
 
 _SEED = ("seed", "noise_seed")
 _MODEL = ("ckpt_name", "unet_name", "model_name", "model_path")
@@ -157,9 +157,7 @@ def _value(graph: _Graph, value: object, names: Sequence[str]) -> str:
         value = (named or list(inputs.values()))[0]
     if isinstance(value, Mapping):
         value = value.get("content")  # an extension's way to write what was chosen from a list with pictures
-    if isinstance(value, float):
-        return repr(value).removesuffix(".0")
-    return str(value) if isinstance(value, int | str) and not isinstance(value, bool) else ""
+    return plain(value)
 
 
 def _size(graph: _Graph, sampler: str) -> str:

@@ -130,6 +130,13 @@ def with_defaults(fields: Mapping[str, str]) -> dict[str, str]:
     return full
 
 
+def plain(value: object) -> str:
+    """A setting that another program keeps as JSON, as people write it; empty for what is no text and no number."""
+    if isinstance(value, float):
+        return repr(value).removesuffix(".0")
+    return str(value) if isinstance(value, str | int) and not isinstance(value, bool) else ""
+
+
 def format(prompt: str, negative: str, fields: Mapping[str, object]) -> str:
     """The text as A1111 writes it. Fields that are None are left out; `Size-1` and `Size-2` become `Size` again."""
     told = {key: str(value) for key, value in joined_sizes(fields).items() if value is not None}

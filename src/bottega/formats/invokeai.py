@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from bottega.formats.infotext import Infotext
+from bottega.formats.infotext import Infotext, plain
 
 
 def describe(metadata: Mapping[str, Any]) -> Infotext:
@@ -52,6 +52,4 @@ def _text(value: object) -> str:
     """A value as people read it; version 2 writes prompts as lists of parts with weights."""
     if isinstance(value, list):
         return " ".join(_text(part.get("prompt")) if isinstance(part, Mapping) else _text(part) for part in value)
-    if isinstance(value, float):
-        return repr(value).removesuffix(".0")
-    return "" if value is None else str(value)
+    return plain(value)

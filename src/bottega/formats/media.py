@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 from bottega.errors import FileError, FormatError, SaveError
-from bottega.formats import exif, infotext, xmp
+from bottega.formats import exif, fooocus, infotext, strictjson, swarmui, xmp
 from bottega.formats.header import shown
 from bottega.formats.sniff import KINDS, sniff, unreadable
 
@@ -64,7 +64,8 @@ class Carried:
     """What a picture's file says besides its pixels.
 
     `recipe` is ours, `parameters` A1111's text (rebuilt from NovelAI's fields where those are given), the next are the
-    JSON texts of ComfyUI, InvokeAI and NovelAI; `texts` is everything else, by its name in the file. `too_long` are the
+    JSON texts of ComfyUI, InvokeAI, NovelAI, Fooocus and SwarmUI, of which the last two are kept where A1111's text is;
+    `texts` is everything else, by its name in the file. `too_long` are the
     names of texts of more than MAX_TEXT bytes, of which nothing is read.
     """
 
@@ -77,6 +78,8 @@ class Carried:
     comfy_workflow: str | None = None
     invokeai: str | None = None
     novelai: str | None = None
+    fooocus: str | None = None
+    swarmui: str | None = None
     texts: Mapping[str, str] = field(default_factory=dict)
     too_long: tuple[str, ...] = ()
 
@@ -94,6 +97,11 @@ def read(path: str | Path) -> Carried:
     found = _examine(path)
     texts = dict(found.texts)
     parameters = _parameters_of(texts)
+    told = strictjson.object_or_none(parameters) if parameters and parameters.startswith("{") else None
+    is_fooocus = told is not None and fooocus.is_metadata(told)
+    is_swarmui = told is not None and swarmui.is_metadata(told)
+    if is_fooocus:
+        texts.pop("fooocus_scheme", None)
     novelai = texts.pop("Comment", None) if texts.get("Software") == "NovelAI" else None
     for name in ("Make", "Model", "ImageDescription"):  # where ComfyUI's WebP nodes put `prompt:{...}`
         key, colon, text = texts.get(name, "").partition(":")
@@ -106,11 +114,13 @@ def read(path: str | Path) -> Carried:
         found.width,
         found.height,
         recipe=texts.pop("bottega", None),
-        parameters=parameters,
+        parameters=None if is_fooocus or is_swarmui else parameters,
         comfy_prompt=texts.pop("prompt", None),
         comfy_workflow=texts.pop("workflow", None),
         invokeai=next((text for text in invokeai if text is not None), None),
         novelai=novelai,
+        fooocus=parameters if is_fooocus else None,
+        swarmui=parameters if is_swarmui else None,
         texts=texts,
         too_long=found.too_long,
     )

@@ -15,8 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from bottega.engine.a1111 import draft_of
+from bottega.engine.foreign import told_by
 from bottega.errors import InvalidRecipe
-from bottega.formats import infotext, media
+from bottega.formats import media
+from bottega.formats.infotext import Infotext
 from bottega.formats.sniff import unreadable
 from bottega.gallery.output import Output
 from bottega.recipe import Recipe, read_recipe
@@ -36,7 +38,7 @@ def read_output(
     created: float | None = None,
     seconds: float = 0.0,
 ) -> Output:
-    """The output that a picture's file holds: with our recipe in it, or the text of A1111 and its kin.
+    """The output that a picture's file holds: with our recipe in it, or what another program says.
 
     Without an `id` it has that of the job whose output its name says it is, or else a new one. Without `created` it is
     as old as the file. Raises FormatError for a damaged file, FileError for one that can't be read or says nothing of
@@ -46,8 +48,8 @@ def read_output(
     recipe = read_recipe(carried.recipe) if carried.recipe is not None else None
     if recipe is not None:
         told = _by_recipe(recipe, str(carried.recipe))
-    elif carried.parameters is not None:
-        told = _by_parameters(carried.parameters)
+    elif (foreign := told_by(carried)) is not None:
+        told = _by_another(foreign)
     else:
         raise carried.without_recipe(path, "the gallery keeps what says how it was made")
     if not id:
@@ -105,9 +107,8 @@ def _by_recipe(recipe: Recipe, text: str) -> dict[str, Any]:
     }
 
 
-def _by_parameters(text: str) -> dict[str, Any]:
-    """What A1111's text says; the draft that it means is the recipe, where a recipe can say all of it."""
-    told = infotext.parse(text)
+def _by_another(told: Infotext) -> dict[str, Any]:
+    """What another program says; the draft that it means is the recipe, where a recipe can say all of it."""
     draft = None
     with suppress(InvalidRecipe):
         draft = draft_of(told)

@@ -6,7 +6,7 @@ import hashlib
 import os
 import stat
 from collections.abc import Collection, Iterator
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import NamedTuple
 
 from bottega.errors import FormatError
@@ -30,7 +30,7 @@ class Stamp(NamedTuple):
     inode: int
 
 
-def model_name(path: Path) -> str:
+def model_name(path: PurePath) -> str:
     """What people call the model at this path: the file's name without its ending, or the folder's name."""
     return path.stem if path.suffix.lower() in MODEL_SUFFIXES | PICTURE_SUFFIXES else path.name
 

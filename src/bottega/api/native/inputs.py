@@ -14,7 +14,7 @@ from bottega.api.native.pictures import picture, unchanged
 from bottega.api.native.shapes import ErrorAnswer, Sha256, Sha256InPath, Told
 from bottega.api.native.subject import subject
 from bottega.errors import BottegaError, FileError, InvalidRecipe
-from bottega.formats import infotext, media
+from bottega.formats import media
 from bottega.workshop import Workshop
 
 router = subject("inputs", "/inputs")
@@ -39,7 +39,7 @@ class InputTaken(Told):
     width: int
     height: int
     recipe: dict[str, Any] | None = Field(
-        description="as a draft that can be submitted: ours, or what A1111's text means; null if it has none"
+        description="as a draft that can be submitted: ours, or what another program's words mean; null if it has none"
     )
     parameters: str | None = Field(description="A1111's text; null if it has none")
     too_long: list[str] = Field(description="names of texts of more than 1 MiB, which are not read")
@@ -74,22 +74,23 @@ def _take(shop: Workshop, content: bytes) -> InputTaken:
         sha256=kept.sha256,
         width=told.width,
         height=told.height,
-        recipe=_draft(told.recipe, told.parameters),
+        recipe=_draft(told),
         parameters=told.parameters,
         too_long=list(told.too_long),
     )
 
 
-def _draft(recipe: str | None, parameters: str | None) -> dict[str, Any] | None:
-    """The recipe that a picture carries: ours, else what A1111's text means, if this version can make that."""
+def _draft(carried: media.Carried) -> dict[str, Any] | None:
+    """The recipe that a picture carries: ours, else what another program says, if this version can make that."""
     from bottega.engine.a1111 import draft_of
+    from bottega.engine.foreign import told_by
     from bottega.recipe import read_recipe
 
     try:
-        if recipe:
-            draft = read_recipe(recipe)
-        elif parameters:
-            draft = draft_of(infotext.parse(parameters))
+        if carried.recipe:
+            draft = read_recipe(carried.recipe)
+        elif told := told_by(carried):
+            draft = draft_of(told)
         else:
             return None
     except InvalidRecipe:

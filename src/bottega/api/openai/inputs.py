@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from bottega.api.embedded import Picture, picture_of
+from bottega.engine.foreign import told_by
 from bottega.errors import BottegaError, FieldProblem, InvalidRecipe
-from bottega.formats import infotext, media
+from bottega.formats import media
 from bottega.recipe import Media, read_recipe
 from bottega.workshop import Workshop
 
@@ -77,8 +78,8 @@ def _said(picture: Picture) -> Said:
             return Said(recipe.prompt, recipe.negative)
     except BottegaError:
         return Said()  # another's recipe, or a later version's: the request may still say what it shows
-    told = infotext.parse(carried.parameters or "")
-    return Said(told.prompt, told.negative)
+    told = told_by(carried)
+    return Said(told.prompt, told.negative) if told else Said()
 
 
 def _problem(field: str, what: str, remedy: str) -> InvalidRecipe:
