@@ -123,7 +123,25 @@ def test_a_text_of_a1111s_fills_what_the_request_leaves_open() -> None:
     assert recipe.size is not None and recipe.size.height == 96 and recipe.knobs["clip_skip"] == 2
 
 
+def test_an_option_that_is_null_is_not_asked_for() -> None:
+    nothing = dict.fromkeys((MODEL, "CLIP_stop_at_last_layers", "sd_vae", "samples_format", "sd_noise_schedule"))
+    assert text(override_settings=nothing).recipe == text().recipe
+
+
+def test_a_prompt_is_told_as_a_png_can_hold_it() -> None:
+    recipe = text(prompt="a red\0 house", negative_prompt="\0dark").recipe
+    assert (recipe.prompt, recipe.negative) == ("a red house", "dark")
+
+
 # --- pictures
+
+
+def test_a_text_of_a_picture_from_a_picture_is_taken_where_there_is_one() -> None:
+    told = "a boat\nSteps: 9, Sampler: Euler, CFG scale: 4, Seed: 3, Size: 64x96, Denoising strength: 0.5"
+    recipe = picture(infotext=told, denoising_strength=0.25).recipe
+    assert (recipe.inputs, recipe.sampling.steps, recipe.sampling.strength) == ((INIT,), 9, 0.25)
+    with pytest.raises(InvalidRecipe, match="another picture"):
+        text(infotext=told)
 
 
 def test_a_picture_and_its_strength() -> None:
@@ -180,9 +198,13 @@ def test_what_would_make_another_picture_is_refused(fields: dict[str, Any], fiel
     assert [problem.field for problem in refused.value.problems] == [field]
 
 
-@pytest.mark.parametrize("args", [[], [False], [{"enabled": False, "image": "x"}]])
+@pytest.mark.parametrize("args", [[], [False], *([{"enabled": off, "image": "x"}] for off in (False, 0, "False"))])
 def test_a_control_that_is_off_is_none(args: list[Any]) -> None:
     assert text(alwayson_scripts={"ControlNet": {"args": args}}).warnings == ()
+
+
+def test_an_extension_whose_first_switch_is_off_is_not_missed() -> None:
+    assert text(alwayson_scripts={"ADetailer": {"args": [False, False, {"ad_model": "None"}]}}).warnings == ()
 
 
 @pytest.mark.parametrize(

@@ -26,7 +26,8 @@ from bottega.api.access.gate import Gate
 from bottega.api.access.host import names_for
 from bottega.api.access.limits import Body, Buckets, Failures, Memory
 from bottega.api.access.quotas import Quotas
-from bottega.api.access.refusal import AccountError, Refusal, TooMuch
+from bottega.api.access.refusal import AccountError, NotSignedIn, Refusal, TooMuch
+from bottega.api.errors import response
 from bottega.errors import FileError, InvalidRecipe, UnknownModel
 from bottega.jobs.job import QueueFull
 from bottega.recipe import Recipe, Size
@@ -221,6 +222,10 @@ def test_a_browsers_websocket_says_which_page_opens_it(server: Served) -> None:
 def test_the_api_and_the_page_are_for_those_who_are_known(server: Served) -> None:
     answer = server("GET", "/api/jobs")
     assert (answer.status, answer.headers["www-authenticate"]) == (401, 'Bearer realm="bottega"')
+    theirs = response("/sdapi/v1/sd-models", NotSignedIn("it is not known who asks", ""), "id").headers
+    assert (
+        theirs["www-authenticate"] == 'Basic realm="bottega", Bearer realm="bottega"'
+    )  # they know no other than Basic
     page = server("GET", "/gallery")
     assert page.status == 401
     assert b"bottega serve --link" in page.body

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import json
 import threading
@@ -9,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import httpx
 import pytest
@@ -22,6 +24,8 @@ from bottega.api.openai.asked import Making
 from bottega.api.openai.translate import draft
 from bottega.api.waiting import failure
 from bottega.errors import InvalidRecipe
+from bottega.families import family
+from bottega.formats import media
 from bottega.jobs.job import Job
 from bottega.library.disk import Stamp
 from bottega.library.entry import Entry
@@ -170,9 +174,10 @@ def test_a_body_that_is_no_json_or_of_wrong_types_is_told_of(api: httpx.Client) 
 
 
 @slow
-def test_lists_of_sound_are_empty_and_not_missing(api: httpx.Client) -> None:
+def test_lists_of_sound_and_videos_are_empty_and_not_missing(api: httpx.Client) -> None:
     assert api.get("/v1/audio/voices").json() == {"voices": []}
     assert api.get("/v1/audio/models").json() == {"models": []}
+    assert api.get("/v1/videos").json()["data"] == []
 
 
 def png(mode: str, colour: Any = 0) -> tuple[str, bytes, str]:
@@ -197,6 +202,30 @@ def test_forms_whose_pictures_cannot_be_used(api: httpx.Client, files: Any, para
     headers = {"Authorization": "Bearer none"}
     answer = api.post("/v1/images/edits", files=files, data={"prompt": PROMPT}, headers=headers)
     assert answer.status_code == 400 and answer.json()["error"]["param"] == param
+
+
+@slow
+def test_a_form_that_a_page_of_another_site_could_send_is_told_what_it_lacks(api: httpx.Client) -> None:
+    answer = api.post("/v1/images/edits", files=[("image", png("RGB"))], data={"prompt": PROMPT})
+    assert answer.status_code == 415 and "send Authorization" in answer.json()["error"]["message"]
+
+
+@slow
+@pytest.mark.parametrize("name", ["soraMix_v1", "gpt4all", "dall-e mine (pruned)"])
+def test_a_model_on_the_shelf_is_meant_whatever_it_is_called(api: httpx.Client, server: Server, name: str) -> None:
+    model = server.home / "models" / f"{name}.safetensors"
+    model.parent.mkdir(exist_ok=True)
+    family("sd1").toy(model)
+    try:
+        api.post("/sdapi/v1/refresh-checkpoints")
+        assert api.get(f"/v1/models/{quote(name)}").json()["id"] == name
+        body = {**QUICK, "steps": 1, "model": name, "response_format": "b64_json"}
+        (told,) = api.post("/v1/images/generations", json=body).json()["data"]
+        (server.home / "made.png").write_bytes(base64.b64decode(told["b64_json"]))
+        assert json.loads(media.read(server.home / "made.png").recipe or "")["model"]["name"] == name
+    finally:
+        model.unlink()
+        api.post("/sdapi/v1/refresh-checkpoints")
 
 
 @slow

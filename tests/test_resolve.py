@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import permutations
+
 import pytest
 
 from bottega.engine.resolve import MAX_PROMPT, Chosen, Device, resolve
@@ -48,6 +50,15 @@ def test_a_prompt_is_enough() -> None:
     assert set(recipe.knobs) == {knob.name for knob in family("sd1").knobs}
     assert recipe.knobs["precision"] == "bfloat16" and recipe.knobs["prediction"] == "epsilon"
     assert "auto" not in recipe.knobs.values()
+
+
+def test_the_order_of_settings_does_not_matter() -> None:
+    knobs = {"ensd": 31337, "clip_skip": 2, "precision": "float32"}
+    texts = {
+        resolved(Recipe(prompt="a", sampling=Sampling(seed=1), knobs=dict(order))).to_json()
+        for order in permutations(knobs.items())
+    }
+    assert len(texts) == 1
 
 
 def test_resolving_twice_changes_nothing() -> None:

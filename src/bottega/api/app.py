@@ -38,7 +38,7 @@ def create_app(workshop: Workshop, access: Access) -> FastAPI:
         telemetry={"tracing": False, "metrics": False, "logs": False},
     )
     settings = workshop.settings
-    errors.hide((settings.home, settings.outputs, *settings.all_shelves))
+    errors.hide((settings.home, settings.outputs, *settings.all_shelves, *workshop.catalog.shelves()))
     app.state.workshop, app.state.access = workshop, access
     app.state.watch = Watch(workshop, {"home": settings.home, "outputs": settings.outputs})
     app.state.began = time.monotonic()

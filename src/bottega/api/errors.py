@@ -89,6 +89,8 @@ def response(path: str, error: Exception, request_id: str) -> Response:
         case "a1111":
             said = f"{what}; {remedy}" if remedy else what
             body = {"error": name, "detail": said, "body": "", "errors": said}
+            if status == 401:  # its clients know no other way than this, and some send nothing before they are asked
+                headers["WWW-Authenticate"] = f'Basic realm="bottega", {headers["WWW-Authenticate"]}'
         case _:
             body = {"class": name, "what": what, "remedy": remedy, "problems": problems, "id": request_id}
             body = {"error": body}

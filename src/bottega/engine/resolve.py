@@ -104,7 +104,7 @@ def _knobs(draft: Recipe, model: Chosen, device: Device, size: Size) -> dict[str
         # So that 1 and 1.0, which make the same picture, make the same digest.
         whole = knob.type is float and isinstance(value, int) and not isinstance(value, bool)
         knobs[knob.name] = float(value) if whole else value
-    return {**draft.knobs, **knobs}
+    return knobs | draft.knobs | knobs  # in the family's order, however the draft names them
 
 
 def _size(native: tuple[int, int], picture: tuple[int, int] | None) -> Size:

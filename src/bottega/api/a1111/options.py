@@ -118,7 +118,7 @@ def known_options(told: Mapping[str, Any]) -> dict[str, KnobValue]:
     known: dict[str, KnobValue] = {}
     problems: list[FieldProblem] = []
     for name, value in told.items():
-        if name != MODEL and name not in DEFAULTS:
+        if value is None or (name != MODEL and name not in DEFAULTS):  # null leaves an option as it is
             continue
         try:
             known[name] = checked(name, value)

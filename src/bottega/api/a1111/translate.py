@@ -59,6 +59,7 @@ Find = Callable[[str, str], Ref]  # the model of a kind that a client's name mea
 
 _WHOLE_SIDE = 8  # pixels; of a side that is no multiple A1111 drops the rest
 _A1111_SIDE = 512  # what A1111 takes for the side that a request leaves out
+_OFF = ("false", "0", "off", "no")  # in lower case, by which clients of every language mean false
 _UNSET = {setting.knob: setting.default for setting in SETTINGS}
 
 
@@ -137,7 +138,7 @@ def _translated(
         raise InvalidRecipe(problems)
     warnings += _ignored(asked, override)
     settings = {**options, **chosen}
-    base = draft_of(infotext.parse(asked.infotext)) if asked.infotext else Recipe()
+    base = _draft_of(asked.infotext, "inputs" in told) if asked.infotext else Recipe()
     sampling = {
         "sampler": asked.sampler_name or asked.sampler_index or None,
         "schedule": _schedule(asked.scheduler),
@@ -154,8 +155,9 @@ def _translated(
     told = {
         **recipe,
         **told,
-        "prompt": asked.prompt or base.prompt,
-        "negative": asked.negative_prompt or base.negative,
+        # No PNG holds a NUL, and what is told of the picture is to be what is in it.
+        "prompt": (asked.prompt or base.prompt).replace("\0", ""),
+        "negative": (asked.negative_prompt or base.negative).replace("\0", ""),
         "sampling": {**recipe["sampling"], **_given(sampling)},
         "size": told.get("size") or _size(asked, warnings) or recipe.get("size"),
         "count": _count(asked),
@@ -168,6 +170,14 @@ def _translated(
         },
     }
     return Translated(recipe_from(told), tuple(warnings))
+
+
+def _draft_of(text: str, is_from_picture: bool) -> Recipe:
+    """What a text says of a picture; with one to start from here, it does not matter that it had one as well."""
+    said = infotext.parse(text)
+    if is_from_picture:
+        said.fields.pop("Denoising strength", None)
+    return draft_of(said)
 
 
 def _adapters(
@@ -320,7 +330,8 @@ def _ignored(asked: Making, override: Mapping[str, Any]) -> Iterator[str]:
     for style in asked.styles or ():
         yield f"styles: no style is called {style!r}"
     for name, args in _scripts(asked):
-        if name.casefold() != "controlnet" and any(map(_is_used, args)):
+        # Where the first argument is a switch, it is that of all.
+        if name.casefold() != "controlnet" and args[:1] != [False] and any(map(_is_used, args)):
             yield f"alwayson_scripts: there is no {name} here; the picture was made without it"
     if unknown := sorted(set(override) - {MODEL, HASH, "forge_additional_modules"} - set(DEFAULTS) - set(FIXED)):
         yield f"override_settings: {', '.join(unknown)}: no such option"
@@ -335,7 +346,7 @@ def _scripts(asked: Making) -> Iterator[tuple[str, list[Any]]]:
 def _is_used(arg: Any) -> bool:
     """Whether an argument of a script asks for anything: a switch that is on, or a unit that is not off."""
     if isinstance(arg, dict):
-        return bool(arg) and arg.get("enabled") is not False and arg.get("enable") is not False
+        return bool(arg) and not any(str(arg.get(name, True)).lower() in _OFF for name in ("enabled", "enable"))
     return arg is True
 
 

@@ -41,7 +41,7 @@ READING = frozenset(("GET", "HEAD"))
 _ONCE = frozenset(
     (b"host", b"origin", b"authorization", b"content-type", b"content-length", b"content-encoding", b"sec-fetch-site")
 )
-_FORBIDDEN_IN_PATH = re.compile(rb"[\x00-\x20\x7f\\]|(?:^|/)\.\.?(?:/|$)")
+_FORBIDDEN_IN_PATH = re.compile(rb"[\x00-\x1f\x7f\\]|(?:^|/)\.\.?(?:/|$)")
 _BOUNDARY = re.compile(r'boundary="?([A-Za-z0-9\'()+_,./:=? -]{1,70})"?')
 
 
@@ -407,13 +407,17 @@ def _limit(request: Request, kind: str, parameters: str) -> tuple[int, bytes]:
         return (limits.MAX_FOREIGN_JSON if foreign else limits.MAX_JSON), b""
     # A page of another site can't send any of these headers without asking first, which it is not granted.
     deliberate = limits.UPLOAD_HEADER in request.headers or b"authorization" in request.headers
+    is_form = kind == "multipart/form-data" and doors.takes_forms(request.path)
     if kind in limits.PICTURE_TYPES and limits.UPLOAD_HEADER in request.headers:
         return limits.MAX_UPLOAD, b""
-    if kind == "multipart/form-data" and doors.takes_forms(request.path) and deliberate:
+    if is_form and deliberate:
         found = _BOUNDARY.search(parameters)
         if not found:
             raise Refusal(400, "the form has no boundary", "", _CLOSE)
         return limits.MAX_MULTIPART, b"--" + found[1].encode()
+    if is_form:
+        what = "a form is not taken without the header Authorization, as a page of another site could send it"
+        raise Refusal(415, what, "send Authorization: Bearer KEY, with whatever key where none is needed", _CLOSE)
     raise Refusal(
         415,
         f"a body of the type {ascii(kind)[1:-1][:60] or 'unknown'} is not taken here",

@@ -47,6 +47,12 @@ def voices(caller: Anybody) -> dict[str, list[str]]:
     return {"voices": []}
 
 
+@router.get("/videos")
+def made_videos(caller: Anybody) -> dict[str, object]:
+    """The videos that were made: none."""
+    return {"object": "list", "data": [], "first_id": None, "last_id": None, "has_more": False}
+
+
 @router.post("/videos")
 def videos(caller: Anybody) -> None:
     """Videos from text."""

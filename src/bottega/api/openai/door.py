@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import re
 import time
 from collections import OrderedDict
 from contextlib import suppress
@@ -20,8 +19,6 @@ from bottega.jobs.job import CANCELLED, DONE, FAILED, Job, UnknownJob
 from bottega.recipe import Recipe, Ref
 from bottega.workshop import Workshop
 
-# What clients call OpenAI's own models, most of them gone by now; here they mean the user's usual one.
-OPENAI = re.compile(r"(gpt-image|chatgpt-image|dall-e|dalle|gpt|sora)[-.\w]*", re.IGNORECASE)
 RETRY_WITHIN = 900.0  # seconds; clients wait for ten minutes, then ask again
 MOST_RECENT = 500
 
@@ -40,14 +37,14 @@ class Door:
     streams: set[asyncio.Task[Job]] = field(default_factory=set)
 
     def find(self, kind: str, name: str) -> Ref | None:
-        """The model of a kind that a request names; of checkpoints, None (the usual one) for a name of OpenAI's and
-        for one that means nothing here, because clients have such names built in."""
-        if kind != "checkpoint":
+        """The model of a kind that a request names; of checkpoints, None (the usual one) for a name that means nothing
+        here, because clients have those of OpenAI's own models built in."""
+        try:
             return models.reference(models.chosen(self.workshop, kind, name))
-        if not OPENAI.fullmatch(name):
-            with suppress(UnknownModel):
-                return models.reference(models.chosen(self.workshop, kind, name))
-        return None
+        except UnknownModel:
+            if kind != "checkpoint":
+                raise
+            return None
 
     async def submit(self, draft: Recipe, owner: str, request: Request) -> Job:
         """The job of a draft: a new one, or that of the request that this one is a retry of.
