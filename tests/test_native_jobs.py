@@ -5,8 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import threading
 import zipfile
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ from native import Api, studio
 from PIL import Image
 from starters import CHECKPOINTS
 
+from bottega.api.access.accounts import Quota
 from bottega.families import family
 from bottega.formats import media, read_header
 from bottega.library.scan import scan
@@ -121,6 +124,22 @@ def test_the_same_key_makes_one_job_and_another_recipe_is_refused(paused: Api) -
     assert (status, error["class"]) == (409, "KeyReused")
     for wrong in ("", "with space", "x" * 201):
         assert paused.refused("POST", "/jobs", {"recipe": DRAFT}, idempotency_key=wrong)[0] == 422
+
+
+def test_what_is_sent_again_with_its_key_counts_once(paused: Api) -> None:
+    key = paused.served.accounts.add("kate", ("read", "generate"), quota=Quota(per_minute=1, pixels_per_day=600_000))
+    kate = Api(paused.served, paused.shop, paused.app, key)
+    together = threading.Barrier(6)
+
+    def ask(_: int) -> str:
+        together.wait()
+        return str(kate.post("/jobs", {"recipe": DRAFT}, 202, idempotency_key="once")["id"])
+
+    with ThreadPoolExecutor(6) as threads:
+        assert len(set(threads.map(ask, range(6)))) == 1
+    assert kate.refused("POST", "/jobs", {"recipe": {**DRAFT, "prompt": "x"}}, idempotency_key="once")[0] == 409
+    assert kate.refused("POST", "/jobs", {"recipe": DRAFT}, idempotency_key="twice")[0] == 429
+    assert kate.get("/jobs")["total"] == 1
 
 
 def test_a_full_queue_says_when_to_come_back(paused: Api, monkeypatch: pytest.MonkeyPatch) -> None:

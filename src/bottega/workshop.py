@@ -106,6 +106,8 @@ class Workshop:
             self._facts_told.set()
         self._free_at = 0.0
         self._benches = threading.local()
+        # From the look for a key to the job with it: what is sent twice at once is one job, and counts as one.
+        self._keyed = threading.Lock()
 
     def start(self) -> None:
         """Take up what an earlier server left, and begin to work."""
@@ -195,9 +197,6 @@ class Workshop:
         from the same recipe before are the answer at once. Raises what `resolve` and `Queue.submit` raise.
         """
         told = [asdict(each) for each in awaited]
-        same = None
-        if key is not None:
-            same = {"draft": draft.model_dump(mode="json", exclude_none=True), "after": list(after), "awaited": told}
         request: dict[str, Any] = {}
         if awaited:
             recipe = self._resolve_awaiting(draft, owner, awaited)
@@ -211,14 +210,21 @@ class Workshop:
             "title": recipe.prompt,
             "digest": "" if awaited else recipe.digest,
             "priority": priority,
-            "key": key,
             "after": list(dict.fromkeys([*after, *(each.job for each in awaited)])),
             "reuse": reuse,
             "alike": "" if awaited or self._together(MAKE) == 1 else alike(recipe),
-            "same": same,
         }
-        with self.allow(owner, recipe):
-            if reuse and not asked["after"] and (made := self._made_before(recipe, owner)):
+        if key is None:
+            return self._put(recipe, request, asked)
+        same = {"draft": draft.model_dump(mode="json", exclude_none=True), "after": list(after), "awaited": told}
+        with self._keyed:
+            known = self.queue.asked_before(owner, key, same)
+            return known or self._put(recipe, request, {**asked, "key": key, "same": same})
+
+    def _put(self, recipe: Recipe, request: Mapping[str, Any], asked: Mapping[str, Any]) -> Job:
+        """Put a resolved recipe into the queue, if its owner may have it; `asked` is as for `Queue.submit`."""
+        with self.allow(asked["owner"], recipe):
+            if asked["reuse"] and not asked["after"] and (made := self._made_before(recipe, asked["owner"])):
                 return self.queue.answer("make", request, *_told_again(recipe, made), **asked)
             return self.queue.submit("make", request, **asked)
 

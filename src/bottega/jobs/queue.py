@@ -282,6 +282,11 @@ class Queue:
             row = self._read.execute("SELECT id FROM jobs WHERE owner = ? AND key = ?", (owner, key)).fetchone()
         return self.job(row[0]) if row else None
 
+    def asked_before(self, owner: str, key: str, asked: Mapping[str, Any]) -> Job | None:
+        """The job that there is already for this key; `asked` is what `submit` would compare. Raises KeyReused."""
+        with self._lock:
+            return self._with_key(owner, key, _dump(asked))
+
     def _with_key(self, owner: str, key: str, asked: str) -> Job | None:
         row = self._write.execute("SELECT id, request FROM jobs WHERE owner = ? AND key = ?", (owner, key)).fetchone()
         if row is None:
