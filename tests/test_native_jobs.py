@@ -148,6 +148,10 @@ def test_a_full_queue_says_when_to_come_back(paused: Api, monkeypatch: pytest.Mo
     answer = paused("POST", "/jobs", {"recipe": DRAFT})
     assert answer.status == 429 and int(answer.headers["retry-after"]) > 0
     assert answer.json["error"]["class"] == "QueueFull"
+    first = paused.get("/jobs")["items"][0]["id"]
+    paused.post(f"/jobs/{first}/cancel")
+    paused.post("/jobs", {"recipe": DRAFT}, 202)
+    assert paused.refused("POST", f"/jobs/{first}/retry")[0] == 429
 
 
 def test_jobs_are_held_moved_and_ended(paused: Api) -> None:

@@ -358,6 +358,24 @@ def test_a_full_queue_takes_no_more_and_each_owner_has_a_share(tmp_path: Path) -
     queue.close()
 
 
+def test_a_full_queue_takes_none_again_but_what_was_broken_off(tmp_path: Path) -> None:
+    queue = Queue(tmp_path / "q", cap=2)
+    queue.quota = {"ann": 1}.get
+    first = put(queue)
+    take(queue)
+    cancelled = put(queue)
+    queue.cancel(cancelled)
+    put(queue)
+    with pytest.raises(QueueFull, match="as many as you may have"):
+        queue.retry(cancelled)
+    put(queue, owner="bob")
+    with pytest.raises(QueueFull, match="all there is room for"):
+        queue.retry(cancelled)
+    assert queue.job(cancelled).state == "cancelled"
+    assert queue.requeue(first, "the server ended", counts=False).state == "waiting"
+    queue.close()
+
+
 # --- jobs that wait for others ---------------------------------------------------------------------------------------
 
 

@@ -427,11 +427,12 @@ class Queue:
             return self._job(self._write, id)
 
     def retry(self, id: str) -> Job:
-        """Have a job that failed or was cancelled wait again, as if it had never run."""
+        """Have a job that failed or was cancelled wait again, as if it had never run. Raises QueueFull."""
         with self._lock, self._transaction():
             job = self._job(self._write, id)
             if job.state not in (FAILED, CANCELLED):
                 raise WrongState(f"the job {id} is {job.state}: there is nothing to try again", "submit it anew")
+            self._check_room(job.owner)
             blocked = self._depend(id, job.after)
             self._write.execute(
                 "UPDATE jobs SET state = ?, attempt = 0, error = NULL, ended = NULL, started = NULL, "

@@ -232,9 +232,10 @@ async def resume(id: JobInPath, shop: Shop, aside: Aside, caller: Steerer) -> Jo
     return job_card(await aside.submit(shop.queue.resume, id))
 
 
-@router.post("/jobs/{id}/retry", summary="Try a job again", responses=REUSED)
+@router.post("/jobs/{id}/retry", summary="Try a job again", responses={**FULL, **REUSED})
 async def retry(id: JobInPath, shop: Shop, aside: Aside, caller: Steerer) -> JobCard:
-    """One that failed or was cancelled waits again, with the same recipe, if its like may be begun. 409 for others."""
+    """One that failed or was cancelled waits again, with the same recipe, if its like may be begun. 409 for others, 429
+    where as many wait as may."""
     _check_kind(caller, mine(shop, caller, id).kind)
     return job_card(await aside.submit(shop.queue.retry, id))
 
