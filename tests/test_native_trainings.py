@@ -18,9 +18,11 @@ from native import Api, studio
 from PIL import Image
 from running_server import Running, running
 
+from bottega.engine.train import Prepared
 from bottega.events import Result
 from bottega.jobs.job import MAKE
 from bottega.starter.scenes import Scene, Thing, draw
+from bottega.training.recipe import TrainingRecipe
 
 QUICK = {"kind": "lora", "steps": 4, "batch": 1, "resolution": 64, "rank": 2, "precision": "float32"}
 
@@ -176,6 +178,54 @@ def test_a_name_is_free_and_leads_nowhere(api: Api) -> None:
     forced = api.post("/trainings", {"training": training, "name": "once", "force": True}, 202)
     api.post(f"/jobs/{forced['id']}/cancel")
     place.unlink()
+
+
+def test_two_trainings_of_one_name_never_get_in_each_others_way(api: Api) -> None:
+    asked = {"training": {**QUICK, "data": [filled(api, 1)]}, "name": "dup"}
+    first = api.post("/trainings", asked, 202)["id"]
+    state = api.shop.training_folder(api.shop.queue.job(first)) / "state"
+    api.post(f"/jobs/{first}/cancel")
+    second = api.post("/trainings", asked, 202)["id"]
+    state.parent.mkdir(parents=True)
+    state.write_bytes(b"how far the second one is")
+    status, error = api.refused("DELETE", f"/trainings/{first}")
+    assert (status, error["class"]) == (409, "WrongState") and state.exists()
+    assert "being trained" in problems(api.refused("POST", f"/jobs/{first}/retry"))["name"]
+    api.post(f"/jobs/{second}/cancel")
+    place = api.shop.settings.models / "loras" / "dup.safetensors"
+    place.parent.mkdir(parents=True, exist_ok=True)
+    place.write_bytes(b"trained meanwhile")
+    assert "already" in problems(api.refused("POST", f"/jobs/{first}/retry"))["name"]
+    forced = api.post("/trainings", {**asked, "force": True}, 202)["id"]
+    api.post(f"/jobs/{forced}/cancel")
+    assert api.post(f"/jobs/{forced}/retry")["state"] == "waiting"
+    api.post(f"/jobs/{forced}/cancel")
+    place.unlink()
+    api.post(f"/jobs/{first}/retry")
+    api.post(f"/jobs/{first}/cancel")
+    assert api("DELETE", f"/trainings/{second}").status == 204 and not state.parent.exists()
+
+
+@pytest.mark.parametrize("key", ["k2", None])
+def test_what_is_begun_while_the_pictures_are_read_counts(
+    api: Api, monkeypatch: pytest.MonkeyPatch, key: str | None
+) -> None:
+    asked = {"training": {**QUICK, "data": [filled(api, 1)]}, "name": "both"}
+    headers = {"idempotency_key": key} if key else {}
+    prepare, begun = api.shop.prepare_training, list[str]()
+
+    def read(draft: TrainingRecipe) -> Prepared:
+        with monkeypatch.context() as patch:
+            patch.setattr(api.shop, "prepare_training", prepare)
+            begun.append(api.post("/trainings", asked, 202, **headers)["id"])
+        return prepare(draft)
+
+    monkeypatch.setattr(api.shop, "prepare_training", read)
+    if key:
+        assert api.post("/trainings", asked, 202, **headers)["id"] == begun[0]
+    else:
+        assert "being trained" in problems(api.refused("POST", "/trainings", asked))["name"]
+    api.post(f"/jobs/{begun[0]}/cancel")
 
 
 def test_what_does_not_fit_into_memory_is_refused_with_what_to_change(api: Api) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import json
 import os
+import shutil
 import sys
 import threading
 import time
@@ -25,7 +26,7 @@ from bottega.first_look import FirstLook
 from bottega.formats.atomic import atomic
 from bottega.gallery import Gallery, Output, UnknownOutput, Upkeep
 from bottega.jobs.foreman import Foreman, Limits, Preview
-from bottega.jobs.job import CANCELLED, FAILED, LIBRARY, MAKE, OPEN, OWNER, TRAIN, Job, Numbered, UnknownJob
+from bottega.jobs.job import CANCELLED, FAILED, LIBRARY, MAKE, OPEN, OWNER, TRAIN, Job, Numbered, UnknownJob, WrongState
 from bottega.jobs.queue import Queue
 from bottega.library.sources.tokens import VARIABLES
 from bottega.recipe import Media, Recipe, recipe_from
@@ -282,32 +283,77 @@ class Workshop:
         what `prepare_training` and `Queue.submit` raise, InvalidRecipe for a name that is taken, and OutOfMemory.
         """
         same = {"draft": draft.model_dump(mode="json", exclude_none=True), "out": str(out), "force": force}
-        if key is None or self.queue.with_key(owner, key) is None:
-            self._check_free(out, force)
+        if known := self._known_or_free(owner, key, same, out, force):
+            return known
         prepared = self.prepare_training(draft)
         if not prepared.plan.fits:
             raise OutOfMemory(prepared.plan.words)
-        return self.queue.submit(
-            TRAIN,
-            {"training": prepared.recipe.model_dump(mode="json", exclude_none=True), "out": str(out)},
-            lane=MAKE,
-            owner=owner,
-            title=out.stem,
-            digest=prepared.recipe.digest,
-            priority=priority,
-            key=key,
-            after=after,
-            same=same,
-        )
+        training = prepared.recipe.model_dump(mode="json", exclude_none=True)
+        with self.queue.at_once():
+            # Another one may have been put in while the pictures were read.
+            known = self._known_or_free(owner, key, same, out, force)
+            return known or self.queue.submit(
+                TRAIN,
+                {"training": training, "out": str(out), "force": force},
+                lane=MAKE,
+                owner=owner,
+                title=out.stem,
+                digest=prepared.recipe.digest,
+                priority=priority,
+                key=key,
+                after=after,
+                same=same,
+            )
+
+    def _known_or_free(
+        self, owner: str, key: str | None, same: Mapping[str, Any], out: Path, force: bool
+    ) -> Job | None:
+        """The job of a training that was asked for with this key before, else None; raises as `_check_free` does."""
+        with self.queue.at_once():
+            if key is not None and (known := self.queue.asked_before(owner, key, same)):
+                return known
+            self._check_free(out, force)
+            return None
 
     def _check_free(self, out: Path, force: bool) -> None:
         """Raise InvalidRecipe where a training would write over a file, or over what another one writes."""
-        at_it = self.queue.jobs(states=OPEN, kind=TRAIN, limit=self.queue.cap)
-        if any(job.request["out"] == str(out) for job in at_it):
+        if self._writing(out):
             raise InvalidRecipe([FieldProblem("name", f"{out.stem} is being trained already", "choose another name")])
         if out.exists() and not force:
             remedy = "choose another name, or have it replaced (force)"
             raise InvalidRecipe([FieldProblem("name", f"there is a {out.name} already", remedy)])
+
+    def _writing(self, out: Path) -> list[Job]:
+        """The trainings that are to write a file and are not over."""
+        at_it = self.queue.jobs(states=OPEN, kind=TRAIN, limit=self.queue.cap)
+        return [job for job in at_it if job.request["out"] == str(out)]
+
+    def retry(self, id: str) -> Job:
+        """Have a job that failed or was cancelled wait again.
+
+        Raises what `Queue.retry` raises, and for a training InvalidRecipe if its name is taken by now.
+        """
+        with self.queue.at_once():
+            job = self.queue.job(id)
+            if job.kind == TRAIN and job.state in (FAILED, CANCELLED):
+                self._check_free(Path(job.request["out"]), job.request.get("force", False))
+            return self.queue.retry(id)
+
+    def forget_training(self, id: str) -> None:
+        """Throw away how far a training came; what it has trained stays.
+
+        Raises WrongState for one that is not over, or whose folder another one works in.
+        """
+        with self.queue.at_once():  # nobody begins one on the way
+            job = self.queue.job(id)
+            if not job.over:
+                raise WrongState(f"the training {id} is {job.state}", "cancel it first")
+            folder = self.training_folder(job)
+            for other in self._writing(Path(job.request["out"])):
+                if self.training_folder(other) == folder:
+                    what = f"another training of the same recipe and name is {other.state}, and needs what is there"
+                    raise WrongState(what, "cancel that one first")
+            shutil.rmtree(folder, ignore_errors=True)
 
     def unfinished(self, dataset: str) -> int:
         """How many trainings that are not done learn from a dataset, and so can't go on without it."""

@@ -235,9 +235,9 @@ async def resume(id: JobInPath, shop: Shop, aside: Aside, caller: Steerer) -> Jo
 @router.post("/jobs/{id}/retry", summary="Try a job again", responses={**FULL, **REUSED})
 async def retry(id: JobInPath, shop: Shop, aside: Aside, caller: Steerer) -> JobCard:
     """One that failed or was cancelled waits again, with the same recipe, if its like may be begun. 409 for others, 429
-    where as many wait as may."""
+    where as many wait as may, 422 for a training whose name is taken by now."""
     _check_kind(caller, mine(shop, caller, id).kind)
-    return job_card(await aside.submit(shop.queue.retry, id))
+    return job_card(await aside.submit(shop.retry, id))
 
 
 @router.post("/jobs/{id}/move", summary="Move a job in the line", responses=REUSED)

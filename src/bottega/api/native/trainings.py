@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
@@ -27,7 +26,7 @@ from bottega.api.native.shelves import destination
 from bottega.api.native.subject import subject
 from bottega.engine.train import SAMPLES, Prepared
 from bottega.errors import FieldProblem, FileError, FormatError, InvalidRecipe, UnknownModel, UnsupportedModel
-from bottega.jobs.job import TRAIN, Job, UnknownJob, WrongState
+from bottega.jobs.job import TRAIN, Job, UnknownJob
 from bottega.training.journal import CURVE, read_log
 from bottega.training.naming import ENDINGS, MADE
 from bottega.training.recipe import KINDS, TrainingRecipe, means_nothing_for, training_from, usual
@@ -417,15 +416,13 @@ def _picture(shop: Workshop, caller: Caller, id: str, name: str) -> Response:
 @router.delete("/{id}", summary="Forget how far a training came", status_code=204, responses=REUSED)
 async def forget(id: JobInPath, shop: Shop, aside: Aside, caller: Manager) -> None:
     """Its state, its log and its pictures; what it has trained stays. Tried again, it begins anew. 409 for one that is
-    not over."""
+    not over, or whose state another one of the same recipe and name goes on from."""
     await aside.submit(_forget, shop, caller, id)
 
 
 def _forget(shop: Workshop, caller: Caller, id: str) -> None:
-    job = mine(shop, caller, id)
-    if not job.over:
-        raise WrongState(f"the training {id} is {job.state}", "cancel it first")
-    shutil.rmtree(shop.training_folder(job), ignore_errors=True)
+    mine(shop, caller, id)
+    shop.forget_training(id)
 
 
 # --- between what a client says and a training's recipe
