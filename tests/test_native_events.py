@@ -14,7 +14,7 @@ import pytest
 from native import Api, studio
 
 from bottega.api.native import events
-from bottega.events import Note, Step
+from bottega.events import Changed, Note, Step
 
 WITHIN = 20.0  # seconds that anything here may take
 
@@ -99,6 +99,12 @@ def api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Api]:
         yield opened
 
 
+@pytest.fixture
+def quiet(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stream that does not end is not kept open by signs of life, so that the test fails."""
+    monkeypatch.setattr(events, "HEARTBEAT", 10 * WITHIN)
+
+
 def submitted(api: Api) -> str:
     told = api.post("/jobs", {"recipe": {"prompt": "a red house", "sampling": {"seed": 1, "steps": 1}}}, 202)
     return str(told["id"])
@@ -159,6 +165,39 @@ def test_who_has_seen_the_end_of_a_job_is_told_to_stay_away_until_it_is_tried_ag
         assert [each.kind for each in stream] == ["retried", "cancelled"]
 
 
+def test_the_stream_of_a_job_that_is_over_ends_whatever_was_told_of_it_last(api: Api, quiet: None) -> None:
+    """Older versions told of another priority after the end."""
+    id = submitted(api)
+    api.post(f"/jobs/{id}/cancel")
+    assert api.refused("PATCH", f"/jobs/{id}", {"priority": -3})[0] == 409
+    api.shop.queue.record(id, [Changed("prioritised")])
+    with listening(api, f"/jobs/{id}/events") as stream:
+        assert [each.kind for each in stream] == ["queued", "cancelled", "changed"]
+
+
+def test_a_number_that_is_yet_to_come_is_as_good_as_the_newest(api: Api, quiet: None) -> None:
+    id, beyond = submitted(api), api.shop.queue.last_event + 1_000_000
+    with (
+        listening(api, f"/jobs/{id}/events?after={beyond}") as stream,
+        listening(api, f"/events?after={beyond}") as both,
+    ):
+        api.post(f"/jobs/{id}/cancel")
+        assert [each.kind for each in stream] == ["cancelled"]
+        assert both.until(lambda each: each.kind == "cancelled")[-1].data["job"] == id
+    assert status_of(api, f"/jobs/{id}/events?after={beyond}") == 204
+
+
+def test_what_befalls_the_whole_queue_is_told_to_everybody_also_afterwards(api: Api) -> None:
+    user = api.user("somebody")
+    with listening(user) as live:
+        api.post("/queue/pause")
+        id = submitted(user)
+        heard = live.until(lambda each: each.data["job"] == id)
+    assert [(each.kind, each.data["job"]) for each in heard] == [("changed", ""), ("queued", id)]
+    with listening(user, f"/events?after={int(heard[0].number or 0) - 1}") as later:
+        assert later.until(lambda each: each.data["job"] == id) == heard
+
+
 def test_nobody_hears_of_what_others_do(api: Api) -> None:
     one, other = api.user("one"), api.user("other")
     with listening(one) as mine, listening(other) as theirs, listening(api) as all_of_it:
@@ -169,7 +208,7 @@ def test_nobody_hears_of_what_others_do(api: Api) -> None:
         assert {hers, his} <= {each.data["job"] for each in seen}
     assert other.refused("GET", f"/jobs/{hers}/events")[0] == 404
     with listening(other, "/events?after=0") as stream:
-        assert {each.data["job"] for each in stream.until(lambda each: each.data["job"] == his)} == {his}
+        assert {each.data["job"] for each in stream.until(lambda each: each.data["job"] == his)} == {"", his}
 
 
 def test_a_client_that_does_not_read_loses_steps_and_nothing_else(api: Api) -> None:

@@ -157,6 +157,8 @@ def test_events_can_be_had_again_from_any_point(queue: Queue) -> None:
     assert [told.job for told in queue.events(owner="bob")] == [second]
     assert queue.events(limit=1) == everything[:1]
     assert queue.events(queue.last_event) == []
+    queue.pause_all()
+    assert [told.event["event"] for told in queue.events(owner="bob")] == ["queued", "changed"]
 
 
 def test_a_job_tells_the_newest_event_that_it_knows_of(queue: Queue) -> None:
@@ -321,6 +323,16 @@ def test_pause_resume_cancel_and_retry(queue: Queue) -> None:
         queue.retry(id)
     assert queue.cancel(id).cancelling
     assert queue.cancelled(id).state == "cancelled"
+
+
+def test_nothing_more_is_told_of_a_job_that_has_ended(queue: Queue) -> None:
+    id = put(queue, priority=3)
+    take(queue)
+    assert queue.prioritise(id, 2).priority == 2
+    queue.finish(id, DONE)
+    with pytest.raises(WrongState, match="done"):
+        queue.prioritise(id, 1)
+    assert queue.job(id).priority == 2 and kinds(queue, id)[-1] == "done"
 
 
 def test_a_job_that_nobody_knows(queue: Queue) -> None:

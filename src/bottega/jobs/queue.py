@@ -364,12 +364,12 @@ class Queue:
     def events(
         self, after: int = 0, *, job: str | None = None, owner: str | None = None, limit: int = 1000
     ) -> list[Numbered]:
-        """What happened after the event of that number, in order."""
+        """What happened after the event of that number, in order; an owner's with those of the whole queue."""
         self.flush()
         where, values = ["number > ?"], cast(list[object], [after])
-        for name, value in (("job", job), ("owner", owner)):
+        for clause, value in (("job = ?", job), ("owner IN (?, '')", owner)):
             if value is not None:
-                where.append(f"{name} = ?")
+                where.append(clause)
                 values.append(value)
         query = f"SELECT number, job, owner, at, event FROM events WHERE {' AND '.join(where)} ORDER BY number LIMIT ?"
         with self._reading:
@@ -481,9 +481,13 @@ class Queue:
         )
 
     def prioritise(self, id: str, priority: int) -> Job:
-        """Give a job another priority: higher ones come first, whosever they are."""
+        """Give a job another priority: higher ones come first, whosever they are. WrongState for one that has ended."""
         with self._lock, self._transaction():
             job = self._job(self._write, id)
+            if job.over:
+                raise WrongState(
+                    f"the job {id} is {job.state}, so its turn can't change", "name one that has not ended"
+                )
             self._write.execute("UPDATE jobs SET priority = ? WHERE id = ?", (priority, id))
             self._say(id, job.owner, Changed("prioritised"))
             return self._job(self._write, id)

@@ -179,8 +179,10 @@ def _stream(
     if hub is None:
         hub = request.app.state.hub = Hub(shop, asyncio.get_running_loop())
     headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
-    # Now, and not when the stream is first read: whoever sees its headers is told of all that happens from then on.
-    number = shop.queue.last_event if after is None else after
+    # Now, and not when the stream is first read: whoever sees its headers is told of all that happens from then on. A
+    # number that is yet to come is as good as the newest.
+    newest = shop.queue.last_event
+    number = newest if after is None else min(after, newest)
     told = told_to(hub, Client(owner, job), shop, aside, owner, job, number)
     return StreamingResponse(told, media_type="text/event-stream", headers=headers)
 
@@ -196,12 +198,13 @@ async def told_to(
             if client.behind:
                 client.behind = False
                 # What happens from here on waits already; what is kept before it is read first.
-                ended = False
-                while kept := await aside.look(shop.queue.events, number, job=job, owner=owner, limit=AT_ONCE):
+                kept, is_over = await aside.look(_kept, shop, owner, job, number)
+                while kept:
                     for told in kept:
                         yield _text(told)
-                    number, ended = kept[-1].number, _ends(kept[-1], job)
-                if ended and job and (await aside.look(shop.queue.job, job)).over:  # and nobody had it tried again
+                    number = kept[-1].number
+                    kept, is_over = await aside.look(_kept, shop, owner, job, number)
+                if is_over:
                     return
             elif not await client.wait(HEARTBEAT):
                 yield ": still here\n\n"
@@ -215,6 +218,13 @@ async def told_to(
                         return
     finally:
         hub.leave(client)
+
+
+def _kept(shop: Workshop, owner: str | None, job: str | None, number: int) -> tuple[list[Numbered], bool]:
+    """What was kept after the event of that number, and whether the job of the stream was over before."""
+    # The events are read after the job: its end is among them, and whatever befell it since, such as another try.
+    is_over = job is not None and shop.queue.job(job).over
+    return shop.queue.events(number, job=job, owner=owner, limit=AT_ONCE), is_over
 
 
 def _ends(told: Numbered, job: str | None) -> bool:

@@ -205,7 +205,7 @@ async def job(id: JobInPath, shop: Shop, caller: Reader) -> JobDetail:
 
 @router.patch("/jobs/{id}", summary="Give a job another priority", responses=REUSED)
 async def prioritise(id: JobInPath, asked: Priority, shop: Shop, aside: Aside, caller: Steerer) -> JobCard:
-    """Higher ones come first. Above 0 it needs the scope `manage`."""
+    """Higher ones come first. Above 0 it needs the scope `manage`. 409 for one that has ended."""
     mine(shop, caller, id)
     check_priority(caller, asked.priority)
     return job_card(await aside.submit(shop.queue.prioritise, id, asked.priority))
