@@ -54,6 +54,21 @@ def test_health_tells_what_is_wrong(api: Api, monkeypatch: pytest.MonkeyPatch) -
     assert not any("library" in reason or str(api.shop.settings.home.name) + "/" in reason for reason in reasons)
 
 
+def test_health_tells_that_somebody_has_found_the_queue_damaged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bottega.api.operation.FRESH", 0.0)
+    with studio(tmp_path / "home") as api:
+        api.post("/jobs", {"recipe": {"prompt": "a"}}, 202)
+    with (tmp_path / "home" / "queue.sqlite").open("r+b") as file:  # where the jobs are
+        file.seek(4096)
+        file.write(bytes(4096))
+    with studio(tmp_path / "home") as api:
+        status, error = api.refused("GET", "/jobs")
+        assert (status, error["class"]) == (503, "QueueError") and "malformed" in error["what"]
+        assert api.served("GET", "/health").json["reasons"] == ["the file of the queue is damaged"]
+
+
 def test_metrics_tell_of_devices_and_requests(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
     told: dict[str, Any] = {"lane": 'cu"da:0', "state": "idle", "memory": 1000, "free": 400, "models": [{"bytes": 300}]}
     monkeypatch.setattr(api.shop.foreman, "devices", lambda: [told])

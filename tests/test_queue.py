@@ -8,7 +8,7 @@ import sqlite3
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
@@ -508,6 +508,53 @@ def test_a_damaged_file_is_told_after_an_unclean_end_and_a_newer_one_always(tmp_
         connection.execute("PRAGMA user_version = 99")
     connection.close()
     with pytest.raises(QueueError, match="newer Bottega"):
+        Queue(path)
+
+
+LOOKS: dict[str, Callable[[Queue], object]] = {
+    "job": lambda queue: queue.job("x"),
+    "jobs": Queue.jobs,
+    "counts": Queue.counts,
+    "events": Queue.events,
+    "with_key": lambda queue: queue.with_key("ann", "k"),
+    "asked_before": lambda queue: queue.asked_before("ann", "k", {}),
+    "submit": lambda queue: put(queue, key="k"),
+    "lease": lambda queue: queue.lease(MAKE, "w"),
+    "waiting": lambda queue: queue.waiting(MAKE),
+    "running": Queue.running,
+    "record": lambda queue: queue.record("x", [Note("n")]),
+    "cancel": lambda queue: queue.cancel("x"),
+    "pause_all": Queue.pause_all,
+}
+
+
+@pytest.mark.parametrize("look", LOOKS)
+def test_whoever_finds_the_file_damaged_says_so(queue: Queue, monkeypatch: pytest.MonkeyPatch, look: str) -> None:
+    error = sqlite3.DatabaseError("database disk image is malformed")
+    error.sqlite_errorcode = sqlite3.SQLITE_CORRUPT_INDEX
+    broken = Mock(in_transaction=False, **{"execute.side_effect": error})
+    with monkeypatch.context() as patch:
+        patch.setattr(queue, "_read", broken)
+        patch.setattr(queue, "_write", broken)
+        with pytest.raises(QueueError, match="malformed; move it away"):
+            LOOKS[look](queue)
+    assert queue.damaged
+
+
+def test_a_file_that_was_found_damaged_is_looked_at_before_it_is_used_again(tmp_path: Path) -> None:
+    path = tmp_path / "queue.sqlite"
+    queue = Queue(path)
+    put(queue)
+    queue.close()
+    with path.open("r+b") as file:  # where the jobs are
+        file.seek(4096)
+        file.write(b"\xff" * 4096)
+    queue = Queue(path)
+    assert not queue.damaged
+    with pytest.raises(QueueError, match="malformed"):
+        queue.jobs()
+    queue.close()
+    with pytest.raises(QueueError, match="is damaged"):
         Queue(path)
 
 

@@ -66,6 +66,8 @@ class Watch:
         except Exception as error:  # whatever is wrong with the queue's file, that is what is to be told
             jobs = {}
             reasons.append(f"the queue can't be read ({type(error).__name__})")
+        if self._workshop.queue.damaged:  # which the look above does not find wherever it is
+            reasons.append("the file of the queue is damaged")
         devices = list(self._workshop.foreman.devices())
         reasons += self._not_ready(devices)
         return {"reasons": reasons, "jobs": jobs, "devices": devices}

@@ -116,6 +116,11 @@ _REMEDIES: Mapping[int, str] = {
 }
 
 
+def is_damage(error: sqlite3.Error) -> bool:
+    """Whether an error says that the file itself is broken, and not that it can't be had just now."""
+    return _REMEDIES.get(code_of(error)) == ""
+
+
 def code_of(error: sqlite3.Error) -> int:
     """SQLite's primary result code; the bits above say more than is needed here."""
     return int(getattr(error, "sqlite_errorcode", 0)) & 0xFF

@@ -29,7 +29,7 @@ from bottega.events import (
     Started,
     Step,
 )
-from bottega.formats.database import Schema, connect, explained, prepare
+from bottega.formats.database import Schema, connect, explained, is_damage, prepare
 from bottega.jobs.job import (
     CANCELLED,
     DONE,
@@ -178,22 +178,26 @@ class Queue:
         self._buffer: list[Numbered] = []  # not written down yet
         self._paces: dict[str, _Pace] = {}  # of the jobs that run
         self._flushed = 0.0
+        self._idle: set[str] = set()  # lanes of which it is known that no job is open
+        self._is_damaged = False
         self._write = _open(path)
         self._read = _connect(path)
-        (last,) = self._write.execute("SELECT coalesce(max(number), 0) FROM events").fetchone()
-        self._number = max(int(last), int(self._fact("number", "0"))) + GAP
-        self._written = self._number  # of the newest event whose doings a reader finds on disk
-        (self._last,) = self._write.execute("SELECT coalesce(max(position), 0) FROM jobs").fetchone()
-        (self._ended,) = self._write.execute(f"SELECT count(*) FROM jobs WHERE state IN {_quoted(ENDED)}").fetchone()
-        self._is_paused = self._fact("paused", "") == "1"
-        self._idle: set[str] = set()  # lanes of which it is known that no job is open
+        with self._explained():
+            (last,) = self._write.execute("SELECT coalesce(max(number), 0) FROM events").fetchone()
+            self._number = max(int(last), int(self._fact("number", "0"))) + GAP
+            self._written = self._number  # of the newest event whose doings a reader finds on disk
+            (self._last,) = self._write.execute("SELECT coalesce(max(position), 0) FROM jobs").fetchone()
+            ended = f"SELECT count(*) FROM jobs WHERE state IN {_quoted(ENDED)}"
+            (self._ended,) = self._write.execute(ended).fetchone()
+            self._is_paused = self._fact("paused", "") == "1"
 
     def close(self) -> None:
         """Write down what is left, and let go of the file."""
         with self._lock, self._reading:
             self._flush()
             with self._transaction():
-                self._set_fact("clean", "1")
+                if not self._is_damaged:  # else the next start looks at all of it
+                    self._set_fact("clean", "1")
             self._write.close()
             self._read.close()
 
@@ -223,7 +227,7 @@ class Queue:
         """
         told = _dump(request)
         asked = _dump(same) if same is not None else told
-        with self._lock:
+        with self._lock, self._explained():
             if key is not None and (known := self._with_key(owner, key, asked)):
                 return known
             ahead, id = self._check_room(owner), secrets.token_hex(10)
@@ -278,13 +282,13 @@ class Queue:
 
     def with_key(self, owner: str, key: str) -> Job | None:
         """The job that an owner asked for with this idempotency key, if there is one."""
-        with self._reading:
+        with self._reading, self._explained():
             row = self._read.execute("SELECT id FROM jobs WHERE owner = ? AND key = ?", (owner, key)).fetchone()
         return self.job(row[0]) if row else None
 
     def asked_before(self, owner: str, key: str, asked: Mapping[str, Any]) -> Job | None:
         """The job that there is already for this key; `asked` is what `submit` would compare. Raises KeyReused."""
-        with self._lock:
+        with self._lock, self._explained():
             return self._with_key(owner, key, _dump(asked))
 
     def _with_key(self, owner: str, key: str, asked: str) -> Job | None:
@@ -312,7 +316,7 @@ class Queue:
 
     def job(self, id: str) -> Job:
         """The job of that id; raises UnknownJob."""
-        with self._reading:
+        with self._reading, self._explained():
             return self._with_pace(self._job(self._read, id))
 
     def _with_pace(self, job: Job) -> Job:
@@ -349,7 +353,7 @@ class Queue:
             where.append(f"{key} < (SELECT {key.strip('()')} FROM jobs WHERE id = ?)")
             values.append(before)
         query = f"SELECT {_COLUMNS} FROM jobs WHERE {' AND '.join(where)} ORDER BY {order} LIMIT ?"
-        with self._reading:
+        with self._reading, self._explained():
             seen = self._written
             return [self._with_pace(_job_of(row, seen)) for row in self._read.execute(query, (*values, limit))]
 
@@ -358,7 +362,7 @@ class Queue:
         query = (
             "SELECT state, count(*) FROM jobs WHERE (? IS NULL OR owner = ?) AND (? IS NULL OR kind = ?) GROUP BY state"
         )
-        with self._reading:
+        with self._reading, self._explained():
             return dict(self._read.execute(query, (owner, owner, kind, kind)).fetchall())
 
     def events(
@@ -372,7 +376,7 @@ class Queue:
                 where.append(clause)
                 values.append(value)
         query = f"SELECT number, job, owner, at, event FROM events WHERE {' AND '.join(where)} ORDER BY number LIMIT ?"
-        with self._reading:
+        with self._reading, self._explained():
             rows = self._read.execute(query, (*values, limit)).fetchall()
         return [Numbered(number, job, owner, at, json.loads(event)) for number, job, owner, at, event in rows]
 
@@ -380,6 +384,11 @@ class Queue:
     def last_event(self) -> int:
         """The number of the newest event."""
         return self._number
+
+    @property
+    def damaged(self) -> bool:
+        """Whether somebody has found the file to be damaged."""
+        return self._is_damaged
 
     def listen(self, listener: Listener) -> Callable[[], None]:
         """Call this with every event, in order, once it is on disk (a Step: at once); the answer ends it.
@@ -507,7 +516,7 @@ class Queue:
         self._pause(False, "resumed")
 
     def _pause(self, paused: bool, word: str) -> None:
-        with self._lock:
+        with self._lock, self._explained():
             self._is_paused = paused
             try:
                 with self._transaction():
@@ -523,7 +532,7 @@ class Queue:
 
         The highest priority comes first, then whose owner was served longest ago, then who came first.
         """
-        with self._lock:
+        with self._lock, self._explained():
             if self._is_paused:
                 return []
             first = self._next(lane)
@@ -564,7 +573,7 @@ class Queue:
             "SELECT count(*), coalesce(sum(state = 'waiting' AND blocked = 0), 0) FROM jobs "
             f"WHERE state IN {_quoted(OPEN)} AND lane = ?"
         )
-        with self._lock:
+        with self._lock, self._explained():
             if self._is_paused or lane in self._idle:
                 return 0
             opened, waiting = self._write.execute(query, (lane,)).fetchone()
@@ -574,7 +583,7 @@ class Queue:
 
     def record(self, id: str, events: Iterable[Event]) -> None:
         """Keep what a running job tells of; what is BUFFERED is heard at once and written down a little later."""
-        with self._lock:
+        with self._lock, self._explained():
             pace = self._paces.get(id)
             if pace is None:
                 pace = self._paces[id] = _Pace(self._owner(id)[0])
@@ -666,7 +675,7 @@ class Queue:
 
     def running(self) -> list[tuple[Job, str]]:
         """The jobs that somebody is said to work on, and who."""
-        with self._lock:
+        with self._lock, self._explained():
             rows = self._write.execute(f"SELECT worker, {_COLUMNS} FROM jobs WHERE state = 'running' ORDER BY seq")
             return [(_job_of(rest, self._number), worker or "") for worker, *rest in rows]
 
@@ -753,7 +762,7 @@ class Queue:
         if self._write.in_transaction:
             yield
             return
-        with explained(self.path, SCHEMA):
+        with self._explained():
             try:
                 self._write.execute("BEGIN IMMEDIATE")
                 self._write_buffer()
@@ -772,10 +781,19 @@ class Queue:
             for listener in self._listeners:
                 listener(each)
 
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        """Around all that is done with the file; that it is damaged is remembered."""
+        with explained(self.path, SCHEMA):
+            try:
+                yield
+            except sqlite3.DatabaseError as error:
+                self._is_damaged = self._is_damaged or is_damage(error)
+                raise
+
     def _job(self, connection: sqlite3.Connection, id: str) -> Job:
         seen = self._number if connection is self._write else self._written
-        with explained(self.path, SCHEMA):
-            row = connection.execute(f"SELECT {_COLUMNS} FROM jobs WHERE id = ?", (id,)).fetchone()
+        row = connection.execute(f"SELECT {_COLUMNS} FROM jobs WHERE id = ?", (id,)).fetchone()
         if row is None:
             raise UnknownJob(id)
         return _job_of(row, seen)
