@@ -116,12 +116,17 @@ def test_a_failure_tells_why_and_not_where(paused: Api) -> None:
     assert "event: failed" in events and str(models.parent) not in events
 
 
-def test_the_same_key_makes_one_job_and_another_recipe_is_refused(paused: Api) -> None:
+def test_the_same_key_makes_one_job_and_another_request_is_refused(paused: Api) -> None:
     first = paused.post("/jobs", {"recipe": DRAFT}, 202, idempotency_key="a-key")
     again = paused.post("/jobs", {"recipe": DRAFT}, 202, idempotency_key="a-key")
     assert first["id"] == again["id"]
-    status, error = paused.refused("POST", "/jobs", {"recipe": {**DRAFT, "prompt": "x"}}, idempotency_key="a-key")
-    assert (status, error["class"]) == (409, "KeyReused")
+    for other in (
+        {"recipe": {**DRAFT, "prompt": "x"}},
+        {"recipe": DRAFT, "priority": -1},
+        {"recipe": DRAFT, "reuse": True},
+    ):
+        status, error = paused.refused("POST", "/jobs", other, idempotency_key="a-key")
+        assert (status, error["class"]) == (409, "KeyReused")
     for wrong in ("", "with space", "x" * 201):
         assert paused.refused("POST", "/jobs", {"recipe": DRAFT}, idempotency_key=wrong)[0] == 422
 

@@ -169,6 +169,8 @@ def test_a_name_is_free_and_leads_nowhere(api: Api) -> None:
     job = api.post("/trainings", {"training": training, "name": "once"}, 202, idempotency_key="k1")
     again = api.post("/trainings", {"training": training, "name": "once"}, 202, idempotency_key="k1")
     assert job["id"] == again["id"]
+    other = {"training": training, "name": "once", "priority": -1}
+    assert api.refused("POST", "/trainings", other, idempotency_key="k1")[0] == 409
     assert "name" in problems(api.refused("POST", "/trainings", {"training": training, "name": "once"}))
     api.post(f"/jobs/{job['id']}/cancel")
     place = api.shop.settings.models / "loras" / "once.safetensors"

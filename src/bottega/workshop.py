@@ -217,7 +217,13 @@ class Workshop:
         }
         if key is None:
             return self._put(recipe, request, asked)
-        same = {"draft": draft.model_dump(mode="json", exclude_none=True), "after": list(after), "awaited": told}
+        same = {
+            "draft": draft.model_dump(mode="json", exclude_none=True),
+            "after": list(after),
+            "awaited": told,
+            "priority": priority,
+            "reuse": reuse,
+        }
         with self._keyed:
             known = self.queue.asked_before(owner, key, same)
             return known or self._put(recipe, request, {**asked, "key": key, "same": same})
@@ -282,7 +288,13 @@ class Workshop:
         A job of a training that was broken off, whoever did it, goes on where it was when it is tried again. Raises
         what `prepare_training` and `Queue.submit` raise, InvalidRecipe for a name that is taken, and OutOfMemory.
         """
-        same = {"draft": draft.model_dump(mode="json", exclude_none=True), "out": str(out), "force": force}
+        same = {
+            "draft": draft.model_dump(mode="json", exclude_none=True),
+            "out": str(out),
+            "force": force,
+            "priority": priority,
+            "after": list(after),
+        }
         if known := self._known_or_free(owner, key, same, out, force):
             return known
         prepared = self.prepare_training(draft)
