@@ -9,6 +9,7 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from urllib.request import Request, urlopen
@@ -18,11 +19,15 @@ from native import Api, studio
 from PIL import Image
 from running_server import Running, running
 
+from bottega.backup import backup, restore
 from bottega.engine.train import Prepared
+from bottega.errors import FileError
 from bottega.events import Result
-from bottega.jobs.job import MAKE
+from bottega.jobs.job import MAKE, TRAIN
+from bottega.settings import Settings
 from bottega.starter.scenes import Scene, Thing, draw
 from bottega.training.recipe import TrainingRecipe
+from bottega.workshop import Workshop
 
 QUICK = {"kind": "lora", "steps": 4, "batch": 1, "resolution": 64, "rank": 2, "precision": "float32"}
 
@@ -235,6 +240,66 @@ def test_what_does_not_fit_into_memory_is_refused_with_what_to_change(api: Api) 
     assert not api.post("/trainings/check", {"training": draft})["memory"]["fits"]
     status, error = api.refused("POST", "/trainings", {"training": draft, "name": "huge"})
     assert status == 507 and "smaller batch" in error["what"]
+
+
+def test_a_training_goes_where_its_home_went(api: Api, tmp_path: Path) -> None:
+    data, regular = filled(api, 1), filled(api, 1)
+    training = {**QUICK, "data": [data], "regularisation": [regular]}
+    id = api.post("/trainings", {"training": training, "name": "moved"}, 202)["id"]
+    backup(api.shop.settings, tmp_path / "a.tar", lambda *_: None)
+    settings = Settings(tmp_path / "home", outputs=tmp_path / "home" / "outputs")
+    restore(settings, tmp_path / "a.tar", lambda *_: None)
+    shop = Workshop(settings)
+    job = shop.queue.job(id)
+    begun = shop.foreman.ready(job)
+    shop.queue.close()
+    shop.gallery.close()
+    api.post(f"/jobs/{id}/cancel")
+    assert str(api.shop.settings.home) not in json.dumps(job.request)
+    assert begun is not None and begun.request["out"] == str(settings.models / "loras" / "moved.safetensors")
+    told = begun.request["training"]
+    assert [source["path"] for source in told["data"]] == [str(settings.datasets / data)]
+    assert [source["path"] for source in told["regularisation"]] == [str(settings.datasets / regular)]
+
+
+def test_a_training_of_an_older_version_is_begun_with_the_paths_it_was_kept_with(api: Api) -> None:
+    settings = api.shop.settings
+    request = kept(str(settings.models.absolute() / "loras" / "x.safetensors"), str(settings.datasets.absolute() / "d"))
+    job = api.shop.queue.submit(TRAIN, request, lane=MAKE, owner="ann")
+    begun = api.shop.foreman.ready(job)
+    assert begun is not None and begun.request == request
+    assert api.get(f"/trainings/{job.id}")["training"]["data"] == ["d"]
+    api.post(f"/jobs/{job.id}/cancel")
+
+
+@pytest.mark.parametrize("out", ("/tmp/x.safetensors", "../x.safetensors", "loras/../../x.safetensors"))
+def test_no_training_writes_beside_the_shelf(api: Api, out: str) -> None:
+    job = api.shop.queue.submit(TRAIN, kept(out, "d"), lane=MAKE, owner="ann")
+    with pytest.raises(FileError, match=r"x\.safetensors: is not in .*models"):
+        api.shop.foreman.ready(job)
+    assert api.get(f"/trainings/{job.id}")["file"] == "x.safetensors"
+    api.post(f"/jobs/{job.id}/cancel")
+
+
+@pytest.mark.parametrize("data", ("/etc", "../inputs"))
+def test_no_training_learns_from_beside_the_datasets(api: Api, data: str) -> None:
+    job = api.shop.queue.submit(TRAIN, kept("loras/x.safetensors", data), lane=MAKE, owner="ann")
+    with pytest.raises(FileError, match=r"is not in .*datasets"):
+        api.shop.foreman.ready(job)
+    api.post(f"/jobs/{job.id}/cancel")
+
+
+def test_no_output_is_written_beside_its_folder(api: Api) -> None:
+    job = api.shop.queue.submit("make", {}, lane=MAKE, owner="ann")
+    assert api.shop.foreman.folder(job).parent == api.shop.settings.outputs
+    with pytest.raises(FileError, match="is not in"):
+        api.shop.foreman.folder(replace(job, id="../../x"))
+    api.post(f"/jobs/{job.id}/cancel")
+
+
+def kept(out: str, data: str) -> dict[str, Any]:
+    """The request of a training as a queue has it."""
+    return {"training": {"version": 1, "kind": "lora", "data": [{"path": data}], "regularisation": []}, "out": out}
 
 
 def test_forms_tell_every_field(api: Api) -> None:

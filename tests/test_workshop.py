@@ -337,6 +337,8 @@ def test_work_on_the_shelves_is_done_and_tells_its_result(shop: Workshop, settin
         ("hash", {"models": ["nobody"]}, "no model is called 'nobody'"),
         ("hash", {}, "no model is named"),
         ("merge", {"models": ["starter-image"], "out": "x.safetensors"}, "nothing to merge"),
+        ("convert", {"source": "starter-image", "destination": "/tmp/x.safetensors"}, "is not in"),
+        ("convert", {"source": "starter-image", "destination": "../x.safetensors"}, "is not in"),
         ("get", {"references": []}, "no model is named"),
         ("get", {"references": ["nonsense"]}, "nonsense"),
     ],

@@ -144,6 +144,17 @@ class Settings:
         return (STARTER_SHELF, self.models, *self.shelves)
 
 
+def within(folder: Path, place: str) -> Path:
+    """The path of what is named from a folder on, such as `loras/x.safetensors`.
+
+    Raises FileError where it leads out of the folder: a queue that came out of a backup may say anything.
+    """
+    path = folder.absolute() / place
+    if not path.resolve().is_relative_to(folder.resolve()):
+        raise FileError(path, f"is not in {folder.absolute()}", "ask for it anew")
+    return path
+
+
 def comes_along(path: Path) -> bool:
     """Whether a model is one of those that come with Bottega."""
     return path.is_relative_to(STARTER_SHELF)

@@ -17,7 +17,7 @@ from bottega.events import Event, Note, Step
 from bottega.library import Catalog, Entry, open_catalog
 from bottega.library.disk import stamp_of
 from bottega.library.hashes import hash_model, hashes_of, keep_sha256
-from bottega.settings import Settings
+from bottega.settings import Settings, within
 
 if TYPE_CHECKING:
     from bottega.library.merge_recipe import Parent
@@ -78,11 +78,8 @@ class _Desk(NamedTuple):
         self.progress(phase)(done, total)
 
     def place(self, name: str) -> Path:
-        """Where something that is named so is written: in the home's shelf, unless the name says another place."""
-        path = Path(name).expanduser()
-        if path.is_absolute():
-            return path
-        path = self.settings.models.absolute() / path
+        """Where something that is named so is written, on the home's shelf; FileError for what leads out of it."""
+        path = within(self.settings.models, name)
         path.parent.mkdir(parents=True, exist_ok=True)
         return path
 

@@ -32,7 +32,7 @@ from bottega.library.sources.tokens import VARIABLES
 from bottega.recipe import Media, Recipe, recipe_from
 from bottega.runtime.facts import Facts, facts_from
 from bottega.runtime.plan import available_memory
-from bottega.settings import Settings
+from bottega.settings import Settings, within
 from bottega.training.datasets import Datasets
 from bottega.training.recipe import TrainingRecipe, training_from
 from bottega.version import __version__
@@ -275,7 +275,7 @@ class Workshop:
     def submit_training(
         self,
         draft: TrainingRecipe,
-        out: Path,
+        out: str,
         *,
         owner: str,
         force: bool = False,
@@ -283,33 +283,28 @@ class Workshop:
         key: str | None = None,
         after: Sequence[str] = (),
     ) -> Job:
-        """Check a training and put it into the queue; it writes `out`, which only `force` lets it replace.
+        """Check a training and put it into the queue; it writes `out`, a place on the home's shelf, and only `force`
+        lets it replace what is there.
 
+        It learns from datasets of the home alone, and is kept without the home's path, which may be another one later.
         A job of a training that was broken off, whoever did it, goes on where it was when it is tried again. Raises
         what `prepare_training` and `Queue.submit` raise, InvalidRecipe for a name that is taken, and OutOfMemory.
         """
-        same = {
-            "draft": draft.model_dump(mode="json", exclude_none=True),
-            "out": str(out),
-            "force": force,
-            "priority": priority,
-            "after": list(after),
-        }
+        same = {"draft": self._kept(draft), "out": out, "force": force, "priority": priority, "after": list(after)}
         if known := self._known_or_free(owner, key, same, out, force):
             return known
         prepared = self.prepare_training(draft)
         if not prepared.plan.fits:
             raise OutOfMemory(prepared.plan.words)
-        training = prepared.recipe.model_dump(mode="json", exclude_none=True)
         with self.queue.at_once():
             # Another one may have been put in while the pictures were read.
             known = self._known_or_free(owner, key, same, out, force)
             return known or self.queue.submit(
                 TRAIN,
-                {"training": training, "out": str(out), "force": force},
+                {"training": self._kept(prepared.recipe), "out": out, "force": force},
                 lane=MAKE,
                 owner=owner,
-                title=out.stem,
+                title=Path(out).stem,
                 digest=prepared.recipe.digest,
                 priority=priority,
                 key=key,
@@ -317,9 +312,7 @@ class Workshop:
                 same=same,
             )
 
-    def _known_or_free(
-        self, owner: str, key: str | None, same: Mapping[str, Any], out: Path, force: bool
-    ) -> Job | None:
+    def _known_or_free(self, owner: str, key: str | None, same: Mapping[str, Any], out: str, force: bool) -> Job | None:
         """The job of a training that was asked for with this key before, else None; raises as `_check_free` does."""
         with self.queue.at_once():
             if key is not None and (known := self.queue.asked_before(owner, key, same)):
@@ -327,18 +320,40 @@ class Workshop:
             self._check_free(out, force)
             return None
 
-    def _check_free(self, out: Path, force: bool) -> None:
-        """Raise InvalidRecipe where a training would write over a file, or over what another one writes."""
-        if self._writing(out):
-            raise InvalidRecipe([FieldProblem("name", f"{out.stem} is being trained already", "choose another name")])
-        if out.exists() and not force:
-            remedy = "choose another name, or have it replaced (force)"
-            raise InvalidRecipe([FieldProblem("name", f"there is a {out.name} already", remedy)])
+    def _kept(self, recipe: TrainingRecipe) -> dict[str, Any]:
+        """A training's recipe as plain data, its datasets named by their ids."""
+        told = recipe.model_dump(mode="json", exclude_none=True)
+        for source in (*told["data"], *told["regularisation"]):
+            source["path"] = os.path.relpath(source["path"], self.settings.datasets)
+        return told
 
-    def _writing(self, out: Path) -> list[Job]:
+    def _placed(self, job: Job) -> Job:
+        """A training with the paths that a worker needs; FileError for those that lead out of shelf and datasets."""
+        told = job.request["training"]
+        datasets = self.settings.datasets
+        for name in ("data", "regularisation"):
+            placed = [{**source, "path": str(within(datasets, source["path"]))} for source in told[name]]
+            told = {**told, name: placed}
+        return replace(job, request={"training": told, "out": str(self.trained_file(job))})
+
+    def trained_file(self, job: Job) -> Path:
+        """What a training writes; FileError for a place that is not on the home's shelf."""
+        return within(self.settings.models, job.request["out"])
+
+    def _check_free(self, out: str, force: bool) -> None:
+        """Raise InvalidRecipe where a training would write over a file, or over what another one writes."""
+        path = self.settings.models.absolute() / out
+        if self._writing(out):
+            raise InvalidRecipe([FieldProblem("name", f"{path.stem} is being trained already", "choose another name")])
+        if path.exists() and not force:
+            remedy = "choose another name, or have it replaced (force)"
+            raise InvalidRecipe([FieldProblem("name", f"there is a {path.name} already", remedy)])
+
+    def _writing(self, out: str) -> list[Job]:
         """The trainings that are to write a file and are not over."""
+        shelf = self.settings.models.absolute()  # jobs of an older version name places on it by their whole paths
         at_it = self.queue.jobs(states=OPEN, kind=TRAIN, limit=self.queue.cap)
-        return [job for job in at_it if job.request["out"] == str(out)]
+        return [job for job in at_it if shelf / job.request["out"] == shelf / out]
 
     def retry(self, id: str) -> Job:
         """Have a job that failed or was cancelled wait again.
@@ -348,7 +363,7 @@ class Workshop:
         with self.queue.at_once():
             job = self.queue.job(id)
             if job.kind == TRAIN and job.state in (FAILED, CANCELLED):
-                self._check_free(Path(job.request["out"]), job.request.get("force", False))
+                self._check_free(job.request["out"], job.request.get("force", False))
             return self.queue.retry(id)
 
     def forget_training(self, id: str) -> None:
@@ -361,7 +376,7 @@ class Workshop:
             if not job.over:
                 raise WrongState(f"the training {id} is {job.state}", "cancel it first")
             folder = self.training_folder(job)
-            for other in self._writing(Path(job.request["out"])):
+            for other in self._writing(job.request["out"]):
                 if self.training_folder(other) == folder:
                     what = f"another training of the same recipe and name is {other.state}, and needs what is there"
                     raise WrongState(what, "cancel that one first")
@@ -369,11 +384,10 @@ class Workshop:
 
     def unfinished(self, dataset: str) -> int:
         """How many trainings that are not done learn from a dataset, and so can't go on without it."""
-        place = str(self.datasets.place(dataset))
         undone = self.queue.jobs(states=(*OPEN, FAILED, CANCELLED), kind=TRAIN, limit=self.queue.cap + self.queue.keep)
         recipes = [job.request["training"] for job in undone]
         return sum(
-            any(source["path"] == place for source in (*recipe["data"], *recipe["regularisation"]))
+            any(Path(source["path"]).name == dataset for source in (*recipe["data"], *recipe["regularisation"]))
             for recipe in recipes
         )
 
@@ -445,8 +459,13 @@ class Workshop:
             return None
 
     def output_folder(self, job: Job) -> Path:
-        """Where the outputs of a job go: the folder of the day on which it was asked for."""
-        return self.settings.outputs / datetime.fromtimestamp(job.created).date().isoformat()
+        """Where the outputs of a job go: the folder of the day on which it was asked for.
+
+        Raises FileError for a job whose id, by which they are called, leads out of it.
+        """
+        folder = self.settings.outputs / datetime.fromtimestamp(job.created).date().isoformat()
+        within(folder, job.id)
+        return folder
 
     def _owner_of(self, job: str) -> str:
         """Whose the outputs of a job are; those of none belong to whoever has this home."""
@@ -462,7 +481,9 @@ class Workshop:
         return {**kept, "BOTTEGA_HOME": str(self.settings.home)}
 
     def _ready(self, job: Job) -> Job | None:
-        """The job with inputs that were made meanwhile; None if an output of the same recipe was."""
+        """The job with inputs that were made meanwhile, and with paths; None if an output of the same recipe was."""
+        if job.kind == TRAIN:
+            return self._placed(job)
         if job.kind != "make" or not (job.reuse or job.request.get("awaited")):
             return job
         recipe = recipe_from(job.request["recipe"])

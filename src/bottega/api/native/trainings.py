@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -301,7 +301,7 @@ def _begin(shop: Workshop, caller: Caller, asked: Begin, key: str | None) -> Job
             job_of(shop, caller, id)
         except UnknownJob:
             raise InvalidRecipe([FieldProblem(f"after.{index}", "there is no such job", "see /api/jobs")]) from None
-    out = shop.settings.models.absolute() / destination(shop.settings, name, MADE[kind], ENDINGS[kind][0])
+    out = destination(shop.settings, name, MADE[kind], ENDINGS[kind][0])
     with _at_training():
         job = shop.submit_training(
             _draft(shop, caller, asked.training),
@@ -353,8 +353,16 @@ def _training(shop: Workshop, caller: Caller, id: str) -> TrainingDetail:
         step=log[-1]["step"] if log else 0,
         steps=recipe.steps or 0,
         samples=_samples(folder, recipe.samples),
-        model=model_id(out) if job.state == "done" and out.exists() else None,
+        model=_model(shop, job) if job.state == "done" else None,
     )
+
+
+def _model(shop: Workshop, job: Job) -> str | None:
+    """The id of what was trained, if it lies where it was written."""
+    with suppress(FileError):
+        out = shop.trained_file(job)
+        return model_id(out) if out.exists() else None
+    return None
 
 
 def _samples(folder: Path, prompts: Sequence[str]) -> list[SampleCard]:
