@@ -132,6 +132,17 @@ def test_no_secret_is_in_it_unless_asked_for(full: Home, tmp_path: Path) -> None
     assert "secret@" in (restored.path / "settings.toml").read_text()
 
 
+@pytest.mark.parametrize("keys", [False, True])
+def test_nobody_else_may_read_it(full: Home, tmp_path: Path, keys: bool) -> None:
+    (tmp_path / "a.tar").touch(0o644)
+    before = os.umask(0o022)
+    try:
+        backup(full.settings, tmp_path / "a.tar", quiet, keys=keys)
+    finally:
+        os.umask(before)
+    assert (tmp_path / "a.tar").stat().st_mode & 0o777 == 0o600
+
+
 def test_outputs_can_be_left_out(full: Home, tmp_path: Path) -> None:
     backup(full.settings, tmp_path / "a.tar", quiet, outputs=False)
     assert not [name for name in names_in(tmp_path / "a.tar") if name.startswith("outputs")]

@@ -91,7 +91,8 @@ class Restored:
 
 
 def backup(settings: Settings, path: Path, told: Told, *, outputs: bool = True, keys: bool = False) -> Saved:
-    """Write a home into an archive, `.tar` or `.tar.gz` by its name; a server may run meanwhile.
+    """Write a home into an archive, `.tar` or `.tar.gz` by its name, that nobody else may read; a server may run
+    meanwhile.
 
     `told(phase, done, total)` is told the bytes. Raises FileError for another ending or a home that is not there,
     SaveError where the archive can't be written; whatever goes wrong or is interrupted, nothing of it is left.
@@ -102,7 +103,7 @@ def backup(settings: Settings, path: Path, told: Told, *, outputs: bool = True, 
         raise FileError(settings.home, "there is no home here", "set BOTTEGA_HOME to the one that you mean")
     packed = not path.name.lower().endswith(".tar")
     with (
-        atomic(path) as file,
+        atomic(path, mode=0o600) as file,
         tempfile.TemporaryDirectory(prefix=".bottega-backup-", dir=path.parent) as copies,
         gzip.GzipFile(fileobj=file, mode="wb", mtime=0) if packed else nullcontext(file) as content,
         tarfile.open(fileobj=content, mode="w", format=tarfile.PAX_FORMAT) as archive,

@@ -9,6 +9,7 @@ import shutil
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
@@ -36,13 +37,15 @@ SYNC_EVERY = 0.1  # seconds; what takes less time to write is synced once, at it
 
 
 @contextmanager
-def atomic(path: str | Path, settle: Callable[[Path, Path], None] = os.replace) -> Iterator[BinaryIO]:
+def atomic(
+    path: str | Path, settle: Callable[[Path, Path], None] = os.replace, *, mode: int = 0o666
+) -> Iterator[BinaryIO]:
     """A file to write into. `path` becomes it when the block ends well; else `path` stays as it was, and no
-    temporary file is left. `settle` gives the temporary file its name. An OSError on the way becomes a SaveError, but
-    for the FileExistsError of `settle_new`."""
+    temporary file is left. `settle` gives the temporary file its name; `mode` says who may use it, as far as the umask
+    lets them. An OSError on the way becomes a SaveError, but for the FileExistsError of `settle_new`."""
     path = Path(path)
     with _as_save_errors(path):
-        temporary, file = _open_part(path.parent)
+        temporary, file = _open_part(path.parent, mode)
         try:
             with file:
                 yield file
@@ -158,11 +161,11 @@ def _part_name(suffix: str) -> str:
     return f"{_PREFIX}{secrets.token_hex(8)}{suffix}"
 
 
-def _open_part(folder: Path) -> tuple[Path, BinaryIO]:
+def _open_part(folder: Path, mode: int) -> tuple[Path, BinaryIO]:
     """A new temporary file, locked: whoever removes stale ones may have claimed it first, so take another then."""
     while True:
         temporary = folder / _part_name(_SUFFIX)
-        file = open(temporary, "xb")  # noqa: SIM115  closed by the caller
+        file = open(temporary, "xb", opener=partial(os.open, mode=mode))  # noqa: SIM115  closed by the caller
         if _lock(file.fileno()) and temporary.exists():
             return temporary, file
         file.close()
