@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -17,6 +18,7 @@ from conftest import Command, Ran
 from PIL import Image
 from running_server import Running, running
 
+from bottega.cli.server import Server
 from bottega.families._stable_diffusion.toy import write_single_file
 from bottega.formats import safetensors
 from bottega.gallery import Gallery
@@ -175,6 +177,26 @@ def test_ctrl_c_cancels_the_job(there: Running) -> None:
     assert process.returncode == 130 and "Traceback" not in rest
     newest = there.ask("GET", "/api/jobs?limit=1")["items"][0]
     assert there.over(newest["id"], 10)["state"] == "cancelled"
+
+
+@pytest.mark.slow
+def test_ctrl_c_before_the_answer_leaves_no_job_behind(
+    there: Running, through: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    post, answers = Server.post, []
+
+    def interrupted(server: Server, path: str, told: Any = None, **headers: str) -> Any:
+        answers.append(post(server, path, told, **headers))
+        if len(answers) == 1:
+            raise KeyboardInterrupt
+        return answers[-1]
+
+    monkeypatch.setattr(Server, "post", interrupted)
+    ran = through("make", "image", "a", "--steps", 500, "--size", "256x256", "--out", f"{tmp_path}/new/")
+    assert ran.code == 130
+    assert {job["id"] for job in answers} == {there.ask("GET", "/api/jobs?limit=1")["items"][0]["id"]}
+    assert there.over(answers[0]["id"], 10)["state"] == "cancelled"
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.slow

@@ -51,6 +51,25 @@ def test_an_ending_of_no_format_of_ours_is_refused(out: str, tmp_path: Path) -> 
         destination(tmp_path / out, tmp_path)
 
 
+def test_a_folder_is_made_when_there_is_something_to_put_into_it(tmp_path: Path) -> None:
+    (tmp_path / "there").mkdir()
+    target, _ = destination(f"{tmp_path}/there/new/newer/", tmp_path)
+    target.prepare()
+    assert list(tmp_path.rglob("*")) == [tmp_path / "there"]
+    path = target.write(b"whole", 0, 1, 7, ".png")
+    assert path == tmp_path / "there" / "new" / "newer" / "00000-7.png" and path.read_bytes() == b"whole"
+
+
+def test_a_folder_that_can_not_be_made_is_said_and_nothing_of_it_is_left(tmp_path: Path) -> None:
+    (tmp_path / "new").write_bytes(b"")
+    target, _ = destination(f"{tmp_path}/new/newer/", tmp_path)
+    with pytest.raises(SaveError, match="can't be written to"):
+        target.prepare()
+    with pytest.raises(SaveError, match="can't be made"):
+        target.write(b"whole", 0, 1, 7, ".png")
+    assert [path.name for path in tmp_path.iterdir()] == ["new"]
+
+
 # --- whole or not at all ---------------------------------------------------------------------------------------------
 
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import argparse
 import os
 import secrets
-from collections.abc import Generator, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Generator
+from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -49,10 +50,8 @@ def make_there(
     for use in asked["adapters"]:
         if _names_a_file(use["ref"]["name"]):
             use["ref"] = _pinned(use["ref"]["name"], settings, progress, use["kind"])
-    # The same job even if the answer gets lost and it is asked for again.
-    key = secrets.token_hex(16)
     try:
-        job = server.post("/api/jobs", {"recipe": asked}, Idempotency_Key=key)
+        job, made = _make(server, asked, args.preview, settings, progress)
     except ServerError as error:
         if error.kind != "UnknownModel" or not (args.model or asked["adapters"]):
             raise
@@ -62,9 +61,7 @@ def make_there(
         for use in asked["adapters"]:
             if not _is_pinned(use):
                 use["ref"] = _pinned(use["ref"]["name"], settings, progress, use["kind"])
-        job = server.post("/api/jobs", {"recipe": asked}, Idempotency_Key=secrets.token_hex(16))
-    with _cancelled_on_interrupt(server, job["id"]):
-        made = follow(_events(server, job["id"], args.preview, settings), progress)
+        job, made = _make(server, asked, args.preview, settings, progress)
     recipe = job["recipe"]
     suffix = SUFFIX[recipe["output"]["format"]]
     placed = []
@@ -77,6 +74,25 @@ def make_there(
             path = target.write(content, output.image, len(made), output.seed, suffix)
         placed.append(replace(output, path=os.path.abspath(path)))
     return placed, recipe
+
+
+def _make(
+    server: Server, asked: dict[str, Any], previews: bool, settings: Settings, progress: Progress
+) -> tuple[dict[str, Any], list[Made]]:
+    """The job that makes what is asked for, and what it made. Whatever ends this early, it is not made for nobody."""
+    # Asked for again with the same key, it is the same job.
+    ask = partial(server.post, "/api/jobs", {"recipe": asked}, Idempotency_Key=secrets.token_hex(16))
+    job: dict[str, Any] | None = None
+    try:
+        job = ask()
+        return job, follow(_events(server, job["id"], previews, settings), progress)
+    except (JobFailed, JobCancelled):
+        raise
+    except BaseException as error:
+        if job or not isinstance(error, BottegaError):  # the answer may have been on its way
+            with suppress(BottegaError):
+                server.post(f"/api/jobs/{(job or ask())['id']}/cancel")
+        raise
 
 
 def _events(server: Server, id: str, previews: bool, settings: Settings) -> Generator[Event]:
@@ -115,19 +131,6 @@ def _events(server: Server, id: str, previews: bool, settings: Settings) -> Gene
         if shown is not None:
             with suppress(OSError):
                 shown.unlink()
-
-
-@contextmanager
-def _cancelled_on_interrupt(server: Server, id: str) -> Iterator[None]:
-    """Whatever ends the block early, the job is not to be made for nobody."""
-    try:
-        yield
-    except (JobFailed, JobCancelled):
-        raise
-    except BaseException:
-        with suppress(BottegaError):
-            server.post(f"/api/jobs/{id}/cancel")
-        raise
 
 
 def _upload(server: Server, role: str, path: Path) -> dict[str, Any]:

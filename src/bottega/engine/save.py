@@ -6,6 +6,7 @@ import hashlib
 import os
 import re
 import tempfile
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
@@ -52,11 +53,23 @@ class Destination:
     name: str | None = None
 
     def prepare(self) -> None:
-        """Make the folder, and make sure that it can be written; SaveError if it can't."""
-        make_writable(self.folder, "choose another place with --out")
+        """Make sure that the folder can be made and written; SaveError if it can't. There is no new one before there is
+        something to put into it."""
+        new = [folder for folder in (self.folder, *self.folder.parents) if not os.path.lexists(folder)]
+        try:
+            make_writable(self.folder, "choose another place with --out")
+        finally:
+            with suppress(OSError):
+                for folder in new:
+                    folder.rmdir()
 
     def write(self, content: bytes, index: int, count: int, seed: int, suffix: str) -> Path:
         """Write output `index` of `count`; its path. Only a name that the user chose is ever overwritten."""
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            what = f"{self.folder}: can't be made ({error.strerror or error})"
+            raise SaveError(what, "choose another place with --out") from None
         if self.name is not None:
             stem, ending = os.path.splitext(self.name)
             path = self.folder / (self.name if count == 1 else f"{stem}-{index + 1}{ending}")
