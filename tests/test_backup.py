@@ -13,6 +13,7 @@ import sqlite3
 import subprocess
 import sys
 import tarfile
+import tracemalloc
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
@@ -372,6 +373,12 @@ def sums(**told: str) -> tuple[tarfile.TarInfo, bytes]:
         ([member("bottega-backup.json", b"[]"), sums()], "damaged"),
         ([member("bottega-backup.json", b"{"), sums()], "damaged"),
         ([HEAD, member("checksums.json", b"nothing")], "damaged"),
+        ([HEAD, member("checksums.json", b"[" * 100_000)], "nested without end"),
+        ([member("bottega-backup.json", b"[" * 100_000), sums()], "nested without end"),
+        *(
+            ([member("bottega-backup.json", b'{"version": 1, "created": %s}' % when), sums()], "damaged")
+            for when in (b"NaN", b"-1", b"1e300", b"9" * 400, b"9" * 5000, b'"now"', b"null")
+        ),
     ],
 )
 def test_what_is_no_whole_backup_is_refused(
@@ -381,6 +388,53 @@ def test_what_is_no_whole_backup_is_refused(
     with pytest.raises(FormatError, match=what):
         restore(home_at(tmp_path / "home").settings, path, quiet)
     assert not (tmp_path / "home").exists()
+
+
+def header(kind: bytes, content: bytes, size: int | None = None) -> bytes:
+    """A header of tar's that tells something of the member after it; it says that its content has that size."""
+    info = tarfile.TarInfo("x")
+    info.type, info.size = kind, len(content) if size is None else size
+    return info.tobuf(tarfile.GNU_FORMAT) + content + bytes(-len(content) % 512)
+
+
+def pax(key: str, value: str) -> bytes:
+    text = f" {key}={value}\n"
+    return f"{len(text) + 2:02}{text}".encode()
+
+
+@pytest.mark.parametrize("pack", [bytes, gzip.compress])
+@pytest.mark.parametrize(
+    "told",
+    [
+        header(tarfile.GNUTYPE_LONGNAME, b"outputs/" + b"x" * (16 << 20)),
+        header(tarfile.GNUTYPE_LONGNAME, b"outputs/x", size=400 << 20),
+        header(tarfile.GNUTYPE_LONGLINK, b"", size=1 << 40),
+        header(tarfile.XHDTYPE, pax("size", "99999999999999")),
+        header(tarfile.XHDTYPE, pax("size", "9" * 40)),
+        header(tarfile.XHDTYPE, pax("size", "-512")),
+        header(tarfile.XHDTYPE, b"", size=400 << 20),
+        header(tarfile.XGLTYPE, pax("comment", "x")),
+        header(tarfile.GNUTYPE_LONGNAME, b"") * 2000,
+        header(tarfile.XHDTYPE, pax("comment", "x")) * 2000,
+        header(tarfile.GNUTYPE_SPARSE, b"")[:482] + b"\1" + bytes(29) + (bytes(504) + b"\1" + bytes(7)) * 2000,
+    ],
+    ids=range(11),
+)  # fmt: skip
+def test_headers_without_end_are_refused_within_bounds(
+    full: Home, tmp_path: Path, told: bytes, pack: Callable[[bytes], bytes]
+) -> None:
+    content = whole(tmp_path / "a.tar", member("outputs/x")).read_bytes()
+    at = content.index(b"outputs/x\0")
+    (tmp_path / "a.tar").write_bytes(pack(content[:at] + told + content[at:]))
+    before = full.files()
+    tracemalloc.start()
+    try:
+        with pytest.raises(FormatError):
+            restore(full.settings, tmp_path / "a.tar", quiet, force=True)
+        assert tracemalloc.get_traced_memory()[1] < 4 << 20
+    finally:
+        tracemalloc.stop()
+    assert full.files() == before
 
 
 def test_from_a_pipe_nothing_is_waited_for(tmp_path: Path) -> None:

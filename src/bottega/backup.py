@@ -27,10 +27,12 @@ import zlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
+from math import inf
 from pathlib import Path
-from typing import IO
+from typing import IO, cast
 
 from bottega.errors import BottegaError, FileError, FormatError, SaveError
+from bottega.formats import strictjson
 from bottega.formats.atomic import atomic, remove_stale, sync_folder
 from bottega.formats.database import code_of, connect
 from bottega.jobs.lock import HomeLock
@@ -51,6 +53,8 @@ Told = Callable[[str, int, int], None]
 _BLOCK = 1 << 20
 _SPARE = 64 << 20  # bytes that a restore leaves free
 _LARGEST_NOTE = 256 << 20  # of the archive's own two files
+_LONGEST_HEADER = 16 << 10  # of a member: the longest name takes 4 KiB
+_LATEST = 1 << 37  # seconds: the year 6325
 _DEEPEST = 12
 _PASSWORD = re.compile(r"""(?m)^(\s*proxy\s*=\s*["']\w+://)[^/"'@\s]*@""")
 _NEVER = re.compile(r"[\x00-\x1f\x7f\\]" if os.name != "nt" else r'[\x00-\x1f\x7f\\:<>"|?*]|[. ]$')  # in a name
@@ -292,8 +296,8 @@ def _checked(path: Path) -> _Plan:
     seen: set[str] = set()
     head: dict[str, object] | None = None
     tail: dict[str, object] | None = None
-    with _reading(path) as archive:
-        for info in archive:
+    with _reading(path) as (archive, members):
+        for info in members:
             name = info.name
             if info.type not in (tarfile.REGTYPE, tarfile.AREGTYPE) or info.issparse():
                 raise FormatError(path, f"holds {ascii(name)[:200]}, which is no plain file", "do not use this archive")
@@ -318,23 +322,24 @@ def _checked(path: Path) -> _Plan:
     if sums.keys() - {HEAD} != files.keys():
         raise FormatError(path, "does not hold the files that it lists", _DAMAGED)
     created = head.get("created")
-    return _Plan(float(created) if isinstance(created, int | float) else 0.0, files, sums)
+    if not isinstance(created, int | float) or not 0 <= created < _LATEST:
+        raise FormatError(path, f"its {HEAD} is damaged", _DAMAGED)
+    return _Plan(float(created), files, sums)
 
 
 @contextmanager
-def _reading(path: Path) -> Iterator[tarfile.TarFile]:
-    """An archive to read; errors of its format become FormatErrors."""
+def _reading(path: Path) -> Iterator[tuple[tarfile.TarFile, Iterator[tarfile.TarInfo]]]:
+    """An archive to read, and its members; errors of its format become FormatErrors."""
     if path.exists() and not (path.is_file() or path.is_dir()):  # from a pipe nothing may ever come
         raise FileError(path, "is no regular file", "name an archive that `bottega backup` wrote")
     try:
         with path.open("rb") as file:
             packed = file.read(2) == b"\x1f\x8b"
             file.seek(0)
-            with (
-                gzip.GzipFile(fileobj=file, mode="rb") if packed else nullcontext(file) as content,
-                tarfile.open(fileobj=content, mode="r:") as archive,
-            ):
-                yield archive
+            with gzip.GzipFile(fileobj=file, mode="rb") if packed else nullcontext(file) as content:
+                bounded = _Bounded(cast(IO[bytes], content))
+                with tarfile.open(fileobj=cast(IO[bytes], bounded), mode="r:") as archive:
+                    yield archive, _members(archive, bounded)
     except (FileNotFoundError, IsADirectoryError) as error:
         raise FileError(
             path, error.strerror or "can't be read", "name an archive that `bottega backup` wrote"
@@ -343,13 +348,47 @@ def _reading(path: Path) -> Iterator[tarfile.TarFile]:
         raise FormatError(path, f"is damaged, or no archive ({error})", _DAMAGED) from None
 
 
+class _Bounded:
+    """A file in which what tells of one member takes only so many bytes.
+
+    `tarfile` reads long names, other extensions and whole chains of them before anybody can look at one.
+    """
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+        self.left: float = _LONGEST_HEADER
+        self.tell = file.tell
+
+    def read(self, size: int) -> bytes:
+        self.left -= size
+        if self.left < 0:
+            raise tarfile.ReadError("a header without end")
+        return self._file.read(size)
+
+    def seek(self, place: int) -> None:
+        try:
+            self._file.seek(place)
+        except OSError as error:  # beyond what any file has
+            raise tarfile.ReadError(str(error)) from None
+
+
+def _members(archive: tarfile.TarFile, content: _Bounded) -> Iterator[tarfile.TarInfo]:
+    content.left = _LONGEST_HEADER
+    while (info := archive.next()) is not None:
+        if archive.pax_headers:  # every member would get a copy
+            raise tarfile.ReadError("headers for all files")
+        content.left = inf
+        yield info
+        content.left = _LONGEST_HEADER
+
+
 def _note(path: Path, archive: tarfile.TarFile, info: tarfile.TarInfo) -> dict[str, object]:
     """One of the archive's own two files."""
     if info.size > _LARGEST_NOTE:
         raise FormatError(path, f"its {info.name} is too large", _DAMAGED)
     file = archive.extractfile(info)
     assert file is not None
-    told = json.loads(file.read())
+    told = strictjson.parse(file.read())
     if not isinstance(told, dict):
         raise FormatError(path, f"its {info.name} is damaged", _DAMAGED)
     return told
@@ -391,8 +430,8 @@ def _check_room(home: Path, plan: _Plan) -> None:
 def _write_out(path: Path, plan: _Plan, place: Path, told: Told) -> None:
     """Write the files of an archive below a folder of ours, and compare them with their sums."""
     done, total = 0, plan.bytes
-    with _reading(path) as archive:
-        for info in archive:
+    with _reading(path) as (archive, members):
+        for info in members:
             if info.name not in plan.files:
                 continue
             if info.size != plan.files[info.name]:
