@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import pytest
 from native import Api, studio
 
+from bottega.api.access import Accounts
 from bottega.api.native import events
 from bottega.events import Changed, Note, Step
 
@@ -209,6 +210,36 @@ def test_nobody_hears_of_what_others_do(api: Api) -> None:
     assert other.refused("GET", f"/jobs/{hers}/events")[0] == 404
     with listening(other, "/events?after=0") as stream:
         assert {each.data["job"] for each in stream.until(lambda each: each.data["job"] == his)} == {"", his}
+
+
+@pytest.mark.parametrize("how", ["removed", "another key", "removed elsewhere"])
+def test_who_is_let_in_no_longer_hears_nothing_more(api: Api, how: str) -> None:
+    leaver = api.user(f"leaver-{how.replace(' ', '-')}")
+    name = leaver.get("/me")["name"]
+    with listening(leaver) as stream:
+        id = submitted(leaver)
+        stream.until(lambda each: each.data["job"] == id)
+        if how == "removed":
+            assert api("DELETE", f"/users/{name}").status == 204
+        elif how == "another key":
+            api.post(f"/users/{name}/key", status=201)
+        else:
+            with closing(Accounts(api.shop.settings.accounts)) as accounts:
+                accounts.remove(name)
+        api.post(f"/jobs/{id}/cancel")
+        assert list(stream) == []
+
+
+def test_a_browser_that_signs_out_hears_nothing_more(api: Api) -> None:
+    user = api.user("browser")
+    cookie = f"{api.served.access.cookie}={api.served.accounts.open_session('browser')}"
+    with closing(HTTPConnection("127.0.0.1", api.served.port, timeout=WITHIN)) as connection:
+        connection.request("GET", "/api/events", headers={"Cookie": cookie})
+        response = connection.getresponse()
+        assert response.status == 200
+        assert api.served("DELETE", "/api/session", cookie=cookie, origin=api.served.origin).status == 204
+        submitted(user)
+        assert b"event:" not in response.read()
 
 
 def test_a_client_that_does_not_read_loses_steps_and_nothing_else(api: Api) -> None:

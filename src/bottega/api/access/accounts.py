@@ -82,6 +82,7 @@ class Accounts:
         self._clock = clock
         self._lock = threading.RLock()
         self._used: set[bytes] = set()  # links
+        self._changes = 0  # made here
         self._unsaved: dict[bytes, tuple[str, float]] = {}  # sessions that a full disk did not take
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -163,6 +164,12 @@ class Accounts:
         """Whether there is a user besides the owner."""
         with self._lock:
             return self._db.execute("SELECT 1 FROM users LIMIT 1").fetchone() is not None
+
+    @property
+    def changes(self) -> tuple[int, int]:
+        """Something that is another when anything was changed since, by this process or by another one."""
+        with self._lock:
+            return self._db.execute("PRAGMA data_version").fetchone()[0], self._changes
 
     # --- who it is -----------------------------------------------------------------------------------------------
 
@@ -268,8 +275,10 @@ class Accounts:
 
     @contextmanager
     def _writing(self) -> Iterator[None]:
-        with self._lock, transaction(self._db):
-            yield
+        with self._lock:
+            self._changes += 1
+            with transaction(self._db):
+                yield
 
     def _new_key(self, name: str) -> str:
         key = KEY_PREFIX + secrets.token_urlsafe(32)

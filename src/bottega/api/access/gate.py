@@ -14,6 +14,7 @@ import secrets
 import time
 from collections.abc import Awaitable, Callable, MutableMapping
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, unquote_to_bytes
 
@@ -28,6 +29,7 @@ from bottega.api.errors import encoded, reason
 
 if TYPE_CHECKING:
     from bottega.api.access import Access
+    from bottega.api.access.accounts import User
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -55,7 +57,9 @@ class ClientGone(ConnectionError):
 class Request:
     """A request as far as its first lines tell."""
 
-    __slots__ = ("address", "began", "caller", "headers", "id", "method", "own", "path", "scope", "session", "told")
+    __slots__ = (
+        "address", "began", "caller", "headers", "id", "method", "own", "path", "scope", "session", "told", "user"
+    )  # fmt: skip
 
     def __init__(self, scope: MutableMapping[str, Any]) -> None:
         self.scope = scope
@@ -67,6 +71,7 @@ class Request:
         self.address: str = client[0] if client else ""
         self.caller: Caller | None = None
         self.session: str | None = None
+        self.user: Callable[[], User | None] | None = None  # who it is by now, by what was shown
         self.own = ""
         self.headers: dict[bytes, bytes] = {}
         self.told: dict[str, str] = {}  # for the log
@@ -202,6 +207,7 @@ class Gate:
                 return access.machine
             if user := access.accounts.by_key(key):
                 access.failures.clear(request.address)
+                request.user = partial(access.accounts.by_key, key)
                 return Caller(user.name, user.scopes, "key", user.quota)
             if not access.is_open(request.path):
                 access.failures.add(request.address)
@@ -209,6 +215,7 @@ class Gate:
         for cookie in cookies:
             if user := access.accounts.by_session(cookie):
                 request.session = cookie
+                request.user = partial(access.accounts.by_session, cookie)
                 return Caller(user.name, user.scopes, "cookie", user.quota)
         return access.open if access.is_open(request.path) else None
 
@@ -298,6 +305,7 @@ class Reply:
         self.task: asyncio.Task[Any] | None = None
         self._send = send
         self._access = access
+        self._changes: tuple[int, int] | None = None  # in the accounts, up to which it is known who asked
 
     async def send(self, message: Message) -> None:
         """Pass a message of the application on, with the headers that every answer has."""
@@ -316,10 +324,21 @@ class Reply:
                 self.finished = True
                 raise OSError("the client asked for the headers only")
             return
+        if self.streams and not self._let_in():
+            await self._send({"type": "http.response.body", "body": b""})
+            self.finished = True
+            raise ClientGone
         await self._send(message)
         self.finished = not message.get("more_body", False)
         if not self.finished:
             await asyncio.sleep(0)  # a source that is always ready and a fast client would keep all others waiting
+
+    def _let_in(self) -> bool:
+        """Whether who asked would be let in again: a stream may last longer than a key."""
+        if self.request.user is None:
+            return True
+        before, self._changes = self._changes, self._access.accounts.changes
+        return before == self._changes or self.request.user() is not None
 
     async def whole(self, status: int, headers: list[tuple[bytes, bytes]], content: bytes) -> None:
         """Send a complete answer."""

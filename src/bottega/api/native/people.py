@@ -101,14 +101,14 @@ async def add(asked: NewUser, request: Request, aside: Aside, caller: Admin) -> 
 
 @router.post("/users/{name}/key", summary="Give a user a new key", status_code=201)
 async def renew(name: NameInPath, request: Request, aside: Aside, caller: Admin) -> NewKey:
-    """The old one, and the browsers that are signed in with it, are no longer let in."""
+    """The old one, and the browsers that are signed in with it, are no longer let in, and hear no more events."""
     key = await aside.submit(_access(request).accounts.replace_key, name)
     return NewKey(name=name, key=key)
 
 
 @router.delete("/users/{name}", summary="Remove a user", status_code=204)
 async def remove(name: NameInPath, request: Request, aside: Aside, caller: Admin) -> None:
-    """They are no longer let in; what they made stays."""
+    """They are no longer let in, and hear no more events; what they made stays."""
     await aside.submit(_access(request).accounts.remove, name)
 
 
