@@ -194,6 +194,19 @@ def crossed(width: int, count: int, heard: int | None = None, block: str = "tran
     return blocks(block, count, inner)
 
 
+def ltx2() -> Modules:
+    """LTX-2's transformer: blocks for pictures and for sound beside each other, each of which hears the other."""
+    inner: dict[str, Shape] = {}
+    ways = [("attn1", 4096, 4096), ("attn2", 4096, 4096), ("audio_attn1", 2048, 2048), ("audio_attn2", 2048, 2048)]
+    for kind, width, heard in (*ways, ("audio_to_video_attn", 4096, 2048), ("video_to_audio_attn", 2048, 4096)):
+        inside = min(width, heard)
+        inner |= {f"{kind}.to_q": (inside, width), f"{kind}.to_k": (inside, heard), f"{kind}.to_v": (inside, heard)}
+        inner[f"{kind}.to_out.0"] = (width, inside)
+    for feed, width in (("ff", 4096), ("audio_ff", 2048)):
+        inner |= {f"{feed}.net.0.proj": (4 * width, width), f"{feed}.net.2": (width, 4 * width)}
+    return blocks("transformer_blocks.{}", 48, inner)
+
+
 def qwen_image() -> Modules:
     """Qwen-Image's transformer; its names are the same everywhere."""
     inner = dict(joint(3072, norm=False))
@@ -629,6 +642,11 @@ def _transformers() -> Iterator[tuple[str, Layout]]:
     yield "cosmos-net", row("cosmos", dots("net.", cosmos, peft))
     yield "ltx-comfyui", row("ltx", dots("diffusion_model.", crossed(2048, 28), peft))
     yield "ltx-13b", row("ltx", dots("transformer.", crossed(4096, 48), peft))
+    yield "ltx2-comfyui", row("ltx", dots("diffusion_model.", ltx2(), peft))
+    yield "ltx2-kohya", row("ltx", flat("lora_unet_", ltx2(), lora))
+    yield "ltx2-onetrainer", row("ltx", flat("lora_transformer_", ltx2(), lora))
+    for kind in ("audio_attn1", "audio_to_video_attn", "video_to_audio_attn"):
+        yield f"ltx2-{kind}", row("ltx", dots("transformer.", only(ltx2(), f".{kind}."), peft))
     yield "cosmos-diffusers", row("cosmos", dots("transformer.", crossed(4096, 28, 1024), peft))
     predict = blocks("blocks.{}", 28, {f"self_attn.{each}_proj": (2048, 2048) for each in "qkv"})
     yield "cosmos-original", row("cosmos", dots("diffusion_model.", predict, peft))

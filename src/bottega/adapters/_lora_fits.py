@@ -269,7 +269,10 @@ _TRANSFORMERS = (
     _Rule(("flux", "chroma"), ("double_blocks_", "_mlp_0"), "are FLUX's double blocks without modulation"),
     _Rule(("flux", "chroma", "hunyuan-video"), ("double_blocks_",), "are double blocks without modulation"),
     _Rule(("flux", "chroma", "hunyuan-video"), ("single_blocks_", "linear1"), "are single blocks without modulation"),
-    # The same in diffusers' names.
+    # The same in diffusers' names. LTX-2 is as wide as FLUX.2, where its pictures and its sound hear each other.
+    _Rule(("ltx",), ("_audio_attn",), "are beside blocks for sound, as LTX-2's are"),
+    _Rule(("ltx",), ("_audio_to_video_attn",), "join pictures and sound, as LTX-2's do"),
+    _Rule(("ltx",), ("_video_to_audio_attn",), "join pictures and sound, as LTX-2's do"),
     _Rule(("hunyuan-image",), ("transformer_blocks_",), "are as wide as HunyuanImage's", (), (3584,), _QKV),
     _Rule(("flux2",), ("transformer_blocks_",), "are wider than FLUX.1's", (), (4096, 6144), _QKV),
     _Rule(("hunyuan-video",), ("single_transformer_blocks_38_",), "are in more than 38 single blocks"),
@@ -319,8 +322,6 @@ def _transformer_by_width(target: Target) -> tuple[list[str], str] | None:
     why = f"transformer blocks of width {width}"
     if "attn2_" not in target.text:
         return (["cogvideox"] if width in (1920, 3072) else []), why + " with joint attention"
-    if target.has("audio_attn1_"):
-        return ["ltx"], why + " beside blocks for sound"
     if width == 4096:
         return (["cosmos"] if heard == 1024 else ["ltx"]), f"{why} that hear text of width {heard}"
     family = {1152: "pixart", 2240: "sana", 2048: "ltx"}.get(width or 0)
