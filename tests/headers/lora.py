@@ -647,7 +647,14 @@ def _transformers() -> Iterator[tuple[str, Layout]]:
     yield "ltx2-onetrainer", row("ltx", flat("lora_transformer_", ltx2(), lora))
     for kind in ("audio_attn1", "audio_to_video_attn", "video_to_audio_attn"):
         yield f"ltx2-{kind}", row("ltx", dots("transformer.", only(ltx2(), f".{kind}."), peft))
-    yield "cosmos-diffusers", row("cosmos", dots("transformer.", crossed(4096, 28, 1024), peft))
+    for size, width, count in (("2b", 2048, 28), ("7b", 4096, 28), ("14b", 5120, 36)):
+        predict2 = crossed(width, count, 1024)
+        yield f"cosmos-{size}-diffusers", row("cosmos", dots("transformer.", predict2, peft))
+        yield f"cosmos-{size}-kohya", row("cosmos", flat("lora_unet_", predict2, lora))
+        yield f"cosmos-{size}-bare", row("cosmos", dots("", predict2, peft))
+    for size, width in (("2b", 2048), ("13b", 4096)):
+        questions = only(crossed(width, 28), ".to_q")
+        yield f"ltx-{size}-only-q", row("ltx", dots("transformer.", questions, peft), guess=True)
     predict = blocks("blocks.{}", 28, {f"self_attn.{each}_proj": (2048, 2048) for each in "qkv"})
     yield "cosmos-original", row("cosmos", dots("diffusion_model.", predict, peft))
     yield "pixart", row("pixart", dots("transformer.", crossed(1152, 28), peft))

@@ -314,6 +314,16 @@ _TRANSFORMERS = (
 )
 
 
+# By how wide they are, and how wide the text that they hear in an attention of its own.
+_OF_WIDTH: Mapping[int, Mapping[int, str]] = {
+    1152: {1152: "pixart"},
+    2240: {2240: "sana"},
+    2048: {2048: "ltx", 1024: "cosmos"},
+    4096: {4096: "ltx", 1024: "cosmos"},
+    5120: {1024: "cosmos"},
+}
+
+
 def _transformer_by_width(target: Target) -> tuple[list[str], str] | None:
     """PixArt, Sana, LTX, Cosmos and CogVideoX call their modules alike in diffusers; their widths differ."""
     if not target.has("transformer_blocks_", "attn1_to_"):
@@ -322,10 +332,10 @@ def _transformer_by_width(target: Target) -> tuple[list[str], str] | None:
     why = f"transformer blocks of width {width}"
     if "attn2_" not in target.text:
         return (["cogvideox"] if width in (1920, 3072) else []), why + " with joint attention"
-    if width == 4096:
-        return (["cosmos"] if heard == 1024 else ["ltx"]), f"{why} that hear text of width {heard}"
-    family = {1152: "pixart", 2240: "sana", 2048: "ltx"}.get(width or 0)
-    return ([family] if family else []), why
+    families = _OF_WIDTH.get(width or 0, {})
+    if heard is None or len(families) == 1:
+        return list(families.values()), why
+    return ([families[heard]] if heard in families else []), f"{why} that hear text of width {heard}"
 
 
 # --- language models -------------------------------------------------------------------------------------------------
