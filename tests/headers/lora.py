@@ -662,6 +662,13 @@ def _transformers() -> Iterator[tuple[str, Layout]]:
     yield "sana", row("sana", dots("transformer.", crossed(2240, 20), peft))
     joint_only = only(crossed(3072, 42), "attn1")
     yield "cogvideox", row("cogvideox", dots("transformer.", joint_only, peft))
+    genmo = only(crossed(3072, 48), "attn1")
+    yield "mochi-attention", row("mochi", dots("transformer.", genmo, peft))
+    yield "mochi-attention-kohya", row("mochi", flat("lora_unet_", genmo, lora))
+    beginning = only(crossed(3072, 20), "attn1")
+    yield "cogvideox-or-mochi", row("cogvideox", dots("transformer.", beginning, peft), guess=True)
+    told = {"modelspec.architecture": "mochi/lora"}
+    yield "mochi-told", row("mochi", dots("transformer.", beginning, peft), metadata=told)
     dit = blocks("blocks.{}", 40, {"attn1.Wqkv": (4224, 1408), "attn2.q_proj": (1408, 1408)})
     yield "hunyuan-dit", row("hunyuan-dit", flat("lora_unet_", dit, lora))
     yield "hunyuan-dit-diffusers", row("hunyuan-dit", dots("", crossed(1408, 40, 1024, "blocks.{}"), peft))

@@ -331,11 +331,26 @@ def _transformer_by_width(target: Target) -> tuple[list[str], str] | None:
     width, heard = target.width_of(*_SELF), target.width_of("attn2_to_k", "attn2_to_v")
     why = f"transformer blocks of width {width}"
     if "attn2_" not in target.text:
-        return (["cogvideox"] if width in (1920, 3072) else []), why + " with joint attention"
+        return _transformer_with_joint_attention(target, width)
     families = _OF_WIDTH.get(width or 0, {})
     if heard is None or len(families) == 1:
         return list(families.values()), why
     return ([families[heard]] if heard in families else []), f"{why} that hear text of width {heard}"
+
+
+_BLOCKS_OF_MOCHI = re.compile("transformer_blocks_4[2-7]_")
+
+
+def _transformer_with_joint_attention(target: Target, width: int | None) -> tuple[list[str], str]:
+    """CogVideoX has 30 blocks or 42, the wider ones; Mochi, which is as wide, has 48."""
+    why = f"transformer blocks of width {width} with joint attention"
+    if width != 3072:
+        return (["cogvideox"] if width == 1920 else []), why
+    if _BLOCKS_OF_MOCHI.search(target.text):
+        return ["mochi"], why + ", more than the 42 of CogVideoX"
+    if "transformer_blocks_41_" in target.text:
+        return ["cogvideox"], why + ", up to the last one of CogVideoX's 42"
+    return ["cogvideox", "mochi"], why
 
 
 # --- language models -------------------------------------------------------------------------------------------------
