@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import struct
 import subprocess
 import sys
@@ -145,6 +146,51 @@ def test_prediction_that_only_the_weights_tell(tmp_path: Path, dtype: str, sprea
     # The header's other tensors are in no file: nothing else was read.
     assert match is not None
     assert (match.dimensions["prediction"], match.guess) == (prediction, True)
+
+
+LDM = "model:\n  target: ldm.models.diffusion.ddpm.LatentDiffusion\n  params:\n    "
+
+
+@pytest.mark.parametrize(
+    ("config", "prediction"),
+    [
+        (LDM + 'parameterization: "v"\n', "v"),  # v2-inference-v.yaml, with which the 768-v model was published
+        (LDM + "linear_start: 0.00085\n", "epsilon"),  # v2-inference.yaml, with which the base model was
+        ("model:\r\n  params:\r\n    parameterization: v\r\n", "v"),
+    ],
+)
+def test_prediction_that_the_config_beside_it_tells(tmp_path: Path, config: str, prediction: str) -> None:
+    (tmp_path / "model.yaml").write_bytes(config.encode())
+    header = Header(tmp_path / "model.safetensors", "safetensors", layouts.header(SD2).tensors)
+    match = sd2.family.recognise(header)
+    assert match is not None
+    assert (match.dimensions["prediction"], match.guess) == (prediction, False)
+    assert match.variant == ("v-prediction" if prediction == "v" else "base")
+    assert any(words.startswith("the .yaml beside it says") for words in match.because)
+    told = Header(header.path, "safetensors", header.tensors, metadata={"modelspec.prediction_type": "epsilon"})
+    match = sd2.family.recognise(told)
+    assert match is not None and match.dimensions["prediction"] == "epsilon"  # the file's own word goes first
+
+
+@pytest.mark.parametrize(
+    "config", [b"", b"a: [b, c]\n", b"parameterization: x0\n", b"\xff\xfe\0v", b"v" * (1 << 20) + b"\n"]
+)
+def test_a_config_beside_it_that_tells_nothing(tmp_path: Path, config: bytes) -> None:
+    (tmp_path / "model.yaml").write_bytes(config)
+    header = Header(tmp_path / "model.safetensors", "safetensors", layouts.header(SD2).tensors)
+    match = sd2.family.recognise(header)
+    assert match is not None and (match.variant, match.guess) == ("base", True)
+
+
+@pytest.mark.parametrize("kind", ["folder", "pipe", "loop"])
+def test_what_lies_beside_it_and_is_no_file_tells_nothing(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "model.yaml"
+    if kind == "pipe" and not hasattr(os, "mkfifo"):
+        pytest.skip("no pipes among files here")
+    {"folder": path.mkdir, "pipe": lambda: os.mkfifo(path), "loop": lambda: path.symlink_to(path)}[kind]()
+    header = Header(tmp_path / "model.safetensors", "safetensors", layouts.header(SD2).tensors)
+    match = sd2.family.recognise(header)
+    assert match is not None and (match.variant, match.guess) == ("base", True)
 
 
 @pytest.mark.parametrize(

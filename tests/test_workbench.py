@@ -23,7 +23,9 @@ from bottega.formats import media
 from bottega.library import Entry
 from bottega.library.find import AmbiguousModel
 from bottega.library.hashes import sha256_of
+from bottega.library.scan import scan
 from bottega.recipe import Recipe, Ref, Sampling, Size, read_recipe
+from bottega.recognisers import all_recognisers
 from bottega.runtime.place import Place
 from bottega.settings import Settings
 from bottega.workbench import Workbench
@@ -79,6 +81,26 @@ def named(tmp_path: Path, toys: dict[str, Path]) -> tuple[Workbench, Path, Recip
     recipe = draft(toys, model=Ref(name="mine"))
     bench.resolve(recipe)
     return bench, path, recipe
+
+
+def test_pictures_follow_the_config_that_came_to_lie_beside_a_model(tmp_path: Path, toys: dict[str, Path]) -> None:
+    settings = Settings(home=tmp_path, outputs=tmp_path / "outputs", device="cpu")
+    bench = Workbench(settings)
+    path = tmp_path / "models" / "mine.safetensors"
+    path.parent.mkdir()
+    path.write_bytes(toys["sd2"].read_bytes())
+    recipe = draft(toys, model=Ref(name="mine"))
+
+    def told() -> tuple[str, bool, str, object]:
+        scan(bench.catalog, [path.parent], all_recognisers())
+        entry = bench.find("mine")
+        return entry.variant, entry.guess, entry.dimensions["prediction"], bench.resolve(recipe).knobs["prediction"]
+
+    assert told() == ("base", True, "epsilon", "epsilon")
+    path.with_suffix(".yaml").write_text('model:\n  params:\n    parameterization: "v"\n')
+    assert told() == ("v-prediction", False, "v", "v")
+    path.with_suffix(".yaml").unlink()
+    assert told() == ("base", True, "epsilon", "epsilon")
 
 
 def namesake(tmp_path: Path, content: bytes) -> Path:

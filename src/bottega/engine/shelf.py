@@ -55,7 +55,7 @@ class Shelf:
         self._found: dict[tuple[str, str], list[Any]] = {}  # what the catalog said when it had this version
         self._version: tuple[int, int] | None = None
         self._is_settled = False
-        self._known: dict[tuple[Path, Stamp, str | None], Opened] = {}
+        self._known: dict[tuple[Path, Stamp, int, str | None], Opened] = {}
         self._adapters: dict[tuple[Path, Stamp, str | None], tuple[Adapter, Header, Match]] = {}
 
     @cached_property
@@ -179,7 +179,7 @@ class Shelf:
     def read(self, entry: Entry) -> Opened:
         """The header of a model and what its family finds in it; its variant is the one that the user says."""
         variant = entry.corrected.get("variant")
-        key = (entry.path, entry.stamp, variant)
+        key = (entry.path, entry.stamp, entry.beside, variant)  # what lies beside it can say what it predicts
         if (known := self._known.get(key)) is not None:
             return known
         header = read_header(entry.path)

@@ -22,6 +22,7 @@ from bottega.families._stable_diffusion.layout import (
     read_unet,
     read_vae,
 )
+from bottega.formats import ldm_config
 from bottega.formats.header import Header, TensorInfo
 from bottega.formats.layout import Layout, once_a_layout
 from bottega.formats.tensor_bytes import read_bytes
@@ -275,6 +276,8 @@ def _prediction(header: Header, design: Design, variant: str, last_attention: st
             return V, f"a tensor named {key}", False
     if design.id != "sd2" or variant != BASE:
         return EPSILON, "", False
+    if (told := _told_beside(header)) in _PARAMETERIZATIONS:
+        return _PARAMETERIZATIONS[told], f"the .yaml beside it says that it predicts {told}", False
     # Nothing in such a file says it; what v-prediction does to this one bias is all there is to tell the two apart.
     bias = header.tensors.get(f"{last_attention}transformer_blocks.0.norm1.bias")
     values = read_small(bias) if bias else ()
@@ -283,6 +286,14 @@ def _prediction(header: Header, design: Design, variant: str, last_attention: st
     spread = pstdev(values)
     predicted = V if spread > 0.09 else EPSILON
     return predicted, f"the last block's norm1.bias spreads by {spread:.3f}, as {predicted} models do", True
+
+
+_PARAMETERIZATIONS = {"eps": EPSILON, "v": V}
+
+
+def _told_beside(header: Header) -> str:
+    """What the config beside a single file says that it predicts, as stable-diffusion-webui's users keep it there."""
+    return "" if header.format == "diffusers" else ldm_config.parameterization(ldm_config.beside(header.path))
 
 
 def read_small(info: TensorInfo) -> tuple[float, ...]:

@@ -11,7 +11,7 @@ from functools import reduce
 from pathlib import Path
 from typing import Any
 
-from bottega.formats import strictjson
+from bottega.formats import ldm_config, strictjson
 from bottega.formats.header import Header
 from bottega.library import companions
 from bottega.library.about import cards
@@ -26,7 +26,6 @@ MAX_CARD = 4 << 20  # bytes of a card; real ones have some thousand
 MAX_README = 256 << 10
 _HUB = "https://huggingface.co"
 
-_PARAMETERIZATION = re.compile(r"^[ \t]{0,40}parameterization:[ \t]{0,9}[\"']?(\w{1,40})", re.MULTILINE)
 _SHOULD_USE = re.compile(r"should use `([^`\n]{1,200})` to trigger")
 _OLLAMA = "application/vnd.ollama.image."
 
@@ -77,8 +76,7 @@ def _beside(stem: str, file: str, ignored: list[str]) -> Iterator[About]:
     if raw := _content(stem + companions.LICENCE, ignored):
         yield About(licence=_first_line(raw))
     if raw := _content(f"{stem}.yaml", ignored):
-        match = _PARAMETERIZATION.search(raw[: 1 << 20].decode("utf-8", "replace"))
-        yield About(extra=some([("prediction", match[1] if match else "")]))
+        yield About(extra=some([("prediction", ldm_config.parameterization(raw))]))
     yield About(preview=_preview(stem))
 
 
