@@ -54,6 +54,28 @@ def test_the_layouts_have_the_published_numbers_of_parameters() -> None:
     assert layouts.header(layouts.clip()).parameters == 123_060_480
 
 
+@pytest.mark.parametrize(
+    ("name", "parameters"),
+    [("ssd_1b", 1_331_334_404), ("vega", 745_225_604), ("koala_700m", 782_822_724), ("koala_1b", 1_161_184_324)],
+)
+def test_the_distilled_layouts_have_their_numbers_of_parameters_too(name: str, parameters: int) -> None:
+    assert layouts.header(getattr(layouts, f"{name}_unet")()).parameters == parameters
+
+
+@pytest.mark.parametrize("name", ["ssd-1b", "vega", "koala-700m", "koala-1b"])
+def test_a_distilled_model_runs_as_the_whole_one_does(name: str) -> None:
+    whole, header = layouts.header(layouts.PUBLISHED["sdxl"][2]), layouts.header(layouts.PUBLISHED[name][2])
+    usual, match = sdxl.family.recognise(whole), sdxl.family.recognise(header)
+    assert usual is not None and match is not None
+    assert any(words.lower().endswith(("ssd-1b", "vega", "koala-700m", "koala-1b")) for words in match.because)
+    assert sdxl.family.defaults(header, match) == sdxl.family.defaults(whole, usual)
+    assert (match.parts, match.guess, match.kind) == (usual.parts, usual.guess, usual.kind)
+    told = sdxl.family.varied(match, "v-prediction")
+    assert (told.variant, told.dimensions["prediction"]) == ("v-prediction", "v")
+    flagged = sdxl.family.recognise(layouts.header(layouts.PUBLISHED[name][2] | {"v_pred": ()}))
+    assert flagged is not None and flagged.variant == "v-prediction"
+
+
 def test_dimensions_of_sd1() -> None:
     match = sd1.family.recognise(layouts.header(layouts.PUBLISHED["sd1"][2]))
     assert match is not None

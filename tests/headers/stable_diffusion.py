@@ -86,12 +86,16 @@ def unet(
     context: int,
     *,
     into: int = 4,
-    middle: int = 1,
+    middle: int | None = 1,
     linear: bool = False,
     adm: int | None = None,
     layers: int = 2,
+    up: tuple[int, ...] = (),
 ) -> Shapes:
-    """LDM's UNet; `depths` of the transformers by level, 0 for none."""
+    """LDM's UNet; `depths` of the transformers by level, 0 for none, and `up` by block where they differ on the way up.
+
+    A `middle` of 0 has one residual block and no transformer; None is a UNet without a middle.
+    """
     time = 4 * channels[0]
     shapes: Shapes = {}
     shapes.update(_linear("time_embed.0", time, channels[0]))
@@ -113,16 +117,19 @@ def unet(
             shapes.update(_conv(f"input_blocks.{block}.0.op", width, width))
             skips.append(width)
             block += 1
-    shapes |= _residual("middle_block.0", width, width, time)
-    shapes |= _transformer("middle_block.1", width, middle, context, linear)
-    shapes |= _residual("middle_block.2", width, width, time)
+    if middle is not None:
+        shapes |= _residual("middle_block.0", width, width, time)
+    if middle:
+        shapes |= _transformer("middle_block.1", width, middle, context, linear)
+        shapes |= _residual("middle_block.2", width, width, time)
+    up = up or tuple(depth for depth in reversed(depths) for _ in range(layers + 1))
     block = 0
     for level, out in reversed(list(enumerate(channels))):
         for layer in range(layers + 1):
             shapes |= _residual(f"output_blocks.{block}.0", width + skips.pop(), out, time)
             width, place = out, 1
-            if depths[level]:
-                shapes |= _transformer(f"output_blocks.{block}.1", width, depths[level], context, linear)
+            if up[block]:
+                shapes |= _transformer(f"output_blocks.{block}.1", width, up[block], context, linear)
                 place = 2
             if level and layer == layers:
                 shapes.update(_conv(f"output_blocks.{block}.{place}.conv", width, width))
@@ -230,6 +237,23 @@ def sdxl_unet(into: int = 4) -> Shapes:
     return unet((320, 640, 1280), (0, 2, 10), 2048, into=into, linear=True, adm=2816, middle=10)
 
 
+def ssd_1b_unet() -> Shapes:
+    up = (4, 4, 10, 2, 1, 1, 0, 0, 0)
+    return unet((320, 640, 1280), (0, 2, 4), 2048, linear=True, adm=2816, middle=0, up=up)
+
+
+def vega_unet() -> Shapes:
+    return unet((320, 640, 1280), (0, 1, 2), 2048, linear=True, adm=2816, middle=0)
+
+
+def koala_700m_unet() -> Shapes:
+    return unet((320, 640, 1280), (0, 2, 5), 2048, linear=True, adm=2816, middle=None, layers=1)
+
+
+def koala_1b_unet() -> Shapes:
+    return unet((320, 640, 1280), (0, 2, 6), 2048, linear=True, adm=2816, middle=6, layers=1)
+
+
 def refiner_unet() -> Shapes:
     return unet((384, 768, 1536, 1536), (0, 4, 4, 0), 1280, linear=True, adm=2560, middle=4)
 
@@ -263,7 +287,12 @@ PUBLISHED: dict[str, tuple[str, str, Shapes]] = {
     "sdxl-refiner": ("sdxl", "refiner", whole(refiner_unet(), _BIG)),
     "sdxl-unet": ("sdxl", "base", sdxl_unet()),
     "refiner-unet": ("sdxl", "refiner", refiner_unet()),
-    "ssd-vega-depths": (
+    "ssd-1b": ("sdxl", "ssd-1b", whole(ssd_1b_unet(), _BOTH)),
+    "vega": ("sdxl", "vega", whole(vega_unet(), _BOTH)),
+    "vega-unet": ("sdxl", "vega", vega_unet()),
+    "koala-700m": ("sdxl", "koala", whole(koala_700m_unet(), _BOTH)),
+    "koala-1b": ("sdxl", "koala", whole(koala_1b_unet(), _BOTH)),
+    "sdxl-of-other-depths": (
         "sdxl",
         "base",
         whole(unet((320, 640, 1280), (0, 1, 2), 2048, linear=True, adm=2816, middle=2), _BOTH),

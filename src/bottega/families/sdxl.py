@@ -17,6 +17,12 @@ family = family_of(
         # unCLIP adds conditions too, but has attention at every level but the deepest, as SD 2 has.
         fits=lambda unet: unet.adm is not None and unet.linear and not any(unet.down[0]),
         signs=lambda unet: f"{unet.adm} added conditions (pooled text, sizes), no attention at the first level",
+        distilled={
+            (((0, 0), (2, 2), (4, 4)), 0): ("ssd-1b", "2 and 4 transformers deep, none in the middle: SSD-1B"),
+            (((0, 0), (1, 1), (2, 2)), 0): ("vega", "1 and 2 transformers deep, none in the middle: Segmind Vega"),
+            (((0,), (2,), (5,)), 0): ("koala", "one block a level, 2 and 5 transformers deep: KOALA-700M"),
+            (((0,), (2,), (6,)), 6): ("koala", "one block a level, 2 and 6 transformers deep: KOALA-1B"),
+        },
     ),
     title="Stable Diffusion XL",
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import struct
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from statistics import pstdev
 from typing import Any
 
@@ -34,6 +34,9 @@ SIZES_OF_VARIANT = {REFINER: 5}  # numbers that SD XL takes beside the text; the
 EPSILON, V = "epsilon", "v"
 
 
+Depths = tuple[tuple[int, ...], ...]  # of the transformers, by level and residual block
+
+
 @dataclass(frozen=True)
 class Design:
     """What sets one of the three families apart."""
@@ -47,6 +50,8 @@ class Design:
     size_of_v: int
     fits: Callable[[UnetShape], bool]
     signs: Callable[[UnetShape], str]
+    distilled: Mapping[tuple[Depths, int], tuple[str, str]] = field(default_factory=dict)
+    """Variants with fewer transformers, and what they are, by the depths of the levels and of the middle."""
 
 
 # Other architectures that contain, or look like, such a UNet.
@@ -89,6 +94,9 @@ def recognise(header: Header, design: Design) -> Match | None:
     because = [f"a UNet of this design under {prefix or 'no prefix'!r}: {design.signs(unet)}"]
     because += _words_of_variant(variant, unet)
     because.append(_words_of_size(design, unet))
+    distilled, words = design.distilled.get((unet.down, max(unet.middle, 0)), (BASE, ""))
+    if variant == BASE and words:
+        because.append(words)
     unet, notes = _with_config(unet, header, encoders, variant)
     because += notes
     for part, (where, text) in encoders.items():
@@ -97,8 +105,8 @@ def recognise(header: Header, design: Design) -> Match | None:
     if why:
         because.append(why)
     because += _words_of_missing(design, variant, encoders, vae)
-    if variant == BASE and prediction == V:
-        variant = V_PREDICTION
+    if variant == BASE:
+        variant = V_PREDICTION if prediction == V else distilled
 
     dimensions: dict[str, Any] = {
         "unet": asdict(unet),
@@ -136,9 +144,12 @@ def defaults(header: Header, match: Match, design: Design) -> dict[str, Any]:
 
 
 def varied(match: Match, variant: str) -> Match:
-    """The match with the variant that the user says: what a base model predicts can be told otherwise, no more."""
+    """The match with the variant that the user says: what a model predicts can be told otherwise, no more.
+
+    Those that paint in, follow instructions or refine are built for it.
+    """
     told = {BASE: EPSILON, V_PREDICTION: V}
-    if match.variant not in told or variant not in told:
+    if match.variant in (INPAINTING, PIX2PIX, REFINER) or variant not in told:
         return match
     return replace(match, variant=variant, dimensions={**match.dimensions, "prediction": told[variant]}, guess=False)
 
