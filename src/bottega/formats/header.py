@@ -135,7 +135,7 @@ class Header:
 
     @property
     def parameters(self) -> int:
-        """How many numbers all tensors hold together."""
+        """How many numbers all weights hold together."""
         return self.layout.parameters
 
     @property

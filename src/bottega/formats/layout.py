@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterator, Mapping
 from functools import cached_property, wraps
 from typing import Any, Concatenate, NamedTuple, ParamSpec, Protocol, TypeVar
 
+from bottega.formats.quantised import NOT_QUANTISED, SIGNS, Quantised, quantised_weights
+
 _More = ParamSpec("_More")
 _Found = TypeVar("_Found")
 
@@ -58,9 +60,17 @@ class Layout:
         return frozenset(ends.union(end.rpartition(".")[2] for end in ends))
 
     @cached_property
+    def quantised(self) -> Quantised:
+        """The weights that are stored in fewer bits than their tensors' dtypes have."""
+        return NOT_QUANTISED if SIGNS.isdisjoint(self.endings) else quantised_weights(self.rows)
+
+    @cached_property
     def parameters(self) -> int:
-        """How many numbers all tensors hold together."""
-        return sum(math.prod(row.shape) for row in self.rows.values())
+        """How many numbers all weights hold together."""
+        told = sum(math.prod(row.shape) for row in self.rows.values())
+        for name, weight in self.quantised.weights.items():
+            told += weight.elements - math.prod(self.rows[name].shape)
+        return told - sum(math.prod(self.rows[name].shape) for name in self.quantised.numbers)
 
     @cached_property
     def dtypes(self) -> Mapping[str, int]:
@@ -68,6 +78,12 @@ class Layout:
         totals: dict[str, int] = {}
         for row in self.rows.values():
             totals[row.dtype] = totals.get(row.dtype, 0) + row.end - row.start
+        for name, weight in self.quantised.weights.items():
+            row = self.rows[name]
+            totals[row.dtype] -= row.end - row.start
+            totals[weight.dtype] = totals.get(weight.dtype, 0) + row.end - row.start
+        if self.quantised.weights:
+            totals = {dtype: count for dtype, count in totals.items() if count}
         return dict(sorted(totals.items(), key=lambda item: -item[1]))
 
     def under(self, prefix: str) -> Names:

@@ -53,7 +53,7 @@ def read_entry(
         bytes=header.bytes,
         dimensions=match.dimensions,
         parts=match.parts,
-        because=match.because,
+        because=(*match.because, *header.layout.quantised.because),
         metadata=shown_metadata(header.metadata),
         guess=match.guess,
         read_by=signature(recognisers),

@@ -83,12 +83,14 @@ def part_rows(header: Header, parts: Mapping[str, str]) -> list[dict[str, Any]]:
 
 def extent(header: Header, names: Iterable[str]) -> dict[str, Any]:
     """How many tensors, numbers and bytes these are, and of which dtypes."""
-    tensors = [header.tensors[name] for name in names]
+    from bottega.formats.layout import Layout
+
+    layout = Layout({name: header.tensors[name] for name in names})
     return {
-        "tensors": len(tensors),
-        "parameters": sum(tensor.elements for tensor in tensors),
-        "bytes": sum(tensor.end - tensor.start for tensor in tensors),
-        "dtypes": sorted({tensor.dtype for tensor in tensors}),
+        "tensors": len(layout.rows),
+        "parameters": layout.parameters,
+        "bytes": sum(layout.dtypes.values()),
+        "dtypes": sorted(layout.dtypes),
     }
 
 
