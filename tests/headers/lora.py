@@ -507,6 +507,10 @@ def _others() -> Iterator[tuple[str, Layout]]:
     both = flat("lora_te1_", clip(768, 12), lora) | flat("lora_te2_", clip(1280, 32), lora)
     yield "te-sdxl", Layout(both, "lora", "sdxl", "lora", guess=True)
     yield "pony", Layout(plain, "lora", "sdxl", "lora", {"modelspec.architecture": "stable-diffusion-xl-v1-base/lora"})
+    kolors = {"ss_base_model_version": "kolors"}
+    yield "kolors", Layout(dots("unet.", attention(diffusers_xl), peft), "lora", "kolors", "lora", kolors)
+    yield "kolors-self-attention", Layout(self_only, "lora", "kolors", "lora", kolors)
+    yield "sd1-that-says-kolors", Layout(flat("lora_unet_", attention(sd1_unet()), lora), "lora", "sd1", "lora", kolors)
 
     # diffusers and PEFT
     yield "diffusers-processors-bare", Layout(processors("", sd1_unet()), "lora", "sd1", "lora")
@@ -679,6 +683,11 @@ def _transformers() -> Iterator[tuple[str, Layout]]:
     yield "z-image-kohya", row("z-image", flat("lora_unet_", layers(3840, True), lora))
     cascade = {f"down_blocks.0.{place}.attention.to_{each}": (2048, 2048) for place in (2, 5) for each in "qkv"}
     yield "stable-cascade", row("stable-cascade", flat("lora_prior_unet_", cascade, lora))
+    yield "stable-cascade-kohya", row("stable-cascade", flat("lora_unet_", cascade, lora))
+    yield "stable-cascade-comfyui", row("stable-cascade", dots("diffusion_model.", cascade, peft))
+    yield "stable-cascade-peft", row("stable-cascade", dots("", cascade, peft))
+    wide = {f"up_blocks.3.{place}.channelwise.0": (1280, 320) for place in (0, 3)}
+    yield "stable-cascade-b", row("stable-cascade", dots("unet.", wide, peft))
     krea = blocks("blocks.{}", 4, {f"attn.w{each}": (4096, 4096) for each in "qkvo"})
     yield "krea2", row("krea2", dots("diffusion_model.", krea, peft))
     ideogram = blocks("layers.{}", 4, {"attention.qkv": (9216, 3072), "adaln_modulation": (12288, 512)})

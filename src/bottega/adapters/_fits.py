@@ -12,6 +12,7 @@ CHECKPOINT_OF_FAMILY: Mapping[str, str] = {
     "sd1": "a Stable Diffusion 1 checkpoint",
     "sd2": "a Stable Diffusion 2 checkpoint",
     "sdxl": "a Stable Diffusion XL checkpoint",
+    "kolors": "a Kolors model",
     "sd-x4-upscaler": "the Stable Diffusion x4 upscaler",
     "svd": "a Stable Video Diffusion checkpoint",
     "modelscope-t2v": "a ModelScope text-to-video model",
@@ -66,6 +67,7 @@ _ARCHITECTURES: tuple[tuple[str, str], ...] = (
     ("stable-diffusion-v1", "sd1"), ("sd-v1", "sd1"), ("sd1", "sd1"),
     ("stable-diffusion-v2", "sd2"), ("sd-v2", "sd2"), ("sd2", "sd2"),
     ("stable-diffusion-xl", "sdxl"), ("sdxl", "sdxl"), ("pony", "sdxl"), ("illustrious", "sdxl"), ("noobai", "sdxl"),
+    ("kolors", "kolors"),
     ("stable-diffusion-3", "sd3"), ("sd3", "sd3"), ("stable-cascade", "stable-cascade"),
     ("stable-video-diffusion", "svd"), ("flux-2", "flux2"), ("flux2", "flux2"), ("flux", "flux"), ("chroma", "chroma"),
     ("krea2", "krea2"), ("ideogram4", "ideogram4"), ("anima", "anima"), ("pixart", "pixart"), ("sana", "sana"),
@@ -77,6 +79,10 @@ _ARCHITECTURES: tuple[tuple[str, str], ...] = (
 )  # fmt: skip
 _LONGEST = 100
 _TELLING = ("modelspec.architecture", "ss_base_model_version")
+
+
+# Families of whose adapters the shapes are those of another's, and that are so rare that only metadata makes it one.
+_SHAPED_LIKE: Mapping[str, str] = {"kolors": "sdxl"}
 
 
 @dataclass(frozen=True)
@@ -123,8 +129,8 @@ def settle(candidates: Sequence[str], why: str, metadata: Mapping[str, str]) -> 
         others = " or ".join(candidates[1:])
         return Fit(candidates[0], (why, f"the header can't tell it from one for {others}"), guess=True)
     family, quoted = told
-    if family in candidates:
-        return Fit(family, (why, f"its metadata says so too: {quoted}" if len(candidates) == 1 else quoted))
+    if family in candidates or _SHAPED_LIKE.get(family) in candidates:
+        return Fit(family, (why, f"its metadata says so too: {quoted}" if [family] == [*candidates] else quoted))
     contradiction = f"its metadata says otherwise ({quoted}), but shapes can't be wrong"
     return Fit(candidates[0], (why, contradiction), guess=len(candidates) > 1)
 

@@ -72,9 +72,13 @@ def _certain(family: str, *because: str) -> Callable[[Mapping[str, str]], Fit]:
     return lambda metadata: Fit(family, because)
 
 
+# Stable Cascade counts what is in a level, whatever it is; UNets of other families have a word before that number.
+_OF_CASCADE = re.compile("\n(?:down|up)_blocks_[0-9]+_[0-9]+_(?:attention|kv_mapper|channelwise|depthwise|mapper)")
+
+
 def fit(target: Target) -> Found:
     """The family of what an adapter changes; metadata decides where names and widths leave several."""
-    if target.cascade:
+    if target.cascade or _OF_CASCADE.search(target.text):
         return Found(_settled(["stable-cascade"], "its modules are those of Stable Cascade's prior"))
     if not target.denoiser:
         return Found(_settled(*_by_encoders(target)))
