@@ -596,6 +596,11 @@ def _transformers() -> Iterator[tuple[str, Layout]]:
     yield "hunyuan-video-comfyui", row("hunyuan-video", dots("diffusion_model.", hunyuan, peft))
     yield "hunyuan-video-diffusers", row("hunyuan-video", dots("transformer.", flux_diffusers(20, 40), peft))
 
+    later = blocks("transformer_blocks.{}", 54, joint(2048))
+    yield "hunyuan-video-15-diffusers", row("hunyuan-video", dots("transformer.", later, peft))
+    yield "hunyuan-video-15-kohya", row("hunyuan-video", flat("lora_unet_", later, lora))
+    yield "hunyuan-video-15-attention", row("hunyuan-video", dots("", only(later, "attn.to_"), peft))
+
     # joint attention
     inner = {"attn.qkv": (4608, 1536), "attn.proj": (1536, 1536), "mlp.fc1": (6144, 1536), "mlp.fc2": (1536, 6144)}
     both = {f"{stream}_block.{name}": shape for stream in ("x", "context") for name, shape in inner.items()}
@@ -667,6 +672,17 @@ def _transformers() -> Iterator[tuple[str, Layout]]:
     joint_only = only(crossed(3072, 42), "attn1")
     yield "cogvideox", row("cogvideox", dots("transformer.", joint_only, peft))
     genmo = only(crossed(3072, 48), "attn1")
+    glm = only(crossed(4096, 28), "attn1")
+    yield "cogview4", row("cogview", dots("transformer.", glm, peft), guess=True)
+    yield "cogview4-kohya", row("cogview", flat("lora_unet_", glm, lora), guess=True)
+    yield "cogview4-told", row("cogview", dots("", glm, peft), metadata={"modelspec.architecture": "cogview4/lora"})
+    yield "cogview3-plus", row("cogview", dots("transformer.", only(crossed(2560, 30), "attn1"), peft))
+    sber = {f"self_attention.to_{each}": (1792, 1792) for each in ("query", "key", "value")}
+    sber |= {"feed_forward.in_layer": (7168, 1792), "feed_forward.out_layer": (1792, 7168)}
+    both = blocks("visual_transformer_blocks.{}", 32, sber) | blocks("text_transformer_blocks.{}", 2, sber)
+    yield "kandinsky5", row("kandinsky5", dots("transformer.", both, peft))
+    yield "kandinsky5-kohya", row("kandinsky5", flat("lora_unet_", both, lora))
+    yield "kandinsky5-attention", row("kandinsky5", dots("transformer.", only(both, ".to_"), peft))
     yield "mochi-attention", row("mochi", dots("transformer.", genmo, peft))
     yield "mochi-attention-kohya", row("mochi", flat("lora_unet_", genmo, lora))
     beginning = only(crossed(3072, 20), "attn1")

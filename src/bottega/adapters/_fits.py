@@ -39,6 +39,8 @@ CHECKPOINT_OF_FAMILY: Mapping[str, str] = {
     "ltx": "an LTX-Video model",
     "mochi": "a Mochi model",
     "cogvideox": "a CogVideoX model",
+    "cogview": "a CogView model",
+    "kandinsky5": "a Kandinsky 5 model",
     "cosmos": "a Cosmos model",
     "allegro": "an Allegro model",
     "stable-audio": "a Stable Audio model",
@@ -75,6 +77,7 @@ _ARCHITECTURES: tuple[tuple[str, str], ...] = (
     ("zimage", "z-image"), ("qwen-image", "qwen-image"), ("hunyuan-dit", "hunyuan-dit"), ("hunyuandit", "hunyuan-dit"),
     ("hunyuan-image", "hunyuan-image"), ("hunyuan-video", "hunyuan-video"), ("hunyuanvideo", "hunyuan-video"),
     ("framepack", "hunyuan-video"), ("wan", "wan"), ("ltx", "ltx"), ("mochi", "mochi"), ("cogvideox", "cogvideox"),
+    ("cogview", "cogview"), ("kandinsky5", "kandinsky5"), ("kandinsky-5", "kandinsky5"),
     ("cosmos", "cosmos"), ("ace-step", "ace-step"),
 )  # fmt: skip
 _LONGEST = 100

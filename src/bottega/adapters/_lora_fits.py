@@ -278,9 +278,12 @@ _TRANSFORMERS = (
     _Rule(("ltx",), ("_audio_to_video_attn",), "join pictures and sound, as LTX-2's do"),
     _Rule(("ltx",), ("_video_to_audio_attn",), "join pictures and sound, as LTX-2's do"),
     _Rule(("hunyuan-image",), ("transformer_blocks_",), "are as wide as HunyuanImage's", (), (3584,), _QKV),
+    _Rule(("hunyuan-video",), ("transformer_blocks_",), "are as wide as HunyuanVideo 1.5's", (), (2048,), _QKV),
     _Rule(("flux2",), ("transformer_blocks_",), "are wider than FLUX.1's", (), (4096, 6144), _QKV),
     _Rule(("hunyuan-video",), ("single_transformer_blocks_38_",), "are in more than 38 single blocks"),
     _Rule(("hunyuan-video",), ("\ntransformer_blocks_19_", "single_transformer_blocks_"), "are in 20 double blocks"),
+    _Rule(("kandinsky5",), ("\nvisual_transformer_blocks_",), "are called as Kandinsky 5 calls them"),
+    _Rule(("kandinsky5",), ("\ntext_transformer_blocks_",), "are called as Kandinsky 5 calls them"),
     _Rule(("auraflow",), ("joint_transformer_blocks_",), "are called as AuraFlow calls them"),
     _Rule(("auraflow",), ("double_layers_",), "are called as AuraFlow calls them"),
     _Rule(("auraflow",), ("single_layers_",), "are called as AuraFlow calls them"),
@@ -346,15 +349,22 @@ _BLOCKS_OF_MOCHI = re.compile("transformer_blocks_4[2-7]_")
 
 
 def _transformer_with_joint_attention(target: Target, width: int | None) -> tuple[list[str], str]:
-    """CogVideoX has 30 blocks or 42, the wider ones; Mochi, which is as wide, has 48."""
-    why = f"transformer blocks of width {width} with joint attention"
-    if width != 3072:
-        return (["cogvideox"] if width == 1920 else []), why
-    if _BLOCKS_OF_MOCHI.search(target.text):
-        return ["mochi"], why + ", more than the 42 of CogVideoX"
-    if "transformer_blocks_41_" in target.text:
-        return ["cogvideox"], why + ", up to the last one of CogVideoX's 42"
-    return ["cogvideox", "mochi"], why
+    """CogVideoX has 30 blocks, or 42 wider ones; Mochi, as wide as those, has 48. CogView is built alike, and wider."""
+    why = f"transformer blocks of width {width} without cross-attention"
+    match width:
+        case 1920:
+            return ["cogvideox"], why
+        case 2560:
+            return ["cogview"], why
+        case 3072 if _BLOCKS_OF_MOCHI.search(target.text):
+            return ["mochi"], why + ", more than the 42 of CogVideoX"
+        case 3072 if "transformer_blocks_41_" in target.text:
+            return ["cogvideox"], why + ", up to the last one of CogVideoX's 42"
+        case 3072:
+            return ["cogvideox", "mochi"], why
+        case 4096:  # or of LTX or Cosmos, where only how they hear themselves was trained
+            return ["cogview", "ltx", "cosmos"], why
+    return [], why
 
 
 # --- language models -------------------------------------------------------------------------------------------------
