@@ -30,6 +30,12 @@ def _wan_variants(image: str, face: str) -> tuple[Variant, ...]:
     )
 
 
+_HUNYUAN_VIDEO_VARIANTS = (
+    Variant("1.5", (Is("cond_type_embedding.weight"),), "embeds the kind of its condition: 1.5"),
+    Variant("i2v", (Is("img_in.proj.weight", 1, (32, 33)),), "latents and a picture: image to video"),
+    Variant("t2v", (), "latents alone: text to video"),
+)
+
 SIGNATURES = (
     Signature(
         "wan",
@@ -80,11 +86,22 @@ SIGNATURES = (
                     "double_layers": "double_blocks.{}.img_attn_qkv.weight",
                     "single_layers": "single_blocks.{}.linear1.weight",
                 },
-                variants=(
-                    Variant("1.5", (Is("cond_type_embedding.weight"),), "embeds the kind of its condition: 1.5"),
-                    Variant("i2v", (Is("img_in.proj.weight", 1, (32, 33)),), "latents and a picture: image to video"),
-                    Variant("t2v", (), "latents alone: text to video"),
+                variants=_HUNYUAN_VIDEO_VARIANTS,
+            ),
+            Naming(
+                (
+                    "txt_in.individual_token_refiner.blocks.0.norm1.weight",
+                    "double_blocks.0.img_attn.qkv.weight",
+                    "img_in.proj.weight",
                 ),
+                where=(Is("img_in.proj.weight", rank=5),),
+                sizes={"width": ("img_in.proj.weight", 0), "in_channels": ("img_in.proj.weight", 1)},
+                counts={
+                    "double_layers": "double_blocks.{}.img_attn.qkv.weight",
+                    "single_layers": "single_blocks.{}.linear1.weight",
+                },
+                variants=_HUNYUAN_VIDEO_VARIANTS,
+                label="ComfyUI's",
             ),
             Naming(
                 (
