@@ -510,6 +510,82 @@ def test_a_card_that_is_too_large_is_named(model: Path) -> None:
     assert said(model).extra == {"not read": f"{path.name} (larger than 4 MiB)"}
 
 
+CARD = {"modelId": 1, "name": "v1", "trainedWords": ["café"]}
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "latin-1"])
+@pytest.mark.parametrize("ending", [".civitai.info", ".json"])
+def test_cards_in_any_encoding(model: Path, ending: str, encoding: str) -> None:
+    beside(model, ending, json.dumps(CARD, ensure_ascii=False).encode(encoding))
+    beside(model, ".txt", "für das café".encode(encoding))
+    told = said(model)
+    assert (told.version, told.triggers, told.description, told.extra) == ("v1", ("café",), "für das café", {})
+
+
+def test_a_card_of_utf_16_in_the_other_order(model: Path) -> None:
+    beside(model, ".civitai.info", b"\xfe\xff" + json.dumps(CARD, ensure_ascii=False).encode("utf-16-be"))
+    assert said(model).triggers == ("café",)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [json.dumps(CARD)[:-4].encode(), b"\0" * 10, b"\xff\xfe{\0", b"[" * 100_000, b"9" * 5000, b"no JSON", b"\x80\x81"],
+)
+@pytest.mark.parametrize("ending", [".json", ".metadata.json", ".civitai.info", ".cm-info.json", ".source.json"])
+def test_a_card_that_cannot_be_read_is_named(model: Path, ending: str, content: bytes) -> None:
+    path = beside(model, ending, content)
+    beside(model, ".txt", "what it is")
+    assert said(model) == About(description="what it is", extra={"not read": f"{path.name} (its JSON is broken)"})
+
+
+def test_a_card_that_says_nothing_is_not_named(model: Path) -> None:
+    for content in (b"", b"null", b"[1, 2]", b"{}"):
+        beside(model, ".json", content)
+        assert said(model) == About()
+
+
+def test_all_that_cannot_be_read_is_named(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    broken = beside(model, ".json", b"{")
+    large = beside(model, ".civitai.info", b" " * ((4 << 20) + 1))
+    locked = beside(model, ".md", b"words")
+    usual = open
+
+    def refused(path: Any, *more: Any, **named: Any) -> Any:
+        if path == str(locked):
+            raise PermissionError(13, "Permission denied", path)
+        return usual(path, *more, **named)
+
+    monkeypatch.setattr("builtins.open", refused)
+    told = f"{broken.name} (its JSON is broken), {large.name} (larger than 4 MiB), {locked.name} (Permission denied)"
+    assert said(model).extra == {"not read": told}
+
+
+def test_a_broken_card_of_any_name_can_be_told_of(tmp_path: Path) -> None:
+    model = tmp_path / os.fsdecode(b"caf\xe9.safetensors")
+    beside(model, ".json", b"{")
+    told = said(model)
+    assert told.extra == {"not read": "caf?.json (its JSON is broken)"}
+    json.dumps(told.to_json(), ensure_ascii=False).encode()
+
+
+@pytest.mark.parametrize("front", ["license: [unclosed\n\tbad: : :", "a: &a [1]\nb: *a", "[" * 20_000])
+def test_a_readme_whose_yaml_is_broken_is_named_and_its_words_are_read(tmp_path: Path, front: str) -> None:
+    folder = tmp_path / "thing"
+    folder.mkdir()
+    (folder / "README.md").write_text(f"---\n{front}\n---\n# Title\n\nThis is what it is, and at length.\n")
+    told = said(folder)
+    assert (told.title, told.description) == ("Title", "This is what it is, and at length.")
+    assert told.extra == {"not read": "README.md (its YAML is broken)"}
+
+
+def test_a_long_readme_is_cut_within_no_character(tmp_path: Path) -> None:
+    folder = tmp_path / "thing"
+    folder.mkdir()
+    (folder / "README.md").write_text("# Größe\n\na" + "é" * (256 << 10), encoding="utf-8")
+    told = said(folder)
+    assert told.title == "Größe" and told.description.startswith("aéé")
+
+
 def test_a_pipe_beside_a_model_is_not_waited_for(model: Path) -> None:
     for ending in (".json", ".txt", ".preview.png"):
         os.mkfifo(model.with_name(model.stem + ending))

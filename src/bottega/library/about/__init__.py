@@ -17,7 +17,7 @@ def about(header: Header, path: Path) -> About:
     """All that is said of the model at this path, whose header was read: in it, and in what lies beside it.
 
     Nothing that is said there is trusted: it stays text, too much of it is left out, and no address in it is opened.
-    What can't be read is passed over; a card that is too large is named in `extra`.
+    A card that is too large, or can't be read, is passed over and named in `extra`.
     """
     from bottega.library.about.sources import gather  # which a listing, that only shows what is known, does not need
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import json
 import os
 import re
@@ -23,7 +24,7 @@ from bottega.library.layouts import parse_yaml
 from bottega.library.stores import ollama_manifests
 
 MAX_CARD = 4 << 20  # bytes of a card; real ones have some thousand
-MAX_README = 256 << 10
+MAX_README = 256 << 10  # characters of it that are looked at
 _HUB = "https://huggingface.co"
 
 _SHOULD_USE = re.compile(r"should use `([^`\n]{1,200})` to trigger")
@@ -42,7 +43,7 @@ def _sources(header: Header, path: Path) -> Iterator[About]:
     stem = os.fspath(path.with_name(model_name(path)))
     if is_folder:
         yield _hub_card(path, ignored)
-        yield cards.from_source(_object(_content(stem + companions.SOURCE, ignored)))
+        yield cards.from_source(_object(stem + companions.SOURCE, ignored))
     else:
         yield from _beside(stem, path.name, ignored)
     yield said_in_metadata(header)
@@ -52,7 +53,7 @@ def _sources(header: Header, path: Path) -> Iterator[About]:
         if path.parent.name == "blobs" and path.name.startswith("sha256-"):
             yield _ollama(path)
     if ignored:
-        yield About(extra={"not read": f"{', '.join(ignored)} (larger than {MAX_CARD >> 20} MiB)"})
+        yield About(extra={"not read": text(", ".join(ignored))})
 
 
 # --- beside a file ---------------------------------------------------------------------------------------------------
@@ -68,11 +69,11 @@ _CARDS: tuple[tuple[str, Callable[[dict[str, Any], str], About]], ...] = (
 
 def _beside(stem: str, file: str, ignored: list[str]) -> Iterator[About]:
     for ending, read in _CARDS:
-        if raw := _content(stem + ending, ignored):
-            yield read(_object(raw), file)
+        if told := _object(stem + ending, ignored):
+            yield read(told, file)
     for ending, shown in ((".txt", tidy), (companions.DESCRIPTION, tidy), (".md", first_paragraph)):
         if raw := _content(stem + ending, ignored):
-            yield About(description=long_text(shown(raw.decode("utf-8-sig", "replace"))))
+            yield About(description=long_text(shown(_decoded(raw))))
     if raw := _content(stem + companions.LICENCE, ignored):
         yield About(licence=_first_line(raw))
     if raw := _content(f"{stem}.yaml", ignored):
@@ -96,17 +97,18 @@ def _size(path: str) -> int | None:
 
 
 def _content(path: str, ignored: list[str]) -> bytes:
-    """The bytes of a card; none if there is no such card, or if it is too large."""
+    """The bytes of a card; none if there is no such card, or if it can't be read: then it joins `ignored`."""
     size = _size(path)
     if not size or _leads_away(path):
         return b""
     if size > MAX_CARD:
-        ignored.append(os.path.basename(path))
+        ignored.append(f"{os.path.basename(path)} (larger than {MAX_CARD >> 20} MiB)")
         return b""
     try:
         with open(path, "rb") as file:
             return file.read(MAX_CARD)
-    except OSError:
+    except OSError as error:
+        ignored.append(f"{os.path.basename(path)} ({error.strerror or error})")
         return b""
 
 
@@ -120,12 +122,26 @@ def _leads_away(path: str) -> bool:
     return not same and os.path.basename(os.path.dirname(real)) != "blobs"  # of Hugging Face's cache
 
 
-def _object(raw: bytes) -> dict[str, Any]:
-    """The JSON object of a card; an empty one if it is none, or nested too deep."""
+def _decoded(raw: bytes) -> str:
+    """A text in UTF-8 or, where its first bytes say so, UTF-16; else in Latin-1, which old editors write."""
+    if raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return raw.decode("utf-16", "replace")
     try:
-        told = json.loads(raw.decode("utf-8-sig"))
+        return raw.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        return raw.decode("latin-1")
+
+
+def _object(path: str, ignored: list[str]) -> dict[str, Any]:
+    """The JSON object of a card; an empty one if it is none, or can't be read: then the card joins `ignored`."""
+    raw = _content(path, ignored)
+    if not raw:
+        return {}
+    try:
+        told = json.loads(_decoded(raw))
         strictjson.check_depth(told)
     except (ValueError, RecursionError):
+        ignored.append(f"{os.path.basename(path)} (its JSON is broken)")
         return {}
     return told if isinstance(told, dict) else {}
 
@@ -140,8 +156,8 @@ def _is_checkout(folder: Path) -> bool:
 
 def _hub_card(folder: Path, ignored: list[str]) -> About:
     """What a repository's README and licence say; and its name, where it lies in Hugging Face's cache."""
-    raw = _content(os.fspath(folder / "README.md"), ignored)[:MAX_README]
-    told = _readme(raw.decode("utf-8-sig", "replace")) if raw else About()
+    raw = _content(os.fspath(folder / "README.md"), ignored)
+    told = _readme(_decoded(raw)[:MAX_README], ignored) if raw else About()
     if not told.licence:
         told = told.over(About(licence=_licence_file(folder)))
     repository = folder.parent.parent.name if folder.parent.name == "snapshots" else ""
@@ -152,14 +168,15 @@ def _hub_card(folder: Path, ignored: list[str]) -> About:
     return told
 
 
-def _readme(markdown: str) -> About:
-    """A model card: YAML between dashes, then Markdown."""
+def _readme(markdown: str, ignored: list[str]) -> About:
+    """A model card: YAML between dashes, then Markdown. It joins `ignored` if its YAML can't be read."""
     front, body = {}, markdown
     if match := re.match(r"---[ \t]*\r?\n(.*?)\r?\n---[ \t]*(?:\r?\n|\Z)", markdown, re.DOTALL):
         body = markdown[match.end() :]
         try:
             told = parse_yaml(match[1])
         except ValueError:
+            ignored.append("README.md (its YAML is broken)")
             told = None
         front = told if isinstance(told, dict) else {}
     should_use = _SHOULD_USE.search(body)
@@ -211,7 +228,7 @@ def _ollama(blob: Path) -> About:
     parameters = {
         name: value
         for path in layers.get("params", ())
-        for name, value in _object(_content(os.fspath(path), [])).items()
+        for name, value in _object(os.fspath(path), []).items()
         if isinstance(value, (str, int, float, list))
     }
     system = b"".join(_content(os.fspath(path), []) for path in layers.get("system", ())[:1])
