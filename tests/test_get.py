@@ -440,6 +440,51 @@ def test_what_was_here_under_another_name_is_not_kept_twice(
     assert shelf(home) == BESIDE
 
 
+def damage(path: Path, at: int = -1) -> None:
+    """Flip a bit of a file in place; its size stays."""
+    body = bytearray(path.read_bytes())
+    body[at] ^= 1
+    path.write_bytes(body)
+    os.utime(path, ns=(1, 1))  # whatever the clock's grain, its time is another one
+
+
+@pytest.mark.parametrize("words", [(), ("--sha256", "{sha256}")])
+def test_other_bytes_in_the_place_of_what_was_fetched_are_not_taken_for_it(
+    words: tuple[str, ...], there: Civitai, bottega: Command, home: Path, toy: bytes
+) -> None:
+    there.cdn.files["/toy.safetensors"] = Served(toy)
+    url = f"{there.cdn.url}/toy.safetensors"
+    more = [word.format(sha256=sha256(toy)) for word in words]
+    assert bottega("models", "get", url, *more).code == 0
+    path = home / "models/checkpoints/toy.safetensors"
+    damage(path)
+    ran = bottega("models", "get", url, *more)
+    assert ran.code == 2 and f"{path}: it has other bytes than were fetched" in ran.err
+    assert "move it away and get it again, or give the new one another name" in ran.err
+    with open_catalog(home / "catalog.sqlite") as catalog:
+        assert catalog.with_sha256(sha256(toy)) == []
+        assert [entry.path for entry in catalog.with_sha256(sha256(path.read_bytes()))] == [path]
+    assert bottega("models", "get", url, *more, "--name", "whole").code == 0
+    assert (path.parent / "whole.safetensors").read_bytes() == toy
+    damage(path.parent / "whole.safetensors")
+    for spoilt in (path, path.parent / "whole.safetensors"):
+        spoilt.rename(home / spoilt.name)
+    assert bottega("models", "get", url, *more, "--json").json[0]["path"] == str(path)
+    assert path.read_bytes() == toy
+
+
+def test_a_catalog_that_is_new_hashes_what_was_fetched(
+    there: Civitai, bottega: Command, home: Path, toy: bytes
+) -> None:
+    assert bottega("models", "get", "civitai:123").code == 0
+    (home / "catalog.sqlite").unlink()
+    assert bottega("models", "get", "civitai:123", "--json").json[0]["status"] == "already here"
+    (home / "catalog.sqlite").unlink()
+    damage(home / "models" / BESIDE[2])
+    ran = bottega("models", "get", "civitai:123")
+    assert ran.code == 2 and "other bytes than were fetched" in ran.err
+
+
 PICKLE_BOMB = b"cos\nsystem\n(S'touch %s'\ntR."
 
 
@@ -566,6 +611,36 @@ def test_a_whole_folder(there: Civitai, hub: Hub, bottega: Command, home: Path, 
     assert base.with_name("Pipe.source.json").is_file()
     assert bottega("models", "get", "hf:org/Pipe", "--json").json[0]["status"] == "already here"
     assert not (home / "models/.downloads").exists()
+
+
+def test_a_folder_that_is_no_longer_whole_is_not_taken_for_it(
+    there: Civitai, hub: Hub, bottega: Command, home: Path, tmp_path: Path
+) -> None:
+    hub.publish("org/Pipe", diffusers_folder(small(tmp_path)))
+    base = Path(bottega("models", "get", "hf:org/Pipe", "--json").json[0]["path"])
+    weights = base / "unet/diffusion_pytorch_model.safetensors"
+    whole = weights.read_bytes()
+    (base / "mine.txt").write_text("What the user adds is no damage.")
+    assert bottega("models", "get", "hf:org/Pipe", "--json").json[0]["status"] == "already here"
+    for spoil in (damage, Path.unlink):
+        spoil(weights)
+        ran = bottega("models", "get", "hf:org/Pipe")
+        assert ran.code == 2 and f"{base}: it has other bytes than were fetched" in ran.err
+        weights.write_bytes(whole)
+    damage(base / "scheduler/scheduler_config.json", 0)
+    assert bottega("models", "get", "hf:org/Pipe").code == 2
+    base.rename(tmp_path / "away")
+    assert bottega("models", "get", "hf:org/Pipe", "--json").json[0]["status"] == "installed"
+    assert weights.read_bytes() == whole
+
+
+def test_what_is_said_of_the_hash_of_a_folder_is_true(
+    there: Civitai, hub: Hub, bottega: Command, home: Path, tmp_path: Path
+) -> None:
+    hub.publish("org/Pipe", diffusers_folder(small(tmp_path)))
+    told = bottega("models", "get", "hf:org/Pipe", "--json").json[0]
+    (home / "catalog.sqlite").unlink()
+    assert bottega("models", "hash", told["path"], "--json").json[0]["sha256"] == told["sha256"]
 
 
 def test_the_names_in_a_folder_are_on_disk_before_it_gets_its_own(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -138,11 +138,19 @@ def hash_model(path: Path, stamp: Stamp, told: Told = lambda done, total: None) 
     """
     if not path.is_dir():
         return hash_file(path, lambda done: told(done, stamp.size))
-    lines = hashlib.sha256()
+    hashes: dict[str, str] = {}
     done = 0
     for name, file in folder_files(path):
-        lines.update(os.fsencode(f"{name}\0{hash_file(file, partial(_from, told, done, stamp.size))}\n"))
+        hashes[name] = hash_file(file, partial(_from, told, done, stamp.size))
         done += file.stat().st_size
+    return folder_sha256(hashes)
+
+
+def folder_sha256(hashes: Mapping[str, str]) -> str:
+    """The SHA-256 of a model folder, of those of its files by their names in it."""
+    lines = hashlib.sha256()
+    for name, sha256 in sorted(hashes.items()):
+        lines.update(os.fsencode(f"{name}\0{sha256}\n"))
     return lines.hexdigest()
 
 

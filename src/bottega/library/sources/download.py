@@ -282,19 +282,34 @@ class _Digests:
 
 def _finished(file: RemoteFile, part: Path, state: _State, digests: _Digests, *, resumed: bool) -> Fetched:
     """The file, if it is the one that was promised. What was put together of several attempts gets another chance."""
-    computed = digests.computed()
-    for kind, expected in {**state.expected, **file.hashes}.items():
-        if kind in computed and not computed[kind].startswith(expected.lower()):
-            if resumed:
-                raise _Restart
-            raise Damaged(
-                f"{shown_url(file.urls[0])}: its {kind} is {computed[kind]} instead of {expected}; "
-                "the file was damaged on the way or is another one, and was thrown away",
-                "try again; if it happens again the site's file is not the one that it should be",
-            )
+    if broken := _broken_promise({**state.expected, **file.hashes}, digests):
+        if resumed:
+            raise _Restart
+        raise Damaged(
+            f"{shown_url(file.urls[0])}: its {broken}; "
+            "the file was damaged on the way or is another one, and was thrown away",
+            "try again; if it happens again the site's file is not the one that it should be",
+        )
     if digests.size == 0:
         raise Damaged(f"{shown_url(file.urls[0])}: it is empty", "check it on its page")
     return Fetched(part, digests.size, digests.sha256, state.etag, state.last_modified, state.suggested_name, state.url)
+
+
+def _broken_promise(expected: Mapping[str, str], digests: _Digests) -> str:
+    """The first hash that is not as expected, in words; empty if all are."""
+    computed = digests.computed()
+    for kind, digits in expected.items():
+        if kind in computed and not computed[kind].startswith(digits.lower()):
+            return f"{kind} is {computed[kind]} instead of {digits}"
+    return ""
+
+
+def is_whole(path: Path, file: RemoteFile) -> bool:
+    """Whether the bytes at a path are those that a site promises of a file. Raises OSError."""
+    size = path.stat().st_size
+    if file.exact and size != file.size:
+        return False
+    return not _broken_promise(file.hashes, _Digests(file, size, path, lambda done, total: None))
 
 
 def _state_path(part: Path) -> Path:

@@ -252,4 +252,5 @@ def _settled(client: Client, shelf: Shelf, job: _Job, target: Target) -> Install
         part.rename(part.with_suffix(""))
     for part in parts:
         forget_state(part)
-    return install_folder(client, shelf, job.offer, job.place, target)
+    hashes = {arrived.path.with_suffix("").relative_to(job.place).as_posix(): arrived.sha256 for arrived in job.fetched}
+    return install_folder(client, shelf, job.offer, job.place, target, hashes)

@@ -18,11 +18,11 @@ from bottega.library import companions
 from bottega.library.catalog import Catalog, Entry
 from bottega.library.disk import MODEL_SUFFIXES, stamp_of
 from bottega.library.find import identify_path
-from bottega.library.hashes import hash_file, sha256_of
+from bottega.library.hashes import folder_sha256, hash_file, sha256_of
 from bottega.library.identify import identify
 from bottega.library.sources.cards import beside, fetch_extras, sources_under, write_beside
 from bottega.library.sources.client import Client
-from bottega.library.sources.download import Fetched, discard, forget_state
+from bottega.library.sources.download import Fetched, discard, forget_state, is_whole
 from bottega.library.sources.errors import NetworkError, Refused
 from bottega.library.sources.names import safe_name
 from bottega.library.sources.offers import Offer
@@ -86,47 +86,41 @@ class Shelf:
     recognisers: Sequence[Recogniser]
 
     def entry(self, path: Path, sha256: str = "") -> Entry:
-        """The model at a path, on record with its hash."""
+        """The model at a path, on record with the hash that was just computed of its bytes."""
         entry = identify_path(self.catalog, path, self.recognisers)
         if path.is_relative_to(self.root) and entry.shelf != self.root:
             entry = replace(entry, shelf=self.root)
             self.catalog.put([entry])
-        return self.catalog.keep_hash(entry, sha256) if sha256 and not entry.path.is_dir() else entry
+        return self.catalog.keep_hash(entry, sha256) if sha256 else entry
 
 
 def already_here(shelf: Shelf, offer: Offer, client: Client, target: Target) -> Entry | None:
     """The model that has the very bytes of an offer, if it is on a shelf; nothing is downloaded to find out.
 
-    Files of the same size whose hash nobody computed yet are hashed: that is quicker than to fetch them again.
+    What nobody hashed since it changed is hashed, as files of the same size are: that is quicker than to fetch it
+    again. Raises Refused where other bytes lie in the place of what was fetched, unless the new one gets another name.
     """
     root = target.folder or shelf.root
+    changed = None
     for path, told in sources_under(root):
-        if told.get("key") == offer.short_key and _is_unchanged(path, told, offer, client):
-            sha256 = told.get("sha256")
-            return shelf.entry(path, sha256 if isinstance(sha256, str) else "")
-    sha256 = None if offer.is_folder else offer.files[0].sha256
-    if sha256 is None:
-        return None
-    size = offer.files[0].size
-    same_size = [] if size is None else shelf.catalog.of_size(size)
-    candidates = {entry.path: entry for entry in (*shelf.catalog.with_sha256(sha256), *same_size)}
-    for entry in candidates.values():
-        try:
-            unchanged = not entry.error and stamp_of(entry.path) == entry.stamp
-            if unchanged and sha256_of(shelf.catalog, entry).sha256 == sha256:
+        if told.get("key") == offer.short_key and _is_still_offered(told, offer, client):
+            if entry := _unchanged(shelf, path, told, offer):
                 return entry
-        except (OSError, FileError):
-            continue
+            changed = path
+    sha256 = None if offer.is_folder else offer.files[0].sha256
+    if sha256 is not None and (twin := _twin(shelf, sha256, offer.files[0].size)):
+        return twin
+    if changed and not target.name:
+        raise Refused(
+            f"{changed}: it has other bytes than were fetched: it was changed or damaged since",
+            "move it away and get it again, or give the new one another name",
+        )
     return None
 
 
-def _is_unchanged(path: Path, told: Mapping[str, Any], offer: Offer, client: Client) -> bool:
-    """Whether a model is still what was fetched, and its site has the same; commits and versions never change."""
-    if offer.is_folder:
-        return path.is_dir()
-    if not path.is_file() or path.stat().st_size != told.get("size"):
-        return False
-    wanted = offer.files[0].sha256
+def _is_still_offered(told: Mapping[str, Any], offer: Offer, client: Client) -> bool:
+    """Whether a site still has what was fetched from it; commits and versions never change."""
+    wanted = None if offer.is_folder else offer.files[0].sha256
     if wanted or offer.source["site"] != "url":
         return wanted in (None, told.get("sha256"))
     etag = told.get("etag")
@@ -137,6 +131,32 @@ def _is_unchanged(path: Path, told: Mapping[str, Any], offer: Offer, client: Cli
             return response.status == 304
     except NetworkError:
         return False  # the download will say what is wrong
+
+
+def _unchanged(shelf: Shelf, path: Path, told: Mapping[str, Any], offer: Offer) -> Entry | None:
+    """The model at a path, if its bytes are those that were fetched; to a folder the user may have added files."""
+    try:
+        entry = sha256_of(shelf.catalog, shelf.entry(path))
+        if entry.sha256 == told.get("sha256"):
+            return entry
+        whole = offer.is_folder and all(is_whole(path / file.path, file) for file in offer.files)
+        return entry if whole else None
+    except (FileError, OSError):  # it is no model any more
+        return None
+
+
+def _twin(shelf: Shelf, sha256: str, size: int | None) -> Entry | None:
+    """A model with this SHA-256, also one that only has the size so far."""
+    same_size = [] if size is None else shelf.catalog.of_size(size)
+    candidates = {entry.path: entry for entry in (*shelf.catalog.with_sha256(sha256), *same_size)}
+    for entry in candidates.values():
+        try:
+            unchanged = not entry.error and stamp_of(entry.path) == entry.stamp
+            if unchanged and sha256_of(shelf.catalog, entry).sha256 == sha256:
+                return entry
+        except (OSError, FileError):
+            continue
+    return None
 
 
 def install_file(client: Client, shelf: Shelf, offer: Offer, fetched: Fetched, target: Target) -> Installed:
@@ -165,8 +185,10 @@ def install_file(client: Client, shelf: Shelf, offer: Offer, fetched: Fetched, t
     return Installed(offer, shelf.entry(path, fetched.sha256), True, notes)
 
 
-def install_folder(client: Client, shelf: Shelf, offer: Offer, staging: Path, target: Target) -> Installed:
-    """Put a folder that arrived on the shelf, all at once."""
+def install_folder(
+    client: Client, shelf: Shelf, offer: Offer, staging: Path, target: Target, hashes: Mapping[str, str]
+) -> Installed:
+    """Put a folder that arrived on the shelf, all at once; `hashes` are the SHA-256 of its files by their names."""
     header = _inspected(staging, offer, target)
     kind, notes = _kind(header, offer, shelf.recognisers)
     folder = target.folder or shelf.root / folder_of(kind)
@@ -183,8 +205,9 @@ def install_folder(client: Client, shelf: Shelf, offer: Offer, staging: Path, ta
         ) from error
     sync_folder(folder)
     size = sum(file.size or 0 for file in offer.files)
-    written = write_beside(path, offer, fetch_extras(client, offer), None, "", size)
-    return Installed(offer, shelf.entry(path), True, (*offer.notes, *notes, *header.notes, *written))
+    sha256 = folder_sha256(hashes)
+    written = write_beside(path, offer, fetch_extras(client, offer), None, sha256, size)
+    return Installed(offer, shelf.entry(path, sha256), True, (*offer.notes, *notes, *header.notes, *written))
 
 
 def complete_beside(client: Client, installed: Entry, offer: Offer, root: Path) -> None:
