@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import subprocess
 import sys
@@ -751,6 +752,24 @@ def test_two_equal_models_have_no_lora(tmp_path: Path, models: list[Path]) -> No
     other = toy.write_single_file(tmp_path / "xl.safetensors", "sdxl")
     with pytest.raises(FileError, match="of one family"):
         extract(parent(other), parent(models[0]), tmp_path / "x.safetensors", 4)
+
+
+@pytest.mark.parametrize(
+    ("number", "told"), [(math.nan, "not finite"), (math.inf, "not finite"), (1e30, "too much for float16")]
+)
+@pytest.mark.parametrize("name", [ATTENTION, TEXT])
+def test_numbers_that_no_lora_holds_are_refused(
+    tmp_path: Path, bottega: Command, models: list[Path], name: str, number: float, told: str
+) -> None:
+    tensor = places(models[0])[f"{name}.weight"].tensor
+    tensors = load_file(models[0])
+    tensors[tensor] = tensors[tensor].float()
+    tensors[tensor][0, 0] = number
+    tuned = tmp_path / "tuned.safetensors"
+    safetensors.write(tuned, rows(tensors))
+    ran = bottega("models", "extract", tuned, models[0], "--out", tmp_path / "l.safetensors")
+    assert ran.code == 2 and f"{tuned}: '{tensor}' " in ran.err and told in ran.err
+    assert not (tmp_path / "l.safetensors").exists()
 
 
 # --- the commands ----------------------------------------------------------------------------------------------------

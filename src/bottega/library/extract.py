@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from bottega.errors import FileError
 from bottega.formats.atomic import remove_stale, settle_new
-from bottega.formats.header import TensorInfo
+from bottega.formats.header import TensorInfo, shown
 from bottega.library.contents import Reader
 from bottega.library.merge import Smith, check_fit, named_tensors
 from bottega.library.merge_recipe import Parent, Wish
@@ -68,7 +68,7 @@ def extract(
 ) -> Extracted:
     """Write the LoRA that makes `tuned` of `base`, as far as a rank allows; `conv_rank` is that of 3x3 convolutions.
 
-    Raises FileError if the two don't fit, or don't differ.
+    Raises FileError if the two don't fit, or don't differ, or have numbers that no LoRA can hold.
     """
     if destination.suffix.lower() != ".safetensors":
         raise FileError(destination, "a LoRA is written as .safetensors", "name it so")
@@ -174,12 +174,19 @@ class ExtractWork:
         self.whole += energy
         self.kept += energy * share
         tensors = {"lora_up.weight": up, "lora_down.weight": down, "alpha": torch.tensor(float(rank))}
-        return {f"{key}.{role}": smith.raw(tensor.half().contiguous().flatten()) for role, tensor in tensors.items()}
+        halves = {role: tensor.half().contiguous().flatten() for role, tensor in tensors.items()}
+        if not all(half.isfinite().all() for half in halves.values()):
+            what = f"{shown(place.tensor)} differs by up to {difference.abs().max().item():.3g}, too much for float16"
+            raise FileError(self._ours[place.tensor][0].file, what, "name the model that it was made from as the base")
+        return {f"{key}.{role}": smith.raw(half) for role, half in halves.items()}
 
     def _weight(self, smith: Smith, place: Place, tensors: Mapping[str, Pieces]) -> torch.Tensor:
         pieces = tensors[place.tensor]
         region = _region(place, pieces)
         whole = smith.whole(region)
+        if not whole.isfinite().all():
+            what = f"{shown(place.tensor)} holds numbers that are not finite (NaN or infinite)"
+            raise FileError(region[0].file, what, "get the model again, or another version of it")
         if place.third is not None and region is pieces:
             whole = whole.reshape(3, -1)[place.third]
         if place.transposed:
