@@ -272,6 +272,29 @@ def test_float8_is_for_the_matrices_of_the_unet_only(tmp_path: Path) -> None:
     assert torch.equal(pipe.unet.state_dict()[name], stored.to(torch.float8_e4m3fn).float())
 
 
+_BLOCK = "input_blocks_1_1_transformer_blocks_0_attn2_to_k"
+
+
+@pytest.mark.parametrize(
+    ("kind", "tensors"),
+    [
+        ("lora", {f"lora_unet_{_BLOCK}.lora_up.weight": (320, 4), f"lora_unet_{_BLOCK}.lora_down.weight": (4, 768)}),
+        ("lora", {f"lora_unet_{_BLOCK}.hada_w{pair}_{half}": shape for pair in (1, 2)
+                  for half, shape in (("a", (320, 4)), ("b", (4, 768)))}),
+        ("hypernetwork", {f"768.{half}.linear.{layer}.weight": shape for half in (0, 1)
+                          for layer, shape in ((0, (1536, 768)), (1, (768, 1536)))}),
+        ("embedding", {"emb_params": (4, 768)}),
+    ],
+)  # fmt: skip
+def test_adapters_are_not_ruined_by_float8(tmp_path: Path, kind: str, tensors: dict[str, tuple[int, ...]]) -> None:
+    path = tmp_path / "a.safetensors"
+    safetensors.write(path, rows({name: torch.full(shape, 5e-4) for name, shape in tensors.items()}))
+    with pytest.raises(FileError, match=rf"a model of kind {kind} loses too much in float8; choose the dtype fp16"):
+        converted(path, tmp_path / "b.safetensors", dtype="fp8")
+    assert os.listdir(tmp_path) == ["a.safetensors"]
+    converted(path, tmp_path / "b.safetensors", dtype="fp16")
+
+
 def test_what_is_too_large_is_not_lost_in_silence(tmp_path: Path) -> None:
     tensors = {"a": torch.tensor([1.0, -1e6]), "n": torch.tensor([float("nan"), float("inf")])}
     safetensors.write(tmp_path / "a.safetensors", rows(tensors))
