@@ -848,6 +848,12 @@ def test_weights_are_finite(words: tuple[str, ...], bottega: Command, tmp_path: 
     assert not (tmp_path / "m.safetensors").exists()
 
 
+@pytest.mark.parametrize("weights", ["0,,0" + ",1" * 23, "," + "1," * 24 + "1", "1," * 25, "1, ,1"])
+def test_a_field_without_a_weight_does_not_shift_the_others(weights: str, bottega: Command, tmp_path: Path) -> None:
+    ran = bottega("models", "merge", "a", "b", "--weights", weights, "--out", tmp_path / "m.safetensors")
+    assert ran.code == 2 and f"{weights!r} is no list of numbers" in ran.err
+
+
 @pytest.mark.parametrize("work", ["merge", "extract"])
 def test_what_a_killed_merge_left_makes_room_for_the_next(
     models: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, work: str

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from bottega.errors import BottegaError
 
 
@@ -17,9 +19,9 @@ def weighted(words: str) -> tuple[str, float]:
 
 
 def numbers(words: str) -> tuple[float, ...]:
-    """Numbers that are separated by commas or spaces."""
+    """Numbers that are separated by commas or spaces; a field without one is an error, as all after it would shift."""
     try:
-        return tuple(float(word) for word in words.replace(",", " ").split())
+        return tuple(map(float, re.split(r"\s*,\s*|\s+", words.strip())))
     except ValueError:
         raise BadNumbers(f"{words!r} is no list of numbers", "write them as 0,0.5,1") from None
 
