@@ -38,7 +38,7 @@ from bottega.errors import BottegaError, FormatError, SaveError
 from bottega.library.sources import download as module
 from bottega.library.sources.client import Client
 from bottega.library.sources.download import Fetched, download
-from bottega.library.sources.errors import Damaged, HttpError, NetworkError, RefusedAddress, Unreachable
+from bottega.library.sources.errors import Damaged, HttpError, NetworkError, Refused, RefusedAddress, Unreachable
 from bottega.library.sources.exclusive import exclusive
 from bottega.library.sources.offers import RemoteFile
 
@@ -242,6 +242,37 @@ def test_what_broke_off_goes_on_where_it_was(site: Site, client: Client, tmp_pat
     assert not json.loads((tmp_path / "part.json").read_text())["url"].endswith("?")
 
 
+@pytest.mark.parametrize(
+    ("fault", "error"),
+    [
+        (answer(200, b"<!DOCTYPE html>log in", "text/html"), FormatError),
+        (answer(200, b'{"error": "too many requests"}', "application/json"), FormatError),
+        (lambda request, served: request.begin(200, {"Content-Length": str(1 << 50)}), Refused),
+    ],
+)
+@pytest.mark.parametrize("validators", [True, False])
+def test_an_answer_that_is_no_model_takes_nothing_of_what_has_arrived(
+    fault: Fault, error: type[BottegaError], validators: bool, site: Site, client: Client, tmp_path: Path
+) -> None:
+    site.files[PATH].faults = [cut(4 * SYNC), fault]
+    with pytest.raises(error):
+        download(client, remote(site, BODY if validators else None), tmp_path / "part")
+    assert (tmp_path / "part").read_bytes() == BODY[: 4 * SYNC]
+    check(download(client, remote(site, BODY if validators else None), tmp_path / "part"))
+    assert site.header("Range")[-1] == f"bytes={4 * SYNC}-" and site.sent[PATH] < SIZE + 100
+
+
+def test_an_answer_of_another_size_takes_nothing_of_what_has_arrived(
+    site: Site, client: Client, tmp_path: Path
+) -> None:
+    file = remote(site, size=SIZE, exact=True)
+    site.files[PATH].faults = [cut(4 * SYNC), answer(200, b"<!DOCTYPE html>log in", "text/html")]
+    with pytest.raises(NetworkError, match="bytes instead of"):
+        download(client, file, tmp_path / "part")
+    check(download(client, file, tmp_path / "part"))
+    assert site.header("Range")[-1] == f"bytes={4 * SYNC}-"
+
+
 def test_a_whole_file_is_not_fetched_again(site: Site, client: Client, tmp_path: Path) -> None:
     for _ in range(2):
         check(download(client, remote(site, None), tmp_path / "part"))
@@ -345,7 +376,7 @@ def test_other_hashes_will_do(site: Site, client: Client, tmp_path: Path) -> Non
 
 
 def test_a_size_that_the_site_told_holds(site: Site, client: Client, tmp_path: Path) -> None:
-    with pytest.raises(Damaged, match=f"{SIZE:,} bytes instead of {SIZE + 1:,}"):
+    with pytest.raises(NetworkError, match=f"{SIZE:,} bytes instead of {SIZE + 1:,}"):
         download(client, remote(site, None, size=SIZE + 1, exact=True), tmp_path / "part")
     site.files[PATH].faults = [chunked(BODY + b"more")]
     with pytest.raises(Damaged, match=f"more than the {SIZE:,} bytes"):

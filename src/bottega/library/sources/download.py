@@ -81,8 +81,8 @@ def download(
     """The file, whole and checked, at `part`; for whoever holds the lock on it.
 
     `told` may raise to stop: what has arrived stays for the next time. Raises Damaged (and removes what arrived) where
-    the bytes are not those that were promised, Refused where they are no model, HttpError, Unreachable after several
-    attempts, and SaveError where the disk is full.
+    the bytes are not those that were promised, FormatError, Refused or NetworkError for an answer that is no such file
+    (what arrived before stays), HttpError, Unreachable after several attempts, and SaveError where the disk is full.
     """
     failures, farthest = 0, _length(part)
     while True:
@@ -100,7 +100,7 @@ def download(
             if failures >= ATTEMPTS:
                 raise
             client.pause(delay_before_retry(error, failures - 1))
-        except (FormatError, Refused, Damaged):
+        except Damaged:
             discard(part)
             raise
         except OSError as error:
@@ -139,10 +139,12 @@ def _attempt(client: Client, file: RemoteFile, part: Path, keep_free: int, told:
                 digests = _Digests(file, 0, part, told)
             _check_room(part, (state.size or file.size or 0) - digests.size, keep_free)
             resumed = digests.size > 0
+            beginning = b""
             if not resumed:
+                beginning = _beginning(response, file)
                 _drop(part)
             _write_state(part, state)
-            _receive(client, response, file, part, state, digests, told)
+            _receive(client, response, beginning, part, state, digests, told)
             return _finished(file, part, state, digests, resumed=resumed)
     raise AssertionError("the last address is never skipped")
 
@@ -168,7 +170,7 @@ def _agree(response: Response, file: RemoteFile, state: _State, start: int) -> i
         state.etag, state.last_modified = etag, modified
         state.expected = {**file.hashes, **_linked(response, file)}
     if file.exact and size is not None and size != file.size:
-        raise Damaged(f"{response.url}: it has {size:,} bytes instead of {file.size:,}", "try again later")
+        raise NetworkError(f"{response.url}: it has {size:,} bytes instead of {file.size:,}", "try again later")
     if (size or 0) > MAX_SIZE:
         raise Refused(f"{response.url}: the server says that it has {size:,} bytes; no model is so large")
     state.size = size if size is not None else file.size if file.exact else None
@@ -187,13 +189,16 @@ def _drop(part: Path) -> None:
 def _receive(
     client: Client,
     response: Response,
-    file: RemoteFile,
+    beginning: bytes,
     part: Path,
     state: _State,
     digests: _Digests,
     told: Told,
 ) -> None:
-    """Write the body after what is there, and hash it; raises Unreachable where it breaks off."""
+    """Write the body, whose beginning may have been read, after what is there, and hash it.
+
+    Raises Unreachable where it breaks off.
+    """
     done = digests.size
     limit = state.size if state.size is not None else MAX_SIZE
     pace = _Pace(client.stall, done)
@@ -201,16 +206,16 @@ def _receive(
     with part.open("r+b" if done else "wb", buffering=0) as out:
         out.truncate(done)
         out.seek(done)
-        while chunk := response.read(CHUNK):
+        chunk = beginning or response.read(CHUNK)
+        while chunk:
             if done + len(chunk) > limit:
                 raise Damaged(f"{response.url}: more than the {limit:,} bytes that it should have", "try again later")
-            if done == 0 and file.is_model:
-                _check_beginning(response, chunk)
             _write(out, chunk, done)
             digests.update(chunk)
             done += len(chunk)
             told(done, state.size)
             pace.check(response.url, done)
+            chunk = response.read(CHUNK)
         os.fsync(out.fileno())
     if state.size is not None and done < state.size:
         raise Unreachable(
@@ -372,11 +377,13 @@ def _linked(response: Response, file: RemoteFile) -> dict[str, str]:
     return {"sha256": told} if re.fullmatch("[0-9a-f]{64}", told) else {}
 
 
-def _check_beginning(response: Response, chunk: bytes) -> None:
-    """Refuse at once what no model begins with, such as the page that asks to log in."""
-    if (kind := sniff_bytes(chunk[:512])) in _NEVER:
+def _beginning(response: Response, file: RemoteFile) -> bytes:
+    """The first bytes of a body; refuses at once what no model begins with, such as the page that asks to log in."""
+    beginning = response.read(CHUNK)
+    if file.is_model and (kind := sniff_bytes(beginning[:512])) in _NEVER:
         name, remedy = KINDS[kind]
         raise FormatError(response.url, f"this is {name}, not a model", remedy)
+    return beginning
 
 
 def _check_room(part: Path, missing: int, keep_free: int) -> None:
