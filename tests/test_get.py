@@ -440,6 +440,24 @@ def test_what_was_here_under_another_name_is_not_kept_twice(
     assert shelf(home) == BESIDE
 
 
+def test_what_is_on_no_shelf_is_not_here(
+    there: Civitai, bottega: Command, home: Path, tmp_path: Path, toy: bytes
+) -> None:
+    there.cdn.files["/same.safetensors"] = Served(toy)
+    (tmp_path / "Downloads").mkdir()
+    used = tmp_path / "Downloads" / "toy.safetensors"
+    used.write_bytes(toy)
+    assert bottega("models", "show", used).code == 0 and bottega("models", "hash", used).code == 0
+    ran = bottega("models", "get", "civitai:123", "--json")
+    assert ran.json[0]["status"] == "installed" and shelf(home) == BESIDE
+    for word in ("civitai:123", f"{there.cdn.url}/same.safetensors"):  # of the second its hash is not told
+        for status in ("installed", "already here"):
+            folder = tmp_path / word[:7]
+            ran = bottega("models", "get", word, "--to", folder, "--json")
+            assert ran.json[0]["status"] == status and Path(ran.json[0]["path"]).parent == folder
+            assert Path(ran.json[0]["path"]).read_bytes() == toy
+
+
 def damage(path: Path, at: int = -1) -> None:
     """Flip a bit of a file in place; its size stays."""
     body = bytearray(path.read_bytes())

@@ -95,7 +95,8 @@ class Shelf:
 
 
 def already_here(shelf: Shelf, offer: Offer, client: Client, target: Target) -> Entry | None:
-    """The model that has the very bytes of an offer, if it is on a shelf; nothing is downloaded to find out.
+    """The model that has the very bytes of an offer, if it is on a shelf, or in the folder that the user named; nothing
+    is downloaded to find out.
 
     What nobody hashed since it changed is hashed, as files of the same size are: that is quicker than to fetch it
     again. Raises Refused where other bytes lie in the place of what was fetched, unless the new one gets another name.
@@ -108,7 +109,7 @@ def already_here(shelf: Shelf, offer: Offer, client: Client, target: Target) -> 
                 return entry
             changed = path
     sha256 = None if offer.is_folder else offer.files[0].sha256
-    if sha256 is not None and (twin := _twin(shelf, sha256, offer.files[0].size)):
+    if sha256 is not None and (twin := _twin(shelf, sha256, offer.files[0].size, target)):
         return twin
     if changed and not target.name:
         raise Refused(
@@ -145,18 +146,26 @@ def _unchanged(shelf: Shelf, path: Path, told: Mapping[str, Any], offer: Offer) 
         return None
 
 
-def _twin(shelf: Shelf, sha256: str, size: int | None) -> Entry | None:
-    """A model with this SHA-256, also one that only has the size so far."""
+def _twin(shelf: Shelf, sha256: str, size: int | None, target: Target) -> Entry | None:
+    """A model with this SHA-256 where the user wants one, also one of which only the size is known so far."""
     same_size = [] if size is None else shelf.catalog.of_size(size)
     candidates = {entry.path: entry for entry in (*shelf.catalog.with_sha256(sha256), *same_size)}
     for entry in candidates.values():
+        if entry.error or not _is_wanted_there(entry, shelf, target):
+            continue
         try:
-            unchanged = not entry.error and stamp_of(entry.path) == entry.stamp
-            if unchanged and sha256_of(shelf.catalog, entry).sha256 == sha256:
+            if stamp_of(entry.path) == entry.stamp and sha256_of(shelf.catalog, entry).sha256 == sha256:
                 return entry
         except (OSError, FileError):
             continue
     return None
+
+
+def _is_wanted_there(entry: Entry, shelf: Shelf, target: Target) -> bool:
+    """Whether a model lies where the user wants it: what was only used by its path may go at any time."""
+    if target.folder:
+        return entry.path.is_relative_to(target.folder)
+    return entry.shelf is not None or entry.path.is_relative_to(shelf.root)
 
 
 def install_file(client: Client, shelf: Shelf, offer: Offer, fetched: Fetched, target: Target) -> Installed:
@@ -171,10 +180,9 @@ def install_file(client: Client, shelf: Shelf, offer: Offer, fetched: Fetched, t
     suggested = target.name or (fetched.suggested_name if offer.source["site"] == "url" else offer.files[0].path)
     folder = target.folder or shelf.root / folder_of(kind)
     path = folder / safe_name(suggested, suffix)
-    twins = [entry for entry in shelf.catalog.with_sha256(fetched.sha256) if _is_there(entry)]
-    if twins:
+    if twin := _twin(shelf, fetched.sha256, None, target):
         discard(fetched.path)
-        return Installed(offer, twins[0], False, (*notes, "what arrived is the same as this, which was here before"))
+        return Installed(offer, twin, False, (*notes, "what arrived is the same as this, which was here before"))
     extras = fetch_extras(client, offer)
     folder.mkdir(parents=True, exist_ok=True)
     if _settle(fetched, path):
@@ -299,10 +307,3 @@ def _settle(fetched: Fetched, path: Path) -> bool:
         ) from None
     sync_folder(path.parent)
     return True
-
-
-def _is_there(entry: Entry) -> bool:
-    try:
-        return stamp_of(entry.path) == entry.stamp
-    except OSError:
-        return False
