@@ -383,6 +383,22 @@ def test_other_bytes_than_promised_are_thrown_away(there: Civitai, bottega: Comm
     assert shelf(home) == []
 
 
+@pytest.mark.parametrize(("kind", "at"), [("AutoV1", (1 << 20) + 9), ("AutoV3", -1)])
+def test_hashes_of_a_part_are_checked_where_no_other_is_told(
+    kind: str, at: int, there: Civitai, bottega: Command, home: Path, tmp_path: Path
+) -> None:
+    body = big(tmp_path, 2)
+    tensors = 8 + int.from_bytes(body[:8], "little")
+    told = {"AutoV1": sha256(body[1 << 20 : 0x110000])[:8].upper(), "AutoV3": sha256(body[tensors:])[:12].upper()}
+    there.add(there.version, 1, "old.safetensors", body, hashes={kind: told[kind]})
+    there.publish()
+    there.cdn.files["/1"].faults = [flip(at)]
+    ran = bottega("models", "get", "civitai:123", "--file", "old.safetensors")
+    assert ran.code == 1 and f"its {kind.lower()} is" in ran.err
+    assert shelf(home) == []
+    assert bottega("models", "get", "civitai:123", "--file", "old.safetensors").code == 0
+
+
 def test_a_login_page_and_a_preview_that_is_none(there: Civitai, bottega: Command, home: Path) -> None:
     there.cdn.files["/picture.png"] = Served(b"<html><script>")
     assert bottega("models", "get", "civitai:123").code == 0

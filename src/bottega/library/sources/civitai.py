@@ -208,6 +208,9 @@ def _remote(site: Site, version: Mapping[str, Any], file: Mapping[str, Any]) -> 
     }
     if "sha256" not in known and re.fullmatch("[0-9a-f]{10}", hashes.get("autov2", "")):
         known["sha256"] = hashes["autov2"]
+    if not known:  # of some old files only hashes of a part are told
+        partial = {"autov1": "[0-9a-f]{8}", "autov3": "[0-9a-f]{12,64}"}
+        known = {name: hashes[name] for name, form in partial.items() if re.fullmatch(form, hashes.get(name, ""))}
     kilobytes = file.get("sizeKB")
     size = round(kilobytes * 1024) if isinstance(kilobytes, int | float) and 0 < kilobytes < 1 << 40 else None
     name, told = file.get("name"), file.get("downloadUrl")

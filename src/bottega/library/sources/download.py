@@ -29,6 +29,7 @@ from bottega.errors import FormatError, SaveError
 from bottega.formats import strictjson
 from bottega.formats.atomic import sync_folder
 from bottega.formats.sniff import KINDS, sniff_bytes
+from bottega.library.hashes import hash_file_all
 from bottega.library.sources.client import ATTEMPTS, Client, Response, delay_before_retry, http_error, shown_url
 from bottega.library.sources.errors import Damaged, HttpError, NetworkError, Refused, Unreachable
 from bottega.library.sources.offers import RemoteFile
@@ -41,6 +42,7 @@ PROGRESS = 1 << 20  # bytes further than ever before: an attempt was worth it, a
 SMALL = 64 << 20  # bytes of a file that needs no more room than itself
 MIB = 1 << 20
 _NEVER = frozenset(("html", "json", "lfs-pointer", "program", "png", "jpeg", "webp", "gif"))  # told by the first bytes
+_OF_A_PART = frozenset(("autov1", "autov3"))  # hashes that leave out a part of the file
 
 Told = Callable[[int, int | None], None]  # (bytes there, bytes in all if that is known)
 
@@ -287,7 +289,7 @@ class _Digests:
 
 def _finished(file: RemoteFile, part: Path, state: _State, digests: _Digests, *, resumed: bool) -> Fetched:
     """The file, if it is the one that was promised. What was put together of several attempts gets another chance."""
-    if broken := _broken_promise({**state.expected, **file.hashes}, digests):
+    if broken := _broken_promise({**state.expected, **file.hashes}, digests, part):
         if resumed:
             raise _Restart
         raise Damaged(
@@ -300,9 +302,12 @@ def _finished(file: RemoteFile, part: Path, state: _State, digests: _Digests, *,
     return Fetched(part, digests.size, digests.sha256, state.etag, state.last_modified, state.suggested_name, state.url)
 
 
-def _broken_promise(expected: Mapping[str, str], digests: _Digests) -> str:
+def _broken_promise(expected: Mapping[str, str], digests: _Digests, path: Path) -> str:
     """The first hash that is not as expected, in words; empty if all are."""
-    computed = digests.computed()
+    computed = dict(digests.computed())
+    if not _OF_A_PART.isdisjoint(expected):
+        hashes = hash_file_all(path)  # rare enough to read it once more
+        computed |= {"autov1": hashes.autov1, **({"autov3": hashes.autov3} if hashes.autov3 else {})}
     for kind, digits in expected.items():
         if kind in computed and not computed[kind].startswith(digits.lower()):
             return f"{kind} is {computed[kind]} instead of {digits}"
@@ -314,7 +319,7 @@ def is_whole(path: Path, file: RemoteFile) -> bool:
     size = path.stat().st_size
     if file.exact and size != file.size:
         return False
-    return not _broken_promise(file.hashes, _Digests(file, size, path, lambda done, total: None))
+    return not _broken_promise(file.hashes, _Digests(file, size, path, lambda done, total: None), path)
 
 
 def _state_path(part: Path) -> Path:
@@ -353,7 +358,7 @@ def _write_state(part: Path, state: _State) -> None:
 def _resumable(part: Path, state: _State) -> int:
     """How many of the bytes that are there can be gone on from: none where nothing could tell if the file changed."""
     there = _length(part)
-    if not (state.etag or state.last_modified or any(kind != "crc32" for kind in state.expected)):
+    if not (state.etag or state.last_modified or state.expected.keys() - _OF_A_PART - {"crc32"}):
         return 0
     if state.size is not None and there == state.size:
         return there

@@ -16,8 +16,9 @@ class RemoteFile:
 
     `key` names its content at the site for good: by it a broken-off download is found again. `urls` are the addresses
     to ask, the next one where the one before is not found. `hashes` maps `sha256` (its beginning will do), `blake3`,
-    `crc32` or `git` (SHA-1 of a git blob) to hexadecimal digits. `size` is in bytes, or None; where it is not `exact`
-    it only serves to see whether the disk has room. `path` is its name, in a folder with slashes.
+    `crc32`, `git` (SHA-1 of a git blob), `autov1` or `autov3` (of a part of the file) to hexadecimal digits. `size` is
+    in bytes, or None; where it is not `exact` it only serves to see whether the disk has room. `path` is its name, in a
+    folder with slashes.
     """
 
     key: str
