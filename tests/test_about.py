@@ -14,10 +14,12 @@ from conftest import Command, growth
 from small_models import write_model
 
 from bottega.formats.header import Header, TensorInfo
+from bottega.library import companions
 from bottega.library.about import About, about
 from bottega.library.about.captions import trigger_words
 from bottega.library.about.cards import permissions
 from bottega.library.about.markup import first_paragraph, plain
+from bottega.library.sources.cards import known_of
 
 
 def said(
@@ -590,6 +592,8 @@ def test_a_pipe_beside_a_model_is_not_waited_for(model: Path) -> None:
     for ending in (".json", ".txt", ".preview.png"):
         os.mkfifo(model.with_name(model.stem + ending))
     assert said(model) == About()
+    os.mkfifo(model.with_name(model.stem + companions.CIVITAI))
+    assert known_of(model, model.parent, None) is None
 
 
 def test_no_card_leads_to_another_sort_of_file(model: Path, tmp_path: Path) -> None:

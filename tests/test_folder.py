@@ -314,6 +314,23 @@ def test_hostile_configs(tmp_path: Path, raw: bytes, word: str) -> None:
     assert caught.value.path == path
 
 
+@pytest.mark.parametrize(
+    "name", ["config.json", "model.safetensors.index.json", "tokenizer_config.json", "model_index.json"]
+)
+def test_a_pipe_in_a_folder_is_not_waited_for(tmp_path: Path, name: str) -> None:
+    root = language_model(tmp_path)
+    if "index" in name:
+        (root / "model.safetensors").unlink()
+    (root / name).unlink(missing_ok=True)
+    os.mkfifo(root / name)
+    if name == "tokenizer_config.json":  # not needed for the weights
+        assert "no regular file" in read_header(root).notes[0]
+        return
+    with pytest.raises(FormatError, match="no regular file") as caught:
+        read_header(root)
+    assert caught.value.path == root / name
+
+
 def test_infinity_in_a_config_is_read(tmp_path: Path) -> None:
     (pipeline(tmp_path) / "unet" / "config.json").write_text('{"limit": [0.0, Infinity]}')
     assert read_header(tmp_path).configs["unet"]["limit"] == [0.0, float("inf")]

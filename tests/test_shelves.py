@@ -406,6 +406,24 @@ def test_ollama(shelf: Path) -> None:
         assert all(each.beside for each in found)
 
 
+def test_pipes_on_a_shelf_are_not_waited_for(shelf: Path) -> None:
+    one = {"config.json": b"{}", "model.safetensors": b"weights"}
+    repository = hub_repository(shelf, "models--org--bert", {"aaa": one}, main="aaa")
+    paths = comfyui(shelf / "program", "") / "extra_model_paths.yaml"
+    for path in (
+        repository / "refs" / "main",
+        paths,
+        shelf / ".ollama" / "models" / "manifests" / "registry.ollama.ai" / "library" / "tiny" / "latest",
+        shelf / "embeddings" / "word.png",
+    ):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.unlink(missing_ok=True)
+        os.mkfifo(path)
+    walk = Walk([shelf])
+    assert {found.path.name for found in walk.models(shelf)} == {"aaa", "own.safetensors"}
+    assert list(walk.unreadable) == [paths]
+
+
 def test_known_places(tmp_path: Path) -> None:
     for name in ("ComfyUI", ".lmstudio/models", "hub", ".ollama/models"):
         (tmp_path / name).mkdir(parents=True)

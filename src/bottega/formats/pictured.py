@@ -23,7 +23,7 @@ from bottega.errors import FormatError
 from bottega.formats import strictjson
 from bottega.formats.header import Header, Packed, TensorInfo
 from bottega.formats.media import PILLOW_ERRORS
-from bottega.formats.sniff import unreadable
+from bottega.formats.sniff import open_regular, unreadable
 
 if TYPE_CHECKING:
     import numpy as np
@@ -66,7 +66,7 @@ def is_likely(path: Path) -> bool:
     One whose text a site took away is not likely: all pictures would have to be decoded to find it. OSError if the file
     can't be read.
     """
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         if file.read(len(_PNG)) == _PNG:
             return _text(file) is not None
         return _is_exact(file)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import re
 import stat
 from collections.abc import Callable
 from pathlib import Path
+from typing import BinaryIO
 
 from bottega.errors import FormatError
 from bottega.formats import strictjson
@@ -200,7 +203,21 @@ def refusal(path: str | Path, kind: str, wanted: str = "a model") -> FormatError
 
 def unreadable(path: str | Path, error: OSError) -> FormatError:
     """The error for a file that the system does not let us read."""
-    return FormatError(path, f"can't be read ({error.strerror or error})", "check its permissions and its disk")
+    remedy = "check what it is, its permissions and its disk"
+    return FormatError(path, f"can't be read ({error.strerror or error})", remedy)
+
+
+def open_regular(path: Path) -> BinaryIO:
+    """Open a file to read it; OSError for a pipe or a device too: from one nothing may ever come, or no end."""
+    file = open(path, "rb", opener=_without_waiting)  # noqa: SIM115  closed by the caller
+    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        file.close()
+        raise OSError(errno.EINVAL, "it is no regular file", os.fspath(path))
+    return file
+
+
+def _without_waiting(path: str, flags: int) -> int:
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
 
 
 # --- what has no magic at its beginning -------------------------------------------------------------------------------

@@ -7,6 +7,8 @@ import os
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 
+from bottega.formats.sniff import open_regular
+
 MAX_SETTINGS = 1 << 20  # bytes of another program's settings; real ones have a few thousand
 MAX_YAML = 64 << 10  # which takes a second to parse
 MAX_BRACKETS = 1_000  # in it: for each that is open PyYAML looks at all others again and again
@@ -95,7 +97,7 @@ def known_places(environment: Mapping[str, str]) -> list[Path]:
 
 def read_settings_text(path: Path) -> str:
     """The text of another program's settings. Raises OSError, ValueError where it is too long or no text."""
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         raw = file.read(MAX_SETTINGS + 1)
     if len(raw) > MAX_SETTINGS:
         raise ValueError(f"it is larger than {MAX_SETTINGS:,} bytes")

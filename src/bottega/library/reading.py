@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from bottega.errors import BottegaError, DangerousModel
 from bottega.formats import Header, read_header
+from bottega.formats.sniff import open_regular
 from bottega.library.about import about
 from bottega.library.disk import PICTURE_SUFFIXES, Stamp, model_name
 from bottega.library.entry import REFUSED, Entry
@@ -122,7 +123,7 @@ def refused(job: Job, reason: str, read_by: str, names: tuple[str, ...] = ()) ->
 
 def autov1_of(path: Path) -> str:
     """A1111's old hash, of 64 KiB at the first MiB: found in a moment, and so the first to be looked at."""
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         file.seek(0x100000)
         return sha256(file.read(0x10000)).hexdigest()[:8]
 

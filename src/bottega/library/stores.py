@@ -13,6 +13,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple
 
+from bottega.formats.sniff import open_regular
 from bottega.library.layouts import read_settings_text, read_yaml
 
 MAX_MODELS = 200_000  # in one program's database
@@ -110,7 +111,8 @@ def hub_name(folder: str, names: Collection[str]) -> str | None:
 def hub_revisions(repository: Path) -> list[Path]:
     """The snapshots of a repository, the one that `main` is first, then the newest."""
     try:
-        main = (repository / "refs" / "main").read_text(encoding="ascii").strip()[:64]
+        with open_regular(repository / "refs" / "main") as file:
+            main = file.read(64).decode("ascii").strip()
     except (OSError, ValueError):
         main = ""
     try:

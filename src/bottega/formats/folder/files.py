@@ -12,7 +12,7 @@ from bottega.errors import FormatError
 from bottega.formats import strictjson
 from bottega.formats.header import Header, Safety, TensorInfo, shown
 from bottega.formats.links import check_place, places_of
-from bottega.formats.sniff import unreadable
+from bottega.formats.sniff import open_regular, unreadable
 
 MAX_CONFIG = 1 << 20
 
@@ -51,7 +51,7 @@ class Files:
         path = self.root / name
         self.check(path)
         try:
-            with path.open("rb") as file:
+            with open_regular(path) as file:
                 raw = file.read(limit + 1)
         except OSError as error:
             raise unreadable(path, error) from error

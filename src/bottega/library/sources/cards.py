@@ -17,7 +17,7 @@ from typing import Any
 from bottega.errors import SaveError
 from bottega.formats import strictjson
 from bottega.formats.atomic import atomic
-from bottega.formats.sniff import sniff_bytes
+from bottega.formats.sniff import open_regular, sniff_bytes
 from bottega.library import companions
 from bottega.library.disk import model_name
 from bottega.library.sources.client import Client
@@ -138,7 +138,7 @@ def card_path(cards: Path, sha256: str) -> Path:
 def read_json(path: Path) -> dict[str, Any] | None:
     """The JSON object in a small file; None where there is none."""
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             raw = file.read(MAX_JSON + 1)
     except OSError:
         return None
