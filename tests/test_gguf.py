@@ -206,6 +206,13 @@ HOSTILE = {
         "lists of lists",
     ),
     "65,537 lists": (with_keys(key("k", LIST, struct.pack("<IQ", LIST, 65_537))), "65,537 lists"),
+    "65,537 lists in two lists": (
+        with_keys(
+            key("a", LIST, struct.pack("<IQ", LIST, 65_536) + struct.pack("<IQ", U8, 0) * 65_536),
+            key("b", LIST, struct.pack("<IQIQ", LIST, 1, U8, 0)),
+        ),
+        "65,537 lists",
+    ),
     "an inner list of 2^63": (
         with_keys(key("k", LIST, struct.pack("<IQIQ", LIST, 1, TEXT, HUGE))),
         "items, of 8,000,000",

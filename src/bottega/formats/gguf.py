@@ -26,7 +26,7 @@ MAX_TENSORS = 65_536
 MAX_KEY = 64 << 10
 MAX_TEXT = 16 << 20
 MAX_ITEMS = 8_000_000  # of one list; and texts in all lists together, which have to be walked over
-MAX_LISTS = 65_536  # lists in a list
+MAX_LISTS = 65_536  # lists in lists, all together
 MAX_METADATA = 256 << 20
 MAX_KEPT = 16 << 20  # of the metadata in memory
 MAX_NAME = 127  # llama.cpp allows 63, stable-diffusion.cpp 127
@@ -245,8 +245,7 @@ def _read_array(source: _Source) -> object:
     if count > MAX_ITEMS:
         raise ValueError(f"a list claims {count:,} items, of {MAX_ITEMS:,} allowed")
     if kind == _ARRAY:
-        if count > MAX_LISTS:
-            raise ValueError(f"a list claims {count:,} lists, of {MAX_LISTS:,} allowed")
+        source.count_lists(count)
         for _ in range(count):
             _skip_array(source)
         return _Summary(f"[{count} lists]")
@@ -432,7 +431,7 @@ class _Source:
         self._window = b""
         self._begin = 0  # where in the file the window begins
         self._at = 0  # where in the window we are
-        self._texts = 0  # how many were walked over
+        self._texts = self._lists = 0  # how many were walked over
         self._items = MOST_ITEMS
 
     @property
@@ -465,6 +464,12 @@ class _Source:
         """Whether there is room for so many more items of lists; those of one file are not many."""
         self._items -= count
         return self._items >= 0
+
+    def count_lists(self, count: int) -> None:
+        """Allow for so many lists in a list: an empty one takes twelve bytes, and as long to read as any."""
+        self._lists += count
+        if self._lists > MAX_LISTS:
+            raise ValueError(f"its lists claim {self._lists:,} lists, of {MAX_LISTS:,} allowed")
 
     def skip(self, count: int) -> None:
         """Go on behind the next `count` bytes, which must be there."""
