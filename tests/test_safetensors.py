@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import itertools
 import json
 import os
@@ -21,6 +22,7 @@ from bottega.formats import header as headers
 from bottega.formats import read_header, safetensors
 from bottega.formats.atomic import atomic
 from bottega.formats.layout import Layout, once_a_layout
+from bottega.formats.polyglot import other_kind
 
 
 def container(header: bytes | dict, data: bytes = b"", length: int | None = None) -> bytes:
@@ -583,3 +585,13 @@ def test_what_is_found_in_a_layout_is_looked_for_once(tmp_path: Path) -> None:
     assert [longest(header.layout, "x") for header in (one, other)] == [1, 1] and asked == ["x"]
     assert longest(other.layout, "y", more=1) == 2 and asked == ["x", "y"]
     assert longest(read_afresh(path).layout, "x") == 1 and asked == ["x", "y", "x"]
+
+
+def test_an_honest_header_of_any_length_is_no_other_format() -> None:
+    names = (f"model.layers.{index}.self_attn.c_proj.weight" for index in itertools.count())
+    entries = {name: tensor(offsets=(4 * index, 4 * index + 4)) for index, name in zip(range(800), names, strict=False)}
+    header = json.dumps(entries).encode().ljust(100_000)
+    data = random.Random(7).randbytes(1 << 16)
+    for length in range(2, len(header)):
+        raw = length.to_bytes(8, "little") + header[:length] + data[length % 50_000 :][:4_096]
+        assert not other_kind(io.BytesIO(raw), len(raw)), length

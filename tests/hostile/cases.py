@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+import gguf_files
+
 from hostile import benign
 from hostile.containers import Entry, archive, checkpoint, legacy, members, tar_block
 from hostile.opcodes import HOOKS, call, frame, name, pickle, row, storage, table, tensor, text, whole, wholes
@@ -983,6 +985,60 @@ def _by_content_whatever_the_name(canary: Path) -> Files:
     yield "model.safetensors", GOOD
     header = b'{"weight":{"dtype":"F32","shape":[4],"data_offsets":[0,16]}}'
     yield "model.ckpt", struct.pack("<Q", len(header)) + header + FOUR
+
+
+def _safetensors(data: bytes, length: int) -> bytes:
+    """One tensor of bytes, behind a header that is padded to a length of our choice."""
+    header = b'{"weight":{"dtype":"U8","shape":[%d],"data_offsets":[0,%d]}}' % (len(data), len(data))
+    return struct.pack("<Q", length) + header.ljust(length) + data
+
+
+@case(7201, REFUSED, says="also a pickle")
+def _safetensors_that_are_a_pickle(canary: Path) -> Files:
+    attack = protocol0("os", "system", f"echo > '{canary}'")
+    yield "unicode.pt", _safetensors(b"\n1" + attack, 0x5628)  # MARK and UNICODE, which takes the header for a text
+    yield "unicode-first.pt", _safetensors(b"\n0" + attack, 0x4056)
+    yield "int.pt", _safetensors(b"\n0" + attack, 0x49)  # INT, whose number a zero byte ends
+    yield "binint.pt", _safetensors(b"\n0" + attack, 0x56004B)  # BININT1 and then UNICODE
+    yield "long.pt", _safetensors(bytes(1 << 20) + b"\n0" + attack, 0x56)
+    yield "marks.pt", _safetensors(b"\n1" + b"(" * 2_000 + attack, 0x5628)  # more of them than we allow a pickle
+    yield "padded.pt", _safetensors(b"\n1" + b"N0" * 20_000 + attack, 0x5628)
+    stacked = b"\x8c\2osq\0\x8c\6system" + b"\x93" + b"(V%b\ntR." % f"echo > '{canary}'".encode()
+    yield "stacked.pt", _safetensors(b"\n1" + stacked, 0x5628)
+    yield "written.pt", _safetensors(b"\n1S'\\x6fs'\nV\\u0073ystem\n\x93)R.", 0x5628)
+    yield "framed.pt", _safetensors(b"\n1" + frame(stacked), 0x5628)
+
+
+@case(7202, REFUSED, says="also a pickle")
+def _gguf_that_is_a_pickle(canary: Path) -> Files:
+    attack = b"\n0" + protocol0("os", "system", f"echo > '{canary}'")
+    count = 0x5600  # BINFLOAT takes GGUF, the version and a byte of this number, whose other one is UNICODE
+    tensors = [gguf_files.tensor(f"t{index}", [0]) for index in range(count)]
+    yield "model.pt", gguf_files.file([gguf_files.key(attack, gguf_files.U32, 1)], tensors)
+
+
+@case(7203, REFUSED, says="also a tar archive")
+def _safetensors_that_are_a_tar_archive(canary: Path) -> Files:
+    inner = tar_block("pickle", b"x" * 30) + pickle(evil(canary)).ljust(512, b"\0")
+    block = bytearray(_safetensors(inner, 504))
+    block[148:156] = b" " * 8
+    block[148:156] = b"%06o  " % sum(block[:512])
+    header = block[8:512]
+    assert header[140:148] == block[148:156]
+    yield "model.pt", bytes(block)
+
+
+@case(7204, REFUSED, says="also a zip archive")
+def _safetensors_that_are_a_zip_archive(canary: Path) -> Files:
+    inner = checkpoint(pickle(evil(canary)))
+    yield "model.pt", _safetensors(inner, 504)
+    placed = archive(members(pickle(evil(canary))), before=_safetensors(bytes(1000), 504)[:-1000])
+    yield "placed.pt", placed[:8] + _safetensors(placed[512:], 504)[8:512] + placed[512:]
+
+
+@case(7205, CLEAN, tensors=1)
+def _safetensors_with_four_bytes_of_a_zip_archive(canary: Path) -> Files:
+    yield "model.safetensors", _safetensors(bytes(1000) + b"PK\5\6" + bytes(range(200)), 504)
 
 
 CASES = {each.number: each for each in _CASES}

@@ -19,6 +19,7 @@ from typing import BinaryIO
 from bottega.errors import FormatError
 from bottega.formats.header import Header, TensorInfo, shown
 from bottega.formats.links import check_place, places_of
+from bottega.formats.polyglot import other_kind
 from bottega.formats.sniff import refusal, sniff, unreadable
 
 MAX_KEYS = 65_536
@@ -85,6 +86,7 @@ _PART = re.compile(r"(?P<stem>.+)-(?P<number>[0-9]{5})-of-(?P<count>[0-9]{5})\.g
 
 _WINDOW = 256 << 10
 _DAMAGED = "the file is damaged or was written by a broken tool: download it again"
+_MISLEADING = "it was made to mislead: delete it, and get this model from its author"
 _CUT = "the download probably stopped halfway: download it again"
 
 
@@ -152,7 +154,12 @@ class _File:
 def _read(path: Path) -> _File:
     try:
         with path.open("rb") as file:
-            source = _Source(path, file, os.fstat(file.fileno()).st_size)
+            size = os.fstat(file.fileno()).st_size
+            if other := other_kind(file, size):
+                what = f"it is also {other}, in which other programs may find something else"
+                raise FormatError(path, what, _MISLEADING)
+            file.seek(0)
+            source = _Source(path, file, size)
             counts = _read_counts(source)
             try:
                 return _read_file(source, *counts)

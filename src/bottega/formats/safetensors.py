@@ -21,6 +21,7 @@ from bottega.formats import strictjson
 from bottega.formats.atomic import atomic, syncing
 from bottega.formats.header import BYTES_OF_DTYPE, Header, LaidOut, shown
 from bottega.formats.layout import Layout, Row
+from bottega.formats.polyglot import other_kind
 from bottega.formats.sniff import refusal, sniff, unreadable
 from bottega.formats.tensor_bytes import read_bytes
 
@@ -39,6 +40,7 @@ _METADATA = '{"__metadata__":'
 _RHYTHM = ((2, ":{"), (3, "dtype"), (4, ":"), (6, ","), (7, "shape"), (9, "data_offsets"))
 _JSON_SPACE = " \t\r\n"
 _DAMAGED = "the file is damaged or was written by a broken tool: download it again"
+_MISLEADING = "it was made to mislead: delete it, and get this model from its author"
 _CUT = "the download probably stopped halfway: download it again"
 
 
@@ -58,10 +60,13 @@ def read_header(path: str | Path) -> Header:
             if length > MAX_HEADER:
                 raise FormatError(path, f"its header claims {length:,} bytes, of {MAX_HEADER:,} allowed", _DAMAGED)
             raw = file.read(length)
+            other = other_kind(file, size)
     except OSError as error:
         raise unreadable(path, error) from error
     if len(raw) < length:
         raise FormatError(path, f"cut short: only {len(raw):,} of its header's {length:,} bytes are there", _CUT)
+    if other:
+        raise FormatError(path, f"it is also {other}, in which other programs may find something else", _MISLEADING)
     try:
         metadata, layout = _parse(raw)
     except ValueError as error:

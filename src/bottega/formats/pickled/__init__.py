@@ -22,11 +22,12 @@ from bottega.errors import DangerousModel, FormatError
 from bottega.formats.garbage import uncollected
 from bottega.formats.header import Header, Packed, Safety, TensorInfo, shown
 from bottega.formats.pickled import legacy
-from bottega.formats.pickled.archive import MAX_COMMENT, Archive, Member, read_archive, read_at, unpack
+from bottega.formats.pickled.archive import Archive, Member, read_archive, unpack
 from bottega.formats.pickled.machine import Machine
 from bottega.formats.pickled.names import DANGEROUS, is_function, is_script
 from bottega.formats.pickled.tree import Flat, flatten
 from bottega.formats.pickled.values import Broken, CutShort, Poisonous, Sparse, Storage
+from bottega.formats.polyglot import other_archive
 from bottega.formats.sniff import refusal, sniff, unreadable
 
 MAX_PICKLE = legacy.MAX_PICKLE
@@ -35,8 +36,6 @@ _BROKEN = (ValueError, IndexError, KeyError, struct.error, zlib.error)
 _DAMAGED = "the file is damaged or was made to mislead: get a .safetensors version of this model"
 _CUT = "the download probably stopped halfway: download it again"
 _EVIL = "Bottega runs nothing of it; delete it, or get a .safetensors version of this model"
-_TAR_BLOCK = 512
-_ZIP_END = 22  # bytes at the end of a zip archive, before its comment
 _MANY = 8  # names that are told before "and others"
 
 # What torch reads of an archive, beside data/*.
@@ -140,7 +139,7 @@ def _read_bare(path: Path, file: BinaryIO, size: int) -> Header:
     with _refusing(path, machine):
         if isinstance(read, Exception):
             raise read
-        if other := _also(file, size):
+        if other := other_archive(file, size):
             raise Broken(f"it is also {other}, in which other programs may find something else")
         places: dict[str, _Place] = {}
         for key, storage in machine.storages.items():
@@ -152,32 +151,6 @@ def _read_bare(path: Path, file: BinaryIO, size: int) -> Header:
             places[key] = start, None
         flat = flatten(read.root, machine.stored)
     return _header(path, machine, flat, places, [])
-
-
-def _also(file: BinaryIO, size: int) -> str:
-    """What other programs may take a bare pickle for: torch's oldest reader tries tar archives before all else."""
-    tail = min(size, _ZIP_END + MAX_COMMENT)
-    if b"PK\5\6" in read_at(file, size - tail, tail):
-        return "a zip archive"
-    return "a tar archive" if size >= _TAR_BLOCK and _begins_a_tar(read_at(file, 0, _TAR_BLOCK)) else ""
-
-
-def _begins_a_tar(block: bytes) -> bool:
-    """Whether Python's tarfile takes a file's first block for a header of its own: it goes by the checksum alone."""
-    if block[257:262] == b"ustar":
-        return True
-    counted = block[:148] + b" " * 8 + block[156:]  # the checksum's own field counts as spaces
-    unsigned = sum(counted)
-    signed = unsigned - 256 * sum(byte > 127 for byte in counted)
-    field = block[148:156]
-    if field[0] in (0o200, 0o377):
-        told = int.from_bytes(field[1:], "big") - (256**7 if field[0] == 0o377 else 0)
-    else:
-        try:
-            told = int(field.partition(b"\0")[0].decode("ascii").strip() or "0", 8)
-        except ValueError:
-            return False
-    return told in (unsigned, signed)
 
 
 @contextmanager
