@@ -64,8 +64,8 @@ def of_size(width: int, height: int) -> bytes:
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        (b"", "not a picture"),
-        (b"<svg/>", "not a picture"),
+        (b"", "not a PNG"),
+        (b"<svg/>", "not a PNG"),
         (png()[:40], "cut short"),
         (of_size(60_000, 60_000), "pixels"),
         (of_size(64, 64), "damaged"),

@@ -8,6 +8,7 @@ import itertools
 import json
 import os
 import random
+import struct
 from collections.abc import Callable
 from pathlib import Path
 
@@ -595,3 +596,12 @@ def test_an_honest_header_of_any_length_is_no_other_format() -> None:
     for length in range(2, len(header)):
         raw = length.to_bytes(8, "little") + header[:length] + data[length % 50_000 :][:4_096]
         assert not other_kind(io.BytesIO(raw), len(raw)), length
+
+
+def test_a_sparse_file_whose_length_begins_a_line_is_not_read_to_its_end(tmp_path: Path) -> None:
+    path = tmp_path / "sparse.safetensors"
+    size = 1 << 40  # reading it would take an hour
+    header = json.dumps({"w": {"dtype": "U8", "shape": [size], "data_offsets": [0, size]}}).encode().ljust(0x56)
+    path.write_bytes(struct.pack("<Q", 0x56) + header)  # V: a text up to the end of its line
+    os.truncate(path, 8 + 0x56 + size)
+    assert read_header(path).parameters == size

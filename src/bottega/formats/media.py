@@ -195,7 +195,7 @@ def _examine(path: Path) -> _Found:
     kind = sniff(path)
     if kind not in _READERS:
         remedy = "choose a PNG, JPEG or WebP file"
-        raise FormatError(path, f"this is {KINDS[kind][0]}, and neither PNG, JPEG nor WebP", remedy)
+        raise FormatError(path, f"this is {KINDS[kind][0]}, not a PNG, JPEG or WebP", remedy)
     try:
         with path.open("rb") as file:
             size = os.fstat(file.fileno()).st_size

@@ -7,7 +7,9 @@ a pickle is hardly ever longer. It follows opcodes without doing them, farther t
 
 from __future__ import annotations
 
+import errno
 import io
+import os
 from typing import BinaryIO
 
 _TAR_BLOCK = 512
@@ -125,8 +127,27 @@ def _line(file: BinaryIO) -> bytes:
     """The beginning of the line that follows, which is read to its end."""
     line = piece = file.readline(_PIECE)
     while piece and not piece.endswith(b"\n"):
+        _skip_hole(file)
         piece = file.readline(_PIECE)
     return line.removesuffix(b"\n")
+
+
+def _skip_hole(file: BinaryIO) -> None:
+    """Go to the next bytes that a sparse file holds: the zeros before them, of which there may be terabytes, end no
+    line."""
+    if not hasattr(os, "SEEK_DATA"):
+        return
+    at = file.tell()
+    try:
+        handle = file.fileno()
+        before = os.lseek(handle, 0, os.SEEK_CUR)
+        data = os.lseek(handle, at, os.SEEK_DATA)
+    except OSError as error:
+        if error.errno != errno.ENXIO:  # this disk does not tell, or there is none
+            return
+        data = os.fstat(handle).st_size  # none follow
+    os.lseek(handle, before, os.SEEK_SET)
+    file.seek(max(at, data))
 
 
 def _is_name_in_line(code: int, line: bytes) -> bool:
