@@ -411,6 +411,15 @@ def test_users_come_and_go_and_no_key_is_told_twice(api: Api) -> None:
         assert api.refused("POST", "/users", wrong)[0] == 422
 
 
+def test_nobody_is_added_under_a_name_that_has_left_something(api: Api) -> None:
+    leaver = api.user("leaver")
+    leaver.post("/jobs", {"recipe": {"prompt": "a red house"}}, 202)
+    assert api("DELETE", "/users/leaver").status == 204
+    status, error = api.refused("POST", "/users", {"name": "leaver"})
+    assert status == 422 and "earlier 'leaver'" in error["what"]
+    assert api.post("/users", {"name": "leaver", "again": True}, 201)["key"].startswith("bottega_")
+
+
 def test_no_answer_waits_for_the_client_to_acknowledge_the_one_before() -> None:
     """asyncio leaves Nagle's delay on, 40 ms for each answer on a kept connection, unless a socket says it is TCP."""
     import socket

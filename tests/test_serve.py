@@ -17,11 +17,15 @@ from pathlib import Path
 
 import pytest
 from conftest import Command
+from gallery_outputs import recipe_of, write_output
 from served import WITHIN, command, started
 
 from bottega.api.logs import JsonLines, Redacted
 from bottega.api.server import AddressError, listen
+from bottega.gallery import Gallery
+from bottega.jobs.queue import Queue
 from bottega.settings import Settings
+from bottega.training.datasets import Datasets
 
 
 def listeners(process: int) -> set[str]:
@@ -237,6 +241,22 @@ def test_users_are_added_listed_and_removed(bottega: Command) -> None:
     assert bottega("users", "add", "bob", "--waiting", 0).code == 2
     assert bottega("users", "remove", "ada").code == 0
     assert bottega("users", "remove", "ada").code == 2
+
+
+def test_nobody_is_added_under_a_name_that_has_left_something(bottega: Command, home: Path) -> None:
+    queue = Queue(home / "queue.sqlite")
+    queue.submit("make", {}, lane="make", owner="ann")
+    queue.close()
+    with Gallery(home / "gallery.sqlite", home / "outputs") as gallery:
+        gallery.add(write_output(home / "outputs", recipe_of(), id="x-0", owner="bob"))
+        gallery.delete(["x-0"])
+    Datasets(home / "datasets").create("houses", "cleo")
+    for name in ("ann", "bob", "cleo"):
+        refused = bottega("users", "add", name)
+        assert refused.code == 2 and "come back (again)" in refused.err
+        assert bottega("users", "add", name, "--again").code == 0
+        assert "already" in bottega("users", "add", name).err
+    assert bottega("users", "add", "dora").code == 0
 
 
 # --- secrets and logs ------------------------------------------------------------------------------------------------

@@ -26,6 +26,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
         metavar="A,B",
         help="what they may do: read, generate, manage (the models), admin (everything) (default: read,generate)",
     )
+    add.add_argument(
+        "--again", action="store_true", help="somebody who was a user before: what they left here is theirs again"
+    )
     add.add_argument("--waiting", type=count, metavar="N", help="how many jobs may wait at once")
     add.add_argument("--per-minute", type=count, metavar="N", help="how many jobs they may send a minute")
     add.add_argument("--pixels-per-day", type=count, metavar="N", help="how many pixels they may ask for a day (UTC)")
@@ -57,7 +60,10 @@ def run(args: argparse.Namespace, settings: Settings) -> int:
         match args.action:
             case "add":
                 quota = Quota(args.waiting, args.per_minute, args.pixels_per_day)
-                hand_over(accounts.add(args.name, args.scopes, quota))
+                if args.again:
+                    hand_over(accounts.add(args.name, args.scopes, quota))
+                else:
+                    hand_over(accounts.add_new(args.name, args.scopes, quota, settings))
             case "remove":
                 accounts.remove(args.name)
             case "key":

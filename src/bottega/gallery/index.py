@@ -124,6 +124,12 @@ class Gallery:
         """The outputs, of an owner or of all, whose file has these bytes, the oldest first."""
         return self._sound("details.sha256 = ? AND (? IS NULL OR owners.name = ?)", sha256, owner, owner)
 
+    def owns(self, owner: str) -> bool:
+        """Whether there are outputs of this owner, those in the trash too."""
+        query = "SELECT 1 FROM outputs WHERE owner = (SELECT id FROM owners WHERE name = ?) LIMIT 1"
+        with self._store.reading() as connection:
+            return connection.execute(query, (owner,)).fetchone() is not None
+
     def size(self) -> int:
         """How many bytes all outputs take on disk, those in the trash too."""
         with self._store.reading() as connection:

@@ -9,7 +9,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
@@ -817,6 +817,12 @@ def _connect(path: Path) -> sqlite3.Connection:
     connection = connect(os.fspath(path), check_same_thread=False)
     connection.execute("PRAGMA synchronous = FULL")
     return connection
+
+
+def has_jobs(path: Path, owner: str) -> bool:
+    """Whether the file of a queue holds jobs of this owner. It is only read: a server may have it open."""
+    with explained(path, SCHEMA), closing(_connect(path)) as connection:
+        return connection.execute("SELECT 1 FROM jobs WHERE owner = ? LIMIT 1", (owner,)).fetchone() is not None
 
 
 def _open(path: Path) -> sqlite3.Connection:

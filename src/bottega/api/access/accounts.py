@@ -21,6 +21,7 @@ from pathlib import Path
 from bottega.api.access.refusal import AccountError
 from bottega.formats.database import Schema, connect, explained, prepare, transaction
 from bottega.jobs.job import OWNER as OWNER
+from bottega.settings import Settings
 
 SCOPES = ("read", "generate", "manage", "admin")
 KEY_PREFIX = "bottega_"
@@ -118,6 +119,17 @@ class Accounts:
                 keys.setdefault(name, []).append(digest.hex()[:8])
             rows = self._db.execute(f"SELECT {_USER} FROM users ORDER BY name").fetchall()
         return [_user(row, tuple(keys.get(row[0], ()))) for row in rows]
+
+    def add_new(self, name: str, scopes: Sequence[str], quota: Quota, settings: Settings) -> str:
+        """Add somebody who finds nothing of an earlier user's under their name; AccountError where they would."""
+        from bottega.belongings import owns_anything
+
+        with self._lock:
+            known = self._user(name)
+        if known is None and owns_anything(settings, name):
+            what = f"an earlier {name!r} has left jobs, outputs or datasets, which this user would see"
+            raise AccountError(what, "choose another name, or have the same person come back (again)")
+        return self.add(name, scopes, quota)
 
     def add(self, name: str, scopes: Sequence[str] = ("read", "generate"), quota: Quota | None = None) -> str:
         """A new user; the key that is theirs, which is not kept and can't be shown again. Raises AccountError."""

@@ -9,7 +9,7 @@ from pydantic import Field
 
 from bottega.api.access import Access, Caller, need
 from bottega.api.access.accounts import Quota, User
-from bottega.api.native.inside import Aside
+from bottega.api.native.inside import Aside, Shop
 from bottega.api.native.shapes import Asked, Told
 from bottega.api.native.subject import subject
 from bottega.version import __version__
@@ -69,6 +69,9 @@ class NewUser(Asked):
     name: str = Field(pattern=NAME)
     scopes: list[Scope] = Field(default=["read", "generate"], min_length=1, max_length=4)
     quota: QuotaAsked = QuotaAsked()
+    again: bool = Field(
+        default=False, description="somebody who was a user before: what they left here is theirs again"
+    )
 
 
 class NewKey(Told):
@@ -92,10 +95,14 @@ async def users(request: Request, aside: Aside, caller: Admin) -> Users:
 
 
 @router.post("/users", summary="Add a user", status_code=201)
-async def add(asked: NewUser, request: Request, aside: Aside, caller: Admin) -> NewKey:
-    """The answer has their key, which is not kept: only its hash is. 422 for a name that is taken."""
-    quota = Quota(**asked.quota.model_dump())
-    key = await aside.submit(_access(request).accounts.add, asked.name, asked.scopes, quota)
+async def add(asked: NewUser, request: Request, shop: Shop, aside: Aside, caller: Admin) -> NewKey:
+    """The answer has their key, which is not kept: only its hash is. 422 for a name that is taken, or under which
+    somebody else has left something."""
+    quota, accounts = Quota(**asked.quota.model_dump()), _access(request).accounts
+    if asked.again:
+        key = await aside.submit(accounts.add, asked.name, asked.scopes, quota)
+    else:
+        key = await aside.submit(accounts.add_new, asked.name, asked.scopes, quota, shop.settings)
     return NewKey(name=asked.name, key=key)
 
 
