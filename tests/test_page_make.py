@@ -457,6 +457,14 @@ def test_what_is_no_picture_is_refused_beside_the_start(seen: tuple[Page, Watche
     page.locator(".fold", has_text="Start from a picture").locator(".wrong", has_text="picture").wait_for()
 
 
+def test_who_takes_the_start_away_goes_on_from_there(page: Page) -> None:
+    drop(page, with_parameters("a house"))
+    page.get_by_role("dialog").get_by_role("button", name="Start from it").click()
+    page.get_by_role("button", name="Remove", exact=True).focus()
+    page.keyboard.press("Enter")
+    expect(page.locator(".start-choose")).to_be_focused()
+
+
 def test_a_painted_mask_says_what_is_made_anew(page: Page) -> None:
     address = make_one(page, HOUSE, seed=3)
     page.get_by_role("button", name="Mask a part").click()
@@ -473,7 +481,7 @@ def test_a_painted_mask_says_what_is_made_anew(page: Page) -> None:
     canvas.press("i")
     canvas.press("i")
     canvas.press("Enter")
-    page.get_by_role("button", name="Change the mask").wait_for()
+    expect(page.get_by_role("button", name="Change the mask")).to_be_focused()
     mask = picture(page, page.locator(".start-mask").get_attribute("src")).convert("L")
     assert mask.getpixel((64, 32)) == 255 and mask.getpixel((64, 100)) == 0 and mask.getpixel((5, 5)) == 0
     fold(page, "More settings").click()

@@ -93,8 +93,9 @@ def test_a_users_key_is_shown_once_and_lets_in_until_removed(page: Page, server:
     dialog = page.get_by_role("dialog", name="The key of ada")
     key = dialog.locator("code").text_content() or ""
     assert httpx.get(f"{server.url}/api/me", headers={"Authorization": f"Bearer {key}"}).json()["name"] == "ada"
-    dialog.get_by_role("button", name="I have it").click()
+    page.keyboard.press("Escape")
     dialog.wait_for(state="detached")
+    expect(users.get_by_role("button", name="Add a user")).to_be_focused()
     users.get_by_text("ada").wait_for()
     assert key not in page.content()
     users.get_by_role("button", name="New key: ada").click()
@@ -104,9 +105,11 @@ def test_a_users_key_is_shown_once_and_lets_in_until_removed(page: Page, server:
     dialog.get_by_role("button", name="I have it").click()
     for told, status in ((key, 401), (renewed, 200)):
         assert httpx.get(f"{server.url}/api/me", headers={"Authorization": f"Bearer {told}"}).status_code == status
+    dialog.wait_for(state="detached")
     users.get_by_role("button", name="Remove: ada").click()
     page.get_by_role("dialog", name="Remove").get_by_role("button", name="Remove").click()
     users.get_by_text("ada").wait_for(state="detached")
+    expect(users.get_by_role("button", name="Add a user")).to_be_focused()
     assert httpx.get(f"{server.url}/api/me", headers={"Authorization": f"Bearer {renewed}"}).status_code == 401
 
 

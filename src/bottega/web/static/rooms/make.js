@@ -645,9 +645,9 @@ class Make {
         try {
           this.draft.mask = blob ? { sha256: (await api.upload("/api/inputs", blob)).sha256 } : null;
         } catch (error) { return this.context.complain(error); }
-        leave();
         this.drawForm();
         this.changed();
+        leave();
       },
     });
     this.go.disabled = true; // one thing to press at a time

@@ -318,8 +318,8 @@ class SystemRoom {
         try {
           const user = await context.api.post("/api/users", { name: name.value.trim(), scopes: scopes.filter(([, box]) => box.checked).map(([scope]) => scope) });
           close();
-          this.loadUsers();
-          this.showKey(user);
+          await Promise.all([this.loadUsers(), this.showKey(user)]);
+          this.focusUsers();
         } catch (error) {
           wrong.textContent = context.saying(error.problems?.[0] ?? error);
           wrong.hidden = false;
@@ -333,7 +333,7 @@ class SystemRoom {
 
   showKey({ name, key }) {
     const { t, context } = this;
-    dialog(t("system.users.key", { name }), (body, close) => put(body, h("div", { class: "form" },
+    return dialog(t("system.users.key", { name }), (body, close) => put(body, h("div", { class: "form" },
       h("p", { text: t("system.users.key.once", { name }) }), h("p", { class: "key" }, h("code", { text: key })),
       h("div", { class: "form-acts" }, h("button", { type: "button", class: "quiet", text: t("system.users.done"), on: { click: () => close() } }),
         h("button", { type: "button", class: "main", autofocus: true, on: { click: () => context.copy(key) } }, icon("copy"), h("span", { text: t("system.users.copy") }))))));
@@ -359,8 +359,12 @@ class SystemRoom {
     } catch (error) {
       context.complain(error);
     }
-    this.loadUsers();
+    await this.loadUsers();
+    this.focusUsers();
   }
+
+  /** The list is drawn anew, and whoever was in it goes on from here. */
+  focusUsers() { this.users.querySelector(".users-add")?.focus(); }
 
   close() {
     this.closed = true;

@@ -54,8 +54,8 @@ export class Start {
         h("div", { class: "start-picture" }, h("img", { src: `/api/inputs/${init.sha256}`, alt: t("start.alt") }), mask && h("img", { class: "start-mask", src: `/api/inputs/${mask.sha256}`, alt: "" })),
         h("div", { class: "start-acts" },
           button(mask ? "start.mask.edit" : "start.mask", "brush", () => this.paint()),
-          mask && button("start.mask.remove", "eraser", () => { draft.mask = null; this.draw(draft); this.changed(); }),
-          button("start.remove", "close", () => { draft.init = draft.mask = draft.strength = null; this.draw(draft); this.changed(); }))),
+          mask && button("start.mask.remove", "eraser", () => { draft.mask = null; this.draw(draft); this.changed(); this.focus(); }),
+          button("start.remove", "close", () => { draft.init = draft.mask = draft.strength = null; this.draw(draft); this.changed(); this.focus(); }))),
       this.strength.element);
     }
     this.line();
