@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -474,3 +475,16 @@ def test_nothing_scrolls_sideways(browser: Browser, many: Server, width: int) ->
         assert page.evaluate("document.documentElement.scrollWidth") <= width
         wide = page.evaluate(WIDER)
         assert wide == []
+
+
+def test_a_name_turns_nothing_around(browser: Browser, tmp_path: Path) -> None:
+    """A name that reads backwards hides its ending; it is shown as the command line shows it."""
+    path = Path("/shelf/lora/neon\u202egnp\x07.safetensors")
+    with open_catalog(tmp_path / "catalog.sqlite") as catalog:
+        catalog.put([replace(entry(1), path=path)])
+    with serving(tmp_path) as server, room(browser, server) as page:
+        card = page.locator(".card", has_text=r"neon\u202egnp\x07")
+        expect(card).to_have_attribute("aria-label", re.compile(r"^neon\\u202egnp\\x07,"))
+        card.click()
+        page.get_by_role("heading", name=r"neon\u202egnp\x07").wait_for()
+        assert re.search("[\u202e\x07]", page.evaluate("document.body.innerText")) is None

@@ -1,7 +1,7 @@
 // The frame around the rooms: the bar, the way from room to room, and what every room is given.
 
 import { api, ApiError, watchAnswers } from "./api.js";
-import { fill, h } from "./dom.js";
+import { fill, h, plainly } from "./dom.js";
 import { Stream } from "./events.js";
 import { parse, write } from "./exact.js";
 import { icon } from "./parts/icons.js";
@@ -225,7 +225,7 @@ function saying(error) {
   const what = typeof error === "string" ? error : error.what || error.message;
   const remedy = typeof error === "string" ? "" : error.remedy;
   if (what === "unreachable") return `${t("frame.unreachable")}; ${t("frame.unreachable.remedy")}`;
-  return [what, remedy].filter(Boolean).join("; ");
+  return plainly([what, remedy].filter(Boolean).join("; "));
 }
 
 /** Shows what went wrong where nothing on the page is the cause. */
