@@ -270,6 +270,13 @@ def test_favourites_and_folders(own_page: Page, own: Server) -> None:
     page.locator('.piece[aria-setsize="1"]').wait_for()
 
 
+def test_every_key_is_shown(page: Page) -> None:
+    page.keyboard.press("?")
+    dialog = page.get_by_role("dialog", name="Keys")
+    dialog.locator("dt", has=page.get_by_text("+", exact=True)).wait_for()
+    assert all(dialog.locator("kbd").all_text_contents())
+
+
 def test_what_is_deleted_can_be_had_again(own_page: Page) -> None:
     page = own_page
     tiles(page).nth(2).click(modifiers=["Control"])

@@ -117,7 +117,7 @@ document.addEventListener("keydown", (event) => {
 /** Whether a key is for something that whoever looks may not do. */
 const lacked = ({ needs }) => Boolean(needs) && !may(needs);
 
-const shown = (name) => name.split("+").map((part) => ({
+const shown = (name) => name.split(/(?<=.)\+(?=.)/).map((part) => ({
   ctrl: /Mac|iPhone|iPad/.test(navigator.platform) ? "⌘" : "Ctrl", alt: "Alt", shift: "Shift", esc: "Esc", enter: "Enter",
   left: "←", right: "→", up: "↑", down: "↓", delete: "Del", " ": "Space",
 }[part] || part.toUpperCase()));
