@@ -230,6 +230,8 @@ HOSTILE = {
     ),
     "no axes": (one(sizes=()), "0 axes"),
     "five axes": (one(sizes=(8, 1, 1, 1, 1)), "5 axes"),
+    "five axes, one of size 0": (one(sizes=(8, 1, 0, 1, 1)), "from 1 to"),
+    "six axes": (one(sizes=(8, 1, 1, 1, 1, 1)), "6 axes, of 1 to 4"),
     "2^31 axes": (one(axes=1 << 31), "2,147,483,648 axes"),
     "a size of 0": (one(sizes=(8, 0)), "from 1 to"),
     "a size of 2^41": (one(sizes=(1 << 41,)), "from 1 to"),
@@ -283,6 +285,17 @@ def test_lies_are_refused_with_their_reason(tmp_path: Path, case: str) -> None:
         read_header(path)
     assert caught.value.remedy and caught.value.path == path
     assert str(caught.value).isprintable() and len(str(caught.value)) < 500
+
+
+def test_a_file_for_comfyui_alone_is_not_called_damaged(tmp_path: Path) -> None:
+    convolution = tensor("patch_embedding.weight", (2, 2, 1, 16, 64))
+    path = write(tmp_path, files.file([key("general.architecture", TEXT, "wan")], [convolution], bytes(4 * 64 * 64)))
+    with pytest.raises(FormatError, match="has 5 axes") as caught:
+        read_header(path)
+    assert "made for ComfyUI-GGUF alone" in caught.value.what
+    assert caught.value.remedy == "that is no damage; use it there, or get this model as safetensors"
+    with pytest.raises(FormatError, match="is damaged or was written by a broken tool"):
+        read_header(write(tmp_path, one(sizes=(8, 1, 1, 1, 1, 1))))
 
 
 @pytest.mark.parametrize("kind", [U8, U64, TEXT, LIST])

@@ -314,6 +314,9 @@ def _alignment(values: Mapping[str, _Value]) -> int:
 
 # --- the tensors ------------------------------------------------------------------------------------------------------
 
+# Of convolutions over time too, which ComfyUI-GGUF's fix_5d_tensors.py puts into the files of video models.
+_AXES_OF_COMFYUI = 5
+
 _Row = tuple[int, int, str, str, tuple[int, ...]]  # start and end among the tensors' bytes, name, type, shape
 
 
@@ -321,7 +324,7 @@ def _read_tensor(source: _Source, alignment: int) -> _Row:
     name = _decode(source.text(MAX_NAME, "a tensor's name"), "a tensor's name")
     axes = source.number(_U32)
     try:
-        if not 1 <= axes <= 4:
+        if not 1 <= axes <= _AXES_OF_COMFYUI:
             raise ValueError(f"it has {axes:,} axes, of 1 to 4 allowed")
         sizes = tuple(source.number(_U64) for _ in range(axes))
         kind, start = source.number(_U32), source.number(_U64)
@@ -341,6 +344,9 @@ def _read_tensor(source: _Source, alignment: int) -> _Row:
             raise ValueError(f"it begins at byte {start:,}, which is no multiple of {alignment:,}")
     except ValueError as error:
         raise ValueError(f"tensor {shown(name)}: {error}") from None
+    if axes == _AXES_OF_COMFYUI:
+        what = f"its tensor {shown(name)} has 5 axes, and no ggml reads more than 4: it was made for ComfyUI-GGUF alone"
+        raise FormatError(source.path, what, "that is no damage; use it there, or get this model as safetensors")
     return start, start + elements // block * size, name, word, sizes[::-1]
 
 
