@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from bottega.formats.database import code_of, connect, explained, prepare, string, text, transaction
 from bottega.library import search
-from bottega.library.disk import Stamp, model_name
+from bottega.library.disk import Stamp, fingerprint_of, model_name
 from bottega.library.entry import (
     COLUMNS,
     CORRECTABLE,
@@ -55,8 +55,8 @@ _HAND_HASHES = (
     f"UPDATE models SET ({_HANDED}) = (SELECT {_HANDED} FROM models WHERE path = ?) WHERE path = ? AND sha256 IS NULL"
 )
 _HAND_WORDS = (
-    "INSERT OR IGNORE INTO said SELECT ?, tags, favourite, note, kind, category, family, variant, words FROM said "
-    "WHERE path = ?"
+    "INSERT OR IGNORE INTO said SELECT ?, tags, favourite, note, kind, category, family, variant, words, fingerprint "
+    "FROM said WHERE path = ?"
 )
 _INDEX_WORDS = (
     "UPDATE search SET said = coalesce((SELECT words FROM said WHERE path = ?), '') "
@@ -452,6 +452,10 @@ class Catalog:
 
         `corrected` are all corrections, by the names of CORRECTABLE: those that are not in it are taken back.
         """
+        try:
+            fingerprint = fingerprint_of(entry.path)
+        except OSError:  # it is gone for now
+            fingerprint = None
         with self._transaction() as connection:
             now = self.entry(entry.path) or entry
             told = {name: now.told.get(name, getattr(now, name)) for name in CORRECTABLE}
@@ -466,14 +470,15 @@ class Catalog:
                 favourite=now.favourite if favourite is None else favourite,
                 note=now.note if note is None else note.strip(),
             )
-            self._write_said(connection, said)
+            self._write_said(connection, said, fingerprint)
         return said
 
-    def _write_said(self, connection: sqlite3.Connection, entry: Entry) -> None:
+    def _write_said(self, connection: sqlite3.Connection, entry: Entry, fingerprint: str | None) -> None:
         key = text(str(entry.path))
         words = search.indexed([*entry.tags, entry.note, *entry.corrected.values()])
         connection.execute(
-            "INSERT OR REPLACE INTO said VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            "INSERT OR REPLACE INTO said VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, "
+            "coalesce(?, (SELECT fingerprint FROM said WHERE path = ?), ''))",
             (
                 key,
                 json.dumps(entry.tags),
@@ -481,6 +486,8 @@ class Catalog:
                 text(entry.note),
                 *(entry.corrected.get(name) for name in CORRECTABLE),
                 words,
+                fingerprint,
+                key,
             ),
         )
         connection.execute(f"DELETE FROM said WHERE path = ? AND {_UNSAID}", (key,))
@@ -495,6 +502,14 @@ class Catalog:
             "WHERE said.path IN (SELECT models.path FROM models WHERE NOT missing) GROUP BY value ORDER BY value"
         )
         return {str(tag): count for tag, count in rows}
+
+    def fingerprints(self) -> dict[str, str]:
+        """The fingerprint of every model of which the user said something, by its path, also of those that are gone;
+        empty where the SHA-256 is known, which tells more."""
+        rows = self.rows(
+            "SELECT path, CASE WHEN sha256 IS NULL THEN fingerprint ELSE '' END FROM said JOIN models USING (path)"
+        )
+        return {string(path): fingerprint for path, fingerprint in rows}
 
     def gone(self) -> list[Entry]:
         """The models that are missing, by path."""

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
 from bottega.errors import FileError
 from bottega.library.catalog import Catalog, Known, Move
-from bottega.library.disk import Stamp, stamp_of
+from bottega.library.disk import Stamp, fingerprint_of, stamp_of
 from bottega.library.hashes import hash_model
 from bottega.library.reading import autov1_of
 
@@ -59,6 +59,36 @@ def by_hash(
                 found.append(Move(of_it[0], path, known[of_it[0]].stamp, stamp))
                 del candidates[of_it[0]]
         done += here[path].size
+    return found
+
+
+def by_fingerprint(
+    catalog: Catalog, known: Mapping[str, Known], here: Mapping[str, Stamp], moves: Sequence[Move]
+) -> list[Move]:
+    """The same for what was copied to another disk and deleted, where the user said something of it and its SHA-256 is
+    not on record: told by its fingerprint, which is computed of what is new of its size, and in the first scan that
+    misses it also of what was copied before. `moves` are those that are known already.
+    """
+    settled = {path for move in moves for path in (move.before, move.now)}
+    said = catalog.fingerprints()
+    lost: dict[int, dict[str, str]] = {}
+    for path, fingerprint in sorted(said.items()):
+        if not fingerprint or path not in known or path in settled or path in here or os.path.lexists(path):
+            continue
+        if _is_lost(path, known[path], here):
+            lost.setdefault(known[path].stamp.size, {})[fingerprint] = path
+    if not lost:
+        return []
+    unsettled = set(_unsettled(known, here))
+    found: list[Move] = []
+    for path, stamp in sorted(here.items(), key=lambda each: (each[0] not in unsettled, each[0])):
+        wanted = lost.get(stamp.size, {})
+        if not wanted or path in settled or (path in said and path not in unsettled):
+            continue
+        if path in unsettled or not all(known[each].missing for each in wanted.values()):
+            with suppress(OSError):  # it is gone again
+                if before := wanted.pop(fingerprint_of(Path(path)), None):
+                    found.append(Move(before, path, known[before].stamp, stamp))
     return found
 
 

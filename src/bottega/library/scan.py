@@ -15,7 +15,7 @@ from bottega.errors import FileError
 from bottega.library.catalog import Catalog, Known
 from bottega.library.entry import REFUSED, UNUSUAL, Entry, Row
 from bottega.library.hashes import sha256_of
-from bottega.library.moves import by_hash, by_stamp
+from bottega.library.moves import by_fingerprint, by_hash, by_stamp
 from bottega.library.readers import Readers
 from bottega.library.reading import Job, autov1_of, read_entry, signature
 from bottega.library.shelves import Found, Walk, shelf_places
@@ -93,7 +93,7 @@ def scan(
     other code or other recognisers read it; many are read in processes that run the command `inspector`, if it is
     given. What is on record follows its bytes: what is gone from its path is looked for at all others that are new or
     changed, by its stamp and, where its SHA-256 is on record, by the hash of such files of its size, of which `hashing`
-    tells (bytes done, in all).
+    tells (bytes done, in all); where it is not and the user said something of it, by its fingerprint.
 
     It can be interrupted at any moment, by Ctrl-C or by an exception from `told`: what was read until then is recorded,
     and the next scan goes on from there.
@@ -107,6 +107,7 @@ def scan(
     here = {path: each.stamp for path, (each, _) in found.items()}
     moves = by_stamp(known, here)
     moves += by_hash(catalog, known, here, moves, hashing)
+    moves += by_fingerprint(catalog, known, here, moves)
     aside = catalog.follow(moves)
     known = catalog.known() if moves else known
 

@@ -58,6 +58,9 @@ MIGRATIONS = (
     """
     CREATE TABLE learnt (sha256 TEXT PRIMARY KEY, about TEXT, words TEXT, text TEXT) WITHOUT ROWID;
     """,
+    """
+    ALTER TABLE said ADD COLUMN fingerprint TEXT DEFAULT '';
+    """,
 )
 
 _INDEXED_SINCE = 2  # the version that brought the index of words
