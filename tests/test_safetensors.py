@@ -9,6 +9,9 @@ import json
 import os
 import random
 import struct
+
+
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 
@@ -61,7 +64,7 @@ BROKEN = {
     "a number": (container(b"17"), "damaged"),
     "an array inside": (container({"a": [1, 2]}), "no JSON object"),
     "130 levels": (container(deep(130), FOUR), "deep"),
-    "a million levels": (container(deep(1_000_000), FOUR), "without end"),
+    "a million levels": (container(deep(1_000_000), FOUR), "that tensors can need"),
     "overlap": (container({"a": tensor(), "b": tensor()}, FOUR), "shares bytes"),
     "partial overlap": (container({"a": tensor(), "b": tensor(offsets=(2, 6))}, b"\0" * 6), "shares bytes"),
     "hole": (container({"a": tensor(), "b": tensor(offsets=(8, 12))}, b"\0" * 12), "gap"),
@@ -464,6 +467,36 @@ def test_limits_on_numbers_of_things(tmp_path: Path, monkeypatch: pytest.MonkeyP
         with monkeypatch.context() as patch, pytest.raises(FormatError, match=word):
             patch.setattr(safetensors, limit, 1)
             read_header(path)
+
+
+@pytest.mark.parametrize(
+    "field",
+    [
+        b'"x":[%b0]' % (b"[[]]," * 300_000),
+        b'"x":[%b0]' % (b'{"a":0},' * 300_000),
+        b'"x":[%b0]' % (b"1000," * 300_000),
+        b'"x":{%b}' % b",".join(b'"%x":0' % index for index in range(300_000)),
+        b'"x":["%b",%b0]' % (b'\\"[],:{' * 9, b'"\\\\",[],' * 300_000),  # texts with marks and escapes in them
+    ],
+    ids=["lists", "objects", "numbers", "keys", "texts"],
+)
+def test_nothing_is_made_of_what_no_tensor_needs(tmp_path: Path, field: bytes) -> None:
+    entry = b'{"dtype":"U8","shape":[4],"data_offsets":[0,4]'
+    for header in (b'{"a":%b,%b}}' % (entry, field), b'{"__metadata__":{%b},"a":%b}}' % (field, entry)):
+        raw = container(header, FOUR)
+        tracemalloc.start()
+        with pytest.raises(FormatError, match="that tensors can need"):
+            read_header(write(tmp_path, raw))
+        _, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        assert peak < 4 * len(raw)
+
+
+def test_metadata_may_be_long_json(tmp_path: Path) -> None:
+    path = tmp_path / "a.safetensors"
+    metadata = {"ss_tag_frequency": json.dumps({f"a \\ [{index}]": {"{": [index]} for index in range(120_000)})}
+    safetensors.write(path, [("a", "U8", (4,), FOUR)], metadata)
+    assert read_header(path).metadata == metadata
 
 
 @pytest.mark.slow

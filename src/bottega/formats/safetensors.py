@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache, partial
 from itertools import repeat
@@ -31,6 +32,8 @@ MAX_TENSORS = 300_000
 MAX_RANK = 64
 MAX_DIMENSION = 1 << 40
 MAX_ELEMENTS = 1 << 48  # that a shape with a zero in it would have without; all others are bounded by their bytes
+COUNTED_HEADER = 1 << 20  # of a header that is longer the marks are counted before anything is made of it
+MAX_UNEXPLAINED = 100_000  # marks of each kind that no tensor needs: of metadata, and of fields that we don't know
 KEPT_LAYOUTS = 64  # real ones take a megabyte, hostile ones three
 KEPT_LENGTH = 1 << 19  # characters of the longest that is kept: a LoRA for all of SD XL has 400,000
 
@@ -38,6 +41,8 @@ _BITS = {dtype: int(size * 8) for dtype, size in BYTES_OF_DTYPE.items()}
 _FIELDS = ("dtype", "shape", "data_offsets")
 _METADATA = '{"__metadata__":'
 _RHYTHM = ((2, ":{"), (3, "dtype"), (4, ":"), (6, ","), (7, "shape"), (9, "data_offsets"))
+_MARKS = ((b"[", 2), (b"{", 1), (b":", 4), (b",", 3 + MAX_RANK))  # and how many a tensor may have, outside of texts
+_TEXT = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"?', re.DOTALL)  # one that never ends too, so that it is read once
 _JSON_SPACE = " \t\r\n"
 _DAMAGED = "the file is damaged or was written by a broken tool: download it again"
 _MISLEADING = "it was made to mislead: delete it, and get this model from its author"
@@ -223,7 +228,24 @@ def _packed_header(path: Path, rows: Iterable[_Sized], metadata: Mapping[str, st
 
 def _parse(raw: bytes) -> tuple[dict[str, str], Layout]:
     """The metadata and the tensors in the order of their bytes; ValueError says what is wrong."""
+    if len(raw) > COUNTED_HEADER:
+        _check_marks(raw)
     return _parse_usual(raw) or _parse_any(raw)
+
+
+def _check_marks(raw: bytes) -> None:
+    """ValueError for more lists, objects, keys or items than tensors explain: a list takes 2 bytes here, 60 as such."""
+    tensors = min(raw.count(b'"data_offsets"'), MAX_TENSORS)
+    limits = [(mark, MAX_UNEXPLAINED + each * tensors) for mark, each in _MARKS]
+    if any(raw.count(mark) > limit for mark, limit in limits):  # metadata may be JSON, with marks in texts
+        bare, at = bytearray(), 0
+        for text in _TEXT.finditer(raw):  # re.sub would keep every piece for a while
+            bare += raw[at : text.start()]
+            at = text.end()
+        bare += raw[at:]
+        for mark, limit in limits:
+            if (count := bare.count(mark)) > limit:
+                raise ValueError(f"it has {count:,} times '{mark.decode()}', of {limit:,} that tensors can need")
 
 
 def _parse_usual(raw: bytes) -> tuple[dict[str, str], Layout] | None:
