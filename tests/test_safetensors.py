@@ -9,8 +9,6 @@ import json
 import os
 import random
 import struct
-
-
 import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
