@@ -368,6 +368,20 @@ def test_a_picture_is_opened_upright(tmp_path: Path, format: str) -> None:
     assert opened.size == (16, 8) and opened.mode == "RGB"
 
 
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("orientation", [0, 1, 2, 3, 4, 5, 6, 7, 8, 9])
+@pytest.mark.parametrize("format", ["PNG", "JPEG", "WEBP"])
+def test_the_size_told_is_that_of_the_upright_picture(
+    tmp_path: Path, format: str, orientation: int, order: str
+) -> None:
+    block = struct.pack(
+        f"{order}2sHIHHHIHHI", b"II" if order == "<" else b"MM", 42, 8, 1, 0x0112, 3, 1, orientation, 0, 0
+    )
+    path = saved(tmp_path, pil_bytes(format, Image.new("RGB", (8, 16), "red"), exif=b"Exif\0\0" + block))
+    told = media.read(path)
+    assert (told.width, told.height) == media.open_picture(path).size
+
+
 @pytest.mark.parametrize(
     ("mode", "opened_as"),
     [("1", "RGB"), ("L", "RGB"), ("P", "RGB"), ("RGB", "RGB"), ("LA", "RGBA"), ("RGBA", "RGBA"), ("I;16", "RGB")],

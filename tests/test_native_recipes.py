@@ -158,6 +158,16 @@ def test_a_picture_is_taken_in_and_given_back(api: Api) -> None:
     assert api.post("/resolve", {"recipe": draft})["recipe"]["inputs"] == draft["inputs"]
 
 
+def test_a_photograph_has_its_upright_size_here_and_in_a_recipe(api: Api) -> None:
+    content, turned = BytesIO(), Image.Exif()
+    turned[0x0112] = 6  # by a quarter
+    Image.new("RGB", (256, 128)).save(content, "jpeg", exif=turned)
+    told = take(api, content.getvalue(), "image/jpeg")
+    assert (told["width"], told["height"]) == (128, 256)
+    draft = {"task": "image-to-image", "prompt": "x", "inputs": [{"role": "init", "sha256": told["sha256"]}]}
+    assert api.post("/resolve", {"recipe": draft})["recipe"]["size"] == {"width": 128, "height": 256}
+
+
 def test_the_recipe_of_a_picture_is_a_draft_that_can_be_handed_in(api: Api) -> None:
     from bottega.engine.run import encode_output
 

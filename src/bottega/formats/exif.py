@@ -1,6 +1,7 @@
-"""The few EXIF fields in which programs say how a picture was made: read from any TIFF block, written as A1111 does.
+"""The few EXIF fields in which programs say how a picture was made, and cameras how it was held: read from any TIFF
+block, written as A1111 does.
 
-EXIF 2.32, sections 4.6.2 (the structure) and 4.6.5 (UserComment).
+EXIF 2.32, sections 4.6.2 (the structure), 4.6.4 (Orientation) and 4.6.5 (UserComment).
 """
 
 from __future__ import annotations
@@ -10,15 +11,17 @@ from collections.abc import Iterator
 
 _USER_COMMENT = 0x9286
 _EXIF_IFD = 0x8769
+_ORIENTATION = 0x0112
+_QUARTER_TURNS = range(5, 9)
 _NAMES = {0x010E: "ImageDescription", 0x010F: "Make", 0x0110: "Model", 0x0131: "Software", _USER_COMMENT: "UserComment"}
-_BYTE, _ASCII, _LONG, _UNDEFINED = 1, 2, 4, 7
+_BYTE, _ASCII, _SHORT, _LONG, _UNDEFINED = 1, 2, 3, 4, 7
 
 
 def read(block: bytes) -> dict[str, str]:
     """The texts of an EXIF block by their names; what is out of its bounds is passed over."""
     block = block.removeprefix(b"Exif\0\0")
-    order = {b"II": "<", b"MM": ">"}.get(block[:2])
-    if order is None or len(block) < 8:
+    order = _order(block)
+    if order is None:
         return {}
     texts: dict[str, str] = {}
     pending = [struct.unpack_from(f"{order}I", block, 4)[0]]
@@ -35,12 +38,30 @@ def read(block: bytes) -> dict[str, str]:
     return texts
 
 
+def lies_on_its_side(block: bytes) -> bool:
+    """Whether the picture of this EXIF block is upright only after a quarter turn, which swaps its width and height."""
+    block = block.removeprefix(b"Exif\0\0")
+    order = _order(block)
+    if order is None:
+        return False
+    for tag, kind, _, value in _entries(block, order, struct.unpack_from(f"{order}I", block, 4)[0]):
+        if tag == _ORIENTATION and kind == _SHORT:
+            (orientation,) = struct.unpack_from(f"{order}H", value)
+            return orientation in _QUARTER_TURNS
+    return False
+
+
 def write(user_comment: str) -> bytes:
     """An EXIF block with one field: the comment as UTF-16BE, which A1111 writes and reads whatever the byte order."""
     comment = b"UNICODE\0" + user_comment.encode("utf-16-be")
     first = struct.pack(">HHHII", 1, _EXIF_IFD, _LONG, 1, 26) + bytes(4)  # one entry; no directory follows
     second = struct.pack(">HHHII", 1, _USER_COMMENT, _UNDEFINED, len(comment), 44) + bytes(4)
     return b"MM\0\x2a" + struct.pack(">I", 8) + first + second + comment
+
+
+def _order(block: bytes) -> str | None:
+    """The byte order of a TIFF block; None for what is none."""
+    return {b"II": "<", b"MM": ">"}.get(block[:2]) if len(block) >= 8 else None
 
 
 def _entries(block: bytes, order: str, offset: int) -> Iterator[tuple[int, int, int, bytes]]:

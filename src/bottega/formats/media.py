@@ -61,7 +61,7 @@ _DAMAGED = "get it again from where it came from"
 
 @dataclass(frozen=True)
 class Carried:
-    """What a picture's file says besides its pixels.
+    """What a picture's file says besides its pixels. Its width and height are those of the upright picture.
 
     `recipe` is ours, `parameters` A1111's text (rebuilt from NovelAI's fields where those are given), the next are the
     JSON texts of ComfyUI, InvokeAI, NovelAI, Fooocus and SwarmUI, of which the last two are kept where A1111's text is;
@@ -181,17 +181,18 @@ def encode(
 
 @dataclass(frozen=True)
 class _Found:
-    """A picture's size, its texts by name, and the names of those that are too long to be read."""
+    """A picture's size as its pixels lie, its texts by name, and the names of those that are too long to be read."""
 
     format: str
     width: int
     height: int
     texts: Mapping[str, str]
     too_long: tuple[str, ...] = ()
+    on_its_side: bool = False
 
 
 def _examine(path: Path) -> _Found:
-    """Walk through the container of a picture from its first byte to its last."""
+    """Walk through the container of a picture from its first byte to its last; the size found is the upright one."""
     kind = sniff(path)
     if kind not in _READERS:
         remedy = "choose a PNG, JPEG or WebP file"
@@ -206,7 +207,8 @@ def _examine(path: Path) -> _Found:
         raise FormatError(path, "this picture says it has no pixels", _DAMAGED)
     too_long = [name for name, text in found.texts.items() if len(text) > MAX_TEXT]
     texts = {name: text for name, text in found.texts.items() if name not in too_long}
-    return replace(found, texts=texts, too_long=(*found.too_long, *too_long))
+    width, height = (found.height, found.width) if found.on_its_side else (found.width, found.height)
+    return replace(found, width=width, height=height, texts=texts, too_long=(*found.too_long, *too_long))
 
 
 @dataclass(frozen=True)
@@ -244,6 +246,7 @@ def _read_png(source: _Source) -> _Found:
     """PNG, third edition: chunks of length, type, data and checksum from IHDR to IEND."""
     source.skip(len(_PNG))
     width = height = chunks = 0
+    on_its_side = False
     texts: dict[str, str] = {}
     too_long: list[str] = []
     count = 0
@@ -267,13 +270,14 @@ def _read_png(source: _Source) -> _Found:
         if source.take(4) != zlib.crc32(kind + data).to_bytes(4, "big"):
             raise source.broken(f"the checksum of its {kind.decode()} chunk is wrong")
         if kind == b"IEND":
-            return _Found("png", width, height, texts, tuple(too_long))
+            return _Found("png", width, height, texts, tuple(too_long), on_its_side)
         if kind == b"IHDR":
             if length != 13:
                 raise source.broken("its first chunk is not 13 bytes long")
             width, height = struct.unpack_from(">II", data)
         elif kind == b"eXIf":
             texts |= exif.read(data)
+            on_its_side = exif.lies_on_its_side(data)
         else:
             try:
                 name, text = _png_keyword(data), _png_text(kind, data)
@@ -338,6 +342,7 @@ def _read_jpeg(source: _Source) -> _Found:
     """JPEG (ITU-T T.81, annex B): marker segments up to the first scan, then anything up to the end marker."""
     source.skip(2)
     width = height = extended = 0
+    on_its_side = False
     texts: dict[str, str] = {}
     packet = b""
     extension: dict[bytes, dict[int, bytes]] = {}
@@ -354,6 +359,7 @@ def _read_jpeg(source: _Source) -> _Found:
             texts["comment"] = _latin1(data).rstrip("\0")
         elif marker == _APP1 and data.startswith(_EXIF_HEAD):
             texts |= exif.read(data)
+            on_its_side = exif.lies_on_its_side(data)
         elif marker == _APP1 and data.startswith(_XMP_HEAD):
             packet = data.removeprefix(_XMP_HEAD)
         elif marker == _APP1 and data.startswith(_MORE_XMP_HEAD):
@@ -369,7 +375,7 @@ def _read_jpeg(source: _Source) -> _Found:
         raise source.cut()
     if guid_of := xmp.extension_of(packet):
         packet += b"".join(part for _, part in sorted(extension.get(guid_of.encode(), {}).items()))
-    return _Found("jpeg", width, height, texts | _from_xmp(packet))
+    return _Found("jpeg", width, height, texts | _from_xmp(packet), on_its_side=on_its_side)
 
 
 def _next_marker(source: _Source) -> int:
@@ -399,6 +405,7 @@ def _read_webp(source: _Source) -> _Found:
         raise source.cut()
     source.skip(4)
     size: tuple[int, int] | None = None
+    on_its_side = False
     texts: dict[str, str] = {}
     position, chunks = 12, 0
     while position + 8 <= end:
@@ -410,11 +417,12 @@ def _read_webp(source: _Source) -> _Found:
         if kind in (b"EXIF", b"XMP "):
             data = source.block(length, _MAX_BLOCK)
             texts |= exif.read(data) if kind == b"EXIF" else _from_xmp(data)
+            on_its_side |= kind == b"EXIF" and exif.lies_on_its_side(data)
         elif kind in (b"VP8X", b"VP8 ", b"VP8L") and size is None:
             size = _webp_size(kind, source.take(min(length, 10)).ljust(10, b"\0"))
         position += length % 2  # chunks begin at even places
         source.file.seek(position)
-    return _Found("webp", *(size or (0, 0)), texts)
+    return _Found("webp", *(size or (0, 0)), texts, on_its_side=on_its_side)
 
 
 def _webp_size(kind: bytes, head: bytes) -> tuple[int, int]:
