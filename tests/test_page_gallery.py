@@ -312,6 +312,45 @@ def test_what_another_tab_deletes_is_gone_here_too(own_page: Page) -> None:
     own_page.locator('.piece[aria-setsize="10"]').first.wait_for()
 
 
+def test_what_is_deleted_can_be_had_again_from_another_room(own_page: Page) -> None:
+    page = own_page
+    page.keyboard.press("/")
+    page.keyboard.press("Enter")
+    page.keyboard.press("Delete")
+    page.get_by_text("1 deleted").wait_for()
+    page.keyboard.press("1")
+    made = page.locator(".recent .is-made")
+    expect(made).to_have_count(9)
+    page.get_by_role("button", name="Undo").click()
+    page.get_by_text("1 restored").wait_for()
+    expect(made).to_have_count(10)
+    made.nth(3).locator(".print").click()
+    page.get_by_role("button", name="Recipe").focus()
+    page.keyboard.press("Delete")
+    expect(made).to_have_count(9)
+    page.get_by_text("Deleted", exact=True).wait_for()
+    page.keyboard.press("3")
+    page.locator('.piece[aria-setsize="9"]').first.wait_for()
+    page.get_by_role("button", name="Undo").click()
+    page.locator('.piece[aria-setsize="10"]').first.wait_for()
+
+
+def test_what_another_tab_deletes_is_gone_from_the_strip_of_the_room_make(own_page: Page) -> None:
+    make = own_page.context.new_page()
+    make.goto("/")
+    made = make.locator(".recent .is-made")
+    expect(made).to_have_count(10)
+    shown = make.locator(".stage-picture")
+    expect(shown).to_have_attribute("alt", "the same with a boat")
+    own_page.keyboard.press("/")
+    own_page.keyboard.press("Enter")
+    own_page.keyboard.press("Delete")
+    expect(made).to_have_count(9)
+    expect(shown).to_have_attribute("alt", PROMPTS[2])
+    own_page.get_by_role("button", name="Undo").click()
+    expect(made).to_have_count(10)
+
+
 def test_what_is_selected_is_exported(page: Page) -> None:
     page.keyboard.press("/")
     page.keyboard.press("Enter")

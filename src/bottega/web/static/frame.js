@@ -6,6 +6,7 @@ import { Stream } from "./events.js";
 import { parse, write } from "./exact.js";
 import { icon } from "./parts/icons.js";
 import { Jobs } from "./parts/jobs.js";
+import { Outputs } from "./parts/outputs.js";
 import { dialog, menu } from "./parts/popover.js";
 import { toast } from "./parts/toast.js";
 import { rooms } from "./rooms.js";
@@ -297,7 +298,7 @@ addEventListener("popstate", show);
 // ------------------------------------------------------------------------------------------------------------ start
 
 const stream = new Stream("/api/events");
-const shared = { api, events: stream, t, say, copy, toast, complain, saying, go, language, storeOf, forget, may, me: null, jobs: new Jobs(api, stream) };
+const shared = { api, events: stream, t, say, copy, toast, complain, saying, go, language, storeOf, forget, may, me: null, jobs: new Jobs(api, stream), outputs: new Outputs(api) };
 
 function setLost(lost) {
   const sign = document.getElementById("lost");

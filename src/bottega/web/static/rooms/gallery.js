@@ -128,8 +128,11 @@ class Gallery {
     context.listen((event) => {
       if (event.kind === "made" || event.kind === "done") this.soonNewer();
     });
-    this.others = new BroadcastChannel("bottega.outputs"); // what other tabs of this browser do with outputs
-    this.others.onmessage = ({ data }) => (data.gone && this.state.view !== "trash" ? this.takeOut(data.gone) : this.renewed());
+    this.unwatch = context.outputs.watch(({ gone, back }) => {
+      const away = this.state.view === "trash" ? back : gone;
+      if (away) this.takeOut(away);
+      else this.renewed();
+    });
     this.show(context.state);
   }
 
@@ -586,7 +589,7 @@ class Gallery {
     for (const item of items) this.change({ ...item, ...changes });
     try {
       for (const item of items) await this.context.api.patch(`/api/outputs/${item.id}`, changes);
-      this.others.postMessage({});
+      this.context.outputs.changed();
     } catch (error) {
       for (const item of before) this.change(item);
       this.context.complain(error);
@@ -609,28 +612,22 @@ class Gallery {
     if (this.state.view === "trash") return;
     const ids = items.map((item) => item.id);
     try {
-      await this.context.api.post("/api/outputs/delete", { ids });
+      await this.context.outputs.delete(ids);
     } catch (error) {
       this.context.complain(error);
       return;
     }
-    this.others.postMessage({ gone: ids });
-    this.takeOut(ids);
     this.focusList();
     this.context.toast({ text: this.t("gallery.deleted", { n: number(ids.length) }), undo: () => this.restore(ids) });
   }
 
   async restore(ids) {
     try {
-      await this.context.api.post("/api/outputs/restore", { ids });
+      await this.context.outputs.restore(ids);
     } catch (error) {
       return this.context.complain(error);
     }
-    this.others.postMessage({});
-    if (this.state.view === "trash") {
-      this.takeOut(ids);
-      this.focusList();
-    } else this.renewed();
+    if (this.state.view === "trash") this.focusList();
     this.context.toast({ text: this.t("gallery.restored", { n: number(ids.length) }) });
   }
 
@@ -684,7 +681,7 @@ class Gallery {
     clearTimeout(this.newer);
     clearTimeout(this.dating);
     this.ticket = -1;
-    this.others.close();
+    this.unwatch();
     this.pages.clear();
     this.look.close();
     this.window.close();

@@ -31,6 +31,7 @@ addWords({
 
 const BLANK = "data:image/gif;base64,R0lGODlhAQABAAAAACwAAAAAAQABAAA=";
 const LIST = 60; // outputs fetched at once
+const MOST = 500; // that one request may answer
 const EARLIER = 24; // shown when nothing was made today
 const PATIENCE = 2000; // ms until the room is shown without knowing what runs
 const TOLD = 25; // per cent between two announcements
@@ -69,6 +70,10 @@ export class Result {
   async open() {
     const { jobs } = this.context;
     this.unwatch = jobs.watch((job, event) => this.hear(job, event));
+    this.unmind = this.context.outputs.watch(({ gone, back }) => {
+      if (gone) this.drop(gone);
+      else if (back) this.bring(back).catch((error) => this.context.complain(error));
+    });
     this.clock = setInterval(() => this.tick(), 500);
     this.listed = this.load(); // the newest outputs
     try {
@@ -81,21 +86,22 @@ export class Result {
 
   close() {
     this.unwatch?.();
+    this.unmind?.();
     clearInterval(this.clock);
     this.stage.close();
   }
 
   // ------------------------------------------------------------------------------------------------------- what is
 
-  async load() {
+  async load(limit = LIST) {
     const midnight = new Date().setHours(0, 0, 0, 0) / 1000;
     const { api } = this.context;
-    const told = await api.get("/api/outputs", { limit: LIST });
+    const told = await api.get("/api/outputs", { limit });
     const today = told.items.filter((output) => output.created >= midnight);
     this.earlier = !today.length;
     const items = this.earlier ? told.items.slice(0, EARLIER) : today;
     const known = new Set(items.map((output) => output.id));
-    this.outputs = [...this.outputs.filter((output) => !known.has(output.id)), ...items];
+    this.outputs = [...this.outputs.filter((output) => !known.has(output.id)), ...items].sort((one, other) => other.created - one.created);
     this.next = today.length < told.items.length ? null : told.next;
     this.since = midnight;
   }
@@ -400,27 +406,40 @@ export class Result {
   }
 
   async remove(output) {
-    const { api, toast, complain } = this.context;
+    const { outputs, toast, complain } = this.context;
     const at = this.outputs.indexOf(output);
     if (at < 0) return;
-    this.outputs.splice(at, 1);
-    const next = this.outputs[Math.min(at, this.outputs.length - 1)];
-    this.latest = null;
-    this.chosen = next ? keyOf(next) : null;
-    this.draw();
+    this.drop([output.id]);
     try {
-      await api.post("/api/outputs/delete", { ids: [output.id] });
-      toast({ text: t("result.deleted"), undo: async () => {
-        await api.post("/api/outputs/restore", { ids: [output.id] });
-        this.outputs.splice(at, 0, output);
-        this.chosen = keyOf(output);
-        this.draw();
-      } });
+      await outputs.delete([output.id]);
     } catch (error) {
       this.outputs.splice(at, 0, output);
       this.draw();
-      complain(error);
+      return complain(error);
     }
+    toast({ text: t("result.deleted"), undo: async () => {
+      try {
+        await outputs.restore([output.id]);
+      } catch (error) { return complain(error); }
+      this.chosen = keyOf(output);
+    } });
+  }
+
+  /** Outputs are gone; where one of them is looked at, its neighbour is from now on. */
+  drop(ids) {
+    const gone = new Set(ids);
+    const at = this.outputs.indexOf(this.shown?.output);
+    const lost = at >= 0 && gone.has(this.shown.output.id);
+    const next = lost && (this.outputs.slice(at).find((one) => !gone.has(one.id)) ?? this.outputs.slice(0, at).findLast((one) => !gone.has(one.id)));
+    this.outputs = this.outputs.filter((one) => !gone.has(one.id));
+    if (lost) Object.assign(this, { latest: null, chosen: next ? keyOf(next) : null });
+    this.draw();
+  }
+
+  /** Outputs are back: they stand among the others again, as many of which are kept as one request answers. */
+  async bring(ids) {
+    await this.load(Math.min(MOST, Math.max(LIST, this.outputs.length + ids.length)));
+    this.draw();
   }
 
   // ------------------------------------------------------------------------------------------------------- progress
