@@ -195,3 +195,44 @@ def test_a_room_is_whole_on_a_phone(browser: Browser, server: Server, name: str,
         assert (
             page.evaluate(f"[...document.body.innerText.matchAll(/\\\\b{name}\\\\.[a-z.]+\\\\b/g)].map(String)") == []
         )
+
+
+@pytest.mark.parametrize(
+    ("address", "shown"),
+    [
+        ("/", ".room-make .fold:has-text('DPM++')"),
+        ("/library", "[role=option]"),
+        ("/gallery", ".gallery-message .nothing"),
+        ("/train", ".room-train .ask"),
+        ("/queue", ".queue-sheet .nothing:not(.is-trouble)"),
+        ("/system", ".users-add"),
+    ],
+)
+def test_a_room_opened_while_the_server_was_away_opens_when_it_is_back(
+    browser: Browser, server: Server, address: str, shown: str
+) -> None:
+    with watched_page(browser, server.url) as (page, watched):
+        watched.allowed.append("net::ERR")
+        sign_in(page, server.home, server.url)
+        page.route("**/api/**", lambda route: route.abort())
+        page.goto(address)
+        page.get_by_role("button", name="Try again").wait_for()
+        page.locator("#lost").wait_for()
+        page.unroute("**/api/**")
+        page.locator(shown).first.wait_for()
+        page.locator("main").get_by_text("The server does not answer").first.wait_for(state="hidden")
+        page.get_by_role("button", name="Try again").wait_for(state="hidden")
+        if address == "/system":
+            page.get_by_role("region", name="Settings").get_by_label("Model").wait_for()
+
+
+@pytest.mark.parametrize("width", [390, 1440])
+def test_a_room_that_can_not_be_opened_says_so_in_the_middle(browser: Browser, server: Server, width: int) -> None:
+    with watched_page(browser, server.url, viewport={"width": width, "height": 800}) as (page, watched):
+        watched.allowed.append("net::ERR")
+        sign_in(page, server.home, server.url)
+        page.route("**/api/trainings*", lambda route: route.abort())
+        page.goto("/train")
+        box = page.locator(".trouble").bounding_box()
+        assert box is not None and abs(box["x"] + box["width"] / 2 - width / 2) < 10
+        page.get_by_role("button", name="Try again").wait_for()

@@ -193,7 +193,7 @@ async function show() {
   } catch (error) {
     for (const off of mounted) off();
     if (mine !== ticket) return;
-    fill(element, trouble(error, () => { currentId = null; show(); }));
+    fill(place, trouble(error, () => { currentId = null; show(); })); // not into the room's own element, which is laid out for a room
     if (!(error instanceof ApiError)) throw error;
   } finally {
     if (mine === ticket) opening = false;
@@ -218,7 +218,12 @@ async function close() {
 function trouble(error, again) {
   return h("section", { class: "trouble", role: "alert" },
     h("h1", { text: t("frame.broken") }), h("p", { text: saying(error) }),
-    h("button", { type: "button", class: "main", text: t("frame.broken.again"), on: { click: again } }));
+    h("button", { type: "button", class: "main", data: { again: "" }, text: t("frame.broken.again"), on: { click: again } }));
+}
+
+/** Tries again what a room says it could not load, as the server answers once more. */
+function tryAgain() {
+  for (const button of place.querySelectorAll("[data-again]")) button.click();
 }
 
 /** An error in words for people. */
@@ -310,7 +315,10 @@ function lockedOut() {
 }
 
 shared.jobs.watch(drawWaiting);
-stream.onState((state) => setLost(state === "lost"));
+stream.onState((state) => {
+  setLost(state === "lost");
+  if (state === "open") tryAgain();
+});
 watchAnswers((status) => { if (status === 401) lockedOut(); });
 shared.met = meet(); // when it is known who looks
 keys(Object.fromEntries([["?", { text: t("frame.keys.help"), run: showKeys }],

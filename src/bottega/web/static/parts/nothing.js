@@ -9,8 +9,8 @@ export function nothing(text, actions = [], drawing = null) {
     actions.map(({ text: words, run, main, needs }) => h("button", { type: "button", class: main && "main", data: needs && { needs }, text: words, on: { click: run } }))));
 }
 
-/** What went wrong in the place where its result would stand, with a button to try again. */
+/** What went wrong in the place where its result would stand, with a button to try again; the frame presses it when the server is back. */
 export function troubled(text, again) {
   return h("div", { class: "nothing is-trouble", role: "alert" }, h("p", { text }),
-    again && h("div", { class: "nothing-actions" }, h("button", { type: "button", text: t("frame.broken.again"), on: { click: again } })));
+    again && h("div", { class: "nothing-actions" }, h("button", { type: "button", data: { again: "" }, text: t("frame.broken.again"), on: { click: again } })));
 }

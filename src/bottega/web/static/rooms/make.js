@@ -79,7 +79,12 @@ class Make {
     this.uncatch = catchPictures(this.element, (given) => this.take(given), (text) => this.start.wrong(text));
     this.keys();
     this.lookedUp = this.lookUp().catch((error) => context.complain(error));
-    await Promise.all([formed, shown.catch((error) => context.complain(error))]);
+    try {
+      await Promise.all([formed, shown]);
+    } catch (error) {
+      this.close();
+      throw error;
+    }
     if (this.draft.init) this.measure();
     await this.arrive(context.state);
     if (!matchMedia("(pointer: coarse)").matches && !this.draft.prompt) this.prompt.focus();
@@ -149,7 +154,7 @@ class Make {
     this.picker = modelPicker({
       find: (q, limit) => api.get("/api/models", { q, limit, runs: true }),
       familyName: (model) => this.forms?.families.find((family) => family.id === model.family)?.title ?? model.family,
-      chosen: (model) => { this.takeModel(model); },
+      chosen: (model) => { this.takeModel(model).catch((error) => context.complain(error)); },
     });
     if (draft.model) this.picker.set(draft.model);
     this.adapters = new Adapters({
@@ -290,7 +295,7 @@ class Make {
 
   /** Asks what can be set for the model, and draws it; the longer part of that when `before` is done. */
   async loadForm(before = null) {
-    const { api, complain } = this.context;
+    const { api } = this.context;
     try {
       const listed = this.draft.model ? { items: [] } : api.get("/api/models", { runs: true, limit: 50 });
       const [forms, models] = await Promise.all([this.forms ?? api.get("/api/forms"), listed]);
@@ -309,7 +314,7 @@ class Make {
       this.form = form;
       this.vaes = vaes.items;
     } catch (error) {
-      if (error.status !== 404 || !this.draft.model) return complain(error);
+      if (error.status !== 404 || !this.draft.model) throw error;
       this.left.add(this.draft.model.id); // the shelf, though no scan has seen it yet
       this.draft.model = null;
       return this.loadForm();

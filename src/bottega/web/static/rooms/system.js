@@ -111,6 +111,7 @@ class SystemRoom {
 
   async start() {
     const { api } = this.context;
+    this.lacking = false;
     try {
       this.me = this.context.me ?? (await api.get("/api/me"));
     } catch (error) {
@@ -136,10 +137,15 @@ class SystemRoom {
     this.drawDevices();
     this.drawDisk();
     this.drawServer();
-    if (this.me?.scopes.includes("admin") && this.follow) this.loadLog();
+    if (this.lacking) this.start();
+    else if (this.me?.scopes.includes("admin") && this.follow) this.loadLog();
   }
 
+  /** A part is missing; where the server could not be reached, it is asked for again as soon as it can. */
+  missed(error) { this.lacking ||= error.kind === "Unreachable"; }
+
   failed(error) {
+    this.missed(error);
     if (!this.closed) fill(this.message, troubled(this.context.saying(error), () => { fill(this.message); this.look(); this.start(); }));
   }
 
@@ -252,6 +258,7 @@ class SystemRoom {
     try {
       this.drawSettings(await this.context.api.get("/api/settings"));
     } catch (error) {
+      this.missed(error);
       fill(this.settings, h("p", { class: "wrong", text: this.context.saying(error) }));
     }
   }
@@ -294,6 +301,7 @@ class SystemRoom {
     try {
       this.drawUsers((await this.context.api.get("/api/users")).items);
     } catch (error) {
+      this.missed(error);
       fill(this.users, h("p", { class: "wrong", text: this.context.saying(error) }));
     }
   }

@@ -63,6 +63,15 @@ class Train {
   }
 
   async open() {
+    try {
+      return await this.load();
+    } catch (error) {
+      this.close();
+      throw error;
+    }
+  }
+
+  async load() {
     const { api, store } = this.context;
     this.build();
     this.keys();
