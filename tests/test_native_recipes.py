@@ -186,6 +186,14 @@ def test_a_picture_with_a_text_that_is_too_long_is_taken_in_without_it(api: Api)
     assert api.post("/resolve", {"recipe": recipe})["recipe"]["task"] == "image-to-image"
 
 
+def test_a_picture_tells_why_what_it_says_can_not_be_made_here(api: Api) -> None:
+    info = PngInfo()
+    info.add_text("parameters", "a house\nSteps: 9, Seed: 7, Denoising strength: 0.5, Hires upscale: 2, Hires steps: 5")
+    told = take(api, picture(pnginfo=info))
+    assert (told["recipe"], told["refused"]) == (None, "Hires upscale: '2' can't be repeated by this version")
+    assert take(api, picture())["refused"] is None
+
+
 @pytest.mark.parametrize(
     ("content", "type", "status"),
     [

@@ -436,9 +436,12 @@ def test_pictures_of_a1111_give_their_recipe_or_at_least_their_words(page: Page)
     drop(
         page, with_parameters("a white tower\nNegative prompt: rain\nSteps: 9, Sampler: Euler, Denoising strength: 0.5")
     )
-    page.get_by_role("button", name="Use its recipe").click()
-    page.get_by_text("DPM++ 2M Karras · 20 steps · 7").wait_for()
+    page.get_by_text("Only its words can be taken: inputs: it was made from another picture").wait_for()
+    page.get_by_role("button", name="Use its words").click()
+    page.get_by_text("Only the words were taken").wait_for()
     expect(page.get_by_label("Prompt", exact=True)).to_have_value("a white tower")
+    expect(page.get_by_label("Seed", exact=True)).to_have_value("42")  # as it was
+    page.get_by_text("Euler a · 9 steps · 5").wait_for(state="attached")
 
 
 def with_parameters(text: str) -> bytes:

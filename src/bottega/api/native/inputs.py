@@ -41,6 +41,7 @@ class InputTaken(Told):
     recipe: dict[str, Any] | None = Field(
         description="as a draft that can be submitted: ours, or what another program's words mean; null if it has none"
     )
+    refused: str | None = Field(description="why what it says of how it was made is no such draft; else null")
     parameters: str | None = Field(description="A1111's text; null if it has none")
     too_long: list[str] = Field(description="names of texts of more than 1 MiB, which are not read")
 
@@ -70,18 +71,20 @@ def _take(shop: Workshop, content: bytes) -> InputTaken:
         told = media.read(shop.input_path(kept.sha256))
     except FileError as error:
         raise type(error)("the picture", error.what.partition(": ")[2] or error.what, error.remedy) from None
+    draft, refused = _draft(told)
     return InputTaken(
         sha256=kept.sha256,
         width=told.width,
         height=told.height,
-        recipe=_draft(told),
+        recipe=draft,
+        refused=refused,
         parameters=told.parameters,
         too_long=list(told.too_long),
     )
 
 
-def _draft(carried: media.Carried) -> dict[str, Any] | None:
-    """The recipe that a picture carries: ours, else what another program says, if this version can make that."""
+def _draft(carried: media.Carried) -> tuple[dict[str, Any] | None, str | None]:
+    """The recipe that a picture carries: ours, else what another program says, or why this version can't make that."""
     from bottega.engine.a1111 import draft_of
     from bottega.engine.foreign import told_by
     from bottega.recipe import read_recipe
@@ -92,10 +95,10 @@ def _draft(carried: media.Carried) -> dict[str, Any] | None:
         elif told := told_by(carried):
             draft = draft_of(told)
         else:
-            return None
-    except InvalidRecipe:
-        return None
-    return draft.model_dump(mode="json", exclude_none=True, exclude={"made"})
+            return None, None
+    except InvalidRecipe as error:
+        return None, "; ".join(map(str, error.problems))
+    return draft.model_dump(mode="json", exclude_none=True, exclude={"made"}), None
 
 
 @router.get(

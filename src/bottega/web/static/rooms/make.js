@@ -37,7 +37,7 @@ const words = {
     "make.go": "Make", "make.stop": "Stop", "make.ask": "What to make",
     "make.key.make": "Make it", "make.key.stop": "Stop what is being made", "make.key.prompt": "Write in the prompt", "make.key.weight": "Make the words at the cursor weigh more or less",
     "make.key.before": "The picture to the left", "make.key.after": "The picture to the right", "make.key.compare": "Compare two pictures", "make.key.recipe": "Show the recipe", "make.key.delete": "Delete the picture", "make.key.zoom": "Zoom", "make.key.model": "Choose a model",
-    "make.gone": "The model {name} is not on the shelf; the chosen one stays", "make.taken": "Settings taken from the picture", "make.stopped": "Stopped", "make.unmade": "This model starts from no picture", "make.toolong": "The text {name} of this picture is too long to be read as a recipe", "make.recipe": "Recipe", "make.nomodel": "No model on the shelves runs; get one in the Library", "make.nomodel.without": "No model on the shelves runs; whoever runs this server can get one",
+    "make.gone": "The model {name} is not on the shelf; the chosen one stays", "make.taken": "Settings taken from the picture", "make.taken.words": "Only the words were taken from the picture", "make.stopped": "Stopped", "make.unmade": "This model starts from no picture", "make.toolong": "The text {name} of this picture is too long to be read as a recipe", "make.recipe": "Recipe", "make.nomodel": "No model on the shelves runs; get one in the Library", "make.nomodel.without": "No model on the shelves runs; whoever runs this server can get one",
     "make.without": "Your key is for looking around; whoever runs this server can give you one that makes.",
     "make.looking": "Looking through the shelves for the first time …",
   },
@@ -49,7 +49,7 @@ const words = {
     "make.go": "生成", "make.stop": "停止", "make.ask": "要生成什么",
     "make.key.make": "生成", "make.key.stop": "停止生成", "make.key.prompt": "编辑提示词", "make.key.weight": "调整光标处词语的权重",
     "make.key.before": "左边的图片", "make.key.after": "右边的图片", "make.key.compare": "比较两张图片", "make.key.recipe": "显示配方", "make.key.delete": "删除图片", "make.key.zoom": "缩放", "make.key.model": "选择模型",
-    "make.gone": "书架上没有模型 {name}；保留当前模型", "make.taken": "已采用图片的设置", "make.stopped": "已停止", "make.unmade": "这个模型不能从图片开始", "make.toolong": "这张图片中的文本 {name} 过长，无法作为配方读取", "make.recipe": "配方", "make.nomodel": "书架上没有可运行的模型；请到“模型库”获取", "make.nomodel.without": "书架上没有可运行的模型；请联系服务器的管理员获取",
+    "make.gone": "书架上没有模型 {name}；保留当前模型", "make.taken": "已采用图片的设置", "make.taken.words": "仅采用了图片的提示词", "make.stopped": "已停止", "make.unmade": "这个模型不能从图片开始", "make.toolong": "这张图片中的文本 {name} 过长，无法作为配方读取", "make.recipe": "配方", "make.nomodel": "书架上没有可运行的模型；请到“模型库”获取", "make.nomodel.without": "书架上没有可运行的模型；请联系服务器的管理员获取",
     "make.without": "你的密钥只能查看；想要创作，请向服务器的管理员索取可以创作的密钥。",
     "make.looking": "正在首次查看书架……",
   },
@@ -550,10 +550,12 @@ class Make {
   async reuse(output, what) {
     if (what === "seed") return this.setSeed(output.seed);
     const recipe = await this.recipe(output);
-    if (what === "prompt") return this.fillIn({ ...this.draft, prompt: recipe.prompt ?? "", negative: recipe.negative ?? "" });
+    if (what === "prompt") return this.takeWords(recipe);
     await this.takeRecipe(recipe);
     if (what === "all.noseed") this.setSeed(null);
   }
+
+  takeWords({ prompt = "", negative = "" }) { this.fillIn({ ...this.draft, prompt, negative }); }
 
   /** Puts a recipe into the form, with its model where it is on the shelf. */
   async takeRecipe(recipe) {
@@ -618,10 +620,14 @@ class Make {
     try {
       const content = blob ?? await api.get(`/api/outputs/${output}/file`);
       const told = await api.upload("/api/inputs", content);
-      const recipe = only ? null : told.recipe ?? wordsOf(told.parameters);
-      if (!recipe && !only && told.too_long.length) this.context.toast({ text: this.t("make.toolong", { name: told.too_long[0] }) });
-      const wish = recipe ? await offer(recipe, `/api/inputs/${told.sha256}`) : "picture";
-      if (wish === "recipe") { this.start.draw(this.draft); return await this.takeRecipe(recipe); }
+      const said = only ? null : told.recipe ?? wordsOf(told.parameters);
+      if (!said && !only && told.too_long.length) this.context.toast({ text: this.t("make.toolong", { name: told.too_long[0] }) });
+      const wish = said ? await offer(said, `/api/inputs/${told.sha256}`, told.refused) : "picture";
+      if (wish === "recipe") { this.start.draw(this.draft); return await this.takeRecipe(said); }
+      if (wish === "words") {
+        this.takeWords(said);
+        return this.context.toast({ text: this.t("make.taken.words") });
+      }
       if (wish === "picture") {
         this.draft.init = { sha256: told.sha256, width: told.width, height: told.height };
         this.draft.mask = null;

@@ -12,14 +12,14 @@ addWords({
     "start.strength": "Strength", "start.strength.help": "how much of the picture is made anew, from 0 to 1", "start.mask": "Paint a mask", "start.mask.edit": "Change the mask", "start.mask.remove": "Remove the mask",
     "start.remove": "Remove", "start.line": "strength {strength}", "start.line.mask": "masked · strength {strength}", "start.loading": "Taking it in …", "start.alt": "The picture to start from",
     "start.drop": "Drop it to start from it, or to use its recipe", "start.kind": "This is no picture that can be read: PNG, JPEG or WebP are",
-    "start.offer": "This picture carries its recipe", "start.offer.recipe": "Use its recipe", "start.offer.picture": "Start from it", "start.idle": "This model starts from no picture",
+    "start.offer": "This picture carries its recipe", "start.offer.recipe": "Use its recipe", "start.offer.words": "This picture says what it shows", "start.offer.refused": "Only its words can be taken: {why}", "start.offer.take": "Use its words", "start.offer.picture": "Start from it", "start.idle": "This model starts from no picture",
   },
   zh: {
     "start.title": "从图片开始", "start.none": "无", "start.choose": "选择图片", "start.hint": "也可拖放或粘贴到任意位置",
     "start.strength": "强度", "start.strength.help": "重新生成的比例，0 到 1", "start.mask": "涂抹蒙版", "start.mask.edit": "修改蒙版", "start.mask.remove": "移除蒙版",
     "start.remove": "移除", "start.line": "强度 {strength}", "start.line.mask": "有蒙版 · 强度 {strength}", "start.loading": "正在读取……", "start.alt": "起始图片",
     "start.drop": "松开以从它开始，或使用它的配方", "start.kind": "无法读取这张图片：支持 PNG、JPEG 和 WebP",
-    "start.offer": "这张图片带有配方", "start.offer.recipe": "使用它的配方", "start.offer.picture": "从它开始", "start.idle": "这个模型不能从图片开始",
+    "start.offer": "这张图片带有配方", "start.offer.recipe": "使用它的配方", "start.offer.words": "这张图片带有提示词", "start.offer.refused": "只能采用它的提示词：{why}", "start.offer.take": "使用它的提示词", "start.offer.picture": "从它开始", "start.idle": "这个模型不能从图片开始",
   },
 });
 
@@ -77,15 +77,17 @@ export class Start {
   focus() { this.body.querySelector("button")?.focus(); }
 }
 
-/** Asks what to do with a picture that carries a recipe: "recipe", "picture", or nothing. */
-export function offer(recipe, source) {
-  return dialog(t("start.offer"), (body, close) => {
+/** Asks what to do with a picture that carries a recipe, of which only the words can be taken if it was `refused`: "recipe", "words", "picture", or nothing. */
+export function offer(recipe, source, refused) {
+  const [title, take, wish] = refused ? ["start.offer.words", "start.offer.take", "words"] : ["start.offer", "start.offer.recipe", "recipe"];
+  return dialog(t(title), (body, close) => {
     put(body, h("div", { class: "offer" },
       h("img", { src: source, alt: recipe.prompt || "" }),
       h("div", { class: "offer-words" }, h("p", { class: "offer-prompt", text: recipe.prompt || "" }),
         h("p", { class: "small soft", text: [recipe.model?.name, recipe.size && `${recipe.size.width} × ${recipe.size.height}`, recipe.sampling?.sampler, recipe.sampling?.seed !== undefined && recipe.sampling?.seed !== null && `${t("make.seed")} ${recipe.sampling.seed}`].filter(Boolean).join(" · ") }),
+        refused && h("p", { class: "small", text: t("start.offer.refused", { why: refused }) }),
         h("div", { class: "row offer-acts" },
-          h("button", { type: "button", class: "main", autofocus: true, text: t("start.offer.recipe"), on: { click: () => close("recipe") } }),
+          h("button", { type: "button", class: "main", autofocus: true, text: t(take), on: { click: () => close(wish) } }),
           h("button", { type: "button", text: t("start.offer.picture"), on: { click: () => close("picture") } })))));
   });
 }
