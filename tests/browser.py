@@ -22,6 +22,45 @@ _LISTEN = """
 addEventListener("securitypolicyviolation", (event) => console.error("CSP", event.violatedDirective, event.blockedURI));
 """
 
+# Visible texts whose colour is too near to what lies behind them (WCAG AA: 4.5, large ones 3).
+PALE = """() => {
+  const pen = Object.assign(document.createElement("canvas"), { width: 1, height: 1 })
+    .getContext("2d", { willReadFrequently: true });
+  const rgba = (colour) => {
+    pen.clearRect(0, 0, 1, 1); pen.fillStyle = colour; pen.fillRect(0, 0, 1, 1);
+    const [r, g, b, a] = pen.getImageData(0, 0, 1, 1).data;
+    return [r, g, b, a / 255];
+  };
+  const light = ([r, g, b]) => [r, g, b].map((value) => value / 255)
+    .map((value) => (value <= 0.04045 ? value / 12.92 : ((value + 0.055) / 1.055) ** 2.4))
+    .reduce((sum, value, index) => sum + value * [0.2126, 0.7152, 0.0722][index], 0);
+  const behind = (one) => {
+    for (let at = one; at; at = at.parentElement) {
+      const colour = rgba(getComputedStyle(at).backgroundColor);
+      if (colour[3] > 0.9) return colour;
+    }
+    return [255, 255, 255, 1];
+  };
+  const opacity = (one) => (one ? getComputedStyle(one).opacity * opacity(one.parentElement) : 1);
+  const wrong = [];
+  const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+  while (walker.nextNode()) {
+    const one = walker.currentNode.parentElement;
+    const seen = one.checkVisibility({ opacityProperty: true, visibilityProperty: true });
+    if (!seen || !walker.currentNode.data.trim()) continue;
+    if (one.closest("[aria-hidden=true], .is-idle, :disabled, option, noscript, .unseen")) continue;
+    const style = getComputedStyle(one);
+    const [own, under] = [rgba(style.color), behind(one)];
+    const seenAs = own.map((value, index) => value * opacity(one) + under[index] * (1 - opacity(one)));
+    const [front, back] = [light(seenAs), light(under)].sort((a, b) => b - a);
+    const contrast = (front + 0.05) / (back + 0.05);
+    if (contrast < (parseFloat(style.fontSize) >= 18.66 ? 3 : 4.5)) {
+      wrong.push(`${walker.currentNode.data.trim().slice(0, 40)}: ${contrast.toFixed(2)}`);
+    }
+  }
+  return wrong;
+}"""
+
 
 @dataclass
 class Watched:

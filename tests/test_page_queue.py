@@ -10,7 +10,7 @@ from typing import Any
 
 import httpx
 import pytest
-from browser import chromium, sign_in, watched_page
+from browser import PALE, chromium, sign_in, watched_page
 from door_server import Server, serving
 from playwright.sync_api import Browser, Locator, Page, expect
 
@@ -134,6 +134,22 @@ def test_one_is_made_next_by_its_menu(page: Page, line: Line) -> None:
         page.get_by_role("menuitemradio", name="High").click()
     row(page, "a blue boat").get_by_text("Priority: High").wait_for()
     assert line.waiting()[0] == "a blue boat"
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_every_text_has_enough_contrast(browser: Browser, line: Line, scheme: Any) -> None:
+    with room(browser, line, color_scheme=scheme, reduced_motion="reduce") as page:
+        line.post(f"/api/jobs/{line.client.get('/api/jobs').json()['items'][0]['id']}/cancel")
+        page.locator('.job[data-state="cancelled"]').get_by_role("button", name="Try again").wait_for()
+        page.mouse.move(0, 0)
+        page.evaluate("""async () => {
+          const { toast } = await import("/static/parts/toast.js");
+          for (const kind of ["", "error"]) toast({ text: "It is over", kind, action: { text: "See it", run() {} } });
+          const coming = document.getElementById("toasts").getAnimations({ subtree: true });
+          await Promise.all(coming.map((one) => one.finished));
+        }""")
+        page.get_by_role("button", name="See it").nth(1).wait_for()
+        assert page.evaluate(PALE) == []
 
 
 def test_what_is_cancelled_can_be_had_again(page: Page, line: Line) -> None:
