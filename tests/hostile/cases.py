@@ -946,6 +946,31 @@ def _copies_of_wide_texts(canary: Path) -> Files:
     yield "wide.pkl", pickle(b"(" + encoded + b"h\0h\1R" * 60 + b"tt")
 
 
+@case(6514, REFUSED, says="too long")
+def _long_names_of_attributes(canary: Path) -> Files:
+    once = name("builtins", "getattr") + b"q\0" + name("my", "Foo") + text("b" * 100_000) + b"\x86q\1"
+    yield "many.ckpt", checkpoint(pickle(once + b"](" + b"h\0h\1R" * 1_130_000 + b"e"))
+
+
+@case(6515, REFUSED, says="more calls")
+def _many_calls(canary: Path) -> Files:
+    rebuilt = name("torch._utils", "_rebuild_tensor_v2")
+    args = row(storage("0", 4), whole(0), wholes([1] * 64), wholes([1] * 64), b"\x89", HOOKS)
+    wrapped = row(rebuilt, name("torch", "Tensor"), args, b"}")
+    attribute = row(name("my", "Foo"), text("bar"))
+    for title, function, given in (
+        ("tensors", rebuilt, args),
+        ("subclasses", name("torch._tensor", "_rebuild_from_type_v2"), wrapped),
+        ("attributes", name("builtins", "getattr"), attribute),
+        ("objects", name("my", "Foo"), b")"),
+    ):
+        again = b"](" + b"h\0h\1R" * 1_130_000 + b"e"
+        yield f"{title}.ckpt", archive([Entry("archive/data.pkl", pickle(function + b"q\0" + given + b"q\1" + again)),
+                                        Entry("archive/data/0", FOUR)])  # fmt: skip
+    reference = storage("0", 4)[:-1] + b"q\0" + b"](" + b"h\0Q" * 1_690_000 + b"e"
+    yield "references.ckpt", checkpoint(pickle(reference), FOUR)
+
+
 @case(6900, REFUSED, says="too long")
 def _names_of_gigabytes(canary: Path) -> Files:
     small = table({f"{index}": b"h\1" for index in range(100_000)})

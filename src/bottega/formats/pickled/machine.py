@@ -14,14 +14,15 @@ from itertools import islice, repeat
 from struct import Struct
 
 from bottega.formats.pickled.names import DANGEROUS, INERT, judge
-from bottega.formats.pickled.rebuild import COPYING, farther, name_of, storage_of
-from bottega.formats.pickled.record import MARKS, MOST_DEAR, Records
-from bottega.formats.pickled.values import Broken, CutShort, Name, Node, Poisonous, Storage, Table
+from bottega.formats.pickled.rebuild import COPYING, MAX_NAME, farther, name_of, storage_of
+from bottega.formats.pickled.record import CALLS, MARKS, MOST_DEAR, Records
+from bottega.formats.pickled.values import Broken, CutShort, Name, Node, Poisonous, Storage, Table, Tensor
 
 # Together these keep what any file can make below 400 MiB and two seconds. A hundred thousand tensors take 3.3 million
 # opcodes, of which 200,000 are dear, and 800,000 memo entries.
 MAX_OPCODES = 3_400_000
 MAX_DEAR_OPCODES = 500_000  # that make a text, or are rare in checkpoints
+MAX_CALLS = 500_000  # and references to storages, of which a tensor has one and at most four calls
 MAX_COPIES = 4_000_000  # items that calls copy
 MAX_COPIED_TEXT = 64 << 20  # bytes in memory of texts and bytes that calls copy
 # In memory, one letter beyond Latin-1 makes every letter of its text take two or four bytes. Bytes, which protocol 2
@@ -31,7 +32,8 @@ MAX_TEXTS = 128 << 20  # bytes that all texts which are not ASCII take in memory
 MAX_MEMO = 1_000_000
 MAX_MARKS = 1_000
 MAX_NAMES = 10_000
-MAX_NAME = 500
+_AXES = 8  # of a tensor, for which as much is to be done as for a call
+_CALLS_OF_ATTRIBUTE = 10  # calls that a name made by `getattr` counts for: it is kept, and judged
 MAX_DIGITS = 1_024  # of a number that is written out, and bytes of a long one
 
 _UINT16, _INT32 = Struct("<H").unpack_from, Struct("<i").unpack_from
@@ -66,6 +68,7 @@ class Machine:
         self.hides_pickle = False  # in one of its texts or bytes
         self._fuel = repeat(None, MAX_OPCODES)
         self._dear_fuel = MAX_DEAR_OPCODES
+        self._calls = MAX_CALLS
         self._copies, self._copied_text, self._texts = MAX_COPIES, MAX_COPIED_TEXT, MAX_TEXTS
         self._records = Records()
         self._stack: list[object] = []
@@ -220,6 +223,7 @@ class Machine:
         tensor, end, opcodes, dear = record
         stack.append(tensor)
         self._dear_fuel -= dear
+        self._spend_calls(CALLS + len(tensor.shape) // _AXES)
         next(islice(self._fuel, opcodes, opcodes), None)  # they count as if they had been taken one by one
         return end
 
@@ -250,6 +254,7 @@ class Machine:
             self.hides_pickle = True
 
     def _refer(self, identity: object) -> object:
+        self._spend_calls(1)
         storage = storage_of(identity)
         if type(storage) is Storage:
             known = self.storages.get(storage.key)
@@ -281,11 +286,23 @@ class Machine:
             if type(function) is Node:
                 raise Poisonous(f"it calls what a call of {function.function} would give")
             raise Broken("it calls something that is no function")
+        self._spend_calls(1)
         if not function.make:
             return Node(function, args)
         if function.make in COPYING:
             self._spend(args)
-        return function.make(args)
+        made = function.make(args)
+        if type(made) is Tensor:
+            self._spend_calls(len(made.shape) // _AXES)
+        elif type(made) is Name:
+            self._spend_calls(_CALLS_OF_ATTRIBUTE)
+        return made
+
+    def _spend_calls(self, calls: int) -> None:
+        """Count calls, which take longer than any opcode, or what takes as long as so many."""
+        self._calls -= calls
+        if self._calls < 0:
+            raise Broken("it has more calls than any checkpoint")
 
     def _spend(self, args: tuple[object, ...]) -> None:
         """Count what a call will copy: a few bytes can ask for the same large copy again and again."""

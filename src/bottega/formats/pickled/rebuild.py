@@ -24,6 +24,7 @@ from bottega.formats.tensor_bytes import BYTES_OF_ELEMENT
 
 BYTES_OF_STORED = BYTES_OF_ELEMENT | BYTES_OF_QUANTISED
 MAX_RANK = 64
+MAX_NAME = 500
 MAX_ELEMENTS = 1 << 48
 # A view may repeat what is stored (stride 0), but not so often that a small file fills the memory.
 MAX_EXPANSION = 16
@@ -250,6 +251,8 @@ def _attribute(args: Args) -> Name:
     in anything else, `getattr` finds all there is.
     """
     owner, name = args if len(args) == 2 else (None, None)
+    if type(name) is str and len(name) > MAX_NAME:
+        raise Broken("it mentions too many names, or too long ones")
     if type(owner) is Name and (owner.module, owner.name) == ("torch._C", TORCH_FUNCTIONS):
         if type(name) is not str or not name.isidentifier() or name.startswith("_"):
             raise Poisonous(f"it calls builtins.getattr on {owner} for what is no function's name")
@@ -257,6 +260,8 @@ def _attribute(args: Args) -> Name:
     owner = owner.function if type(owner) is Node else owner
     if type(owner) is not Name or not is_unknown_class(owner.module, owner.name):
         raise Poisonous("it calls builtins.getattr on what is no model's own class")
+    if len(owner.name) > MAX_NAME:
+        raise Broken("it mentions too many names, or too long ones")
     if type(name) is not str or not name.isidentifier() or name.startswith("__"):
         raise Poisonous(f"it calls builtins.getattr on {owner} for what is no method's name")
     return Name(owner.module, f"{owner.name}.{name}", _refuse_call, "")

@@ -15,6 +15,7 @@ from bottega.formats.pickled.values import Broken, Name, Storage, Table, Tensor
 from bottega.formats.tensor_bytes import BYTES_OF_ELEMENT
 
 MARKS = 2  # that a record sets at one time
+CALLS = 3  # in it, with the reference to its storage
 MOST_DEAR = 3  # opcodes in it that cost much: the texts of key and location, and a None
 
 _INT = "(?:K.|M..|J....)"  # BININT1, BININT2, BININT
