@@ -76,6 +76,8 @@ def test_other_pictures_are_pictures(tmp_path: Path) -> None:
         (b'{"string_to_param": {"*": {"TORCHTENSOR": [[1, NaN]]}}}', "NaN"),
         (b'{"a": ' * 19_000, "nested|deep|Expecting"),
         (b'{"a": [' + b"[]," * 30_000 + b"[]]}", "too many lists"),
+        (b'{"x": {%b}}' % b",".join(b'"%d": 1' % index for index in range(20_001)), "too many keys"),
+        (b'{"x": [' + b"1," * 3_000_001 + b"1]}", "too many keys or numbers"),
     ],
 )
 def test_what_is_damaged_says_so(content: bytes, why: str, tmp_path: Path) -> None:

@@ -34,6 +34,8 @@ _MAX_CHUNKS = 100_000
 _MAX_TEXT = 48 << 20  # of base64: 1,024 vectors of SD XL's larger text encoder
 _MAX_JSON = 36 << 20
 _MAX_LISTS = 20_000  # in it: 1,024 vectors of 16 words, and some more
+_MAX_KEYS = 20_000  # a dozen, and colons in texts
+_MAX_NUMBERS = 3_000_000  # 1,024 vectors of 1,280 numbers twice; each takes some 20 characters
 _MAX_PIXELS = 16 << 20
 _MAX_FILE = 64 << 20
 _MAX_VECTORS, _MAX_WIDTH = 1024, 16_384
@@ -100,6 +102,8 @@ def _told(path: Path) -> Mapping[str, object] | None:
         raw = base64.b64decode(text, validate=True) if text is not None else hidden
         if raw is not None and raw.count(b"[") + raw.count(b"{") > _MAX_LISTS:
             raise ValueError("it has too many lists")
+        if raw is not None and (raw.count(b":") > _MAX_KEYS or raw.count(b",") > _MAX_NUMBERS):
+            raise ValueError("it has too many keys or numbers")
         told = strictjson.parse(raw) if raw is not None else None
     except (binascii.Error, ValueError) as error:
         raise _damaged(path, str(error)) from None
