@@ -464,6 +464,9 @@ def test_a_bin_file_is_what_its_content_says(tmp_path: Path) -> None:
     [
         ("config.json", LLAMA | {"auto_map": {"AutoModel": "evil.Model"}}, "auto_map.*evil.Model"),
         ("config.json", LLAMA | {"custom_pipelines": {"x": {"impl": "evil.P"}}}, "custom_pipelines.*evil.P"),
+        ("config.json", LLAMA | {"text_config": {"auto_map": {"AutoConfig": "evil/repo--c.C"}}}, "evil/repo--c.C"),
+        ("config.json", LLAMA | {"parts": [{"auto_map": {"AutoConfig": "evil.C"}}]}, "config.json asks.*evil.C"),
+        ("config.json", LLAMA | {"trust_remote_code": True}, "trust_remote_code"),
         ("tokenizer_config.json", {"auto_map": {"AutoTokenizer": ["evil.T", None]}}, "tokenizer_config.*evil.T"),
         ("preprocessor_config.json", {"auto_map": {"AutoProcessor": "evil.P"}}, "preprocessor_config.*evil.P"),
     ],

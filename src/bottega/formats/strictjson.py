@@ -46,10 +46,16 @@ def check_depth(value: object, limit: int = MAX_DEPTH) -> None:
     """ValueError when lists and objects are nested deeper than `limit`; walks level by level, so never recurses."""
     level = [value]
     for _ in range(limit + 1):
-        level = [child for parent in level for child in _children(parent)]
+        level = [child for parent in level for child in children(parent)]
         if not level:
             return
     raise ValueError(f"it is nested more than {limit} levels deep")
+
+
+def children(value: object) -> list[object]:
+    """The lists and objects that a list or an object holds."""
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return [child for child in inner if isinstance(child, dict | list)]
 
 
 def _check_surrogates(value: object, text: str) -> None:
@@ -64,11 +70,6 @@ def _check_surrogates(value: object, text: str) -> None:
 def _finite(text: str) -> float | None:
     number = float(text)
     return number if math.isfinite(number) else None
-
-
-def _children(value: object) -> list[object]:
-    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
-    return [child for child in inner if isinstance(child, dict | list)]
 
 
 def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:

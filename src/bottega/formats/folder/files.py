@@ -23,7 +23,7 @@ CODE = frozenset((
 ))  # fmt: skip
 
 # Keys that make diffusers, transformers or PEFT import code which lies in the folder or on the hub.
-_CODE_KEYS = ("auto_map", "custom_pipeline", "custom_pipelines", "_module")
+_CODE_KEYS = ("auto_map", "custom_pipeline", "custom_pipelines", "_module", "trust_remote_code")
 
 
 @dataclass
@@ -105,10 +105,17 @@ class Files:
 
 
 def code_asked_for(config: Mapping[str, object]) -> str:
-    """The key with which a config asks for code of its own, and what it says; empty if it does not."""
-    for key in _CODE_KEYS:
-        if value := config.get(key):
-            return f"{key} {shown(value if isinstance(value, str) else json.dumps(value))}"
+    """The key with which a config asks for code of its own, and what it says; empty if it does not.
+
+    The configs of the models that one is made of lie inside of it, and each of them may ask.
+    """
+    level: list[object] = [config]
+    while level:
+        for each in level:
+            for key in _CODE_KEYS if isinstance(each, dict) else ():
+                if value := each.get(key):
+                    return f"{key} {shown(value if isinstance(value, str) else json.dumps(value))}"
+        level = [child for each in level for child in strictjson.children(each)]
     return ""
 
 
