@@ -111,8 +111,8 @@ def code_asked_for(config: Mapping[str, object]) -> str:
     """
     level: list[object] = [config]
     while level:
-        for each in level:
-            for key in _CODE_KEYS if isinstance(each, dict) else ():
+        for each in (each for each in level if isinstance(each, dict)):
+            for key in _CODE_KEYS:
                 if value := each.get(key):
                     return f"{key} {shown(value if isinstance(value, str) else json.dumps(value))}"
         level = [child for each in level for child in strictjson.children(each)]
