@@ -218,6 +218,19 @@ def test_failures_stay_with_their_reason_and_are_tried_again(page: Page, line: L
     assert retried.value.ok
 
 
+def test_a_picture_that_is_dropped_where_nobody_takes_it_takes_no_place(page: Page, line: Line) -> None:
+    prevented = page.evaluate(
+        """() => ["dragover", "drop"].map((kind) => {
+            const dataTransfer = new DataTransfer();
+            dataTransfer.items.add(new File(["x"], "x.png", { type: "image/png" }));
+            const event = new DragEvent(kind, { dataTransfer, bubbles: true, cancelable: true });
+            document.querySelector(".room-queue").dispatchEvent(event);
+            return event.defaultPrevented;
+        })"""
+    )
+    assert prevented == [True, True]
+
+
 def test_an_empty_queue_says_what_it_is_for(browser: Browser, tmp_path: Path) -> None:
     with serving(tmp_path / "home") as server, watched_page(browser, server.url) as (page, _):
         sign_in(page, server.home, server.url)

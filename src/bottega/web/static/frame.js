@@ -298,6 +298,14 @@ document.addEventListener("click", (event) => {
   go(link.dataset.room, stateOf(to.search));
   place.focus({ preventScroll: true });
 });
+// A file that is dropped where nobody takes it would be opened in the page's place.
+for (const kind of ["dragover", "drop"]) {
+  document.addEventListener(kind, (event) => {
+    if (event.defaultPrevented || !event.dataTransfer?.types.includes("Files")) return;
+    event.preventDefault();
+    event.dataTransfer.dropEffect = "none";
+  });
+}
 addEventListener("popstate", show);
 
 // ------------------------------------------------------------------------------------------------------------ start
@@ -311,7 +319,8 @@ function setLost(lost) {
 }
 
 function lockedOut() {
-  fill(place, h("section", { class: "trouble" }, h("h1", { text: t("frame.locked") }), h("p", { text: t("frame.locked.what") })));
+  fill(place, h("section", { class: "trouble" }, h("h1", { text: t("frame.locked") }), h("p", { text: t("frame.locked.what") }),
+    h("button", { type: "button", class: "main", text: t("frame.locked.key"), on: { click: () => location.reload() } })));
 }
 
 shared.jobs.watch(drawWaiting);

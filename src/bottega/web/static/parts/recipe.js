@@ -2,6 +2,7 @@
 
 import { h } from "../dom.js";
 import { addWords, number, t } from "../words.js";
+import { nameOf } from "./controls.js";
 import { copyButton, facts } from "./facts.js";
 
 addWords({
@@ -39,7 +40,7 @@ const AUTOMATIC = { precision: true, prediction: true, vae_tiling: true };
 /** A field's name for people: `sampling.seed`, `knobs.eta`, `adapters.0`. */
 export function fieldName(field) {
   const last = field.split(".").findLast((part) => !/^\d+$/.test(part));
-  return t(`recipe.${last}`, {}, last.replaceAll("_", " "));
+  return t(`recipe.${last}`, {}, nameOf(last));
 }
 
 /** Every field of a recipe as `[name, value]`, prompts apart. */

@@ -127,7 +127,7 @@ const words = {
     "library.missing": "文件已不在原处。它可能会回来：你记下的内容都还在。",
     "library.forget": "忘掉所有已不在原处的模型", "library.forget.sure": "已不在原处：{n} 个。要忘掉它们，连同你的标签和备注吗？",
     "library.hash": "计算", "library.hash.none": "尚未计算。",
-    "library.convert": "转换……", "library.verdict": "安全", "library.names": "其中引用了",
+    "library.convert": "转换……", "library.verdict": "安全检查", "library.names": "其中引用了",
     "library.stop": "停止", "library.started.scan": "正在扫描", "library.started.hash": "正在计算 {name} 的哈希值",
     "library.done": "完成：{what}", "library.failed": "{what}：{why}", "library.see": "查看",
     "library.get.what": "哪个模型", "library.get.help": "civitai:123、hf:org/name，或任意 https 地址。每个字节都会校验，其中的内容不会运行。",
