@@ -111,7 +111,9 @@ def code_asked_for(config: Mapping[str, object]) -> str:
     """
     level: list[object] = [config]
     while level:
-        for each in (each for each in level if isinstance(each, dict)):
+        for each in level:
+            if not isinstance(each, dict):
+                continue
             for key in _CODE_KEYS:
                 if value := each.get(key):
                     return f"{key} {shown(value if isinstance(value, str) else json.dumps(value))}"
