@@ -142,6 +142,16 @@ def test_check_of_pipes_links_and_what_is_not_there(bottega: Command, tmp_path: 
     assert "no such file" in bottega("models", "check", tmp_path / "none.ckpt").err
 
 
+def test_check_of_a_folder_follows_no_link_out_of_it(bottega: Command, tmp_path: Path) -> None:
+    (tmp_path / "secret.txt").write_text("root:x:0:0")
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    (folder / "weights.bin").symlink_to(tmp_path / "secret.txt")
+    ran = bottega("models", "check", folder)
+    assert ran.code == 2 and "root:x" not in ran.out
+    assert "this link leads out of the model's folder" in " ".join(ran.out.split())
+
+
 def test_names_reach_no_terminal_raw(bottega: Command, tmp_path: Path) -> None:
     state = table({"\x1b[31mred": call("my\x1bcorp", "F\x9bo")})
     (tmp_path / "x.ckpt").write_bytes(checkpoint(pickle(state)))

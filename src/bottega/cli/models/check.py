@@ -77,12 +77,14 @@ def check(path: Path) -> Checked:
 def check_folder(folder: Path) -> Checked:
     """The worst verdict on the files of a folder, and on the model that the folder itself is, if it is one."""
     from bottega.formats.folder import is_model as is_model_folder
+    from bottega.formats.links import places_of
 
     is_model = is_model_folder([path.name for path in folder.iterdir()])
     checked = [check(folder)] if is_model else []
+    places = places_of(folder)
     for path, kind in _files(folder):
         name = path.relative_to(folder)
-        inner = _beside(kind) if kind in (*_CODE_KINDS, *_PACKED_KINDS) else check(path)
+        inner = _beside(kind) if kind in (*_CODE_KINDS, *_PACKED_KINDS) else _inside(path, places)
         checked.append(replace(inner, reasons=_in(name, inner.reasons), notes=_in(name, inner.notes), tensors=0))
         if not is_model:
             checked[-1] = replace(checked[-1], tensors=inner.tensors)
@@ -97,6 +99,17 @@ def check_folder(folder: Path) -> Checked:
         tuple(dict.fromkeys(note for each in checked for note in each.notes)),
         sum(each.tensors for each in checked),
     )
+
+
+def _inside(path: Path, places: tuple[Path, ...]) -> Checked:
+    """The verdict on a file of a folder, which may be no link to another place: its words would be quoted."""
+    from bottega.formats.links import check_place
+
+    try:
+        check_place(path, places)
+    except FormatError as error:
+        return Checked("refused", reasons=(error.what.removeprefix(f"{error.path}: "),), notes=(error.remedy,))
+    return check(path)
 
 
 def _in(name: Path, lines: tuple[str, ...]) -> tuple[str, ...]:
