@@ -550,6 +550,10 @@ def test_sentence_transformers(tmp_path: Path) -> None:
     assert set(header.tensors) == {"embeddings.word_embeddings.weight", "2_Dense/linear.weight"}
     assert header.configs["1_Pooling"] == {"pooling_mode_mean_tokens": True}
     assert header.notes == ("made for sentence-transformers: it turns texts into vectors",)
+    assert header.safety == Safety()
+    put(tmp_path / "modules.json", [{"type": "sentence_transformers.models.Pooling"}, {"type": "evil_module.Evil"}])
+    (reason,) = read_header(tmp_path).safety.reasons
+    assert reason == "modules.json asks for the class 'evil_module.Evil', which Bottega never imports"
 
 
 def test_links_of_a_transformers_model_stay_in_its_folder(tmp_path: Path) -> None:

@@ -48,6 +48,13 @@ class Files:
 
     def json(self, name: str, limit: int = MAX_CONFIG) -> dict[str, object]:
         """The object that a file of JSON holds."""
+        value = self.value(name, limit)
+        if not isinstance(value, dict):
+            raise _no_config(self.root / name, "it is no JSON object")
+        return value
+
+    def value(self, name: str, limit: int = MAX_CONFIG) -> object:
+        """What a file of JSON holds, be it an object or not."""
         path = self.root / name
         self.check(path)
         try:
@@ -60,10 +67,8 @@ class Files:
                 raise ValueError(f"it is larger than {limit:,} bytes")
             value = strictjson.parse(raw, constants=True)
             strictjson.check_depth(value)
-            if not isinstance(value, dict):
-                raise ValueError("it is no JSON object")
         except ValueError as error:
-            raise FormatError(path, f"this config can't be read: {error}", "download it again") from None
+            raise _no_config(path, str(error)) from None
         return value
 
     def config(self, name: str) -> dict[str, object]:
@@ -124,6 +129,10 @@ def code_asked_for(config: Mapping[str, object]) -> str:
 def asks_for_code(path: Path, what: str) -> FormatError:
     """The error for a model that is nothing without code of its own."""
     return FormatError(path, f"it asks to run code of its own ({what})", "Bottega never does: get a version without it")
+
+
+def _no_config(path: Path, why: str) -> FormatError:
+    return FormatError(path, f"this config can't be read: {why}", "download it again")
 
 
 def is_plain(name: str) -> bool:

@@ -70,6 +70,7 @@ def _add_modules(
     files: Files, names: frozenset[str], tensors: dict[str, TensorInfo], configs: dict[str, Mapping[str, object]]
 ) -> None:
     """The folders `1_Pooling`, `2_Dense` ... of sentence-transformers: their configs, and their tensors if any."""
+    _look_at_modules(files)
     folders = sorted(name for name in names if name[:1].isdigit() and name[1:2] == "_" and name.isprintable())
     for name in folders[:_MAX_MODULES]:
         folder = files.root / name
@@ -80,6 +81,20 @@ def _add_modules(
         if _holds_weights(folder, files):
             tensors |= {f"{name}/{each}": info for each, info in weights.read(files, folder).items()}
     files.notes.append("made for sentence-transformers: it turns texts into vectors")
+
+
+def _look_at_modules(files: Files) -> None:
+    """Where sentence-transformers would import the classes of the modules from."""
+    try:
+        modules = files.value("modules.json")
+    except FormatError as error:
+        files.notes.append(f"modules.json: {error.what.removeprefix(f'{error.path}: ')}")
+        return
+    for module in modules if isinstance(modules, list) else ():
+        kind = module.get("type") if isinstance(module, dict) else None
+        if isinstance(kind, str) and kind.partition(".")[0] != "sentence_transformers":
+            files.reasons.append(f"modules.json asks for the class {shown(kind)}, which Bottega never imports")
+            return
 
 
 def _holds_weights(folder: Path, files: Files) -> bool:
