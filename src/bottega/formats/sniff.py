@@ -49,6 +49,8 @@ KINDS: dict[str, tuple[str, str]] = {
     "coreml": ("a Core ML model", _OTHER_RUNTIME),
     "flax": ("weights of Flax (msgpack)", _OTHER_RUNTIME),
     "hdf5": ("an HDF5 file (Keras and TensorFlow keep weights so)", _OTHER_RUNTIME),
+    "joblib": ("a compressed pickle of an old joblib", "load it in the program that made it, and save it as "
+               ".safetensors"),
     "npy": ("a NumPy array", "convert it to .safetensors with the program that made it"),
     "sentencepiece": ("a tokenizer (SentencePiece)", "choose the folder of the language model that it belongs to"),
     "7z": ("a 7z archive", _UNPACK),
@@ -110,6 +112,7 @@ _MAGIC: tuple[tuple[bytes, str], ...] = (
     (b"\x04\x22\x4d\x18", "lz4"),
     (b"\x93NUMPY", "npy"),
     (b"\x89HDF\r\n\x1a\n", "hdf5"),
+    (b"ZF0x", "joblib"),
     (b"%PDF-", "pdf"),
     (b"fLaC", "audio"),
     (b"OggS", "audio"),
@@ -249,6 +252,8 @@ def _inner_magic(head: bytes) -> str:
 
 def _text(head: bytes) -> str:
     """Kinds that people can read, or nothing for bytes that nobody can."""
+    if head[:2] in (b"\xff\xfe", b"\xfe\xff"):  # UTF-16, as Windows saves web pages
+        head = head.decode("utf-16", "ignore").encode()
     text = head.removeprefix(b"\xef\xbb\xbf").lstrip()
     lower = text.lower()
     if lower.startswith(_HTML):
