@@ -102,14 +102,16 @@ def check_folder(folder: Path) -> Checked:
 
 
 def _inside(path: Path, places: tuple[Path, ...]) -> Checked:
-    """The verdict on a file of a folder, which may be no link to another place: its words would be quoted."""
+    """The verdict on a file of a folder; what is no model is not quoted where a link leads to it out of the folder."""
     from bottega.formats.links import check_place
 
-    try:
-        check_place(path, places)
-    except FormatError as error:
-        return Checked("refused", reasons=(error.what.removeprefix(f"{error.path}: "),), notes=(error.remedy,))
-    return check(path)
+    checked = check(path)
+    if checked.verdict == "refused":
+        try:
+            check_place(path, places)
+        except FormatError as error:
+            return Checked("refused", reasons=(error.what.removeprefix(f"{error.path}: "),), notes=(error.remedy,))
+    return checked
 
 
 def _in(name: Path, lines: tuple[str, ...]) -> tuple[str, ...]:
