@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import _compat_pickle
+import itertools
 import json
 import pickle as pickling  # noqa: TID251  it only writes here
 import random
@@ -551,6 +553,13 @@ def test_calls_of_what_was_called_are_dangerous(tmp_path: Path) -> None:
 )
 def test_names_are_judged(module: str, word: str, verdict: str) -> None:
     assert judge(module, word) == verdict
+
+
+def test_every_module_that_python_knows_by_an_old_name_is_its_own() -> None:
+    mappings = (_compat_pickle.IMPORT_MAPPING, _compat_pickle.REVERSE_IMPORT_MAPPING)
+    renamed = (_compat_pickle.NAME_MAPPING, _compat_pickle.REVERSE_NAME_MAPPING)
+    modules = {*itertools.chain(*mappings), *(module for module, _ in itertools.chain(*renamed))}
+    assert {module for module in modules if judge(module, "open") != "dangerous"} == set()
 
 
 def test_storages_of_other_kinds_and_sizes_are_refused(tmp_path: Path) -> None:

@@ -211,9 +211,20 @@ _PAST_AND_FUTURE = frozenset({
     "_pyrepl", "_xxinterpchannels", "_xxsubinterpreters", "annotationlib", "compression", "concurrent", "nt", "os",
     "posix", "ntpath", "posixpath", "winreg", "_winapi", "_testcapi",
 })  # fmt: skip
-_STANDARD = frozenset(sys.stdlib_module_names) | _PAST_AND_FUTURE
+# Modules of Python 2, which Python 3 still finds by these names when a pickle is of protocol 2 or older, or which have
+# gone with it.
+_PYTHON_2 = frozenset({
+    "BaseHTTPServer", "Bastion", "CGIHTTPServer", "ConfigParser", "Cookie", "Dialog", "DocXMLRPCServer", "FileDialog",
+    "HTMLParser", "MimeWriter", "Queue", "ScrolledText", "SimpleDialog", "SimpleHTTPServer", "SimpleXMLRPCServer",
+    "SocketServer", "StringIO", "Tix", "Tkconstants", "Tkdnd", "Tkinter", "UserDict", "UserList", "UserString",
+    "_abcoll", "_dummy_thread", "_winreg", "anydbm", "bsddb", "compiler", "cookielib", "dbhash", "dircache", "dumbdbm",
+    "gdbm", "hotshot", "htmlentitydefs", "htmllib", "ihooks", "imputil", "markupbase", "mhlib", "mimetools", "mimify",
+    "multifile", "posixfile", "repr", "rexec", "rfc822", "robotparser", "sgmllib", "statvfs", "tkColorChooser",
+    "tkCommonDialog", "tkFileDialog", "tkFont", "tkMessageBox", "tkSimpleDialog", "ttk", "whichdb", "xmllib",
+})  # fmt: skip
+_STANDARD = frozenset(sys.stdlib_module_names) | _PAST_AND_FUTURE | _PYTHON_2
 # Of these names people's own modules are called too: their classes are as unusual as any, their functions are not.
-_COMMON_WORDS = frozenset({"parser", "test", "user", "symbol", "chunk", "formatter", "exceptions"})
+_COMMON_WORDS = frozenset({"parser", "test", "user", "symbol", "chunk", "formatter", "exceptions", "compiler", "repr"})
 
 # Packages whose functions start programs, fetch and run code, or unpickle.
 _RUNS_CODE = frozenset({
