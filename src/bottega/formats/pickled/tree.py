@@ -39,7 +39,7 @@ _CERTAIN_WRAPPERS = WRAPPERS[:3]
 # What training keeps for itself to go on later.
 _LEFTOVER = re.compile(
     r"optim|(^|_)(sched|scaler|ema|rng)|random_state|callbacks|^loops$|hyper_?param|hparams|^(args|cfg|config|amp)$"
-    r"|momentum|^loss|criterion|metric|^best_|^train_|^updates$|epoch|step$|history",
+    r"|momentum(s|_buffers?)?$|^loss(es|_fn|_func|_scale)?$|(^|_)(criterion|metrics?)$|^best_|^train_|^updates$|epoch|step$|history",
     re.IGNORECASE,
 )
 _MAX_LEFTOVER = 200  # letters of such a key
@@ -100,7 +100,9 @@ def _wrapper(keys: dict[str, object], walk: _Walk) -> tuple[str | None, list[str
     for wrapper in WRAPPERS:
         if wrapper in groups:
             others = [key for key in holding if key != wrapper]
-            if wrapper in _CERTAIN_WRAPPERS or all(key in WRAPPERS or _is_leftover(key) for key in others):
+            # Other parts of a model are kept beside it under their names; only `params` are those before an average.
+            before = {"params"} if wrapper == "params_ema" else set()
+            if wrapper in _CERTAIN_WRAPPERS or all(key in before or _is_leftover(key) for key in others):
                 return wrapper, others
     leftovers = [key for key in holding if key in groups and _is_leftover(key)]
     return None, leftovers if len(leftovers) < len(holding) else []
