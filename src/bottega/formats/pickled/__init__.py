@@ -35,6 +35,7 @@ MAX_PICKLE = legacy.MAX_PICKLE
 _BROKEN = (ValueError, IndexError, KeyError, struct.error, zlib.error)
 _DAMAGED = "the file is damaged or was made to mislead: get a .safetensors version of this model"
 _CUT = "the download probably stopped halfway: download it again"
+_SPARSE = "save its sparse tensors as dense ones (torch's to_dense), or get a .safetensors version of this model"
 _EVIL = "Bottega runs nothing of it; delete it, or get a .safetensors version of this model"
 _MANY = 8  # names that are told before "and others"
 
@@ -165,6 +166,8 @@ def _refusing(path: Path, machine: Machine) -> Iterator[None]:
     if names or isinstance(failure, Poisonous):
         why = f"it names {_listed(names)}" if names else str(failure)
         raise DangerousModel(path, f"it would run code in a program that trusts it: {why}", _EVIL, names)
+    if isinstance(failure, Sparse):
+        raise FormatError(path, str(failure), _SPARSE)
     if isinstance(failure, CutShort):
         raise FormatError(path, f"cut short: {failure}", _CUT)
     if isinstance(failure, IndexError | struct.error):  # of the bytes that an opcode needs, some are not there
