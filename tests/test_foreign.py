@@ -187,7 +187,27 @@ def test_nothing_is_told(tmp_path: Path, texts: dict[str, Any]) -> None:
     assert told_by(media.read(picture(tmp_path, **texts))) is None
 
 
-@pytest.mark.parametrize("odd", [None, 3, [], "x", {"a": 1}, True, 1e300, [[]], [["a"]], [[1, 2]], ["a", 5]])
+@pytest.mark.parametrize(
+    "odd",
+    [
+        None,
+        3,
+        [],
+        "x",
+        "a\nb",
+        "9" * 400,
+        10**400,
+        ["a\nb:1", 1],
+        [["a\nb", 1]],
+        {"a": 1},
+        True,
+        1e300,
+        [[]],
+        [["a"]],
+        [[1, 2]],
+        ["a", 5],
+    ],
+)
 def test_odd_values_harm_nobody(tmp_path: Path, odd: object) -> None:
     texts: list[dict[str, Any]] = []
     texts += [{"parameters": {**FOOOCUS, name: odd}} for name in FOOOCUS.keys() - {"metadata_scheme"}]

@@ -253,7 +253,7 @@ class _Reader:
             number = kind(self.fields[name])
         except ValueError:
             number = nan
-        if isfinite(number):
+        if isinstance(number, int) or isfinite(number):  # of a whole number that no float holds, isfinite has no answer
             return number
         self.problems.append(FieldProblem(name, f"{self.fields[name]!r} is no number"))
         return None

@@ -33,7 +33,7 @@ _INVOKEAI = {
     "lcm": "LCM",
     "deis": "DEIS",
 }
-_LORA = re.compile(r"(.+?)(?::([-+.\de]+))?")
+_LORA = re.compile(r"(.+?)(?::([-+.\de]+))?", re.DOTALL)
 
 
 def told_by(carried: Carried) -> Infotext | None:

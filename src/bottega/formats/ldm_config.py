@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import re
-import stat
 from pathlib import Path
+
+from bottega.formats.sniff import open_regular
 
 MAX_CONFIG = 1 << 20  # bytes; real ones have two thousand
 
@@ -23,12 +24,9 @@ def parameterization(config: bytes) -> str:
 
 def beside(model: Path) -> bytes:
     """The config that lies beside a model under its name; empty if there is none that can be read."""
-    path = f"{os.path.splitext(model)[0]}.yaml"
     try:
-        status = os.stat(path)
-        if not stat.S_ISREG(status.st_mode) or status.st_size > MAX_CONFIG:  # a pipe would have us wait for ever
-            return b""
-        with open(path, "rb") as file:
-            return file.read(MAX_CONFIG)
+        with open_regular(Path(f"{os.path.splitext(model)[0]}.yaml")) as file:
+            config = file.read(MAX_CONFIG + 1)
     except (OSError, ValueError):
         return b""
+    return config if len(config) <= MAX_CONFIG else b""
