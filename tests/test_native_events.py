@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator, MutableMapping
 from contextlib import closing, contextmanager
 from http.client import HTTPConnection, HTTPResponse
 from typing import Any, NamedTuple
@@ -15,9 +16,10 @@ from native import Api, studio
 
 from bottega.api.access import Accounts
 from bottega.api.native import events
+from bottega.api.streamed import Streamed
 from bottega.events import Changed, Note, Step
 
-WITHIN = 20.0  # seconds that anything here may take
+WITHIN = 60.0  # seconds that anything here may take, on a busy machine
 
 
 class Heard(NamedTuple):
@@ -292,6 +294,32 @@ def test_fifty_clients_take_no_thread_each_and_are_forgotten_when_they_go(api: A
     for stream in streams:
         stream.__exit__(None, None, None)
     eventually(lambda: not api.app.state.hub._clients)
+
+
+def test_a_stream_is_over_as_soon_as_its_client_is_gone() -> None:
+    """And not when the garbage collector comes by: what it holds is given back."""
+    told = []
+
+    async def pieces() -> AsyncGenerator[str]:
+        try:
+            while True:
+                yield "piece"
+        finally:
+            told.append("closed")
+
+    async def send(message: MutableMapping[str, Any]) -> None:
+        if message["type"] == "http.response.body":
+            raise ConnectionError("gone")
+
+    async def receive() -> MutableMapping[str, Any]:
+        return await asyncio.Future()
+
+    async def answered() -> None:
+        with pytest.raises(ConnectionError) as kept:
+            await Streamed(pieces())({"type": "http", "asgi": {"spec_version": "2.3"}}, receive, send)
+        assert told == ["closed"] and kept.value.__traceback__  # which holds on to all that was going on
+
+    asyncio.run(answered())
 
 
 def test_a_quiet_stream_gives_signs_of_life(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,17 +5,17 @@ from __future__ import annotations
 import asyncio
 import json
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from typing import Annotated, Any
 
 from fastapi import Depends, Header, Query, Request, Response
-from starlette.responses import StreamingResponse
 
 from bottega.api.access import Caller, need
 from bottega.api.native.inside import Aside, Shop, Threads
 from bottega.api.native.jobs import mine, pathless
 from bottega.api.native.shapes import JobInPath
 from bottega.api.native.subject import subject
+from bottega.api.streamed import Streamed
 from bottega.jobs.foreman import Preview
 from bottega.jobs.job import Numbered
 from bottega.workshop import Workshop
@@ -184,12 +184,12 @@ def _stream(
     newest = shop.queue.last_event
     number = newest if after is None else min(after, newest)
     told = told_to(hub, Client(owner, job), shop, aside, owner, job, number)
-    return StreamingResponse(told, media_type="text/event-stream", headers=headers)
+    return Streamed(told, media_type="text/event-stream", headers=headers)
 
 
 async def told_to(
     hub: Hub, client: Client, shop: Workshop, aside: Threads, owner: str | None, job: str | None, number: int
-) -> AsyncIterator[str]:
+) -> AsyncGenerator[str]:
     """The stream of one client: what was kept after the event of that number, then what comes."""
     hub.join(client)
     try:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator
 from functools import partial
 from typing import Annotated, Any, Literal
 
 from fastapi import Depends, Query, Request, Response
 from pydantic import ConfigDict, Field, StringConstraints
-from starlette.responses import StreamingResponse
 
 from bottega.api.access import Caller, need
 from bottega.api.access.refusal import Refusal
@@ -29,6 +28,7 @@ from bottega.api.native.shapes import (
     Wished,
 )
 from bottega.api.native.subject import subject
+from bottega.api.streamed import Streamed
 from bottega.errors import FieldProblem, FileError, InvalidRecipe
 from bottega.gallery import Output, UnknownOutput, Wishes
 from bottega.workshop import Workshop
@@ -375,12 +375,12 @@ async def export(asked: Ids, shop: Shop, aside: Aside, caller: Reader) -> Respon
     """The files as they are, recipes and all; what can't be read is named in `left-out.txt` within the archive."""
     pieces = await aside.look(_export, shop, caller, asked.ids)
 
-    async def sent() -> AsyncIterator[bytes]:
+    async def sent() -> AsyncGenerator[bytes]:
         while (piece := await aside.draw(next, pieces, b"")) != b"":
             yield piece
 
     headers = {"Content-Disposition": 'attachment; filename="bottega-outputs.zip"', "X-Content-Type-Options": "nosniff"}
-    return StreamingResponse(sent(), media_type="application/zip", headers=headers)
+    return Streamed(sent(), media_type="application/zip", headers=headers)
 
 
 def _export(shop: Workshop, caller: Caller, ids: list[str]) -> Iterator[bytes]:

@@ -7,17 +7,17 @@ import base64
 import io
 import json
 import time
-from collections.abc import AsyncIterator
-from contextlib import closing, suppress
+from collections.abc import AsyncGenerator
+from contextlib import aclosing, closing, suppress
 from dataclasses import dataclass
 from typing import Any
 
 from fastapi import Request
-from starlette.responses import StreamingResponse
 
 from bottega.api.errors import answer
 from bottega.api.openai.asked import Making
 from bottega.api.openai.door import Door
+from bottega.api.streamed import Streamed
 from bottega.errors import BottegaError
 from bottega.formats import media
 from bottega.gallery import Output
@@ -26,16 +26,16 @@ from bottega.jobs.job import Job, Numbered
 from bottega.recipe import recipe_from
 
 
-def stream(door: Door, job: Job, asked: Making, kind: str, request: Request) -> StreamingResponse:
+def stream(door: Door, job: Job, asked: Making, kind: str, request: Request) -> Streamed:
     """The answer that tells of a job while it runs; `kind` is image_generation or image_edit."""
-    return StreamingResponse(
+    return Streamed(
         _events(door, job, asked, kind, request),
         media_type="text/event-stream",
         headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no", "X-Job-Id": job.id},
     )
 
 
-async def _events(door: Door, job: Job, asked: Making, kind: str, request: Request) -> AsyncIterator[str]:
+async def _events(door: Door, job: Job, asked: Making, kind: str, request: Request) -> AsyncGenerator[str]:
     recipe = recipe_from(job.request["recipe"])
     assert recipe.size is not None
     common = {
@@ -50,9 +50,10 @@ async def _events(door: Door, job: Job, asked: Making, kind: str, request: Reque
     door.streams.add(finished)
     finished.add_done_callback(door.streams.discard)
     try:
-        async for index, png in _partial(door, job, asked.partial_images or 0, finished):
-            shown = await asyncio.to_thread(_encoded, png, recipe.output.format, recipe.output.quality)
-            yield _event(f"{kind}.partial_image", {**common, "b64_json": shown, "partial_image_index": index})
+        async with aclosing(_partial(door, job, asked.partial_images or 0, finished)) as partial:
+            async for index, png in partial:
+                shown = await asyncio.to_thread(_encoded, png, recipe.output.format, recipe.output.quality)
+                yield _event(f"{kind}.partial_image", {**common, "b64_json": shown, "partial_image_index": index})
         for output in await door.outputs(await asyncio.shield(finished)):
             yield _event(f"{kind}.completed", {**common, "b64_json": _read(output), "usage": _USAGE})
         yield "data: [DONE]\n\n"
@@ -69,7 +70,9 @@ _USAGE = {
 }
 
 
-async def _partial(door: Door, job: Job, count: int, finished: asyncio.Future[Job]) -> AsyncIterator[tuple[int, bytes]]:
+async def _partial(
+    door: Door, job: Job, count: int, finished: asyncio.Future[Job]
+) -> AsyncGenerator[tuple[int, bytes]]:
     """At most `count` rough pictures of the job's first, after equal shares of its steps."""
     if not count:
         return
