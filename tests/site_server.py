@@ -184,7 +184,7 @@ def reset(at: int) -> Fault:
     return fault
 
 
-def stall(at: int, seconds: float = 1.0) -> Fault:
+def stall(at: int, seconds: float = 5.0) -> Fault:
     """The server falls silent."""
 
     def fault(request: Request, served: Served) -> None:

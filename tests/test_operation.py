@@ -6,6 +6,7 @@ import io
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -97,7 +98,7 @@ def site() -> Iterator[Site]:
 
 @pytest.fixture
 def settings(tmp_path: Path) -> Settings:
-    return Settings(tmp_path, fetch_pictures=True, allow_loopback=True, stall_seconds=0.3)
+    return Settings(tmp_path, fetch_pictures=True, allow_loopback=True)
 
 
 def png() -> bytes:
@@ -125,6 +126,7 @@ def test_why_a_picture_could_not_be_fetched_is_not_told(
     site.files["/large"] = Served(bytes(101))
     site.files["/denied"] = Served(b"secret", faults=[answer(403, b"secret of the intranet")])
     site.files["/slow"] = Served(bytes(50), faults=[stall(10)])
+    settings = replace(settings, stall_seconds=0.3)
     said = set()
     for path in ("/large", "/denied", "/slow", "/none"):
         with pytest.raises(InvalidRecipe) as refused:
