@@ -19,6 +19,7 @@ from bottega.errors import FormatError
 from bottega.formats.gguf import QUANTISED
 from bottega.formats.header import BYTES_OF_DTYPE, Packed, TensorInfo
 from bottega.formats.sniff import unreadable
+from bottega.library.buffers import read_buffer
 from bottega.library.unpacked import KEPT, Unpacked
 from bottega.spec import Pieces
 
@@ -81,7 +82,7 @@ class Reader:
         """The one of the buffers that was used longest ago, or a larger one in its place."""
         self._turn = (self._turn + 1) % HELD
         if len(self._buffers[self._turn]) < size:
-            self._buffers[self._turn] = bytearray(size)
+            self._buffers[self._turn] = read_buffer(size)
         return memoryview(self._buffers[self._turn])[:size]
 
     def _sources(self, info: TensorInfo) -> Iterator[Callable[[memoryview], int]]:

@@ -17,6 +17,7 @@ from typing import BinaryIO, Protocol
 
 from bottega.errors import FileError
 from bottega.formats.sniff import sniff_bytes
+from bottega.library.buffers import read_buffer
 from bottega.library.catalog import Catalog, Entry
 from bottega.library.disk import Stamp, file_stamp, folder_files, stamp_of
 
@@ -161,7 +162,7 @@ def _from(told: Told, before: int, total: int, done: int) -> None:
 def hash_file(path: Path, told: Callable[[int], None] = lambda done: None) -> str:
     """The SHA-256 of one file's bytes."""
     digest = hashlib.sha256()
-    buffer = memoryview(bytearray(CHUNK))
+    buffer = memoryview(read_buffer(CHUNK))
     done = 0
     with path.open("rb", buffering=0) as file:
         while count := file.readinto(buffer):
@@ -254,7 +255,7 @@ class _Lanes:
         self._done: SimpleQueue[int | Exception] = SimpleQueue()
         self._threads = [Thread(target=lane.work, args=(self._done,), daemon=True) for lane in lanes]
         self._busy = [0] * AHEAD  # lanes that still hash what is in each buffer
-        self._buffers = [memoryview(bytearray(CHUNK)) for _ in range(AHEAD)]
+        self._buffers = [memoryview(read_buffer(CHUNK)) for _ in range(AHEAD)]
 
     def __enter__(self) -> _Lanes:
         for thread in self._threads:

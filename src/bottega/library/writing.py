@@ -20,6 +20,7 @@ from bottega.formats import read_header
 from bottega.formats.atomic import atomic, atomic_folder, replace_folder, settle_new, settle_new_folder
 from bottega.formats.header import BYTES_OF_DTYPE, Header, TensorInfo, shown
 from bottega.formats.safetensors import file_order, file_size, write_stream
+from bottega.library.buffers import read_buffer
 from bottega.library.contents import AHEAD, ELEMENTS, HELD, Reader, ahead, dtype_of, shape_of
 from bottega.library.disk import FOLDER_MARK
 from bottega.spec import Pieces
@@ -252,7 +253,7 @@ class Follower:
             at += len(block)
             self._wait(at)
             if len(buffer) != len(block):
-                buffer = bytearray(len(block))
+                buffer = read_buffer(len(block))
             # A bytearray compares its bytes at once, a memoryview one at a time.
             if not _filled(written, buffer) or buffer != block:
                 raise differs(f"tensor {shown(name)}")
