@@ -236,3 +236,25 @@ def test_a_room_that_can_not_be_opened_says_so_in_the_middle(browser: Browser, s
         box = page.locator(".trouble").bounding_box()
         assert box is not None and abs(box["x"] + box["width"] / 2 - width / 2) < 10
         page.get_by_role("button", name="Try again").wait_for()
+
+
+def test_an_address_where_nothing_is_says_so_and_leads_back(page: Page, server: Server) -> None:
+    page.goto("/system/?q=1")
+    expect(page).to_have_url(f"{server.url}/system?q=1")
+    for language, said in (("en", "There is nothing at this address"), ("zh", "这个地址上什么也没有")):
+        page.evaluate("language => localStorage.setItem('bottega.language', language)", language)
+        answer = page.goto("/nowhere")
+        assert answer and answer.status == 404
+        expect(page.get_by_role("heading")).to_have_text(said)
+        expect(page).to_have_title(re.compile(said))
+    page.get_by_role("main").get_by_role("button").click()
+    expect(page).to_have_url(f"{server.url}/")
+    expect(page.locator(".room-make")).to_be_visible()
+    page.go_back()
+    expect(page.get_by_role("heading")).to_have_text("这个地址上什么也没有")
+    key = json.loads((server.home / "serve.json").read_text())["key"]
+    headers = {"Authorization": f"Bearer {key}", "Accept": "text/html"}
+    for path in ("/api/nowhere", "/sdapi/v1/nowhere", "/nowhere.json"):
+        asked = headers if path != "/nowhere.json" else {**headers, "Accept": "application/json"}
+        answer = httpx.get(server.url + path, headers=asked)
+        assert answer.status_code == 404 and answer.headers["content-type"] == "application/json"

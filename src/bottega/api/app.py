@@ -7,9 +7,9 @@ from importlib import import_module
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
-from fastapi import FastAPI
+from fastapi import FastAPI, HTTPException
 
-from bottega.api import errors
+from bottega.api import doors, errors
 from bottega.api.access.gate import Gate
 from bottega.api.access.signing import router as signing
 from bottega.api.operation import Watch
@@ -17,6 +17,8 @@ from bottega.api.operation import router as operation
 from bottega.version import __version__
 
 if TYPE_CHECKING:
+    from starlette.types import Receive, Scope, Send
+
     from bottega.api.access import Access
     from bottega.workshop import Workshop
 
@@ -46,8 +48,16 @@ def create_app(workshop: Workshop, access: Access) -> FastAPI:
     workshop.allow = access.quotas.allow
     errors.install(app)
     first, *others = [import_module(name).routes for name in DOORS if find_spec(name)]
+    app.router.default = _nowhere
     # One flat list: of routers within routers every request would be looked up several times at each of them.
     for routes in (first, operation.routes, signing.routes, *others):
         app.router.routes.extend(routes)
     app.add_middleware(Gate, access=access)
     return app
+
+
+async def _nowhere(scope: Scope, receive: Receive, send: Send) -> None:
+    """Answer where nothing is: people on the page are told so by the page, programs by an error of their door."""
+    if doors.is_api(scope["path"]):
+        raise HTTPException(404)
+    await import_module("bottega.web").nowhere(scope, receive, send)

@@ -10,6 +10,8 @@ from pathlib import Path
 
 from fastapi import APIRouter, HTTPException, Request, Response
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from starlette.responses import RedirectResponse
+from starlette.types import Receive, Scope, Send
 
 from bottega.version import __version__
 from bottega.web.joining import joined
@@ -54,12 +56,26 @@ def version() -> str:
 async def page(request: Request) -> Response:
     """The shell, which differs from room to room only in what is fetched first."""
     room = request.url.path.strip("/") or FIRST
-    shell = _templates.get_template("page.html")
-    files = version()
     # Something else may be asked for first where the address says more.
-    asked = [] if request.url.query else early(room, files)
-    text = shell.render(files=files, version=__version__, early=asked)
-    return Response(text, media_type="text/html; charset=utf-8", headers={"Cache-Control": "no-cache"})
+    return _shell(200, [] if request.url.query else early(room, version()))
+
+
+def _shell(status: int, asked: list[str]) -> Response:
+    text = _templates.get_template("page.html").render(files=version(), version=__version__, early=asked)
+    return Response(text, status, {"Cache-Control": "no-cache"}, "text/html; charset=utf-8")
+
+
+async def nowhere(scope: Scope, receive: Receive, send: Send) -> None:
+    """Answer for an address of the page where nothing is: who typed it with a slash at the end comes to the room."""
+    request = Request(scope)
+    if request.method != "GET" or "text/html" not in request.headers.get("accept", ""):
+        raise HTTPException(404)
+    room = request.url.path.strip("/")
+    if room in rooms():
+        address = f"/{room}?{request.url.query}" if request.url.query else f"/{room}"
+        await RedirectResponse(address, 308)(scope, receive, send)
+    else:
+        await _shell(404, [])(scope, receive, send)
 
 
 @router.get("/static/{name:path}")

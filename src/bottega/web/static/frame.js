@@ -147,10 +147,10 @@ let currentId = null;
 let ticket = 0;
 let opening = false;
 
-/** The room in the address, or the first one. */
+/** The room in the address; null where the address is none of the page's. */
 const wanted = () => {
-  const name = location.pathname.replace(/^\/+|\/+$/g, "");
-  return names.includes(name) ? name : first;
+  const name = location.pathname.slice(1) || first;
+  return names.includes(name) ? name : null;
 };
 const stateOf = (search) => Object.fromEntries(new URLSearchParams(search));
 const addressOf = (room, state = {}) => api.address(room === first ? "/" : `/${room}`, state);
@@ -169,6 +169,7 @@ async function show() {
   if (id === currentId && opening) return; // a room tidies its address while it opens
   await close();
   const mine = ++ticket;
+  if (!id) return fill(place, nowhere());
   currentId = id;
   opening = true;
   document.title = `${t(`room.${id}`)} · Bottega`;
@@ -213,6 +214,13 @@ async function close() {
   current = null;
   currentId = null;
   await before?.unmount?.();
+}
+
+function nowhere() {
+  document.title = `${t("frame.nowhere")} · Bottega`;
+  return h("section", { class: "trouble" }, h("h1", { text: t("frame.nowhere") }),
+    h("p", { class: "soft", text: location.pathname }),
+    h("button", { type: "button", class: "main", text: t("frame.nowhere.go", { room: t(`room.${first}`) }), on: { click: () => go(first) } }));
 }
 
 function trouble(error, again) {
