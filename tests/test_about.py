@@ -18,7 +18,7 @@ from bottega.library import companions
 from bottega.library.about import About, about
 from bottega.library.about.captions import trigger_words
 from bottega.library.about.cards import permissions
-from bottega.library.about.markup import first_paragraph, plain
+from bottega.library.about.markup import first_paragraph, heading, plain
 from bottega.library.sources.cards import known_of
 
 
@@ -154,6 +154,19 @@ def test_trigger_words(frequencies: dict[str, object], folders: dict[str, object
     assert trigger_words(frequencies, folders) == wanted
 
 
+def test_pictures_that_keep_a_class_as_it_was_give_no_trigger_words(model: Path) -> None:
+    tags = json.dumps({"10_sks dog": {"sks dog": 20}, "1_dog": {"dog": 200}})
+    own = json.dumps({"10_sks dog": {"n_repeats": 10, "img_count": 20}})
+    by_folders = {"ss_dataset_dirs": own, "ss_reg_dataset_dirs": json.dumps({"1_dog": {"img_count": 200}})}
+    subsets = [{"image_dir": "10_sks dog", "is_reg": False}, {"image_dir": "/data/1_dog", "is_reg": True}, None]
+    by_config = {"ss_datasets": json.dumps([{"resolution": [768, 512], "subsets": subsets}, {"subsets": 3}, "x"])}
+    for metadata in (by_folders, {"ss_dataset_dirs": own}, by_config):
+        assert said(model, {"ss_tag_frequency": tags, **metadata}).triggers == ("sks dog",)
+    assert said(model, by_config).resolution == "768x512"
+    assert said(model, by_config).extra == {"training resolution": "768x512"}
+    assert said(model, {"ss_datasets": '[{"resolution": 1024}]'}).resolution == "1024x1024"
+
+
 def test_other_trainers_and_mergers(model: Path) -> None:
     toolkit = said(
         model,
@@ -184,6 +197,7 @@ def test_an_embedding_is_called_by_its_file(tmp_path: Path) -> None:
     told = said(tmp_path / "bad hands.pt", metadata, format="pickle", tensors=("string_to_param.*",))
     assert (told.title, told.triggers) == ("old name", ("bad hands",))
     assert told.extra == {"steps": "3000", "trained on": "v1-5", "base model hash": "81761151"}
+    assert said(tmp_path / "bare.safetensors", tensors=("emb_params",)) == About(triggers=("bare",))
 
 
 def test_gguf(tmp_path: Path) -> None:
@@ -267,6 +281,7 @@ def test_civitai_info(model: Path) -> None:
 )
 def test_commercial_use(told: object, wanted: str) -> None:
     assert permissions({"allowCommercialUse": told}) == {"commercial use": wanted}
+    assert permissions({"allowCommercialUse": None}) == {}
 
 
 def test_a_model_of_civitai_with_all_its_versions(model: Path) -> None:
@@ -414,6 +429,26 @@ def test_a_repository_in_the_hub_cache(tmp_path: Path) -> None:
     assert told.description == "This is a LoRA for FLUX (https://bfl.ai) that knows one dog well."
     assert told.extra == {"made for": "text-to-image", "example": "a TOK dog in a bucket", "licence text": "LICENSE.md"}
     assert said(folder / "dog.safetensors").licence == "flux-1-dev"
+    assert said(folder / "sdxl" / "image_encoder" / "dog.safetensors").author == "org"
+
+
+def test_the_many_ways_of_writing_a_readme(tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    folder.mkdir()
+
+    def of(readme: str) -> About:
+        (folder / "README.md").write_text(readme, encoding="utf-8")
+        return said(folder, format="diffusers", configs={"": {"_class_name": "FluxPipeline"}})
+
+    results = "model-index:\n- name: x\n  results:\n" + "  - task: {type: [a, b]}\n\n" * 20_000
+    told = of(f"---\n{results}license: mit\ntags: lora\n---\n# Dog\n\nThis is what it is, and at length.\n")
+    assert (told.licence, told.tags, told.title) == ("mit", ("lora",), "Dog")
+    assert told.description == "This is what it is, and at length." and not told.extra
+    told = of("\n\n---\nlicense:\n- mit\n- apache-2.0\ninstance_prompt: [AAA, BBB]\n---\n")
+    assert (told.licence, told.triggers) == ("mit, apache-2.0", ("AAA", "BBB"))
+    told = of("You should use `AAA`, `BBB` to trigger it.\nYou should use `CCC` and `DDD` to trigger the other.")
+    assert told.triggers == ("AAA", "BBB", "CCC", "DDD")
+    assert of("```\n# pip install\n```\n# Model Card for Model ID\n# A name #\n").title == "A name"
 
 
 def test_a_readme_is_not_about_every_file_of_a_plain_folder(model: Path) -> None:
@@ -663,6 +698,7 @@ def test_no_text_takes_long(piece: str) -> None:
     text = piece * (200_000 // len(piece))
     assert growth(plain, text) < 40
     assert growth(first_paragraph, text) < 40
+    assert growth(heading, text) < 40
 
 
 def test_first_paragraph() -> None:

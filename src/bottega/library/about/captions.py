@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from typing import TypeGuard
 
 from bottega.library.about.facts import MAX_WORDS
@@ -25,14 +25,20 @@ _GENERAL = frozenset((
 _REPEATED = re.compile(r"([0-9]{1,6})_(.+)", re.DOTALL)  # how kohya's folders are called: `10_token class`
 
 
-def trigger_words(frequencies: Mapping[str, object], folders: Mapping[str, object]) -> tuple[str, ...]:
+def trigger_words(
+    frequencies: Mapping[str, object], folders: Mapping[str, object], regularisation: Container[str] = ()
+) -> tuple[str, ...]:
     """The trigger words from `ss_tag_frequency` (tags with their counts by folder) and `ss_dataset_dirs`.
 
     From each folder the tags that nearly all of its captions have, in their order there, general ones left out; from
-    one without such the words of its own name. Those of the folders with most captions come first.
+    one without such the words of its own name. Those of the folders with most captions come first. Folders of
+    `regularisation` pictures, which show what is to stay as it was, have none; nor have those that `folders` leaves
+    out.
     """
     found: dict[str, int] = {}
     for folder, told in frequencies.items():
+        if folder in regularisation or (folders and folder not in folders):
+            continue
         counts = told if isinstance(told, dict) else {}
         images = _images(folders.get(folder)) or max(filter(_is_count, counts.values()), default=0)
         for tag in _of_folder(folder, counts, images):

@@ -114,8 +114,8 @@ def permissions(told: Mapping[str, Any]) -> dict[str, object]:
     said: dict[str, object] = {}
     if isinstance(credit := told.get("allowNoCredit"), bool):
         said["credit"] = "not needed" if credit else "the author must be named"
-    if "allowCommercialUse" in told:
-        said["commercial use"] = _commercial(told["allowCommercialUse"])
+    if (commercial := told.get("allowCommercialUse")) is not None:
+        said["commercial use"] = _commercial(commercial)
     if isinstance(derivatives := told.get("allowDerivatives"), bool):
         said["merges and changes"] = "may be shared" if derivatives else "may not be shared"
     if isinstance(different := told.get("allowDifferentLicense"), bool):

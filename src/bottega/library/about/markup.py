@@ -91,6 +91,7 @@ def _after(markup: str, name: str, position: int) -> int:
 
 _IMAGE = re.compile(r"!\[[^\]\n]{0,300}\]\([^)\n]{0,2000}\)")
 _MARKDOWN_LINK = re.compile(r"\[([^\[\]\n]{1,300})\]\((https?://[^()\s]{1,1000})\)")
+_TEMPLATES = ("Model Card for Model ID",)  # of huggingface_hub, which people leave as it is
 _EMPHASIS = re.compile(r"(\*\*|__|\*|`)(?=\S)([^*_`\n]{1,300})(?<=\S)\1")
 
 
@@ -112,9 +113,15 @@ def first_paragraph(markdown: str) -> str:
 
 
 def heading(markdown: str) -> str:
-    """The first heading of Markdown."""
-    match = re.search(r"^#{1,2}[ \t]+([^\n]{1,300})", markdown[:50_000], re.MULTILINE)
-    return _inline(match[1]).rstrip("# ") if match else ""
+    """The first heading of Markdown that no template wrote; lines of code may look like one."""
+    in_code = False
+    for line in markdown[:50_000].split("\n"):
+        if line.lstrip().startswith(("```", "~~~")):
+            in_code = not in_code
+        match = None if in_code else re.match(r"#{1,2}[ \t]+([^\n]{1,300})", line)
+        if match and (shown := _inline(match[1]).rstrip("# ")) and shown not in _TEMPLATES:
+            return shown
+    return ""
 
 
 def _inline(line: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 
@@ -27,7 +28,7 @@ _TRAINING: Mapping[str, tuple[str, ...]] = {
     "epochs": ("ss_epoch", "ss_num_epochs"),
     "steps": ("ss_steps", "step"),
     "images": ("ss_num_train_images",),
-    "training resolution": ("ss_resolution",),
+    "training resolution": ("ss_resolution", "ss_datasets"),
     "clip skip": ("ss_clip_skip", "modelspec.encoder_layer"),
     "noise offset": ("ss_noise_offset",),
     "trained on": ("ss_sd_model_name", "sd_checkpoint_name"),
@@ -49,21 +50,21 @@ def said_in_metadata(header: Header) -> About:
         return _gguf(header.metadata)
     told = _configs(header.configs) if header.configs else About()
     metadata = header.metadata
+    own_name = (header.path.stem,) if any(name in header.tensors for name in _EMBEDDING) else ()
     if not metadata:
-        return told
+        return About(triggers=own_name).over(told)
     base = text(metadata.get("ss_base_model_version"))
-    is_embedding = any(name in header.tensors for name in _EMBEDDING)
     return About(
         title=_first(metadata, "modelspec.title", "ss_output_name", "title", "name"),
         author=_first(metadata, "modelspec.author", "author"),
         version=_first(metadata, "modelspec.version", "version"),
         base_model=_BASES.get(base, base) or _first(metadata, "base_model"),
         description=long_text(metadata.get("modelspec.description") or metadata.get("description")),
-        triggers=_triggers(metadata) or ((header.path.stem,) if is_embedding else ()),
+        triggers=_triggers(metadata) or own_name,
         licence=_first(metadata, "modelspec.license", "license"),
         source=address(metadata.get("modelspec.url") or metadata.get("url")),
         tags=words(text(metadata.get("modelspec.tags") or metadata.get("tags")).split(",")),
-        resolution=size(metadata.get("modelspec.resolution")) or size(metadata.get("ss_resolution")),
+        resolution=size(metadata.get("modelspec.resolution")) or _trained_at(metadata),
         date=_first(metadata, "modelspec.date") or _day(metadata.get("ss_training_finished_at")),
         extra=some(_extra(metadata)),
     ).over(told)
@@ -79,13 +80,35 @@ def _triggers(metadata: Mapping[str, str]) -> tuple[str, ...]:
         return words([told])
     if "ss_tag_frequency" not in metadata:
         return ()
-    return trigger_words(parsed(metadata["ss_tag_frequency"]), parsed(metadata.get("ss_dataset_dirs")))
+    regularisation = set(parsed(metadata.get("ss_reg_dataset_dirs"))) | {
+        os.path.basename(text(subset.get("image_dir")))
+        for dataset in _datasets(metadata)
+        for subset in _objects(dataset.get("subsets"))
+        if subset.get("is_reg") is True
+    }
+    frequencies, folders = parsed(metadata["ss_tag_frequency"]), parsed(metadata.get("ss_dataset_dirs"))
+    return trigger_words(frequencies, folders, regularisation)
+
+
+def _trained_at(metadata: Mapping[str, str]) -> str:
+    """The resolution of a training; kohya's scripts write it by dataset where these stand in a file of their own."""
+    if told := size(metadata.get("ss_resolution")):
+        return told
+    every = [each.get("resolution") for each in _datasets(metadata)]
+    return next((size(str(each)) for each in every if isinstance(each, (list, int))), "")
+
+
+def _datasets(metadata: Mapping[str, str]) -> list[Mapping[str, object]]:
+    return _objects(parsed(metadata.get("ss_datasets"), list))
+
+
+def _objects(told: object) -> list[Mapping[str, object]]:
+    return [each for each in told if isinstance(each, dict)] if isinstance(told, list) else []
 
 
 def _extra(metadata: Mapping[str, str]) -> Iterator[tuple[str, str]]:
     for name, sources in _TRAINING.items():
-        told = _first(metadata, *sources)
-        yield name, size(told) if name == "training resolution" else told
+        yield name, _trained_at(metadata) if name == "training resolution" else _first(metadata, *sources)
     if software := metadata.get("software"):  # ai-toolkit
         told = parsed(software)
         yield "trained with", " ".join(filter(None, (text(told.get("name")), text(told.get("version")))))

@@ -27,7 +27,9 @@ MAX_CARD = 4 << 20  # bytes of a card; real ones have some thousand
 MAX_README = 256 << 10  # characters of it that are looked at
 _HUB = "https://huggingface.co"
 
-_SHOULD_USE = re.compile(r"should use `([^`\n]{1,200})` to trigger")
+_FRONT = re.compile(r"\s*---[ \t]*\r?\n(.*?)\r?\n---[ \t]*(?:\r?\n|\Z)", re.DOTALL)  # YAML before the Markdown
+_RESULTS = re.compile(r"^model-index:.*(?:\r?\n(?:[ \t-].*)?)*", re.MULTILINE)  # of benchmarks: megabytes, at times
+_SHOULD_USE = re.compile(r"should use ((?:`[^`\n]{1,200}`[ ,]{0,3}(?:and |or )?){1,20})to trigger")
 _OLLAMA = "application/vnd.ollama.image."
 
 
@@ -48,8 +50,8 @@ def _sources(header: Header, path: Path) -> Iterator[About]:
         yield from _beside(stem, path.name, ignored)
     yield said_in_metadata(header)
     if not is_folder:
-        if _is_checkout(path.parent):
-            yield _hub_card(path.parent, ignored)
+        if checkout := _checkout(path):
+            yield _hub_card(checkout, ignored)
         if path.parent.name == "blobs" and path.name.startswith("sha256-"):
             yield _ollama(path)
     if ignored:
@@ -149,15 +151,23 @@ def _object(path: str, ignored: list[str]) -> dict[str, Any]:
 # --- Hugging Face's cards --------------------------------------------------------------------------------------------
 
 
-def _is_checkout(folder: Path) -> bool:
-    """Whether a folder is a repository of Hugging Face: only then its README is about each file in it."""
-    return folder.parent.name == "snapshots" or _size(os.fspath(folder / ".gitattributes")) is not None
+def _checkout(path: Path) -> Path | None:
+    """The repository of Hugging Face that a file lies in: only then a README is about each file beside it.
+
+    In its cache a file may lie at any depth; elsewhere folders further up may be another program's repository.
+    """
+    for folder in path.parents:
+        if folder.parent.name == "snapshots" and folder.parent.parent.name.startswith("models--"):
+            return folder
+    beside = path.parent
+    is_one = beside.parent.name == "snapshots" or _size(os.fspath(beside / ".gitattributes")) is not None
+    return beside if is_one else None
 
 
 def _hub_card(folder: Path, ignored: list[str]) -> About:
     """What a repository's README and licence say; and its name, where it lies in Hugging Face's cache."""
     raw = _content(os.fspath(folder / "README.md"), ignored)
-    told = _readme(_decoded(raw)[:MAX_README], ignored) if raw else About()
+    told = _readme(_decoded(raw), ignored) if raw else About()
     if not told.licence:
         told = told.over(About(licence=_licence_file(folder)))
     repository = folder.parent.parent.name if folder.parent.name == "snapshots" else ""
@@ -171,31 +181,37 @@ def _hub_card(folder: Path, ignored: list[str]) -> About:
 def _readme(markdown: str, ignored: list[str]) -> About:
     """A model card: YAML between dashes, then Markdown. It joins `ignored` if its YAML can't be read."""
     front, body = {}, markdown
-    if match := re.match(r"---[ \t]*\r?\n(.*?)\r?\n---[ \t]*(?:\r?\n|\Z)", markdown, re.DOTALL):
+    if match := _FRONT.match(markdown):
         body = markdown[match.end() :]
         try:
-            told = parse_yaml(match[1])
+            told = parse_yaml(_RESULTS.sub("", match[1]))
         except ValueError:
             ignored.append("README.md (its YAML is broken)")
             told = None
         front = told if isinstance(told, dict) else {}
-    should_use = _SHOULD_USE.search(body)
+    body = body[:MAX_README]
+    should_use = [word for told in _SHOULD_USE.findall(body) for word in re.findall("`([^`]+)`", told)]
+    prompt = front.get("instance_prompt")
     widget = front.get("widget")
     example = widget[0].get("text") if isinstance(widget, list) and widget and isinstance(widget[0], dict) else None
-    base = front.get("base_model")
     return About(
         title=text(front.get("model_name")) or text(heading(body)),
-        base_model=", ".join(words(base)) if isinstance(base, list) else text(base),
+        base_model=", ".join(words(_listed(front.get("base_model")))),
         description=long_text(first_paragraph(body)),
-        triggers=words([front.get("instance_prompt")]) or words([should_use[1] if should_use else ""]),
-        licence=text(front.get("license_name")) or text(front.get("license")),
-        tags=words(front.get("tags")),
+        triggers=words(_listed(prompt)) or words(should_use),
+        licence=text(front.get("license_name")) or ", ".join(words(_listed(front.get("license")))),
+        tags=words(_listed(front.get("tags"))),
         extra=some([
             ("made for", text(front.get("pipeline_tag"))),
             ("example", text(example)),
             ("licence text", text(front.get("license_link"))),
         ]),
     )  # fmt: skip
+
+
+def _listed(told: object) -> list[object]:
+    """What a card may give as one text or as a list of them, as a list."""
+    return told if isinstance(told, list) else [told]
 
 
 def _licence_file(folder: Path) -> str:
