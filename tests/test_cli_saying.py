@@ -85,14 +85,23 @@ def test_tags_and_favourites(bottega: Command, shelf: Path) -> None:
         (("tag", "anime", "--colour"), "unrecognized"),
         (("tag", "anmie", "+a"), "did you mean anime"),
         (("note", "nobody", "x"), "no model is called"),
-        (("correct", "anime", "--kind", "lorra"), "use one of lora"),
-        (("correct", "anime", "--family", "sd11"), "use one of sd1"),
+        (("correct", "anime", "--kind", "lorra"), "did you mean lora?"),
+        (("correct", "anime", "--family", "sd11"), "did you mean sd1"),
+        (("correct", "anime", "--family", "nonsense"), "use one of "),
+        (("list", "--category", "lightweight"), "'lightweight fine-tune'"),
         (("correct", "anime", "--category", "great"), "choose from"),
     ],
 )
 def test_wrong_words(words: tuple[str, ...], said: str, bottega: Command, shelf: Path) -> None:
     ran = bottega("models", *words)
     assert (ran.code, ran.out, len(ran.err.splitlines())) == (2, "", 1) and said in ran.err
+
+
+def test_every_kind_that_a_header_tells_can_be_said(bottega: Command, shelf: Path) -> None:
+    for kind in ("style_model", "gligen", "photomaker"):
+        assert bottega("models", "correct", "film", "--kind", kind, "--json").json["kind"] == kind
+    ran = bottega("models", "list", "--kind", "foo")
+    assert (ran.code, ran.out) == (0, "") and "there are " in ran.err and "photomaker" in ran.err
 
 
 def test_notes(bottega: Command, shelf: Path) -> None:

@@ -404,7 +404,7 @@ async def say(
 
 
 def _say(shop: Workshop, id: str, said: Saying) -> ModelDetail:
-    from bottega.library.corrections import correctable
+    from bottega.library.corrections import advice, correctable
     from bottega.recognisers import all_recognisers
 
     catalog = shop.catalog
@@ -414,9 +414,7 @@ def _say(shop: Workshop, id: str, said: Saying) -> ModelDetail:
         told = said.corrected.model_dump(exclude_none=True)
         known = correctable(catalog, all_recognisers())
         problems = [
-            FieldProblem(
-                f"corrected.{name}", f"{value!r} is none that is known here", f"use one of {_near(value, words)}"
-            )
+            FieldProblem(f"corrected.{name}", f"{value!r} is none that is known here", advice(value, words))
             for name, words in known.items()
             if (value := told.get(name)) and value.casefold() not in words
         ]
@@ -425,12 +423,6 @@ def _say(shop: Workshop, id: str, said: Saying) -> ModelDetail:
         corrected = {name: value if name == "variant" else value.casefold() for name, value in told.items() if value}
     catalog.say(entry, tags=said.tags, favourite=said.favourite, note=said.note, corrected=corrected)
     return detail(catalog, known_with(shop, id))
-
-
-def _near(word: str, known: Any) -> str:
-    from difflib import get_close_matches
-
-    return ", ".join(get_close_matches(word.casefold(), known, n=3) or sorted(known)[:20])
 
 
 # --- what an entry of the catalog is over HTTP

@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Collection
-from difflib import get_close_matches
 
 from bottega.cli import UsageError
 from bottega.cli.models.saying import meant, tell
 from bottega.library import Catalog
-from bottega.library.corrections import CATEGORIES, KINDS, correctable
+from bottega.library.corrections import CATEGORIES, KINDS, advice, correctable
 from bottega.settings import Settings
 
 DESCRIPTION = (
     "Say what a model is where its header can't tell, or tells it wrongly. What you say wins, stays with the file when "
     "it is moved or renamed, and is kept beside what the header says."
 )
-MOST_NAMED = 20
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -52,6 +50,4 @@ def checked(what: str, word: str | None, known: Collection[str]) -> str | None:
     """A word as it is written in the catalog; raises UsageError for one that nothing there is called."""
     if word is None or (folded := word.casefold()) in known:
         return word and folded
-    near = get_close_matches(folded, known, n=3) or sorted(known)
-    more = f" ... ({len(near)} in all, see docs/reference.md)" if len(near) > MOST_NAMED else ""
-    raise UsageError(f"{word!r} is no {what} that is known here", f"use one of {', '.join(near[:MOST_NAMED])}{more}")
+    raise UsageError(f"{word!r} is no {what} that is known here", advice(word, known))

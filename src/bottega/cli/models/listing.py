@@ -11,6 +11,7 @@ from typing import Any
 from bottega.cli.models.shelves import family_text, plural
 from bottega.cli.terminal import print_json, size_text, speaks, table
 from bottega.library import Catalog, Entry
+from bottega.library.corrections import CATEGORIES
 from bottega.settings import STARTER_SHELF, Settings
 from bottega.starters import know_starter
 
@@ -32,7 +33,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--search", metavar="TEXT", default="", help="only what has these words")
     parser.add_argument("--kind", metavar="K", help="only of this kind, such as checkpoint or lora")
     parser.add_argument("--family", metavar="F", help="only of this family, such as sd1")
-    parser.add_argument("--category", metavar="C", help="only of this category, such as base")
+    parser.add_argument("--category", choices=CATEGORIES, help="only of this category, such as base")
     parser.add_argument("--tag", metavar="T", help="only what you gave this tag")
     parser.add_argument("--favourite", action="store_true", help="only your favourites")
     parser.add_argument(
@@ -74,7 +75,11 @@ def run(args: argparse.Namespace, settings: Settings, catalog: Catalog) -> int:
     if shown:
         print(refused_table(shown) if args.verdict == "refused" else models_table(shown))
     else:
-        print("no model on record is like that; `bottega models list` lists them all", file=sys.stderr)
+        kinds = sorted({kind for _, kind, _, _ in catalog.sorts()})
+        if args.kind and args.kind not in kinds:
+            print(f"no model on record is of that kind; there are {', '.join(kinds) or 'none at all'}", file=sys.stderr)
+        else:
+            print("no model on record is like that; `bottega models list` lists them all", file=sys.stderr)
     if len(shown) < len(chosen):
         print(f"and {len(chosen) - len(shown)} more", file=sys.stderr)
     narrowed = any(
