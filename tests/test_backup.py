@@ -79,10 +79,13 @@ def full(tmp_path: Path) -> Home:
         "inputs/" + "ab" * 32: b"an input",
         "cards/x.json": b"{}",
         "outputs/山 水: 1.png": b"x",
+        "training/dog/log.jsonl": b"{}",
     }.items():
         path = home.path / name
-        path.parent.mkdir(exist_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content)
+    (home.path / "training" / "dog" / "latents").mkdir()
+    (home.path / "training" / "dog" / "latents" / "a.safetensors").write_bytes(b"secret")
     return home
 
 
@@ -106,7 +109,8 @@ def test_a_home_comes_back_as_it_was(full: Home, tmp_path: Path, name: str) -> N
     restored = restore(empty.settings, tmp_path / name, quiet)
     assert restored.files == saved.files and restored.aside is None
     before, after = full.files(), empty.files()
-    kept = {name for name in before if name.partition("/")[0] in ("inputs", "cards", "outputs")}
+    kept = {name for name in before if name.partition("/")[0] in ("inputs", "cards", "training", "outputs")}
+    kept = {name for name in kept if "latents" not in name}
     databases = {"queue.sqlite", "gallery.sqlite", "catalog.sqlite"}
     assert after.keys() == kept | databases | {"settings.toml", "a1111-options.json"}
     assert after["a1111-options.json"] == before["a1111-options.json"]
@@ -165,9 +169,36 @@ def test_what_no_archive_can_hold_is_told(full: Home, tmp_path: Path) -> None:
     (full.path / "outputs" / os.fsdecode(b"\xff.png")).write_bytes(b"x")
     (full.path / "outputs" / "link.png").symlink_to(full.path / "tokens.toml")
     saved = backup(full.settings, tmp_path / "a.tar", quiet)
-    assert len(saved.left_out) == 2 and all("no archive can hold this name" in line for line in saved.left_out)
+    assert len(saved.left_out) == 3 and "outputs/link.png: is a link to a file elsewhere" in saved.left_out
+    assert sum("no archive can hold this name" in line for line in saved.left_out) == 2
     assert "outputs/link.png" not in names_in(tmp_path / "a.tar")
     restore(home_at(tmp_path / "home").settings, tmp_path / "a.tar", quiet)
+
+
+def test_outputs_in_folders_that_links_lead_to_are_in_it(full: Home, tmp_path: Path) -> None:
+    """As the gallery shows them; and links that lead in a circle do not have it go on for ever."""
+    day = full.settings.outputs / "2026-11-28"
+    day.rename(tmp_path / "large disk")
+    day.symlink_to(tmp_path / "large disk")
+    (full.settings.outputs / "again").symlink_to(full.settings.outputs)
+    saved = backup(full.settings, tmp_path / "a.tar", quiet)
+    assert saved.left_out == ()
+    assert "outputs/2026-11-28/j0-0.png" in names_in(tmp_path / "a.tar")
+    assert not any("again" in name for name in names_in(tmp_path / "a.tar"))
+
+
+def test_what_a_killed_backup_left_goes_with_the_next(full: Home, tmp_path: Path) -> None:
+    code = (
+        "import os, sys, pathlib; from bottega.backup import backup; from bottega.settings import Settings; "
+        "backup(Settings(pathlib.Path(sys.argv[1])), pathlib.Path(sys.argv[2]), lambda *told: os._exit(9))"
+    )
+    words = [sys.executable, "-c", code, str(full.path), str(tmp_path / "a.tar")]
+    assert subprocess.run(words, check=False).returncode == 9
+    left = [path for path in tmp_path.iterdir() if path.name.startswith(".bottega-")]
+    (copies,) = [path for path in left if path.is_dir()]
+    assert len(left) == 2 and copies.stat().st_mode & 0o077 == 0
+    backup(full.settings, tmp_path / "a.tar", quiet)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.tar", "full"]
 
 
 def test_a_file_that_goes_meanwhile_is_told(full: Home, tmp_path: Path) -> None:
@@ -246,7 +277,8 @@ def test_a_home_with_something_in_it_is_only_touched_when_forced(full: Home, tmp
     assert full.files() == before
     (full.path / "gallery.sqlite-wal").write_bytes(b"of the old one")
     restored = restore(full.settings, tmp_path / "a.tar", quiet, force=True)
-    assert restored.aside is not None
+    again = restore(full.settings, tmp_path / "a.tar", quiet, force=True)  # within the same second, as a rule
+    assert restored.aside is not None and again.aside not in (None, restored.aside)
     assert (restored.aside / "outputs" / "newer-0.png").exists()
     assert (restored.aside / "gallery.sqlite-wal").read_bytes() == b"of the old one"
     with full.gallery as gallery:
@@ -345,6 +377,29 @@ def whole(path: Path, *members: tuple[tarfile.TarInfo, bytes]) -> Path:
     )
 
 
+def test_a_file_that_is_also_a_folder_is_refused(tmp_path: Path) -> None:
+    path = whole(tmp_path / "a.tar", member("outputs/a"), member("outputs/a/b/c"))
+    with pytest.raises(FormatError, match="as a file and as a folder"):
+        restore(home_at(tmp_path / "home").settings, path, quiet)
+
+
+@pytest.mark.parametrize("version", [0, -1, True, 1.0, "1", None])
+def test_a_version_that_there_never_was_is_refused(tmp_path: Path, version: object) -> None:
+    head = member("bottega-backup.json", json.dumps({"version": version, "created": 5.0}).encode())
+    with pytest.raises(FormatError, match="is damaged"):
+        restore(home_at(tmp_path / "home").settings, archive_of(tmp_path / "a.tar", head, sums()), quiet)
+
+
+def test_a_new_home_is_its_owners_alone(tmp_path: Path) -> None:
+    """Prompts and pictures are in it."""
+    restore(home_at(tmp_path / "deep" / "home").settings, whole(tmp_path / "a.tar"), quiet)
+    assert (tmp_path / "deep" / "home").stat().st_mode & 0o777 == 0o700
+    shared = tmp_path / "shared"
+    shared.mkdir(mode=0o750)
+    restore(home_at(shared).settings, whole(tmp_path / "a.tar"), quiet)
+    assert shared.stat().st_mode & 0o777 == 0o750
+
+
 def test_a_backup_made_by_hand_is_one(tmp_path: Path) -> None:
     home = home_at(tmp_path / "home")
     restore(home.settings, whole(tmp_path / "a.tar", member("outputs/a/b.png"), member("settings.toml", b"")), quiet)
@@ -369,7 +424,7 @@ def sums(**told: str) -> tuple[tarfile.TarInfo, bytes]:
         ([HEAD, HEAD], "where it can't be"),
         ([HEAD, member("settings.toml"), sums(**{"settings.toml": "ab" * 32})], "settings.toml is damaged"),
         ([member("bottega-backup.json", b'{"version": 2}'), sums()], "newer Bottega"),
-        ([member("bottega-backup.json", b"{}"), sums()], "newer Bottega"),
+        ([member("bottega-backup.json", b"{}"), sums()], "is damaged"),
         ([member("bottega-backup.json", b"[]"), sums()], "damaged"),
         ([member("bottega-backup.json", b"{"), sums()], "damaged"),
         ([HEAD, member("checksums.json", b"nothing")], "damaged"),

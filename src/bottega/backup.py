@@ -4,7 +4,8 @@
     settings.toml           without the password of a proxy
     catalog.sqlite ...      as they were at one moment each: jobs first, so that none is done without its outputs
     a1111-options.json      what each user has chosen through the A1111 API
-    inputs/ cards/ outputs/
+    inputs/ cards/ datasets/ outputs/
+    training/               logs, samples, and what trainings that ended early go on from
     checksums.json          the SHA-256 of every file before it; an archive without it was cut short
 
 Models are not in it: they are large, and can be fetched or copied again. Keys are only there if that was asked for.
@@ -21,19 +22,19 @@ import re
 import shutil
 import sqlite3
 import tarfile
-import tempfile
 import time
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
+from itertools import count
 from math import inf
 from pathlib import Path
 from typing import IO, cast
 
 from bottega.errors import BottegaError, FileError, FormatError, SaveError
 from bottega.formats import strictjson
-from bottega.formats.atomic import atomic, remove_stale, sync_folder
+from bottega.formats.atomic import atomic, remove_stale, scratch_folder, sync_folder
 from bottega.formats.database import code_of, connect
 from bottega.jobs.lock import HomeLock
 from bottega.settings import Settings, read_settings
@@ -45,7 +46,8 @@ SETTINGS = "settings.toml"
 DATABASES = ("queue.sqlite", "gallery.sqlite", "catalog.sqlite")
 OPTIONS = "a1111-options.json"  # which is replaced as a whole when it changes
 KEYS = ("tokens.toml", "access.sqlite")
-FOLDERS = ("inputs", "cards", "datasets", "outputs")
+FOLDERS = ("inputs", "cards", "datasets", "training", "outputs")
+LATENTS = "latents"  # of a training, which encodes its pictures again
 ENDINGS = (".tar", ".tar.gz", ".tgz")
 
 Told = Callable[[str, int, int], None]
@@ -106,13 +108,14 @@ def backup(settings: Settings, path: Path, told: Told, *, outputs: bool = True, 
     if not settings.home.is_dir():
         raise FileError(settings.home, "there is no home here", "set BOTTEGA_HOME to the one that you mean")
     packed = not path.name.lower().endswith(".tar")
+    remove_stale(path.parent)  # of a backup that was killed
     with (
         atomic(path, mode=0o600) as file,
-        tempfile.TemporaryDirectory(prefix=".bottega-backup-", dir=path.parent) as copies,
+        scratch_folder(path.parent) as copies,
         gzip.GzipFile(fileobj=file, mode="wb", mtime=0) if packed else nullcontext(file) as content,
         tarfile.open(fileobj=content, mode="w", format=tarfile.PAX_FORMAT) as archive,
     ):
-        return _Writing(settings, path, archive, Path(copies), told).write(outputs, keys)
+        return _Writing(settings, path, archive, copies, told).write(outputs, keys)
 
 
 class _Writing:
@@ -142,6 +145,9 @@ class _Writing:
         if outputs:
             places.append(("outputs", self._settings.outputs))
         files += [(f"{name}/{below}", found) for name, place in places for below, found in _files(place)]
+        for below, found in _files(home / "training"):
+            if LATENTS not in below.split("/"):
+                files.append((f"training/{below}", found))
         self._total = sum(size for _, found in files if (size := _size(found)))
         for name, found in files:
             self._add(name, found)
@@ -170,6 +176,9 @@ class _Writing:
 
     def _add(self, name: str, found: Path) -> None:
         """Add a file as it is when it is opened; one that is gone by then is told of at the end."""
+        if found.is_symlink():  # which could be a link to anything, and is shown to nobody
+            self._left_out.append(f"{name}: is a link to a file elsewhere")
+            return
         if not _belongs(name):
             self._left_out.append(f"{name}: no archive can hold this name")
             return
@@ -225,14 +234,22 @@ def _member(name: str, size: int) -> tarfile.TarInfo:
 
 
 def _files(folder: Path) -> Iterator[tuple[str, Path]]:
-    """The plain files below a folder with their places in it, in order; hidden ones are being written."""
-    for place, folders, names in os.walk(folder):
+    """The files below a folder with their places in it, in order, also those in folders that links lead to.
+
+    Hidden ones are being written.
+    """
+    seen = set()
+    for place, folders, names in os.walk(folder, followlinks=True):
+        status = os.stat(place)
+        if (status.st_dev, status.st_ino) in seen:  # links that lead in a circle
+            folders.clear()
+            continue
+        seen.add((status.st_dev, status.st_ino))
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in sorted(names):
             path = Path(place, name)
-            below = path.relative_to(folder).as_posix()
-            if not name.startswith(".") and path.is_file() and not path.is_symlink():
-                yield below, path
+            if not name.startswith(".") and path.is_file():
+                yield path.relative_to(folder).as_posix(), path
 
 
 def _size(path: Path) -> int:
@@ -265,9 +282,9 @@ def restore(settings: Settings, path: Path, told: Told, *, force: bool = False) 
         with HomeLock(home):
             _check_room(home, plan)
             remove_stale(home)  # of a restore that was killed
-            with tempfile.TemporaryDirectory(prefix=".bottega-", suffix=".part", dir=home) as place:
-                _write_out(path, plan, Path(place), told)
-                aside = _settle(Path(place), home)
+            with scratch_folder(home) as place:
+                _write_out(path, plan, place, told)
+                aside = _settle(place, home)
     except BaseException:
         if fresh:
             with suppress(OSError):
@@ -316,8 +333,14 @@ def _checked(path: Path) -> _Plan:
     if head is None or tail is None:
         raise FormatError(path, "is cut short" if head else "is no backup of Bottega", _DAMAGED)
     version = head.get("version")
-    if not isinstance(version, int) or version > VERSION:
+    if type(version) is not int or version < 1:
+        raise FormatError(path, f"its {HEAD} is damaged", _DAMAGED)
+    if version > VERSION:
         raise FormatError(path, "was written by a newer Bottega", "update Bottega")
+    for name in files:
+        if above := next((folder for folder in _above(name) if folder in files), None):
+            what = f"holds {ascii(above)[:200]} as a file and as a folder"
+            raise FormatError(path, what, "do not use this archive")
     sums = {name: str(digest) for name, digest in tail.items()}
     if sums.keys() - {HEAD} != files.keys():
         raise FormatError(path, "does not hold the files that it lists", _DAMAGED)
@@ -402,6 +425,13 @@ def _belongs(name: str) -> bool:
     return folder in FOLDERS and _is_plain(below)
 
 
+def _above(name: str) -> Iterator[str]:
+    """The folders that a file lies in."""
+    while "/" in name:
+        name = name.rpartition("/")[0]
+        yield name
+
+
 def _is_plain(below: str) -> bool:
     """Whether this is the place of a file below a folder, and of none that hides."""
     parts = below.split("/")
@@ -472,14 +502,23 @@ def _settle(place: Path, home: Path) -> Path | None:
     standing = [name for name in (*names, *stale) if os.path.lexists(home / name)]
     aside = None
     if standing:
-        aside = home / time.strftime("before-restore-%Y%m%d-%H%M%S")
-        aside.mkdir()
+        aside = _new_folder(home / time.strftime("before-restore-%Y%m%d-%H%M%S"))
         for name in standing:
             os.rename(home / name, aside / name)
     for name in names:
         os.rename(place / name, home / name)
     sync_folder(home)
     return aside
+
+
+def _new_folder(wanted: Path) -> Path:
+    """A new folder of this name, or of one with a number behind it where that is taken."""
+    for number in count(1):
+        folder = wanted if number == 1 else wanted.with_name(f"{wanted.name}-{number}")
+        with suppress(FileExistsError):
+            folder.mkdir()
+            break
+    return folder
 
 
 def _notes(home: Path, plan: _Plan) -> Iterator[str]:
@@ -489,4 +528,7 @@ def _notes(home: Path, plan: _Plan) -> Iterator[str]:
             if outputs != home / "outputs":
                 lie = f"those of the backup are in {home / 'outputs'}"
                 yield f"{home / SETTINGS} says that outputs lie in {outputs}; {lie}"
-    yield "models are not part of a backup: copy or fetch them, then run `bottega models scan`"
+    yield (
+        "models are not part of a backup, nor are those that were trained here: copy or fetch them, then run "
+        "`bottega models scan`"
+    )

@@ -227,7 +227,7 @@ def write_setting(settings: Settings, name: str, value: str) -> Settings:
 
     Raises InvalidSetting for a value that can't be used, FileError where the file can't be changed so, SaveError.
     """
-    from bottega.formats.atomic import atomic
+    from bottega.formats.atomic import atomic, private_folder
 
     if remedy := _remedy(name, value):
         raise InvalidSetting(f"{name} is {value!r}", remedy)
@@ -245,7 +245,7 @@ def write_setting(settings: Settings, name: str, value: str) -> Settings:
     if not meant:
         what = f"{name} stands there in a way that can't be changed from here"
         raise FileError(settings.file, what, "change it there")
-    settings.home.mkdir(parents=True, exist_ok=True)
+    private_folder(settings.home)
     with atomic(settings.file) as file:
         file.write(after.encode())
     changed: dict[str, Any] = {name: value}

@@ -12,6 +12,7 @@ from tempfile import mkstemp
 from typing import Any
 
 from bottega.errors import BottegaError
+from bottega.formats.atomic import private_folder
 from bottega.settings import Settings
 
 PORT = 7680
@@ -107,7 +108,7 @@ def serve(args: argparse.Namespace, settings: Settings, stack: ExitStack) -> Non
 def make_home(home: Path) -> None:
     """Make the home if it is not there. Raises ServeError where it can't be written: a queue must be."""
     try:
-        home.mkdir(parents=True, exist_ok=True)
+        private_folder(home)
         handle, part = mkstemp(prefix=".bottega-", suffix=".part", dir=home)
         os.close(handle)
         os.unlink(part)

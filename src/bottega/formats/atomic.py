@@ -109,6 +109,27 @@ def atomic_folder(path: str | Path, settle: Callable[[Path, Path], None] = settl
         sync_folder(path.parent)
 
 
+@contextmanager
+def scratch_folder(folder: Path) -> Iterator[Path]:
+    """A folder that nobody else may look into, for as long as the block lasts; `remove_stale` removes a killed one's.
+
+    An OSError where it can't be made becomes a SaveError.
+    """
+    with _as_save_errors(folder):
+        temporary, lock = _make_part_folder(folder, _SUFFIX, 0o700)
+    try:
+        yield temporary
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+        if lock is not None:
+            os.close(lock)
+
+
+def private_folder(folder: Path) -> None:
+    """Make a folder that only its owner may look into, and any above it, unless it is there: then it stays as it is."""
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+
 def remove_stale(folder: Path) -> list[Path]:
     """Remove what `atomic` and `atomic_folder` left in a folder when their process was killed, and tell what it was.
 
@@ -171,11 +192,11 @@ def _open_part(folder: Path, mode: int) -> tuple[Path, BinaryIO]:
         file.close()
 
 
-def _make_part_folder(folder: Path, suffix: str) -> tuple[Path, int | None]:
+def _make_part_folder(folder: Path, suffix: str, mode: int = 0o777) -> tuple[Path, int | None]:
     """A new temporary folder, with the descriptor that holds it locked, where folders can be."""
     while True:
         temporary = folder / _part_name(suffix)
-        temporary.mkdir()
+        temporary.mkdir(mode)
         if not fcntl:
             return temporary, None
         try:

@@ -9,6 +9,7 @@ from pathlib import Path
 from types import TracebackType
 
 from bottega.errors import BottegaError
+from bottega.formats.atomic import private_folder
 from bottega.jobs.wire import identity, lives
 
 try:
@@ -35,7 +36,7 @@ class HomeLock:
 
     def __enter__(self) -> HomeLock:
         path = self.home / "serve.lock"
-        self.home.mkdir(parents=True, exist_ok=True)
+        private_folder(self.home)
         handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
         try:
             if not _claimed(handle) or _held(handle):

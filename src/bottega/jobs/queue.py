@@ -29,6 +29,7 @@ from bottega.events import (
     Started,
     Step,
 )
+from bottega.formats.atomic import private_folder
 from bottega.formats.database import Schema, connect, explained, is_damage, prepare
 from bottega.jobs.job import (
     CANCELLED,
@@ -828,7 +829,7 @@ def has_jobs(path: Path, owner: str) -> bool:
 def _open(path: Path) -> sqlite3.Connection:
     """A connection to a sound queue of this version, made if there is none."""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        private_folder(path.parent)
     except OSError as error:
         reason = error.strerror or str(error)
         raise QueueError(f"{path.parent}: can't be made ({reason})", "set BOTTEGA_HOME to a folder of yours") from None

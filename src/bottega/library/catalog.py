@@ -16,6 +16,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from bottega.formats.atomic import private_folder
 from bottega.formats.database import code_of, connect, explained, prepare, string, text, transaction
 from bottega.library import search
 from bottega.library.disk import Stamp, fingerprint_of, model_name
@@ -650,7 +651,7 @@ def open_catalog(path: Path) -> Catalog:
     Raises CatalogError for a file that is no catalog, or one that a newer Bottega made.
     """
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        private_folder(path.parent)
     except OSError as error:
         return _in_memory(path, error.strerror or str(error))
     for place in (path.parent, path):

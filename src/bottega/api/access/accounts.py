@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from bottega.api.access.refusal import AccountError
+from bottega.formats.atomic import private_folder
 from bottega.formats.database import Schema, connect, explained, prepare, transaction
 from bottega.jobs.job import OWNER as OWNER
 from bottega.settings import Settings
@@ -86,7 +87,7 @@ class Accounts:
         self._changes = 0  # made here
         self._unsaved: dict[bytes, tuple[str, float]] = {}  # sessions that a full disk did not take
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
+            private_folder(path.parent)
             # Made with its mode, not given it later: there is no moment in which others could open it.
             os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
             if os.name != "nt":
