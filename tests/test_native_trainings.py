@@ -129,6 +129,33 @@ def test_datasets_and_trainings_are_their_owners(api: Api) -> None:
     api.post(f"/jobs/{job}/cancel")
 
 
+def test_nobody_replaces_what_somebody_else_has_trained(api: Api) -> None:
+    bob, eve = (api.user(name, "read", "generate", "manage") for name in ("bob", "eve"))
+    place = api.shop.settings.models / "loras" / "bobs.safetensors"
+    place.parent.mkdir(parents=True, exist_ok=True)
+
+    def trained(by: Api) -> str:
+        asked = {"training": {**QUICK, "data": [filled(by, 1)]}, "name": "bobs", "force": True}
+        id: str = by.post("/trainings", asked, 202)["id"]
+        (job,) = api.shop.queue.lease(MAKE, "a worker")
+        assert job.id == id
+        place.write_bytes(id.encode())
+        api.shop.queue.finish(id, Result({"sha256": "ab" * 32}))
+        return id
+
+    first = trained(bob)
+    assert bob.get(f"/trainings/{first}")["model"]
+    refused = eve.refused(
+        "POST", "/trainings", {"training": {**QUICK, "data": [filled(eve, 1)]}, "name": "bobs", "force": True}
+    )
+    assert "somebody else" in problems(refused)["name"] and place.read_bytes() == first.encode()
+    second = trained(bob)
+    assert bob.get(f"/trainings/{second}")["model"] and bob.get(f"/trainings/{first}")["model"] is None
+    trained(api)
+    assert bob.get(f"/trainings/{second}")["model"] is None
+    place.unlink()
+
+
 # --- before the start
 
 

@@ -26,7 +26,20 @@ from bottega.first_look import FirstLook
 from bottega.formats.atomic import atomic
 from bottega.gallery import Gallery, Output, UnknownOutput, Upkeep
 from bottega.jobs.foreman import Foreman, Limits, Preview
-from bottega.jobs.job import CANCELLED, FAILED, LIBRARY, MAKE, OPEN, OWNER, TRAIN, Job, Numbered, UnknownJob, WrongState
+from bottega.jobs.job import (
+    CANCELLED,
+    DONE,
+    FAILED,
+    LIBRARY,
+    MAKE,
+    OPEN,
+    OWNER,
+    TRAIN,
+    Job,
+    Numbered,
+    UnknownJob,
+    WrongState,
+)
 from bottega.jobs.queue import Queue
 from bottega.library.sources.tokens import VARIABLES
 from bottega.recipe import Media, Recipe, recipe_from
@@ -354,6 +367,13 @@ class Workshop:
         shelf = self.settings.models.absolute()  # jobs of an older version name places on it by their whole paths
         at_it = self.queue.jobs(states=OPEN, kind=TRAIN, limit=self.queue.cap)
         return [job for job in at_it if shelf / job.request["out"] == shelf / out]
+
+    def last_trained(self, out: str) -> Job | None:
+        """The training that wrote a file last."""
+        shelf = self.settings.models.absolute()
+        done = self.queue.jobs(states=(DONE,), kind=TRAIN, limit=self.queue.cap + self.queue.keep)
+        wrote = [job for job in done if shelf / job.request["out"] == shelf / out]
+        return max(wrote, key=lambda job: job.ended or 0.0, default=None)
 
     def retry(self, id: str) -> Job:
         """Have a job that failed or was cancelled wait again.

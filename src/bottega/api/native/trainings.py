@@ -302,6 +302,11 @@ def _begin(shop: Workshop, caller: Caller, asked: Begin, key: str | None) -> Job
         except UnknownJob:
             raise InvalidRecipe([FieldProblem(f"after.{index}", "there is no such job", "see /api/jobs")]) from None
     out = destination(shop.settings, name, MADE[kind], ENDINGS[kind][0])
+    if asked.force and not caller.admin:
+        before = shop.last_trained(out)
+        if before is not None and before.owner != caller.name:
+            what = f"somebody else trained {Path(out).name}"
+            raise InvalidRecipe([FieldProblem("name", what, "choose another name")])
     with _at_training():
         job = shop.submit_training(
             _draft(shop, caller, asked.training),
@@ -358,10 +363,11 @@ def _training(shop: Workshop, caller: Caller, id: str) -> TrainingDetail:
 
 
 def _model(shop: Workshop, job: Job) -> str | None:
-    """The id of what was trained, if it lies where it was written."""
+    """The id of what was trained, if it lies where it was written and no other training has replaced it."""
+    last = shop.last_trained(job.request["out"])
     with suppress(FileError):
         out = shop.trained_file(job)
-        return model_id(out) if out.exists() else None
+        return model_id(out) if out.exists() and (last is None or last.id == job.id) else None
     return None
 
 
