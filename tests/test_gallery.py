@@ -29,6 +29,7 @@ from bottega.errors import FileError, FormatError, Interrupted
 from bottega.formats.media import encode
 from bottega.gallery import Adopted, BadCursor, Gallery, GalleryError, UnknownOutput, Upkeep, rows
 from bottega.gallery.export import safe_name
+from bottega.gallery.schema import MIGRATIONS
 from bottega.gallery.thumbnails import Thumbnails
 from bottega.recipe import Ref
 
@@ -678,6 +679,17 @@ def test_a_reader_does_not_wait_for_a_writer(gallery: Gallery, folder: Path) -> 
         other.execute("UPDATE outputs SET favourite = 1")
         assert not gallery.output("a-0").favourite
         other.execute("ROLLBACK")
+
+
+def test_a_gallery_of_an_older_version_learns_who_sends_pictures(tmp_path: Path) -> None:
+    path = tmp_path / "gallery.sqlite"
+    with closing(sqlite3.connect(path)) as connection:
+        connection.executescript(f"{MIGRATIONS[0]}; PRAGMA user_version = 1")
+    with Gallery(path, tmp_path) as gallery:
+        gallery.add_upload("0" * 64, "ann")
+        gallery.add_upload("0" * 64, "ann")
+        assert gallery.has_picture("0" * 64, "ann") and gallery.owns("ann")
+        assert not gallery.has_picture("0" * 64, "bob") and not gallery.owns("bob")
 
 
 @pytest.mark.parametrize(

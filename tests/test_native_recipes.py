@@ -15,10 +15,11 @@ from native import Api, studio
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
+from bottega.engine.run import encode_output
 from bottega.errors import FileError
 from bottega.families import family
 from bottega.library.scan import scan
-from bottega.recipe import Recipe, Sampling
+from bottega.recipe import Recipe, Sampling, recipe_from
 from bottega.recognisers import all_recognisers
 from bottega.settings import Settings, read_settings, write_setting
 from bottega.workshop import Workshop
@@ -169,8 +170,6 @@ def test_a_photograph_has_its_upright_size_here_and_in_a_recipe(api: Api) -> Non
 
 
 def test_the_recipe_of_a_picture_is_a_draft_that_can_be_handed_in(api: Api) -> None:
-    from bottega.engine.run import encode_output
-
     recipe = api.shop.resolve(Recipe(prompt="a green tent", sampling=Sampling(seed=3)))
     told = take(api, encode_output(Image.new("RGB", (128, 128)), recipe))
     assert told["parameters"].startswith("a green tent")
@@ -245,6 +244,53 @@ def test_an_unknown_picture_is_not_found(api: Api) -> None:
     assert api.refused("GET", f"/inputs/{'0' * 64}")[0] == 404
     for wrong in ("..%2f..%2fsettings.toml", "settings.toml", "0" * 63, "0" * 65, "G" * 64):
         assert api.refused("GET", f"/inputs/{wrong}")[0] in (400, 404, 422)
+
+
+def test_a_picture_is_only_for_who_sent_it_and_for_an_admin(api: Api) -> None:
+    one, other, chief = api.user("anna"), api.user("bert"), api.user("carla", "admin")
+    content = picture(colour="indigo")
+    sha256 = take(one, content)["sha256"]
+    draft = {"task": "image-to-image", "prompt": "x", "inputs": [{"role": "init", "sha256": sha256}]}
+    status, error = other.refused("GET", f"/inputs/{sha256}")
+    unknown = other.refused("GET", f"/inputs/{'0' * 64}")[1]
+    assert status == 404 and {**error, "id": ""} == {**unknown, "id": ""}
+    assert other.refused("GET", f"/inputs/{sha256}", if_none_match=f'"{sha256}"')[0] == 404
+    for path in ("/resolve", "/jobs"):
+        assert "recipe.inputs.0.sha256" in problems(other.refused("POST", path, {"recipe": draft})), path
+    for may in (one, chief, api):
+        assert may("GET", f"/inputs/{sha256}").body == content
+    assert take(other, content)["sha256"] == sha256
+    assert one("GET", f"/inputs/{sha256}").body == other("GET", f"/inputs/{sha256}").body == content
+    other.post("/resolve", {"recipe": draft})
+
+
+def test_a_picture_that_is_not_known_to_be_sent_is_for_whose_jobs_and_outputs_came_from_it(api: Api) -> None:
+    content = picture(colour="olive")
+    sha256 = api.shop.keep_input(content, "init").sha256  # by another door, or before it was written down who
+    draft = {"task": "image-to-image", "prompt": "x", "inputs": [{"role": "init", "sha256": sha256}]}
+    worker, maker = api.user("dora"), api.user("emil")
+    liar = api.user("fred")
+    liar.post("/jobs", {"recipe": {"prompt": sha256}}, 202)
+    for each in (worker, maker, liar):
+        assert each("GET", f"/inputs/{sha256}").status == 404
+    recipe = api.shop.resolve(recipe_from(draft))
+    api.shop.queue.submit("make", {"recipe": recipe.model_dump(mode="json")}, lane="make", owner="dora", title="")
+    path = api.shop.settings.outputs / "emil.png"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(encode_output(Image.new("RGB", (64, 64)), recipe))
+    api.shop.gallery.adopt(path.parent, owner_of=lambda job: "emil")
+    for each in (worker, maker):
+        assert each("GET", f"/inputs/{sha256}").body == content
+        each.post("/resolve", {"recipe": draft})
+    assert liar("GET", f"/inputs/{sha256}").status == 404
+
+
+def test_nobody_gets_the_name_of_who_left_a_picture(api: Api) -> None:
+    take(api.user("gina"), picture(colour="maroon"))
+    api.served.accounts.remove("gina")
+    status, error = api.refused("POST", "/users", {"name": "gina"})
+    assert status == 422 and "pictures" in error["what"]
+    api.post("/users", {"name": "gina", "again": True}, 201)
 
 
 # --- prompts

@@ -9,7 +9,7 @@ from bottega.training.datasets import Datasets
 
 
 def owns_anything(settings: Settings, name: str) -> bool:
-    """Whether jobs, outputs or datasets belong to this name; a server may run meanwhile.
+    """Whether jobs, outputs, pictures that were sent or datasets belong to this name; a server may run meanwhile.
 
     Raises QueueError and GalleryError for files that can't be read.
     """

@@ -125,10 +125,31 @@ class Gallery:
         return self._sound("details.sha256 = ? AND (? IS NULL OR owners.name = ?)", sha256, owner, owner)
 
     def owns(self, owner: str) -> bool:
-        """Whether there are outputs of this owner, those in the trash too."""
-        query = "SELECT 1 FROM outputs WHERE owner = (SELECT id FROM owners WHERE name = ?) LIMIT 1"
+        """Whether there are outputs of this owner, those in the trash too, or pictures that they sent."""
+        query = (
+            "SELECT id FROM owners WHERE name = ? AND (EXISTS (SELECT 1 FROM outputs WHERE owner = owners.id) "
+            "OR EXISTS (SELECT 1 FROM uploads WHERE owner = owners.id))"
+        )
         with self._store.reading() as connection:
             return connection.execute(query, (owner,)).fetchone() is not None
+
+    def add_upload(self, sha256: str, owner: str) -> None:
+        """Record that this owner sent the picture with these bytes; others may have sent it too."""
+        with self._store.writing() as connection:
+            number = rows.kept(connection, "owners", owner)
+            connection.execute("INSERT OR IGNORE INTO uploads (owner, sha256) VALUES (?, ?)", (number, sha256))
+
+    def has_picture(self, sha256: str, owner: str) -> bool:
+        """Whether this owner sent the picture with these bytes, or has an output that is it or was made from it."""
+        query = (
+            "SELECT id FROM owners WHERE name = :owner AND ("
+            "EXISTS (SELECT 1 FROM uploads WHERE owner = owners.id AND sha256 = :sha256) OR "
+            "EXISTS (SELECT 1 FROM details JOIN outputs USING (id) WHERE sha256 = :sha256 AND owner = owners.id) OR "
+            "EXISTS (SELECT 1 FROM inputs JOIN outputs ON outputs.id = output "
+            "WHERE sha256 = :sha256 AND owner = owners.id))"
+        )
+        with self._store.reading() as connection:
+            return connection.execute(query, {"sha256": sha256, "owner": owner}).fetchone() is not None
 
     def size(self) -> int:
         """How many bytes all outputs take on disk, those in the trash too."""

@@ -43,6 +43,10 @@ MIGRATIONS = (
     CREATE TABLE strangers (path TEXT PRIMARY KEY, size INTEGER NOT NULL, mtime_ns INTEGER NOT NULL) WITHOUT ROWID;
     CREATE VIRTUAL TABLE search USING fts5 (prompt, negative, model, tokenize = 'ascii', prefix = '1 2 3');
     """,
+    # Who sent which picture to start from; those of an older home are known by what was made from them.
+    """
+    CREATE TABLE uploads (owner INTEGER NOT NULL, sha256 TEXT NOT NULL, PRIMARY KEY (owner, sha256)) WITHOUT ROWID
+    """,
 )
 
 SCHEMA = Schema(

@@ -366,6 +366,12 @@ class Queue:
         with self._reading, self._explained():
             return dict(self._read.execute(query, (owner, owner, kind, kind)).fetchall())
 
+    def starts_from(self, sha256: str, owner: str) -> bool:
+        """Whether there is a job of this owner that has the picture with these bytes as an input."""
+        query = "SELECT 1 FROM jobs WHERE owner = ? AND instr(json_extract(request, '$.recipe.inputs'), ?) LIMIT 1"
+        with self._reading, self._explained():
+            return self._read.execute(query, (owner, sha256)).fetchone() is not None
+
     def events(
         self, after: int = 0, *, job: str | None = None, owner: str | None = None, limit: int = 1000
     ) -> list[Numbered]:

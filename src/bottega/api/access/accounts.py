@@ -128,7 +128,7 @@ class Accounts:
         with self._lock:
             known = self._user(name)
         if known is None and owns_anything(settings, name):
-            what = f"an earlier {name!r} has left jobs, outputs or datasets, which this user would see"
+            what = f"an earlier {name!r} has left jobs, outputs, pictures or datasets, which this user would see"
             raise AccountError(what, "choose another name, or have the same person come back (again)")
         return self.add(name, scopes, quota)
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any
 
 from fastapi import Depends, Header, Request, Response
 from pydantic import Field
 
-from bottega.api.access import need
+from bottega.api.access import Caller, need
 from bottega.api.access.refusal import Refusal
 from bottega.api.native.inside import Aside, Shop
 from bottega.api.native.pictures import picture, unchanged
@@ -27,9 +28,12 @@ PICTURE_BODY = {
 
 
 class UnknownInput(BottegaError):
-    """No picture with these bytes was taken in."""
+    """No picture with these bytes was taken in from who asks."""
 
     exit_code = 2
+
+    def __init__(self) -> None:
+        super().__init__("no picture with these bytes was taken in", "POST it to /api/inputs")
 
 
 class InputTaken(Told):
@@ -51,26 +55,27 @@ class InputTaken(Told):
     summary="Take a picture in",
     openapi_extra={"requestBody": PICTURE_BODY},
     responses={413: {"model": ErrorAnswer}, 415: {"model": ErrorAnswer}},
-    dependencies=[Depends(need("generate"))],
 )
 async def take(
     request: Request,
     shop: Shop,
     aside: Aside,
+    caller: Annotated[Caller, Depends(need("generate"))],
     upload: Annotated[str, Header(alias="X-Bottega-Upload", pattern="^1$", description="1: no form can send this")],
 ) -> InputTaken:
     """A PNG, JPEG or WebP of at most 32 MiB and 64 megapixels as the body; the same bytes always get the same name."""
     if request.headers.get("content-type", "").split(";")[0].strip().lower() not in TYPES:
         raise Refusal(415, "this is no picture that is read here", f"send {', '.join(TYPES)}")
-    return await aside.draw(_take, shop, await request.body())  # whose length the gate limits
+    return await aside.draw(_take, shop, caller, await request.body())  # whose length the gate limits
 
 
-def _take(shop: Workshop, content: bytes) -> InputTaken:
+def _take(shop: Workshop, caller: Caller, content: bytes) -> InputTaken:
     try:
         kept = shop.keep_input(content, "init")
         told = media.read(shop.input_path(kept.sha256))
     except FileError as error:
         raise type(error)("the picture", error.what.partition(": ")[2] or error.what, error.remedy) from None
+    shop.gallery.add_upload(kept.sha256, caller.name)
     draft, refused = _draft(told)
     return InputTaken(
         sha256=kept.sha256,
@@ -106,18 +111,36 @@ def _draft(carried: media.Carried) -> tuple[dict[str, Any] | None, str | None]:
     summary="A picture that was taken in",
     response_class=Response,
     responses={200: {"content": {type: {} for type in TYPES}, "description": "the picture, as it was sent"}},
-    dependencies=[Depends(need("read"))],
 )
-async def input(sha256: Sha256InPath, request: Request, shop: Shop, aside: Aside) -> Response:
-    """The bytes as they were sent. Who knows them, or their hash, may have them."""
+async def input(
+    sha256: Sha256InPath,
+    request: Request,
+    shop: Shop,
+    aside: Aside,
+    caller: Annotated[Caller, Depends(need("read"))],
+) -> Response:
+    """The bytes as they were sent. Only who sent them, or has used them, may have them, and an admin."""
+    path = await aside.look(path_of, shop, caller, sha256)
     known = unchanged(request, sha256)
-    return known if known else await aside.draw(_input, shop, sha256)
+    return known if known else await aside.draw(_input, path)
 
 
-def _input(shop: Workshop, sha256: str) -> Response:
-    path = shop.input_path(sha256)
+def path_of(shop: Workshop, caller: Caller, sha256: str) -> Path:
+    """Where the picture with these bytes is, if the caller may have it; else it is unknown.
+
+    Its hash stands in every output that was made from it, so knowing that is no right to it.
+    """
+    path, name = shop.input_path(sha256), caller.name
+    if not path.is_file() or not (
+        caller.admin or shop.gallery.has_picture(sha256, name) or shop.queue.starts_from(sha256, name)
+    ):
+        raise UnknownInput()
+    return path
+
+
+def _input(path: Path) -> Response:
     try:
         content, format = path.read_bytes(), media.read(path).format
     except (OSError, FileError):
-        raise UnknownInput("no picture with these bytes was taken in", "POST it to /api/inputs") from None
-    return picture(content, format, sha256[:16], sha256, lasting=True)
+        raise UnknownInput() from None
+    return picture(content, format, path.name[:16], path.name, lasting=True)

@@ -13,6 +13,7 @@ from pydantic import Field
 from bottega.api import models
 from bottega.api.access import Caller, need
 from bottega.api.caps import MOST_PICTURES, MOST_PIXELS, MOST_STEPS
+from bottega.api.native.inputs import UnknownInput, path_of
 from bottega.api.native.inside import Aside, Shop
 from bottega.api.native.models import entry_with, model_id, shown
 from bottega.api.native.outputs import content_of, mine
@@ -184,7 +185,9 @@ def draft_of(shop: Workshop, caller: Caller, asked: Draft) -> Recipe:
         if sum(each is not None for each in (given.sha256, given.output, given.job)) != 1:
             problems.append(FieldProblem(field, "does not say which picture", "give one of sha256, output, job"))
         elif given.sha256 is not None:
-            if not shop.input_path(given.sha256).is_file():
+            try:
+                path_of(shop, caller, given.sha256)
+            except UnknownInput:
                 problems.append(
                     FieldProblem(f"{field}.sha256", "no such picture was taken in", "POST it to /api/inputs")
                 )
