@@ -64,6 +64,39 @@ def test_a_stranger_can_read_what_every_request_means(described: dict[str, Any])
                 assert {"maxLength", "pattern", "enum", "const"} & set(told), f"{name}.{field} has no limit"
 
 
+def test_a_program_can_read_how_to_get_in_and_what_every_error_looks_like(api: Api) -> None:
+    told = api.get("/openapi.json")
+    schemas, schemes = told["components"]["schemas"], told["components"]["securitySchemes"]
+    assert schemes["key"]["scheme"] == "bearer" and {"key": []} in told["security"]
+    assert schemes["browser"]["name"] == api.served.access.cookie
+    shapes = {"/v1": {"error"}, "/sdapi": set(schemas["A1111Error"]["required"]), "/api": {"error"}}
+    for door, missing in ("/v1", "/models/none"), ("/sdapi", "/v1/img2img"), ("/api", "/jobs/" + "0" * 20):
+        answer = api.served("POST" if door == "/sdapi" else "GET", door + missing, {} if door == "/sdapi" else None,
+                            authorization=f"Bearer {api.served.access.machine_key}")  # fmt: skip
+        assert answer.status == 404 and shapes[door] <= set(answer.json), answer.body
+    for path, operations in told["paths"].items():
+        for method, operation in operations.items():
+            where, responses = f"{method} {path}", operation["responses"]
+            errors = [each for status, each in responses.items() if status == "default" or status >= "400"]
+            name = "OpenAIError" if path.startswith("/v1") else "A1111Error"
+            name = "ErrorAnswer" if path.startswith(("/api", "/health", "/metrics")) else name
+            for error in errors:
+                (content,) = error["content"].values()
+                assert content["schema"] == {"$ref": f"#/components/schemas/{name}"} and name in schemas, where
+            assert "default" in responses or {"400", "401", "503"} <= set(responses), where
+            if "requestBody" in operation:
+                assert "default" in responses or {"413", "415"} <= set(responses), where
+    assert told["paths"]["/api/session"]["post"]["security"] == []
+    assert "multipart/form-data" in told["paths"]["/v1/images/edits"]["post"]["requestBody"]["content"]
+
+
+def test_outputs_are_described_as_asked_for_by_any_field(described: dict[str, Any]) -> None:
+    for path in ("/api/outputs", "/api/outputs/ratios"):
+        (fields,) = [each for each in described["paths"][path]["get"]["parameters"] if each["name"] == "fields"]
+        assert (fields["in"], fields["style"], fields["explode"]) == ("query", "form", True)
+        assert fields["schema"]["propertyNames"]["pattern"].startswith("^field")
+
+
 @pytest.mark.slow
 def test_answers_are_as_they_are_described(api: Api, described: dict[str, Any]) -> None:
     schema = schemathesis.openapi.from_dict(described)

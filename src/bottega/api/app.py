@@ -7,16 +7,18 @@ from importlib import import_module
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
-from fastapi import FastAPI, HTTPException
+from fastapi import HTTPException
 
 from bottega.api import doors, errors
 from bottega.api.access.gate import Gate
 from bottega.api.access.signing import router as signing
+from bottega.api.description import App
 from bottega.api.operation import Watch
 from bottega.api.operation import router as operation
 from bottega.version import __version__
 
 if TYPE_CHECKING:
+    from fastapi import FastAPI
     from starlette.types import Receive, Scope, Send
 
     from bottega.api.access import Access
@@ -28,7 +30,7 @@ DOORS = ("bottega.api.native", "bottega.web", "bottega.api.a1111", "bottega.api.
 
 def create_app(workshop: Workshop, access: Access) -> FastAPI:
     """The application that serves a workshop to whom the access lets in. Each door is a module with `routes`."""
-    app = FastAPI(
+    app = App(
         title="Bottega",
         version=__version__,
         summary="Recipes in; jobs, events and outputs out.",

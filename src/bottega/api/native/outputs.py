@@ -183,11 +183,24 @@ class Ratios(Told):
 
 FIELD = "field."
 MOST_FIELDS = 8
+_BY_FIELD: Any = {
+    "name": "fields",
+    "in": "query",
+    "style": "form",
+    "explode": True,
+    "description": "values of a recipe's fields: field.sampler=Euler",
+    "schema": {
+        "type": "object",
+        "propertyNames": {"pattern": r"^field\..{1,60}$"},
+        "additionalProperties": {"type": "string", "maxLength": 200},
+        "maxProperties": MOST_FIELDS,
+    },
+}
 _PICTURE: Any = {200: {"content": {type: {} for type in TYPES.values()}, "description": "the picture"}}
 _GONE: Any = {410: {"model": ErrorAnswer, "description": "its file is gone, or is not what was made"}}
 
 
-@router.get("/outputs", summary="What was made, newest first")
+@router.get("/outputs", summary="What was made, newest first", openapi_extra={"parameters": [_BY_FIELD]})
 async def outputs(
     request: Request, asked: Annotated[Asking, Query()], shop: Shop, aside: Aside, caller: Reader
 ) -> Listed[OutputCard]:
@@ -204,7 +217,11 @@ def _outputs(shop: Workshop, asked: Asking, wishes: Wishes) -> Listed[OutputCard
     return Listed[OutputCard](items=[card(output) for output in page.items], next=page.next, total=page.total)
 
 
-@router.get("/outputs/ratios", summary="The proportions of what was made, newest first")
+@router.get(
+    "/outputs/ratios",
+    summary="The proportions of what was made, newest first",
+    openapi_extra={"parameters": [_BY_FIELD]},
+)
 async def ratios(
     request: Request, asked: Annotated[Filters, Query()], shop: Shop, aside: Aside, caller: Reader
 ) -> Ratios:

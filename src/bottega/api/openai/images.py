@@ -31,6 +31,22 @@ Maker = Annotated[Caller, Depends(need("generate"))]
 Viewer = Annotated[Caller, Depends(need("read"))]
 MOST_PICTURES = 17  # 16 that OpenAI takes for an edit, and the mask
 
+_FILE = {"type": "string", "format": "binary"}
+_FORM: Any = {
+    "requestBody": {
+        "content": {
+            "multipart/form-data": {
+                "schema": {
+                    "type": "object",
+                    "required": ["image"],
+                    "properties": {"image": _FILE, "mask": _FILE, **Making.model_json_schema()["properties"]},
+                }
+            }
+        },
+        "required": True,
+    }
+}
+
 
 @router.post("/generations")
 async def generations(asked: Making, request: Request, door: OpenAI, caller: Maker) -> Response:
@@ -38,7 +54,7 @@ async def generations(asked: Making, request: Request, door: OpenAI, caller: Mak
     return await _made(asked, (), "image_generation", request, door, caller)
 
 
-@router.post("/edits")
+@router.post("/edits", openapi_extra=_FORM)
 async def edits(request: Request, door: OpenAI, caller: Maker) -> Response:
     """Pictures from a picture and words; with a mask, or a picture that is transparent in parts, only there."""
     asked, pictures = await _form(request)
@@ -46,7 +62,7 @@ async def edits(request: Request, door: OpenAI, caller: Maker) -> Response:
     return await _made(asked, taken, "image_edit", request, door, caller)
 
 
-@router.post("/variations")
+@router.post("/variations", openapi_extra=_FORM)
 async def variations(request: Request, door: OpenAI, caller: Maker) -> Response:
     """Pictures like a picture. What it shows is taken from its own recipe where the request does not say it; a picture
     without one is varied without words."""
