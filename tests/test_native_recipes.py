@@ -103,6 +103,16 @@ def test_what_can_not_be_meant_is_refused_by_name(api: Api, body: dict[str, Any]
     assert api.get("/jobs")["total"] == 0
 
 
+def test_the_largest_seed_is_as_it_is_told(api: Api) -> None:
+    draft = {"prompt": "x", "sampling": {"seed": 2**63 - 2}}
+    assert api.post("/resolve", {"recipe": draft})["recipe"]["sampling"]["seed"] == 2**63 - 2
+    several = problems(api.refused("POST", "/resolve", {"recipe": {**draft, "count": 4}}))
+    assert several == {"recipe.sampling.seed": f"{2**63 - 2} is not between 0 and {2**63 - 5}"}
+    for seed in (2**63 - 1, 2**63):
+        told = problems(api.refused("POST", "/resolve", {"recipe": {**draft, "sampling": {"seed": seed}}}))
+        assert told == {"recipe.sampling.seed": "must be less than 9,223,372,036,854,775,807"}
+
+
 def test_numbers_that_are_none_are_refused(api: Api) -> None:
     body = b'{"recipe": {"prompt": "x", "sampling": {"guidance": NaN}}}'
     assert api("POST", "/resolve", body, content_type="application/json").status in (400, 422)

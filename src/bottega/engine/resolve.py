@@ -180,8 +180,9 @@ def _sampling_problems(recipe: Recipe) -> Iterator[FieldProblem]:
         yield FieldProblem("sampling.steps", f"{sampling.steps} is not between 1 and 1000")
     if not 0 <= sampling.guidance <= 100:
         yield FieldProblem("sampling.guidance", f"{sampling.guidance:g} is not between 0 and 100")
-    if not 0 <= sampling.seed <= MAX_SEED - recipe.count:
-        yield FieldProblem("sampling.seed", f"{sampling.seed} is not between 0 and 2^63", "-1 draws one")
+    most = MAX_SEED - recipe.count  # each further picture takes the next seed
+    if not 0 <= sampling.seed <= most:
+        yield FieldProblem("sampling.seed", f"{sampling.seed} is not between 0 and {most}", "-1 draws one")
     if sampling.strength is not None and not 0 <= sampling.strength <= 1:
         yield FieldProblem("sampling.strength", f"{sampling.strength:g} is not between 0 and 1")
     if sampling.strength is not None and not recipe.inputs:

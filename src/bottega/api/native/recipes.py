@@ -22,7 +22,7 @@ from bottega.api.native.subject import subject
 from bottega.diffusion.clip_tokenizer import CHUNK
 from bottega.diffusion.marks import Placed, marks
 from bottega.engine.automatic import AUTOMATIC, NONE, likely
-from bottega.engine.resolve import MAX_PROMPT
+from bottega.engine.resolve import MAX_PROMPT, MAX_SEED
 from bottega.errors import FieldProblem, InvalidRecipe
 from bottega.gallery import UnknownOutput
 from bottega.library import Catalog, Entry
@@ -79,7 +79,7 @@ class SamplingMeant(Asked):
     schedule: str | None = Field(default=None, max_length=100)
     steps: int | None = Field(default=None, ge=1, le=MOST_STEPS)
     guidance: float | None = Field(default=None, ge=0, le=100)
-    seed: int | None = Field(default=None, ge=-1, lt=2**63, description="-1 draws one")
+    seed: int | None = Field(default=None, ge=-1, lt=MAX_SEED, description="-1 draws one")
     strength: float | None = Field(default=None, ge=0, le=1, description="how much of an input picture is made anew")
 
 
