@@ -411,6 +411,17 @@ def test_users_come_and_go_and_no_key_is_told_twice(api: Api) -> None:
         assert api.refused("POST", "/users", wrong)[0] == 422
 
 
+def test_what_nobody_has_is_not_found_whatever_it_is_called(api: Api) -> None:
+    for method, path in (
+        ("GET", "/jobs/zz"), ("POST", "/jobs/zz/cancel"), ("GET", "/outputs/zz"), ("GET", "/outputs/zz/file"),
+        ("GET", "/models/zz"), ("GET", "/inputs/zz"), ("GET", "/datasets/zz"), ("DELETE", "/users/nobody"),
+        ("POST", "/users/nobody/key"), ("DELETE", "/users/No%20Body"),
+    ):  # fmt: skip
+        status, error = api.refused(method, path)
+        assert status == 404 and error["what"] and "pattern" not in error["what"], (path, error)
+    assert api.refused("GET", "/jobs/zz")[0] == api.refused("GET", f"/jobs/{'z' * 20}")[0]
+
+
 def test_nobody_is_added_under_a_name_that_has_left_something(api: Api) -> None:
     leaver = api.user("leaver")
     leaver.post("/jobs", {"recipe": {"prompt": "a red house"}}, 202)

@@ -31,6 +31,7 @@ _STATUS: Mapping[str, int] = {
     "UnknownEntry": 404,
     "UnknownPreview": 404,
     "UnknownDataset": 404,
+    "UnknownUser": 404,
     "KeyReused": 409,
     "WrongState": 409,
     "Different": 409,
@@ -115,6 +116,9 @@ def _told(error: Exception) -> tuple[int, dict[str, str], str, str, str, list[di
             what = error.what.replace(str(error.path), error.path.name) if isinstance(error, FileError) else error.what
             problems = _problems(getattr(error, "problems", ()))
             return status, headers, name, what, error.remedy, problems
+        case RequestValidationError() if any(each["loc"][0] == "path" for each in error.errors()):
+            # Ids mean nothing to clients: what can't be one is no other thing than one that nothing has.
+            return 404, {}, "NotFound", "there is no such thing", "look for it in the list", []
         case RequestValidationError():
             problems = [_problem(each) for each in error.errors()]
             what = " | ".join(

@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from bottega.api.access.refusal import AccountError
+from bottega.api.access.refusal import AccountError, UnknownUser
 from bottega.formats.atomic import private_folder
 from bottega.formats.database import Schema, connect, explained, prepare, transaction
 from bottega.jobs.job import OWNER as OWNER
@@ -152,7 +152,7 @@ class Accounts:
             return self._new_key(name)
 
     def remove(self, name: str) -> None:
-        """Remove a user with all keys, sessions and links; what they made stays. Raises AccountError."""
+        """Remove a user with all keys, sessions and links; what they made stays. Raises UnknownUser."""
         with self._writing():
             self._must_be(name)
             self._db.execute("DELETE FROM users WHERE name = ?", (name,))
@@ -300,7 +300,7 @@ class Accounts:
 
     def _must_be(self, name: str) -> None:
         if not self._db.execute("SELECT 1 FROM users WHERE name = ?", (name,)).fetchone():
-            raise AccountError(f"there is no user {name!r}", "see the list of users")
+            raise UnknownUser(name)
 
     def _user(self, name: str) -> User | None:
         if name == OWNER:

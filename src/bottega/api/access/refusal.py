@@ -13,6 +13,13 @@ class AccountError(BottegaError):
     exit_code = 2
 
 
+class UnknownUser(AccountError):
+    """Nobody here has this name."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"there is no user {name!r}", "see the list of users")
+
+
 class Refusal(BottegaError):
     """A request that is answered with this status instead of being done; `headers` belong to the answer."""
 
