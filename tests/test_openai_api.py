@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+import shutil
 import threading
 from collections.abc import Iterator
 from contextlib import closing
@@ -21,16 +22,20 @@ from bottega.api.access.accounts import Accounts
 from bottega.api.errors import response
 from bottega.api.models import ids
 from bottega.api.openai.asked import Making
+from bottega.api.openai.door import Door
 from bottega.api.openai.translate import draft
-from bottega.api.waiting import failure
-from bottega.errors import InvalidRecipe
+from bottega.api.waiting import Waiting, failure
+from bottega.errors import FileError, InvalidRecipe
 from bottega.families import family
 from bottega.formats import media
 from bottega.jobs.job import Job
 from bottega.library.disk import Stamp
 from bottega.library.entry import Entry
+from bottega.library.scan import scan
 from bottega.recipe import Media, Recipe, Ref
-from bottega.settings import Settings
+from bottega.recognisers import all_recognisers
+from bottega.settings import STARTER_SHELF, Settings
+from bottega.workshop import Workshop
 
 QUICK = {"prompt": PROMPT, "steps": 3, "seed": 7, "size": "128x128"}
 
@@ -85,6 +90,27 @@ def test_all_problems_are_told_at_once() -> None:
     with pytest.raises(InvalidRecipe) as refused:
         draft(Making(prompt=" ", size="big", background="transparent", loras=[{}]), named)
     assert {problem.field for problem in refused.value.problems} == {"prompt", "size", "background", "loras"}
+
+
+def test_a_model_that_is_gone_is_not_replaced_by_another(tmp_path: Path) -> None:
+    shelf = tmp_path / "shelf"
+    file = shelf / "deep" / "willgo.safetensors"
+    file.parent.mkdir(parents=True)
+    shutil.copy(STARTER_SHELF / "starter-image.safetensors", file)
+    shop = Workshop(Settings(tmp_path / "home", outputs=tmp_path / "outputs"))
+    try:
+        door = Door(shop, Waiting(shop))
+        scan(shop.catalog, [shelf], all_recognisers())
+        assert door.find("checkpoint", "willgo") == Ref(name=str(file))
+        file.unlink()
+        scan(shop.catalog, [shelf], all_recognisers())
+        for name in ("willgo", "WillGo.safetensors", "deep/willgo.safetensors"):
+            with pytest.raises(FileError, match="was here at an earlier scan, and is gone"):
+                door.find("checkpoint", name)
+        assert door.find("checkpoint", "go.safetensors") is None
+    finally:
+        shop.queue.close()
+        shop.gallery.close()
 
 
 def test_models_that_share_a_name_are_told_apart_by_their_places() -> None:

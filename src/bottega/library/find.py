@@ -83,10 +83,7 @@ def find(
         found = _preferred(_hashed_now(catalog, digits, kind, hashing), kind)
         candidates = [identify_path(catalog, entry.path, recognisers) for entry in found]
     if not candidates:
-        for gone in catalog.gone():
-            if reference.casefold() in (gone.name.casefold(), gone.path.name.casefold(), str(gone.path).casefold()):
-                remedy = "put it back, or connect the disk that it is on"
-                raise FileError(gone.path, f"the model {gone.name} was here at an earlier scan, and is gone", remedy)
+        check_gone(catalog, reference)
         nearest = _nearest(reference, catalog, kind)
         if title := _TITLE.fullmatch(reference.strip()):
             raise UnknownTitle(title, _preferred(_named(catalog, title["name"]), kind), nearest)
@@ -108,6 +105,17 @@ def on_record(catalog: Catalog, reference: str, *, kind: str | None = None) -> E
     if len({entry.sha256 or entry.path for entry in found}) > 1:
         raise AmbiguousModel(reference, [entry.path for entry in found])
     return found[0]
+
+
+def check_gone(catalog: Catalog, reference: str) -> None:
+    """Raise FileError where a reference that means nothing any more is the name, or the end of the path, of a model
+    that was here."""
+    wanted = reference.casefold()
+    for gone in catalog.gone():
+        path = gone.path.as_posix().casefold()
+        if wanted in (gone.name.casefold(), str(gone.path).casefold()) or path.endswith(f"/{wanted}"):
+            remedy = "put it back, or connect the disk that it is on"
+            raise FileError(gone.path, f"the model {gone.name} was here at an earlier scan, and is gone", remedy)
 
 
 def identify_path(catalog: Catalog, path: Path, recognisers: Sequence[Recogniser]) -> Entry:

@@ -16,6 +16,7 @@ from bottega.api.waiting import Waiting, failure, renamed
 from bottega.errors import BottegaError, InvalidRecipe, UnknownModel
 from bottega.gallery import Output
 from bottega.jobs.job import CANCELLED, DONE, FAILED, Job, UnknownJob
+from bottega.library.find import check_gone
 from bottega.recipe import Recipe, Ref
 from bottega.workshop import Workshop
 
@@ -38,12 +39,13 @@ class Door:
 
     def find(self, kind: str, name: str) -> Ref | None:
         """The model of a kind that a request names; of checkpoints, None (the usual one) for a name that means nothing
-        here, because clients have those of OpenAI's own models built in."""
+        here, because clients have those of OpenAI's own models built in. Raises FileError for a model that was here."""
         try:
             return models.reference(models.chosen(self.workshop, kind, name))
         except UnknownModel:
             if kind != "checkpoint":
                 raise
+            check_gone(self.workshop.catalog, name)
             return None
 
     async def submit(self, draft: Recipe, owner: str, request: Request) -> Job:
