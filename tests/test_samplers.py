@@ -236,6 +236,8 @@ def test_every_name_has_a_function_and_is_found_by_all_its_names() -> None:
     for schedule in names.SCHEDULES:
         for name in (schedule.name, schedule.name.lower(), schedule.id, *schedule.aliases):
             assert names.find_schedule(name) is schedule
+    for name in ("k_dpm_2_ancestral", "k_dpmpp_2s_ancestral", "k_euler_ancestral"):
+        assert names.find_sampler(name) is names.find_sampler(name.removeprefix("k_")), name
     assert names.find_sampler("nobody") is None
     assert names.find_schedule("") is None
 

@@ -71,7 +71,7 @@ SAMPLERS: tuple[Sampler, ...] = (
     Sampler(
         "DPM++ 2S a",
         "dpmpp_2s_ancestral",
-        ("k_dpmpp_2s_a", "dpm++ 2s ancestral"),
+        ("k_dpmpp_2s_a", "k_dpmpp_2s_ancestral", "dpm++ 2s ancestral"),
         "Karras",
         ANCESTRAL,
         uses_ensd=True,
@@ -100,7 +100,7 @@ SAMPLERS: tuple[Sampler, ...] = (
     Sampler(
         "DPM2 a",
         "dpm_2_ancestral",
-        ("k_dpm_2_a", "dpm2 ancestral"),
+        ("k_dpm_2_a", "k_dpm_2_ancestral", "dpm2 ancestral"),
         "Karras",
         ANCESTRAL,
         uses_ensd=True,
