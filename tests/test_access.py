@@ -392,7 +392,9 @@ def test_pictures_need_the_header_that_no_form_can_send(server: Served) -> None:
     assert server("POST", "/api/inputs", PNG, **upload).status == 415
     assert server("POST", "/api/inputs", PNG, x_bottega_upload="1", **upload).json["size"] == len(PNG)
     svg = server("POST", "/api/inputs", PNG, as_owner=True, content_type="image/svg+xml", x_bottega_upload="1")
-    assert svg.status == 415
+    assert svg.status == 415 and "send image/png" in svg.json["error"]["remedy"]
+    jpeg = server("POST", "/api/inputs", PNG, as_owner=True, content_type="image/jpg", x_bottega_upload="1")
+    assert jpeg.status == 200
 
 
 def test_forms_are_taken_at_openais_door_from_programs_only(server: Served) -> None:
@@ -415,6 +417,19 @@ def test_forms_are_taken_at_openais_door_from_programs_only(server: Served) -> N
 def test_json_that_nothing_good_can_come_of_is_refused(server: Served, body: bytes) -> None:
     answer = server("POST", "/api/jobs", body, as_owner=True, content_type="application/json; charset=utf-8")
     assert (answer.status, answer.json["error"]["class"]) == (400, "BadRequest")
+
+
+def test_a_number_without_end_is_told_of_in_words_for_who_sent_it(server: Served) -> None:
+    answer = server("POST", "/api/jobs", b"1" * 5000, content_type="application/json", as_owner=True)
+    assert answer.status == 400 and "too many digits" in told(answer) and "sys." not in told(answer)
+
+
+def test_json_may_begin_with_a_byte_order_mark(server: Served) -> None:
+    body = b'{"a": 1}'
+    sent = server("POST", "/api/jobs", b"\xef\xbb\xbf" + body, content_type="application/json", as_owner=True)
+    assert sent.json["size"] == len(body)
+    twice = server("POST", "/api/jobs", b"\xef\xbb\xbf" * 2 + body, content_type="application/json", as_owner=True)
+    assert twice.status == 400
 
 
 def test_json_is_handed_on_whole(server: Served) -> None:

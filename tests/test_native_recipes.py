@@ -169,6 +169,13 @@ def test_a_picture_is_taken_in_and_given_back(api: Api) -> None:
     assert api.post("/resolve", {"recipe": draft})["recipe"]["inputs"] == draft["inputs"]
 
 
+def test_a_jpeg_may_be_called_a_jpg(api: Api) -> None:
+    content = BytesIO()
+    Image.new("RGB", (64, 64)).save(content, "jpeg")
+    sha256 = take(api, content.getvalue(), "image/jpg")["sha256"]
+    assert api("GET", f"/inputs/{sha256}").headers["content-type"] == "image/jpeg"
+
+
 def test_a_photograph_has_its_upright_size_here_and_in_a_recipe(api: Api) -> None:
     content, turned = BytesIO(), Image.Exif()
     turned[0x0112] = 6  # by a quarter

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import binascii
+import codecs
 import logging
 import re
 import secrets
@@ -260,7 +261,7 @@ class Gate:
         """What the application receives: JSON is read here, checked and handed on as a whole."""
         if not (request.text(b"content-type") or "").lower().startswith(limits.JSON_TYPES):
             return body.receive
-        raw = await body.whole()
+        raw = (await body.whole()).removeprefix(codecs.BOM_UTF8)  # with which Windows begins a file of text
         if not body.ended:
             return body.receive  # the client has gone: the application will see it too
         if raw.strip():
@@ -437,12 +438,10 @@ def _limit(request: Request, kind: str, parameters: str) -> tuple[int, bytes]:
     if is_form:
         what = "a form is not taken without the header Authorization, as a page of another site could send it"
         raise Refusal(415, what, "send Authorization: Bearer KEY, with whatever key where none is needed", _CLOSE)
-    raise Refusal(
-        415,
-        f"a body of the type {ascii(kind)[1:-1][:60] or 'unknown'} is not taken here",
-        "send JSON with Content-Type: application/json, or a picture with the header X-Bottega-Upload: 1",
-        _CLOSE,
-    )
+    remedy = "send JSON with Content-Type: application/json, or a picture with the header X-Bottega-Upload: 1"
+    if kind.startswith("image/") and kind not in limits.PICTURE_TYPES:
+        remedy = f"send {', '.join(limits.PICTURE_TYPES)}"
+    raise Refusal(415, f"a body of the type {ascii(kind)[1:-1][:60] or 'unknown'} is not taken here", remedy, _CLOSE)
 
 
 def _key(authorization: str | None) -> str | None:

@@ -29,7 +29,7 @@ SLOWEST = 16 << 10  # bytes a second that a body must come with, once it has had
 PATIENCE = 20.0  # seconds without a byte, and before the slowest rate counts
 
 JSON_TYPES = ("application/json",)
-PICTURE_TYPES = ("image/png", "image/jpeg", "image/webp")
+PICTURE_TYPES = ("image/png", "image/jpeg", "image/jpg", "image/webp")  # jpg is what many call a jpeg
 UPLOAD_HEADER = b"x-bottega-upload"
 
 
@@ -110,7 +110,7 @@ class Memory:
 def checked_json(body: bytes) -> None:
     """Raise Refusal (400) for what is no JSON, has NaN or infinity, halves of characters, or is nested too deep."""
     try:
-        value = json.loads(body.decode("utf-8"), parse_constant=_refuse, parse_float=_finite)
+        value = json.loads(body.decode("utf-8"), parse_constant=_refuse, parse_float=_finite, parse_int=_whole)
         check_depth(value, MAX_DEPTH - 1)
         if re.search(rb"\\u[dD]", body):  # Python takes half of a pair for a character, which nothing can write down
             json.dumps(value, ensure_ascii=False).encode("utf-8")
@@ -126,6 +126,13 @@ def checked_json(body: bytes) -> None:
 
 def _refuse(name: str) -> NoReturn:
     raise ValueError(f"{name} is no JSON number")
+
+
+def _whole(text: str) -> int:
+    try:
+        return int(text)
+    except ValueError:  # Python's own words are meant for programmers
+        raise ValueError("a number in it has too many digits") from None
 
 
 def _finite(text: str) -> float:

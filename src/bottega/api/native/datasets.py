@@ -8,8 +8,7 @@ from fastapi import Depends, Header, Query, Request, Response
 from pydantic import Field
 
 from bottega.api.access import Caller, need
-from bottega.api.access.refusal import Refusal
-from bottega.api.native.inputs import PICTURE_BODY, TYPES
+from bottega.api.native.inputs import PICTURE_BODY, TYPES, check_type
 from bottega.api.native.inside import Aside, Shop
 from bottega.api.native.outputs import content_of
 from bottega.api.native.outputs import mine as output_of
@@ -158,8 +157,7 @@ async def add(
 
     One that is there already gets the new caption, and keeps its own without one.
     """
-    if request.headers.get("content-type", "").split(";")[0].strip().lower() not in TYPES:
-        raise Refusal(415, "this is no picture that is read here", f"send {', '.join(TYPES)}")
+    check_type(request)
     await aside.look(mine, shop, caller, id)
     return _picture(await aside.draw(_add, shop, id, await request.body(), caption))
 

@@ -9,6 +9,7 @@ from fastapi import Depends, Header, Request, Response
 from pydantic import Field
 
 from bottega.api.access import Caller, need
+from bottega.api.access.limits import PICTURE_TYPES
 from bottega.api.access.refusal import Refusal
 from bottega.api.native.inside import Aside, Shop
 from bottega.api.native.pictures import picture, unchanged
@@ -64,9 +65,14 @@ async def take(
     upload: Annotated[str, Header(alias="X-Bottega-Upload", pattern="^1$", description="1: no form can send this")],
 ) -> InputTaken:
     """A PNG, JPEG or WebP of at most 32 MiB and 64 megapixels as the body; the same bytes always get the same name."""
-    if request.headers.get("content-type", "").split(";")[0].strip().lower() not in TYPES:
-        raise Refusal(415, "this is no picture that is read here", f"send {', '.join(TYPES)}")
+    check_type(request)
     return await aside.draw(_take, shop, caller, await request.body())  # whose length the gate limits
+
+
+def check_type(request: Request) -> None:
+    """Raise Refusal (415) for a body that is said to be no picture that is read here."""
+    if request.headers.get("content-type", "").split(";")[0].strip().lower() not in PICTURE_TYPES:
+        raise Refusal(415, "this is no picture that is read here", f"send {', '.join(TYPES)}")
 
 
 def _take(shop: Workshop, caller: Caller, content: bytes) -> InputTaken:
