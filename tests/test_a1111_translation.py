@@ -13,7 +13,7 @@ from bottega.api.a1111.options import DEFAULTS, FIXED, HASH, MODEL, Chosen, know
 from bottega.api.a1111.translate import Inputs, Translated, from_picture, from_text
 from bottega.cli.make import draft as draft_of_arguments
 from bottega.errors import InvalidRecipe
-from bottega.recipe import Media, Recipe, Ref
+from bottega.recipe import Media, Recipe, Ref, Size
 
 INIT = Media(role="init", sha256="0" * 64)
 MASK = Media(role="mask", sha256="1" * 64)
@@ -240,6 +240,19 @@ def test_every_option_is_taken_back() -> None:
 def test_an_option_takes_finite_numbers_alone(option: str, value: Any) -> None:
     with pytest.raises(InvalidRecipe, match=option):
         known_options({option: value})
+
+
+def test_an_option_is_told_as_a1111_writes_it() -> None:
+    asked = {"use_old_scheduling": 1, "use_downcasted_alpha_bar": 0, "sd_vae": "", "sd_lora": "", "sd_hypernetwork": ""}
+    told = {"use_old_scheduling": True, "use_downcasted_alpha_bar": False, "sd_vae": "Automatic", "sd_lora": "None",
+            "sd_hypernetwork": "None"}  # fmt: skip
+    known = known_options(asked)
+    assert known == told and known["use_old_scheduling"] is True and known["use_downcasted_alpha_bar"] is False
+
+
+def test_a_side_that_is_less_than_nothing_is_refused_as_it_was_sent() -> None:
+    said = text(width=-64, height=-3)
+    assert said.recipe.size == Size(width=-64, height=-3) and said.warnings == ()
 
 
 def test_a_kept_option_that_is_no_longer_taken_is_as_it_was_to_begin_with(tmp_path: Path) -> None:

@@ -70,14 +70,16 @@ def checked(name: str, value: Any) -> KnobValue:
             return value.lower()
         raise _problem(name, f"{value!r} is no format of ours", f"use one of {', '.join(FORMATS)}")
     if name in _OFF_AND_ON:
-        if value in _OFF_AND_ON[name]:
-            kept: KnobValue = value
-            return kept
+        for each in _OFF_AND_ON[name]:
+            if value == each:  # 1 is true, and told as that
+                return each
         raise _problem(name, f"{value!r} can't be had", "use one of {}, {}".format(*_OFF_AND_ON[name]))
     default = DEFAULTS[name]
     typed = _as(type(default), value)
     if typed is None:
         raise _problem(name, f"{value!r} is not what this option takes", f"such as {default!r}")
+    if name in ADAPTERS and not typed:
+        return default
     if name == "jpeg_quality" and not 1 <= float(typed) <= 100:
         raise _problem(name, f"{value!r} is not between 1 and 100")
     if wrong := _knob_problem(KNOBS.get(name), typed):

@@ -238,7 +238,7 @@ def _size(asked: Making, warnings: list[str]) -> dict[str, int] | None:
     sides = {}
     for name, side in (("width", asked.width), ("height", asked.height)):
         side = _A1111_SIDE if side is None else side
-        sides[name] = max(side, 0) // _WHOLE_SIDE * _WHOLE_SIDE
+        sides[name] = side // _WHOLE_SIDE * _WHOLE_SIDE if side > 0 else side
         if sides[name] != side:
             warnings.append(f"{name}: {side} is no multiple of {_WHOLE_SIDE}; {sides[name]} was made")
     return sides
