@@ -103,6 +103,11 @@ def test_what_can_not_be_meant_is_refused_by_name(api: Api, body: dict[str, Any]
     assert api.get("/jobs")["total"] == 0
 
 
+def test_a_picture_that_is_missing_is_asked_for_as_its_role(api: Api) -> None:
+    status, error = api.refused("POST", "/resolve", {"recipe": {"prompt": "x", "task": "image-to-image"}})
+    assert status == 422 and "give one as init" in error["problems"][0]["remedy"]
+
+
 def test_the_largest_seed_is_as_it_is_told(api: Api) -> None:
     draft = {"prompt": "x", "sampling": {"seed": 2**63 - 2}}
     assert api.post("/resolve", {"recipe": draft})["recipe"]["sampling"]["seed"] == 2**63 - 2

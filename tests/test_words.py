@@ -445,6 +445,7 @@ def strangers(models: Path) -> Iterator[Path]:
         (("a house", "--embedding", "style"), r"adapters.0: style is a hypernetwork, and no embedding"),
         (("a house", "--embedding", ""), r"embedding: is empty"),
         (("a house", "--vae", "toy"), r"adapters.0: toy is a checkpoint, and no vae"),
+        (("a house", "--vae", "forxl"), r"adapters.0: forxl is an embedding, and no vae"),
         (("a house", "--vae", "gone"), r"adapters.0: no model is called 'gone'"),
         (("a house", "--vae", ""), r"vae: is empty"),
         (("a house", "--hypernetwork", "style:IN01=1"), r"blocks: a hypernetwork works in all blocks alike"),

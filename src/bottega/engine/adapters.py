@@ -93,7 +93,7 @@ def problems_of_fit(asked: Asked, entry: Entry, base: Base, read: Read) -> Itera
     if entry.error:
         yield asked.problem(f"{name} can't be read: {entry.error}", "get the file again")
     elif entry.kind != use.kind:
-        kind = "of no known kind" if entry.kind == "unknown" else f"a {entry.kind}"
+        kind = "of no known kind" if entry.kind == "unknown" else entry.a_kind
         yield asked.problem(f"{name} is {kind}, and no {use.kind}", f"name a {use.kind}")
     else:
         adapter, header, match = read(entry)

@@ -144,7 +144,9 @@ def _task_problems(recipe: Recipe, family: Family) -> Iterator[FieldProblem]:
     roles = [media.role for media in recipe.inputs]
     for role in task.needs:
         if role not in roles:
-            yield FieldProblem("inputs", f"{recipe.task} needs a picture to start from", f"give one with --{role}")
+            yield FieldProblem(
+                "inputs", f"{recipe.task} needs a picture to start from", f"give one as {role} (--{role})"
+            )
     for index, role in enumerate(roles):
         if role not in task.needs or role in roles[:index]:
             yield FieldProblem(f"inputs.{index}", f"{recipe.task} has no use for another {role!r}", "leave it out")

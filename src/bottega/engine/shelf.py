@@ -264,4 +264,4 @@ def _why_not(entry: Entry) -> tuple[str, str]:
     if entry.kind == "unknown":
         return f"is no model that Bottega knows ({'; '.join(entry.because)})", "choose another model"
     whose = f" of {entry.family}" if entry.family else ""
-    return f"is no checkpoint but a {entry.kind}{whose}: it makes no pictures by itself", "name a checkpoint"
+    return f"is no checkpoint but {entry.a_kind}{whose}: it makes no pictures by itself", "name a checkpoint"

@@ -80,6 +80,11 @@ class Entry:
         return self.called or model_name(self.path)
 
     @property
+    def a_kind(self) -> str:
+        """Its kind with the article, for sentences."""
+        return f"{'an' if self.kind[0] in 'aeiou' else 'a'} {self.kind}"
+
+    @property
     def size(self) -> int:
         """Bytes on disk."""
         return self.stamp.size

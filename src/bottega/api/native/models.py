@@ -328,7 +328,7 @@ def _form(shop: Workshop, id: str) -> ModelForm:
     except OSError:
         raise UnknownModel(id) from None
     if not entry.runs:
-        raise UnsupportedModel(entry.path, f"is a {entry.kind} with which nothing is made by itself", "see `runs`")
+        raise UnsupportedModel(entry.path, f"is {entry.a_kind} with which nothing is made by itself", "see `runs`")
     family = find_family(entry.recogniser)
     header = read_header(entry.path)
     match = family.recognise(header)
