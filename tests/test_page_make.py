@@ -497,6 +497,79 @@ def test_a_painted_mask_says_what_is_made_anew(page: Page) -> None:
     assert inside.getextrema()[1] > 60 and outside.getextrema()[1] <= 2
 
 
+def plain(width: int, height: int) -> bytes:
+    """A PNG that carries no recipe."""
+    target = io.BytesIO()
+    Image.new("RGB", (width, height), "navy").save(target, "png")
+    return target.getvalue()
+
+
+def ease(page: Page, width: int = 192, height: int = 128) -> Locator:
+    """Start from a plain picture of this size, on the easel; what is painted on."""
+    drop(page, plain(width, height))
+    page.get_by_role("button", name="Paint a mask").click()
+    return page.get_by_role("application")
+
+
+def place(canvas: Locator, x: float, y: float) -> tuple[float, float]:
+    """Where a part of the easel is on the page, once it lies still: 0.5, 0.5 is its middle."""
+    canvas.click(trial=True)
+    box = canvas.bounding_box()
+    assert box is not None
+    return box["x"] + box["width"] * x, box["y"] + box["height"] * y
+
+
+def stroke(page: Page, canvas: Locator) -> None:
+    """Paint from left to right through the middle."""
+    page.mouse.move(*place(canvas, 0.3, 0.5))
+    page.mouse.down()
+    page.mouse.move(*place(canvas, 0.7, 0.5), steps=3)
+    page.mouse.up()
+
+
+def painted(canvas: Locator) -> bool:
+    """Whether anything is painted."""
+    return bool(
+        canvas.evaluate(
+            """canvas => canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height)
+              .data.some((value, at) => at % 4 === 3 && value > 0)"""
+        )
+    )
+
+
+def test_a_second_finger_takes_the_stroke_of_the_first_back(server: Server, browser: Browser) -> None:
+    with room(server, browser, has_touch=True) as (page, _):
+        canvas = ease(page)
+        touch = page.context.new_cdp_session(page)
+
+        def fingers(kind: str, *places: tuple[float, float]) -> None:
+            points = [{"x": x, "y": y, "id": number} for number, (x, y) in enumerate(places)]
+            touch.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
+
+        fingers("touchStart", place(canvas, 0.3, 0.3))
+        fingers("touchMove", place(canvas, 0.4, 0.3))
+        assert painted(canvas)
+        fingers("touchStart", place(canvas, 0.4, 0.3), place(canvas, 0.6, 0.7))
+        fingers("touchMove", place(canvas, 0.3, 0.2), place(canvas, 0.7, 0.8))
+        fingers("touchEnd")
+        assert not painted(canvas)
+        fingers("touchStart", place(canvas, 0.3, 0.3))
+        fingers("touchEnd")
+        assert painted(canvas)
+
+
+def test_what_is_undone_under_the_brush_stays_undone(page: Page) -> None:
+    canvas = ease(page)
+    page.mouse.move(*place(canvas, 0.3, 0.5))
+    page.mouse.down()
+    page.mouse.move(*place(canvas, 0.5, 0.5), steps=3)
+    assert painted(canvas)
+    canvas.press("Control+z")
+    page.mouse.move(*place(canvas, 0.7, 0.5), steps=3)
+    page.mouse.up()
+    assert not painted(canvas)
+
+
 def test_two_pictures_are_compared(page: Page) -> None:
     make_one(page, HOUSE, seed=8, steps=4)
     make_one(page, HOUSE, seed=9)

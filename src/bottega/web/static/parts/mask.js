@@ -71,12 +71,14 @@ export class Easel {
 
   undo() {
     if (!this.acts.length) return;
+    this._lift();
     this.undone.push(this.acts.pop());
     this._again();
   }
 
   redo() {
     if (!this.undone.length) return;
+    this._lift();
     this.acts.push(this.undone.pop());
     this._again();
   }
@@ -148,6 +150,7 @@ export class Easel {
   // ------------------------------------------------------------------------------------------------------- painting
 
   _act(act) {
+    this._lift();
     this.acts.push(act);
     this.undone = [];
     this._do(act);
@@ -199,14 +202,18 @@ export class Easel {
 
   _down(event) {
     if (event.button > 0 && event.button !== 5) return;
+    if (!event.isPrimary) return this._drop(); // nobody paints with two fingers: they meant something else
+    if (this.stroke) return; // a palm beside the pen
     this.canvas.setPointerCapture(event.pointerId);
     this.focus();
     const erasing = this.erasing || event.button === 5 || event.altKey;
-    this.stroke = { kind: "stroke", erasing, radius: this.radius, points: [this._point(event)] };
-    this._act(this.stroke);
+    const stroke = { kind: "stroke", erasing, radius: this.radius, points: [this._point(event)] };
+    this._act(stroke);
+    Object.assign(this, { stroke, pointer: event.pointerId });
   }
 
   _move(event) {
+    if (this.stroke ? event.pointerId !== this.pointer : !event.isPrimary) return;
     this._aim(this._point(event));
     if (!this.stroke) return;
     for (const part of event.getCoalescedEvents?.().length ? event.getCoalescedEvents() : [event]) {
@@ -215,7 +222,18 @@ export class Easel {
     }
   }
 
-  _up() { this.stroke = null; }
+  _up(event) { if (event.pointerId === this.pointer) this._lift(); }
+
+  /** Ends the stroke that goes on: what is done next must not be mixed with it. */
+  _lift() { this.stroke = this.held = null; }
+
+  /** Takes back the stroke that goes on. */
+  _drop() {
+    if (!this.stroke) return;
+    this.acts.pop();
+    this._lift();
+    this._again();
+  }
 
   /** Shows where the brush is, and how large. */
   _aim(point) {
@@ -237,8 +255,12 @@ export class Easel {
       this._aim(to);
       if (this.held) { this.held.points.push(to); this._dab(this.held, this.held.points.length - 1); }
     } else if (key === " ") {
-      if (!this.held) this._act(this.held = { kind: "stroke", erasing: this.erasing, radius: this.radius, points: [this.at] });
-      this.canvas.addEventListener("keyup", () => { this.held = null; }, { once: true });
+      if (!this.held && !event.repeat) {
+        const stroke = { kind: "stroke", erasing: this.erasing, radius: this.radius, points: [this.at] };
+        this._act(stroke);
+        this.held = stroke;
+        this.canvas.addEventListener("keyup", () => this._lift(), { once: true });
+      }
     } else if (command && key === "z") event.shiftKey ? this.redo() : this.undo();
     else if (command && key === "y") this.redo();
     else if (command && key === "enter") this.finish();
