@@ -537,6 +537,63 @@ def painted(canvas: Locator) -> bool:
     )
 
 
+def test_a_mask_belongs_to_the_picture_that_it_was_painted_on(page: Page) -> None:
+    stroke(page, ease(page))
+    drop(page, plain(64, 64))
+    page.get_by_role("application").wait_for(state="detached")
+    expect(page.locator(".start-picture img")).to_have_js_property("naturalWidth", 64)
+    page.get_by_role("button", name="Undo").click()
+    expect(page.locator(".start-picture img")).to_have_js_property("naturalWidth", 192)
+    assert painted(page.get_by_role("application"))
+    # The start is taken away before the server has the mask.
+    held: list[Route] = []
+    page.route("**/api/inputs", lambda route: held.append(route))
+    with page.expect_request("**/api/inputs"):
+        page.get_by_role("button", name="Use mask").click()
+    page.get_by_role("button", name="Remove", exact=True).click()
+    page.get_by_role("application").wait_for(state="detached")
+    with page.expect_response("**/api/inputs") as answered:
+        held[0].continue_()
+    answered.value.finished()
+    page.reload()
+    page.locator(".start-choose").wait_for()
+    assert page.evaluate("JSON.parse(localStorage.getItem('bottega.make.draft')).mask") is None
+
+
+def test_what_is_painted_can_be_had_back_after_escape_and_is_kept_by_the_page(page: Page) -> None:
+    canvas = ease(page)
+    canvas.press("Escape")
+    canvas.wait_for(state="detached")
+    expect(page.get_by_role("button", name="Undo")).to_have_count(0)  # nothing was painted
+    page.get_by_role("button", name="Paint a mask").click()
+    stroke(page, canvas)
+    canvas.press("Escape")
+    canvas.wait_for(state="detached")
+    page.get_by_role("button", name="Undo").click()
+    assert painted(canvas)
+    page.get_by_role("button", name="Cancel").click()
+    page.get_by_role("link", name="Gallery").click()
+    canvas.wait_for(state="detached")
+    page.get_by_role("button", name="Undo").click()
+    canvas.wait_for()
+    assert painted(canvas)
+    page.get_by_role("link", name="Gallery").click()
+    canvas.wait_for(state="detached")
+    page.get_by_role("link", name="Make").click()
+    canvas.wait_for()
+    page.reload()
+    canvas.wait_for()
+    page.get_by_role("button", name="Use mask").click()
+    # What is painted on a mask that was there is kept with it.
+    page.get_by_role("button", name="Change the mask").click()
+    page.mouse.click(*place(canvas, 0.5, 0.9))
+    page.reload()
+    page.get_by_role("button", name="Use mask").click()
+    canvas.wait_for(state="detached")
+    mask = picture(page, page.locator(".start-mask").get_attribute("src")).convert("L")
+    assert [mask.getpixel(at) for at in [(96, 64), (96, 115), (20, 20)]] == [255, 255, 0]
+
+
 def test_a_second_finger_takes_the_stroke_of_the_first_back(server: Server, browser: Browser) -> None:
     with room(server, browser, has_touch=True) as (page, _):
         canvas = ease(page)

@@ -24,11 +24,14 @@ const MOST = 2048; // px of a mask's longer side: it is scaled to the picture's 
 const SIZES = [1, 60]; // of the brush, in hundredths of the picture's shorter side
 
 export class Easel {
-  /** `done(blob)` gets the mask as PNG, white where the picture is made anew (null: nothing is painted); `left()` hears of leaving without. */
-  constructor({ width, height, source, alt, mask = null, size = 12, done, left, sized = () => {} }) {
+  /**
+   * `done(blob)` gets the mask as PNG, white where the picture is made anew (null: nothing is painted); `left()` hears of
+   * leaving without; `changed()` of every act. `acts` are those `kept` of an easel before, with the same picture and mask.
+   */
+  constructor({ width, height, source, alt, mask = null, acts = mask ? [{ kind: "sheet" }] : [], size = 12, done, left, changed, sized = () => {} }) {
     const scale = Math.min(1, MOST / Math.max(width, height));
-    Object.assign(this, { width: Math.max(1, Math.round(width * scale)), height: Math.max(1, Math.round(height * scale)), done, left, sized });
-    this.acts = []; // what was done, to be done again from the start after an undo
+    Object.assign(this, { width: Math.max(1, Math.round(width * scale)), height: Math.max(1, Math.round(height * scale)), done, left, changed, sized });
+    this.acts = acts; // what was done, to be done again from the start after an undo
     this.undone = [];
     this.erasing = false;
     this.brush = size;
@@ -61,13 +64,20 @@ export class Easel {
           h("button", { type: "button", class: "main", text: t("mask.done"), on: { click: () => this.finish() } }))));
     this.observer = new ResizeObserver(() => this._fit());
     this.observer.observe(this.place);
-    this._draw();
-    if (mask) this._load(mask);
+    this._again();
+    const first = acts.find((act) => act.kind === "sheet");
+    this.loaded = first && this._load(mask, first);
   }
 
   focus() { this.canvas.focus({ preventScroll: true }); }
 
   close() { this.observer.disconnect(); }
+
+  /** What was done, as plain data; null where there is nothing but the mask that was there before. */
+  get kept() {
+    if (this.acts.every((act) => act.kind === "sheet")) return null;
+    return this.acts.map(({ sheet, ...act }) => act);
+  }
 
   undo() {
     if (!this.acts.length) return;
@@ -85,6 +95,7 @@ export class Easel {
 
   /** Hands over the mask. */
   async finish() {
+    await this.loaded; // else the mask that was there would be lost
     const share = this.share();
     if (!share) return this.done(null);
     const flat = h("canvas", { width: this.width, height: this.height });
@@ -105,10 +116,15 @@ export class Easel {
     return painted / (data.length / 4);
   }
 
-  async _load(address) {
+  async _load(address, act) {
     const picture = new Image();
     picture.src = address;
-    try { await picture.decode(); } catch { return; } // a mask that is gone is painted again
+    try {
+      await picture.decode();
+    } catch { // a mask that is gone is painted again
+      this.acts = this.acts.filter((one) => one !== act);
+      return this._draw();
+    }
     const sheet = new OffscreenCanvas(this.width, this.height);
     const pen = sheet.getContext("2d");
     pen.drawImage(picture, 0, 0, this.width, this.height);
@@ -118,7 +134,7 @@ export class Easel {
     pen.globalCompositeOperation = "source-in";
     pen.fillStyle = PAINT;
     pen.fillRect(0, 0, this.width, this.height);
-    this.acts.unshift({ kind: "sheet", sheet });
+    act.sheet = sheet;
     this._again();
   }
 
@@ -155,19 +171,21 @@ export class Easel {
     this.undone = [];
     this._do(act);
     this._draw();
+    this.changed();
   }
 
   _again() {
     this.pen.clearRect(0, 0, this.width, this.height);
     for (const act of this.acts) this._do(act);
     this._draw();
+    this.changed();
   }
 
   _do(act) {
     const { pen } = this;
     pen.globalCompositeOperation = "source-over";
     if (act.kind === "clear") pen.clearRect(0, 0, this.width, this.height);
-    else if (act.kind === "sheet") pen.drawImage(act.sheet, 0, 0);
+    else if (act.kind === "sheet") act.sheet && pen.drawImage(act.sheet, 0, 0);
     else if (act.kind === "invert") {
       pen.globalCompositeOperation = "xor";
       pen.fillStyle = PAINT;
@@ -197,7 +215,8 @@ export class Easel {
 
   _point(event) {
     const box = this.canvas.getBoundingClientRect();
-    return [((event.clientX - box.left) / box.width) * this.width, ((event.clientY - box.top) / box.height) * this.height];
+    const tenth = (value) => Math.round(value * 10) / 10; // of a pixel: strokes are kept as text
+    return [tenth(((event.clientX - box.left) / box.width) * this.width), tenth(((event.clientY - box.top) / box.height) * this.height)];
   }
 
   _down(event) {
@@ -225,7 +244,10 @@ export class Easel {
   _up(event) { if (event.pointerId === this.pointer) this._lift(); }
 
   /** Ends the stroke that goes on: what is done next must not be mixed with it. */
-  _lift() { this.stroke = this.held = null; }
+  _lift() {
+    if (this.stroke || this.held) this.changed();
+    this.stroke = this.held = null;
+  }
 
   /** Takes back the stroke that goes on. */
   _drop() {

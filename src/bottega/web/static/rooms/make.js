@@ -39,7 +39,7 @@ const words = {
     "make.key.before": "The picture to the left", "make.key.after": "The picture to the right", "make.key.compare": "Compare two pictures", "make.key.recipe": "Show the recipe", "make.key.delete": "Delete the picture", "make.key.zoom": "Zoom", "make.key.model": "Choose a model",
     "make.gone": "The model {name} is not on the shelf; the chosen one stays", "make.taken": "Settings taken from the picture", "make.taken.words": "Only the words were taken from the picture", "make.stopped": "Stopped", "make.unmade": "This model starts from no picture", "make.toolong": "The text {name} of this picture is too long to be read as a recipe", "make.recipe": "Recipe", "make.nomodel": "No model on the shelves runs; get one in the Library", "make.nomodel.without": "No model on the shelves runs; whoever runs this server can get one",
     "make.without": "Your key is for looking around; whoever runs this server can give you one that makes.",
-    "make.looking": "Looking through the shelves for the first time …",
+    "make.looking": "Looking through the shelves for the first time …", "make.mask.left": "The painted mask is not used",
   },
   zh: {
     "room.make": "创作",
@@ -51,7 +51,7 @@ const words = {
     "make.key.before": "左边的图片", "make.key.after": "右边的图片", "make.key.compare": "比较两张图片", "make.key.recipe": "显示配方", "make.key.delete": "删除图片", "make.key.zoom": "缩放", "make.key.model": "选择模型",
     "make.gone": "书架上没有模型 {name}；保留当前模型", "make.taken": "已采用图片的设置", "make.taken.words": "仅采用了图片的提示词", "make.stopped": "已停止", "make.unmade": "这个模型不能从图片开始", "make.toolong": "这张图片中的文本 {name} 过长，无法作为配方读取", "make.recipe": "配方", "make.nomodel": "书架上没有可运行的模型；请到“模型库”获取", "make.nomodel.without": "书架上没有可运行的模型；请联系服务器的管理员获取",
     "make.without": "你的密钥只能查看；想要创作，请向服务器的管理员索取可以创作的密钥。",
-    "make.looking": "正在首次查看书架……",
+    "make.looking": "正在首次查看书架……", "make.mask.left": "未使用涂抹的蒙版",
   },
 };
 
@@ -99,13 +99,16 @@ class Make {
     this.prompt.close();
     this.negative.close();
     this.easel?.close();
+    this.easel = null; // what was painted is kept for the next time
     clearTimeout(this.keeping);
     clearTimeout(this.planning);
     removeEventListener("pagehide", this.keepNow);
   }
 
-  /** Another room, or a link, has sent an output or a model here. */
+  /** Another room, or a link, has sent an output or a model here; or somebody comes back to what they painted. */
   async arrive(state) {
+    const painting = this.context.store.get("painting");
+    if (painting && !this.easel) this.paintOn(painting);
     if (!state.output && !state.model && !state.adapter) return;
     const { api, complain, go } = this.context;
     go("make", {}, { replace: true });
@@ -346,13 +349,18 @@ class Make {
   changed(plan = true) {
     clearTimeout(this.keeping);
     this.keeping = setTimeout(() => this.keep(), KEEP_AFTER);
+    if (this.easel && this.draft.init?.sha256 !== this.painted.init.sha256) this.leaveMask();
     if (!plan) return;
     this.planned = null; // what is on its way is said of another draft
     clearTimeout(this.planning);
     this.planning = setTimeout(() => this.plan(), PLAN_AFTER);
   }
 
-  keep() { this.context.store.set("draft", this.draft); }
+  keep() {
+    const { store } = this.context;
+    store.set("draft", this.draft);
+    store.set("painting", this.painting());
+  }
 
   /** Says before the run when it would not fit into memory. */
   async plan() {
@@ -643,27 +651,68 @@ class Make {
     }
   }
 
-  /** Puts the start on the easel. */
-  paintMask() {
+  /** Puts the start on the easel; `acts` are what was painted on it before. */
+  paintMask(acts) {
     const { init, mask } = this.draft;
     if (!init?.width || this.easel) return;
     const { store, api } = this.context;
-    const leave = () => { this.easel.close(); this.easel.element.remove(); this.easel = null; this.go.disabled = false; this.start.focus(); };
-    this.easel = new Easel({
-      width: init.width, height: init.height, source: `/api/inputs/${init.sha256}`, alt: this.t("start.alt"), mask: mask && `/api/inputs/${mask.sha256}`,
-      size: store.get("brush", 14), sized: (size) => store.set("brush", size), left: leave,
+    const easel = new Easel({
+      width: init.width, height: init.height, source: `/api/inputs/${init.sha256}`, alt: this.t("start.alt"), mask: mask && `/api/inputs/${mask.sha256}`, acts,
+      size: store.get("brush", 14), sized: (size) => store.set("brush", size), left: () => this.leaveMask(), changed: () => this.changed(false),
       done: async (blob) => {
+        let made;
         try {
-          this.draft.mask = blob ? { sha256: (await api.upload("/api/inputs", blob)).sha256 } : null;
+          made = blob && { sha256: (await api.upload("/api/inputs", blob)).sha256 };
         } catch (error) { return this.context.complain(error); }
+        if (this.easel !== easel) return; // the start is another one by now
+        this.draft.mask = made;
         this.drawForm();
+        this.clearEasel();
         this.changed();
-        leave();
       },
     });
+    this.easel = easel;
+    this.painted = { init, mask };
     this.go.disabled = true; // one thing to press at a time
-    this.result.place.append(this.easel.element);
-    this.easel.focus();
+    this.result.place.append(easel.element);
+    easel.focus();
+  }
+
+  clearEasel() {
+    this.easel.close();
+    this.easel.element.remove();
+    this.easel = null;
+    this.go.disabled = false;
+    this.start.focus();
+  }
+
+  /** What is painted, with what it is painted on; null where nothing is. */
+  painting() {
+    const acts = this.easel?.kept;
+    return acts ? { ...this.painted, acts } : null;
+  }
+
+  /** Leaves the easel without its mask, which can be had back for a moment. */
+  leaveMask() {
+    const { context } = this;
+    const painting = this.painting();
+    this.clearEasel();
+    this.keep();
+    if (!painting) return;
+    context.toast({ text: this.t("make.mask.left"), undo: () => {
+      if (!this.closed) return this.paintOn(painting);
+      context.store.set("painting", painting);
+      context.go("make");
+    } });
+  }
+
+  /** Goes on with a mask where it was left, on the picture that it belongs to. */
+  paintOn({ init, mask, acts }) {
+    if (this.easel) this.leaveMask();
+    Object.assign(this.draft, { init, mask });
+    this.drawForm();
+    this.changed();
+    this.paintMask(acts);
   }
 
   async showRecipe(output) {
