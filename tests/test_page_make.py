@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
 from browser import PALE, Watched, chromium, link_into, watched_page
@@ -326,6 +327,9 @@ def test_weights_change_as_users_of_a1111_expect(seen: tuple[Page, Watched]) -> 
     assert press("a red house", 2, 11, down) == "a (red house:0.9)"
     assert press("a (red) house", 4, 4, up) == "a (red:1.2) house"
     assert press("<lora:neon:0.8>", 8, 8, up) == "<lora:neon:0.85>"
+    assert press("一只猫，在海边。", 1, 1, up) == "(一只猫:1.1)，在海边。"
+    assert press("一只猫，在「海边」！", 6, 6, down) == "一只猫，在「(海边:0.9)」！"
+    assert press("don't", 2, 2, up) == "(don't:1.1)"
     assert press("a red house", 3, 3, up, "Control+z") == "a red house", "the browser's own undo knows of it"
 
 
@@ -357,6 +361,27 @@ def test_names_from_the_shelf_are_completed_with_the_keyboard(seen: tuple[Page, 
     page.keyboard.press("Escape")
     page.get_by_role("option").first.wait_for(state="hidden")
     expect(prompt).to_have_value("a boat <lora:neon_night:1> <lo")
+
+
+def test_the_server_is_asked_for_words_that_may_be_names(page: Page) -> None:
+    asked: list[str] = []
+    page.route("**/api/models?*", lambda route: (asked.append(query(route.request.url)), route.continue_()))
+    prompt = page.get_by_label("Prompt", exact=True)
+    for before in ["一只猫，", "一只猫。", "一只猫、", "“", '"', "（", "【", "cat, "]:
+        prompt.fill(before)
+        with page.expect_response("**/api/models?*"):
+            prompt.press_sequentially("li")
+    assert asked == ["li"] * 8
+    with page.expect_response("**/api/tokens"):
+        prompt.fill("海" * 3040)
+    with page.expect_response("**/api/tokens"):
+        prompt.fill("<lora:" + "x" * 3040)
+    assert asked == ["li"] * 8
+
+
+def query(address: str) -> str:
+    """What an address searches for."""
+    return parse_qs(urlsplit(address).query).get("q", [""])[0]
 
 
 # -------------------------------------------------------------------------------------------------------- settings

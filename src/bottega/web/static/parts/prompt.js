@@ -21,7 +21,9 @@ const COUNT_AFTER = 150; // ms without typing until the server is asked
 const NAMES = 8; // suggestions shown at once
 const WEIGHT_STEP = 0.1; // of words, as A1111's users know it
 const NETWORK_STEP = 0.05; // of <lora:...>
-const STOPS = /[\s.,\\/!?%^*;:{}=`~()<>|[\]]/; // what ends a word
+// What ends a word: A1111's marks, quotes, and those of East Asian texts; not hyphens and apostrophes, which names have.
+const STOPS = /[\s.,\\/!?%^*;:{}=`~()<>|[\]"“”‘…—·\u3001-\u3003\u3008-\u3011\u3014-\u301f\uff01-\uff0c\uff0e\uff0f\uff1a-\uff1f\uff3b-\uff3e\uff40\uff5b-\uff65]/;
+const LONGEST = 255; // characters of a file's name: what is longer names nothing
 const KINDS = { lora: "lora", lyco: "lora", hypernet: "hypernetwork" };
 
 export class PromptField {
@@ -261,13 +263,20 @@ export function wishAt(text, at) {
   if (network) {
     const [whole, kind, name] = network;
     if (name === undefined && !"lora".startsWith(kind) && !"hypernet".startsWith(kind)) return null;
-    if (name !== undefined && !(kind in KINDS)) return null;
+    if (name !== undefined && (!(kind in KINDS) || name.length > LONGEST)) return null;
     const rest = /^[^<>:,\s]*(?::[\d.]*)?/.exec(text.slice(at))[0];
     return { kinds: [KINDS[kind] ?? "lora"], open: kind in KINDS ? kind : "lora", text: name ?? "", from: at - whole.length, to: at + rest.length };
   }
-  const word = /[^\s.,\\/!?%^*;:{}=`~()<>|[\]]{2,}$/.exec(before);
-  if (!word || (at < text.length && !STOPS.test(text[at]))) return null;
-  return { kinds: ["embedding"], open: null, text: word[0], from: at - word[0].length, to: at };
+  const from = beginning(text, at);
+  if (at - from < 2 || at - from > LONGEST || (at < text.length && !STOPS.test(text[at]))) return null;
+  return { kinds: ["embedding"], open: null, text: text.slice(from, at), from, to: at };
+}
+
+/** Where the word before a place begins. */
+function beginning(text, at) {
+  let from = at;
+  while (from > 0 && !STOPS.test(text[from - 1])) from -= 1;
+  return from;
 }
 
 /** The edit that makes a selection weigh a step more (1) or less (-1): `{from, to, text, select}`; null for none. */
@@ -290,7 +299,7 @@ export function weighed(text, start, end, direction) {
   }
   let [from, to] = [start, end];
   if (from === to) {
-    while (from > 0 && !STOPS.test(text[from - 1])) from -= 1;
+    from = beginning(text, from);
     while (to < text.length && !STOPS.test(text[to])) to += 1;
   } else {
     while (from < to && /\s/.test(text[from])) from += 1;
