@@ -434,15 +434,17 @@ def test_a_dropped_picture_gives_its_recipe(page: Page) -> None:
     assert picture(page, shown(page).get_attribute("src")).tobytes() == picture(page, address).tobytes()
 
 
-def drop(page: Page, content: bytes) -> None:
-    """Drop a PNG in the middle of the room."""
+def drop(page: Page, *contents: bytes) -> None:
+    """Drop PNGs in the middle of the room."""
     data = page.evaluate_handle(
-        """bytes => {
+        """contents => {
           const data = new DataTransfer();
-          data.items.add(new File([new Uint8Array(bytes)], "picture.png", { type: "image/png" }));
+          for (const [at, bytes] of contents.entries()) {
+            data.items.add(new File([new Uint8Array(bytes)], `picture${at + 1}.png`, { type: "image/png" }));
+          }
           return data;
         }""",
-        list(content),
+        [list(content) for content in contents],
     )
     target = page.locator(".room-make")
     target.dispatch_event("dragenter", {"dataTransfer": data})
@@ -483,6 +485,12 @@ def test_what_is_no_picture_is_refused_beside_the_start(seen: tuple[Page, Watche
     (tmp_path / "fake.png").write_bytes(b"no picture at all")
     page.get_by_label("Choose a picture").set_input_files(tmp_path / "fake.png")
     page.locator(".fold", has_text="Start from a picture").locator(".wrong", has_text="picture").wait_for()
+
+
+def test_of_several_dropped_pictures_it_is_said_which_one_was_taken(page: Page) -> None:
+    drop(page, plain(192, 128), plain(64, 64), plain(32, 32))
+    page.get_by_text("only picture1.png was taken, of 3").wait_for()
+    expect(page.locator(".start-picture img")).to_have_js_property("naturalWidth", 192)
 
 
 def test_who_takes_the_start_away_goes_on_from_there(page: Page) -> None:
@@ -617,6 +625,17 @@ def test_what_is_painted_can_be_had_back_after_escape_and_is_kept_by_the_page(pa
     canvas.wait_for(state="detached")
     mask = picture(page, page.locator(".start-mask").get_attribute("src")).convert("L")
     assert [mask.getpixel(at) for at in [(96, 64), (96, 115), (20, 20)]] == [255, 255, 0]
+
+
+def test_the_mask_comes_before_what_is_made_with_it(page: Page) -> None:
+    ease(page)
+    page.get_by_label("Prompt", exact=True).fill(HOUSE)
+    make(page)
+    said = page.get_by_role("alert").get_by_text("use it or cancel it first")
+    said.wait_for()
+    page.get_by_role("button", name="Cancel").click()
+    said.wait_for(state="hidden")
+    assert open_jobs(page).count() == 0
 
 
 def test_a_second_finger_takes_the_stroke_of_the_first_back(server: Server, browser: Browser) -> None:

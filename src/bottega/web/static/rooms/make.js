@@ -39,7 +39,7 @@ const words = {
     "make.key.before": "The picture to the left", "make.key.after": "The picture to the right", "make.key.compare": "Compare two pictures", "make.key.recipe": "Show the recipe", "make.key.delete": "Delete the picture", "make.key.zoom": "Zoom", "make.key.model": "Choose a model",
     "make.gone": "The model {name} is not on the shelf; the chosen one stays", "make.taken": "Settings taken from the picture", "make.taken.words": "Only the words were taken from the picture", "make.stopped": "Stopped", "make.unmade": "This model starts from no picture", "make.toolong": "The text {name} of this picture is too long to be read as a recipe", "make.recipe": "Recipe", "make.nomodel": "No model on the shelves runs; get one in the Library", "make.nomodel.without": "No model on the shelves runs; whoever runs this server can get one",
     "make.without": "Your key is for looking around; whoever runs this server can give you one that makes.",
-    "make.looking": "Looking through the shelves for the first time …", "make.mask.left": "The painted mask is not used",
+    "make.looking": "Looking through the shelves for the first time …", "make.mask.left": "The painted mask is not used", "make.mask.first": "A mask is being painted; use it or cancel it first",
   },
   zh: {
     "room.make": "创作",
@@ -51,7 +51,7 @@ const words = {
     "make.key.before": "左边的图片", "make.key.after": "右边的图片", "make.key.compare": "比较两张图片", "make.key.recipe": "显示配方", "make.key.delete": "删除图片", "make.key.zoom": "缩放", "make.key.model": "选择模型",
     "make.gone": "书架上没有模型 {name}；保留当前模型", "make.taken": "已采用图片的设置", "make.taken.words": "仅采用了图片的提示词", "make.stopped": "已停止", "make.unmade": "这个模型不能从图片开始", "make.toolong": "这张图片中的文本 {name} 过长，无法作为配方读取", "make.recipe": "配方", "make.nomodel": "书架上没有可运行的模型；请到“模型库”获取", "make.nomodel.without": "书架上没有可运行的模型；请联系服务器的管理员获取",
     "make.without": "你的密钥只能查看；想要创作，请向服务器的管理员索取可以创作的密钥。",
-    "make.looking": "正在首次查看书架……", "make.mask.left": "未使用涂抹的蒙版",
+    "make.looking": "正在首次查看书架……", "make.mask.left": "未使用涂抹的蒙版", "make.mask.first": "正在涂抹蒙版；请先使用或取消它",
   },
 };
 
@@ -474,7 +474,7 @@ class Make {
   // ------------------------------------------------------------------------------------------------------------ making
 
   make() {
-    if (this.easel) return;
+    if (this.easel) return this.wrong(this.t("make.mask.first"));
     this.right();
     this.keep();
     return this.send(recipeOf(this.draft, this.form));
@@ -515,11 +515,14 @@ class Make {
       first ??= field;
     }
     if (!error.problems?.length) rest.push(this.context.saying(error));
-    if (rest.length) {
-      this.wrongPlace.hidden = false;
-      fill(this.wrongPlace, icon("warn", 14), h("span", { text: rest.join(" · ") }));
-    }
+    if (rest.length) this.wrong(rest.join(" · "));
     first?.focus();
+  }
+
+  /** Says beside the button that makes what is wrong, where no field is the cause. */
+  wrong(text) {
+    this.wrongPlace.hidden = false;
+    fill(this.wrongPlace, icon("warn", 14), h("span", { text }));
   }
 
   fieldOf(name) {
@@ -620,21 +623,22 @@ class Make {
   }
 
   /** Takes a picture in: as start, or for its recipe, as whoever gave it chooses. */
-  async take({ blob, output, only }) {
-    const { api, may } = this.context;
+  async take({ blob, count = 1, output, only }) {
+    const { api, may, toast } = this.context;
     if (!may("generate")) return; // pictures are dropped and pasted anywhere
+    if (count > 1) toast({ text: this.t("start.one", { name: blob.name, count }) });
     this.start.wrong("");
     this.start.busy();
     try {
       const content = blob ?? await api.get(`/api/outputs/${output}/file`);
       const told = await api.upload("/api/inputs", content);
       const said = only ? null : told.recipe ?? wordsOf(told.parameters);
-      if (!said && !only && told.too_long.length) this.context.toast({ text: this.t("make.toolong", { name: told.too_long[0] }) });
+      if (!said && !only && told.too_long.length) toast({ text: this.t("make.toolong", { name: told.too_long[0] }) });
       const wish = said ? await offer(said, `/api/inputs/${told.sha256}`, told.refused) : "picture";
       if (wish === "recipe") { this.start.draw(this.draft); return await this.takeRecipe(said); }
       if (wish === "words") {
         this.takeWords(said);
-        return this.context.toast({ text: this.t("make.taken.words") });
+        return toast({ text: this.t("make.taken.words") });
       }
       if (wish === "picture") {
         this.draft.init = { sha256: told.sha256, width: told.width, height: told.height };
@@ -683,6 +687,7 @@ class Make {
     this.easel.element.remove();
     this.easel = null;
     this.go.disabled = false;
+    this.wrongPlace.hidden = true; // it may have said that there is a mask to finish
     this.start.focus();
   }
 

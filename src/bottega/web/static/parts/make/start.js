@@ -11,14 +11,14 @@ addWords({
     "start.title": "Start from a picture", "start.none": "none", "start.choose": "Choose a picture", "start.hint": "or drop or paste one anywhere",
     "start.strength": "Strength", "start.strength.help": "how much of the picture is made anew, from 0 to 1", "start.mask": "Paint a mask", "start.mask.edit": "Change the mask", "start.mask.remove": "Remove the mask",
     "start.remove": "Remove", "start.line": "strength {strength}", "start.line.mask": "masked · strength {strength}", "start.loading": "Taking it in …", "start.alt": "The picture to start from",
-    "start.drop": "Drop it to start from it, or to use its recipe", "start.kind": "This is no picture that can be read: PNG, JPEG or WebP are",
+    "start.drop": "Drop it to start from it, or to use its recipe", "start.kind": "This is no picture that can be read: PNG, JPEG or WebP are", "start.one": "One picture at a time: only {name} was taken, of {count}",
     "start.offer": "This picture carries its recipe", "start.offer.recipe": "Use its recipe", "start.offer.words": "This picture says what it shows", "start.offer.refused": "Only its words can be taken: {why}", "start.offer.take": "Use its words", "start.offer.picture": "Start from it", "start.idle": "This model starts from no picture",
   },
   zh: {
     "start.title": "从图片开始", "start.none": "无", "start.choose": "选择图片", "start.hint": "也可拖放或粘贴到任意位置",
     "start.strength": "强度", "start.strength.help": "重新生成的比例，0 到 1", "start.mask": "涂抹蒙版", "start.mask.edit": "修改蒙版", "start.mask.remove": "移除蒙版",
     "start.remove": "移除", "start.line": "强度 {strength}", "start.line.mask": "有蒙版 · 强度 {strength}", "start.loading": "正在读取……", "start.alt": "起始图片",
-    "start.drop": "松开以从它开始，或使用它的配方", "start.kind": "无法读取这张图片：支持 PNG、JPEG 和 WebP",
+    "start.drop": "松开以从它开始，或使用它的配方", "start.kind": "无法读取这张图片：支持 PNG、JPEG 和 WebP", "start.one": "一次只能用一张图片：共 {count} 张，只采用了 {name}",
     "start.offer": "这张图片带有配方", "start.offer.recipe": "使用它的配方", "start.offer.words": "这张图片带有提示词", "start.offer.refused": "只能采用它的提示词：{why}", "start.offer.take": "使用它的提示词", "start.offer.picture": "从它开始", "start.idle": "这个模型不能从图片开始",
   },
 });
@@ -92,7 +92,7 @@ export function offer(recipe, source, refused) {
   });
 }
 
-/** Hears pictures that are dropped on an element or pasted anywhere; `take({blob} | {output})`. Returns what ends it. */
+/** Hears pictures that are dropped on an element or pasted anywhere; `take({blob, count} | {output})` hears the first of them. Returns what ends it. */
 export function catchPictures(element, take, refuse) {
   const ended = new AbortController();
   const { signal } = ended;
@@ -103,8 +103,8 @@ export function catchPictures(element, take, refuse) {
   const show = (shown) => { veil.hidden = !shown; if (!shown) depth = 0; };
   const given = (data) => {
     const files = [...data.files];
-    const picture = files.find((file) => TYPES.includes(file.type));
-    if (picture) return take({ blob: picture });
+    const pictures = files.filter((file) => TYPES.includes(file.type));
+    if (pictures.length) return take({ blob: pictures[0], count: pictures.length });
     const output = /\/api\/outputs\/([^/?#]+)\//.exec(data.getData("text/uri-list"));
     if (output && data.getData("text/uri-list").startsWith(location.origin)) return take({ output: output[1] });
     if (files.length) refuse(t("start.kind"));
