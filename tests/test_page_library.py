@@ -477,6 +477,17 @@ def test_nothing_scrolls_sideways(browser: Browser, many: Server, width: int) ->
         assert wide == []
 
 
+def test_what_was_read_of_a_model_is_named_in_chinese(browser: Browser, tmp_path: Path) -> None:
+    names = ["base model hash", "clip skip", "learning rate", "network arguments", "trained on", "training resolution"]
+    with open_catalog(tmp_path / "catalog.sqlite") as catalog:
+        catalog.put([replace(entry(1), about=About(extra=dict.fromkeys(names, "1")))])
+    with serving(tmp_path) as server, room(browser, server, locale="zh-CN") as page:
+        page.locator(".card", has_text="00001").click()
+        page.locator(".facts dt", has_text="学习率").wait_for()
+        said = page.locator(".library-drawer dt").all_text_contents()
+        assert [text for text in said if not re.search("[\u4e00-\u9fff]", text)] == []
+
+
 def test_a_name_turns_nothing_around(browser: Browser, tmp_path: Path) -> None:
     """A name that reads backwards hides its ending; it is shown as the command line shows it."""
     path = Path("/shelf/lora/neon\u202egnp\x07.safetensors")

@@ -17,12 +17,14 @@ from PIL import Image, ImageChops
 from PIL.PngImagePlugin import PngInfo
 from playwright.sync_api import Browser, Locator, Page, Route, expect
 
+import bottega
 from bottega.families.sd1 import family as sd1
 from bottega.formats import safetensors
 
 pytestmark = pytest.mark.slow
 HOUSE = "a red house by the sea at sunset, watercolor"
 TENT = "a green tent in a forest at noon, flat"
+PACKAGE = Path(bottega.__file__).parent
 LONG = 60_000  # ms: the worker has to import torch before the first picture
 
 
@@ -766,7 +768,7 @@ def test_every_control_has_a_name_and_every_text_enough_contrast(server: Server,
 def test_the_page_speaks_chinese_to_those_who_read_it(server: Server, browser: Browser) -> None:
     with watched_page(browser, server.url, locale="zh-CN") as (page, _):
         page.goto(link_into(server.home, server.url))
-        page.get_by_role("button", name="生成").wait_for()
+        page.get_by_role("button", name="生成").first.wait_for()
         expect(page.locator("html")).to_have_attribute("lang", "zh-CN")
         assert page.evaluate(UNTOLD) == []
         helps = page.locator(".folds [id$='-help']")
@@ -777,6 +779,32 @@ def test_the_page_speaks_chinese_to_those_who_read_it(server: Server, browser: B
         page.get_by_role("menuitemradio", name="English").click()
         page.get_by_role("button", name="Make", exact=False).last.wait_for()
         expect(page.locator("html")).to_have_attribute("lang", "en")
+
+
+def test_refusals_are_said_in_chinese_too(server: Server, browser: Browser, tmp_path: Path) -> None:
+    (tmp_path / "fake.png").write_bytes(b"no picture at all")
+    with watched_page(browser, server.url, locale="zh-CN") as (page, watched):
+        watched.allowed.append("422")
+        page.goto(link_into(server.home, server.url))
+        page.get_by_text("DPM++ 2M Karras · 20").wait_for(timeout=LONG)
+        prompt = page.get_by_label("提示词", exact=True)
+        prompt.fill("<lora:nosuch>")
+        make(page)
+        page.get_by_text("没有名为 'nosuch' 的模型; 请查看模型列表").wait_for()
+        prompt.fill("x" * 20_001)
+        make(page)
+        page.get_by_text("最多 20,000 个字符").wait_for()
+        page.get_by_label("选择图片").set_input_files(tmp_path / "fake.png")
+        page.get_by_text("图片: 这是纯文本，不是 PNG、JPEG 或 WebP; 请选择 PNG、JPEG 或 WebP 文件").wait_for()
+
+
+def test_what_is_said_in_chinese_is_what_the_server_says() -> None:
+    source = "\n".join(path.read_text() for path in PACKAGE.rglob("*.py"))
+    table = (PACKAGE / "web" / "static" / "refusals.js").read_text()
+    said = re.findall(r'"([^"]+)": "[^"]*[\u4e00-\u9fff]', table)
+    assert len(said) > 50
+    parts = [part.strip() for text in said for part in re.split(r"\{\w+\}", text)]
+    assert [part for part in parts if part not in source] == []
 
 
 def test_the_keys_are_shown(page: Page) -> None:

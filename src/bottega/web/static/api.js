@@ -1,17 +1,19 @@
 // Speaks the public API: JSON in and out, errors as one class that says what happened, to which field, what to do next.
 
 import { parse, write } from "./exact.js";
+import { refusal } from "./refusals.js";
 
-/** What the server, or the way to it, refused. `problems` are `{field, what, remedy}`, for the fields they belong to. */
+/** What the server, or the way to it, refused, in the language of the page. `problems` are `{field, what, remedy}`, for the fields they belong to. */
 export class ApiError extends Error {
   constructor(status, told) {
-    super(told.what || `HTTP ${status}`);
+    const what = refusal(told.what || `HTTP ${status}`);
+    super(what);
     this.name = "ApiError";
     this.status = status;
     this.kind = told.class || "";
-    this.what = told.what || `HTTP ${status}`;
-    this.remedy = told.remedy || "";
-    this.problems = told.problems || [];
+    this.what = what;
+    this.remedy = refusal(told.remedy || "");
+    this.problems = (told.problems || []).map((problem) => ({ ...problem, what: refusal(problem.what), remedy: refusal(problem.remedy || "") }));
   }
 }
 

@@ -27,6 +27,15 @@ addWords({
     "category.part": "模型部件", "category.unknown": "",
     "medium.image": "图像", "medium.video": "视频", "medium.audio": "声音", "medium.text": "文本", "medium.3d": "三维",
     "verdict.clean": "安全", "verdict.unusual": "异常", "verdict.refused": "拒绝",
+    // What the library calls what it read of a model besides; in English these names are its own.
+    "extra.rank": "秩", "extra.alpha": "alpha", "extra.network": "网络", "extra.network arguments": "网络参数", "extra.optimizer": "优化器",
+    "extra.learning rate": "学习率", "extra.epochs": "轮数", "extra.steps": "步数", "extra.images": "图片数", "extra.training resolution": "训练分辨率",
+    "extra.clip skip": "CLIP 跳层", "extra.noise offset": "噪声偏移", "extra.trained on": "训练所用模型", "extra.trained with": "训练工具",
+    "extra.base model hash": "基础模型哈希", "extra.base model page": "基础模型页面", "extra.comment": "备注", "extra.tensor hash": "张量哈希",
+    "extra.architecture": "架构", "extra.prediction": "预测类型", "extra.usage": "用法", "extra.merge": "合并方式", "extra.merged from": "合并自",
+    "extra.quantized by": "量化者", "extra.finetune": "微调", "extra.size": "规模", "extra.context": "上下文长度", "extra.licence text": "许可证全文",
+    "extra.made for": "用途", "extra.example": "示例", "extra.names": "名称", "extra.parameters": "参数", "extra.system prompt": "系统提示词",
+    "extra.adapters": "适配器", "extra.projector": "投影器", "extra.negative": "反向提示词", "extra.vae": "VAE", "extra.adults only": "仅限成人", "extra.not read": "未读取",
     "verdict.clean.why": "文件里只有数值，没有别的内容。",
     "verdict.unusual.why": "这是一个 pickle，引用了模型不需要的名称；其中的内容不会被运行。",
     "verdict.refused.why": "文件未被收录，其中的内容从未运行。",
@@ -47,5 +56,6 @@ export function familyText(family, variant = "") {
 }
 
 export const categoryText = (category) => t(`category.${category}`, {}, category);
+export const extraText = (name) => t(`extra.${name}`, {}, name);
 export const mediumText = (medium) => t(`medium.${medium}`, {}, medium);
 export const verdictText = (verdict) => t(`verdict.${verdict}`, {}, verdict);

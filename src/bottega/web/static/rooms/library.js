@@ -5,7 +5,7 @@ import { endpaper } from "../parts/endpaper.js";
 import { copyButton, facts, hash, section } from "../parts/facts.js";
 import { icon } from "../parts/icons.js";
 import { Pace } from "../parts/jobs.js";
-import { categoryText, familyText, kindText, mediumText, verdictText } from "../parts/models.js";
+import { categoryText, extraText, familyText, kindText, mediumText, verdictText } from "../parts/models.js";
 import { nothing, troubled } from "../parts/nothing.js";
 import { Pages } from "../parts/pages.js";
 import { modelPicker } from "../parts/picker.js";
@@ -588,7 +588,7 @@ class Library {
     const rows = [
       [t("library.title"), about.title !== entry.name && about.title], [t("library.version"), about.version], [t("library.author"), about.author],
       [t("library.base"), about.base_model], [t("library.date"), about.date], [t("library.page"), about.source, Boolean(about.source)],
-      ...Object.entries(about.extra ?? {}),
+      ...Object.entries(about.extra ?? {}).map(([name, value]) => [extraText(name), value]),
     ];
     if (!about.description && !rows.some(([, value]) => value)) return null;
     return section(t("library.from"), facts(rows, this.context.copy), about.description && h("p", { class: "drawer-prose", text: about.description }));
