@@ -473,6 +473,23 @@ def test_pictures_of_a1111_give_their_recipe_or_at_least_their_words(page: Page)
     page.get_by_text("Euler a · 9 steps · 5").wait_for(state="attached")
 
 
+def test_a_name_from_right_to_left_leaves_the_numbers_in_their_places(page: Page) -> None:
+    said = "a blue boat\nSteps: 9, Sampler: Euler a, CFG scale: 5, Seed: 42, Size: 128x192, Model: \u05d3\u05d2\u05dd"
+    drop(page, with_parameters(said))
+    line = page.get_by_role("dialog").get_by_text("128 × 192")
+    assert line.evaluate(LEFT, "\u05d3\u05d2\u05dd") < line.evaluate(LEFT, "128 × 192")
+
+
+# Where a part of an element's one text begins on the screen.
+LEFT = """(element, part) => {
+  const range = new Range();
+  const at = element.firstChild.data.indexOf(part);
+  range.setStart(element.firstChild, at);
+  range.setEnd(element.firstChild, at + part.length);
+  return range.getBoundingClientRect().left;
+}"""
+
+
 def with_parameters(text: str) -> bytes:
     """A PNG that carries A1111's text."""
     told, target = PngInfo(), io.BytesIO()

@@ -17,6 +17,13 @@ export function t(key, values = {}, fallback = key) {
   return text.replace(/\{(\w+)\}/g, (whole, name) => (name in values ? String(values[name]) : whole));
 }
 
+const RIGHT_TO_LEFT = /[\p{Script=Hebrew}\p{Script=Arabic}\p{Script=Syriac}\p{Script=Thaana}\p{Script=Nko}]/u;
+
+/** A name for a line of facts: one that is written from right to left would take the numbers after it to its other side. */
+export function inLine(name) {
+  return RIGHT_TO_LEFT.test(name) ? `\u200e${name}\u200e` : name;
+}
+
 /** The keys that one of the languages has no words for; settings and the like have their own names in English. */
 export const untold = () => Object.keys(words.en).filter((key) => !(key in words.zh));
 

@@ -1,7 +1,7 @@
 // A recipe for people: its prompt, and every field that was decided, with the differences of two.
 
 import { h } from "../dom.js";
-import { addWords, number, t } from "../words.js";
+import { addWords, inLine, number, t } from "../words.js";
 import { nameOf } from "./controls.js";
 import { copyButton, facts } from "./facts.js";
 
@@ -69,7 +69,7 @@ function useText(use) {
   const plain = use.kind === "embedding" || use.kind === "vae";
   const apart = (unet ?? text ?? null) !== null;
   return [
-    use.ref.name, !plain && !apart && number(weight, 3),
+    inLine(use.ref.name), !plain && !apart && number(weight, 3),
     apart && `UNet ${number(unet ?? weight, 3)}`, apart && `${t("recipe.text_encoder")} ${number(text ?? weight, 3)}`,
     ...Object.entries(blocks).map(([name, factor]) => `${name} × ${number(factor, 3)}`),
     (start > 0 || end < 1) && t("recipe.span", { from: number(start * 100), to: number(end * 100) }),

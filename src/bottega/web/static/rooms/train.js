@@ -10,7 +10,7 @@ import { sure } from "../parts/popover.js";
 import { Curve } from "../parts/train/curve.js";
 import { Pictures } from "../parts/train/pictures.js";
 import { TrainingSettings } from "../parts/train/settings.js";
-import { bytes, duration, moment, number } from "../words.js";
+import { bytes, duration, inLine, moment, number } from "../words.js";
 
 const KINDS = ["lora", "embedding", "hypernetwork", "full"];
 const KEEP_AFTER = 200; // ms
@@ -345,7 +345,7 @@ class Train {
     const job = this.job(shown.id) ?? shown;
     const base = shown.training.model?.name;
     const left = job.state === "running" ? this.pace.left(job) : null;
-    this.line.textContent = [t(`train.kind.${shown.training.kind}`), base, this.stateText(job), left && t("train.left", { time: duration(left) })].filter(Boolean).join(" · ");
+    this.line.textContent = [t(`train.kind.${shown.training.kind}`), base && inLine(base), this.stateText(job), left && t("train.left", { time: duration(left) })].filter(Boolean).join(" · ");
     this.why.hidden = job.state !== "failed";
     fill(this.why, icon("warn"), h("span", { text: [job.error?.what, job.error?.remedy].filter(Boolean).join("; ") }));
     const button = (name, drawing, run, { main = false, needs } = {}) => h("button", { type: "button", class: main && "main", data: { act: name, ...(needs && { needs }) }, on: { click: () => run().catch((error) => this.context.complain(error)) } }, icon(drawing, 14), h("span", { text: t(name) }));

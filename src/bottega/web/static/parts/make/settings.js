@@ -1,7 +1,7 @@
 // The settings of the chosen model, drawn from its form; what is at its default is folded into one grey line.
 
 import { fill, h, put } from "../../dom.js";
-import { addWords, number, t } from "../../words.js";
+import { addWords, inLine, number, t } from "../../words.js";
 import { control, fold, nameOf, said } from "../controls.js";
 import { inWords } from "./knobs.js";
 
@@ -102,7 +102,7 @@ export class Settings {
     const schedule = sampler?.takes_schedule === false ? "" : now("schedule") === "Automatic" ? "" : now("schedule");
     this.sampling.line([[now("sampler"), schedule].filter(Boolean).join(" "), t("make.steps.line", { n: now("steps") }), number(now("guidance"), 2)].join(" · "));
     const known = form.knobs.filter((knob) => knob.name in draft.knobs).map((knob) => `${nameOf(knob.name)} ${said(draft.knobs[knob.name])}`);
-    if (draft.vae) known.unshift(`${t("adapters.vae")} ${idOf(draft.vae) === "none" ? t("adapters.vae.none") : draft.vae.name}`);
+    if (draft.vae) known.unshift(`${t("adapters.vae")} ${idOf(draft.vae) === "none" ? t("adapters.vae.none") : inLine(draft.vae.name)}`);
     if (draft.output.format) known.push(draft.output.format.toUpperCase());
     this.more.line(known.join(" · ") || t("make.more.none"));
     this.walks.hidden = sampler?.takes_schedule !== false;

@@ -1,7 +1,7 @@
 // The picture to start from: chosen, dropped or pasted, how much of it is made anew, and the mask painted on it.
 
 import { fill, h, put } from "../../dom.js";
-import { addWords, number, t } from "../../words.js";
+import { addWords, inLine, number, t } from "../../words.js";
 import { complain, control, fold } from "../controls.js";
 import { icon } from "../icons.js";
 import { dialog } from "../popover.js";
@@ -84,7 +84,7 @@ export function offer(recipe, source, refused) {
     put(body, h("div", { class: "offer" },
       h("img", { src: source, alt: recipe.prompt || "" }),
       h("div", { class: "offer-words" }, h("p", { class: "offer-prompt", text: recipe.prompt || "" }),
-        h("p", { class: "small soft", text: [recipe.model?.name, recipe.size && `${recipe.size.width} × ${recipe.size.height}`, recipe.sampling?.sampler, recipe.sampling?.seed !== undefined && recipe.sampling?.seed !== null && `${t("make.seed")} ${recipe.sampling.seed}`].filter(Boolean).join(" · ") }),
+        h("p", { class: "small soft", text: [recipe.model && inLine(recipe.model.name), recipe.size && `${recipe.size.width} × ${recipe.size.height}`, recipe.sampling?.sampler, recipe.sampling?.seed !== undefined && recipe.sampling?.seed !== null && `${t("make.seed")} ${recipe.sampling.seed}`].filter(Boolean).join(" · ") }),
         refused && h("p", { class: "small", text: t("start.offer.refused", { why: refused }) }),
         h("div", { class: "row offer-acts" },
           h("button", { type: "button", class: "main", autofocus: true, text: t(take), on: { click: () => close(wish) } }),
