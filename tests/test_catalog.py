@@ -359,7 +359,9 @@ def test_unknown_names_come_with_the_nearest(look: Look, reference: str) -> None
     assert caught.value.nearest
 
 
-@pytest.mark.parametrize("reference", ["", " ", "/", "~nobody", "a" * 5000, "a\0b", "[", "x [zz]", "../../nothing"])
+@pytest.mark.parametrize(
+    "reference", ["", " ", "/", "~nobody", "a" * 5000, "a\0b", "a" * 5000 + ".pt", "[", "x [zz]", "../../nothing"]
+)
 def test_strange_references(look: Look, reference: str) -> None:
     with pytest.raises((UnknownModel, FormatError)):
         look(reference)
@@ -370,6 +372,13 @@ def test_a_path_that_was_never_scanned_is_identified_and_recorded(look: Look, ca
     entry = look(str(path))
     assert (entry.family, entry.shelf, catalog.entry(path)) == ("blue", None, entry)
     assert look("new") == entry
+
+
+def test_the_weights_of_a_peft_folder_mean_the_folder(look: Look, tmp_path: Path) -> None:
+    path = write_model(tmp_path / "style" / "adapter_model.safetensors", "blue")
+    assert look(str(path)).path == path
+    path.with_name("adapter_config.json").write_text('{"peft_type": "LORA"}')
+    assert look(str(path)).path == path.parent
 
 
 def test_a_file_that_was_just_put_on_a_shelf_is_found(look: Look, shelf: Path) -> None:

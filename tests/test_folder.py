@@ -584,6 +584,7 @@ def test_links_of_a_transformers_model_stay_in_its_folder(tmp_path: Path) -> Non
         ("config.json tokenizer.json model.safetensors gemma-2b.gguf", True),
         ("adapter_config.json adapter_model.safetensors README.md", True),
         ("adapter_config.json adapter_model.bin", True),
+        ("adapter_config.json adapters.safetensors 0000100_adapters.safetensors", True),
         ("adapter_config.json", False),
         ("config.json", False),
         ("config.json README.md vocab.txt", False),

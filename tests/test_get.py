@@ -647,6 +647,29 @@ def test_a_whole_folder(there: Civitai, hub: Hub, bottega: Command, home: Path, 
     assert not (home / "models/.downloads").exists()
 
 
+@pytest.mark.parametrize("reference", ["hf:org/Pete", "hf:org/Pete/adapter_model.safetensors"])
+def test_an_adapter_of_peft_comes_with_the_config_that_says_how_strong_it_is(
+    reference: str, there: Civitai, hub: Hub, bottega: Command, tmp_path: Path
+) -> None:
+    files = {"adapter_config.json": b'{"peft_type": "LORA"}', "adapter_model.safetensors": small(tmp_path)}
+    more = {"checkpoint-1/adapter_model.safetensors": b"x", "checkpoint-1/optimizer.safetensors": b"x", "run.py": b"x"}
+    hub.publish("org/Pete", {**files, **more, "README.md": b"# Card"})
+    ran = bottega("models", "get", reference, "--json")
+    assert ran.code == 0, ran.err
+    base = Path(ran.json[0]["path"])
+    assert base.name == "Pete"
+    assert sorted(path.name for path in base.iterdir()) == ["README.md", *sorted(files)]
+    (told,) = bottega("models", "get", reference, "--json").json
+    assert (told["status"], told["path"]) == ("already here", str(base))
+
+
+def test_an_adapter_of_mlx_comes_with_its_config(there: Civitai, hub: Hub, bottega: Command, tmp_path: Path) -> None:
+    hub.publish("org/Max", {"adapter_config.json": b"{}", "adapters.safetensors": small(tmp_path)})
+    ran = bottega("models", "get", "hf:org/Max", "--json")
+    assert ran.code == 0, ran.err
+    assert (Path(ran.json[0]["path"]) / "adapter_config.json").is_file()
+
+
 def test_a_folder_that_is_no_longer_whole_is_not_taken_for_it(
     there: Civitai, hub: Hub, bottega: Command, home: Path, tmp_path: Path
 ) -> None:

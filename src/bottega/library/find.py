@@ -13,8 +13,9 @@ from pathlib import Path
 
 from bottega.errors import BottegaError, FileError, UnknownModel
 from bottega.formats import read_header
+from bottega.formats.folder import adapter_weights
 from bottega.library.catalog import Catalog, Entry
-from bottega.library.disk import model_name, stamp_of
+from bottega.library.disk import MODEL_SUFFIXES, model_name, stamp_of
 from bottega.library.hashes import hashes_of, sha256_of
 from bottega.library.moves import by_stamp
 from bottega.library.reading import autov1_of, read_entry, signature
@@ -145,7 +146,7 @@ def _candidates(catalog: Catalog, reference: str, recognisers: Sequence[Recognis
     """What the reference may mean: all that the first sense in which it means anything gives, as the files are now."""
     if not reference.strip():
         return []
-    path = Path(os.path.expanduser(reference))
+    path = _whole(Path(os.path.expanduser(reference)))
     there = os.path.exists(path)
     if there and looks_like_a_path(reference):
         return [identify_path(catalog, path, recognisers)]
@@ -154,6 +155,13 @@ def _candidates(catalog: Catalog, reference: str, recognisers: Sequence[Recognis
     if not chosen and there:
         return [identify_path(catalog, path, recognisers)]
     return [identify_path(catalog, entry.path, recognisers) for entry in chosen if os.path.exists(entry.path)]
+
+
+def _whole(path: Path) -> Path:
+    """The folder of an adapter, where a path is that of its weights: how strong it is stands in the config beside."""
+    if path.suffix.lower() not in MODEL_SUFFIXES or not os.path.isfile(path.with_name("adapter_config.json")):
+        return path
+    return path.parent if path.name == adapter_weights(os.listdir(path.parent)) else path
 
 
 def looks_like_a_path(reference: str) -> bool:

@@ -14,10 +14,10 @@ from bottega.errors import FormatError
 from bottega.formats.folder import diffusers, transformers
 from bottega.formats.folder.files import Files
 from bottega.formats.folder.install import installable
-from bottega.formats.folder.weights import is_model
+from bottega.formats.folder.weights import adapter_weights, is_model
 from bottega.formats.header import Header
 
-__all__ = ["installable", "is_model", "read_header"]
+__all__ = ["adapter_weights", "installable", "is_model", "read_header"]
 
 
 def read_header(path: str | Path) -> Header:

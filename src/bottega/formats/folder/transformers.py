@@ -38,7 +38,7 @@ def read_model(files: Files, config: Mapping[str, object]) -> Header:
 
 
 def read_adapter(files: Files) -> Header:
-    """An adapter that PEFT saved: few tensors, and a config that names the model which they change."""
+    """An adapter that PEFT or MLX saved: few tensors, and a config that names the model which they change."""
     config = files.json("adapter_config.json")
     _look_for_classes(files, "adapter_config.json", config)
     mapping = config.get("auto_mapping")

@@ -19,7 +19,7 @@ from bottega.formats.sniff import sniff
 MAX_INDEX = 32 << 20
 
 _STEMS = ("diffusion_pytorch_model", "model", "pytorch_model", "consolidated")
-_ADAPTER = ("adapter_model",)
+_ADAPTER = ("adapter_model", "adapters")  # PEFT's name, and MLX's
 _VARIANTS = ("", ".fp16", ".bf16", ".fp32")  # the first that is there is taken
 _SHARD = re.compile(r"(?P<stem>[^/]+)-(?P<number>[0-9]{5})-of-(?P<count>[0-9]{5})\.safetensors")
 
@@ -61,13 +61,18 @@ def read(files: Files, folder: Path) -> Mapping[str, TensorInfo]:
 
 
 def read_adapter(files: Files, folder: Path) -> Mapping[str, TensorInfo]:
-    """The tensors of the PEFT adapter that lies in this folder."""
+    """The tensors of the adapter that lies in this folder."""
     return _read(files, folder, _ADAPTER)
 
 
 def has_adapter(names: Collection[str]) -> bool:
-    """Whether there are weights of a PEFT adapter, and none of a whole model."""
+    """Whether there are weights of an adapter, and none of a whole model."""
     return bool(_choose(names, _ADAPTER)) and not _choose(names, _STEMS)
+
+
+def adapter_weights(names: Collection[str]) -> str:
+    """The weights of the adapter that a folder with these names in it is; empty where it is none."""
+    return _choose(names, _ADAPTER) if "adapter_config.json" in names and not _choose(names, _STEMS) else ""
 
 
 def _read(files: Files, folder: Path, stems: tuple[str, ...]) -> Mapping[str, TensorInfo]:

@@ -13,7 +13,7 @@ from pathlib import PurePosixPath
 from typing import Any
 from urllib.parse import quote, unquote, urlsplit
 
-from bottega.formats.folder import installable
+from bottega.formats.folder import adapter_weights, installable
 from bottega.library import companions
 from bottega.library.disk import MODEL_SUFFIXES
 from bottega.library.sources.client import Client
@@ -171,16 +171,14 @@ def _chosen(
 ) -> tuple[list[RemoteFile], str | None]:
     """The files to fetch, and the folder of the repository that they are (empty for its root), or None for one file."""
     wanted = reference.path or choice.file
-    if wanted in files:
+    if wanted in files and not _needs_config(wanted, files):
         if not files[wanted].is_model:
             raise BadReference(f"{reference.repo}/{wanted}: this is no model file", _listed(files))
         if _SHARD.search(PurePosixPath(wanted).stem):
             raise BadReference(f"{reference.repo}/{wanted}: this is one piece of a model", f"write hf:{reference.repo}")
         return [files[wanted]], None
-    folder = wanted.strip("/")
-    inside = {
-        path[len(folder) + 1 :] if folder else path for path in files if not folder or path.startswith(f"{folder}/")
-    }
+    folder = wanted.rpartition("/")[0] if wanted in files else wanted.strip("/")
+    inside = _inside(folder, files)
     if not inside:
         raise BadReference(f"{reference.repo}@{reference.revision}: it has no file {wanted}", _listed(files))
     names = _of_folder(inside, choice.variant)
@@ -191,7 +189,7 @@ def _chosen(
     if choice.variant:
         models = [name for name in models if choice.variant.casefold() in name.casefold()]
     if len(models) == 1 and not folder:
-        return [files[models[0]]], None
+        return _chosen(replace(reference, path=models[0]), choice, files)
     if not models:
         raise BadReference(f"{reference.repo}: nothing of it is a model that Bottega reads", _listed(files))
     raise BadReference(
@@ -199,8 +197,20 @@ def _chosen(
     )
 
 
+def _inside(folder: str, files: Mapping[str, RemoteFile]) -> set[str]:
+    """The names that files have within a folder of the repository, or within all of it."""
+    prefix = f"{folder}/" if folder else ""
+    return {path.removeprefix(prefix) for path in files if path.startswith(prefix)}
+
+
+def _needs_config(path: str, files: Mapping[str, RemoteFile]) -> bool:
+    """Whether these are weights of an adapter whose strength stands in the config beside them, so that both are one."""
+    folder, _, name = path.rpartition("/")
+    return name.endswith(".safetensors") and name == adapter_weights(_inside(folder, files))
+
+
 def _of_folder(names: set[str], variant: str) -> set[str]:
-    """The files that make up a folder in diffusers' or transformers' layout; none where it is neither.
+    """The files that make up a folder in diffusers', transformers' or PEFT's layout; none where it is in no such.
 
     Of each part's weights one precision is taken: the one asked for, else the plain one, else the first there is.
     """
@@ -209,6 +219,8 @@ def _of_folder(names: set[str], variant: str) -> set[str]:
         weights = {name for name in allowed if name.endswith(_WEIGHTS) and "/" in name}
     elif "config.json" in names:
         weights = {name for name in allowed if name.endswith(".safetensors") and "/" not in name}
+    elif adapter := adapter_weights(names):
+        weights = allowed & {adapter}
     else:
         return set()
     if not weights:
