@@ -14,7 +14,8 @@ from test_weight_adapters import Model, Silent, models
 from torch.nn.functional import conv2d, group_norm, linear
 
 from bottega.adapters.lora import attach
-from bottega.formats import safetensors
+from bottega.formats import read_header, safetensors
+from bottega.library.convert import Wish, convert
 from bottega.runtime.weights import rows
 
 __all__ = ["models"]  # a fixture
@@ -61,8 +62,11 @@ def test_peft(id: str, part: str, use_dora: bool, models: Callable[[str], Model]
 
 
 @pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning")  # peft asks for it
+@pytest.mark.parametrize("use_dora", [False, True], ids=["lora", "dora"])
 @pytest.mark.parametrize("part", list(TARGETS))
-def test_a_folder_that_peft_saved(part: str, models: Callable[[str], Model], tmp_path: Path) -> None:
+def test_a_folder_that_peft_saved_and_a_file_made_of_it(
+    part: str, use_dora: bool, models: Callable[[str], Model], tmp_path: Path
+) -> None:
     from peft import LoraConfig, get_peft_model
 
     model = models("sd1")
@@ -75,20 +79,24 @@ def test_a_folder_that_peft_saved(part: str, models: Callable[[str], Model], tmp
         rank_pattern={TARGETS[part][0]: 2},
         alpha_pattern={TARGETS[part][1]: 9},
         use_rslora=True,
+        use_dora=use_dora,
     )
     torch.manual_seed(0)
     theirs = get_peft_model(copy.deepcopy(network), config).eval()
     theirs.save_pretrained(tmp_path / "it")
-    heard, generator = Silent(), torch.Generator()
+    convert(read_header(tmp_path / "it"), tmp_path / "one.safetensors", Wish())
+    convert(read_header(tmp_path / "one.safetensors"), tmp_path / "again.safetensors", Wish())
     with torch.no_grad():
-        expected = run(model, part, theirs.base_model.model, generator)
-        take_away = attach(model.pipe, model.attachment(tmp_path / "it"), heard)
-        model.pipe.settle()
-        made = run(model, part, network, generator)
-        take_away()
-        model.pipe.settle()
-    assert heard.heard == []
-    assert (made - expected).abs().max() < 1e-4
+        expected = run(model, part, theirs.base_model.model, torch.Generator())
+        for name in ("it", "one.safetensors", "again.safetensors"):
+            heard = Silent()
+            take_away = attach(model.pipe, model.attachment(tmp_path / name), heard)
+            model.pipe.settle()
+            made = run(model, part, network, torch.Generator())
+            take_away()
+            model.pipe.settle()
+            assert heard.heard == []
+            assert (made - expected).abs().max() < 1e-4, name
 
 
 def run(model: Model, part: str, network: Any, generator: torch.Generator) -> torch.Tensor:

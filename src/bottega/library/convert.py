@@ -192,7 +192,13 @@ def _metadata(header: Header, wish: Wish) -> dict[str, str]:
 
 
 def metadata_of(header: Header) -> Mapping[str, str]:
-    """What a model says of itself; a folder as a whole says nothing, so its first file is asked."""
+    """What a model says of itself; a folder as a whole says nothing, so its first file is asked.
+
+    Of PEFT's folders it is the config, without which nothing says how strong the adapter is: one file of their tensors
+    keeps it where diffusers does.
+    """
+    if header.format == "transformers" and "peft_type" in (config := header.configs.get("", {})):
+        return {**header.metadata, "lora_adapter_metadata": json.dumps(config)}
     if header.format != "diffusers" or not header.tensors:
         return header.metadata
     return read_header(next(iter(header.tensors.values())).file).metadata

@@ -202,16 +202,18 @@ _CONFIG = ("r", "lora_alpha", "alpha_pattern", "use_rslora")  # what peft's conf
 
 
 def _told_by_trainer(adapter: Header) -> dict[str, dict[str, Any]]:
-    """peft's configuration by part, from the metadata of diffusers' files, or the one for all in peft's own folder."""
-    own = adapter.configs.get("", {})
-    if "peft_type" in own:
-        return {part: {name: own.get(name) for name in _CONFIG} for part in _KOHYA}
+    """peft's configuration by part, from the metadata of diffusers' files, or the one for all in peft's own folder.
+
+    A file that was made of such a folder has that one in its metadata.
+    """
     try:
-        told = json.loads(adapter.metadata.get("lora_adapter_metadata", "{}"))
+        told = adapter.configs.get("") or json.loads(adapter.metadata.get("lora_adapter_metadata", "{}"))
     except (ValueError, RecursionError):
         return {}
     if not isinstance(told, dict):
         return {}
+    if "peft_type" in told:
+        return {part: {name: told.get(name) for name in _CONFIG} for part in _KOHYA}
     return {part: {name: told.get(f"{part}.{name}") for name in _CONFIG} for part in _KOHYA}
 
 
