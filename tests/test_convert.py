@@ -309,8 +309,9 @@ def test_what_is_too_large_is_not_lost_in_silence(tmp_path: Path) -> None:
     assert load_file(tmp_path / "d.safetensors")["a"][0, :3].float().tolist() == [448.0, -448.0, 3.0]
 
 
-def test_scaled_float8_is_kept_and_not_cast(tmp_path: Path) -> None:
-    tensors = {"a.weight": torch.ones(2, 2).to(torch.float8_e4m3fn), "a.scale_weight": torch.ones(1)}
+@pytest.mark.parametrize("scale", ["a.scale_weight", "a.weight_scale", "a.weight_scale_inv", "a.down_proj_scale_inv"])
+def test_scaled_float8_is_kept_and_not_cast(tmp_path: Path, scale: str) -> None:
+    tensors = {"a.weight": torch.ones(2, 2).to(torch.float8_e4m3fn), scale: torch.ones(1)}
     safetensors.write(tmp_path / "a.safetensors", rows(tensors))
     with pytest.raises(FileError, match="scales of their own"):
         converted(tmp_path / "a.safetensors", tmp_path / "b.safetensors", dtype="fp16")

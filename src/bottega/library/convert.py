@@ -29,7 +29,7 @@ FLOATS = frozenset(("F64", "F32", "F16", "BF16", "F8_E4M3", "F8_E5M2"))
 DENOISERS = ("unet", "transformer", "diffusion_model")  # the parts whose matrices may be float8
 # Kinds that float8 ruins; the numbers of a LoRA are so small that it makes most of them zero.
 TOO_SENSITIVE = ("vae", "embedding", "upscaler", "lora", "hypernetwork")
-_SCALED = re.compile(r"(^|\.)(scaled_fp8|scale_weight|scale_input|weight_scale)$")
+_SCALED = re.compile(r"(^|\.)(scaled_fp8|scale_weight|scale_input|weight_scale|\w+_scale_inv)$")
 # What trainers of any kind of model leave beside it.
 _LEFTOVERS = re.compile(r"^(model_ema|ema|optimizer(_states?)?|lr_schedulers?|loss)\.")
 
