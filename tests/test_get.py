@@ -23,6 +23,7 @@ from PIL import Image
 from site_server import Request, Served, Site, answer, cut, flip, head_of, running
 from small_models import write_model
 from starters import NAMES
+from test_gguf import split
 
 from bottega.errors import BottegaError
 from bottega.families import family
@@ -780,6 +781,46 @@ def test_choosing_among_models(there: Civitai, hub: Hub, bottega: Command, home:
     hub.publish("org/Pickles", {"config.json": b"{}", "pytorch_model.bin": b"\x80\x02."})
     ran = bottega("models", "get", "hf:org/Pickles")
     assert ran.code == 2 and "look for a version in safetensors" in ran.err
+
+
+def pieces(folder: Path, prefix: str = "") -> dict[str, bytes]:
+    """The files of a GGUF in three pieces."""
+    return {f"{prefix}{path.name}": path.read_bytes() for path in sorted(split(folder).parent.glob("*.gguf"))}
+
+
+@pytest.mark.parametrize(
+    "words",
+    [["hf:org/Big/Q4_K_M/big-00001-of-00003.gguf"], ["hf:org/Big/Q4_K_M/big-00002-of-00003.gguf"],
+     ["hf:org/Big/Q4_K_M"], ["hf:org/Big", "--variant", "q4_k_m"],
+     ["hf:org/Big", "--file", "Q4_K_M/big-00001-of-00003.gguf"]],
+)  # fmt: skip
+def test_a_gguf_in_pieces_is_one_model(
+    words: list[str], there: Civitai, hub: Hub, bottega: Command, tmp_path: Path
+) -> None:
+    whole, more = pieces(tmp_path), {"config.json": b"{}", "README.md": b"# Card", "tiny-Q2_K.gguf": b"x"}
+    hub.publish("org/Big", {**{f"Q{bits}_K_M/{name}": whole[name] for bits in (4, 8) for name in whole}, **more})
+    ran = bottega("models", "get", *words, "--json")
+    assert ran.code == 0, ran.err
+    (told,) = ran.json
+    path = Path(told["path"])
+    assert (path.parent.name, path.name, told["sha256"]) == ("big", min(whole), sha256(whole[min(whole)]))
+    assert {name: (path.parent / name).read_bytes() for name in whole} == whole
+    assert path.with_name("big-00001-of-00003.md").read_bytes() == b"# Card"
+    assert bottega("models", "get", *words, "--json").json[0]["status"] == "already here"
+    damage(path.with_name("big-00003-of-00003.gguf"))
+    assert "it has other bytes than were fetched" in bottega("models", "get", *words).err
+
+
+def test_a_gguf_in_pieces_is_all_that_a_repository_has(
+    there: Civitai, hub: Hub, bottega: Command, home: Path, tmp_path: Path
+) -> None:
+    whole = pieces(tmp_path)
+    hub.publish("org/Big", whole)
+    assert bottega("models", "get", "hf:org/Big").code == 0
+    assert sorted(Path(name).name for name in shelf(home) if name.endswith("gguf")) == sorted(whole)
+    hub.publish("org/Less", dict(list(whole.items())[:2]))
+    ran = bottega("models", "get", "hf:org/Less")
+    assert ran.code == 2 and "1 of its 3 pieces are not there: big-00003-of-00003.gguf" in ran.err
 
 
 def test_what_the_hub_says_when_it_says_no(there: Civitai, hub: Hub, bottega: Command, monkeypatch: Any) -> None:

@@ -30,7 +30,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("references", nargs="+", metavar="REF", help="civitai:123, hf:org/name, https://...")
     parser.add_argument("--sha256", default="", metavar="H", help="refuse any other bytes than those with this SHA-256")
     parser.add_argument("--file", default="", metavar="NAME", help="which file of the version or the repository")
-    parser.add_argument("--variant", default="", metavar="V", help="the precision to prefer, such as fp16")
+    parser.add_argument("--variant", default="", metavar="V", help="the precision to prefer, such as fp16 or Q4_K_M")
     parser.add_argument("--to", type=Path, metavar="FOLDER", help="put it into this folder instead of the home's")
     parser.add_argument("--name", default="", metavar="NAME", help="what to call it, without its ending")
     parser.add_argument(

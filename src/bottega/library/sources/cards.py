@@ -107,8 +107,8 @@ def beside(path: Path, ending: str) -> Path:
 
 
 def sources_under(root: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
-    """Every model under a folder, or one level deeper, that was fetched and is still there, with its source."""
-    for file in (*sorted(root.glob(f"*{companions.SOURCE}")), *sorted(root.glob(f"*/*{companions.SOURCE}"))):
+    """Every model under a folder, or up to two levels deeper, that was fetched and is still there, with its source."""
+    for file in (path for depth in ("", "*/", "*/*/") for path in sorted(root.glob(f"{depth}*{companions.SOURCE}"))):
         told = read_json(file)
         name = told.get("name") if told else None
         if told and isinstance(name, str) and name.strip(".") and not re.search(r"[/\\\0]", name):

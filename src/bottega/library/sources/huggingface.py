@@ -10,10 +10,11 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import quote, unquote, urlsplit
 
 from bottega.formats.folder import adapter_weights, installable
+from bottega.formats.gguf import later_part_of
 from bottega.library import companions
 from bottega.library.disk import MODEL_SUFFIXES
 from bottega.library.sources.client import Client
@@ -32,7 +33,19 @@ _REPO = re.compile(
 _REVISION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,200}")
 _WEIGHTS = (".safetensors", ".gguf")
 _SHARD = re.compile(r"-[0-9]{5}-of-[0-9]{5}$")
+_PIECE = re.compile(r"(?P<stem>.+)-[0-9]{5}-of-(?P<count>(?!00000)[0-9]{5})\.gguf")
 _LISTED = 12  # files that an error names
+
+
+class _Chosen(NamedTuple):
+    """The files to fetch, and the folder of the repository that they are (empty for its root), or None for one file.
+
+    `main` is the piece that stands for all where they are those of a split model.
+    """
+
+    files: list[RemoteFile]
+    folder: str | None = None
+    main: str = ""
 
 
 @dataclass(frozen=True)
@@ -82,7 +95,7 @@ def offer(client: Client, site: Site, text: str, reference: Reference, choice: C
     told = repository(client, site, reference)
     commit = told["sha"]
     files = {file.path: file for file in _files(site, reference.repo, commit, told)}
-    chosen, folder = _chosen(reference, choice, files)
+    chosen, folder, main = _chosen(reference, choice, files)
     source = {"site": "huggingface", "repo": reference.repo, "revision": reference.revision, "commit": commit}
     card = told.get("cardData")
     facts: Mapping[str, Any] = card if isinstance(card, dict) else {}
@@ -104,13 +117,19 @@ def offer(client: Client, site: Site, text: str, reference: Reference, choice: C
     check_paths([file.path for file in chosen])
     return Offer(
         reference=text,
-        title=reference.repo + (f"/{folder}" if folder else ""),
+        title=_joined(reference.repo, folder, _SHARD.sub("", PurePosixPath(main).stem)),
         files=tuple(chosen),
-        source={**source, "path": folder or ""},
+        source={**source, "path": _joined(folder, main)},
         page=f"{page}/tree/{commit}",
         is_folder=True,
+        main=main,
         licence=licence or None,
+        texts=_texts(files) if main else {},
     )
+
+
+def _joined(*names: str | None) -> str:
+    return "/".join(filter(None, names))
 
 
 def repository(client: Client, site: Site, reference: Reference) -> dict[str, Any]:
@@ -166,17 +185,16 @@ def _files(site: Site, repo: str, commit: str, told: Mapping[str, Any]) -> list[
     return [file for entry in entries if (file := remote_file(site, repo, commit, entry))]
 
 
-def _chosen(
-    reference: Reference, choice: Choice, files: Mapping[str, RemoteFile]
-) -> tuple[list[RemoteFile], str | None]:
-    """The files to fetch, and the folder of the repository that they are (empty for its root), or None for one file."""
+def _chosen(reference: Reference, choice: Choice, files: Mapping[str, RemoteFile]) -> _Chosen:
     wanted = reference.path or choice.file
     if wanted in files and not _needs_config(wanted, files):
         if not files[wanted].is_model:
             raise BadReference(f"{reference.repo}/{wanted}: this is no model file", _listed(files))
+        if piece := _PIECE.fullmatch(wanted):
+            return _pieces(reference, piece, files)
         if _SHARD.search(PurePosixPath(wanted).stem):
             raise BadReference(f"{reference.repo}/{wanted}: this is one piece of a model", f"write hf:{reference.repo}")
-        return [files[wanted]], None
+        return _Chosen([files[wanted]])
     folder = wanted.rpartition("/")[0] if wanted in files else wanted.strip("/")
     inside = _inside(folder, files)
     if not inside:
@@ -184,17 +202,32 @@ def _chosen(
     names = _of_folder(inside, choice.variant)
     if names:
         prefix = f"{folder}/" if folder else ""
-        return [replace(files[f"{prefix}{name}"], path=name) for name in sorted(names)], folder
-    models = [name for name in sorted(inside) if files[f"{folder}/{name}" if folder else name].is_model]
+        return _Chosen([replace(files[f"{prefix}{name}"], path=name) for name in sorted(names)], folder)
+    models = [name for name in sorted(inside) if _is_whole_model(files[_joined(folder, name)])]
     if choice.variant:
         models = [name for name in models if choice.variant.casefold() in name.casefold()]
-    if len(models) == 1 and not folder:
-        return _chosen(replace(reference, path=models[0]), choice, files)
+    if len(models) == 1:
+        return _chosen(replace(reference, path=_joined(folder, models[0])), choice, files)
     if not models:
         raise BadReference(f"{reference.repo}: nothing of it is a model that Bottega reads", _listed(files))
     raise BadReference(
         f"{reference.repo}: it has {len(models)} models", f"write hf:{reference.repo}/FILE; {_listed(files)}"
     )
+
+
+def _pieces(reference: Reference, piece: re.Match[str], files: Mapping[str, RemoteFile]) -> _Chosen:
+    """All pieces of the split model that one of them belongs to."""
+    folder, _, stem = piece["stem"].rpartition("/")
+    names = [f"{stem}-{number:05}-of-{piece['count']}.gguf" for number in range(1, int(piece["count"]) + 1)]
+    if missing := [name for name in names if _joined(folder, name) not in files]:
+        what = f"{reference.repo}/{piece[0]}: {len(missing)} of its {len(names)} pieces are not there"
+        raise BadReference(f"{what}: {', '.join(missing[:3])}", _listed(files))
+    return _Chosen([replace(files[_joined(folder, name)], path=name) for name in names], folder, names[0])
+
+
+def _is_whole_model(file: RemoteFile) -> bool:
+    """Whether a file is a model, or the piece of one that stands for all."""
+    return file.is_model and later_part_of(PurePosixPath(file.path).name) is None
 
 
 def _inside(folder: str, files: Mapping[str, RemoteFile]) -> set[str]:
@@ -219,6 +252,8 @@ def _of_folder(names: set[str], variant: str) -> set[str]:
         weights = {name for name in allowed if name.endswith(_WEIGHTS) and "/" in name}
     elif "config.json" in names:
         weights = {name for name in allowed if name.endswith(".safetensors") and "/" not in name}
+        if not weights and any(name.endswith(".gguf") for name in allowed):
+            return set()
     elif adapter := adapter_weights(names):
         weights = allowed & {adapter}
     else:
@@ -265,7 +300,7 @@ def _texts(files: Mapping[str, RemoteFile]) -> dict[str, RemoteFile]:
 
 
 def _listed(files: Mapping[str, RemoteFile]) -> str:
-    models = sorted(path for path, file in files.items() if file.is_model)
+    models = sorted(path for path, file in files.items() if _is_whole_model(file))
     shown: Sequence[str] = [ascii(path)[1:-1][:120] for path in models[:_LISTED]]
     more = f" and {len(models) - _LISTED} more" if len(models) > _LISTED else ""
     return f"its model files are {', '.join(shown)}{more}" if shown else "it has no model files"

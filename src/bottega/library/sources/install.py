@@ -136,11 +136,12 @@ def _is_still_offered(told: Mapping[str, Any], offer: Offer, client: Client) -> 
 
 def _unchanged(shelf: Shelf, path: Path, told: Mapping[str, Any], offer: Offer) -> Entry | None:
     """The model at a path, if its bytes are those that were fetched; to a folder the user may have added files."""
+    folder = path.parent if offer.main else path
     try:
         entry = sha256_of(shelf.catalog, shelf.entry(path))
-        if entry.sha256 == told.get("sha256"):
+        if entry.sha256 == told.get("sha256") and not offer.main:
             return entry
-        whole = offer.is_folder and all(is_whole(path / file.path, file) for file in offer.files)
+        whole = offer.is_folder and all(is_whole(folder / file.path, file) for file in offer.files)
         return entry if whole else None
     except (FileError, OSError):  # it is no model any more
         return None
@@ -213,9 +214,11 @@ def install_folder(
         ) from error
     sync_folder(folder)
     size = sum(file.size or 0 for file in offer.files)
-    sha256 = folder_sha256(hashes)
-    written = write_beside(path, offer, fetch_extras(client, offer), None, sha256, size)
-    return Installed(offer, shelf.entry(path, sha256), True, (*offer.notes, *notes, *header.notes, *written))
+    sha256 = hashes[offer.main] if offer.main else folder_sha256(hashes)
+    written = write_beside(path / offer.main, offer, fetch_extras(client, offer), None, sha256, size)
+    return Installed(
+        offer, shelf.entry(path / offer.main, sha256), True, (*offer.notes, *notes, *header.notes, *written)
+    )
 
 
 def complete_beside(client: Client, installed: Entry, offer: Offer, root: Path) -> None:
@@ -232,11 +235,12 @@ def folder_of(kind: str) -> str:
 
 def _inspected(path: Path, offer: Offer, target: Target) -> Header:
     """The header of what arrived; what is refused is thrown away, what is unusual waits for the user to allow it."""
+    main = path / offer.main
     try:
-        header = read_header(path)
+        header = read_header(main)
     except FormatError as error:
         _throw_away(path)
-        raise _renamed(error, path, offer.title) from None
+        raise _renamed(error, main, offer.title) from None
     if not header.tensors:
         _throw_away(path)
         raise Refused(f"{offer.title}: it holds no tensors, so it is no model", "choose another file of it")

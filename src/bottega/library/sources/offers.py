@@ -49,7 +49,8 @@ class Offer:
     `source` identifies it at its site and is kept beside the model; `page` is for people. `kind` is what the site
     says that it is (empty if it does not say). `card` is what to keep as `.civitai.info`, `texts` maps the endings of
     other files to keep beside it (`.md`) to where they are; `preview` is the address of a picture. `licence` is the
-    licence's name, or what may be done, as the site says it.
+    licence's name, or what may be done, as the site says it. `main` is the file of a folder that stands for the model
+    where the folder does not.
     """
 
     reference: str
@@ -58,6 +59,7 @@ class Offer:
     source: Mapping[str, Any]
     page: str
     is_folder: bool = False
+    main: str = ""
     kind: str = ""
     licence: Any = None
     card: Mapping[str, Any] | None = None
