@@ -891,6 +891,10 @@ def test_safe_names(suggested: str, name: str) -> None:
     assert safe_name(suggested, ".safetensors") == name
 
 
+def test_a_folder_keeps_the_dots_in_its_name() -> None:
+    assert [safe_name(name, "") for name in ("a/v1.5", "..", ".x", "con.1")] == ["v1.5", "model", "x", "_con.1"]
+
+
 def test_long_names_are_cut_between_characters() -> None:
     name = safe_name("模" * 200, ".safetensors")
     assert len(name.encode()) <= 120 and set(name.removesuffix(".safetensors")) == {"模"}

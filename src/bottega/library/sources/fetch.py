@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from queue import Empty, SimpleQueue
 from threading import Thread
 from types import TracebackType
@@ -136,7 +136,7 @@ def _begin(index: int, offer: Offer, root: Path) -> _Job:
     """Make room for a job, which nobody else may work at meanwhile."""
     staging = root / STAGING
     staging.mkdir(parents=True, exist_ok=True)
-    name = safe_name(offer.title.rpartition("/")[2] if offer.is_folder else offer.files[0].path, "")
+    name = safe_name(offer.title.rpartition("/")[2] if offer.is_folder else PurePosixPath(offer.files[0].path).stem, "")
     place = staging / f"{name[:80]}.{offer.short_key}{'' if offer.is_folder else '.part'}"
     held = ExitStack()
     held.enter_context(exclusive(place.with_name(f"{place.name}.lock"), offer.title))

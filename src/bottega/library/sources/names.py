@@ -16,9 +16,12 @@ MAX_DEPTH = 4
 
 
 def safe_name(suggested: str, suffix: str) -> str:
-    """A plain file name after a suggested one, with this ending, whatever path or trick the suggestion holds."""
+    """A plain file name after a suggested one, with this ending, whatever path or trick the suggestion holds.
+
+    Without an ending it is a folder's, in whose name a dot begins none.
+    """
     last = re.split(r"[/\\]", unicodedata.normalize("NFC", suggested))[-1]
-    stem = last[: -len(suffix)] if suffix and last.lower().endswith(suffix) else PurePosixPath(last).stem
+    stem = last[: len(last) - len(suffix)] if last.lower().endswith(suffix) else PurePosixPath(last).stem
     stem = "".join(character if _is_plain(character) else "_" for character in stem)
     stem = _shortened(stem.strip(" ._"), LONGEST - len(suffix)).rstrip(" .")
     if not stem.strip("_"):
