@@ -142,6 +142,41 @@ def test_add_difference(tmp_path: Path, models: list[Path]) -> None:
     close(tmp_path / "m.safetensors", {name: a[name] + (b[name] - c[name]) * 0.8 for name in a})
 
 
+SPOILED = "model.diffusion_model.input_blocks.0.0.weight"
+
+
+def spoiled(path: Path, source: Path) -> Path:
+    """A model with a NaN in one of its tensors."""
+    tensors = load_file(source)
+    tensors[SPOILED].view(-1)[7] = math.nan
+    safetensors.write(path, rows(tensors))
+    return path
+
+
+@pytest.mark.parametrize("method", ["weighted", "slerp"])
+@pytest.mark.parametrize("dtype", ["keep", "bf16"])
+def test_a_nan_is_told_of_its_tensor(tmp_path: Path, models: list[Path], method: str, dtype: str) -> None:
+    bad = spoiled(tmp_path / "bad.safetensors", models[0])
+    told = merged(tmp_path / "m.safetensors", models[0], bad, method=method, weight=0.3, dtype=dtype)
+    assert len(told.notes) == 1 and f"(NaN) are in '{SPOILED}'" in told.notes[0]
+    assert load_file(tmp_path / "m.safetensors")[SPOILED].isnan().sum() >= 1
+
+
+@pytest.mark.parametrize(
+    ("method", "weight", "which"),
+    [("weighted", 0.0, 0), ("slerp", 0.0, 0), ("ties", 0.0, 0), ("dare", 0.0, 0), ("add-difference", 0.0, 0),
+     ("weighted", 1.0, 1), ("slerp", 1.0, 1)],
+)  # fmt: skip
+def test_what_counts_nothing_spoils_nothing(
+    tmp_path: Path, models: list[Path], method: str, weight: float, which: int
+) -> None:
+    bad = spoiled(tmp_path / "bad.safetensors", toy.write_single_file(tmp_path / "b.safetensors", "sd1", seed=2))
+    parents = [models[0], bad, models[1]][: 3 if method == "add-difference" else 2]
+    told = merged(tmp_path / "m.safetensors", *(parents if which == 0 else parents[::-1]), method=method, weight=weight)
+    assert told.notes == ()
+    close(tmp_path / "m.safetensors", numbers(models[0]), 0 if which == 0 else 1e-2)
+
+
 def test_slerp(tmp_path: Path, models: list[Path]) -> None:
     merged(tmp_path / "m.safetensors", *models[:2], method="slerp", weight=0.3, dtype="fp32")
     a, b = map(numbers, models[:2])

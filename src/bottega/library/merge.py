@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, partial
 from itertools import cycle
 from math import prod
@@ -88,7 +88,11 @@ def merge(
     missing = tuple(name for name, them in sources.items() if not them and targets[name].dtype in FLOATS)
     merging = {name: them for name, them in sources.items() if them and len(models) > 1}
     weight = weight_of(wish, len(models))
-    work = MergeWork(targets, merging, wish, _weights(first, wish, weight, targets))
+    weights = _weights(first, wish, weight, targets)
+    alone = {name: it for name, them in merging.items() if (it := _alone(wish, weights(name), them))}
+    targets |= {name: replace(targets[name], pieces=it) for name, it in alone.items()}
+    merging = {name: them for name, them in merging.items() if name not in alone}
+    work = MergeWork(targets, merging, wish, weights)
     left, counts = {}, {}
     for lora, strength in loras:
         left[lora.name], counts[lora.name] = _add_patches(work.patches, lora, strength, first, targets)
@@ -113,7 +117,7 @@ def merge(
         missing=missing,
         left=left,
         patched=counts,
-        notes=_notes(models),
+        notes=(*_notes(models), *work.notes()),
     )
 
 
@@ -172,6 +176,15 @@ def _sources(name: str, named: Sequence[Mapping[str, Pieces]], target: Target) -
             what = f"{shown(name)} is {_times(other)}, and {_times(first)} in the first model"
             raise FileError(pieces[0].file, what, "merge models of one size")
     return sources
+
+
+def _alone(wish: Wish, weight: float, sources: Sequence[Pieces]) -> Pieces | None:
+    """The tensor that is all of a merge, by its weight: it is copied, as what counts nothing may be NaN."""
+    if weight == 0 and (len(sources) == 2 or wish.method in NEEDS_C):
+        return sources[0]
+    if weight == 1 and wish.method not in TAKES_C and shape_of(sources[0]) == shape_of(sources[1]):
+        return sources[1]
+    return None
 
 
 def _is_wider(first: tuple[int, ...], other: tuple[int, ...]) -> bool:
@@ -281,6 +294,15 @@ class MergeWork:
         self.targets = targets
         self.patches: dict[str, list[tuple[Patch, float]]] = {}
         self._sources, self._wish, self._weight_of = sources, wish, weight_of
+        self._spoiled: dict[str, None] = {}
+
+    def notes(self) -> Sequence[str]:
+        """What is to be known of the numbers that were computed."""
+        if not self._spoiled:
+            return ()
+        more = f" and {len(self._spoiled) - 3} more" if len(self._spoiled) > 3 else ""
+        names = ", ".join(map(shown, list(self._spoiled)[:3]))
+        return (f"numbers that are not finite (NaN) are in {names}{more}, as in what was merged",)
 
     def contents(self, order: Sequence[str]) -> Chunks:
         """The bytes of the merge's tensors."""
@@ -296,10 +318,18 @@ class MergeWork:
         if not sources and not patches:
             return smith.copier.chunks(name, target)
         if patches:
-            return smith.store(self._patched(smith, name, patches), name, target)
+            return smith.store(self._heard(name, self._patched(smith, name, patches)), name, target)
         if sources and self._is_plain(name, sources):
-            return smith.lerp(sources, target.dtype, self._weight_of(name))
-        return smith.store(self._blend(smith, name), name, target)
+            made = smith.lerp(sources, target.dtype, self._weight_of(name))
+            return map(smith.raw, self._heard(name, made))
+        return smith.store(self._heard(name, self._blend(smith, name)), name, target)
+
+    def _heard(self, name: str, blocks: Iterator[torch.Tensor]) -> Iterator[torch.Tensor]:
+        """The blocks of a tensor, of which it is remembered if there is a NaN in one."""
+        for block in blocks:
+            if len(block) and block.max().isnan():  # a tenth of the time that isfinite takes
+                self._spoiled[name] = None
+            yield block
 
     def _is_plain(self, name: str, sources: Sequence[Pieces]) -> bool:
         """Whether this is a sum of two equal tensors that can't become too large: most tensors of most merges are."""
@@ -404,8 +434,8 @@ class Smith:
             at += len(block)
         return made
 
-    def lerp(self, sources: Sequence[Pieces], dtype: str, weight: float) -> Iterator[memoryview]:
-        """The weighted sum of two tensors of one dtype, as the bytes of that dtype.
+    def lerp(self, sources: Sequence[Pieces], dtype: str, weight: float) -> Iterator[torch.Tensor]:
+        """The weighted sum of two tensors of one dtype, in that dtype.
 
         torch computes it in float32 and rounds once, as the long way does, and in one pass.
         """
@@ -417,7 +447,7 @@ class Smith:
             self._sums[dtype] = cycle([torch.empty(ELEMENTS, dtype=DTYPES[dtype]) for _ in range(HELD)])
         for a, b in self.blocks(sources, dtype):
             room = next(self._sums[dtype])[: len(a)]
-            yield self.raw(torch.lerp(a, b, weight, out=room))
+            yield torch.lerp(a, b, weight, out=room)
 
     @staticmethod
     def raw(numbers: torch.Tensor) -> memoryview:
