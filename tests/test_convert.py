@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import resource
 import subprocess
@@ -298,15 +299,32 @@ def test_adapters_are_not_ruined_by_float8(tmp_path: Path, kind: str, tensors: d
 def test_what_is_too_large_is_not_lost_in_silence(tmp_path: Path) -> None:
     tensors = {"a": torch.tensor([1.0, -1e6]), "n": torch.tensor([float("nan"), float("inf")])}
     safetensors.write(tmp_path / "a.safetensors", rows(tensors))
-    with pytest.raises(FileError, match=r"'a' has 1 numbers up to 1e\+06.*F16.*bf16"):
+    with pytest.raises(FileError, match=r"'a' has 1 number up to 1e\+06.*F16.*bf16"):
         converted(tmp_path / "a.safetensors", tmp_path / "b.safetensors", dtype="fp16")
     assert os.listdir(tmp_path) == ["a.safetensors"]
     converted(tmp_path / "a.safetensors", tmp_path / "b.safetensors", dtype="bf16")
     back = load_file(tmp_path / "b.safetensors")
     assert back["n"].isnan().tolist() == [True, False] and back["n"].isinf().tolist() == [False, True]
     safetensors.write(tmp_path / "c.safetensors", rows({"a": torch.tensor([[1e6, -1e6, 3.0, float("nan")]])}))
-    converted(tmp_path / "c.safetensors", tmp_path / "d.safetensors", dtype="fp8")
+    told = converted(tmp_path / "c.safetensors", tmp_path / "d.safetensors", dtype="fp8")
+    assert told.notes == ("2 numbers were cut to 448, as float8 holds no larger ones: in 'a'",)
     assert load_file(tmp_path / "d.safetensors")["a"][0, :3].float().tolist() == [448.0, -448.0, 3.0]
+
+
+def test_what_is_too_large_for_bfloat16_is_kept_in_float32(tmp_path: Path) -> None:
+    safetensors.write(tmp_path / "a.safetensors", rows({"a": torch.tensor([3.4e38, 3.4e38])}))
+    with pytest.raises(FileError, match=r"'a' has 2 numbers up to 3.4e\+38.*BF16") as refused:
+        converted(tmp_path / "a.safetensors", tmp_path / "b.safetensors", dtype="bf16")
+    assert refused.value.remedy == "choose the dtype fp32"
+    converted(tmp_path / "a.safetensors", tmp_path / "b.safetensors", dtype="fp32")
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32"])
+def test_what_is_too_large_for_float8_is_told(tmp_path: Path, dtype: str) -> None:
+    numbers = torch.tensor([[448.0, 500.0, -6e4, math.inf, -math.inf, math.nan]], dtype=getattr(torch, dtype))
+    safetensors.write(tmp_path / "a.safetensors", rows({"fits": numbers[:, :1], "x": numbers, "y": numbers[:, 1:2]}))
+    told = converted(tmp_path / "a.safetensors", tmp_path / "b.safetensors", dtype="fp8")
+    assert told.notes == ("5 numbers were cut to 448, as float8 holds no larger ones: in 'x' and 1 more",)
 
 
 @pytest.mark.parametrize("scale", ["a.scale_weight", "a.weight_scale", "a.weight_scale_inv", "a.down_proj_scale_inv"])

@@ -162,6 +162,14 @@ def test_a_nan_is_told_of_its_tensor(tmp_path: Path, models: list[Path], method:
     assert load_file(tmp_path / "m.safetensors")[SPOILED].isnan().sum() >= 1
 
 
+def test_what_a_merge_cuts_for_float8_is_told(tmp_path: Path, models: list[Path]) -> None:
+    tensors = load_file(models[0])
+    tensors[SPOILED].view(-1)[:3] = 1e4
+    safetensors.write(tmp_path / "large.safetensors", rows(tensors))
+    told = merged(tmp_path / "m.safetensors", models[0], tmp_path / "large.safetensors", weight=0.3, dtype="fp8")
+    assert told.notes == (f"3 numbers were cut to 448, as float8 holds no larger ones: in '{SPOILED}'",)
+
+
 @pytest.mark.parametrize(
     ("method", "weight", "which"),
     [("weighted", 0.0, 0), ("slerp", 0.0, 0), ("ties", 0.0, 0), ("dare", 0.0, 0), ("add-difference", 0.0, 0),

@@ -20,7 +20,7 @@ from bottega.formats.atomic import remove_stale
 from bottega.formats.header import Header, shown
 from bottega.library.contents import dtype_of
 from bottega.library.disk import MODEL_SUFFIXES
-from bottega.library.writing import Target, Told, check_destination, check_room, target_bytes, write
+from bottega.library.writing import Target, Told, check_destination, check_room, clipped_note, target_bytes, write
 from bottega.spec import Anatomy, Match, Pieces, Relayout
 from bottega.version import __version__
 
@@ -84,7 +84,7 @@ def convert(
     targets = {file: with_dtypes(known, tensors, wish.dtype, match) for file, tensors in plan.weights.items()}
     metadata = {**_metadata(header, wish), **plan.metadata}
     check_room(destination, targets, metadata)
-    write(destination, targets, plan.files, metadata, told, force=wish.force)
+    clipped = write(destination, targets, plan.files, metadata, told, force=wish.force)
     sizes: dict[str, int] = {}
     for target in (target for tensors in targets.values() for target in tensors.values()):
         sizes[target.dtype] = sizes.get(target.dtype, 0) + target_bytes(target)
@@ -95,7 +95,7 @@ def convert(
         dtypes=sizes,
         pruned=pruned,
         left=plan.left,
-        notes=(*header.notes, *told_by_family),
+        notes=(*header.notes, *told_by_family, *clipped_note(clipped)),
     )
 
 

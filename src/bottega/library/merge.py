@@ -30,6 +30,8 @@ from bottega.library.writing import (
     Told,
     check_destination,
     check_room,
+    clipped_note,
+    roomier,
     taken,
     target_bytes,
     write_file,
@@ -295,14 +297,16 @@ class MergeWork:
         self.patches: dict[str, list[tuple[Patch, float]]] = {}
         self._sources, self._wish, self._weight_of = sources, wish, weight_of
         self._spoiled: dict[str, None] = {}
+        self._clipped: Mapping[str, int] = {}
 
     def notes(self) -> Sequence[str]:
         """What is to be known of the numbers that were computed."""
+        clipped = clipped_note(self._clipped)
         if not self._spoiled:
-            return ()
+            return clipped
         more = f" and {len(self._spoiled) - 3} more" if len(self._spoiled) > 3 else ""
         names = ", ".join(map(shown, list(self._spoiled)[:3]))
-        return (f"numbers that are not finite (NaN) are in {names}{more}, as in what was merged",)
+        return (f"numbers that are not finite (NaN) are in {names}{more}, as in what was merged", *clipped)
 
     def contents(self, order: Sequence[str]) -> Chunks:
         """The bytes of the merge's tensors."""
@@ -310,6 +314,7 @@ class MergeWork:
             from bottega.runtime.casts import one_thread
 
         with one_thread(), Smith() as smith:
+            self._clipped = smith.copier.clipped
             for name in order:
                 yield from ((name, chunk) for chunk in self._tensor(smith, name))
 
@@ -464,10 +469,13 @@ class Smith:
         if target.dtype not in self._casts:
             self._casts[target.dtype] = Cast("F32", target.dtype, ELEMENTS, HELD)
         cast = self._casts[target.dtype]
+        before = cast.clipped
         for block in blocks:
             for part in block.split(ELEMENTS):
                 try:
                     yield cast.store(part)
                 except OutOfRange as error:
                     what = f"the merge has {error} in {shown(name)}, and {target.dtype} holds none so large"
-                    raise BottegaError(what, "choose the dtype bf16") from None
+                    raise BottegaError(what, roomier(target.dtype)) from None
+        if cast.clipped > before:
+            self.copier.clipped[name] = cast.clipped - before

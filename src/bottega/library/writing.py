@@ -13,7 +13,7 @@ from math import prod
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from threading import Thread
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from bottega.errors import BottegaError, FileError, Interrupted, SaveError
 from bottega.formats import read_header
@@ -24,6 +24,10 @@ from bottega.library.buffers import read_buffer
 from bottega.library.contents import AHEAD, ELEMENTS, HELD, Reader, ahead, dtype_of, shape_of
 from bottega.library.disk import FOLDER_MARK
 from bottega.spec import Pieces
+
+if TYPE_CHECKING:
+    from bottega.runtime.casts import Cast
+    from bottega.runtime.tables import Table
 
 Told = Callable[[str, int, int], None]  # (phase, bytes done, bytes in all)
 
@@ -95,28 +99,33 @@ def write(
     told: Told,
     *,
     force: bool = False,
-) -> None:
-    """Write a file, or a folder of several, and check it against the source before it gets its name."""
+) -> Mapping[str, int]:
+    """Write a file, or a folder of several, and check it against the source before it gets its name.
+
+    It answers with the tensors in which numbers were too large for float8, and how many.
+    """
+    works = {file: Copy(targets) for file, targets in plan.items()}
     try:
-        if "" in plan:
-            write_file(destination, Copy(plan[""]), metadata, told, os.replace if force else settle_new)
+        if "" in works:
+            write_file(destination, works[""], metadata, told, os.replace if force else settle_new)
         else:
             replaces = force and destination.is_dir()
             with atomic_folder(destination, replace_folder if replaces else settle_new_folder) as folder:
-                _write_folder(folder, plan, files, metadata, told)
+                _write_folder(folder, works, files, metadata, told)
     except FileExistsError:
         raise taken(destination) from None
+    return {name: count for work in works.values() for name, count in work.clipped.items()}
 
 
 def _write_folder(
-    folder: Path, plan: Plan, files: Mapping[str, bytes], metadata: Mapping[str, str], told: Told
+    folder: Path, works: Mapping[str, Copy], files: Mapping[str, bytes], metadata: Mapping[str, str], told: Told
 ) -> None:
-    sizes = {file: sum(map(target_bytes, targets.values())) for file, targets in plan.items()}
+    sizes = {file: sum(map(target_bytes, work.targets.values())) for file, work in works.items()}
     before, total = 0, sum(sizes.values())
-    for file, targets in plan.items():
+    for file, work in works.items():
         path = folder / file
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_file(path, Copy(targets), metadata, partial(_shifted, told, before, total), os.replace)
+        write_file(path, work, metadata, partial(_shifted, told, before, total), os.replace)
         before += sizes[file]
     for name, content in files.items():
         path = folder / name
@@ -292,16 +301,33 @@ def _filled(file: io.FileIO, buffer: bytearray) -> bool:
     return not room
 
 
+def roomier(dtype: str) -> str:
+    """What to do where a number is too large for a dtype."""
+    return {"F16": "choose the dtype bf16", "BF16": "choose the dtype fp32"}.get(dtype, "keep its dtype")
+
+
+def clipped_note(clipped: Mapping[str, int]) -> tuple[str, ...]:
+    """What is to be said of numbers that were too large for float8, by their tensors; nothing if there are none."""
+    if not clipped:
+        return ()
+    count = sum(clipped.values())
+    told = "1 number was" if count == 1 else f"{count:,} numbers were"
+    more = f" and {len(clipped) - 1} more" if len(clipped) > 1 else ""
+    return (f"{told} cut to 448, as float8 holds no larger ones: in {shown(next(iter(clipped)))}{more}",)
+
+
 class Copy:
     """The tensors as they are in the source, in their new dtypes."""
 
     def __init__(self, targets: Mapping[str, Target]) -> None:
         self.targets = targets
+        self.clipped: Mapping[str, int] = {}
         self.computes = any(target.dtype != dtype_of(target.pieces) for target in targets.values())
 
     def contents(self, order: Sequence[str]) -> Chunks:
         """The bytes of the targets, read from the source and cast."""
         with Copier() as copier:
+            self.clipped = copier.clipped
             for name in order:
                 yield from ((name, chunk) for chunk in copier.chunks(name, self.targets[name]))
 
@@ -310,12 +336,14 @@ class Copier:
     """Gives the bytes of targets as they are in the source, in their new dtypes; a context manager.
 
     Its blocks are what is written: nothing else is to be read with its reader, which would overwrite them too early.
+    `clipped` tells of how many numbers in which tensors only the largest of float8 is left.
     """
 
     def __init__(self) -> None:
         self._open = ExitStack()
         self._reader = self._open.enter_context(Reader())
-        self._casts: dict[tuple[str, str], Callable[[memoryview], memoryview]] = {}
+        self._casts: dict[tuple[str, str], Table | Cast] = {}
+        self.clipped: dict[str, int] = {}
 
     def __enter__(self) -> Copier:
         return self
@@ -338,24 +366,25 @@ class Copier:
 
         if (stored, target.dtype) not in self._casts:
             self._casts[stored, target.dtype] = self._cast(stored, target.dtype)
+        cast = self._casts[stored, target.dtype]
+        before = cast.clipped
         try:
-            yield from map(self._casts[stored, target.dtype], blocks)
+            yield from map(cast, blocks)
         except OutOfRange as error:
             what = f"{shown(name)} has {error}, and {target.dtype} holds none so large"
-            raise FileError(target.pieces[0].file, what, "choose the dtype bf16") from None
+            raise FileError(target.pieces[0].file, what, roomier(target.dtype)) from None
+        if cast.clipped > before:
+            self.clipped[name] = cast.clipped - before
 
-    def _cast(self, stored: str, wanted: str) -> Callable[[memoryview], memoryview]:
+    def _cast(self, stored: str, wanted: str) -> Table | Cast:
         from bottega.runtime.tables import BITS, Table
 
-        cast: Callable[[memoryview], memoryview]
         if stored in BITS:
-            cast = Table(stored, wanted, ELEMENTS, HELD)
-        else:
-            from bottega.runtime.casts import Cast, one_thread
+            return Table(stored, wanted, ELEMENTS, HELD)
+        from bottega.runtime.casts import Cast, one_thread
 
-            self._open.enter_context(one_thread())
-            cast = Cast(stored, wanted, ELEMENTS, HELD)
-        return cast
+        self._open.enter_context(one_thread())
+        return Cast(stored, wanted, ELEMENTS, HELD)
 
 
 def _counted(chunks: Iterable[tuple[str, memoryview]], told: Callable[[int, int], None], total: int) -> Chunks:

@@ -16,12 +16,13 @@ from bottega.runtime.weights import DTYPES
 class Cast:
     """Casts blocks of at most `elements` numbers of float32 or float64 to another dtype, rounding to nearest.
 
-    What is too large, and how long results last, is as with `Table`, which casts smaller ones.
+    What is too large, which `clipped` counts, and how long results last is as with `Table`, which casts smaller ones.
     """
 
     def __init__(self, source: str, target: str, elements: int, held: int) -> None:
         self._source, self._target = DTYPES[source], DTYPES[target]
         self._results = cycle([torch.empty(elements, dtype=self._target) for _ in range(held)])
+        self.clipped = 0
         self._largest = torch.finfo(self._target).max
         self._narrows = self._largest < torch.finfo(self._source).max
 
@@ -43,10 +44,11 @@ class Cast:
 
     def _narrowed(self, numbers: torch.Tensor) -> torch.Tensor:
         if self._target.itemsize == 1:
+            self.clipped += int((numbers.abs() > self._largest).sum())
             return numbers.clamp(-self._largest, self._largest)
         lost = numbers[torch.isfinite(numbers) & ~torch.isfinite(numbers.to(self._target))]
         if len(lost):
-            raise OutOfRange(f"{len(lost)} numbers up to {lost.abs().max().item():.3g}")
+            raise OutOfRange(len(lost), lost.abs().max().item())
         return numbers
 
 

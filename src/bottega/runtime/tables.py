@@ -13,14 +13,18 @@ _PART = 1 << 16  # numbers looked up in one call, whose indices stay in the proc
 
 
 class OutOfRange(ValueError):
-    """A number that is finite and would not be so in the dtype that it is to be cast to."""
+    """Numbers that are finite and would not be so in the dtype that they are to be cast to."""
+
+    def __init__(self, count: int, largest: float) -> None:
+        super().__init__(f"{count} number{'s' if count > 1 else ''} up to {largest:.3g}")
 
 
 class Table:
     """Casts blocks of at most `elements` numbers from one of BITS to float32 or another of them, rounding to nearest.
 
-    What is too large for float8 becomes its largest number; for float16 and bfloat16 that raises OutOfRange, as such a
-    model would make nothing but black pictures. A result is overwritten by the one that comes `held` after it.
+    What is too large for float8 becomes its largest number, and `clipped` counts it; for float16 and bfloat16 that
+    raises OutOfRange, as such a model would make nothing but black pictures. A result is overwritten by the one that
+    comes `held` after it.
     """
 
     def __init__(self, source: str, target: str, elements: int, held: int) -> None:
@@ -28,29 +32,37 @@ class Table:
             self._numbers = _numbers(source)
             self._table = self._numbers.astype("<f4") if target == "F32" else _nearest(self._numbers, target)
             limit = _overflow(target)
+        self._clips = BITS.get(target) == 8
+        self.clipped = 0
         self._codes = np.dtype(f"<u{BITS[source] // 8}")
         self._results = cycle([np.empty(elements, self._table.dtype) for _ in range(held)])
         # Codes grow with the magnitudes that they stand for, so that what is too large is one range of them.
         positive = self._numbers[: len(self._numbers) // 2]
-        lost = np.isfinite(positive) & (positive >= limit)
+        if self._clips:
+            lost = positive > _finite(target)[-1]
+        else:
+            lost = np.isfinite(positive) & (positive >= limit)
         self._lost = range(int(lost.argmax()), int(lost.argmax() + lost.sum()))
 
     def __call__(self, block: memoryview) -> memoryview:
         """The same numbers in the other dtype."""
         codes = np.frombuffer(block, self._codes)
         if self._lost:
-            self._refuse(codes)
+            self._look(codes)
         result = next(self._results)[: len(codes)]
         for at in range(0, len(codes), _PART):
             part = slice(at, at + _PART)
             np.take(self._table, codes[part], out=result[part], mode="wrap")
         return memoryview(result.view(np.uint8))
 
-    def _refuse(self, codes: np.ndarray) -> None:
+    def _look(self, codes: np.ndarray) -> None:
+        """Look for what is too large."""
         magnitudes = codes & self._codes.type(len(self._numbers) // 2 - 1)
         lost = (magnitudes >= self._lost.start) & (magnitudes < self._lost.stop)
-        if lost.any():
-            raise OutOfRange(f"{lost.sum()} numbers up to {self._numbers[magnitudes[lost].max()]:.3g}")
+        count = int(lost.sum())
+        if count and not self._clips:
+            raise OutOfRange(count, self._numbers[magnitudes[lost].max()])
+        self.clipped += count
 
 
 def _numbers(dtype: str) -> np.ndarray:
