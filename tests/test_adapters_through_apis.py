@@ -150,6 +150,35 @@ def test_what_can_not_be_attached_is_refused_with_the_reason(
 
 
 @pytest.mark.slow
+def test_loras_that_share_a_name_are_told_apart_wherever_they_are_named(
+    webui: webuiapi.WebUIApi, server: Server
+) -> None:
+    shelf = server.home / "models"
+    twins = [
+        write_lora(shelf / place / "twin.safetensors", shelf / "small.safetensors", seed=seed)
+        for seed, place in enumerate((".", "sub"), 1)
+    ]
+    try:
+        webui.session.post(f"{webui.baseurl}/refresh-loras")
+        names = sorted(each["name"] for each in webui.get_loras() if each["path"].endswith("twin.safetensors"))
+        assert names == ["models/twin.safetensors", "sub/twin.safetensors"]
+        results = [made(webui, prompt=f"a red house <lora:{name}:1>") for name in names]
+        assert pixels(results[0]) != pixels(results[1])
+        short = made(webui, prompt="a red house <lora:sub/twin:1>")
+        assert pixels(short) == pixels(results[1])
+        for result in (*results, short):
+            prompt = webui.png_info(result.image).parameters["Prompt"]
+            again = made(webui, prompt=prompt)
+            assert pixels(again) == pixels(result) and again.info["infotexts"] == result.info["infotexts"]
+            repeated = webui.session.post(f"{webui.baseurl}/txt2img", json={"infotext": result.info["infotexts"][0]})
+            assert json.loads(repeated.json()["info"])["prompt"] == prompt
+    finally:
+        for path in twins:
+            path.unlink()
+        webui.session.post(f"{webui.baseurl}/refresh-loras")
+
+
+@pytest.mark.slow
 def test_options_choose_adapters_until_they_are_gone(webui: webuiapi.WebUIApi, server: Server) -> None:
     before = webui.get_options()
     assert (before["sd_vae"], before["sd_hypernetwork"], before["sd_lora"]) == ("Automatic", "None", "None")

@@ -29,8 +29,10 @@ from bottega.errors import FileError, InvalidRecipe
 from bottega.families import family
 from bottega.formats import media
 from bottega.jobs.job import Job
+from bottega.library import open_catalog
 from bottega.library.disk import Stamp
 from bottega.library.entry import Entry
+from bottega.library.find import on_record
 from bottega.library.scan import scan
 from bottega.recipe import Media, Recipe, Ref
 from bottega.recognisers import all_recognisers
@@ -116,8 +118,17 @@ def test_a_model_that_is_gone_is_not_replaced_by_another(tmp_path: Path) -> None
 def test_models_that_share_a_name_are_told_apart_by_their_places() -> None:
     shelf = Path("shelf")
     names = ("a/same.safetensors", "b/same.safetensors", "other.safetensors")
+
+
+def test_models_that_share_a_name_are_told_apart_by_their_places(tmp_path: Path) -> None:
+    shelf = Path("/shelf")
+    names = ("a/same.safetensors", "b/same.safetensors", "other.safetensors", "same.safetensors", "shown.safetensors")
     entries = [Entry(shelf / name, shelf, Stamp(1, 2, 3)) for name in names]
-    assert list(ids(entries)) == ["a/same.safetensors", "b/same.safetensors", "other"]
+    with open_catalog(tmp_path / "catalog.db") as catalog:
+        catalog.put([*entries, Entry(shelf / "c/shown.safetensors", shelf, Stamp(1, 2, 3))])
+        told = list(ids(catalog, entries))
+        assert told == [*names[:2], "other", "shelf/same.safetensors", "shelf/shown.safetensors"]
+        assert [on_record(catalog, name).path for name in told] == [entry.path for entry in entries]
 
 
 @pytest.mark.parametrize(("name", "status"), [("OutOfMemory", 507), ("BrokenPicture", 500), ("WorkerCrashed", 500)])

@@ -149,7 +149,7 @@ class Workbench:
         if not again:
             self._shelf.notice()
         asked = self._with_vae([*asked, *tagged], entry, base, again)
-        uses, problems = pinned(asked, base, self._shelf.meant, self._shelf.adapter)
+        uses, problems = self._pinned(asked, base)
         draft = draft.changed(prompt=prompt, adapters=uses)
         attached = {} if problems else self._weigh(self._shelf.ready(entry, uses), precision)
         device = Device(
@@ -160,6 +160,9 @@ class Workbench:
         )
         resolved = resolve(draft, chosen, device, input_size, problems)
         return resolved if again else self._with_words(resolved, base)
+
+    def _pinned(self, asked: Sequence[Asked], base: Base) -> tuple[tuple[Use, ...], list[FieldProblem]]:
+        return pinned(asked, base, self._shelf.meant, self._shelf.adapter, self._shelf.name_of)
 
     def _with_vae(self, asked: Sequence[Asked], entry: Entry, base: Base, again: bool) -> list[Asked]:
         """What is asked for, with the VAE that goes with the model where none is named, and `none` is not said."""
@@ -191,7 +194,7 @@ class Workbench:
         for name in sorted(named(recipe, [*told, *(name for name in names if name not in told)]) - {*told}):
             asked = (Asked(Use(kind="embedding", ref=Ref(name=str(path))), "adapters") for path in names[name])
             found += [next((each for each in asked if self._shelf.fits(each, base)), None)]
-        uses, problems = pinned([each for each in found if each], base, self._shelf.meant, self._shelf.adapter)
+        uses, problems = self._pinned([each for each in found if each], base)
         if problems:
             raise InvalidRecipe(problems)
         return recipe.changed(adapters=ordered([*recipe.adapters, *uses])) if uses else recipe

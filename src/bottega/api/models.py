@@ -9,9 +9,10 @@ from contextlib import suppress
 from bottega.adapters._fits import serves
 from bottega.errors import UnknownModel
 from bottega.families import all_families, known
+from bottega.library import Catalog
 from bottega.library.browse import Wish, browse
 from bottega.library.entry import Entry
-from bottega.library.find import find, on_record
+from bottega.library.find import find, on_record, place_of
 from bottega.library.fits import Mates
 from bottega.recipe import Ref
 from bottega.recognisers import all_recognisers
@@ -77,10 +78,16 @@ def place(entry: Entry) -> str:
     return entry.path.name
 
 
-def ids(entries: Sequence[Entry]) -> dict[str, Entry]:
-    """The models by their names; those that share one by their places."""
-    shared = Counter(entry.name for entry in entries)
-    return {entry.name if shared[entry.name] == 1 else place(entry): entry for entry in entries}
+def names(catalog: Catalog, entries: Sequence[Entry]) -> list[str]:
+    """What to call each of these models: its name, or where it lies if others of these kinds are called so, too."""
+    kinds = {entry.kind for entry in entries}
+    called = Counter(name for name, _, kind in catalog.names() if kind in kinds)
+    return [entry.name if called[entry.name] < 2 else place_of(entry) for entry in entries]
+
+
+def ids(catalog: Catalog, entries: Sequence[Entry]) -> dict[str, Entry]:
+    """The models by what to call them."""
+    return dict(zip(names(catalog, entries), entries, strict=True))
 
 
 def chosen(workshop: Workshop, kind: str, name: str) -> Entry:

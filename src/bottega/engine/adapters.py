@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from bottega.adapters._fits import CHECKPOINT_OF_FAMILY, serves
-from bottega.engine.uses import Asked, normal, ordered, problems_of
+from bottega.engine.uses import TAG_OF_KIND, Asked, normal, ordered, problems_of
 from bottega.errors import BottegaError, FieldProblem
 from bottega.formats import Header
 from bottega.library import Entry
@@ -37,9 +37,12 @@ class Ready:
 
 Find = Callable[[Asked], Entry]  # the adapter that is meant, hashed; raises BottegaError
 Read = Callable[[Entry], tuple[Adapter, Header, Match]]
+Call = Callable[[Entry], str]  # a name by which the adapter is found again
 
 
-def pinned(asked: Sequence[Asked], base: Base, find: Find, read: Read) -> tuple[tuple[Use, ...], list[FieldProblem]]:
+def pinned(
+    asked: Sequence[Asked], base: Base, find: Find, read: Read, call: Call
+) -> tuple[tuple[Use, ...], list[FieldProblem]]:
     """The uses that change anything, each pinned by its adapter's hash; and all that is wrong with any of them."""
     uses: list[Use] = []
     problems: list[FieldProblem] = []
@@ -55,7 +58,7 @@ def pinned(asked: Sequence[Asked], base: Base, find: Find, read: Read) -> tuple[
             problems += found
             continue
         problems += found
-        use = normal(each.use.model_copy(update={"ref": Ref(name=_name(each.use, entry), sha256=entry.sha256)}))
+        use = normal(each.use.model_copy(update={"ref": Ref(name=_name(each.use, entry, call), sha256=entry.sha256)}))
         alike = [other.ref.name for other in uses if other.kind == use.kind]
         if use.kind == "vae" and alike:
             problems.append(each.problem(f"{use.ref.name} is a second VAE", "name one"))
@@ -66,17 +69,20 @@ def pinned(asked: Sequence[Asked], base: Base, find: Find, read: Read) -> tuple[
     return ordered(uses), problems
 
 
-def _name(use: Use, entry: Entry) -> str:
+def _name(use: Use, entry: Entry, call: Call) -> str:
     """What a recipe calls an adapter: what it called it when it was pinned, whatever its file is called by now; else
-    as its file is called, but for the word by which a prompt names an embedding.
+    as its file is called, or so that a tag finds it, but for the word by which a prompt names an embedding.
 
     A name that is no valid Unicode could be written into no picture; it is the hash that finds it again.
     """
-    if use.ref.sha256 and os.sep not in use.ref.name:
+    if use.ref.sha256 and not os.path.isabs(use.ref.name):
         return use.ref.name
     if use.kind == "embedding" and (word := titled(use.ref.name)):
         return word
-    name = entry.path.name if use.kind == "vae" else entry.name  # other programs know VAEs by their files
+    if use.kind == "vae":
+        name = entry.path.name  # other programs know VAEs by their files
+    else:
+        name = call(entry) if use.kind in TAG_OF_KIND else entry.name
     return name.encode(errors="replace").decode()
 
 

@@ -20,7 +20,7 @@ from bottega.families import family
 from bottega.formats import read_header
 from bottega.library import Catalog, Entry, open_catalog
 from bottega.library.disk import Stamp, stamp_of
-from bottega.library.find import find, is_of_one, looks_like_a_path, on_record
+from bottega.library.find import find, is_of_one, looks_like_a_path, name_of, on_record
 from bottega.library.hashes import hashes_of, sha256_of
 from bottega.library.newcomers import Looked, notice
 from bottega.recipe import Ref, Use
@@ -175,6 +175,10 @@ class Shelf:
             if os.path.exists(os.path.expanduser(name)):
                 raise
             return self.find(name, kind)
+
+    def name_of(self, entry: Entry) -> str:
+        """What a recipe that is written now calls a model."""
+        return name_of(self.catalog, entry)
 
     def read(self, entry: Entry) -> Opened:
         """The header of a model and what its family finds in it; its variant is the one that the user says."""

@@ -119,6 +119,22 @@ def check_gone(catalog: Catalog, reference: str) -> None:
             raise FileError(gone.path, f"the model {gone.name} was here at an earlier scan, and is gone", remedy)
 
 
+def name_of(catalog: Catalog, entry: Entry) -> str:
+    """What to call a model so that `find` finds it: its name, or where it lies if others are called so, too."""
+    found = _preferred(_on_record(catalog, entry.name), entry.kind)
+    alone = {each.sha256 or each.path for each in found} <= {entry.sha256 or entry.path}
+    return entry.name if alone else place_of(entry)
+
+
+def place_of(entry: Entry) -> str:
+    """The path on its shelf by which a model is told from others of its name, with at least one folder in it: a bare
+    file name means all files that are called so."""
+    above = entry.path.parent
+    if entry.shelf and above != entry.shelf and above.is_relative_to(entry.shelf):
+        return entry.path.relative_to(entry.shelf).as_posix()
+    return f"{above.name}/{entry.path.name}"
+
+
 def identify_path(catalog: Catalog, path: Path, recognisers: Sequence[Recogniser]) -> Entry:
     """What is at this path as it is now, from the catalog where that is still true. Raises BottegaError or OSError."""
     path = Path(os.path.abspath(path))

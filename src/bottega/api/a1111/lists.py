@@ -19,18 +19,18 @@ def title(entry: Entry) -> str:
     return f"{path} [{entry.autov2}]" if entry.autov2 else path
 
 
-def models(entries: Iterable[Entry]) -> list[dict[str, Any]]:
-    """What sd-models tells of the models that run."""
+def models(entries: Iterable[Entry], names: Iterable[str]) -> list[dict[str, Any]]:
+    """What sd-models tells of the models that run, with what to call them."""
     return [
         {
             "title": title(entry),
-            "model_name": entry.name,
+            "model_name": name,
             "hash": entry.autov2,
             "sha256": entry.sha256,
             "filename": place(entry),
             "config": None,
         }
-        for entry in entries
+        for entry, name in zip(entries, names, strict=True)
     ]
 
 
@@ -78,11 +78,11 @@ def upscalers() -> list[dict[str, Any]]:
     return [{"name": "None", "model_name": None, "model_path": None, "model_url": None, "scale": 4}]
 
 
-def loras(entries: Iterable[Entry]) -> list[dict[str, Any]]:
-    """What loras tells of the LoRAs that can be used."""
+def loras(entries: Iterable[Entry], names: Iterable[str]) -> list[dict[str, Any]]:
+    """What loras tells of the LoRAs that can be used, with what a tag calls them."""
     return [
-        {"name": entry.name, "alias": entry.name, "path": place(entry), "metadata": _metadata(entry)}
-        for entry in entries
+        {"name": name, "alias": name, "path": place(entry), "metadata": _metadata(entry)}
+        for entry, name in zip(entries, names, strict=True)
     ]
 
 
@@ -106,14 +106,17 @@ def _parsed(value: str) -> Any:
         return value
 
 
-def hypernetworks(entries: Iterable[Entry]) -> list[dict[str, Any]]:
-    """What hypernetworks tells of those that can be used."""
-    return [{"name": entry.name, "path": place(entry)} for entry in entries]
+def hypernetworks(entries: Iterable[Entry], names: Iterable[str]) -> list[dict[str, Any]]:
+    """What hypernetworks tells of those that can be used, with what a tag calls them."""
+    return [{"name": name, "path": place(entry)} for entry, name in zip(entries, names, strict=True)]
 
 
-def vaes(entries: Iterable[Entry]) -> list[dict[str, Any]]:
-    """What sd-vae and Forge's sd-modules tell of the VAEs that can be used."""
-    return [{"model_name": entry.path.name, "filename": place(entry)} for entry in entries]
+def vaes(entries: Iterable[Entry], names: Iterable[str]) -> list[dict[str, Any]]:
+    """What sd-vae and Forge's sd-modules tell of the VAEs that can be used, with what to call them."""
+    return [
+        {"model_name": entry.path.name if name == entry.name else name, "filename": place(entry)}
+        for entry, name in zip(entries, names, strict=True)
+    ]
 
 
 def embeddings(fitting: Iterable[Entry], others: Iterable[Entry]) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from bottega.api.a1111.making import A1111, Maker, Reader
 from bottega.api.a1111.options import known_options
 from bottega.api.a1111.translate import parameters_of
 from bottega.api.embedded import picture_from
-from bottega.api.models import PICTURES, attachable, running
+from bottega.api.models import PICTURES, attachable, names, running
 from bottega.formats import infotext
 from bottega.runtime.plan import available_memory, main_memory
 
@@ -46,7 +46,8 @@ def cmd_flags(caller: Reader) -> dict[str, Any]:
 @router.get("/sd-models")
 def sd_models(door: A1111, caller: Reader) -> list[dict[str, Any]]:
     """The models that make pictures here."""
-    return lists.models(running(door.workshop, *PICTURES))
+    found = running(door.workshop, *PICTURES)
+    return lists.models(found, names(door.workshop.catalog, found))
 
 
 @router.get("/samplers")
@@ -87,30 +88,31 @@ def scripts(caller: Reader) -> dict[str, list[str]]:
 @router.get("/loras")
 def loras(door: A1111, caller: Reader) -> list[dict[str, Any]]:
     """The LoRAs that can be used."""
-    return lists.loras(attachable(door.workshop, "lora"))
+    found = attachable(door.workshop, "lora")
+    return lists.loras(found, names(door.workshop.catalog, found))
 
 
 @router.get("/hypernetworks")
 def hypernetworks(door: A1111, caller: Reader) -> list[dict[str, Any]]:
     """The hypernetworks that can be used."""
-    return lists.hypernetworks(attachable(door.workshop, "hypernetwork"))
+    found = attachable(door.workshop, "hypernetwork")
+    return lists.hypernetworks(found, names(door.workshop.catalog, found))
 
 
 @router.get("/embeddings")
 def embeddings(door: A1111, caller: Reader) -> dict[str, Any]:
     """The embeddings that can be used: `loaded` are those that fit the caller's model."""
     fitting = attachable(door.workshop, "embedding", door.model(caller.name))
-    names = {each.name for each in fitting}
-    return lists.embeddings(
-        fitting, (each for each in attachable(door.workshop, "embedding") if each.name not in names)
-    )
+    fit = {each.name for each in fitting}
+    return lists.embeddings(fitting, (each for each in attachable(door.workshop, "embedding") if each.name not in fit))
 
 
 @router.get("/sd-vae")
 @router.get("/sd-modules")
 def vaes(door: A1111, caller: Reader) -> list[dict[str, Any]]:
     """The VAEs that can be used, for clients of A1111 and of Forge."""
-    return lists.vaes(attachable(door.workshop, "vae"))
+    found = attachable(door.workshop, "vae")
+    return lists.vaes(found, names(door.workshop.catalog, found))
 
 
 @router.get("/memory")

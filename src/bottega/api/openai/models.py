@@ -21,14 +21,14 @@ OpenAI = Annotated[Door, Depends(door_of)]
 @router.get("/models")
 def models(door: OpenAI, caller: Reader) -> dict[str, Any]:
     """Every model that makes something here, loaded or not."""
-    known = ids(running(door.workshop, *PICTURES))
+    known = ids(door.workshop.catalog, running(door.workshop, *PICTURES))
     return {"object": "list", "data": [_told(id, entry) for id, entry in known.items()]}
 
 
 @router.get("/models/{id:path}")
 def model(id: str, door: OpenAI, caller: Reader) -> dict[str, Any]:
     """One of them."""
-    known = ids(running(door.workshop, *PICTURES))
+    known = ids(door.workshop.catalog, running(door.workshop, *PICTURES))
     if id not in known:
         raise UnknownModel(id)
     return _told(id, known[id])
