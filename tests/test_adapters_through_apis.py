@@ -179,6 +179,32 @@ def test_loras_that_share_a_name_are_told_apart_wherever_they_are_named(
 
 
 @pytest.mark.slow
+def test_a_lora_is_meant_by_the_name_that_its_trainer_gave_it(webui: webuiapi.WebUIApi, server: Server) -> None:
+    shelf = server.home / "models"
+    names = {"file_name": "nice alias", "one": "shared", "two": "shared", "three": "Glow"}
+    given = {name: {"ss_output_name": alias} for name, alias in names.items()}
+    files = [
+        write_lora(shelf / f"{name}.safetensors", shelf / "small.safetensors", seed=seed, metadata=told)
+        for seed, (name, told) in enumerate(given.items())
+    ]
+    files.append(write_single_file(shelf / "nice alias.safetensors", "sd1"))  # which is no LoRA, and not in the way
+    try:
+        webui.session.post(f"{webui.baseurl}/refresh-loras")
+        told = {each["name"]: each["alias"] for each in webui.get_loras()}
+        assert [told[name] for name in names] == ["nice alias", "one", "two", "three"]
+        result = made(webui, prompt="a red house <lora:nice alias:1>")
+        assert pixels(result) == pixels(made(webui, prompt="a red house <lora:file_name:1>"))
+        assert result.info["prompt"] == "a red house <lora:file_name:1>"
+        assert "<lora:glow:1>" in made(webui, prompt="a red house <lora:Glow:1>").info["prompt"]
+        with pytest.raises(RuntimeError, match=r"shared.* is the name of 2 models"):
+            made(webui, prompt="a red house <lora:shared:1>")
+    finally:
+        for path in files:
+            path.unlink()
+        webui.session.post(f"{webui.baseurl}/refresh-loras")
+
+
+@pytest.mark.slow
 def test_options_choose_adapters_until_they_are_gone(webui: webuiapi.WebUIApi, server: Server) -> None:
     before = webui.get_options()
     assert (before["sd_vae"], before["sd_hypernetwork"], before["sd_lora"]) == ("Automatic", "None", "None")

@@ -355,7 +355,7 @@ def test_exactly_one_family_must_claim_a_model(tmp_path: Path) -> None:
 
 def test_only_useful_metadata_is_shown() -> None:
     told = shown_metadata({"ss_output_name": "n", "modelspec.title": " t ", "license": "x" * 9999, "ss_bucket": "{}"})
-    assert told["title"] == "t" and len(told["licence"]) < 1000 and set(told) == {"title", "licence"}
+    assert told["title"] == "t" and len(told["licence"]) < 1000 and set(told) == {"title", "alias", "licence"}
 
 
 # --- interrupted, and several at once --------------------------------------------------------------------------------

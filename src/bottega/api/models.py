@@ -85,6 +85,17 @@ def names(catalog: Catalog, entries: Sequence[Entry]) -> list[str]:
     return [entry.name if called[entry.name] < 2 else place_of(entry) for entry in entries]
 
 
+def aliases(catalog: Catalog, loras: Sequence[Entry], names: Sequence[str]) -> list[str]:
+    """What their trainers called these LoRAs, where it means no other; else these names."""
+    given = Counter(catalog.aliases())
+    files = {name.casefold() for name, _, kind in catalog.names() if kind == "lora"}
+    told = [lora.metadata.get("alias", "") for lora in loras]
+    return [
+        alias if given[alias] == 1 and alias.casefold() not in files else name
+        for alias, name in zip(told, names, strict=True)
+    ]
+
+
 def ids(catalog: Catalog, entries: Sequence[Entry]) -> dict[str, Entry]:
     """The models by what to call them."""
     return dict(zip(names(catalog, entries), entries, strict=True))

@@ -204,6 +204,14 @@ class Catalog:
         paths = [(string(called), Path(string(path)), kind) for called, path, kind in rows]
         return [(called or model_name(path), path.name, kind) for called, path, kind in paths]
 
+    def with_alias(self, alias: str) -> list[Entry]:
+        """The LoRAs that their trainers gave this name, whatever their files are called, by path."""
+        return self._entries(f"{_ALIAS} = ? AND {_IS_LORA} ORDER BY models.path", text(alias))
+
+    def aliases(self) -> list[str]:
+        """The names that the trainers of LoRAs gave them, each as often as it was given."""
+        return [alias for (alias,) in self.rows(f"SELECT {_ALIAS} FROM {JOINED} WHERE {_ALIAS} != '' AND {_IS_LORA}")]
+
     def with_sha256(self, prefix: str) -> list[Entry]:
         """The models whose hash is known and begins so (hexadecimal digits)."""
         return self._with_digits("sha256", prefix)
@@ -702,6 +710,9 @@ HEARD = (
     "coalesce(json_extract(dimensions, '$.unet.context'), json_extract(dimensions, '$.context'), "
     f"CASE {effective('kind')} WHEN 'embedding' THEN json_extract(dimensions, '$.width') END)"
 )
+
+_ALIAS = "json_extract(models.metadata, '$.alias')"
+_IS_LORA = f"{effective('kind')} = 'lora' AND NOT missing AND error = ''"
 
 
 def _storable(row: Row) -> list[Any]:

@@ -100,7 +100,7 @@ def on_record(catalog: Catalog, reference: str, *, kind: str | None = None) -> E
 
     Nothing is looked for on disk. Raises UnknownModel with the nearest names, AmbiguousModel.
     """
-    found = _preferred(_on_record(catalog, reference), kind)
+    found = _preferred(_on_record(catalog, reference, kind), kind)
     if not found:
         raise UnknownModel(reference, _nearest(reference, catalog, kind))
     if len({entry.sha256 or entry.path for entry in found}) > 1:
@@ -121,7 +121,7 @@ def check_gone(catalog: Catalog, reference: str) -> None:
 
 def name_of(catalog: Catalog, entry: Entry) -> str:
     """What to call a model so that `find` finds it: its name, or where it lies if others are called so, too."""
-    found = _preferred(_on_record(catalog, entry.name), entry.kind)
+    found = _preferred(_on_record(catalog, entry.name, entry.kind), entry.kind)
     alone = {each.sha256 or each.path for each in found} <= {entry.sha256 or entry.path}
     return entry.name if alone else place_of(entry)
 
@@ -167,7 +167,7 @@ def _candidates(catalog: Catalog, reference: str, recognisers: Sequence[Recognis
     if there and looks_like_a_path(reference):
         return [identify_path(catalog, path, recognisers)]
 
-    chosen = _preferred(_on_record(catalog, reference), kind)
+    chosen = _preferred(_on_record(catalog, reference, kind), kind)
     if not chosen and there:
         return [identify_path(catalog, path, recognisers)]
     return [identify_path(catalog, entry.path, recognisers) for entry in chosen if os.path.exists(entry.path)]
@@ -190,8 +190,13 @@ def is_of_one(catalog: Catalog, reference: str) -> bool:
     return len(_on_record(catalog, reference)) == 1
 
 
-def _on_record(catalog: Catalog, reference: str) -> list[Entry]:
-    if named := _named(catalog, reference):
+def _on_record(catalog: Catalog, reference: str, kind: str | None = None) -> list[Entry]:
+    named = _named(catalog, reference)
+    # Prompts of A1111's call a LoRA as its trainer did, unless a file is called so.
+    is_alias = kind == "lora" and not any(entry.kind == kind for entry in named)
+    if is_alias and (meant := catalog.with_alias(reference)):
+        return meant
+    if named:
         return named
     if title := _TITLE.fullmatch(reference.strip()):
         # The same bytes under another name will do as well.

@@ -23,6 +23,7 @@ ROOMS = ("adapters", "families", "formats", "library")  # whose code decides wha
 # What is worth showing of a file's metadata, and the names under which trainers write it, the best first.
 SHOWN: Mapping[str, tuple[str, ...]] = {
     "title": ("modelspec.title", "ss_output_name", "title", "name"),
+    "alias": ("ss_output_name",),
     "author": ("modelspec.author", "author"),
     "licence": ("modelspec.license", "license"),
     "description": ("modelspec.description", "description"),

@@ -78,11 +78,11 @@ def upscalers() -> list[dict[str, Any]]:
     return [{"name": "None", "model_name": None, "model_path": None, "model_url": None, "scale": 4}]
 
 
-def loras(entries: Iterable[Entry], names: Iterable[str]) -> list[dict[str, Any]]:
-    """What loras tells of the LoRAs that can be used, with what a tag calls them."""
+def loras(entries: Iterable[Entry], names: Iterable[str], aliases: Iterable[str]) -> list[dict[str, Any]]:
+    """What loras tells of the LoRAs that can be used, with what a tag calls them, and may call them."""
     return [
-        {"name": name, "alias": name, "path": place(entry), "metadata": _metadata(entry)}
-        for entry, name in zip(entries, names, strict=True)
+        {"name": name, "alias": alias, "path": place(entry), "metadata": _metadata(entry)}
+        for entry, name, alias in zip(entries, names, aliases, strict=True)
     ]
 
 

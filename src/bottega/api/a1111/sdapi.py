@@ -12,7 +12,7 @@ from bottega.api.a1111.making import A1111, Maker, Reader
 from bottega.api.a1111.options import known_options
 from bottega.api.a1111.translate import parameters_of
 from bottega.api.embedded import picture_from
-from bottega.api.models import PICTURES, attachable, names, running
+from bottega.api.models import PICTURES, aliases, attachable, names, running
 from bottega.formats import infotext
 from bottega.runtime.plan import available_memory, main_memory
 
@@ -89,7 +89,9 @@ def scripts(caller: Reader) -> dict[str, list[str]]:
 def loras(door: A1111, caller: Reader) -> list[dict[str, Any]]:
     """The LoRAs that can be used."""
     found = attachable(door.workshop, "lora")
-    return lists.loras(found, names(door.workshop.catalog, found))
+    catalog = door.workshop.catalog
+    called = names(catalog, found)
+    return lists.loras(found, called, aliases(catalog, found, called))
 
 
 @router.get("/hypernetworks")
