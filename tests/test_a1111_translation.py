@@ -11,8 +11,9 @@ import pytest
 from bottega.api.a1111.asked import ImageToImage, TextToImage
 from bottega.api.a1111.options import DEFAULTS, FIXED, HASH, MODEL, Chosen, known_options
 from bottega.api.a1111.translate import Inputs, Translated, from_picture, from_text
+from bottega.api.waiting import renamed
 from bottega.cli.make import draft as draft_of_arguments
-from bottega.errors import InvalidRecipe
+from bottega.errors import FieldProblem, InvalidRecipe
 from bottega.recipe import Media, Recipe, Ref, Size
 
 INIT = Media(role="init", sha256="0" * 64)
@@ -121,6 +122,15 @@ def test_a_text_of_a1111s_fills_what_the_request_leaves_open() -> None:
         3,
     )
     assert recipe.size is not None and recipe.size.height == 96 and recipe.knobs["clip_skip"] == 2
+
+
+def test_what_is_wrong_with_an_adapter_is_told_where_it_was_named() -> None:
+    told = "a house <lora:glow:1>\nSteps: 9, Sampler: Euler, Seed: 7, VAE: soft.safetensors"
+    translated = text(prompt="", infotext=told, override_settings={"sd_lora": "neon"})
+    fields = [f"adapters.{index}.weight" for index in range(3)]
+    error = renamed(InvalidRecipe([FieldProblem(field, field) for field in fields]), translated.names)
+    assert [use.kind for use in translated.recipe.adapters] == ["lora", "lora", "vae"]
+    assert [problem.field for problem in error.problems] == ["infotext", "override_settings", "infotext"]
 
 
 def test_an_option_that_is_null_is_not_asked_for() -> None:

@@ -21,9 +21,9 @@ from bottega.library import Catalog, Entry, open_catalog
 from bottega.library.about import About
 from bottega.library.catalog import CatalogError
 from bottega.library.disk import Stamp
-from bottega.library.find import AmbiguousModel, find
+from bottega.library.find import AmbiguousModel, find, on_record
 from bottega.library.fits import fits
-from bottega.library.hashes import sha256_of
+from bottega.library.hashes import hashes_of, sha256_of
 from bottega.library.scan import scan
 from bottega.library.schema import SCHEMA
 from bottega.settings import STARTER_SHELF
@@ -342,6 +342,20 @@ def test_the_users_own_goes_before_what_comes_along(look: Look, catalog: Catalog
     scan(catalog, [STARTER_SHELF, shelf], FAMILIES)
     assert look("neon").path == shelf / "Lora" / "neon.safetensors"
     assert look("starter/neon").path == STARTER_SHELF / "neon.safetensors"
+
+
+def test_a_hash_of_tensors_means_any_lora_that_has_them(catalog: Catalog, shelf: Path) -> None:
+    for name in ("one", "other"):
+        write_model(shelf / "Lora" / f"{name}.safetensors", fill=9, metadata={"ss_output_name": name})
+    entries = [replace(entry, kind="lora") for entry in scan(catalog, [shelf / "Lora"], FAMILIES).entries]
+    catalog.put(entries)
+    one, other = (hashes_of(catalog, entry) for entry in entries if entry.name != "twin")
+    assert one.autov3 == other.autov3 and one.sha256 != other.sha256
+    for reference in (f"renamed [{str(one.autov3)[:12]}]", str(one.autov3)[:12].upper()):
+        assert on_record(catalog, reference, kind="lora").path == one.path
+    catalog.put([replace(one, kind="checkpoint"), replace(other, kind="checkpoint")])
+    with pytest.raises(AmbiguousModel):
+        on_record(catalog, f"renamed [{str(one.autov3)[:12]}]")
 
 
 def test_two_copies_of_the_same_bytes_are_one_model(look: Look, catalog: Catalog, shelf: Path) -> None:

@@ -115,11 +115,6 @@ def test_a_model_that_is_gone_is_not_replaced_by_another(tmp_path: Path) -> None
         shop.gallery.close()
 
 
-def test_models_that_share_a_name_are_told_apart_by_their_places() -> None:
-    shelf = Path("shelf")
-    names = ("a/same.safetensors", "b/same.safetensors", "other.safetensors")
-
-
 def test_models_that_share_a_name_are_told_apart_by_their_places(tmp_path: Path) -> None:
     shelf = Path("/shelf")
     names = ("a/same.safetensors", "b/same.safetensors", "other.safetensors", "same.safetensors", "shown.safetensors")

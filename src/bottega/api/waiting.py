@@ -71,5 +71,5 @@ def renamed(error: InvalidRecipe, names: Mapping[str, str]) -> InvalidRecipe:
 
 
 def _name(field: str, names: Mapping[str, str]) -> str:
-    stem = field.partition(".")[0]
-    return names.get(field) or names.get(stem) or field.removeprefix("knobs.")
+    known = (names.get(each) for each in (field, field.rpartition(".")[0], field.partition(".")[0]))
+    return next(filter(None, known), None) or field.removeprefix("knobs.")

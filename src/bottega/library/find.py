@@ -89,10 +89,7 @@ def find(
         if title := _TITLE.fullmatch(reference.strip()):
             raise UnknownTitle(title, _preferred(_named(catalog, title["name"]), kind), nearest)
         raise UnknownModel(reference, nearest)
-    distinct = {entry.sha256 or entry.path for entry in candidates}
-    if len(distinct) > 1:
-        raise AmbiguousModel(reference, [entry.path for entry in candidates])
-    return candidates[0]
+    return _only(candidates, reference)
 
 
 def on_record(catalog: Catalog, reference: str, *, kind: str | None = None) -> Entry:
@@ -103,7 +100,20 @@ def on_record(catalog: Catalog, reference: str, *, kind: str | None = None) -> E
     found = _preferred(_on_record(catalog, reference, kind), kind)
     if not found:
         raise UnknownModel(reference, _nearest(reference, catalog, kind))
-    if len({entry.sha256 or entry.path for entry in found}) > 1:
+    return _only(found, reference)
+
+
+def _only(found: Sequence[Entry], reference: str) -> Entry:
+    """The first of several copies of one model. Raises AmbiguousModel for different ones.
+
+    To a hash of a LoRA's tensors alone, files that differ in what they say of themselves are copies.
+    """
+    digits = _digits(reference).lower()
+    distinct = {
+        entry.autov3 if entry.kind == "lora" and digits and (entry.autov3 or "").startswith(digits) else _own(entry)
+        for entry in found
+    }
+    if len(distinct) > 1:
         raise AmbiguousModel(reference, [entry.path for entry in found])
     return found[0]
 
@@ -119,10 +129,15 @@ def check_gone(catalog: Catalog, reference: str) -> None:
             raise FileError(gone.path, f"the model {gone.name} was here at an earlier scan, and is gone", remedy)
 
 
+def _own(entry: Entry) -> str | Path:
+    """What only copies have in common, as far as that is known."""
+    return entry.sha256 or entry.path
+
+
 def name_of(catalog: Catalog, entry: Entry) -> str:
     """What to call a model so that `find` finds it: its name, or where it lies if others are called so, too."""
     found = _preferred(_on_record(catalog, entry.name, entry.kind), entry.kind)
-    alone = {each.sha256 or each.path for each in found} <= {entry.sha256 or entry.path}
+    alone = {_own(each) for each in found} <= {_own(entry)}
     return entry.name if alone else place_of(entry)
 
 

@@ -117,7 +117,7 @@ class Door:
 
     async def make(self, asked: Making, translated: Translated, owner: str, request: Request) -> Response:
         """Have a draft made and answer as A1111 does. Raises what is wrong with it, or what the job failed with."""
-        first = await self._submit(translated.recipe, owner)
+        first = await self._submit(translated.recipe, owner, translated.names)
         if asked.override_settings and asked.override_settings_restore_afterwards is False:
             await asyncio.to_thread(self.choose, owner, known_options(asked.override_settings))
         if asked.force_task_id:
@@ -155,12 +155,12 @@ class Door:
         rest = _without(_recipe(job), len(made) + 1)
         return await self._submit(rest, owner) if rest else None
 
-    async def _submit(self, draft: Recipe, owner: str) -> Job:
+    async def _submit(self, draft: Recipe, owner: str, names: Mapping[str, str] = NAMES) -> Job:
         try:
             caps.check(draft)
             return await asyncio.to_thread(self.workshop.submit, draft, owner=owner)
         except InvalidRecipe as error:
-            raise renamed(error, NAMES) from None
+            raise renamed(error, names) from None
 
     def _hashes(self, recipe: Recipe) -> dict[str, str]:
         """The hashes by which A1111 knows a resolved recipe's adapters, by their SHA-256."""

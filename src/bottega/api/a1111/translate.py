@@ -65,10 +65,11 @@ _UNSET = {setting.knob: setting.default for setting in SETTINGS}
 
 @dataclass(frozen=True)
 class Translated:
-    """A draft, and what the request asked for that the picture will be made without."""
+    """A draft, what the request asked for that the picture is made without, and what it calls a recipe's fields."""
 
     recipe: Recipe
-    warnings: tuple[str, ...] = ()
+    warnings: tuple[str, ...]
+    names: Mapping[str, str]
 
 
 @dataclass(frozen=True)
@@ -149,7 +150,9 @@ def _translated(
     }
     if model := settings.get(MODEL):
         told["model"] = find("checkpoint", str(model)).model_dump()
-    told["adapters"] = [use.model_dump() for use in _adapters(asked, base, settings, chosen, find, warnings)]
+    uses = list(_adapters(asked, base, settings, chosen, find, warnings))
+    told["adapters"] = [use.model_dump() for use in uses]
+    names = {**NAMES, **{f"adapters.{index}": "infotext" for index, use in enumerate(uses) if use in base.adapters}}
     format = FORMATS[str(settings.get("samples_format", "png"))]
     recipe = base.model_dump(mode="json", exclude_none=True)
     told = {
@@ -169,7 +172,7 @@ def _translated(
             **{name: value for name, value in _given(knobs or {}).items() if value != _UNSET.get(name)},
         },
     }
-    return Translated(recipe_from(told), tuple(warnings))
+    return Translated(recipe_from(told), tuple(warnings), names)
 
 
 def _draft_of(text: str, is_from_picture: bool) -> Recipe:
