@@ -366,10 +366,26 @@ def test_progress_tells_of_steps_and_shows_a_preview(api: httpx.Client) -> None:
 
 
 def test_skip_gives_one_picture_up_and_goes_on(api: httpx.Client) -> None:
-    thread, answers = in_background(api, **{**LONG, "steps": 60}, n_iter=3)
+    name = {"id_task": "task(skipped)"}
+    thread, answers = in_background(api, **{**LONG, "steps": 60}, n_iter=3, force_task_id=name["id_task"])
     until(lambda: progress(api)["state"]["job_no"] == 1 and progress(api)["state"]["sampling_step"] > 0)
+    told = [progress(api)]
     post(api, "skip")
-    thread.join()
+    told.append(progress(api))
+    assert told[1]["state"]["skipped"]
+
+    def is_over() -> bool:
+        is_completed = api.post("/internal/progress", json=name).json()["completed"]
+        told.append(progress(api))
+        assert not is_completed or not told[-1]["state"]["job_count"]
+        return not thread.is_alive()
+
+    until(is_over)
+    while not told[-1]["state"]["job_count"]:
+        told.pop()
+    shares = [each["progress"] for each in told]
+    assert shares == sorted(shares) and {each["state"]["job_count"] for each in told} == {3}
+    assert told[-1]["state"]["job_no"] >= 2 and not any(each["state"]["interrupted"] for each in told)
     assert json.loads(answers[0]["info"])["all_seeds"] == [7, 9]
     assert "skipped" in json.loads(answers[0]["info"])["warnings"][0]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
@@ -113,12 +114,36 @@ def _extra(single: Recipe, sha256: str, hashes: Mapping[str, str]) -> dict[str, 
     return {name: value for name, value in fields_of(single, sha256, hashes).items() if name not in _SAID}
 
 
-def progress(job: Job | None, made: int, now: float, preview: bytes | None) -> dict[str, Any]:
-    """How far a job that has made so many pictures is, in A1111's words; without one everything is 0.
+@dataclass(frozen=True)
+class Going:
+    """A job that a client waits for, of which so many pictures are `made`.
+
+    `before` are those that the client asked for together with these, and that are made or given up; `skipped` says that
+    the present one is given up.
+    """
+
+    job: Job
+    made: int
+    before: int = 0
+    skipped: bool = False
+
+    @property
+    def total(self) -> int:
+        """How many pictures the client asked for."""
+        return self.before + int(dict(self.job.request.get("recipe") or {}).get("count") or 1)
+
+    @property
+    def done(self) -> int:
+        """How many of them are made or given up."""
+        return min(self.before + self.made + self.skipped, self.total)
+
+
+def progress(going: Going | None, now: float, preview: bytes | None) -> dict[str, Any]:
+    """How far a job is, in A1111's words; without one everything is 0.
 
     `now` is in unix seconds, `preview` a PNG of what is being made.
     """
-    if job is None:
+    if going is None:
         return {
             "progress": 0.0,
             "eta_relative": 0.0,
@@ -128,26 +153,28 @@ def progress(job: Job | None, made: int, now: float, preview: bytes | None) -> d
             "current_task": None,
         }
     return {
-        "progress": fraction(job, made),
-        "eta_relative": seconds_left(job, made, now),
-        "state": _state(job, made),
+        "progress": fraction(going),
+        "eta_relative": seconds_left(going, now),
+        "state": _state(going),
         "current_image": _base64(preview) if preview else None,
-        "textinfo": "Waiting..." if job.started is None else None,
-        "current_task": job.id,
+        "textinfo": "Waiting..." if going.job.started is None else None,
+        "current_task": going.job.id,
     }
 
 
-def fraction(job: Job, made: int) -> float:
-    """How much of a job is done, from BEGUN to 1; every picture counts alike, and in each its steps."""
-    share = _share(job.progress or {}) if made < count_of(job) else 0.0
-    return max(BEGUN, min(1.0, (made + share) / count_of(job)))
+def fraction(going: Going) -> float:
+    """How much of what was asked for is done, from BEGUN to 1; every picture counts alike, and in each its steps."""
+    is_at_one = going.done < going.total and not going.skipped
+    share = _share(going.job.progress or {}) if is_at_one else 0.0
+    return max(BEGUN, min(1.0, (going.done + share) / going.total))
 
 
-def seconds_left(job: Job, made: int, now: float) -> float:
+def seconds_left(going: Going, now: float) -> float:
     """How long a job may still take, if it goes on as it went; 0 while nobody can tell."""
+    job = going.job
     if job.eta is not None:
         return job.eta
-    done = fraction(job, made)
+    done = fraction(replace(going, before=0))
     return max(0.0, now - job.started) * (1 - done) / done if job.started and done > BEGUN else 0.0
 
 
@@ -159,23 +186,20 @@ def _share(told: Mapping[str, Any]) -> float:
     return _SAMPLING if phase in ("decode", "save") else 0.0
 
 
-def count_of(job: Job) -> int:
-    """How many pictures a job makes."""
-    return int(dict(job.request.get("recipe") or {}).get("count") or 1)
-
-
-def _state(job: Job | None = None, made: int = 0) -> dict[str, Any]:
+def _state(going: Going | None = None) -> dict[str, Any]:
+    job = going.job if going else None
+    is_stopping = bool(going and going.job.cancelling and not going.skipped)
     told = (job.progress if job else None) or {}
     sampling = told.get("phase") == "sample"
     begun = datetime.fromtimestamp(job.started or job.created) if job else datetime.min
     return {
-        "skipped": False,
-        "interrupted": bool(job and job.cancelling),
-        "stopping_generation": bool(job and job.cancelling),
-        "job": f"Batch {min(made + 1, count_of(job))} out of {count_of(job)}" if job else "",
-        "job_count": count_of(job) if job else 0,
+        "skipped": bool(going and going.skipped),
+        "interrupted": is_stopping,
+        "stopping_generation": is_stopping,
+        "job": f"Batch {min(going.done + 1, going.total)} out of {going.total}" if going else "",
+        "job_count": going.total if going else 0,
         "job_timestamp": begun.strftime("%Y%m%d%H%M%S") if job else "0",
-        "job_no": made,
+        "job_no": going.done if going else 0,
         "sampling_step": int(told.get("done") or 0) if sampling else 0,
         "sampling_steps": int(told.get("total") or 0) if sampling else 0,
     }

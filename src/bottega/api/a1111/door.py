@@ -14,6 +14,7 @@ from fastapi.responses import JSONResponse
 
 from bottega.api import caps, models
 from bottega.api.a1111 import answer
+from bottega.api.a1111.answer import Going
 from bottega.api.a1111.asked import Making
 from bottega.api.a1111.lists import title
 from bottega.api.a1111.options import (
@@ -45,8 +46,9 @@ class Door:
     """One server's A1111 door.
 
     `making` are the jobs that clients of this door wait for, with their owners: what they see and can stop is theirs,
-    and not what the same user has made elsewhere. `skipped` are those whose present picture a client gave up, `tasks`
-    those that clients gave names of their own, by owner and name.
+    and not what the same user has made elsewhere. `skipped` are those whose present picture a client gave up, `before`
+    those of what was left then, with how many pictures of the request were made or given up before, `tasks` those that
+    clients gave names of their own, by owner and name.
     """
 
     workshop: Workshop
@@ -54,6 +56,7 @@ class Door:
     chosen: Chosen
     making: dict[str, str] = field(default_factory=dict)
     skipped: set[str] = field(default_factory=set)
+    before: dict[str, int] = field(default_factory=dict)
     tasks: OrderedDict[tuple[str, str], str] = field(default_factory=OrderedDict)
 
     # --- models and options
@@ -120,11 +123,11 @@ class Door:
         first = await self._submit(translated.recipe, owner, translated.names)
         if asked.override_settings and asked.override_settings_restore_afterwards is False:
             await asyncio.to_thread(self.choose, owner, known_options(asked.override_settings))
-        if asked.force_task_id:
-            self._name(owner, asked.force_task_id, first.id)
         warnings, outputs = [*translated.warnings], list[Output]()
         job: Job | None = first
         while job is not None:
+            if asked.force_task_id:
+                self._name(owner, asked.force_task_id, job.id)
             job = await self._follow(job, owner, request, outputs, warnings)
         warnings += await asyncio.to_thread(self._notes, first.id)
         hashes = await asyncio.to_thread(self._hashes, _recipe(first))
@@ -138,22 +141,26 @@ class Door:
         self.making[job.id] = owner
         try:
             job = await self.waiting.finished(job.id, request)
+            if job.state == FAILED:
+                raise failure(job)
+            made = await asyncio.to_thread(self.workshop.outputs, job.id)
+            outputs += made
+            if job.state != CANCELLED:
+                return None
+            if job.id not in self.skipped:
+                warnings.append("interrupted: the job was stopped before it was done")
+                return None
+            warnings.append(f"skipped: the picture after {len(outputs)} was given up")
+            gone = len(made) + 1
+            if (rest := _without(_recipe(job), gone)) is None:
+                return None
+            following = await self._submit(rest, owner)
+            self.before[following.id] = self.before.get(job.id, 0) + gone
+            return following
         finally:
             del self.making[job.id]
-        was_skipped = job.id in self.skipped
-        self.skipped.discard(job.id)
-        if job.state == FAILED:
-            raise failure(job)
-        made = await asyncio.to_thread(self.workshop.outputs, job.id)
-        outputs += made
-        if job.state != CANCELLED:
-            return None
-        if not was_skipped:
-            warnings.append("interrupted: the job was stopped before it was done")
-            return None
-        warnings.append(f"skipped: the picture after {len(outputs)} was given up")
-        rest = _without(_recipe(job), len(made) + 1)
-        return await self._submit(rest, owner) if rest else None
+            self.before.pop(job.id, None)
+            self.skipped.discard(job.id)
 
     async def _submit(self, draft: Recipe, owner: str, names: Mapping[str, str] = NAMES) -> Job:
         try:
@@ -179,13 +186,20 @@ class Door:
     # --- steering
 
     def open_jobs(self, owner: str) -> Sequence[Job]:
-        """The user's jobs that clients of this door wait for, in the order in which they were begun."""
-        jobs = [self.workshop.queue.job(id) for id, whose in list(self.making.items()) if whose == owner]
-        return sorted((job for job in jobs if not job.over), key=lambda job: (job.started is None, job.started))
+        """The user's jobs that clients of this door wait for, in the order in which they were begun.
 
-    def made(self, job: Job | None) -> int:
-        """How many pictures of a job are there."""
-        return len(self.workshop.outputs(job.id)) if job else 0
+        One whose picture was skipped is among them until what is left of it is a job.
+        """
+        jobs = [self.workshop.queue.job(id) for id, whose in list(self.making.items()) if whose == owner]
+        return sorted(
+            (job for job in jobs if not job.over or job.id in self.skipped),
+            key=lambda job: (job.started is None, job.started),
+        )
+
+    def going(self, job: Job) -> Going:
+        """How far one of these jobs is."""
+        made = len(self.workshop.outputs(job.id))
+        return Going(job, made, self.before.get(job.id, 0), job.id in self.skipped)
 
     def interrupt(self, owner: str) -> None:
         """Stop what runs for this user, or what waits where nothing runs yet."""

@@ -39,6 +39,7 @@ def progress(told: ProgressOf, door: A1111, caller: Reader) -> dict[str, Any]:
             "id_live_preview": told.id_live_preview,
             "textinfo": "Waiting...",
         }
+    going = door.going(job)
     preview = door.workshop.preview(job.id) if told.live_preview else None
     shown = f"data:image/png;base64,{base64.b64encode(preview).decode('ascii')}" if preview else None
     step = int((job.progress or {}).get("done") or 0)
@@ -46,8 +47,8 @@ def progress(told: ProgressOf, door: A1111, caller: Reader) -> dict[str, Any]:
         "active": job.started is not None,
         "queued": job.started is None,
         "completed": False,
-        "progress": answer.fraction(job, door.made(job)),
-        "eta": answer.seconds_left(job, door.made(job), time.time()),
+        "progress": answer.fraction(going),
+        "eta": answer.seconds_left(going, time.time()),
         "live_preview": shown,
         "id_live_preview": step if shown else told.id_live_preview,
         "textinfo": None,

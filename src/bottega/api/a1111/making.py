@@ -44,7 +44,7 @@ def progress(door: A1111, caller: Reader, skip_current_image: bool = False) -> d
     """How far the caller's job is."""
     job = next(iter(door.open_jobs(caller.name)), None)
     preview = door.workshop.preview(job.id) if job and not skip_current_image else None
-    return answer.progress(job, door.made(job), time.time(), preview)
+    return answer.progress(door.going(job) if job else None, time.time(), preview)
 
 
 @router.post("/interrupt")
