@@ -165,6 +165,31 @@ def test_a_mask_with_its_blur_and_what_it_starts_from() -> None:
     assert recipe.knobs == {"mask_blur": 2, "masked_content": "latent noise"}
 
 
+@pytest.mark.parametrize(
+    ("blurs", "blur", "is_said"),
+    [
+        ({"mask_blur_x": 0, "mask_blur_y": 8}, 8, True),
+        ({"mask_blur_x": 8, "mask_blur_y": 0}, 8, True),
+        ({"mask_blur_x": 2, "mask_blur_y": 2}, 2, False),
+        ({"mask_blur_y": 0}, None, True),  # across it is A1111's usual one
+        ({"mask_blur": 2, "mask_blur_x": 4, "mask_blur_y": 6}, 2, False),
+    ],
+)
+def test_a_blur_for_each_direction_is_one_for_both_and_said(blurs: dict[str, int], blur: Any, is_said: bool) -> None:
+    translated = picture(mask=True, **blurs)
+    assert translated.recipe.knobs.get("mask_blur") == blur
+    assert ["mask_blur_x" in warning for warning in translated.warnings] == [True] * is_said
+
+
+def test_extra_networks_can_be_left_out() -> None:
+    off = {"disable_extra_networks": True, "override_settings": {"sd_lora": "glow", "sd_vae": "kl-f8"}}
+    recipe = text(prompt="a house <lora:neon:1> by the sea", **off).recipe
+    assert recipe.prompt == "a house by the sea" and [use.kind for use in recipe.adapters] == ["vae"]
+    told = "a house <hypernet:vivid:1>\nSteps: 9, Sampler: Euler, Seed: 7"
+    recipe = text(prompt="", infotext=told, disable_extra_networks=True).recipe
+    assert recipe.prompt == "a house" and [use.kind for use in recipe.adapters] == ["vae"]
+
+
 def test_only_masked_keeps_the_size_of_the_picture_and_says_how_it_is_made() -> None:
     translated = picture(mask=True, inpaint_full_res=True, width=512, height=512)
     assert translated.recipe.size is not None

@@ -53,6 +53,7 @@ class Making(BaseModel):
     script_name: Text = None
     script_args: list[Any] | None = None
     alwayson_scripts: dict[str, Any] | None = None
+    disable_extra_networks: bool | None = None
     controlnet_units: list[Any] | None = None
     send_images: bool | None = None
     save_images: bool | None = None

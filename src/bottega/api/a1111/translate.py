@@ -24,7 +24,7 @@ from bottega.diffusion.names import split_old_name
 from bottega.engine.a1111 import MASKED_CONTENT, SETTINGS, draft_of, text_of
 from bottega.engine.automatic import NONE
 from bottega.engine.resolve import MIN_SIDE
-from bottega.engine.uses import take_tags
+from bottega.engine.uses import TAG_OF_KIND, take_tags
 from bottega.errors import FieldProblem, InvalidRecipe, UnknownModel
 from bottega.formats import infotext
 from bottega.formats.media import Carried
@@ -104,8 +104,7 @@ def from_picture(asked: ImageToImage, options: Mapping[str, KnobValue], find: Fi
     }
     knobs: dict[str, Any] = {"image_guidance": asked.image_cfg_scale}
     if inputs.mask:
-        blurs = (asked.mask_blur, asked.mask_blur_x, asked.mask_blur_y)
-        knobs["mask_blur"] = next((blur for blur in blurs if blur is not None), None)
+        knobs["mask_blur"] = _mask_blur(asked, warnings)
         if asked.inpainting_fill is not None:
             if 0 <= asked.inpainting_fill < len(MASKED_CONTENT):
                 knobs["masked_content"] = MASKED_CONTENT[asked.inpainting_fill]
@@ -118,6 +117,17 @@ def from_picture(asked: ImageToImage, options: Mapping[str, KnobValue], find: Fi
                 "inpaint_full_res: this version repaints the masked part within the whole picture, which keeps its size"
             )
     return _translated(asked, options, find, problems, warnings, told, knobs)
+
+
+def _mask_blur(asked: ImageToImage, warnings: list[str]) -> int | None:
+    """The blur of a mask: A1111's clients may give one for both directions, or one for each."""
+    if asked.mask_blur is not None or asked.mask_blur_x is asked.mask_blur_y is None:
+        return asked.mask_blur
+    usual = int(_UNSET["mask_blur"])
+    blurs = [usual if blur is None else blur for blur in (asked.mask_blur_x, asked.mask_blur_y)]
+    if blurs[0] != blurs[1]:
+        warnings.append(f"mask_blur_x, mask_blur_y: this version blurs in both directions alike, here by {max(blurs)}")
+    return max(blurs)
 
 
 def _translated(
@@ -150,7 +160,9 @@ def _translated(
     }
     if model := settings.get(MODEL):
         told["model"] = find("checkpoint", str(model)).model_dump()
-    uses = list(_adapters(asked, base, settings, chosen, find, warnings))
+    prompt, uses = asked.prompt or base.prompt, list(_adapters(asked, base, settings, chosen, find, warnings))
+    if asked.disable_extra_networks:
+        prompt, uses = take_tags(prompt)[0], [use for use in uses if use.kind not in TAG_OF_KIND]
     told["adapters"] = [use.model_dump() for use in uses]
     names = {**NAMES, **{f"adapters.{index}": "infotext" for index, use in enumerate(uses) if use in base.adapters}}
     format = FORMATS[str(settings.get("samples_format", "png"))]
@@ -159,7 +171,7 @@ def _translated(
         **recipe,
         **told,
         # No PNG holds a NUL, and what is told of the picture is to be what is in it.
-        "prompt": (asked.prompt or base.prompt).replace("\0", ""),
+        "prompt": prompt.replace("\0", ""),
         "negative": (asked.negative_prompt or base.negative).replace("\0", ""),
         "sampling": {**recipe["sampling"], **_given(sampling)},
         "size": told.get("size") or _size(asked, warnings) or recipe.get("size"),
