@@ -20,6 +20,7 @@ import httpx
 import pytest
 from door_server import PROMPT, Server, made_by_command, serving, until
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 from starters import CHECKPOINTS
 
 from bottega.families import family
@@ -477,6 +478,27 @@ def test_png_info_of_a_picture_that_carries_nothing(api: httpx.Client, picture: 
     told = post(api, "png-info", image=f"data:image/png;base64,{text_of(picture)}")
     assert told == {"info": "", "items": {}, "parameters": {}}
     assert refused(api, "png-info", 404, image=" ") == "Image not found"
+
+
+def test_png_info_keeps_the_texts_of_all_programs(api: httpx.Client) -> None:
+    said = {
+        "prompt": '{"1": {}}',
+        "workflow": "{}",
+        "invokeai_metadata": "{}",
+        "Software": "NovelAI",
+        "Comment": '{"steps": 28}',
+        "Author": "me",
+    }
+    told = PngInfo()
+    for name, words in said.items():
+        told.add_text(name, words)
+    content = io.BytesIO()
+    Image.new("RGB", (64, 96)).save(content, "PNG", pnginfo=told)
+    answer = post(api, "png-info", image=text_of(content.getvalue()))
+    assert {name: words for name, words in answer["items"].items() if name != "parameters"} == said
+    assert "Size: 64x96" in answer["items"]["parameters"] == answer["info"]
+    ours = base64.b64decode(post(api, "txt2img", **QUICK)["images"][0])
+    assert set(post(api, "png-info", image=text_of(ours))["items"]) == {"bottega", "parameters"}
 
 
 @pytest.mark.parametrize(("side", "word"), [(128, "damaged"), (60_000, "60,000 x 60,000")])

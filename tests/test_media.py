@@ -259,6 +259,9 @@ def test_novelai(tmp_path: Path) -> None:
         "Clip skip: 2, ENSD: 31337"
     )
     assert carried.novelai is not None and json.loads(carried.novelai) == told
+    del told["width"], told["height"]
+    sizeless = media.read(saved(tmp_path, png(*chunks, (b"tEXt", b"Comment\0" + json.dumps(told).encode()))))
+    assert f"Size: {sizeless.width}x{sizeless.height}," in str(sizeless.parameters)
     for broken in (b"{", b"[]", b"[" * 100_000):
         assert media.read(saved(tmp_path, png(*chunks, (b"tEXt", b"Comment\0" + broken)))).parameters is None
 

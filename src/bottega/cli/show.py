@@ -63,15 +63,7 @@ def contents(carried: media.Carried, recipe: Recipe | None) -> dict[str, Any]:
         told |= {"recipe": json.loads(carried.recipe), "digest": recipe.digest}
     if carried.parameters is not None:
         told |= {"a1111": in_words(infotext.parse(carried.parameters)), "parameters": carried.parameters}
-    foreign = {
-        "prompt": carried.comfy_prompt,
-        "workflow": carried.comfy_workflow,
-        "invokeai_metadata": carried.invokeai,
-        "Comment": carried.novelai,
-        "fooocus": carried.fooocus,
-        "swarmui": carried.swarmui,
-    }
-    texts = {name: text for name, text in foreign.items() if text is not None}
+    texts = carried.foreign
     read = {name: value for name, text in texts.items() if (value := strictjson.object_or_none(text)) is not None}
     graph, workflow = read.get("prompt"), read.get("workflow")
     if graph is not None or workflow is not None:

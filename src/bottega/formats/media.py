@@ -83,6 +83,19 @@ class Carried:
     texts: Mapping[str, str] = field(default_factory=dict)
     too_long: tuple[str, ...] = ()
 
+    @property
+    def foreign(self) -> dict[str, str]:
+        """The JSON texts of other programs, by their names in a PNG, or by the programs' where A1111's text is."""
+        told = {
+            "prompt": self.comfy_prompt,
+            "workflow": self.comfy_workflow,
+            "invokeai_metadata": self.invokeai,
+            "Comment": self.novelai,
+            "fooocus": self.fooocus,
+            "swarmui": self.swarmui,
+        }
+        return {name: text for name, text in told.items() if text is not None}
+
     def without_recipe(self, path: Path, remedy: str) -> FileError:
         """The error for a picture that does not say how it was made: perhaps it does in a text that is too long."""
         if not self.too_long:
@@ -96,7 +109,7 @@ def read(path: str | Path) -> Carried:
     path = Path(path)
     found = _examine(path)
     texts = dict(found.texts)
-    parameters = _parameters_of(texts)
+    parameters = _parameters_of(texts, f"{found.width}x{found.height}")
     told = strictjson.object_or_none(parameters) if parameters and parameters.startswith("{") else None
     is_fooocus = told is not None and fooocus.is_metadata(told)
     is_swarmui = told is not None and swarmui.is_metadata(told)
@@ -462,19 +475,19 @@ _NOVELAI_SAMPLERS = {
 }
 
 
-def _parameters_of(texts: dict[str, str]) -> str | None:
-    """A1111's text, taken out of `texts` in A1111's order: a UserComment wins over the chunk `parameters`; a JPEG's
-    comment stands in for both; NovelAI's fields win over all."""
+def _parameters_of(texts: dict[str, str], size: str) -> str | None:
+    """A1111's text, taken out of the `texts` of a picture of this size in A1111's order: a UserComment wins over the
+    chunk `parameters`; a JPEG's comment stands in for both; NovelAI's fields win over all."""
     parameters = texts.pop("parameters", None)
     parameters = texts.pop("UserComment", None) or parameters
     if parameters is None and "Steps: " in texts.get("comment", ""):
         parameters = texts.pop("comment")
     if texts.get("Software") == "NovelAI" and "Comment" in texts:
-        return _from_novelai(texts) or parameters
+        return _from_novelai(texts, size) or parameters
     return parameters
 
 
-def _from_novelai(texts: Mapping[str, str]) -> str | None:
+def _from_novelai(texts: Mapping[str, str], size: str) -> str | None:
     try:
         told = json.loads(texts["Comment"])
     except (ValueError, RecursionError):
@@ -486,7 +499,7 @@ def _from_novelai(texts: Mapping[str, str]) -> str | None:
         "Sampler": _NOVELAI_SAMPLERS.get(str(told.get("sampler")), "Euler a"),
         "CFG scale": told.get("scale"),
         "Seed": told.get("seed"),
-        "Size": f"{told['width']}x{told['height']}" if "width" in told and "height" in told else None,
+        "Size": f"{told['width']}x{told['height']}" if "width" in told and "height" in told else size,
         "Clip skip": 2,
         "ENSD": 31337,
     }

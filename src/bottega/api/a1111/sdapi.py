@@ -128,15 +128,17 @@ def memory(door: A1111, caller: Reader) -> dict[str, Any]:
 
 @router.post("/png-info")
 def png_info(told: PngInfo, door: A1111, caller: Reader) -> dict[str, Any]:
-    """The `parameters` text of a picture, in one piece and in parts; refused for one that can't be opened."""
+    """The `parameters` text of a picture, in one piece and in parts, and all its texts; refused for one that can't be
+    opened."""
     if not told.image.strip():
         raise HTTPException(404, "Image not found")
     picture = picture_from(told.image, "image", door.workshop.settings)
     picture.open()
     carried = picture.carried
     text = parameters_of(carried)
-    items = {**carried.texts, **({"parameters": text} if text else {})}
-    return {"info": text, "items": items, "parameters": _fields(text)}
+    ours = {"bottega": carried.recipe, "parameters": text}
+    items = {name: told for name, told in ours.items() if told}
+    return {"info": text, "items": {**carried.texts, **carried.foreign, **items}, "parameters": _fields(text)}
 
 
 def _fields(text: str) -> dict[str, str]:
