@@ -488,6 +488,15 @@ def test_a_shelf_that_is_gone_can_be_dropped(bottega: Bottega, tmp_path: Path) -
     assert str(shelf) not in bottega("models", "scan").stdout
 
 
+def test_a_shelf_that_is_gone_is_dropped_before_a_scan_has_missed_it(bottega: Bottega, tmp_path: Path) -> None:
+    shelf = tmp_path / "shelf"
+    write_model(shelf / "a.safetensors")
+    bottega("models", "scan", shelf)
+    shelf.rename(tmp_path / "away")
+    assert document(bottega("models", "scan", "--forget-missing", shelf, "--json"))["forgotten"] == 1
+    assert "no model is called" in bottega("models", "show", "a").stderr
+
+
 def test_a_model_that_is_gone_is_told_as_such(bottega: Bottega, tmp_path: Path) -> None:
     shelf = tmp_path / "shelf"
     write_model(shelf / "lost.safetensors")

@@ -7,7 +7,7 @@ import shutil
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 
@@ -306,6 +306,50 @@ def test_a_shelf_that_is_away_keeps_its_own(catalog: Catalog, tmp_path: Path) ->
     (tmp_path / "unplugged").rename(disk)
     scan(catalog, [disk, shelf], FAMILIES)
     assert is_spoken(said_of(catalog, path)) and is_spoken(said_of(catalog, copy))
+
+
+def on_another_disk(old: Path, new: Path) -> None:
+    """As mv does between disks."""
+    shutil.copytree(old, new)
+    shutil.rmtree(old)
+
+
+def copied_plainly(old: Path, new: Path) -> None:
+    """Under other times and other names."""
+    for index, path in enumerate(sorted(old.iterdir())):
+        new.mkdir(exist_ok=True)
+        shutil.copyfile(path, new / f"{index}.safetensors")
+    shutil.rmtree(old)
+
+
+@pytest.mark.parametrize("hashed", [False, True], ids=["", "hashed"])
+@pytest.mark.parametrize("move", [Path.rename, on_another_disk, copied_plainly])
+def test_it_goes_with_a_shelf_that_is_moved(
+    move: Callable[[Path, Path], object], hashed: bool, catalog: Catalog, tmp_path: Path
+) -> None:
+    old, new = tmp_path / "old", tmp_path / "new"
+    noted(catalog, old, "a", "b", hashed=hashed)
+    move(old, new)
+    report = scan(catalog, [new], FAMILIES)
+    assert (len(report.moved), report.new, report.gone) == (2, 0, ())
+    assert {entry.note for entry in catalog.entries()} == {"a", "b"}
+    assert [(entry.note, entry.shelf) for entry in catalog.search("first")] == [("a", new)]
+    catalog.forget(entry.path for entry in catalog.gone())
+    assert scan(catalog, [old, new], FAMILIES).moved == ()
+    assert {entry.note: entry.family for entry in catalog.entries(missing=True)} == {"a": "blue", "b": "red"}
+
+
+@pytest.mark.parametrize("move", [Path.rename, on_another_disk])
+def test_it_goes_with_a_shelf_that_is_moved_before_anything_else_is_said(
+    move: Callable[[Path, Path], object], catalog: Catalog, tmp_path: Path
+) -> None:
+    path = spoken(catalog, tmp_path / "old")
+    move(tmp_path / "old", tmp_path / "new")
+    found = find(catalog, str(tmp_path / "new" / path.name), FAMILIES)
+    assert is_spoken(said_of(catalog, found.path))
+    catalog.say(said_of(catalog, found.path), note="other")
+    scan(catalog, [tmp_path / "old", tmp_path / "new"], FAMILIES)
+    assert said_of(catalog, found.path).tags == ("good one", "ink") and said_of(catalog, found.path).note == "other"
 
 
 def test_two_that_were_spoken_of_are_never_made_one(catalog: Catalog, shelf: Path) -> None:

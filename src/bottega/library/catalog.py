@@ -68,19 +68,26 @@ _FOLLOW = (
     "UPDATE models SET path = ?, size = ?, mtime_ns = ?, inode = ?, shelf = NULL, called = '', beside = 0, "
     "read_by = '', missing = 0 WHERE path = ?"
 )
-# What is gone and what is here of the same size and time, or with the same bytes; the surest come first.
+# What is gone, or was on a shelf that is away, and what is here of the same size and time, or with the same bytes; the
+# surest come first.
 _MEETING = """
     SELECT old.path, new.path, old.shelf, old.size = new.size AND old.mtime_ns = new.mtime_ns AND old.inode = new.inode
         AND old.inode != 0 AS same_file, old.sha256 = new.sha256 AS same_bytes,
         old.path IN (SELECT path FROM said), new.path IN (SELECT path FROM said)
-    FROM models AS old JOIN models AS new ON {} WHERE old.missing AND NOT new.missing
+    FROM models AS old JOIN models AS new ON {} WHERE {} AND NOT new.missing
 """
-_MEETINGS = (
-    _MEETING.format("old.size = new.size AND old.mtime_ns = new.mtime_ns")
-    + " UNION "
-    + _MEETING.format("old.sha256 = new.sha256")
-    + " ORDER BY same_file DESC, same_bytes DESC, 1, 2"
-)
+_AWAY = "old.shelf IN ({0}) AND coalesce(new.shelf NOT IN ({0}), 1)"
+
+
+def _meetings(away: int) -> str:
+    """The query for them, whose values are the paths of so many shelves that are away, four times."""
+    holders = ", ".join("?" * away)
+    same = ("old.size = new.size AND old.mtime_ns = new.mtime_ns", "old.sha256 = new.sha256")
+    lost = ("old.missing", f"NOT old.missing AND {_AWAY.format(holders)}") if away else ("old.missing",)
+    queries = [_MEETING.format(alike, which) for which in lost for alike in same]
+    return f"{' UNION '.join(queries)} ORDER BY same_file DESC, same_bytes DESC, 1, 2"
+
+
 # Of bytes of which a site told, by their path.
 _LEARNT = f"SELECT {SELECTED} FROM {JOINED} WHERE models.path = ? AND learnt.sha256 IS NOT NULL"
 _UNSAID = "tags = '[]' AND NOT favourite AND note = '' AND coalesce(kind, category, family, variant) IS NULL"
@@ -570,9 +577,10 @@ class Catalog:
         It is the same file if its stamp is the same, and the same bytes if the SHA-256 is; a file of the same name,
         size and time, to the nanosecond, is taken for one that was moved to another disk. Only paths that are `new`
         count, and those of which the user said nothing, where something that was said would else be lost to sight. The
-        old record goes, unless its whole shelf is away: that may come back.
+        old record goes, unless its whole shelf is away: that may come back, or be forgotten.
         """
-        if not (meetings := self.rows(_MEETINGS)):
+        away = self.away()
+        if not (meetings := self.rows(_meetings(len(away)), *map(text, map(str, away * 4)))):
             return []
         met: dict[Path, Path] = {}
         taken: set[Path] = set()
@@ -584,23 +592,41 @@ class Catalog:
                     continue
                 if (said_before and said_now) or not (here in new or said_before):
                     continue
-                away = shelf is not None and not os.path.isdir(string(shelf))
+                is_away = shelf is not None and Path(string(shelf)) in away
+                if is_away and os.path.lexists(old):  # settings of a program led to it, out of its shelf
+                    continue
                 if same_file or same_bytes:
                     connection.execute(_HAND_HASHES, (before, now))
                     self._index_learnt(connection, [str(here)])
-                connection.execute(_HAND_WORDS, (now, before))
-                connection.execute(_INDEX_WORDS, (now, now))
-                if not away:
+                self._lend(connection, before, now)
+                if not is_away:
                     self._forget(connection, [old])
                 met[old] = here
                 taken.add(here)
         return list(met.items())
+
+    def lend(self, moves: Iterable[Move]) -> None:
+        """Hand what the user said of models whose shelf is away to where the same bytes are now, unless the user said
+        something of those; the records stay, as missing."""
+        with self._transaction() as connection:
+            for move in moves:
+                self._lend(connection, text(move.before), text(move.now))
+
+    def _lend(self, connection: sqlite3.Connection, before: str | bytes, now: str | bytes) -> None:
+        connection.execute(_HAND_WORDS, (now, before))
+        connection.execute(_INDEX_WORDS, (now, now))
+        connection.execute("UPDATE models SET missing = 1 WHERE path = ?", (before,))
 
     # --- shelves
 
     def shelves(self) -> tuple[Path, ...]:
         """The folders that the user named, in that order."""
         return tuple(Path(string(row[0])) for row in self.rows("SELECT path FROM shelves ORDER BY added_at, path"))
+
+    def away(self) -> list[Path]:
+        """The shelves of what is on record that are not there: they may be on a disk that comes back."""
+        rows = self.rows("SELECT DISTINCT shelf FROM models WHERE shelf IS NOT NULL")
+        return [shelf for shelf in (Path(string(told)) for (told,) in rows) if not shelf.is_dir()]
 
     def add_shelf(self, shelf: Path) -> None:
         """Remember a folder as a shelf."""

@@ -170,6 +170,8 @@ def identify_path(catalog: Catalog, path: Path, recognisers: Sequence[Recogniser
     shelf, called, beside = (known.shelf, known.called, known.beside) if known else (None, "", 0)
     entry = read_entry(path, stamp, shelf, recognisers, called=called, beside=beside)
     catalog.put([entry])
+    if known is None:
+        catalog.reunite({path})  # before anything is said of it
     return catalog.entry(path) or entry
 
 

@@ -17,16 +17,19 @@ Told = Callable[[int, int], None]  # (bytes done, bytes in all)
 
 
 def by_stamp(known: Mapping[str, Known], here: Mapping[str, Stamp]) -> list[Move]:
-    """The records whose files, to the stamp, are `here` under other paths, and no longer under their own.
+    """The records whose files, to the stamp, are `here` under other paths, and no longer under their own; also those of
+    a shelf that is away, if it was on the same disk.
 
     Where several have one stamp (hard links) they are paired in the order of their paths.
     """
     unsettled = _unsettled(known, here)
-    wanted = {here[path] for path in unsettled}
+    wanted = {here[path]: path for path in unsettled}
     lost: dict[Stamp, list[str]] = {}
     for path, before in sorted(known.items()) if unsettled else ():
         # Where files have no inodes, any two of one size and time would have the same stamp.
-        if before.stamp in wanted and before.stamp.inode and _is_lost(path, before, here):
+        if before.stamp not in wanted or not before.stamp.inode:
+            continue
+        if _is_lost(path, before, here) or _was_beside(path, wanted[before.stamp]):
             lost.setdefault(before.stamp, []).append(path)
     return [Move(lost[here[path]].pop(0), path, here[path], here[path]) for path in unsettled if lost.get(here[path])]
 
@@ -105,6 +108,17 @@ def _is_lost(path: str, before: Known, here: Mapping[str, Stamp]) -> bool:
         return stamp_of(Path(path)) != before.stamp
     except OSError:
         return before.shelf is None or os.path.isdir(before.shelf)
+
+
+def _was_beside(path: str, now: str) -> bool:
+    """Whether what is gone was on the disk that this file is on; one that was unplugged left none of its folders."""
+    if os.path.lexists(path):
+        return False
+    place = next(folder for folder in Path(path).parents if folder.exists())
+    try:
+        return place.stat().st_dev == os.stat(now).st_dev
+    except OSError:  # it is gone again
+        return False
 
 
 def _key(path: str, stamp: Stamp) -> tuple[int, str]:

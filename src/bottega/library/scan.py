@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -93,7 +93,8 @@ def scan(
     other code or other recognisers read it; many are read in processes that run the command `inspector`, if it is
     given. What is on record follows its bytes: what is gone from its path is looked for at all others that are new or
     changed, by its stamp and, where its SHA-256 is on record, by the hash of such files of its size, of which `hashing`
-    tells (bytes done, in all); where it is not and the user said something of it, by its fingerprint.
+    tells (bytes done, in all); where it is not and the user said something of it, by its fingerprint. What was on a
+    shelf that is away may come back: it lends what was said of it, and keeps it.
 
     It can be interrupted at any moment, by Ctrl-C or by an exception from `told`: what was read until then is recorded,
     and the next scan goes on from there.
@@ -107,7 +108,11 @@ def scan(
     here = {path: each.stamp for path, (each, _) in found.items()}
     moves = by_stamp(known, here)
     moves += by_hash(catalog, known, here, moves, hashing)
-    moves += by_fingerprint(catalog, known, here, moves)
+    away = {str(shelf) for shelf in catalog.away()}
+    free = {path: before._replace(shelf=None) for path, before in known.items() if before.shelf in away}
+    alike = by_fingerprint(catalog, {**known, **free}, here, moves)
+    lent = [move for move in alike if move.before in free]
+    moves += [move for move in alike if move.before not in free]
     aside = catalog.follow(moves)
     known = catalog.known() if moves else known
 
@@ -123,9 +128,11 @@ def scan(
         if path not in found and not before.missing and walk.covers(Path(path), places)
     ]
     catalog.mark_missing(gone)
+    catalog.lend(lent)
     new = {job.path for job in jobs if str(job.path) not in known}
     replaced = {Path(kept): Path(path) for path, kept in aside.items()}
-    reunited = [(replaced.pop(before, before), now) for before, now in _reunite(catalog, new, hashing)]
+    met = [*_reunite(catalog, new, hashing), *((Path(move.before), Path(move.now)) for move in lent)]
+    reunited = [(replaced.pop(before, before), now) for before, now in dict(met).items()]
     return Report(
         paths=tuple(each.path for each, _ in found.values()),
         headers_read=len(jobs),
@@ -192,10 +199,11 @@ def _reunite(catalog: Catalog, new: set[Path], hashing: Told) -> list[tuple[Path
     return moved + (catalog.reunite(new) if candidates else [])
 
 
-def _candidates(catalog: Catalog, new: Iterable[Path]) -> list[Entry]:
+def _candidates(catalog: Catalog, new: Collection[Path]) -> list[Entry]:
     """The new models that may be one that is gone and whose SHA-256 is on record: of its size, and its AutoV1."""
     lost: dict[int, set[str | None]] = {}
-    for entry in catalog.gone():
+    away = (entry for shelf in (catalog.away() if new else ()) for entry in catalog.entries(shelf))
+    for entry in (*catalog.gone(), *away):
         if entry.sha256:
             lost.setdefault(entry.size, set()).add(entry.autov1)
     if not lost:

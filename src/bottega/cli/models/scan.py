@@ -100,7 +100,8 @@ def is_gone(folder: Path, catalog: Catalog) -> bool:
 
 def forget_missing(catalog: Catalog, shelves: Sequence[Path], dropped: Sequence[Path]) -> int:
     """Drop what is gone from these shelves; one that is away as a whole may come back, and is spared unless dropped."""
-    gone = gone_from(catalog, [*(shelf for shelf in shelves if shelf.is_dir()), *dropped])
+    gone = {*gone_from(catalog, [*(shelf for shelf in shelves if shelf.is_dir()), *dropped])}
+    gone |= {entry.path for shelf in dropped for entry in catalog.entries(shelf) if not os.path.lexists(entry.path)}
     catalog.forget(gone)
     return len(gone)
 
