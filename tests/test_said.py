@@ -410,6 +410,19 @@ def test_it_goes_with_files_that_take_the_names_of_others(names: dict[str, str],
     assert scan(catalog, [shelf], FAMILIES).headers_read == 0
 
 
+def test_a_link_to_the_bytes_of_what_was_gone_before_is_what_left_now(catalog: Catalog, shelf: Path) -> None:
+    a = spoken(catalog, shelf)
+    b = shelf / "b.safetensors"
+    b.hardlink_to(a)
+    scan(catalog, [shelf], FAMILIES)
+    catalog.say(said_of(catalog, b), note="of b")
+    a.unlink()
+    scan(catalog, [shelf], FAMILIES)
+    c = b.rename(shelf / "c.safetensors")
+    assert scan(catalog, [shelf], FAMILIES).moved == ((b, c),)
+    assert said_of(catalog, c).note == "of b" and is_spoken(said_of(catalog, a))
+
+
 def test_a_scan_that_is_interrupted_leaves_what_is_said_with_its_file(catalog: Catalog, shelf: Path) -> None:
     noted(catalog, shelf, "a", "b")
     renamed(shelf, a="b", b="a")

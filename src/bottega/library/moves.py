@@ -20,12 +20,13 @@ def by_stamp(known: Mapping[str, Known], here: Mapping[str, Stamp]) -> list[Move
     """The records whose files, to the stamp, are `here` under other paths, and no longer under their own; also those of
     a shelf that is away, if it was on the same disk.
 
-    Where several have one stamp (hard links) they are paired in the order of their paths.
+    Where several have one stamp (hard links) they are paired in the order of their paths, those first that were not
+    missing until now.
     """
     unsettled = _unsettled(known, here)
     wanted = {here[path]: path for path in unsettled}
     lost: dict[Stamp, list[str]] = {}
-    for path, before in sorted(known.items()) if unsettled else ():
+    for path, before in sorted(known.items(), key=lambda each: (each[1].missing, each[0])) if unsettled else ():
         # Where files have no inodes, any two of one size and time would have the same stamp.
         if before.stamp not in wanted or not before.stamp.inode:
             continue
