@@ -16,6 +16,7 @@ from small_models import FAMILIES, write_model
 
 from bottega.library import Catalog, companions, open_catalog
 from bottega.library.disk import is_model_folder
+from bottega.library.hashes import sha256_of
 from bottega.library.layouts import known_places, parse_yaml
 from bottega.library.scan import scan
 from bottega.library.shelves import Found, Walk, shelf_places
@@ -404,6 +405,25 @@ def test_ollama(shelf: Path) -> None:
         found = walked(root)
         assert {each.path: each.name for each in found} == wanted
         assert all(each.beside for each in found)
+
+
+def test_what_is_said_of_a_stored_name_outlives_its_bytes(catalog: Catalog, shelf: Path, tmp_path: Path) -> None:
+    builds = [write_model(tmp_path / "builds" / f"{fill}.safetensors", fill=fill).read_bytes() for fill in range(3)]
+    name = "registry.ollama.ai/library/llama3/8b"
+    old = ollama_model(shelf, name, builds[0])
+    other = ollama_model(shelf, "registry.ollama.ai/library/other/8b", builds[1])
+    scan(catalog, [shelf], FAMILIES)
+    for path in (old, other):
+        entry = catalog.entry(path)
+        assert entry
+        catalog.say(sha256_of(catalog, entry), note=entry.name)
+    old.unlink()
+    new = ollama_model(shelf, name, builds[2])  # as a pull does
+    report = scan(catalog, [shelf], FAMILIES)
+    assert (report.changed, report.new, report.moved, report.gone, catalog.gone()) == (1, 0, (), (), [])
+    assert {entry.path: entry.note for entry in catalog.entries()} == {new: "llama3:8b", other: "other:8b"}
+    assert [entry.path for entry in catalog.search("llama3:8b")] == [new]
+    assert catalog.with_sha256(old.name.removeprefix("sha256-")) == []
 
 
 def test_pipes_on_a_shelf_are_not_waited_for(shelf: Path) -> None:

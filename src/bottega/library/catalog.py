@@ -612,6 +612,14 @@ class Catalog:
             for move in moves:
                 self._lend(connection, text(move.before), text(move.now))
 
+    def renew(self, pairs: Iterable[tuple[Path, Path]]) -> None:
+        """Let the records of others take the place of these, with what the user said of them and not with the hashes:
+        (before, now)."""
+        with self._transaction() as connection:
+            for before, now in pairs:
+                self._lend(connection, text(str(before)), text(str(now)))
+                self._forget(connection, [before])
+
     def _lend(self, connection: sqlite3.Connection, before: str | bytes, now: str | bytes) -> None:
         connection.execute(_HAND_WORDS, (now, before))
         connection.execute(_INDEX_WORDS, (now, now))

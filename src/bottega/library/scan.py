@@ -133,13 +133,17 @@ def scan(
     replaced = {Path(kept): Path(path) for path, kept in aside.items()}
     met = [*_reunite(catalog, new, hashing), *((Path(move.before), Path(move.now)) for move in lent)]
     reunited = [(replaced.pop(before, before), now) for before, now in dict(met).items()]
+    left = {str(path) for path in gone}
+    missed = {path: before for path, before in known.items() if before.missing or path in left}
+    renewed = _renewed(found, missed, new, met)
+    catalog.renew(renewed)
     return Report(
         paths=tuple(each.path for each, _ in found.values()),
         headers_read=len(jobs),
-        new=len(new) - sum(now in new for _, now in reunited),
-        changed=len(jobs) - len(new) - len(moves),
+        new=len(new) - len(renewed) - sum(now in new for _, now in reunited),
+        changed=len(jobs) - len(new) - len(moves) + len(renewed),
         moved=(*((Path(move.before), Path(move.now)) for move in moves), *reunited),
-        gone=tuple(sorted({*gone, *replaced}.difference(before for before, _ in reunited))),
+        gone=tuple(sorted({*gone, *replaced}.difference(before for before, _ in (*reunited, *renewed)))),
         unreadable=walk.unreadable,
         absent=tuple(shelf for shelf in shelves if not shelf.is_dir()),
         seconds=time.perf_counter() - started,
@@ -197,6 +201,30 @@ def _reunite(catalog: Catalog, new: set[Path], hashing: Told) -> list[tuple[Path
             sha256_of(catalog, entry, lambda part, _, done=done: hashing(done + part, total))  # type: ignore[misc]
         done += entry.size
     return moved + (catalog.reunite(new) if candidates else [])
+
+
+def _renewed(
+    found: Mapping[str, tuple[Found, Path]],
+    missed: Mapping[str, Known],
+    new: Collection[Path],
+    met: Sequence[tuple[Path, Path]],
+) -> list[tuple[Path, Path]]:
+    """What is new under the name by which its program knew something else, that is gone now; (before, now).
+
+    A store names its files by their bytes: it is to it what other bytes under the same path are to a plain folder.
+    """
+    settled = {path for pair in met for path in pair}
+    lost = {
+        (before.shelf, before.called): Path(path)
+        for path, before in sorted(missed.items(), key=lambda each: (not each[1].missing, each[0]))
+        if before.called and Path(path) not in settled
+    }
+    pairs = []
+    for path in sorted(new):
+        each, shelf = found[str(path)]
+        if path not in settled and (before := lost.pop((str(shelf), each.name), None)):
+            pairs.append((before, path))
+    return pairs
 
 
 def _candidates(catalog: Catalog, new: Collection[Path]) -> list[Entry]:
