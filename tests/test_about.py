@@ -144,6 +144,7 @@ def test_kohya(model: Path) -> None:
         ({"1_a": {"alpha": 10, "x": 1}, "1_b": {"beta": 30, "x": 2}}, {}, ("beta", "alpha")),
         # nearly all captions
         ({"1_a": {"alpha": 95, "beta": 89}}, {"1_a": {"img_count": 100}}, ("alpha",)),
+        ({"1_a": {"alpha": 10**400, "beta": 9 * 10**399, "x": 9 * 10**399 - 1}}, {}, ("alpha", "beta")),
         # the description of a single picture
         ({"1_x y": {"a cat sits": 1, "on a mat": 1}}, {"1_x y": {"img_count": 1}}, ("x y",)),
         ({"train": {"A long sentence " * 20: 5}}, {}, ()),
@@ -605,7 +606,9 @@ def test_a_broken_card_of_any_name_can_be_told_of(tmp_path: Path) -> None:
     json.dumps(told.to_json(), ensure_ascii=False).encode()
 
 
-@pytest.mark.parametrize("front", ["license: [unclosed\n\tbad: : :", "a: &a [1]\nb: *a", "[" * 20_000])
+@pytest.mark.parametrize(
+    "front", ["license: [unclosed\n\tbad: : :", "a: &a [1]\nb: *a", "[" * 20_000, "x: !!bool maybe", "x: !!int ''"]
+)
 def test_a_readme_whose_yaml_is_broken_is_named_and_its_words_are_read(tmp_path: Path, front: str) -> None:
     folder = tmp_path / "thing"
     folder.mkdir()
@@ -613,6 +616,14 @@ def test_a_readme_whose_yaml_is_broken_is_named_and_its_words_are_read(tmp_path:
     told = said(folder)
     assert (told.title, told.description) == ("Title", "This is what it is, and at length.")
     assert told.extra == {"not read": "README.md (its YAML is broken)"}
+
+
+@pytest.mark.parametrize("number", [f"0x{'f' * 4000}", ":".join(["59"] * 3000)], ids=["hexadecimal", "base 60"])
+def test_an_endless_number_in_a_readme_says_nothing(tmp_path: Path, number: str) -> None:
+    folder = tmp_path / "thing"
+    folder.mkdir()
+    (folder / "README.md").write_text(f"---\nlicense: {number}\nmodel_name: thing\n---\n")
+    assert (said(folder).title, said(folder).licence) == ("thing", "")
 
 
 def test_a_long_readme_is_cut_within_no_character(tmp_path: Path) -> None:

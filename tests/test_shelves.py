@@ -158,6 +158,10 @@ def test_an_extra_path_that_is_a_shelf_is_left_to_it(shelf: Path, tmp_path: Path
         ("# " + "x" * (70 << 10), "longer"),
         ("a:\n  base_path: /\n  loras: .", "whole disk"),
         ("a: models", "no list of folders"),
+        *(
+            (f"a:\n  base_path: /x\n  loras: {value}", "no valid YAML")
+            for value in ("!!bool maybe", "!!int ''", "!!timestamp soon", "59:" * 300 + "59.5")
+        ),
     ],
 )
 def test_extra_paths_that_are_broken_are_reported(shelf: Path, yaml: str, told: str) -> None:

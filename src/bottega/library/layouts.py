@@ -20,6 +20,9 @@ _SORTED = frozenset((
     "diffusers",
 ))  # fmt: skip
 _COMFY_PATHS = ("extra_model_paths.yaml", "extra_models_config.yaml")
+# What PyYAML's own constructors let out where a value is not of the type that it says, as in `!!bool maybe`,
+# `!!int ''` and `!!timestamp soon`, or too large for it.
+_NOT_OF_ITS_TYPE = (LookupError, AttributeError, TypeError, OverflowError)
 _FEW = 8  # folders that are looked into to tell a layout
 
 
@@ -123,7 +126,7 @@ def parse_yaml(text: str) -> object:
             if isinstance(token, yaml.AliasToken):
                 raise ValueError("it has YAML aliases")
         return yaml.safe_load(text)
-    except (yaml.YAMLError, RecursionError) as error:
+    except (yaml.YAMLError, RecursionError, *_NOT_OF_ITS_TYPE) as error:
         line = str(error).partition("\n")[0] or type(error).__name__
         raise ValueError(f"it is no valid YAML ({line})") from None
 

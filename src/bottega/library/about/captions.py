@@ -8,7 +8,7 @@ from typing import TypeGuard
 
 from bottega.library.about.facts import MAX_WORDS
 
-NEARLY_ALL = 0.9  # of a folder's captions: what the model can't tell apart from what it was taught
+NEARLY_ALL = 90  # percent of a folder's captions: what the model can't tell apart from what it was taught
 MOST = 12  # words from one folder
 LONGEST = 100  # characters; what is longer is a sentence and not a word
 
@@ -47,9 +47,9 @@ def trigger_words(
 
 
 def _of_folder(folder: str, counts: Mapping[str, object], images: int) -> list[str]:
-    least = NEARLY_ALL * images
+    least = NEARLY_ALL * images  # both sides stay integers, which may be too large for a float
     # What stands in the one caption of one picture describes that picture.
-    often = [tag for tag, count in counts.items() if _is_count(count) and count >= least] if images > 1 else []
+    often = [tag for tag, count in counts.items() if _is_count(count) and 100 * count >= least] if images > 1 else []
     own = [tag for tag in often if 0 < len(tag) <= LONGEST and not _is_general(tag)]
     name = _REPEATED.fullmatch(folder)
     if name and not own and len(name[2]) <= LONGEST and not _is_general(name[2]):

@@ -15,6 +15,7 @@ MAX_JSON = 16 << 20  # characters of JSON within a file's metadata
 MAX_TEXT = 20_000  # characters of a description
 MAX_LINE = 2_000  # of anything shorter, such as a title
 MAX_WORDS = 100  # trigger words, or tags
+MAX_BITS = 1024  # of an integer that is shown; of much longer ones Python refuses to write the digits
 
 
 @dataclass(frozen=True)
@@ -84,7 +85,7 @@ _EMPTY = ("", "None", "null", "undefined")  # how programs write that they know 
 def text(value: object, limit: int = MAX_LINE) -> str:
     """A text from somebody's file, trimmed; empty if it is no text. Whatever is in it stays what it is: text."""
     if isinstance(value, (int, float)) and not isinstance(value, bool):
-        value = str(value)
+        value = "" if isinstance(value, int) and value.bit_length() > MAX_BITS else str(value)
     if not isinstance(value, str):
         return ""
     value = value[: 2 * limit].strip()
