@@ -525,6 +525,21 @@ def test_cards_and_previews_beside_a_model_make_a_number(shelf: Path) -> None:
     assert beside() == beside()
 
 
+@pytest.mark.parametrize("name", [companions.README, *companions.LICENCES])
+def test_what_a_repository_says_of_its_models_is_noticed(name: str, catalog: Catalog, shelf: Path) -> None:
+    for folder in ("checkout", "plain"):
+        write_model(shelf / folder / "a.safetensors")
+        (shelf / folder / name).write_text("MIT")
+    (shelf / "checkout" / ".gitattributes").touch()
+    scan(catalog, [shelf], FAMILIES)
+    assert scan(catalog, [shelf], FAMILIES).headers_read == 0
+    for folder in ("checkout", "plain"):
+        (shelf / folder / name).write_text("another licence")
+    assert scan(catalog, [shelf], FAMILIES).changed == 1
+    (shelf / "checkout" / name).unlink()
+    assert scan(catalog, [shelf], FAMILIES).changed == 1
+
+
 def test_a_bottomless_folder(shelf: Path) -> None:
     folders = [shelf]
     for _ in range(1200):  # more than Python's own stack would bear

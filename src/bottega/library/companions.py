@@ -12,6 +12,9 @@ LICENCE = ".license.txt"
 CARDS = (
     ".json", ".metadata.json", CIVITAI, STABILITY_MATRIX, SOURCE, ".txt", DESCRIPTION, ".md", LICENCE, ".yaml",
 )  # fmt: skip
+# What a repository of Hugging Face says of all the models in its folder.
+README = "README.md"
+LICENCES = ("LICENSE", "LICENSE.md", "LICENSE.txt", "LICENCE")  # the first that is there is the repository's
 PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".avif")
 PREVIEWS = (*(f".preview{ending}" for ending in PICTURES), *PICTURES)  # the first that is there is the model's
 

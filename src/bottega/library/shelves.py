@@ -7,6 +7,7 @@ import re
 import stat
 import zlib
 from collections.abc import Collection, Iterable, Iterator, Sequence
+from functools import reduce
 from pathlib import Path
 from typing import NamedTuple
 
@@ -145,6 +146,7 @@ class Walk:
         later: list[_Step] = []
         models: list[tuple[os.DirEntry[str], str, str]] = []
         others: list[tuple[str, os.DirEntry[str]]] = []
+        shared: list[os.DirEntry[str]] = []
         shards: set[tuple[str, str, str]] = set()
         for entry in entries:
             name = entry.name
@@ -155,6 +157,8 @@ class Walk:
                     inner = _Step(entry.path, _joined(step.name, name), step.repository)
                     (self._links if entry.is_symlink() else later).append(inner)
                 continue
+            if name == companions.README or name in companions.LICENCES:
+                shared.append(entry)
             stem, ending = os.path.splitext(name)
             ending = ending.lower()
             if ending in companions.LAST:
@@ -170,7 +174,8 @@ class Walk:
                     title = shard[1]
                 models.append((entry, stem, _joined(step.name, title or stem) or title or ""))
         self._later(later)
-        beside = _beside(others, {stem for _, stem, _ in models})
+        of_all = reduce(_changing, shared, 0) if shared and models and stores.is_checkout(Path(step.folder)) else 0
+        beside = _beside(others, dict.fromkeys((stem for _, stem, _ in models), of_all))
         for entry, stem, title in models:
             try:
                 if not entry.is_file():
@@ -182,7 +187,7 @@ class Walk:
                 if (blob := (status.st_dev, status.st_ino)) in step.repository:
                     continue
                 step.repository.add(blob)
-            yield Found(Path(entry.path), file_stamp(status), title, beside.get(stem, 0))
+            yield Found(Path(entry.path), file_stamp(status), title, beside[stem])
 
     def _folder(self, folder: Path, step: _Step) -> Iterator[Found]:
         """The one model that a folder is, unless another revision of its repository holds the same weights."""
@@ -237,21 +242,25 @@ def _is_model(path: Path) -> bool:
         return False
 
 
-def _beside(others: Iterable[tuple[str, os.DirEntry[str]]], stems: Collection[str]) -> dict[str, int]:
-    """For each model the number that changes when a card or a picture that lies beside it does."""
-    numbers: dict[str, int] = {}
+def _beside(others: Iterable[tuple[str, os.DirEntry[str]]], numbers: dict[str, int]) -> dict[str, int]:
+    """For each model the number that changes when a card or a picture that lies beside it does, from the one that it
+    has before those are looked at."""
     for stem, entry in others:
-        if stem not in stems:
+        if stem not in numbers:
             stem, more = os.path.splitext(stem)
-            if more not in companions.BEFORE or stem not in stems:
+            if more not in companions.BEFORE or stem not in numbers:
                 continue
-        try:
-            status = entry.stat()
-        except OSError:
-            continue
-        said = os.fsencode(f"{entry.name}\0{status.st_size} {status.st_mtime_ns}\n")
-        numbers[stem] = zlib.crc32(said, numbers.get(stem, 0)) or 1
+        numbers[stem] = _changing(numbers[stem], entry)
     return numbers
+
+
+def _changing(number: int, entry: os.DirEntry[str]) -> int:
+    """A number that changes with this one, and when the file does."""
+    try:
+        status = entry.stat()
+    except OSError:
+        return number
+    return zlib.crc32(os.fsencode(f"{entry.name}\0{status.st_size} {status.st_mtime_ns}\n"), number) or 1
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:

@@ -108,6 +108,11 @@ def hub_name(folder: str, names: Collection[str]) -> str | None:
     return None
 
 
+def is_checkout(folder: Path) -> bool:
+    """Whether a folder is a repository of Hugging Face: only then its README is about each file in it."""
+    return folder.parent.name == "snapshots" or (folder / ".gitattributes").is_file()
+
+
 def hub_revisions(repository: Path) -> list[Path]:
     """The snapshots of a repository, the one that `main` is first, then the newest."""
     try:

@@ -21,7 +21,7 @@ from bottega.library.about.markup import first_paragraph, heading, tidy
 from bottega.library.about.metadata import said_in_metadata
 from bottega.library.disk import model_name
 from bottega.library.layouts import parse_yaml
-from bottega.library.stores import ollama_manifests
+from bottega.library.stores import is_checkout, ollama_manifests
 
 MAX_CARD = 4 << 20  # bytes of a card; real ones have some thousand
 MAX_README = 256 << 10  # characters of it that are looked at
@@ -159,14 +159,12 @@ def _checkout(path: Path) -> Path | None:
     for folder in path.parents:
         if folder.parent.name == "snapshots" and folder.parent.parent.name.startswith("models--"):
             return folder
-    beside = path.parent
-    is_one = beside.parent.name == "snapshots" or _size(os.fspath(beside / ".gitattributes")) is not None
-    return beside if is_one else None
+    return path.parent if is_checkout(path.parent) else None
 
 
 def _hub_card(folder: Path, ignored: list[str]) -> About:
     """What a repository's README and licence say; and its name, where it lies in Hugging Face's cache."""
-    raw = _content(os.fspath(folder / "README.md"), ignored)
+    raw = _content(os.fspath(folder / companions.README), ignored)
     told = _readme(_decoded(raw), ignored) if raw else About()
     if not told.licence:
         told = told.over(About(licence=_licence_file(folder)))
@@ -216,7 +214,7 @@ def _listed(told: object) -> list[object]:
 
 def _licence_file(folder: Path) -> str:
     """The first line of the licence that lies in a folder, which is its name as a rule."""
-    for name in ("LICENSE", "LICENSE.md", "LICENSE.txt", "LICENCE"):
+    for name in companions.LICENCES:
         if raw := _content(os.fspath(folder / name), []):
             return _first_line(raw)
     return ""
