@@ -16,6 +16,7 @@ from small_models import FAMILIES, write_model
 
 from bottega.library import Catalog, companions, open_catalog
 from bottega.library.disk import is_model_folder
+from bottega.library.find import find
 from bottega.library.hashes import sha256_of
 from bottega.library.layouts import known_places, parse_yaml
 from bottega.library.scan import scan
@@ -341,7 +342,7 @@ def test_the_hub_cache(shelf: Path) -> None:
     touch(shelf / ".locks" / "x.bin")
     wanted = {
         "models--org--bert/snapshots/bbb": "org/bert",
-        "models--org--bert/snapshots/ccc": "org/bert",
+        "models--org--bert/snapshots/ccc": "org/bert@ccc",
         "models--TheBloke--x-GGUF/snapshots/r2/q4.gguf": "TheBloke/x-GGUF/q4",
         "models--TheBloke--x-GGUF/snapshots/r1/sub/q8.gguf": "TheBloke/x-GGUF/sub/q8",
         "models--gpt2/snapshots/r/pytorch_model.bin": "gpt2/pytorch_model",
@@ -350,6 +351,18 @@ def test_the_hub_cache(shelf: Path) -> None:
     assert names(shelf) == wanted
     assert snapshot(shelf) == before
     assert names(shelf / "models--gpt2") == {"snapshots/r/pytorch_model.bin": "gpt2/pytorch_model"}
+
+
+def test_a_name_in_the_hub_cache_means_the_revision_that_main_is(catalog: Catalog, shelf: Path, tmp_path: Path) -> None:
+    weights = [write_model(tmp_path / "w.safetensors", fill=fill).read_bytes() for fill in range(3)]
+    revisions = {letter * 40: {"w.safetensors": content} for letter, content in zip("abc", weights, strict=True)}
+    repository = hub_repository(shelf, "models--bob--two", revisions, main="b" * 40)
+    scan(catalog, [shelf], FAMILIES)
+    for name, letter in {"bob/two/w": "b", "bob/two/w@aaaaaaa": "a", "bob/two/w@ccccccc": "c"}.items():
+        assert find(catalog, name, FAMILIES).path == repository / "snapshots" / (letter * 40) / "w.safetensors"
+    (repository / "refs" / "main").write_text("c" * 40)
+    scan(catalog, [shelf], FAMILIES)
+    assert find(catalog, "bob/two/w", FAMILIES).path.parent.name == "c" * 40
 
 
 def test_lm_studio(shelf: Path) -> None:

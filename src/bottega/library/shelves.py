@@ -31,6 +31,8 @@ NO_SHELVES = frozenset((
 
 _SHARD = re.compile(r"(.+)-([0-9]{5})-of-([0-9]{5})", re.DOTALL)
 
+_SHORT = 7  # digits of a revision, as git shortens them
+
 Place = tuple[int, int]  # a folder, whatever links lead to it: device and inode
 
 
@@ -59,13 +61,29 @@ def shelf_places(shelf: Path) -> tuple[Path, ...]:
     return (shelf,) if beside is None else (shelf, beside)
 
 
+class _Revision(NamedTuple):
+    """A revision of a repository in Hugging Face's cache; the files and the names of the repository's models that are
+    known already, which its revisions share."""
+
+    id: str
+    files: set[Place]
+    names: set[str]
+
+    def named(self, name: str) -> str:
+        """The name of a model in it: the plain one means that of the first revision which has it."""
+        if name in self.names:
+            name = f"{name}@{self.id[:_SHORT]}"
+        self.names.add(name)
+        return name
+
+
 class _Step(NamedTuple):
     """A folder to look into: what its program calls it (None where it has no name for it, "" where names begin), and
-    the models of its repository that are known already, where it is a revision of one."""
+    the revision of a repository that it belongs to."""
 
     folder: str
     name: str | None = None
-    repository: set[Place] | None = None
+    revision: _Revision | None = None
 
 
 class Walk:
@@ -125,9 +143,9 @@ class Walk:
         if stores.is_ollama(names):
             yield from self._stored(stores.ollama_models(folder), folder)
         elif (repository := stores.hub_name(folder.name, names)) is not None:
-            known: set[Place] = set()
-            revisions = stores.hub_revisions(folder)
-            self._later(_Step(os.fspath(revision), repository, known) for revision in revisions)
+            files, called = set[Place](), set[str]()
+            revisions = [(path, _Revision(path.name, files, called)) for path in stores.hub_revisions(folder)]
+            self._later(_Step(os.fspath(path), repository, revision) for path, revision in revisions)
         elif stores.is_invokeai(folder, names):
             models, stored = stores.invokeai_models(folder, self.unreadable)
             recorded = [each for each in stored if _is_model(each.path)]
@@ -154,7 +172,7 @@ class Walk:
                 continue
             if _is_folder(entry):
                 if entry.path not in self._recorded and not name.startswith(("datasets--", "spaces--")):
-                    inner = _Step(entry.path, _joined(step.name, name), step.repository)
+                    inner = _Step(entry.path, _joined(step.name, name), step.revision)
                     (self._links if entry.is_symlink() else later).append(inner)
                 continue
             if name == companions.README or name in companions.LICENCES:
@@ -183,21 +201,24 @@ class Walk:
                 status = entry.stat()
             except OSError:  # a link that leads to itself, or a file that is gone
                 continue
-            if step.repository is not None:
-                if (blob := (status.st_dev, status.st_ino)) in step.repository:
+            if step.revision is not None:
+                if (blob := (status.st_dev, status.st_ino)) in step.revision.files:
                     continue
-                step.repository.add(blob)
+                step.revision.files.add(blob)
+                title = step.revision.named(title)
             yield Found(Path(entry.path), file_stamp(status), title, beside[stem])
 
     def _folder(self, folder: Path, step: _Step) -> Iterator[Found]:
         """The one model that a folder is, unless another revision of its repository holds the same weights."""
-        if step.repository is not None:
+        name = step.name or ""
+        if step.revision is not None:
             weights = {_place(path) for _, path in folder_files(folder) if path.suffix.lower() in MODEL_SUFFIXES}
             blobs = {blob for blob in weights if blob is not None}
-            if blobs and blobs <= step.repository:
+            if blobs and blobs <= step.revision.files:
                 return
-            step.repository.update(blobs)
-        yield Found(folder, folder_stamp(folder), step.name or "")
+            step.revision.files.update(blobs)
+            name = step.revision.named(name)
+        yield Found(folder, folder_stamp(folder), name)
 
     def _stored(self, stored: Iterable[stores.Stored], store: Path) -> Iterator[Found]:
         """Those models of a program's store that are there, unless they lie on another shelf."""
