@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from small_models import FAMILIES, write_model
 
+from bottega.errors import UnknownModel
 from bottega.library import Catalog, companions, open_catalog
 from bottega.library.disk import is_model_folder
 from bottega.library.find import find
@@ -422,6 +423,21 @@ def test_ollama(shelf: Path) -> None:
         found = walked(root)
         assert {each.path: each.name for each in found} == wanted
         assert all(each.beside for each in found)
+
+
+def test_every_name_that_ollama_has_for_a_model_is_its_name(catalog: Catalog, shelf: Path, tmp_path: Path) -> None:
+    weights = [write_model(tmp_path / "w.safetensors", fill=fill).read_bytes() for fill in range(2)]
+    library = "registry.ollama.ai/library/llama3"
+    model = ollama_model(shelf, f"{library}/8b", weights[0])
+    ollama_model(shelf, "registry.ollama.ai/me/tuned/latest", weights[1])
+    scan(catalog, [shelf], FAMILIES)
+    ollama_model(shelf, f"{library}/latest", weights[0])  # as `ollama cp` does
+    assert scan(catalog, [shelf], FAMILIES).changed == 1
+    for name in ("llama3:8b", "llama3:latest", "llama3", "Llama3"):
+        assert find(catalog, name, FAMILIES).path == model
+    assert find(catalog, "me/tuned", FAMILIES).name == "me/tuned:latest"
+    with pytest.raises(UnknownModel):
+        find(catalog, "llama3:70b", FAMILIES)
 
 
 def test_what_is_said_of_a_stored_name_outlives_its_bytes(catalog: Catalog, shelf: Path, tmp_path: Path) -> None:

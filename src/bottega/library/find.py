@@ -277,9 +277,14 @@ def _named(catalog: Catalog, name: str) -> list[Entry]:
 
 
 def _path_names(entry: Entry) -> Iterable[str]:
-    """The path of a model and its path on its shelf, both with and without the ending; its own name, if it has one."""
-    if entry.called:
-        yield entry.called
+    """The path of a model and its path on its shelf, both with and without the ending; its own names, if it has any."""
+    names = [entry.called]
+    if entry.path.parent.name == "blobs":
+        names += entry.about.extra.get("names", "").split(", ")  # all that ollama has for it
+    for name in filter(None, names):
+        yield name
+        if name.endswith(":latest"):  # the tag that ollama takes an absent one for
+            yield name.removesuffix(":latest")
     paths = [entry.path]
     if entry.shelf and entry.path.is_relative_to(entry.shelf):
         paths.append(entry.path.relative_to(entry.shelf))

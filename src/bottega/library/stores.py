@@ -55,12 +55,15 @@ def is_ollama(names: Collection[str]) -> bool:
 
 
 def ollama_models(store: Path) -> Iterator[Stored]:
-    """The models of ollama's store, each once: under its first name, `latest` last as it says least."""
+    """The models of ollama's store, each once: under its first name, `latest` last as it says least. Their numbers
+    change with all their names."""
     first: dict[Path, Stored] = {}
     for manifest in sorted(ollama_manifests(store), key=lambda each: (each.name.endswith(":latest"), each.name)):
         for layer in manifest.layers:
             if layer.media == OLLAMA_MODEL:
-                first.setdefault(layer.path, Stored(layer.path, manifest.name, _number(manifest.text)))
+                stored = first.get(layer.path) or Stored(layer.path, manifest.name, 0)
+                number = _number(f"{stored.beside} {manifest.name} {manifest.text}")
+                first[layer.path] = stored._replace(beside=number)
     yield from first.values()
 
 
