@@ -497,6 +497,12 @@ def test_a_shelf_that_is_gone_is_dropped_before_a_scan_has_missed_it(bottega: Bo
     assert "no model is called" in bottega("models", "show", "a").stderr
 
 
+def test_an_empty_name_is_no_shelf(bottega: Bottega) -> None:
+    told = bottega("models", "scan", "")
+    assert told.returncode == 2 and "is empty; name a folder" in told.stderr
+    assert os.getcwd() not in document(bottega("models", "scan", "--json"))["shelves"]
+
+
 def test_a_model_that_is_gone_is_told_as_such(bottega: Bottega, tmp_path: Path) -> None:
     shelf = tmp_path / "shelf"
     write_model(shelf / "lost.safetensors")

@@ -30,12 +30,21 @@ MOST = 20  # files of one sort that a scan names one by one
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """The arguments of `bottega models scan`."""
-    parser.add_argument("folders", nargs="*", type=Path, metavar="FOLDER", help="only these; each becomes a shelf")
+    parser.add_argument(
+        "folders", nargs="*", type=named_folder, metavar="FOLDER", help="only these; each becomes a shelf"
+    )
     parser.add_argument(
         "--forget-missing",
         action="store_true",
         help="drop what is gone from these shelves, with your words about it, or a shelf that is named and gone itself",
     )
+
+
+def named_folder(text: str) -> Path:
+    """A folder that is named; an empty name is more likely a script's mistake than the wish for the current folder."""
+    if not text.strip():
+        raise argparse.ArgumentTypeError("is empty; name a folder, or leave it out to scan all shelves")
+    return Path(text)
 
 
 def run(args: argparse.Namespace, settings: Settings, catalog: Catalog) -> int:
