@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -157,6 +158,23 @@ def test_what_is_missing_is_forgotten_on_request(bottega: Command, shelf: Path) 
     assert "1 missing model forgotten" in bottega("models", "scan", shelf, "--forget-missing").out
     assert names(bottega, "--missing") == []
     assert bottega("models", "scan", shelf, "--json").json["missing"] == []
+
+
+def test_what_drops_the_models_of_a_shelf_that_is_away_is_told(
+    bottega: Command, shelf: Path, home: Path, tmp_path: Path
+) -> None:
+    (shelf / "film.safetensors").unlink()
+    away = tmp_path / "away"
+    (home / "settings.toml").write_text(f'shelves = ["{away}"]\n')  # which no scan has named
+    write_model(away / "a.safetensors")
+    bottega("models", "scan")
+    shutil.rmtree(away)
+    for words in ((), ("--forget-missing",)):
+        told = bottega("models", "scan", *words).out
+        assert f"`bottega models scan --forget-missing {away}` drops it, with 1 model on record" in told
+        assert ("1 model on record is missing" in told) == (not words)
+    assert "1 missing model forgotten" in bottega("models", "scan", "--forget-missing", away).out
+    assert names(bottega, "--missing") == []
 
 
 def test_a_shelf_that_is_away_is_not_forgotten(bottega: Command, shelf: Path, home: Path) -> None:

@@ -54,10 +54,10 @@ def run(args: argparse.Namespace, settings: Settings, catalog: Catalog) -> int:
     from bottega.recognisers import all_recognisers
 
     named = [folder.expanduser().absolute() for folder in args.folders]
-    dropped = [folder for folder in named if args.forget_missing and is_gone(folder, catalog)]
+    shelves = all_shelves(settings, catalog)
+    dropped = [folder for folder in named if args.forget_missing and folder in shelves and not folder.exists()]
     for shelf in dropped:
         catalog.forget_shelf(shelf)
-    shelves = all_shelves(settings, catalog)
     folders = [checked_folder(folder) for folder in named if folder not in dropped]
     for folder in folders:
         if not any(folder.is_relative_to(shelf) for shelf in shelves):
@@ -102,11 +102,6 @@ def gone_from(catalog: Catalog, shelves: Sequence[Path]) -> list[Path]:
     ]
 
 
-def is_gone(folder: Path, catalog: Catalog) -> bool:
-    """Whether a folder is a shelf that is no longer there."""
-    return folder in catalog.shelves() and not folder.exists()
-
-
 def forget_missing(catalog: Catalog, shelves: Sequence[Path], dropped: Sequence[Path]) -> int:
     """Drop what is gone from these shelves; one that is away as a whole may come back, and is spared unless dropped."""
     gone = {*gone_from(catalog, [*(shelf for shelf in shelves if shelf.is_dir()), *dropped])}
@@ -142,9 +137,10 @@ def report_text(shelves: Sequence[Path], report: Report, missing: Sequence[Path]
     paragraphs += listed(f"{plural(len(unusual), 'model')} unusual (nothing in them is run, only read):", unusual)
     refused = [(str(entry.path), entry.error) for entry in report.refused]
     paragraphs += listed(f"{plural(len(refused), 'file')} refused:", refused)
-    if missing:
+    away = {shelf: sum(path.is_relative_to(shelf) for path in missing) for shelf in report.absent}
+    if left := sum(not any(path.is_relative_to(shelf) for shelf in away) for path in missing):
         paragraphs.append(
-            f"{plural(len(missing), 'model on record is', 'models on record are')} missing: `bottega models list "
+            f"{plural(left, 'model on record is', 'models on record are')} missing: `bottega models list "
             "--missing` lists them, `bottega models scan --forget-missing` drops them."
         )
     if forgotten:
@@ -153,8 +149,9 @@ def report_text(shelves: Sequence[Path], report: Report, missing: Sequence[Path]
     # The home's own shelf comes to be when something is put on it.
     troubles += [
         f"{shelf}: this shelf is not there; `bottega models scan --forget-missing {shelf}` drops it"
-        for shelf in report.absent
-        if shelf.name != "models"
+        + (f", with {plural(count, 'model')} on record" if count else "")
+        for shelf, count in away.items()
+        if count or shelf.name != "models"
     ]
     paragraphs += [printable(trouble) for trouble in troubles]
     return "\n\n".join(paragraphs)
