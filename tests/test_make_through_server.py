@@ -203,16 +203,18 @@ def test_ctrl_c_before_the_answer_leaves_no_job_behind(
 def test_a_server_that_comes_back_goes_on_with_the_job(tmp_path: Path) -> None:
     home = tmp_path / "home"
     server = Running(home)
-    process = command(server, "make", "image", "a", "--steps", 6, "--seed", 7, "--out", tmp_path / "out.png")
+    words = ("make", "image", "a", "--steps", 25, "--count", 2, "--seed", 7)
+    process = command(server, *words, "--out", tmp_path / "out.png")
     assert process.stderr is not None
     for line in process.stderr:
-        if line.startswith("load"):
+        if line.startswith("picture 2"):
             break
     server.kill()
     server = Running(home)
     out, rest = process.communicate(timeout=120)
     assert process.returncode == 0, rest
-    assert Path(out.strip()).is_file()
+    assert out.split() == [str(tmp_path / "out-1.png"), str(tmp_path / "out-2.png")]
+    assert "begun anew" in rest and "picture 3" not in rest
     assert server.stop() == 0
 
 

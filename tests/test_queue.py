@@ -192,6 +192,14 @@ def test_progress_and_the_time_left_come_from_the_steps(tmp_path: Path) -> None:
     queue.close()
 
 
+def test_a_job_that_is_begun_anew_is_at_its_first_picture(queue: Queue) -> None:
+    id = put(queue)
+    take(queue)
+    queue.record(id, [Started("d", 2), Made(0, "p", "s", "d", 1, 64, 64)])
+    queue.record(id, [Started("d", 2), Step("sample", 1, 10)])
+    assert queue.job(id).progress == {"phase": "sample", "done": 1, "total": 10, "image": 0}
+
+
 def test_the_time_left_comes_from_steps_that_were_timed_also_where_the_first_were_not_told(tmp_path: Path) -> None:
     now = [100.0]
     queue = Queue(tmp_path / "q", clock=lambda: now[0])

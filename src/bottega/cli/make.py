@@ -246,6 +246,7 @@ def follow(events: Generator[Event], progress: Progress) -> list[Made]:
         for event in events:
             if isinstance(event, Started):
                 count = event.count
+                made.clear()  # begun anew, a job makes all of it again
             elif isinstance(event, Step):
                 which = f"picture {len(made) + 1} of {count}: " if count > 1 and event.phase != "load" else ""
                 progress.update(f"{which}{event.phase}", event.done, event.total)

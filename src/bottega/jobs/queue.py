@@ -125,7 +125,7 @@ class _Pace:
         if isinstance(event, Learned):
             event = Step("train", event.step, event.total)
         if isinstance(event, Started):
-            self.count, self.began = event.count, now
+            self.count, self.made, self.began = event.count, 0, now
         elif isinstance(event, Made):
             self.made, self.picture, self.began, self.anew = event.image + 1, now - self.began, now, True
         elif isinstance(event, Step):
