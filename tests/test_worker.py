@@ -12,7 +12,7 @@ import pytest
 from bottega import worker
 from bottega.events import Event, Note, Started, Step
 from bottega.jobs.wire import Pipe, batches, messages
-from bottega.worker import Life, Telling
+from bottega.worker import Life, Telling, Told
 
 
 @pytest.fixture
@@ -93,3 +93,30 @@ def test_a_message_that_is_longer_than_a_pipe_holds_arrives() -> None:
     there.close()
     assert list(heard) == []
     here.close()
+
+
+def test_a_job_that_is_cancelled_before_it_is_taken_up_is_told_to_stop(monkeypatch: pytest.MonkeyPatch) -> None:
+    heard, hang_up, gone = (threading.Event() for _ in range(3))
+
+    def said(stream: object) -> Iterator[dict[str, Any]]:
+        yield {"do": "cancel", "job": "a"}  # of an earlier time: it has been told of its end since
+        yield {"do": "work", "jobs": [{"job": "a"}]}
+        yield {"do": "work", "jobs": [{"job": "b"}]}
+        yield {"do": "cancel", "job": "b"}
+        heard.set()
+        hang_up.wait()
+
+    monkeypatch.setattr(worker, "messages", said)
+    monkeypatch.setattr(worker, "LEAVE_WITHIN", 0.0)
+    monkeypatch.setattr(os, "_exit", lambda code: gone.set())
+    told = Told()
+    told.listen()
+    assert heard.wait(30.0)
+    stopped = []
+    for _ in range(2):
+        told.next()
+        stopped.append(told.stop.is_set())
+        told.done()
+    assert stopped == [False, True]
+    hang_up.set()
+    assert gone.wait(30.0)

@@ -113,6 +113,8 @@ class Told:
         self._messages: queue.SimpleQueue[dict[str, Any] | None] = queue.SimpleQueue()
         self._lock = threading.Lock()
         self._jobs: tuple[str, ...] = ()
+        self._ahead: set[str] = set()  # jobs that wait to be taken up
+        self._unwanted: set[str] = set()  # those of them that were cancelled meanwhile
         self._leaving = False
         self.stop = threading.Event()
 
@@ -126,8 +128,12 @@ class Told:
         with self._lock:
             if told is None or self._leaving:
                 return None
-            self._jobs = tuple(each["job"] for each in told.get("jobs", ()))
+            self._jobs = _jobs_of(told)
             self.stop.clear()
+            if not self._unwanted.isdisjoint(self._jobs):
+                self.stop.set()
+            self._ahead.difference_update(self._jobs)
+            self._unwanted.difference_update(self._jobs)
         return told
 
     def done(self) -> None:
@@ -140,11 +146,15 @@ class Told:
             if message["do"] == "stop":
                 break
             if message["do"] != "cancel":
+                with self._lock:
+                    self._ahead.update(_jobs_of(message))
                 self._messages.put(message)
                 continue
             with self._lock:
                 if message["job"] in self._jobs:
                     self.stop.set()
+                elif message["job"] in self._ahead:
+                    self._unwanted.add(message["job"])
         with self._lock:
             self._leaving = True
             self.stop.set()
@@ -438,6 +448,11 @@ def failure(error: Exception) -> dict[str, str]:
     traceback.print_exception(error)
     what = f"this is a bug in Bottega ({type(error).__name__}: {error})"
     return {"error": type(error).__name__, "what": what, "remedy": "report it to the project's issues, with the log"}
+
+
+def _jobs_of(message: Mapping[str, Any]) -> tuple[str, ...]:
+    """The ids of the jobs that a piece of work consists of."""
+    return tuple(each["job"] for each in message.get("jobs", ()))
 
 
 def _part(job: Mapping[str, Any]) -> Any:
