@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,8 @@ import pytest
 
 from bottega.errors import FileError, SaveError
 from bottega.events import Note
+from bottega.formats.database import explained
+from bottega.gallery.schema import SCHEMA
 from bottega.jobs import foreman as foremen
 from bottega.jobs.foreman import Foreman, Limits, Preview
 from bottega.jobs.job import ENDED, MAKE, Job
@@ -281,6 +285,30 @@ def test_what_can_not_be_kept_fails_the_job_and_nothing_else(shop: Shop) -> None
     error = shop.over(bad).error
     assert error is not None and error["what"] == "the disk is full"
     assert shop.over(good).state == "done"
+
+
+def test_a_gallery_that_somebody_else_writes_is_waited_for(
+    shop: Shop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(foremen, "RETRY_EVERY", 0.05)
+    file, tried = tmp_path / "other.sqlite", []
+    with closing(sqlite3.connect(file, isolation_level=None, check_same_thread=False)) as other:
+        other.execute("BEGIN IMMEDIATE")
+
+        def locked(job: Job) -> None:
+            tried.append(job.id)
+            if len(tried) == 4:
+                other.execute("ROLLBACK")
+            with closing(sqlite3.connect(file, timeout=0.0, isolation_level=None)) as own, explained(file, SCHEMA):
+                own.execute("BEGIN IMMEDIATE")
+
+        shop.keep = locked
+        id, next = shop.put(), shop.put()
+        assert shop.over(id).state == shop.over(next).state == "done"
+    assert shop.kept == [id, next]
+    assert tried == [id] * 4 + [next]
+    assert [shop.queue.job(each).attempt for each in (id, next)] == [1, 1]
+    assert "note" in [told.event["event"] for told in shop.queue.events(job=id)]
 
 
 def test_a_queue_that_can_not_be_written_for_a_while_loses_nothing(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -121,6 +121,11 @@ def is_damage(error: sqlite3.Error) -> bool:
     return _REMEDIES.get(code_of(error)) == ""
 
 
+def is_busy(error: BottegaError) -> bool:
+    """Whether an error from `explained` says only that somebody else is writing the file, which passes."""
+    return isinstance(error.__cause__, sqlite3.Error) and code_of(error.__cause__) == sqlite3.SQLITE_BUSY
+
+
 def code_of(error: sqlite3.Error) -> int:
     """SQLite's primary result code; the bits above say more than is needed here."""
     return int(getattr(error, "sqlite_errorcode", 0)) & 0xFF

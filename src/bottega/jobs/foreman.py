@@ -20,6 +20,7 @@ from typing import Any, BinaryIO, ParamSpec, cast
 
 from bottega.errors import BottegaError
 from bottega.events import Done, Event, Failed, Learned, Note, Result, Sampled, Started, Step, Trained
+from bottega.formats.database import is_busy
 from bottega.jobs.job import LIBRARY, MAKE, TRAIN, Job, Numbered
 from bottega.jobs.queue import Queue
 from bottega.jobs.wire import Pipe, batches, identity, kernel_kills, lives, resident
@@ -73,6 +74,7 @@ class _Working:
     stop_by: float | None = None
     failed: Failed | None = None  # why an output of it could not be kept
     said: list[Any] = field(default_factory=list)  # what is about to be written down
+    unkept: list[Mapping[str, Any]] = field(default_factory=list)  # what is told of outputs that are yet to be kept
 
 
 Given = ParamSpec("Given")
@@ -86,10 +88,10 @@ class Foreman:
 
     `command(lane)` is how a worker is started. `on_hello(lane, facts)` is told of each that is ready, `ready(job)`
     makes a job's request complete just before it is begun (None: there is nothing left to do for it), and
-    `on_made(job, told)` keeps an output and answers with the event that is recorded of it. `folder(job)` is where its
-    outputs go, `together(lane)` how many jobs that are alike are given to a worker at once. `settings` are what a
-    worker is told before anything else, `logs` is the folder for what it prints, `environment(lane)` what it finds in
-    its environment.
+    `on_made(job, told)` keeps an output and answers with the event that is recorded of it; where it raises that a file
+    is busy, it is called again later. `folder(job)` is where its outputs go, `together(lane)` how many jobs that are
+    alike are given to a worker at once. `settings` are what a worker is told before anything else, `logs` is the folder
+    for what it prints, `environment(lane)` what it finds in its environment.
     """
 
     def __init__(
@@ -504,28 +506,41 @@ class Lane:
         elif say == "preview":
             self.foreman.show(job, base64.b64decode(message["png"]))
         elif say == "made":
-            try:
-                working.said.append(self.foreman.on_made(job, message))
-            except BottegaError as error:
-                working.failed = Failed(type(error).__name__, error.what, error.remedy)
+            working.unkept.append(message)
+            self._keep(working)
         else:
-            self._ended(working, message)
+            del self._working[job.id]
+            self._since = now
+            self._owe(job.id, partial(self._settle, working, message))
 
-    def _ended(self, working: _Working, message: Mapping[str, Any]) -> None:
+    def _keep(self, working: _Working) -> None:
+        """Keep what a job has made; raises where somebody else is writing there, as that passes."""
+        while working.unkept:
+            try:
+                working.said.append(self.foreman.on_made(working.job, working.unkept[0]))
+            except BottegaError as error:
+                if is_busy(error):
+                    raise
+                working.failed = Failed(type(error).__name__, error.what, error.remedy)
+            del working.unkept[0]
+
+    def _settle(self, working: _Working, message: Mapping[str, Any]) -> None:
+        """Write down how a job has ended, and before that what it has made."""
+        self._keep(working)
         queue, say, id = self.foreman.queue, message["say"], working.job.id
-        del self._working[id]
-        self._since = time.monotonic()
+        if say != "done":
+            self._record(working)
         if working.failed is not None:
-            self._owe(id, partial(queue.fail, id, working.failed))
+            queue.fail(id, working.failed)
         elif say == "done":
-            self._owe(id, partial(self._finish, id, _outcome(message), working.said))
+            self._finish(id, _outcome(message), working.said)
         elif say == "failed":
-            self._owe(id, partial(queue.fail, id, Failed(message["error"], message["what"], message["remedy"])))
+            queue.fail(id, Failed(message["error"], message["what"], message["remedy"]))
         elif working.stop_by is not None:
-            self._owe(id, partial(queue.cancelled, id))
+            queue.cancelled(id)
         else:
             why = "the server was stopped" if self._stop_by is not None else "one that was made with it was stopped"
-            self._owe(id, partial(queue.requeue, id, why, counts=False))
+            queue.requeue(id, why, counts=False)
 
     def _finish(self, id: str, outcome: Done | Result, said: Sequence[Any]) -> None:
         """A job is done; what is next is taken in the same breath, so that there is one write less to wait for."""
