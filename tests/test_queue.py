@@ -241,6 +241,13 @@ def test_a_job_can_be_moved_before_another_and_to_the_end(queue: Queue) -> None:
     assert [take(queue)[0] for _ in range(3)] == [a, b, c]
 
 
+def test_the_end_of_the_line_is_behind_every_priority(queue: Queue) -> None:
+    urgent, usual, idle = (put(queue, name, priority=priority) for name, priority in (("u", 50), ("n", 0), ("i", -3)))
+    assert queue.move(urgent, None).priority == -3
+    assert queue.move(idle, None).priority == -3
+    assert [take(queue)[0] for _ in range(3)] == [usual, urgent, idle]
+
+
 def test_there_is_no_place_before_a_job_that_is_over(queue: Queue) -> None:
     over, first, second = put(queue), put(queue), put(queue)
     queue.cancel(over)

@@ -461,7 +461,8 @@ class Queue:
             return self._job(self._write, id)
 
     def move(self, id: str, before: str | None) -> Job:
-        """Give a waiting job the place right before another one, or the last of all; it takes that one's priority."""
+        """Give a waiting job the place right before another one, whose priority it takes, or the last of all, with the
+        lowest priority that a waiting one has."""
         with self._lock, self._transaction():
             job = self._job(self._write, id)
             if job.state not in (WAITING, PAUSED):
@@ -469,6 +470,9 @@ class Queue:
             priority = job.priority
             if before is None:
                 position = self._end_of_line()
+                (priority,) = self._write.execute(
+                    f"SELECT min(priority) FROM jobs WHERE state IN {_quoted((WAITING, PAUSED))}"
+                ).fetchone()
             elif before == id:
                 return job
             else:

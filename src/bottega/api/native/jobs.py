@@ -242,7 +242,8 @@ async def retry(id: JobInPath, shop: Shop, aside: Aside, caller: Steerer) -> Job
 
 @router.post("/jobs/{id}/move", summary="Move a job in the line", responses=REUSED)
 async def move(id: JobInPath, asked: Place, shop: Shop, aside: Aside, caller: Steerer) -> JobCard:
-    """Right before another one, whose priority it takes, or to the end. 409 for one that does not wait."""
+    """Right before another one, whose priority it takes, or to the end, with the lowest that a waiting one has. 409 for
+    one that does not wait."""
     mine(shop, caller, id)
     if asked.before is not None and not _is_mine(shop, caller, asked.before):
         raise InvalidRecipe([FieldProblem("before", "there is no such job", "see /api/jobs")])

@@ -432,8 +432,6 @@ class QueueRoom {
     row?.scrollIntoView({ block: "nearest" });
     say(this.t("queue.moved", { title: titleOf(this.t, job), n: number(at + 1), total: number(others.length + 1) }));
     try {
-      // Before another one it gets the priority of that one; at the end there is none to get it from.
-      if (!next && prior && prior.priority !== job.priority) await api.patch(`/api/jobs/${job.id}`, { priority: prior.priority });
       jobs.take(await api.post(`/api/jobs/${job.id}/move`, { before: next?.id ?? null }));
     } catch (error) {
       complain(error);
