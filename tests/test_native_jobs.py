@@ -250,6 +250,10 @@ def test_nobody_sees_or_steers_what_others_make(paused: Api) -> None:
     assert one.refused("POST", "/jobs", {"recipe": DRAFT, "priority": 1})[0] == 403
     assert one("PATCH", f"/jobs/{hers}", {"priority": -1}).json["priority"] == -1
     assert chief("PATCH", f"/jobs/{hers}", {"priority": 1}).json["priority"] == 1
+    later = one.post("/jobs", {"recipe": DRAFT}, 202)["id"]
+    assert one.refused("POST", f"/jobs/{later}/move", {"before": hers})[0] == 403  # whose priority it would take
+    assert one.get(f"/jobs/{later}")["priority"] == 0
+    assert one.post(f"/jobs/{hers}/move", {"before": later})["priority"] == 0
     assert chief.get(f"/jobs/{hers}")["owner"] == "anna"
     assert chief.post(f"/jobs/{hers}/cancel")["state"] == "cancelled"
     assert other.refused("POST", "/queue/pause")[0] == 403

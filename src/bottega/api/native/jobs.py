@@ -145,7 +145,7 @@ def check_priority(caller: Caller, priority: int) -> None:
     if priority > 0 and not caller.may("manage"):
         raise NotAllowed(
             f"{caller.name} may not put jobs before those of others: it needs the scope manage",
-            "leave out the priority",
+            "leave its priority at 0 or below",
         )
 
 
@@ -242,11 +242,15 @@ async def retry(id: JobInPath, shop: Shop, aside: Aside, caller: Steerer) -> Job
 
 @router.post("/jobs/{id}/move", summary="Move a job in the line", responses=REUSED)
 async def move(id: JobInPath, asked: Place, shop: Shop, aside: Aside, caller: Steerer) -> JobCard:
-    """Right before another one, whose priority it takes, or to the end, with the lowest that a waiting one has. 409 for
-    one that does not wait."""
-    mine(shop, caller, id)
-    if asked.before is not None and not _is_mine(shop, caller, asked.before):
-        raise InvalidRecipe([FieldProblem("before", "there is no such job", "see /api/jobs")])
+    """Right before another one, whose priority it takes, or to the end, with the lowest that a waiting one has. To rise
+    above 0 it needs the scope `manage`. 409 for one that does not wait."""
+    found = mine(shop, caller, id)
+    if asked.before is not None:
+        if not _is_mine(shop, caller, asked.before):
+            raise InvalidRecipe([FieldProblem("before", "there is no such job", "see /api/jobs")])
+        taken = shop.queue.job(asked.before).priority
+        if taken > found.priority:
+            check_priority(caller, taken)
     return job_card(await aside.submit(shop.queue.move, id, asked.before))
 
 
