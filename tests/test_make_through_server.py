@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,8 @@ from bottega.cli.server import Server
 from bottega.families._stable_diffusion.toy import write_single_file
 from bottega.formats import safetensors
 from bottega.gallery import Gallery
+from bottega.jobs.job import MAKE, OWNER
+from bottega.jobs.queue import Queue
 from bottega.runtime.weights import rows
 
 QUICK = ("--steps", 2, "--size", "64x64", "--seed", 7)
@@ -260,6 +263,26 @@ def test_watching_a_job_that_was_tried_again_goes_on_to_its_last_end(through: Co
     ran = through("jobs", "watch", job["id"], "--json")
     kinds = [json.loads(line)["event"] for line in ran.out.splitlines()]
     assert ran.code == 0 and kinds.count("cancelled") == 1 and kinds[-1] == "done"
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("show", ""),
+        ("watch", ""),
+        ("cancel", " "),
+        ("pause", ""),
+        ("move", "", "--last"),
+        ("move", "a", "--before", ""),
+    ],
+)
+def test_an_empty_id_is_nobodys(bottega: Command, home: Path, words: tuple[str, ...]) -> None:
+    with closing(Queue(home / "queue.sqlite")) as queue:
+        queue.submit("make", {}, lane=MAKE, owner=OWNER)
+    ran = bottega("jobs", *words)
+    assert ran.code == 2 and "is empty" in ran.err
+    with closing(Queue(home / "queue.sqlite")) as queue:
+        assert [job.state for job in queue.jobs()] == ["waiting"]
 
 
 def test_jobs_without_a_server(bottega: Command, home: Path) -> None:

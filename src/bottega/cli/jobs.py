@@ -48,18 +48,26 @@ def configure(parser: argparse.ArgumentParser) -> None:
             action.add_argument("--limit", type=int, metavar="N", help="how many at most (50)")
             action.set_defaults(state=[], limit=50)
         elif name in ("show", "move"):
-            action.add_argument("job", metavar="JOB", help="its id, or the beginning of it")
+            action.add_argument("job", type=job_id, metavar="JOB", help="its id, or the beginning of it")
         elif name == "watch":
-            action.add_argument("job", nargs="?", metavar="JOB", help="its id, or the beginning of it (default: all)")
+            which = "its id, or the beginning of it (default: all)"
+            action.add_argument("job", nargs="?", type=job_id, metavar="JOB", help=which)
         else:
             whole = name in ("pause", "resume")
             more = " (none: the whole queue)" if whole else ""
             jobs = "their ids, or the beginnings of them"
-            action.add_argument("jobs", nargs="*" if whole else "+", metavar="JOB", help=f"{jobs}{more}")
+            action.add_argument("jobs", nargs="*" if whole else "+", type=job_id, metavar="JOB", help=f"{jobs}{more}")
         if name == "move":
             place = action.add_mutually_exclusive_group(required=True)
-            place.add_argument("--before", metavar="JOB", help="the job that it is to come right before")
+            place.add_argument("--before", type=job_id, metavar="JOB", help="the job that it is to come right before")
             place.add_argument("--last", action="store_true", help="to the end of the line")
+
+
+def job_id(text: str) -> str:
+    """An id as it is; an empty one, with which every id begins, is more likely a script's mistake."""
+    if not text.strip():
+        raise argparse.ArgumentTypeError("is empty; name a job")
+    return text
 
 
 def run(args: argparse.Namespace, settings: Settings) -> int:
