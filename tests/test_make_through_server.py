@@ -236,8 +236,9 @@ def test_jobs_are_shown_and_steered_with_a_server_and_without(through: Command, 
         assert through("jobs", "cancel", first, second).code == 0
         assert through("jobs", "retry", first, "--json").json[0]["state"] == "waiting"
         assert through("jobs", "cancel", first).code == 0
-        unknown = through("jobs", "cancel", "nobody")
-        assert unknown.code == 2 and "nobody" in unknown.err
+        unknown = through("jobs", "retry", first, "nobody")
+        assert unknown.code == 2 and "nobody" in unknown.err and unknown.out == ""
+        assert through("jobs", "show", first, "--json").json["state"] == "cancelled"
     finally:
         assert through("jobs", "resume").code == 0
 
@@ -283,6 +284,22 @@ def test_an_empty_id_is_nobodys(bottega: Command, home: Path, words: tuple[str, 
     assert ran.code == 2 and "is empty" in ran.err
     with closing(Queue(home / "queue.sqlite")) as queue:
         assert [job.state for job in queue.jobs()] == ["waiting"]
+
+
+def test_of_several_jobs_none_is_touched_if_one_is_unknown_and_what_was_done_is_told(
+    bottega: Command, home: Path
+) -> None:
+    with closing(Queue(home / "queue.sqlite")) as queue:
+        first, second, last = (queue.submit("make", {}, lane=MAKE, owner=OWNER).id for _ in range(3))
+        queue.cancel(second)
+    ran = bottega("jobs", "pause", first, "deadbeef", last)
+    assert ran.code == 2 and "deadbeef" in ran.err and ran.out == ""
+    assert {job["id"]: job["state"] for job in bottega("jobs", "list", "--json").json} == {
+        first: "waiting", second: "cancelled", last: "waiting"
+    }  # fmt: skip
+    ran = bottega("jobs", "pause", first, second, last)
+    assert ran.code == 2 and second in ran.err
+    assert ran.out == f"{first}: paused\n"
 
 
 def test_jobs_without_a_server(bottega: Command, home: Path) -> None:

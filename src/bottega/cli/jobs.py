@@ -237,21 +237,29 @@ def _steer(args: argparse.Namespace, desk: Desk) -> int:
         else:
             print("No job is begun any more." if args.action == "pause" else "Jobs are begun again.")
         return 0
-    return _tell([desk.steer(_whole(desk, id), args.action) for id in args.jobs], args)
+    ids = [desk.job(_whole(desk, id))["id"] for id in args.jobs]  # a wrong one is told before anything is done
+    steered: list[dict[str, Any]] = []
+    try:
+        for id in ids:
+            steered.append(desk.steer(id, args.action))
+    finally:
+        if steered:
+            _tell(steered, args)
+    return 0
 
 
 def _move(args: argparse.Namespace, desk: Desk) -> int:
     before = None if args.last else _whole(desk, args.before)
-    return _tell([desk.steer(_whole(desk, args.job), "move", before=before)], args)
+    _tell([desk.steer(_whole(desk, args.job), "move", before=before)], args)
+    return 0
 
 
-def _tell(jobs: list[dict[str, Any]], args: argparse.Namespace) -> int:
+def _tell(jobs: list[dict[str, Any]], args: argparse.Namespace) -> None:
     if args.json:
         print_json(jobs)
     else:
         for job in jobs:
             print(f"{job['id']}: {_state_text(job)}")
-    return 0
 
 
 def _watch(args: argparse.Namespace, desk: Desk) -> int:
