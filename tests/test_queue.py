@@ -306,6 +306,16 @@ def test_a_pause_outlives_the_server_and_one_that_could_not_be_written_is_none(
     queue.close()
 
 
+def test_whether_all_is_paused_is_told_while_somebody_else_writes(queue: Queue) -> None:
+    queue.pause_all()
+    told: list[bool] = []
+    reader = threading.Thread(target=lambda: told.append(queue.paused))
+    with queue.at_once():
+        reader.start()
+        reader.join(10.0)
+        assert told == [True]
+
+
 def test_a_lane_that_was_idle_is_asked_again_once_there_is_something_to_do(queue: Queue) -> None:
     assert queue.waiting(MAKE) == 0
     first = put(queue)
