@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import sqlite3
@@ -620,10 +621,15 @@ def test_many_threads_lose_and_double_nothing(queue: Queue) -> None:
 
 def test_a_home_has_one_server_and_the_other_is_told_where_it_is(tmp_path: Path) -> None:
     with HomeLock(tmp_path):
-        (tmp_path / "serve.json").write_text('{"url": "http://127.0.0.1:7680", "pid": 1, "key": "k"}')
+        told = {"url": "http://127.0.0.1:7680", "pid": os.getpid(), "key": "k"}
+        (tmp_path / "serve.json").write_text(json.dumps(told))
         with pytest.raises(HomeBusy, match=r"already at http://127\.0\.0\.1:7680") as busy, HomeLock(tmp_path):
             raise AssertionError
         assert busy.value.url == "http://127.0.0.1:7680"
+        (tmp_path / "serve.json").write_text(json.dumps({**told, "pid": 1}))  # one that was killed has left it
+        with pytest.raises(HomeBusy, match=r"a server runs on .* already;") as busy, HomeLock(tmp_path):
+            raise AssertionError
+        assert busy.value.url == ""
     with HomeLock(tmp_path):
         pass
 

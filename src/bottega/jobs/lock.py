@@ -40,7 +40,7 @@ class HomeLock:
         handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
         try:
             if not _claimed(handle) or _held(handle):
-                raise HomeBusy(self.home, served_at(self.home))
+                raise HomeBusy(self.home, _served_at(self.home, _holder(handle)))
             os.truncate(handle, 0)
             os.pwrite(handle, json.dumps({"process": identity(os.getpid()), "boot": _boot()}).encode(), 0)
         except BaseException:
@@ -57,10 +57,12 @@ class HomeLock:
             self._handle = None
 
 
-def served_at(home: Path) -> str:
-    """Where the server of a home says that it answers; empty if it does not say."""
+def _served_at(home: Path, holder: str) -> str:
+    """Where the process of that identity says that it serves a home; empty if it does not say."""
     with suppress(OSError, ValueError, KeyError, TypeError):
-        return str(json.loads((home / "serve.json").read_text(encoding="utf-8"))["url"])
+        told = json.loads((home / "serve.json").read_text(encoding="utf-8"))
+        if str(told["pid"]) == holder.partition(":")[0]:  # and not what a server left that was killed
+            return str(told["url"])
     return ""
 
 
@@ -79,12 +81,17 @@ def _claimed(handle: int) -> bool:
 
 def _held(handle: int) -> bool:
     """Whether the process that the file names lives on, for disks that know no locks; none outlives a boot."""
-    try:
+    holder = _holder(handle)
+    return holder not in ("", identity(os.getpid())) and lives(holder)
+
+
+def _holder(handle: int) -> str:
+    """The identity of the process that the file names; empty where it names none of this boot."""
+    with suppress(ValueError, KeyError, TypeError):
         told = json.loads(os.pread(handle, 4096, 0))
-        holder, boot = str(told["process"]), str(told["boot"])
-    except (ValueError, KeyError, TypeError):
-        return False
-    return boot == _boot() and holder != identity(os.getpid()) and lives(holder)
+        if str(told["boot"]) == _boot():
+            return str(told["process"])
+    return ""
 
 
 def _boot() -> str:
