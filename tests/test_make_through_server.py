@@ -302,6 +302,14 @@ def test_of_several_jobs_none_is_touched_if_one_is_unknown_and_what_was_done_is_
     assert ran.out == f"{first}: paused\n"
 
 
+def test_what_a_killed_server_had_in_hand_waits_and_is_steered(bottega: Command, home: Path) -> None:
+    with closing(Queue(home / "queue.sqlite")) as queue:
+        id = queue.submit("make", {}, lane=MAKE, owner=OWNER).id
+        queue.lease(MAKE, "99999999:1")
+    assert [(job["state"], job["attempt"]) for job in bottega("jobs", "list", "--json").json] == [("waiting", 0)]
+    assert bottega("jobs", "cancel", id).out == f"{id}: cancelled\n"
+
+
 def test_jobs_without_a_server(bottega: Command, home: Path) -> None:
     assert bottega("jobs").out == "There are no jobs.\n"
     assert bottega("jobs", "pause").code == 0

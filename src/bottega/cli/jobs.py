@@ -165,12 +165,14 @@ def _desk(settings: Settings) -> Iterator[Desk]:
     if server := running(settings):
         yield _There(server)
         return
+    from bottega.jobs.foreman import take_up
     from bottega.jobs.lock import HomeLock
     from bottega.jobs.queue import Queue
 
     with HomeLock(settings.home):  # no server may begin meanwhile
         queue = Queue(settings.home / "queue.sqlite")
         try:
+            take_up(queue)  # nobody works on it, so it is not said to run
             yield _Here(queue)
         finally:
             queue.close()

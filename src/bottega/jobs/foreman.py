@@ -124,9 +124,7 @@ class Foreman:
 
     def start(self) -> None:
         """Take up what an earlier server left, and begin."""
-        for job, worker in self.queue.running():
-            end_orphan(worker)
-            self.queue.requeue(job.id, "the server ended while it ran", counts=False)
+        take_up(self.queue)
         self._end_listening = self.queue.listen(self._heard)
         for lane in self.lanes.values():
             lane.start()
@@ -603,6 +601,13 @@ class Lane:
             backoff = self.foreman.limits.backoff
             self._start_at = time.monotonic() + backoff[min(self._crashes, len(backoff) - 1)]
         self._pay()
+
+
+def take_up(queue: Queue) -> None:
+    """Have what a server that is gone had in hand wait again."""
+    for job, worker in queue.running():
+        end_orphan(worker)
+        queue.requeue(job.id, "the server ended while it ran", counts=False)
 
 
 def end_orphan(worker: str) -> None:
