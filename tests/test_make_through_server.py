@@ -310,6 +310,12 @@ def test_what_a_killed_server_had_in_hand_waits_and_is_steered(bottega: Command,
     assert bottega("jobs", "cancel", id).out == f"{id}: cancelled\n"
 
 
+@pytest.mark.parametrize("limit", ["0", "-3", "many"])
+def test_a_list_of_less_than_one_job_is_bad_usage(bottega: Command, limit: str) -> None:
+    ran = bottega("jobs", "list", "--limit", limit)
+    assert ran.code == 2 and "--limit" in ran.err and ran.out == ""
+
+
 def test_jobs_without_a_server(bottega: Command, home: Path) -> None:
     assert bottega("jobs").out == "There are no jobs.\n"
     assert bottega("jobs", "pause").code == 0

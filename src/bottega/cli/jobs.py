@@ -45,7 +45,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         )
         if name == "list":
             action.add_argument("--state", action="append", choices=STATES, help="only these; may be repeated")
-            action.add_argument("--limit", type=int, metavar="N", help="how many at most (50)")
+            action.add_argument("--limit", type=positive, metavar="N", help="how many at most (50)")
             action.set_defaults(state=[], limit=50)
         elif name in ("show", "move"):
             action.add_argument("job", type=job_id, metavar="JOB", help="its id, or the beginning of it")
@@ -68,6 +68,13 @@ def job_id(text: str) -> str:
     if not text.strip():
         raise argparse.ArgumentTypeError("is empty; name a job")
     return text
+
+
+def positive(word: str) -> int:
+    """A number of jobs, at least one."""
+    if (number := int(word)) < 1:
+        raise ValueError
+    return number
 
 
 def run(args: argparse.Namespace, settings: Settings) -> int:
