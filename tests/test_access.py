@@ -131,6 +131,19 @@ def test_configured_names_count_with_their_port_and_their_scheme() -> None:
         assert refused.value.status == 421
 
 
+@pytest.mark.parametrize("host", ["studio.example", "studio.example:443"])
+def test_a_browser_comes_through_a_program_that_keeps_a_certificate(tmp_path: Path, host: str) -> None:
+    own = "https://studio.example"
+    with serving(tmp_path, gate, names=[own, "https://other.example:8443", "third.example:443"]) as server:
+        entered = server("GET", f"/?token={server.accounts.new_link()}", host=host)
+        assert entered.status == 303 and "; Secure" in entered.cookies[0]
+        cookie = entered.cookies[0].partition(";")[0]
+        assert server("POST", "/api/jobs", {}, host=host, cookie=cookie, origin=own).status == 200
+        assert server("POST", "/api/jobs", {}, host=host, cookie=cookie, origin="http://studio.example").status == 403
+        for wrong in ("studio.example:80", "other.example", "third.example"):
+            assert server("GET", "/health", host=wrong).status == 421
+
+
 @pytest.mark.parametrize("host", ["127.0.0.2", "[::1]"])
 def test_any_address_of_this_machine_alone_that_is_listened_on_is_a_name(host: str) -> None:
     assert names_for(7680, [], [host.strip("[]")]).origin(f"{host}:7680", None) == f"http://{host}:7680"

@@ -32,10 +32,15 @@ class Names:
         """The origin of a page under this Host header. Raises Refusal (421) for a name that is not ours."""
         told = _split((host or "").strip().lower())
         if told:
-            name, port = told
+            name, given = told
+            port = 80 if given is None else given
             found = self.origins.get(f"{name}:{port}")
             if found:
                 return found
+            # Clients leave out the port that is usual, and a proxy that keeps a certificate passes that on as it came.
+            secure = f"https://{name}"
+            if given is None and self.origins.get(f"{name}:443") == secure:
+                return secure
             if self.any_own_address and server and port == server[1] and _same_address(name, server[0]):
                 return f"http://{name}" if port == 80 else f"http://{name}:{port}"
         raise Refusal(
@@ -72,14 +77,14 @@ def parsed_name(text: str, port: int) -> tuple[str, str, int]:
     told = _split(parts.netloc.lower())
     if parts.scheme not in ("http", "https") or not told or parts.path.strip("/") or parts.query or parts.fragment:
         raise ValueError(f"{text!r} is no name of a server")
-    explicit = parts.port is not None
     standard = {"http": 80, "https": 443}[parts.scheme]
-    return parts.scheme, told[0], told[1] if explicit else standard if "://" in text else port
+    return parts.scheme, told[0], parts.port if parts.port is not None else standard if "://" in text else port
 
 
-def _split(host: str) -> tuple[str, int] | None:
+def _split(host: str) -> tuple[str, int | None] | None:
+    """The name and the port of a host; None for a port that is not told."""
     found = _HOST.fullmatch(host)
-    return (found[1], int(found[2] or 80)) if found else None
+    return (found[1], int(found[2]) if found[2] else None) if found else None
 
 
 def _origin(scheme: str, name: str, port: int) -> str:
