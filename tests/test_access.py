@@ -13,12 +13,14 @@ import stat
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import closing, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
+from http.client import HTTPConnection, HTTPResponse
 from pathlib import Path
 from typing import Any
 
 import pytest
-from served import Answer, Served, serving
+from door_server import until
+from served import WITHIN, Answer, Served, serving
 
 from bottega.api.access import Access, limits
 from bottega.api.access.accounts import LINK_LASTS, SESSION_LASTS, Accounts, Quota
@@ -81,6 +83,15 @@ def signed_in(server: Served) -> str:
     answer = server("GET", f"/?token={server.accounts.new_link()}")
     assert answer.status == 303
     return answer.cookies[0].partition(";")[0]
+
+
+@contextmanager
+def asked(server: Served, path: str, key: str) -> Iterator[HTTPResponse]:
+    """An answer that is read by and by, while the block runs."""
+    with closing(HTTPConnection("127.0.0.1", server.port, timeout=WITHIN)) as connection:
+        connection.request("GET", path, headers={"Authorization": f"Bearer {key}"})
+        with connection.getresponse() as answer:
+            yield answer
 
 
 def told(answer: Answer) -> str:
@@ -708,6 +719,44 @@ def test_a_caller_who_sends_too_much_is_told_when_to_come_back(tmp_path: Path) -
         assert last.status == 429 and int(last.headers["retry-after"]) >= 1
         # Others are not held to it.
         key = server.accounts.add("ada")
+        assert server("GET", "/api/jobs", authorization=f"Bearer {key}").status == 200
+
+
+@pytest.mark.parametrize(
+    "begun",
+    ["", "GET /he", "GET /health HTTP/1.1\r\n{host}\r\n", "POST /api/session HTTP/1.1\r\n{host}{body}\r\n"],
+)
+def test_connections_that_ask_for_nothing_keep_nobody_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, begun: str
+) -> None:
+    monkeypatch.setattr("bottega.api.server.MAX_CONNECTIONS", 8)
+    with serving(tmp_path, gate) as server, ExitStack() as stack:
+        host = f"Host: 127.0.0.1:{server.port}\r\n"
+        begun = begun.format(host=host, body="Content-Type: application/json\r\nContent-Length: 9\r\n")
+        stream = stack.enter_context(asked(server, "/api/endless", server.access.machine_key))
+        for _ in range(20):
+            silent = stack.enter_context(socket.create_connection(("127.0.0.1", server.port), timeout=WITHIN))
+            silent.sendall(begun.encode())
+            assert server("GET", "/health").status == 200
+        # What is being answered was there before them, and stays.
+        assert stream.read1(1 << 20) and stream.read1(1 << 20)
+
+
+def test_one_caller_has_so_many_requests_open_and_leaves_room_for_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bottega.api.access.limits.MAX_OPEN", 5)
+    with serving(tmp_path, gate) as server:
+        key = server.accounts.add("ada")
+        with ExitStack() as stack:
+            for _ in range(5):
+                assert stack.enter_context(asked(server, "/api/endless", key)).status == 200
+            refused = server("GET", "/api/jobs", authorization=f"Bearer {key}")
+            assert refused.status == 429 and "ada has 5 requests open" in told(refused)
+            assert int(refused.headers["retry-after"]) >= 1
+            assert server("GET", "/health", authorization=f"Bearer {key}").status == 200
+            assert server("GET", "/api/jobs", as_owner=True).status == 200
+        until(lambda: not server.access.running)
         assert server("GET", "/api/jobs", authorization=f"Bearer {key}").status == 200
 
 

@@ -119,16 +119,24 @@ class Connection(HttpToolsProtocol):
     _plain = b""  # the head of a request with a body that asks for an upgrade, as it is without that
     _came = 0  # how many heads, pieces of bodies and ends there were
     _barren = 0  # bytes since the last of them
+    _quiet_since = 0.0
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Take a connection, if there are not too many."""
+        """Take a connection, if there are not too many. The oldest that is quiet makes room for a new one."""
         super().connection_made(transport)
         self._unanswered: list[Any] = []
+        self._quiet_since = self.loop.time()
         address = self.client[0] if self.client else ""
         near = not address or ip_address(address.partition("%")[0]).is_loopback
-        if len(self.connections) > MAX_CONNECTIONS or (not near and self._others(address) > MAX_FROM_ONE):
+        if not near and self._others(address) > MAX_FROM_ONE:
             transport.abort()
             return
+        if len(self.connections) > MAX_CONNECTIONS:
+            quiet = [one for one in self.connections if isinstance(one, Connection) and one.is_quiet]
+            oldest = min(quiet, key=lambda one: one._quiet_since)  # there is at least this one
+            oldest.transport.abort()
+            if oldest is self:
+                return
         self._late = self.loop.call_later(HEAD_WITHIN, self._cut)
 
     def _cut(self) -> None:
@@ -137,6 +145,17 @@ class Connection(HttpToolsProtocol):
             self._late = self.loop.call_later(HEAD_WITHIN, self._cut)
         else:
             self.transport.abort()
+
+    @property
+    def is_quiet(self) -> bool:
+        """Whether no whole request of it is being answered: it is the client's turn to send."""
+        waits = all(cycle.response_complete or cycle.more_body for cycle in self._unanswered)
+        return waits and not self.transport.is_closing()
+
+    def on_response_complete(self) -> None:
+        """A request is answered."""
+        self._quiet_since = self.loop.time()
+        super().on_response_complete()
 
     def _others(self, address: str) -> int:
         """How many connections there are from an address, this one included."""

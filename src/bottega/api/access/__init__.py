@@ -61,6 +61,12 @@ class Access:
         """Whether a program of this machine is let in here without a key."""
         return self._may_open and doors.may_be_open(path) and not self.accounts.anybody()
 
+    def requests_of(self, caller: Caller) -> int:
+        """How many requests of a caller are not answered to their end."""
+        who = (caller.name, caller.way)
+        callers = (reply.request.caller for reply in self.running)
+        return sum(one is not None and (one.name, one.way) == who for one in callers)
+
     def is_machine(self, key: str) -> bool:
         """Whether this is the key that `serve.json` holds for this machine's own command line."""
         return same(key, self.machine_key)

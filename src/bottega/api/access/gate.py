@@ -189,6 +189,13 @@ class Gate:
         name = f"{request.caller.way} {request.caller.name}" if request.caller else f"address {request.address}"
         if wait := access.rate.take(name):
             raise TooMuch("more requests than one may send", "wait a little, and send fewer at once", wait)
+        if (
+            request.caller
+            and not doors.is_public(request.path)
+            and access.requests_of(request.caller) > limits.MAX_OPEN
+        ):
+            what = f"{request.caller.name} has {limits.MAX_OPEN} requests open already, streams of events among them"
+            raise TooMuch(what, "close some, or wait for their ends", 1)
         if request.caller is None and not doors.is_public(request.path) and doors.is_api(request.path):
             raise NotSignedIn("it is not known who asks", SIGN_IN)
         if access.closing and not request.reading:

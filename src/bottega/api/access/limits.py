@@ -25,6 +25,7 @@ MAX_FOREIGN_JSON = 96 << 20
 MAX_MULTIPART = 72 << 20
 MAX_PARTS = 48  # of a form: 16 pictures, and each of the fields that clients send
 MAX_IN_MEMORY = 256 << 20  # of all bodies that are being received
+MAX_OPEN = 200  # requests of one caller that are not answered to their end, such as streams
 SLOWEST = 16 << 10  # bytes a second that a body must come with, once it has had its first seconds
 PATIENCE = 20.0  # seconds without a byte, and before the slowest rate counts
 
