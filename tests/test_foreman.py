@@ -33,7 +33,7 @@ QUICK = Limits(silence=2.0, start=20.0, obey=0.3, leave=0.5, idle=0.2, watch=0.0
 class Shop:
     """A queue and a foreman over odd workers."""
 
-    def __init__(self, folder: Path, limits: Limits = QUICK) -> None:
+    def __init__(self, folder: Path, limits: Limits = QUICK, **settings: Any) -> None:
         self.folder = folder
         self.queue = Queue(folder / "queue.sqlite")
         self.kept: list[str] = []
@@ -43,7 +43,7 @@ class Shop:
             self.command,
             on_made=self.on_made,
             folder=lambda job: folder / "out",
-            settings={},
+            settings=settings,
             logs=folder / "logs",
             limits=limits,
             environment=lambda lane: {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
@@ -220,6 +220,22 @@ def test_a_worker_that_does_not_leave_is_killed_in_time(tmp_path: Path) -> None:
     assert time.monotonic() - began < 3.0
     job = shop.queue.job(id)
     assert (job.state, job.attempt) == ("waiting", 0)
+    shop.queue.close()
+
+
+def test_a_worker_that_can_not_be_told_anything_is_ended_with_the_server(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    shop = Shop(tmp_path, home=object())
+    until(lambda: len(shop.starts) == 1)
+    # One that does not even hear that it is to leave.
+    os.kill(shop.starts[0], signal.SIGSTOP)
+    stopping = threading.Thread(target=shop.foreman.stop, args=(0.2,), daemon=True)
+    stopping.start()
+    stopping.join(20.0)
+    assert not stopping.is_alive()
+    assert sum("is killed" in said for said in caplog.messages) == 1
+    assert not lives(identity(shop.starts[0]))
     shop.queue.close()
 
 

@@ -82,6 +82,15 @@ def test_what_is_sent_in_one_go_is_heard_in_one_go() -> None:
     here.close()
 
 
+def test_a_path_that_is_no_text_arrives() -> None:
+    here, there = (os.fdopen(end, mode) for end, mode in zip(os.pipe(), ("rb", "wb"), strict=True))
+    told = {"home": os.fsdecode(b"/tmp/caf\xe9"), "prompt": "caf\xe9 \U0001f3e0"}
+    Pipe(there).send(told)
+    assert next(messages(here)) == told
+    there.close()
+    here.close()
+
+
 def test_a_message_that_is_longer_than_a_pipe_holds_arrives() -> None:
     here, there = (os.fdopen(end, mode) for end, mode in zip(os.pipe(), ("rb", "wb"), strict=True))
     long = {"png": "x" * 1_000_000}

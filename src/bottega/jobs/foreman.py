@@ -336,6 +336,10 @@ class Lane:
 
     def _tend(self) -> None:
         now, limits = time.monotonic(), self.foreman.limits
+        if self._process is not None and self._stop_by is not None and now >= self._stop_by:
+            self._kill("the server ended")
+            self._stop_by = self._term_at  # it is gone as soon as the system gets round to it
+            return
         if self._retry_at is not None:
             if now < self._retry_at:
                 return
@@ -345,9 +349,7 @@ class Lane:
             if wanted and self._stop_by is None and now >= self._start_at:
                 self._spawn()
             return
-        if self._stop_by is not None and now >= self._stop_by:
-            self._kill("the server ended")
-        elif self._term_at is not None:
+        if self._term_at is not None:
             if now >= self._term_at:
                 self._kill(self._ending)
         elif not self._ready:
@@ -411,9 +413,9 @@ class Lane:
         self._process, self._pipe = process, Pipe(cast(BinaryIO, process.stdin))
         self._who, self._ready, self._ending, self._term_at = identity(process.pid), False, "", None
         self._since, self._kills, self.state = time.monotonic(), kernel_kills(), {}
+        threading.Thread(target=self._read, args=(process,), name=f"read-{self.name}", daemon=True).start()
         with suppress(OSError):  # it has died: its end will be in the inbox
             self._pipe.send({"do": "begin", "settings": self._settings})
-        threading.Thread(target=self._read, args=(process,), name=f"read-{self.name}", daemon=True).start()
 
     def _read(self, process: subprocess.Popen[bytes]) -> None:
         assert process.stdout is not None

@@ -23,7 +23,9 @@ class Pipe:
 
     def send(self, *told: Mapping[str, Any]) -> None:
         """Send messages, in one go: whoever listens wakes up once; BrokenPipeError if nobody does any more."""
-        lines = [json.dumps(message, ensure_ascii=False, separators=(",", ":")).encode() + b"\n" for message in told]
+        texts = (json.dumps(message, ensure_ascii=False, separators=(",", ":")) for message in told)
+        # A path may have bytes that are no UTF-8, which Python holds as half characters; `json.loads` takes them so.
+        lines = [text.encode("utf-8", "surrogatepass") + b"\n" for text in texts]
         with self._lock:
             self._stream.write(b"".join(lines))
             self._stream.flush()
