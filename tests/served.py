@@ -103,7 +103,7 @@ def serving(home: Path, make_app: Any, **options: Any) -> Iterator[Served]:
     bound = [one.getsockname()[0] for one in sockets]
     access = Access(accounts, port=port, bound=bound, **options)
     ready = threading.Event()
-    server = Server(configured(make_app(access)), access, ready.set, lambda: None)
+    server = Server(configured(make_app(access)), access, ready.set)
     thread = threading.Thread(target=server.run, args=(sockets,), daemon=True)
     thread.start()
     try:

@@ -5,13 +5,10 @@ from __future__ import annotations
 import asyncio
 import os
 import re
-import signal
 import socket
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from ipaddress import ip_address
-from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 import httptools
@@ -24,6 +21,7 @@ from bottega.errors import BottegaError
 
 if TYPE_CHECKING:
     from bottega.api.access import Access
+    from bottega.api.signals import Signals
 
 TICK = 1.0  # seconds after which the time that answers tell is looked up again
 MAX_CONNECTIONS = 1000
@@ -280,11 +278,11 @@ class Connection(HttpToolsProtocol):
 
 
 class Server(uvicorn.Server):
-    """Runs until the first signal, then ends what goes on; the second signal ends it at once."""
+    """Runs until it is told to end, then ends what goes on."""
 
-    def __init__(self, config: uvicorn.Config, access: Access, ready: Callable[[], None], at_once: Callable[[], None]):
+    def __init__(self, config: uvicorn.Config, access: Access, ready: Callable[[], None]):
         super().__init__(config)
-        self._access, self._ready, self._at_once = access, ready, at_once
+        self._access, self._ready = access, ready
         self._over = asyncio.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
 
@@ -314,25 +312,8 @@ class Server(uvicorn.Server):
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """Obey signals while the block runs; in a thread there are none to obey."""
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
-
-        def obey(number: int, frame: FrameType | None) -> None:
-            if self.should_exit:
-                self._at_once()
-                os._exit(128 + number)
-            self.end()
-
-        before = {number: signal.signal(number, obey) for number in (signal.SIGINT, signal.SIGTERM)}
-        try:
-            yield
-        finally:
-            # A signal that comes while the rest ends is the second one, too.
-            if not self.should_exit:
-                for number, handler in before.items():
-                    signal.signal(number, handler)
+        """Leave signals to whoever runs the server."""
+        yield
 
 
 def configured(app: Any) -> uvicorn.Config:
@@ -352,15 +333,9 @@ def configured(app: Any) -> uvicorn.Config:
     )
 
 
-def serve(
-    app: Any,
-    access: Access,
-    sockets: list[socket.socket],
-    ready: Callable[[], None],
-    at_once: Callable[[], None],
-) -> None:
-    """Serve on these sockets until a signal comes.
-
-    `ready` is called when it listens, `at_once` before a second signal ends the process without further ado.
-    """
-    Server(configured(app), access, ready, at_once).run(sockets)
+def serve(app: Any, access: Access, sockets: list[socket.socket], ready: Callable[[], None], signals: Signals) -> None:
+    """Serve on these sockets until a signal comes; `ready` is called when it listens."""
+    server = Server(configured(app), access, ready)
+    signals.end = server.end
+    if not signals.came:
+        server.run(sockets)

@@ -9,11 +9,14 @@ import sys
 from contextlib import ExitStack, closing
 from pathlib import Path
 from tempfile import mkstemp
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bottega.errors import BottegaError
 from bottega.formats.atomic import private_folder
 from bottega.settings import Settings
+
+if TYPE_CHECKING:
+    from bottega.api.signals import Signals
 
 PORT = 7680
 
@@ -47,12 +50,14 @@ def run(args: argparse.Namespace, settings: Settings) -> int:
     """Serve until a signal comes, or print a link."""
     if args.link:
         return print_link(settings)
-    with ExitStack() as stack:
-        serve(args, settings, stack)
+    from bottega.api.signals import Signals
+
+    with Signals() as signals, ExitStack() as stack:
+        serve(args, settings, signals, stack)
     return 0
 
 
-def serve(args: argparse.Namespace, settings: Settings, stack: ExitStack) -> None:
+def serve(args: argparse.Namespace, settings: Settings, signals: Signals, stack: ExitStack) -> None:
     """Start everything, serve, and leave on the stack what ends it."""
     from bottega.api.access import Access
     from bottega.api.access.accounts import Accounts
@@ -102,7 +107,8 @@ def serve(args: argparse.Namespace, settings: Settings, stack: ExitStack) -> Non
         settings.serving.unlink(missing_ok=True)
 
     stack.callback(forget)
-    run_server(app, access, sockets, ready, forget)
+    signals.at_once = forget
+    run_server(app, access, sockets, ready, signals)
 
 
 def make_home(home: Path) -> None:
