@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 from conftest import Command
 from gallery_outputs import recipe_of, write_output
-from served import WITHIN, command, started
+from served import WITHIN, Running, command, started
 
 from bottega.api.logs import JsonLines, Redacted
 from bottega.api.server import AddressError, listen
@@ -144,6 +144,28 @@ def test_a_server_that_is_to_outlive_its_terminal_does(tmp_path: Path) -> None:
             assert server.end() == 0
     finally:
         signal.signal(signal.SIGHUP, before)
+
+
+@pytest.mark.slow
+def test_a_server_whose_output_nobody_reads_serves_and_says_so(tmp_path: Path) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    process = subprocess.Popen(
+        command("serve", "--port", "0"),
+        env={**os.environ, "BOTTEGA_HOME": str(tmp_path)},
+        stdout=writing,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    os.close(writing)
+    try:
+        assert process.stderr and "bottega serve --link" in process.stderr.readline()
+        server = Running(process, tmp_path, json.loads((tmp_path / "serve.json").read_text())["url"], "")
+        assert server.ask("GET", "/health").status == 200
+        assert server.end() == 0
+    finally:
+        process.kill()
+        process.communicate()
 
 
 @pytest.mark.slow

@@ -11,6 +11,7 @@ from pathlib import Path
 from tempfile import mkstemp
 from typing import TYPE_CHECKING, Any
 
+from bottega.cli import abandon_stdout, complain
 from bottega.errors import BottegaError
 from bottega.formats.atomic import private_folder
 from bottega.settings import Settings
@@ -101,7 +102,13 @@ def serve(args: argparse.Namespace, settings: Settings, signals: Signals, stack:
         write_private(settings.serving, {"url": url, "pid": os.getpid(), "key": access.machine_key})
         link = f"{url}/?token={accounts.new_link()}"
         warm_up(url, access.machine_key)
-        print(f"Bottega serves at {url}\nOpen this link to sign in (once, within 12 hours):\n\n  {link}\n", flush=True)
+        try:
+            print(
+                f"Bottega serves at {url}\nOpen this link to sign in (once, within 12 hours):\n\n  {link}\n", flush=True
+            )
+        except OSError as error:  # whoever has a key can do without the link
+            abandon_stdout()
+            complain(f"the link can't be printed ({error.strerror}); `bottega serve --link` prints another one")
 
     def forget() -> None:
         settings.serving.unlink(missing_ok=True)
