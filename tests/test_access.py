@@ -127,7 +127,22 @@ def test_a_request_without_a_name_or_with_two_is_refused(server: Served) -> None
         assert server.raw(head).split(b" ", 2)[1] in (b"400", b"421")
     own = f"127.0.0.1:{server.port}".encode()
     assert server.raw(b"GET /health HTTP/1.1\r\nHost: %b\r\nHost: evil.test\r\n\r\n" % own).startswith(b"HTTP/1.1 400")
-    assert server.raw(b"GET http://evil.test/health HTTP/1.1\r\nHost: %b\r\n\r\n" % own).startswith(b"HTTP/1.1 400")
+
+
+@pytest.mark.parametrize(
+    ("address", "status"),
+    [("http://{own}/health", 200), ("HTTP://{own}/health?x", 200), ("http://{own}/api/jobs", 401),
+     ("http://{own}", 401), ("http://{own}?token=x", 401), ("http://evil.test/health", 421),
+     ("http://127.0.0.1/health", 421), ("http://evil.test@{own}/health", 421), ("http://{own}@evil.test/health", 421),
+     ("http:///health", 400), ("ftp://{own}/health", 400)],
+)  # fmt: skip
+@pytest.mark.parametrize("host", ["{own}", "evil.test"])
+def test_the_server_of_a_whole_address_is_the_one_that_is_meant(
+    server: Served, address: str, status: int, host: str
+) -> None:
+    own = f"127.0.0.1:{server.port}"
+    head = f"GET {address.format(own=own)} HTTP/1.1\r\nHost: {host.format(own=own)}\r\nConnection: close\r\n\r\n"
+    assert server.raw(head.encode()).startswith(b"HTTP/1.1 %d" % status)
 
 
 def test_configured_names_count_with_their_port_and_their_scheme() -> None:
@@ -604,8 +619,7 @@ def test_an_upgrade_that_nobody_wants_is_a_plain_request(server: Served, protoco
 
 @pytest.mark.parametrize(
     "line",
-    [b"GET http://127.0.0.1/health HTTP/1.1", b"GET * HTTP/1.1", b"OPTIONS * HTTP/1.1", b"GET /health HTTP/9.9",
-     b"GET /health", b"PRI * HTTP/2.0"],
+    [b"GET * HTTP/1.1", b"OPTIONS * HTTP/1.1", b"GET /health HTTP/9.9", b"GET /health", b"PRI * HTTP/2.0"],
 )  # fmt: skip
 def test_lines_that_only_a_proxy_or_nobody_understands_are_refused(server: Served, line: bytes) -> None:
     own = f"127.0.0.1:{server.port}".encode()

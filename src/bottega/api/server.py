@@ -35,6 +35,7 @@ MAX_BARREN = 64 << 10  # bytes of a head, of what stands between the pieces of a
 
 # A request of a method that the parser does not know, or of one that it knows to take no path.
 _REQUEST_LINE = re.compile(rb"[A-Za-z-]{1,32} [!-~]+ HTTP/1\.[01]\r?\n")
+_WHOLE_ADDRESS = re.compile(rb"https?://([^/?#]+)(.*)", re.IGNORECASE)
 
 
 class AddressError(BottegaError):
@@ -224,10 +225,14 @@ class Connection(HttpToolsProtocol):
             super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
-        """A head is whole. One that names another server asks for what only a proxy does."""
+        """A head is whole. One that asks for anything but an address of a server asks for what only a proxy does."""
         self._in_head = False
         self._came += 1
         self._unanswered = [cycle for cycle in self._unanswered if not cycle.response_complete]
+        if whole := _WHOLE_ADDRESS.fullmatch(self.url):
+            # Whatever Host says, this is which server is meant: https://www.rfc-editor.org/rfc/rfc9112#section-3.2.2
+            self.url = whole[2] if whole[2].startswith(b"/") else b"/" + whole[2]
+            self.headers[:] = [(name, whole[1] if name == b"host" else value) for name, value in self.headers]
         method, version = self.parser.get_method(), self.parser.get_http_version()
         is_too_many = len(self._unanswered) >= MAX_AT_ONCE
         if is_too_many or method == b"CONNECT" or not self.url.startswith(b"/") or version not in ("1.0", "1.1"):
