@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import errno
 import json
 import os
 import re
@@ -13,7 +14,7 @@ import stat
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, closing, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, nullcontext, suppress
 from http.client import HTTPConnection, HTTPResponse
 from pathlib import Path
 from typing import Any
@@ -30,8 +31,12 @@ from bottega.api.access.limits import Body, Buckets, Failures, Memory
 from bottega.api.access.quotas import Quotas
 from bottega.api.access.refusal import AccountError, NotSignedIn, Refusal, TooMuch
 from bottega.api.errors import response
-from bottega.errors import FileError, InvalidRecipe, UnknownModel
+from bottega.errors import BottegaError, FileError, InvalidRecipe, SaveError, UnknownModel
+from bottega.formats.database import Schema, connect, explained
+from bottega.gallery.schema import SCHEMA as GALLERY
 from bottega.jobs.job import QueueFull
+from bottega.jobs.queue import SCHEMA as QUEUE
+from bottega.library.schema import SCHEMA as CATALOG
 from bottega.recipe import Recipe, Size
 
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -878,6 +883,20 @@ def test_each_door_has_its_own_shape_of_errors(server: Served) -> None:
     assert a1111.keys() == {"error", "detail", "body", "errors"}
     assert response("/v1/x", KeyError("x"), "7").headers["x-should-retry"] == "false"
     assert response("/api/x", InvalidRecipe([]), "7").status_code == 422
+
+
+@pytest.mark.parametrize("schema", [QUEUE, CATALOG, GALLERY, None])
+def test_a_full_disk_has_one_name_whatever_did_not_fit(schema: Schema | None, tmp_path: Path) -> None:
+    with pytest.raises((BottegaError, sqlite3.OperationalError)) as failed, closing(connect(":memory:")) as database:
+        database.execute("PRAGMA max_page_count = 1")
+        with explained(tmp_path / "x.sqlite", schema) if schema else nullcontext():
+            database.execute("CREATE TABLE much (x)")
+    full = OSError(errno.ENOSPC, "No space left on device")
+    saving = SaveError("x.png: could not be written")
+    saving.__cause__ = full
+    for error in (failed.value, full, saving):
+        answer = response("/api/jobs", error, "7")
+        assert (answer.status_code, json.loads(bytes(answer.body))["error"]["class"]) == (507, "DiskFull")
 
 
 @pytest.mark.parametrize(

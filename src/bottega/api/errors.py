@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import re
 import sqlite3
@@ -18,6 +19,7 @@ from starlette.responses import JSONResponse, Response
 from bottega.api import doors
 from bottega.api.access.refusal import Refusal
 from bottega.errors import BottegaError, FieldProblem, FileError, InvalidRecipe
+from bottega.formats.database import code_of
 from bottega.validation import in_words
 
 LOG = logging.getLogger("bottega.server")
@@ -98,9 +100,15 @@ def response(path: str, error: Exception, request_id: str) -> Response:
     return JSONResponse(body, status, headers)
 
 
-def _told(error: Exception) -> tuple[int, dict[str, str], str, str, str, list[dict[str, str]]]:
+_Told = tuple[int, dict[str, str], str, str, str, list[dict[str, str]]]
+
+
+def _told(error: Exception) -> _Told:
     """Status, headers, class, what, remedy and the problems with single fields."""
     name = type(error).__name__
+    # Whichever file it was that did not fit: clients know this by one name.
+    if _is_full(error) or (isinstance(error, BottegaError) and _is_full(error.__cause__ or error.__context__)):
+        return _unwritable()
     match error:
         case Refusal():
             if type(error) is Refusal:
@@ -129,13 +137,26 @@ def _told(error: Exception) -> tuple[int, dict[str, str], str, str, str, list[di
             phrase = HTTPStatus(error.status_code).phrase
             what = str(error.detail) if error.detail else phrase
             return error.status_code, dict(error.headers or {}), phrase.replace(" ", ""), what, "", []
-        case sqlite3.OperationalError() if "full" in str(error) or "readonly" in str(error):
-            remedy = "free some space on the server's disk, or check who may write there"
-            return 507, {}, "DiskFull", "the server can't write to its disk", remedy, []
-        case OSError() if error.errno in (28, 122, 30):
-            remedy = "free some space on the server's disk, or check who may write there"
-            return 507, {}, "DiskFull", "the server can't write to its disk", remedy, []
+        case sqlite3.OperationalError() if "readonly" in str(error):
+            return _unwritable()
+        case OSError() if error.errno == errno.EROFS:
+            return _unwritable()
     return 500, {}, _BUG, "the server failed to do this", "", []
+
+
+def _unwritable() -> _Told:
+    remedy = "free some space on the server's disk, or check who may write there"
+    return 507, {}, "DiskFull", "the server can't write to its disk", remedy, []
+
+
+def _is_full(error: BaseException | None) -> bool:
+    """Whether a disk, or a user's share of it, had no room for what was written."""
+    match error:
+        case sqlite3.OperationalError():
+            return code_of(error) == sqlite3.SQLITE_FULL
+        case OSError():
+            return error.errno in (errno.ENOSPC, errno.EDQUOT)
+    return False
 
 
 def _problems(problems: Sequence[FieldProblem]) -> list[dict[str, str]]:
