@@ -342,6 +342,10 @@ def test_a_link_becomes_a_cookie_once(server: Served) -> None:
 def test_looking_at_a_link_does_not_use_it(server: Served) -> None:
     token = server.accounts.new_link()
     assert server("HEAD", f"/?token={token}").status == 401
+    for purpose in ("prefetch", "prefetch;prerender"):
+        ahead = server("GET", f"/?token={token}", sec_purpose=purpose)
+        assert (ahead.status, ahead.cookies, ahead.headers["cache-control"]) == (401, [], "no-store")
+    assert server("GET", f"/?token={token}", purpose="prefetch").status == 401
     assert server("GET", f"/?token={token}").status == 303
 
 

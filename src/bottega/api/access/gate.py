@@ -104,6 +104,11 @@ class Request:
     def reading(self) -> bool:
         return self.method in READING
 
+    @property
+    def is_ahead(self) -> bool:
+        """Whether a browser asks only in case somebody might want to go there."""
+        return any(b"prefetch" in self.headers.get(name, b"").lower() for name in (b"sec-purpose", b"purpose"))
+
 
 class Gate:
     """The outermost layer of the application."""
@@ -229,7 +234,8 @@ class Gate:
 
     async def _enter(self, request: Request, reply: Reply) -> bool:
         """Answer a link that signs in, and whoever asks for the page without being signed in."""
-        if request.path == "/" and request.method == "GET" and b"token=" in request.scope["query_string"]:
+        opens = request.path == "/" and request.method == "GET" and not request.is_ahead
+        if opens and b"token=" in request.scope["query_string"]:
             token = parse_qs(request.scope["query_string"].decode("latin-1")).get("token", [""])[0]
             session = self.access.accounts.redeem(token)
             if session or request.caller:
