@@ -6,11 +6,13 @@ import json
 import logging
 import os
 import re
+import shlex
 import signal
 import socket
 import sqlite3
 import stat
 import subprocess
+import sys
 import time
 from contextlib import closing
 from pathlib import Path
@@ -211,6 +213,43 @@ def test_a_port_that_is_taken_is_named_with_a_remedy(bottega: Command) -> None:
         ran = bottega("serve", "--port", port)
     assert ran.code == 1
     assert f"port {port} of 127.0.0.1 is in use" in ran.err and "--port" in ran.err
+
+
+def limited(soft: int, hard: int) -> tuple[int, list[str]]:
+    """What of the files that are allowed becomes allowed, and how many connections that is; or the error."""
+    script = (
+        "import resource, sys\n"
+        "from bottega.api.server import allow_files, most_connections\n"
+        f"resource.setrlimit(resource.RLIMIT_NOFILE, ({soft}, {hard}))\n"
+        "allow_files()\n"
+        "print(resource.getrlimit(resource.RLIMIT_NOFILE)[0], most_connections())\n"
+    )
+    ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    return ran.returncode, (ran.stdout or ran.stderr).split()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="has no such limit")
+def test_there_are_files_for_all_connections_and_fewer_connections_where_there_are_not() -> None:
+    assert limited(300, 5000) == (0, ["2128", "1000"])
+    assert limited(3000, 5000) == (0, ["3000", "1000"])
+    assert limited(300, 528) == (0, ["528", "200"])
+    assert limited(100, 256) == (0, ["256", "64"])
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="has no such limit")
+def test_where_too_few_files_may_be_opened_that_is_said(tmp_path: Path) -> None:
+    ran = subprocess.run(
+        ["sh", "-c", f"ulimit -n 24; exec {shlex.join(command('serve', '--port', '0'))}"],
+        env={**os.environ, "BOTTEGA_HOME": str(tmp_path / "home")},
+        capture_output=True,
+        text=True,
+    )
+    assert (ran.returncode, ran.stdout) == (1, "")
+    assert ran.stderr == (
+        "bottega: this process may open 24 files at once, and a server needs 256; "
+        "raise the limit of open files (ulimit -n)\n"
+    )
+    assert not (tmp_path / "home").exists()
 
 
 def test_small_answers_are_sent_at_once() -> None:

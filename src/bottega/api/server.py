@@ -6,6 +6,7 @@ import asyncio
 import os
 import re
 import socket
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from ipaddress import ip_address
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 
 TICK = 1.0  # seconds after which the time that answers tell is looked up again
 MAX_CONNECTIONS = 1000
+OWN_FILES = 128  # that the server has open for itself
+FEWEST_FILES = 2 * OWN_FILES
 MAX_FROM_ONE = 200  # connections from one address beyond this machine
 HEAD_WITHIN = 15.0  # seconds from the first byte of a request to the end of its headers
 READ_WITHIN = 60.0  # seconds that a client may leave what was sent to it unread
@@ -40,6 +43,40 @@ _WHOLE_ADDRESS = re.compile(rb"https?://([^/?#]+)(.*)", re.IGNORECASE)
 
 class AddressError(BottegaError):
     """The address can't be listened on."""
+
+
+class TooFewFiles(BottegaError):
+    """The system lets this process open fewer files than a server needs."""
+
+
+def allow_files() -> None:
+    """Have the system let this process open a file for each connection and one that is sent on it.
+
+    Raises TooFewFiles where not even a few connections would have them.
+    """
+    if sys.platform == "win32":  # which has no such limit
+        return
+    import resource
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = 2 * MAX_CONNECTIONS + OWN_FILES
+    if soft == resource.RLIM_INFINITY or soft >= wanted:
+        return
+    most = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    if most < FEWEST_FILES:
+        what = f"this process may open {most} files at once, and a server needs {FEWEST_FILES}"
+        raise TooFewFiles(what, "raise the limit of open files (ulimit -n)")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+
+
+def most_connections() -> int:
+    """How many connections there may be, with the files that this process may open."""
+    if sys.platform == "win32":
+        return MAX_CONNECTIONS
+    import resource
+
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return MAX_CONNECTIONS if soft == resource.RLIM_INFINITY else min(MAX_CONNECTIONS, (soft - OWN_FILES) // 2)
 
 
 def listen(host: str, port: int) -> list[socket.socket]:
@@ -130,7 +167,7 @@ class Connection(HttpToolsProtocol):
         if not near and self._others(address) > MAX_FROM_ONE:
             transport.abort()
             return
-        if len(self.connections) > MAX_CONNECTIONS:
+        if len(self.connections) > most_connections():
             quiet = [one for one in self.connections if isinstance(one, Connection) and one.is_quiet]
             oldest = min(quiet, key=lambda one: one._quiet_since)  # there is at least this one
             oldest.transport.abort()

@@ -64,13 +64,14 @@ def serve(args: argparse.Namespace, settings: Settings, signals: Signals, stack:
     from bottega.api.access.accounts import Accounts
     from bottega.api.app import create_app
     from bottega.api.logs import start_logging, stop_logging
-    from bottega.api.server import listen
+    from bottega.api.server import allow_files, listen
     from bottega.api.server import serve as run_server
     from bottega.api.warmup import warm_up
     from bottega.jobs.lock import HomeLock
     from bottega.library.sources.tokens import known_keys
     from bottega.workshop import Workshop
 
+    allow_files()
     make_home(settings.home)
     stack.enter_context(HomeLock(settings.home))
     accounts = Accounts(settings.accounts)
