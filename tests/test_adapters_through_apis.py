@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 from collections.abc import Iterator
 from contextlib import closing
 from io import BytesIO
@@ -311,6 +312,21 @@ def test_an_adapter_is_meant_by_id_name_or_hash(api: Api) -> None:
     assert by_id["plan"]["weights"]["adapters"] > 0
     told = resolved({"name": "glow"}, unet=0.2, blocks={"IN01": 0.5}, start=0.1, end=0.9)["recipe"]["adapters"][0]
     assert (told["unet"], told["blocks"], told["start"], told["end"]) == (0.2, {"IN01": 0.5}, 0.1, 0.9)
+
+
+def test_models_whose_names_are_no_text_are_meant_by_their_ids(tmp_path: Path) -> None:
+    shelf = tmp_path / "models"
+    shelf.mkdir()
+    toy = write_single_file(shelf / os.fsdecode(b"small\xe9.safetensors"), "sd1")
+    write_lora(shelf / os.fsdecode(b"glow\xe9.safetensors"), toy, metadata=NOTES)
+    with studio(tmp_path) as api:
+        scan(api.shop.catalog, [shelf], all_recognisers())
+        known = ids(api)
+        use = {"kind": "lora", "ref": {"id": known["glow?"]}, "weight": 0.5}
+        recipe = {"prompt": "a", "model": {"id": known["small?"]}, "adapters": [use]}
+        told = api.post("/jobs", {"recipe": recipe}, 202)["recipe"]
+        assert (told["model"]["name"], told["adapters"][0]["ref"]["name"]) == ("small?", "glow?")
+        assert told["adapters"][0]["weight"] == 0.5 and len(told["adapters"][0]["ref"]["sha256"]) == 64
 
 
 @pytest.mark.parametrize(

@@ -200,17 +200,20 @@ def draft_of(shop: Workshop, caller: Caller, asked: Draft) -> Recipe:
     if problems:
         raise InvalidRecipe(problems)
     told = asked.model_dump(exclude={"model", "inputs", "adapters", "made"}, exclude_unset=True)
-    if asked.adapters:
+    refs = [ref_of(shop, use.ref, f"recipe.adapters.{index}.ref", use.kind) for index, use in enumerate(asked.adapters)]
+    if refs:
         told["adapters"] = [
             {
                 **use.model_dump(exclude={"ref"}, exclude_none=True),
-                "ref": ref_of(shop, use.ref, f"recipe.adapters.{index}.ref", use.kind).model_dump(exclude_none=True),
+                "ref": {**ref.model_dump(exclude_none=True), "name": shown(ref.name)},
             }
-            for index, use in enumerate(asked.adapters)
+            for use, ref in zip(asked.adapters, refs, strict=True)
         ]
     recipe = recipe_from(told)
+    # A path may have bytes that are no text, which the JSON of a recipe can't hold.
+    adapters = (use.model_copy(update={"ref": ref}) for use, ref in zip(recipe.adapters, refs, strict=True))
     model = ref_of(shop, asked.model, "recipe.model", "checkpoint") if asked.model else None
-    return recipe.changed(model=model, inputs=tuple(inputs))
+    return recipe.changed(model=model, adapters=tuple(adapters), inputs=tuple(inputs))
 
 
 def awaited_of(asked: Draft) -> tuple[Awaited, ...]:
