@@ -278,6 +278,68 @@ def test_what_is_typed_is_not_drawn_over_when_work_ends(browser: Browser, shelf:
         assert written == [{"note": "half a sentence"}], "nothing is handed in before it is done"
 
 
+def test_what_can_not_be_kept_stays_in_its_field_until_it_is(browser: Browser, many: Server) -> None:
+    """A note that the server refuses, one that it can't be told of, and one that a reload comes before."""
+    with watched_page(browser, many.url) as (page, watched):
+        watched.allowed += ["422", "net::ERR"]
+        sign_in(page, many.home, many.url)
+        page.goto("/library")
+        page.locator(".card:not(.is-coming)").first.wait_for()
+        panel = open_model(page, 5154)
+        id = page.url.split("model=")[1].split("&")[0]
+        note = panel.get_by_label("Note")
+        note.fill("n" * 10_001)
+        page.keyboard.press("Tab")
+        panel.get_by_text("may have at most 10,000 characters").wait_for()
+        expect(note).to_have_value("n" * 10_001)
+        expect(note).to_have_accessible_description(re.compile("at most 10,000"))
+
+        page.context.set_offline(True)
+        note.fill("my long careful note")
+        page.keyboard.press("Tab")
+        panel.get_by_text("The server does not answer").wait_for()
+        expect(note).to_have_value("my long careful note")
+        page.context.set_offline(False)
+        panel.get_by_role("button", name="Try again").click()
+        page.get_by_text("The note is kept").wait_for()
+        assert told(many, f"/api/models/{id}")["note"] == "my long careful note"
+        expect(panel.get_by_text("The server does not answer")).to_have_count(0)
+
+        note.press_sequentially(", and more")
+        page.reload()
+        expect(note).to_have_value("my long careful note, and more")
+        panel.get_by_text("Not kept yet").wait_for()
+        assert told(many, f"/api/models/{id}")["note"] == "my long careful note"
+        panel.get_by_role("button", name="Keep it").click()
+        page.get_by_text("The note is kept").wait_for()
+        assert told(many, f"/api/models/{id}")["note"] == "my long careful note, and more"
+        page.reload()
+        expect(note).to_have_value("my long careful note, and more")
+        expect(panel.get_by_text("Not kept yet")).to_have_count(0)
+
+
+def test_what_is_put_right_wrongly_says_so_beside_its_field(page: Page) -> None:
+    panel = open_model(page, 5152)
+    panel.get_by_text("Put right").click()
+    variant = panel.get_by_label("Variant")
+    variant.fill("v" * 201)
+    page.keyboard.press("Tab")
+    expect(variant).to_have_accessible_description(re.compile("may have at most 200 characters"))
+    expect(variant).to_have_value("v" * 201)
+    page.keyboard.press("Escape")
+    panel.wait_for(state="hidden")
+
+
+def test_escape_leaves_a_note_and_keeps_it(page: Page, many: Server) -> None:
+    panel = open_model(page, 5153)
+    id = page.url.split("model=")[1].split("&")[0]
+    panel.get_by_label("Note").press_sequentially("of 5153")
+    with page.expect_response(f"**/api/models/{id}"):
+        page.keyboard.press("Escape")
+    panel.wait_for(state="hidden")
+    assert told(many, f"/api/models/{id}")["note"] == "of 5153"
+
+
 def test_a_list_that_is_looked_at_stays_where_it_is_when_work_ends(page: Page, many: Server) -> None:
     starter = told(many, "/api/models?q=starter-image")["items"][0]["id"]
     scroller = page.locator(".library-scroll")

@@ -66,7 +66,7 @@ const words = {
     "library.said": "The header says: {value}", "library.said.nothing": "nothing", "library.as.header": "As the header says",
     "library.corrected": "{field} is {value} now", "library.uncorrected": "{field} is as the header says now",
     "library.tag.add": "Add a tag", "library.tag.remove": "Remove the tag {tag}", "library.tag.removed": "The tag {tag} is removed", "library.note.hint": "Anything worth remembering about it",
-    "library.noted": "The note is kept",
+    "library.noted": "The note is kept", "library.unkept": "Not kept yet", "library.keep": "Keep it",
     "library.format": "Format", "library.dtype": "Numbers", "library.parameters": "Parameters", "library.size": "Size",
     "library.missing": "Its file is not on the shelf any more. It may come back: what you said of it is kept.",
     "library.forget": "Forget all that is gone", "library.forget.sure": "Gone from the shelves: {n}. Forget them, with your tags and notes?",
@@ -122,7 +122,7 @@ const words = {
     "library.said": "文件头显示：{value}", "library.said.nothing": "无", "library.as.header": "以文件头为准",
     "library.corrected": "{field}已改为{value}", "library.uncorrected": "{field}已恢复为文件头所示",
     "library.tag.add": "添加标签", "library.tag.remove": "删除标签 {tag}", "library.tag.removed": "标签 {tag} 已删除", "library.note.hint": "任何值得记下的内容",
-    "library.noted": "备注已保存",
+    "library.noted": "备注已保存", "library.unkept": "尚未保存", "library.keep": "保存",
     "library.format": "格式", "library.dtype": "数值类型", "library.parameters": "参数量", "library.size": "大小",
     "library.missing": "文件已不在原处。它可能会回来：你记下的内容都还在。",
     "library.forget": "忘掉所有已不在原处的模型", "library.forget.sure": "已不在原处：{n} 个。要忘掉它们，连同你的标签和备注吗？",
@@ -173,6 +173,9 @@ class Library {
     Object.assign(this, { element, context, t: context.t, state: null, entry: null, pace: new Pace() });
     this.view = context.store.get("view", "cards");
     this.open = new Set(context.store.get("open", []));
+    this.known = new Map(); // the models that were open, as the server last told of them
+    this.unkept = new Map(); // why what was typed is not kept, by model and field
+    for (const [id, typed] of Object.entries(context.store.get("typed", {}))) for (const name of Object.keys(typed)) this.unkept.set(`${id} ${name}`, { text: this.t("library.unkept") });
     this.pages = new Pages(
       (offset, limit, signal) => context.api.get("/api/models", { ...this.wishes, offset, limit }, { signal }),
       (first, last) => this.arrived(first, last),
@@ -185,7 +188,7 @@ class Library {
       f: { text: this.t("library.keys.star"), needs: "manage", run: () => this.favour() },
       u: { text: this.t("library.keys.use"), needs: "generate", run: () => this.entry && this.usable && this.use() },
       t: { text: this.t("library.keys.view"), run: () => this.setView(this.view === "cards" ? "table" : "cards") },
-      esc: { run: () => (this.state.model ? this.go({ model: "" }) : false) },
+      esc: { always: true, run: () => (this.state.model ? this.go({ model: "" }) : false) },
     });
     this.told = new Set([...context.jobs.known.values()].filter((job) => OVER.includes(job.state)).map((job) => job.id));
     this.unwatch = context.jobs.watch((job, event) => {
@@ -499,9 +502,12 @@ class Library {
     if (index >= 0 && this.entry?.id !== id) this.drawEntry(this.pages.at(index));
     try {
       const [entry] = await Promise.all([this.context.api.get(`/api/models/${id}`), this.context.met]);
+      this.known.set(id, entry);
       if (this.state.model === id) this.drawEntry(entry);
     } catch (error) {
-      if (this.state.model === id) fill(this.drawer, this.drawerHead({ name: "" }), troubled(this.context.saying(error), () => this.openDrawer()));
+      if (this.state.model !== id) return;
+      if (this.entry?.id === id && this.entry.because) this.context.complain(error); // what is shown stays, and what is typed in it
+      else fill(this.drawer, this.drawerHead({ name: "" }), troubled(this.context.saying(error), () => this.openDrawer()));
     }
   }
 
@@ -563,9 +569,8 @@ class Library {
         h("ul", { class: "because" }, entry.because.map((reason) => h("li", { text: reason })))),
       manages && this.putRight(entry),
       manages ? section(t("library.tags"), this.tagField(entry)) : entry.tags?.length > 0 && section(t("library.tags"), h("div", { class: "chips" }, entry.tags.map((tag) => h("span", { class: "chip", text: tag })))),
-      manages ? section(t("library.note"), h("textarea", {
-        rows: "3", data: { keep: "note" }, placeholder: t("library.note.hint"), aria: { label: t("library.note") }, value: entry.note ?? "", on: { change: (event) => this.say(entry.id, { note: event.target.value }, t("library.noted")) },
-      })) : entry.note && section(t("library.note"), h("p", { class: "drawer-prose", text: entry.note })),
+      manages ? section(t("library.note"), this.typedField(entry, "note", "textarea", { rows: "3", placeholder: t("library.note.hint"), aria: { label: t("library.note") } },
+        (note, typed) => this.say(entry.id, () => ({ note }), { text: t("library.noted"), typed }))) : entry.note && section(t("library.note"), h("p", { class: "drawer-prose", text: entry.note })),
       this.licence(about),
       this.origin(entry, about),
       section(t("library.hashes"), facts([
@@ -578,6 +583,7 @@ class Library {
         ...(entry.notes ?? []).map((text) => ["", text]),
       ], copy))],
     );
+    this.showUnkept();
     this.drawer.scrollTop = same ? top : 0;
     if (focused) this.drawer.querySelector(`[data-keep="${focused}"]`)?.focus();
     else if (inside || (!same && innerWidth < 1100)) this.drawer.focus({ preventScroll: true });
@@ -639,7 +645,18 @@ class Library {
       field("kind", choice("kind", withOwn(KINDS.map((kind) => [kind, kindText(kind)]), entry.kind))),
       field("category", choice("category", [...(CATEGORIES.includes(entry.category) ? [] : [[entry.category ?? "", "–"]]), ...CATEGORIES.map((each) => [each, categoryText(each)])])),
       field("family", choice("family", [...(entry.family ? [] : [["", "–"]]), ...families])),
-      field("variant", h("input", { type: "text", data: { keep: "variant" }, value: entry.variant ?? "", on: { change: (event) => this.correct(entry, "variant", event.target.value.trim()) } })));
+      field("variant", this.typedField(entry, "variant", "input", { type: "text" }, (variant, typed) => this.correct(entry, "variant", variant.trim(), typed))));
+  }
+
+  /** A field that is typed in. What is not kept yet stays in it, through a reload too, and under it stands why. */
+  typedField(entry, name, tag, attributes, keep) {
+    const why = h("div", { class: "wrong unkept", id: fresh("unkept"), role: "alert", hidden: true, data: { of: name } });
+    const field = h(tag, {
+      ...attributes, data: { keep: name }, aria: { ...attributes.aria, describedby: why.id }, value: this.typedOf(entry.id)[name] ?? entry[name] ?? "",
+      on: { input: () => this.setTyped(entry.id, name, field.value), change: () => keep(field.value, { name, value: field.value }) },
+    });
+    why.addEventListener("click", (event) => { if (event.target.closest("button")) keep(field.value, { name, value: field.value }); });
+    return [field, why];
   }
 
   tagField(entry) {
@@ -652,12 +669,12 @@ class Library {
         if ((event.key === "Enter" || event.key === ",") && tag) {
           event.preventDefault();
           input.value = "";
-          this.tag(entry, (tags) => [...tags.filter((each) => each !== tag), tag]);
-        } else if (event.key === "Backspace" && !input.value && this.latest(entry).tags?.length) this.tag(entry, (tags) => tags.slice(0, -1));
+          this.addTag(entry, tag);
+        } else if (event.key === "Backspace" && !input.value && tags.length) this.removeTag(entry, tags.at(-1));
       } },
     });
     return h("div", { class: "tag-field" }, tags.map((tag) => h("span", { class: "chip" }, h("span", { text: tag }),
-      h("button", { type: "button", class: "quiet chip-close", aria: { label: t("library.tag.remove", { tag }) }, on: { click: () => this.tag(entry, (all) => all.filter((each) => each !== tag)) } }, icon("close", 12)))), input);
+      h("button", { type: "button", class: "quiet chip-close", aria: { label: t("library.tag.remove", { tag }) }, on: { click: () => this.removeTag(entry, tag) } }, icon("close", 12)))), input);
   }
 
   licence(about) {
@@ -673,54 +690,83 @@ class Library {
 
   // --------------------------------------------------------------------------------------------- what is said of it
 
-  /** Says something of a model, whichever is open by then; one thing after the other. */
-  say(id, changes, text = "", undo = null) {
+  /** What was typed of a model and is not kept yet, by the name of its field. */
+  typedOf(id) { return this.context.store.get("typed", {})[id] ?? {}; }
+
+  /** Remembers what is typed into a field of a model; undefined forgets it. */
+  setTyped(id, name, value) {
+    const { [id]: before, ...others } = this.context.store.get("typed", {});
+    const typed = { ...before, [name]: value };
+    if (value === undefined) delete typed[name];
+    this.context.store.set("typed", Object.keys(typed).length ? { ...others, [id]: typed } : others);
+  }
+
+  /** Says under each field of the drawer why what stands in it is not kept. */
+  showUnkept() {
+    for (const place of this.drawer.querySelectorAll(".unkept")) {
+      const name = place.dataset.of;
+      const typed = this.typedOf(this.entry.id)[name];
+      const why = typed !== undefined && typed !== (this.entry[name] ?? "") && this.unkept.get(`${this.entry.id} ${name}`);
+      const again = why && h("button", { type: "button", class: "link", data: why.lost && { again: "" }, text: this.t(why.lost ? "frame.broken.again" : "library.keep") });
+      fill(place, why && [h("span", { text: why.text }), again]);
+      place.hidden = !why;
+      place.parentElement.querySelector(`[data-keep="${name}"]`).setAttribute("aria-invalid", String(Boolean(why)));
+    }
+  }
+
+  /**
+   * Says something of a model, whichever is open by then; one thing after the other. `change` makes of what the server
+   * knows by then what is said; `typed` is the field that it was typed into, and what. Whether it is kept now.
+   */
+  say(id, change, { text = "", undo = null, typed = null } = {}) {
     const turn = this.turn = (this.turn ?? 0) + 1;
-    if (this.entry?.id === id) this.entry = { ...this.entry, ...changes }; // what is said next builds upon it
     this.saying = Promise.resolve(this.saying).then(async () => {
-      try {
-        const told = await this.context.api.patch(`/api/models/${id}`, changes);
-        if (turn === this.turn || this.entry?.id !== id) this.changed(told); // else it lacks what was said since
-        if (text) this.context.toast({ text, undo });
-      } catch (error) {
-        this.context.complain(error);
-        if (this.entry?.id === id) this.openDrawer();
-      }
+      const kept = await this.handIn(id, change, typed);
+      if (kept && text) this.context.toast({ text, undo });
+      if (!kept || turn === this.turn || this.entry?.id !== id) this.changed(this.known.get(id)); // else it lacks what was said since
+      if (this.entry?.id === id) this.showUnkept();
+      if (kept) this.reload();
+      return kept;
     });
     return this.saying;
   }
 
-  async correct(entry, name, value) {
-    const { t } = this;
-    const before = { ...this.latest(entry).corrected };
-    const corrected = { ...before };
-    if (value === null || value === entry.header_says[name]) delete corrected[name];
-    else corrected[name] = value;
-    const field = t(`library.${name}`);
-    const text = name in corrected ? t("library.corrected", { field, value: wordFor(name, value) }) : t("library.uncorrected", { field });
-    await this.say(entry.id, { corrected }, text, () => this.undoing(entry.id, { corrected: before }));
-    this.reload();
-  }
-
-  /** What is known by now of an entry that was drawn. */
-  latest(entry) { return this.entry?.id === entry.id ? this.entry : entry; }
-
-  /** Take a change back, whichever model is open by now. */
-  async undoing(id, changes) {
+  async handIn(id, change, typed) {
+    const key = typed && `${id} ${typed.name}`;
     try {
-      this.changed(await this.context.api.patch(`/api/models/${id}`, changes));
+      this.known.set(id, await this.context.api.patch(`/api/models/${id}`, change(this.known.get(id))));
     } catch (error) {
-      this.context.complain(error);
+      if (!typed) this.context.complain(error);
+      else this.unkept.set(key, { text: error.problems?.map((each) => [each.what, each.remedy].filter(Boolean).join("; ")).join(". ") || this.context.saying(error), lost: error.status === 0 });
+      return false;
     }
-    this.reload();
+    if (typed) {
+      this.unkept.delete(key);
+      if (this.typedOf(id)[typed.name] === typed.value) this.setTyped(id, typed.name);
+    }
+    return true;
   }
 
-  async tag(entry, change) {
-    const before = this.latest(entry).tags ?? [];
-    const tags = change(before);
-    const gone = before.find((each) => !tags.includes(each));
-    await this.say(entry.id, { tags }, gone ? this.t("library.tag.removed", { tag: gone }) : "", () => this.undoing(entry.id, { tags: before }));
-    this.reload();
+  correct(entry, name, value, typed = null) {
+    const { t } = this;
+    const now = this.known.get(entry.id);
+    const field = t(`library.${name}`);
+    const undone = value === null || value === now.header_says[name];
+    const text = undone ? t("library.uncorrected", { field }) : t("library.corrected", { field, value: wordFor(name, value) });
+    const before = now.corrected[name] ?? null;
+    const undo = () => this.say(entry.id, correcting(name, before));
+    return this.say(entry.id, correcting(name, value), { text, typed, undo });
+  }
+
+  async addTag(entry, tag) {
+    if (await this.say(entry.id, tagging(tag)) || this.entry?.id !== entry.id) return;
+    const field = this.drawer.querySelector(".tag-input");
+    if (!field.value) field.value = tag;
+  }
+
+  removeTag(entry, tag) {
+    const undo = () => this.say(entry.id, tagging(tag));
+    return this.say(entry.id, untagging(tag), { text: this.t("library.tag.removed", { tag }), undo });
   }
 
   favour() {
@@ -728,7 +774,7 @@ class Library {
     if (!item) return false;
     const favourite = !item.favourite;
     this.changed({ ...item, favourite });
-    this.context.api.patch(`/api/models/${item.id}`, { favourite }).catch((error) => {
+    this.context.api.patch(`/api/models/${item.id}`, { favourite }).then((told) => this.known.set(item.id, told), (error) => {
       this.changed({ ...item, favourite: !favourite });
       this.context.complain(error);
     });
@@ -939,6 +985,14 @@ class Library {
     this.window.close();
   }
 }
+
+// What is said of a model, made of what the server knows of it by then.
+const tagging = (tag) => ({ tags }) => ({ tags: [...tags.filter((each) => each !== tag), tag] });
+const untagging = (tag) => ({ tags }) => ({ tags: tags.filter((each) => each !== tag) });
+const correcting = (name, value) => ({ corrected, header_says: told }) => {
+  const { [name]: before, ...others } = corrected;
+  return { corrected: value === null || value === told[name] ? others : { ...others, [name]: value } };
+};
 
 const switched = (label, box) => h("label", { class: "check-row" }, box, h("span", { text: label }));
 const labelled = (label, control, help = "") => h("label", { class: "form-row" }, h("span", { text: label }), control, help && h("small", { class: "soft", text: help }));
