@@ -271,6 +271,18 @@ def test_what_can_not_be_said_is_refused_by_name(api: Api, said: dict[str, Any],
     assert status == 422 and error["problems"][0]["field"] == field
 
 
+def test_what_somebody_else_has_said_meanwhile_is_not_overwritten(api: Api) -> None:
+    item = only(api, "q=model%20202")
+    path = f"/models/{item['id']}"
+    api("PATCH", path, {"tags": ["two", "one"], "note": "mine", "corrected": {"family": "sdxl"}})
+    for was, field in (({"tags": ["one"]}, "tags"), ({"note": ""}, "note"), ({"corrected": {}}, "corrected")):
+        status, error = api.refused("PATCH", path, {"note": "yours", "was": was})
+        assert status == 409 and field in error["what"] and "model 202" in error["what"].lower()
+    assert api.get(path)["note"] == "mine"
+    was = {"tags": ["one", "two"], "note": "mine", "corrected": {"family": "sdxl"}}
+    assert api("PATCH", path, {"note": "ours", "was": was}).json["note"] == "ours"
+
+
 # --- work on the shelves
 
 

@@ -102,6 +102,10 @@ class SaveError(BottegaError):
     """An output could not be written; nothing of it was left behind."""
 
 
+class Outdated(BottegaError):
+    """Something that somebody else has changed since it was read, so that to change it would undo what they did."""
+
+
 class Different(BottegaError):
     """A replay that did not give what it should have given."""
 

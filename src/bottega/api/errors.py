@@ -36,6 +36,7 @@ _STATUS: Mapping[str, int] = {
     "UnknownUser": 404,
     "KeyReused": 409,
     "WrongState": 409,
+    "Outdated": 409,
     "Different": 409,
     "QueueFull": 429,
     "OutOfMemory": 507,

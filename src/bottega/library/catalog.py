@@ -16,6 +16,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from bottega.errors import Outdated
 from bottega.formats.atomic import private_folder
 from bottega.formats.database import code_of, connect, explained, prepare, string, text, transaction
 from bottega.library import search
@@ -463,10 +464,12 @@ class Catalog:
         favourite: bool | None = None,
         note: str | None = None,
         corrected: Mapping[str, str] | None = None,
+        was: Mapping[str, object] | None = None,
     ) -> Entry:
         """Record what the user says of a model, which is kept until the user says otherwise; None leaves as it is.
 
-        `corrected` are all corrections, by the names of CORRECTABLE: those that are not in it are taken back.
+        `corrected` are all corrections, by the names of CORRECTABLE: those that are not in it are taken back. `was` is
+        what was said so far, by the fields of an entry, where that matters: raises Outdated where it is so no longer.
         """
         try:
             fingerprint = fingerprint_of(entry.path)
@@ -474,6 +477,9 @@ class Catalog:
             fingerprint = None
         with self._transaction() as connection:
             now = self.entry(entry.path) or entry
+            if others := [name for name, value in (was or {}).items() if getattr(now, name) != value]:
+                what = f"somebody else has changed what is said of {now.name!r}: {', '.join(others)}"
+                raise Outdated(what, "look at it again, and say it again if it is still right")
             told = {name: now.told.get(name, getattr(now, name)) for name in CORRECTABLE}
             wanted = now.corrected if corrected is None else corrected
             right = {name: value for name, value in wanted.items() if value != told[name]}

@@ -180,13 +180,21 @@ class Corrections(Asked):
     variant: Text | None = None
 
 
-class Saying(Asked):
+class Said(Asked):
     """What the user says of a model; what is left out stays as it is."""
 
     tags: list[Tag] | None = Field(default=None, max_length=50)
     favourite: bool | None = None
     note: str | None = Field(default=None, max_length=10_000)
     corrected: Corrections | None = None
+
+
+class Saying(Said):
+    """What the user says of a model; what is left out stays as it is."""
+
+    was: Said | None = Field(
+        default=None, description="what was said so far: where somebody has said otherwise since, nothing is changed"
+    )
 
 
 class Filters(Wished):
@@ -399,7 +407,7 @@ async def preview(
 async def say(
     id: ModelInPath, said: Saying, shop: Shop, aside: Aside, caller: Annotated[Caller, Depends(need("manage"))]
 ) -> ModelDetail:
-    """Tags, a note, a favourite, and what it really is; kept until somebody says otherwise."""
+    """Tags, a note, a favourite, and what it really is; kept until somebody says otherwise. 409 where `was` is over."""
     return await aside.look(_say, shop, id, said)
 
 
@@ -421,7 +429,10 @@ def _say(shop: Workshop, id: str, said: Saying) -> ModelDetail:
         if problems:
             raise InvalidRecipe(problems)
         corrected = {name: value if name == "variant" else value.casefold() for name, value in told.items() if value}
-    catalog.say(entry, tags=said.tags, favourite=said.favourite, note=said.note, corrected=corrected)
+    was: dict[str, Any] = said.was.model_dump(exclude_none=True) if said.was is not None else {}
+    if "tags" in was:
+        was["tags"] = tuple(was["tags"])
+    catalog.say(entry, tags=said.tags, favourite=said.favourite, note=said.note, corrected=corrected, was=was)
     return detail(catalog, known_with(shop, id))
 
 
