@@ -118,6 +118,13 @@ def told(server: Server, path: str) -> Any:
         return client.get(path).json()
 
 
+def say(server: Server, id: str, said: dict[str, Any]) -> None:
+    """Say something of a model, as somebody else would."""
+    key = json.loads((server.home / "serve.json").read_text())["key"]
+    with server.client(headers={"Authorization": f"Bearer {key}"}) as client:
+        assert client.patch(f"/api/models/{id}", json=said).status_code == 200
+
+
 def begin(server: Server, path: str) -> None:
     """Have the server begin some work on the shelves, as somebody else would."""
     key = json.loads((server.home / "serve.json").read_text())["key"]
@@ -275,7 +282,7 @@ def test_what_is_typed_is_not_drawn_over_when_work_ends(browser: Browser, shelf:
         page.keyboard.press("Tab")
         page.get_by_text("The note is kept").wait_for()
         expect_value(page, "Note", "half a sentence")
-        assert written == [{"note": "half a sentence"}], "nothing is handed in before it is done"
+        assert written == [{"note": "half a sentence", "was": {"note": ""}}], "nothing is handed in before it is done"
 
 
 def test_what_can_not_be_kept_stays_in_its_field_until_it_is(browser: Browser, many: Server) -> None:
@@ -328,6 +335,47 @@ def test_what_is_put_right_wrongly_says_so_beside_its_field(page: Page) -> None:
     expect(variant).to_have_value("v" * 201)
     page.keyboard.press("Escape")
     panel.wait_for(state="hidden")
+
+
+def test_what_two_say_of_a_model_is_all_kept(page: Page, many: Server) -> None:
+    """Somebody else, whom this page does not hear of, and another tab, of which it does."""
+    panel = open_model(page, 5155)
+    id = page.url.split("model=")[1].split("&")[0]
+    say(many, id, {"tags": ["theirs"], "corrected": {"kind": "embedding"}})
+    panel.get_by_label("Add a tag").press_sequentially("mine")
+    page.keyboard.press("Enter")
+    panel.get_by_text("mine", exact=True).wait_for()
+    panel.get_by_text("theirs", exact=True).wait_for()
+    panel.get_by_text("Put right").click()
+    say(many, id, {"corrected": {"kind": "vae"}})
+    panel.get_by_label("Family").select_option("sd1")
+    page.get_by_text("Family is SD 1 now").wait_for()
+    now = told(many, f"/api/models/{id}")
+    assert (now["tags"], now["corrected"]) == (["mine", "theirs"], {"kind": "vae", "family": "sd1"})
+
+    other = page.context.new_page()
+    other.goto(page.url)
+    theirs = other.get_by_role("complementary", name="What it is")
+    theirs.get_by_role("button", name="Remove the tag theirs").click()
+    panel.get_by_text("theirs", exact=True).wait_for(state="detached")
+    theirs.get_by_label("Note").fill("of the other tab")
+    other.keyboard.press("Tab")
+    expect_value(page, "Note", "of the other tab")
+
+
+def test_of_two_notes_one_is_chosen(page: Page, many: Server) -> None:
+    panel = open_model(page, 5156)
+    id = page.url.split("model=")[1].split("&")[0]
+    note = panel.get_by_label("Note")
+    note.press_sequentially("my note")
+    say(many, id, {"note": "their note"})
+    page.keyboard.press("Tab")
+    panel.get_by_text("Somebody else has written meanwhile: their note").wait_for()
+    expect(note).to_have_value("my note")
+    assert told(many, f"/api/models/{id}")["note"] == "their note"
+    panel.get_by_role("button", name="Keep it").click()
+    page.get_by_text("The note is kept").wait_for()
+    assert told(many, f"/api/models/{id}")["note"] == "my note"
 
 
 def test_escape_leaves_a_note_and_keeps_it(page: Page, many: Server) -> None:

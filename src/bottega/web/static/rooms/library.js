@@ -66,7 +66,7 @@ const words = {
     "library.said": "The header says: {value}", "library.said.nothing": "nothing", "library.as.header": "As the header says",
     "library.corrected": "{field} is {value} now", "library.uncorrected": "{field} is as the header says now",
     "library.tag.add": "Add a tag", "library.tag.remove": "Remove the tag {tag}", "library.tag.removed": "The tag {tag} is removed", "library.note.hint": "Anything worth remembering about it",
-    "library.noted": "The note is kept", "library.unkept": "Not kept yet", "library.keep": "Keep it",
+    "library.noted": "The note is kept", "library.unkept": "Not kept yet", "library.keep": "Keep it", "library.overtaken": "Somebody else has written meanwhile: {note}",
     "library.format": "Format", "library.dtype": "Numbers", "library.parameters": "Parameters", "library.size": "Size",
     "library.missing": "Its file is not on the shelf any more. It may come back: what you said of it is kept.",
     "library.forget": "Forget all that is gone", "library.forget.sure": "Gone from the shelves: {n}. Forget them, with your tags and notes?",
@@ -122,7 +122,7 @@ const words = {
     "library.said": "文件头显示：{value}", "library.said.nothing": "无", "library.as.header": "以文件头为准",
     "library.corrected": "{field}已改为{value}", "library.uncorrected": "{field}已恢复为文件头所示",
     "library.tag.add": "添加标签", "library.tag.remove": "删除标签 {tag}", "library.tag.removed": "标签 {tag} 已删除", "library.note.hint": "任何值得记下的内容",
-    "library.noted": "备注已保存", "library.unkept": "尚未保存", "library.keep": "保存",
+    "library.noted": "备注已保存", "library.unkept": "尚未保存", "library.keep": "保存", "library.overtaken": "其间有人写下了：{note}",
     "library.format": "格式", "library.dtype": "数值类型", "library.parameters": "参数量", "library.size": "大小",
     "library.missing": "文件已不在原处。它可能会回来：你记下的内容都还在。",
     "library.forget": "忘掉所有已不在原处的模型", "library.forget.sure": "已不在原处：{n} 个。要忘掉它们，连同你的标签和备注吗？",
@@ -190,6 +190,8 @@ class Library {
       t: { text: this.t("library.keys.view"), run: () => this.setView(this.view === "cards" ? "table" : "cards") },
       esc: { always: true, run: () => (this.state.model ? this.go({ model: "" }) : false) },
     });
+    this.tabs = new BroadcastChannel("bottega.models");
+    this.tabs.onmessage = ({ data }) => this.changedElsewhere(data);
     this.told = new Set([...context.jobs.known.values()].filter((job) => OVER.includes(job.state)).map((job) => job.id));
     this.unwatch = context.jobs.watch((job, event) => {
       if (job && event?.kind === "step") this.pace.hear(job, event);
@@ -522,6 +524,18 @@ class Library {
     if (this.entry?.id === entry.id) this.drawEntry({ ...this.entry, ...entry });
   }
 
+  /** Another tab of this browser has said something of a model. */
+  async changedElsewhere(id) {
+    try {
+      const entry = await this.context.api.get(`/api/models/${id}`);
+      this.known.set(id, entry);
+      this.changed(entry);
+    } catch (error) {
+      this.context.complain(error);
+    }
+    this.reload();
+  }
+
   drawerHead(entry) {
     const { t } = this;
     return h("header", { class: "library-drawer-head" }, h("h2", { text: entry.name }),
@@ -652,8 +666,8 @@ class Library {
   typedField(entry, name, tag, attributes, keep) {
     const why = h("div", { class: "wrong unkept", id: fresh("unkept"), role: "alert", hidden: true, data: { of: name } });
     const field = h(tag, {
-      ...attributes, data: { keep: name }, aria: { ...attributes.aria, describedby: why.id }, value: this.typedOf(entry.id)[name] ?? entry[name] ?? "",
-      on: { input: () => this.setTyped(entry.id, name, field.value), change: () => keep(field.value, { name, value: field.value }) },
+      ...attributes, data: { keep: name }, aria: { ...attributes.aria, describedby: why.id }, value: this.typedOf(entry.id)[name]?.value ?? entry[name] ?? "",
+      on: { input: () => this.setTyped(entry.id, name, { was: entry[name], ...this.typedOf(entry.id)[name], value: field.value }), change: () => keep(field.value, { name, value: field.value }) },
     });
     why.addEventListener("click", (event) => { if (event.target.closest("button")) keep(field.value, { name, value: field.value }); });
     return [field, why];
@@ -690,14 +704,14 @@ class Library {
 
   // --------------------------------------------------------------------------------------------- what is said of it
 
-  /** What was typed of a model and is not kept yet, by the name of its field. */
+  /** What was typed of a model and is not kept yet, by the name of its field: `{value, was}`, with what stood there before. */
   typedOf(id) { return this.context.store.get("typed", {})[id] ?? {}; }
 
   /** Remembers what is typed into a field of a model; undefined forgets it. */
-  setTyped(id, name, value) {
+  setTyped(id, name, told) {
     const { [id]: before, ...others } = this.context.store.get("typed", {});
-    const typed = { ...before, [name]: value };
-    if (value === undefined) delete typed[name];
+    const typed = { ...before, [name]: told };
+    if (told === undefined) delete typed[name];
     this.context.store.set("typed", Object.keys(typed).length ? { ...others, [id]: typed } : others);
   }
 
@@ -706,7 +720,7 @@ class Library {
     for (const place of this.drawer.querySelectorAll(".unkept")) {
       const name = place.dataset.of;
       const typed = this.typedOf(this.entry.id)[name];
-      const why = typed !== undefined && typed !== (this.entry[name] ?? "") && this.unkept.get(`${this.entry.id} ${name}`);
+      const why = typed && typed.value !== (this.entry[name] ?? "") && this.unkept.get(`${this.entry.id} ${name}`);
       const again = why && h("button", { type: "button", class: "link", data: why.lost && { again: "" }, text: this.t(why.lost ? "frame.broken.again" : "library.keep") });
       fill(place, why && [h("span", { text: why.text }), again]);
       place.hidden = !why;
@@ -731,20 +745,42 @@ class Library {
     return this.saying;
   }
 
+  /** Has the server keep what is said, unless that would undo what somebody else has said since it was read. */
   async handIn(id, change, typed) {
     const key = typed && `${id} ${typed.name}`;
+    const known = this.known.get(id);
+    const changes = change(known);
+    const was = Object.fromEntries(Object.keys(changes).map((name) => [name, this.typedOf(id)[name]?.was ?? known[name]]));
     try {
-      this.known.set(id, await this.context.api.patch(`/api/models/${id}`, change(this.known.get(id))));
+      this.known.set(id, await this.context.api.patch(`/api/models/${id}`, { ...changes, was }));
+      this.tabs.postMessage(id);
     } catch (error) {
+      if (error.kind === "Outdated") return this.handInAgain(id, change, typed);
       if (!typed) this.context.complain(error);
       else this.unkept.set(key, { text: error.problems?.map((each) => [each.what, each.remedy].filter(Boolean).join("; ")).join(". ") || this.context.saying(error), lost: error.status === 0 });
       return false;
     }
     if (typed) {
       this.unkept.delete(key);
-      if (this.typedOf(id)[typed.name] === typed.value) this.setTyped(id, typed.name);
+      const later = this.typedOf(id)[typed.name];
+      this.setTyped(id, typed.name, later && later.value !== typed.value ? { ...later, was: this.known.get(id)[typed.name] } : undefined);
     }
     return true;
+  }
+
+  /** Somebody else has said something meanwhile: both is kept where it goes together; of two notes, one is chosen. */
+  async handInAgain(id, change, typed) {
+    try {
+      this.known.set(id, await this.context.api.get(`/api/models/${id}`));
+    } catch (error) {
+      this.context.complain(error);
+      return false;
+    }
+    if (typed?.name !== "note") return this.handIn(id, change, typed);
+    const { note } = this.known.get(id);
+    this.unkept.set(`${id} note`, { text: this.t("library.overtaken", { note: note || "–" }) });
+    this.setTyped(id, "note", { value: typed.value, was: note });
+    return false;
   }
 
   correct(entry, name, value, typed = null) {
@@ -774,7 +810,10 @@ class Library {
     if (!item) return false;
     const favourite = !item.favourite;
     this.changed({ ...item, favourite });
-    this.context.api.patch(`/api/models/${item.id}`, { favourite }).then((told) => this.known.set(item.id, told), (error) => {
+    this.context.api.patch(`/api/models/${item.id}`, { favourite }).then((told) => {
+      this.known.set(item.id, told);
+      this.tabs.postMessage(item.id);
+    }, (error) => {
       this.changed({ ...item, favourite: !favourite });
       this.context.complain(error);
     });
@@ -981,6 +1020,7 @@ class Library {
     clearTimeout(this.still);
     this.ticket = -1;
     this.unwatch();
+    this.tabs.close();
     this.pages.clear();
     this.window.close();
   }
