@@ -226,6 +226,47 @@ def test_a_room_opened_while_the_server_was_away_opens_when_it_is_back(
             page.get_by_role("region", name="Settings").get_by_label("Model").wait_for()
 
 
+def test_rooms_opened_without_a_network_open_when_it_is_back(browser: Browser, server: Server) -> None:
+    with watched_page(browser, server.url) as (page, watched):
+        watched.allowed.append("net::ERR")
+        sign_in(page, server.home, server.url)
+        page.goto("/")
+        page.locator(".room-make .fold:has-text('DPM++')").wait_for()
+        for name, shown in (
+            ("Library", "[role=option]"),
+            ("Gallery", ".gallery-message .nothing:not(.is-trouble)"),
+            ("Queue", ".queue-sheet .nothing:not(.is-trouble)"),
+        ):
+            page.context.set_offline(True)
+            page.get_by_role("link", name=name).click()
+            page.locator("main").get_by_text("The server does not answer").first.wait_for()
+            expect(page.locator("#lost")).to_be_visible()
+            page.context.set_offline(False)
+            page.locator(shown).first.wait_for()
+            expect(page.get_by_role("button", name="Try again")).to_have_count(0)
+            expect(page.locator("#lost")).to_be_hidden()
+
+
+def test_the_same_complaint_stands_there_once(browser: Browser, server: Server) -> None:
+    with watched_page(browser, server.url) as (page, watched):
+        watched.allowed.append("net::ERR")
+        sign_in(page, server.home, server.url)
+        page.goto("/queue")
+        page.locator(".queue-sheet .nothing").wait_for()
+        page.evaluate(
+            """() => {
+                const place = document.getElementById("toasts");
+                window.told = [];
+                new MutationObserver(() => told.push(place.children.length)).observe(place, { childList: true });
+            }"""
+        )
+        page.context.set_offline(True)
+        for turn in range(3):
+            page.get_by_role("button", name="Pause").click()
+            page.wait_for_function("turn => told.length > turn", arg=turn)
+        assert set(page.evaluate("told")) == {1}
+
+
 @pytest.mark.parametrize("width", [390, 1440])
 def test_a_room_that_can_not_be_opened_says_so_in_the_middle(browser: Browser, server: Server, width: int) -> None:
     with watched_page(browser, server.url, viewport={"width": width, "height": 800}) as (page, watched):

@@ -14,6 +14,7 @@ export class Stream {
     this.listeners = new Set();
     this.watchers = new Set();
     this.ended = new AbortController();
+    this.doubted = false;
     this.opened = new Promise((resolve) => { this._first = resolve; });
     this._run();
   }
@@ -30,6 +31,13 @@ export class Stream {
 
   close() { this.ended.abort(); }
 
+  /** Another request got no answer: a connection that is dead can look open for long, so it is made anew. */
+  doubt() {
+    if (this.state !== "open") return;
+    this.doubted = true;
+    this.reading.abort();
+  }
+
   _become(state) {
     if (state === this.state) return;
     this.state = state;
@@ -40,7 +48,10 @@ export class Stream {
     let wait = FIRST_WAIT;
     while (!this.ended.signal.aborted) {
       try {
-        await this._read(() => { wait = FIRST_WAIT; });
+        await this._read(() => {
+          if (!this.doubted) wait = FIRST_WAIT; // else it may be that other request alone which fails, again and again
+          this.doubted = false;
+        });
       } catch (error) {
         if (this.ended.signal.aborted) return;
         if (error.status === 401) { this._become("locked"); this._first(); return; }
@@ -55,7 +66,8 @@ export class Stream {
   async _read(alive) {
     const headers = { Accept: "text/event-stream" };
     if (this.last !== null) headers["Last-Event-ID"] = this.last;
-    const answer = await fetch(this.path, { headers, signal: this.ended.signal, cache: "no-store" });
+    this.reading = new AbortController();
+    const answer = await fetch(this.path, { headers, signal: AbortSignal.any([this.ended.signal, this.reading.signal]), cache: "no-store" });
     if (!answer.ok) throw Object.assign(new Error("refused"), { status: answer.status });
     alive();
     this._become("open");

@@ -336,7 +336,10 @@ stream.onState((state) => {
   setLost(state === "lost");
   if (state === "open") tryAgain();
 });
-watchAnswers((status) => { if (status === 401) lockedOut(); });
+watchAnswers((status) => {
+  if (status === 401) lockedOut();
+  if (status === 0) stream.doubt();
+});
 shared.met = meet(); // when it is known who looks
 keys(Object.fromEntries([["?", { text: t("frame.keys.help"), run: showKeys }],
   ...names.map((id, index) => [String(index + 1), { text: t("frame.keys.room", { room: t(`room.${id}`) }), run: () => go(id) }])]));

@@ -14,6 +14,7 @@ export function toast({ text, undo, action, kind = "" }) {
   let left = act || kind === "error" ? UNDO_FOR : SHOW_FOR;
   let since = 0;
   let timer = 0;
+  if (kind === "error") [...place.children].find((other) => other.firstChild.textContent === text)?.remove(); // it is told anew
   const close = () => { clearTimeout(timer); notice.remove(); };
   const hold = () => { clearTimeout(timer); left -= performance.now() - since; };
   const go = () => { since = performance.now(); timer = setTimeout(close, Math.max(left, 1000)); };

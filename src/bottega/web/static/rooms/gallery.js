@@ -399,6 +399,7 @@ class Gallery {
       const { items } = await this.context.api.get("/api/folders");
       this.folders = items;
     } catch (error) {
+      if (!this.folders.length) this.folders = null; // they are asked for again with the list
       this.context.complain(error);
     }
     this.drawTabs();

@@ -199,7 +199,6 @@ class Library {
     });
     this.drawWork();
     this.show(context.state);
-    this.loading.then(() => this.learnFamilies());
   }
 
   build() {
@@ -289,7 +288,7 @@ class Library {
     this.state = Object.fromEntries([...NARROWED_BY, "sort", "model"].map((name) => [name, state[name] || ""]));
     if (document.activeElement !== this.field) this.field.value = this.state.q;
     const other = !before || Object.keys(this.state).some((name) => name !== "model" && before[name] !== this.state[name]);
-    if (other) this.loading = this.load();
+    if (other) this.load();
     if (!before || before.model !== this.state.model) this.openDrawer();
   }
 
@@ -340,6 +339,7 @@ class Library {
       if (ticket !== this.ticket) return;
       this.facets = facets;
       this.drawRail();
+      if (!this.families) this.learnFamilies();
     } catch (error) {
       if (ticket === this.ticket) this.failed(error);
     }
