@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from native import Api, studio
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
+from bottega.api.native.models import model_id
 from bottega.engine.run import encode_output
 from bottega.errors import FileError
 from bottega.families import family
@@ -145,6 +147,20 @@ def test_a_model_is_meant_by_id_name_or_hash(api: Api) -> None:
 def test_an_unknown_model_is_not_found_and_the_nearest_are_named(api: Api) -> None:
     status, error = api.refused("POST", "/jobs", {"recipe": {"prompt": "x", "model": {"name": "starter-imige"}}})
     assert status == 404 and error["class"] == "UnknownModel" and "starter-image" in error["remedy"]
+    assert [problem["field"] for problem in error["problems"]] == ["recipe.model"]
+
+
+def test_a_model_that_is_gone_is_told_by_its_name_at_its_field(api: Api) -> None:
+    (starter,) = [entry for entry in api.shop.catalog.entries() if entry.name == "starter-image"]
+    gone = replace(starter, path=starter.shelf / "dragon.safetensors", kind="lora", sha256=None)
+    api.shop.catalog.put([gone])
+    api.shop.catalog.mark_missing([gone.path])
+    for ref in ({"id": model_id(gone.path)}, {"name": "dragon"}):
+        asked = {"prompt": "x", "adapters": [{"kind": "lora", "ref": ref}]}
+        status, error = api.refused("POST", "/resolve", {"recipe": asked})
+        (problem,) = error["problems"]
+        assert status == 404 and problem["field"] == "recipe.adapters.0.ref"
+        assert problem["what"] == "dragon is not on the shelf any more"
 
 
 def test_no_path_means_a_model(api: Api, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

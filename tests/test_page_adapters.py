@@ -176,6 +176,23 @@ def test_a_picture_is_made_with_it_and_gives_it_back(seen: tuple[Page, Watched],
         scan(page)
 
 
+def test_one_whose_file_is_gone_says_so_at_its_row(seen: tuple[Page, Watched], server: Server) -> None:
+    page, watched = seen
+    watched.allowed.append("404")
+    add_row(page, "glow")
+    away = server.home / "glow.safetensors"
+    (server.home / "models" / "glow.safetensors").rename(away)
+    try:
+        scan(page)
+        page.get_by_label("Prompt", exact=True).fill("a house")
+        row(page, "glow").get_by_text("glow is not on the shelf any more").wait_for()
+        page.keyboard.press("Control+Enter")
+        expect(weight(page, "glow")).to_be_focused()
+    finally:
+        away.rename(server.home / "models" / "glow.safetensors")
+        scan(page)
+
+
 def test_what_does_not_fit_says_so_at_its_row_and_in_the_prompt(seen: tuple[Page, Watched]) -> None:
     page, watched = seen
     watched.allowed.append("422")

@@ -47,7 +47,7 @@ class DangerousModel(FormatError):
 
 
 class UnknownModel(BottegaError):
-    """No model on the shelves has this name; `nearest` are names that come close."""
+    """No model on the shelves has this name; `nearest` are names that come close, `problems` where it was asked for."""
 
     exit_code = 2
 
@@ -56,6 +56,7 @@ class UnknownModel(BottegaError):
         super().__init__(f"no model is called {name!r}", near)
         self.name = name
         self.nearest = tuple(nearest)
+        self.problems: Sequence[FieldProblem] = ()
 
 
 class UnsupportedModel(FileError):

@@ -23,7 +23,7 @@ from bottega.diffusion.clip_tokenizer import CHUNK
 from bottega.diffusion.marks import Placed, marks
 from bottega.engine.automatic import AUTOMATIC, NONE, likely
 from bottega.engine.resolve import MAX_PROMPT, MAX_SEED
-from bottega.errors import FieldProblem, InvalidRecipe
+from bottega.errors import FieldProblem, InvalidRecipe, UnknownModel
 from bottega.gallery import UnknownOutput
 from bottega.library import Catalog, Entry
 from bottega.library.find import AmbiguousModel, on_record
@@ -233,7 +233,22 @@ def _too_much(asked: Draft) -> Iterator[FieldProblem]:
 
 
 def ref_of(shop: Workshop, asked: ModelMeant, field: str, kind: str) -> Ref:
-    """The model that is meant, by its place: it may be named anyhow, but only one that is on record is found."""
+    """The model that is meant, by its place: it may be named anyhow, but only one that is on record is found.
+
+    Raises UnknownModel with its problem at the field, InvalidRecipe.
+    """
+    try:
+        return _ref_of(shop, asked, field, kind)
+    except UnknownModel as error:
+        error.problems = [FieldProblem(field, error.what, error.remedy)]
+        for gone in shop.catalog.gone():
+            if model_id(gone.path) == asked.id or gone.name.casefold() == (asked.name or "").casefold():
+                what = f"{shown(gone.name)} is not on the shelf any more"
+                error.problems = [FieldProblem(field, what, "leave it out, or put its file back and scan")]
+        raise
+
+
+def _ref_of(shop: Workshop, asked: ModelMeant, field: str, kind: str) -> Ref:
     if asked.id is not None:
         entry = entry_with(shop, asked.id)
         return Ref(name=str(entry.path), sha256=asked.sha256)
