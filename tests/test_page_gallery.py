@@ -467,6 +467,20 @@ def copied(row: dict[str, Any], turn: int) -> dict[str, Any]:
     return {**other, "name": f"copy{turn}-of-{row['name']}", "path": f"copies/{turn}-of-{row['path']}"}
 
 
+def test_the_next_one_is_shown_when_one_of_many_is_deleted(many: Server, browser: Browser) -> None:
+    """Where the list is longer than what was asked for of it, too."""
+    with watched_page(browser, many.url) as (page, _):
+        sign_in(page, many.home, many.url)
+        page.goto("/gallery")
+        page.locator('.piece[aria-setsize="100000"]').first.wait_for()
+        tiles(page).nth(2).click()
+        page.get_by_text("3 of 100,000").wait_for()
+        page.keyboard.press("Delete")
+        page.get_by_text("3 of 99,999").wait_for()
+        page.get_by_role("button", name="Undo").click()
+        page.locator('.piece[aria-setsize="100000"]').first.wait_for(state="attached")
+
+
 def test_a_hundred_thousand_outputs_scroll(many: Server, browser: Browser) -> None:
     """Their heights are reserved at once, and little of them all is drawn, wherever one looks."""
     with watched_page(browser, many.url, viewport={"width": 1440, "height": 900}) as (page, _):

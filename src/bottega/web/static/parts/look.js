@@ -152,10 +152,14 @@ export class Look {
   /** Outputs have gone from the list: the next one is shown, or none. */
   removed(gone) {
     if (!this.isOpen || !gone.has(this.item?.id)) return;
-    const next = this.host.pages.at(Math.min(this.index, this.host.ratios.length - 1));
+    const at = Math.min(this.index, this.host.ratios.length - 1);
+    const next = this.host.pages.at(at);
     this.index = -1;
     if (next) this.host.go({ output: next.id });
-    else this.leave();
+    else if (at >= 0) { // its page is asked for again, as one is gone from it
+      this.coming = at;
+      this.host.pages.want(at, at + 1);
+    } else this.leave();
   }
 
   build() {
