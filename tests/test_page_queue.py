@@ -108,6 +108,23 @@ def test_what_waits_is_put_in_order_by_dragging(page: Page, line: Line) -> None:
     expect(shown(page)).to_have_text(order)
 
 
+def test_a_job_that_is_cancelled_while_it_is_dragged_is_let_go(page: Page, line: Line) -> None:
+    goal = row(page, "a blue boat").bounding_box()
+    assert goal is not None
+    dragged = row(page, "a white tower")
+    id = dragged.get_attribute("data-id")
+    dragged.locator(".job-grip").hover()
+    page.mouse.down()
+    page.mouse.move(goal["x"] + 10, goal["y"] + goal["height"] / 2, steps=6)
+    key = json.loads((line.server.home / "serve.json").read_text())["key"]
+    with line.server.client(headers={"Authorization": f"Bearer {key}"}) as client:
+        assert client.post(f"/api/jobs/{id}/cancel").status_code == 200
+    expect(page.locator(".is-sorting")).to_have_count(0)
+    page.mouse.up()
+    expect(shown(page)).to_have_text([prompt for prompt in PROMPTS if prompt != "a white tower"])
+    expect(page.locator(".toast")).to_have_count(0)
+
+
 def test_what_waits_is_put_in_order_with_the_keyboard(page: Page, line: Line) -> None:
     row(page, "a green tent").focus()
     for _ in range(2):

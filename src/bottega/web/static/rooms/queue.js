@@ -13,6 +13,7 @@ const OPEN_PAGE = 500;
 const EDGE = 60; // px from the edge where dragging scrolls
 const PREVIEW_EVERY = 400; // ms between two looks at a preview
 const OVER = ["done", "failed", "cancelled"];
+const WAITS = ["waiting", "paused"];
 const STEERS = "generate manage"; // either: what has begun a job can end it
 const begins = (job) => (job.kind === "make" ? "generate" : "manage");
 
@@ -188,6 +189,7 @@ class QueueRoom {
   }
 
   changed(job, event) {
+    if (job && this.dragging?.id === job.id && !WAITS.includes(job.state)) this.dragging.leave(); // it has no place in the line any more
     if (job && OVER.includes(job.state)) {
       if (!this.only || this.only === job.state) this.ended.set(job.id, job);
       this.pace.forget(job);
@@ -455,7 +457,7 @@ class QueueRoom {
     let to = from;
     let pointer = event.clientY;
     let scrolling = 0;
-    this.dragging = true;
+    this.dragging = { id: job.id, leave: () => end(null) };
     row.classList.add("is-dragged");
     list.classList.add("is-sorting");
     grip.setPointerCapture(event.pointerId);
@@ -492,7 +494,7 @@ class QueueRoom {
       for (const other of rows) other.style.transform = "";
       row.classList.remove("is-dragged");
       list.classList.remove("is-sorting");
-      this.dragging = false;
+      this.dragging = null;
       if (ended?.type === "pointerup" && to !== from) this.place(job, to);
       else this.draw();
     };
