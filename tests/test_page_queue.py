@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -123,6 +124,12 @@ def test_a_job_that_is_cancelled_while_it_is_dragged_is_let_go(page: Page, line:
     page.mouse.up()
     expect(shown(page)).to_have_text([prompt for prompt in PROMPTS if prompt != "a white tower"])
     expect(page.locator(".toast")).to_have_count(0)
+
+
+def test_what_a_narrow_row_cuts_off_is_its_title(page: Page) -> None:
+    facts = row(page, "a white tower").locator(".job-facts")
+    expect(facts).to_have_text(re.compile("×"))
+    assert facts.get_attribute("title") == facts.text_content()
 
 
 def test_what_waits_is_put_in_order_with_the_keyboard(page: Page, line: Line) -> None:

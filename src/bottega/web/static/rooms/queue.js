@@ -324,7 +324,7 @@ class QueueRoom {
     const row = h("li", { class: "job", tabindex: "-1", data: { id: job.id, state: job.state }, aria: { label: `${title}, ${t(`queue.state.${job.state}`)}` } },
       waits ? [h("span", { class: "job-sign", data: { without: STEERS }, aria: { hidden: "true" } }), h("span", { class: "job-grip", data: { needs: STEERS }, title: t("queue.grip"), aria: { hidden: "true" } }, icon("grip"))] : h("span", { class: `job-sign is-${job.state}`, aria: { hidden: "true" } }, SIGNS[job.state] && icon(SIGNS[job.state], 14)),
       this.picture(job),
-      h("div", { class: "job-words" }, h("p", { class: "job-title cut", text: title, title }), h("p", { class: "job-facts cut soft", text: facts.join(" · ") }),
+      h("div", { class: "job-words" }, h("p", { class: "job-title cut", text: title, title }), h("p", { class: "job-facts cut soft", text: facts.join(" · "), title: facts.join(" · ") }),
         job.state === "failed" && h("p", { class: "job-why" }, h("strong", { text: job.error?.what ?? "" }), job.error?.remedy && h("span", { text: ` ${job.error.remedy}` }))),
       h("span", { class: "job-time soft number" }),
       h("span", { class: "job-acts" },
