@@ -378,6 +378,13 @@ def test_of_two_notes_one_is_chosen(page: Page, many: Server) -> None:
     assert told(many, f"/api/models/{id}")["note"] == "my note"
 
 
+@pytest.mark.parametrize("id", ["nosuch", "0" * 16])
+def test_an_address_of_no_model_says_so_in_words(page: Page, id: str) -> None:
+    page.goto(f"/library?model={id}")
+    panel = page.get_by_role("complementary", name="What it is")
+    expect(panel.get_by_role("alert")).to_contain_text("There is no such model here.")
+
+
 def test_escape_leaves_a_note_and_keeps_it(page: Page, many: Server) -> None:
     panel = open_model(page, 5153)
     id = page.url.split("model=")[1].split("&")[0]

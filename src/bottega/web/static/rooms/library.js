@@ -66,7 +66,7 @@ const words = {
     "library.said": "The header says: {value}", "library.said.nothing": "nothing", "library.as.header": "As the header says",
     "library.corrected": "{field} is {value} now", "library.uncorrected": "{field} is as the header says now",
     "library.tag.add": "Add a tag", "library.tag.remove": "Remove the tag {tag}", "library.tag.removed": "The tag {tag} is removed", "library.note.hint": "Anything worth remembering about it",
-    "library.noted": "The note is kept", "library.unkept": "Not kept yet", "library.keep": "Keep it", "library.overtaken": "Somebody else has written meanwhile: {note}",
+    "library.noted": "The note is kept", "library.unkept": "Not kept yet", "library.keep": "Keep it", "library.unknown": "There is no such model here.", "library.overtaken": "Somebody else has written meanwhile: {note}",
     "library.format": "Format", "library.dtype": "Numbers", "library.parameters": "Parameters", "library.size": "Size",
     "library.missing": "Its file is not on the shelf any more. It may come back: what you said of it is kept.",
     "library.forget": "Forget all that is gone", "library.forget.sure": "Gone from the shelves: {n}. Forget them, with your tags and notes?",
@@ -122,7 +122,7 @@ const words = {
     "library.said": "文件头显示：{value}", "library.said.nothing": "无", "library.as.header": "以文件头为准",
     "library.corrected": "{field}已改为{value}", "library.uncorrected": "{field}已恢复为文件头所示",
     "library.tag.add": "添加标签", "library.tag.remove": "删除标签 {tag}", "library.tag.removed": "标签 {tag} 已删除", "library.note.hint": "任何值得记下的内容",
-    "library.noted": "备注已保存", "library.unkept": "尚未保存", "library.keep": "保存", "library.overtaken": "其间有人写下了：{note}",
+    "library.noted": "备注已保存", "library.unkept": "尚未保存", "library.keep": "保存", "library.unknown": "这里没有这个模型。", "library.overtaken": "其间有人写下了：{note}",
     "library.format": "格式", "library.dtype": "数值类型", "library.parameters": "参数量", "library.size": "大小",
     "library.missing": "文件已不在原处。它可能会回来：你记下的内容都还在。",
     "library.forget": "忘掉所有已不在原处的模型", "library.forget.sure": "已不在原处：{n} 个。要忘掉它们，连同你的标签和备注吗？",
@@ -509,7 +509,7 @@ class Library {
     } catch (error) {
       if (this.state.model !== id) return;
       if (this.entry?.id === id && this.entry.because) this.context.complain(error); // what is shown stays, and what is typed in it
-      else fill(this.drawer, this.drawerHead({ name: "" }), troubled(this.context.saying(error), () => this.openDrawer()));
+      else fill(this.drawer, this.drawerHead({ name: "" }), troubled([404, 422].includes(error.status) ? this.t("library.unknown") : this.context.saying(error), () => this.openDrawer()));
     }
   }
 
