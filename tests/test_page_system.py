@@ -135,6 +135,31 @@ def test_a_log_without_warnings_is_not_called_empty(page: Page) -> None:
     log.get_by_text("The log is empty.").wait_for()
 
 
+def test_somebody_who_was_removed_comes_back(page: Page, server: Server) -> None:
+    key = post(server, "/api/users", {"name": "bea", "scopes": ["read", "generate", "manage"]})["key"]
+    headers = {"Authorization": f"Bearer {key}"}
+    assert httpx.post(f"{server.url}/api/datasets", json={"name": "hers"}, headers=headers).status_code == 201
+    owner = json.loads((server.home / "serve.json").read_text())["key"]
+    httpx.delete(f"{server.url}/api/users/bea", headers={"Authorization": f"Bearer {owner}"}).raise_for_status()
+    page.get_by_role("region", name="Users and keys").get_by_role("button", name="Add a user").click()
+    dialog = page.get_by_role("dialog")
+    add, again = dialog.get_by_role("button", name="Add a user"), dialog.get_by_label("It is the same person")
+    expect(again).to_be_hidden()
+    dialog.get_by_label("Name").fill("bea")
+    add.click()
+    dialog.get_by_text("has left jobs, outputs, pictures or datasets").wait_for()
+    dialog.get_by_label("Name").fill("be")
+    expect(dialog.get_by_role("alert")).to_be_hidden()
+    expect(again).to_be_hidden()
+    dialog.get_by_label("Name").fill("bea")
+    add.click()
+    again.check()
+    add.click()
+    told = page.get_by_role("dialog", name="The key of bea").locator("code").text_content()
+    found = httpx.get(f"{server.url}/api/datasets", headers={"Authorization": f"Bearer {told}"}).json()["items"]
+    assert [each["name"] for each in found] == ["hers"]
+
+
 def test_others_see_no_settings_no_log_and_no_keys(browser: Browser, server: Server) -> None:
     key = post(server, "/api/users", {"name": "eve", "scopes": ["read", "generate"]})["key"]
     with watched_page(browser, server.url, extra_http_headers={"Authorization": f"Bearer {key}"}) as (page, _):

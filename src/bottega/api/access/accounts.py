@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from bottega.api.access.refusal import AccountError, UnknownUser
+from bottega.api.access.refusal import AccountError, LeftBehind, UnknownUser
 from bottega.formats.atomic import private_folder
 from bottega.formats.database import Schema, connect, explained, prepare, transaction
 from bottega.jobs.job import OWNER as OWNER
@@ -129,7 +129,7 @@ class Accounts:
             known = self._user(name)
         if known is None and owns_anything(settings, name):
             what = f"an earlier {name!r} has left jobs, outputs, pictures or datasets, which this user would see"
-            raise AccountError(what, "choose another name, or have the same person come back (again)")
+            raise LeftBehind(what, "choose another name, or have the same person come back (again)")
         return self.add(name, scopes, quota)
 
     def add(self, name: str, scopes: Sequence[str] = ("read", "generate"), quota: Quota | None = None) -> str:

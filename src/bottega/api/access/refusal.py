@@ -13,6 +13,10 @@ class AccountError(BottegaError):
     exit_code = 2
 
 
+class LeftBehind(AccountError):
+    """A name under which somebody who was removed has left what a new user would take for their own."""
+
+
 class UnknownUser(AccountError):
     """Nobody here has this name."""
 

@@ -13,7 +13,7 @@ const ZH = {
   "must be more than {0}": "必须大于 {0}", "must be less than {0}": "必须小于 {0}", "must be a multiple of {0}": "必须是 {0} 的倍数",
   "choose another name": "请换一个名称", "leave it out": "请去掉它", "try again": "请重试",
   // of a recipe
-  "{0} is not between {1} and {2}": "{0} 不在 {1} 到 {2} 之间", "{0} is not between 0 and 2^63": "{0} 不在 0 到 2^63 之间", "-1 draws one": "-1 表示随机",
+  "{0} is not between {1} and {2}": "{0} 不在 {1} 到 {2} 之间", "-1 draws one": "-1 表示随机",
   "{value} is none of {choices}": "{value} 不在可选的 {choices} 之中",
   "{0} is no multiple of 8": "{0} 不是 8 的倍数", "use {0} or {1}": "请用 {0} 或 {1}",
   "{0} is too much for a server": "{0} 超出服务器的上限", "{0} is the most": "最多 {0}", "{0} at once is the most": "一次最多 {0}",

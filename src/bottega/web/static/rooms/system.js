@@ -28,7 +28,7 @@ const words = {
     "system.setting.parallel_downloads": "Downloads at once", "system.setting.keep_free_mb": "Disk kept free (MB)", "system.setting.open_doors": "Doors open to this machine",
     "system.setting.fetch_pictures": "Pictures by address", "system.setting.requests_per_second": "Requests a second",
     "system.users": "Users and keys", "system.users.none": "Nobody but this machine's owner. Add users so that others can come in with keys of their own.",
-    "system.users.add": "Add a user", "system.users.name": "Name", "system.users.name.help": "Up to 32 of a-z, 0-9, dot, dash, underscore", "system.users.scopes": "May",
+    "system.users.add": "Add a user", "system.users.name": "Name", "system.users.name.help": "Up to 32 of a-z, 0-9, dot, dash, underscore", "system.users.again": "It is the same person, who comes back", "system.users.scopes": "May",
     "system.users.remove": "Remove", "system.users.removed": "{name} is removed; what they made stays", "system.users.sure": "Remove {name}? Their key is let in no longer. What they made stays.",
     "system.users.key": "The key of {name}", "system.users.key.once": "It is shown this once and kept nowhere. Whoever has it may use the server as {name}.",
     "system.users.renew": "New key", "system.users.renew.sure": "Give {name} a new key? The old one, and browsers that came in with it, are let in no longer.",
@@ -52,7 +52,7 @@ const words = {
     "system.setting.parallel_downloads": "同时下载数", "system.setting.keep_free_mb": "磁盘保留空间（MB）", "system.setting.open_doors": "对本机程序开放接口",
     "system.setting.fetch_pictures": "按地址读取图片", "system.setting.requests_per_second": "每秒请求数",
     "system.users": "用户与密钥", "system.users.none": "只有本机的主人。添加用户后，其他人可以用自己的密钥进入。",
-    "system.users.add": "添加用户", "system.users.name": "名称", "system.users.name.help": "最多 32 个字符：a-z、0-9、点、短横线、下划线", "system.users.scopes": "权限",
+    "system.users.add": "添加用户", "system.users.name": "名称", "system.users.name.help": "最多 32 个字符：a-z、0-9、点、短横线、下划线", "system.users.again": "是同一个人回来", "system.users.scopes": "权限",
     "system.users.remove": "移除", "system.users.removed": "{name} 已移除；其作品仍保留", "system.users.sure": "移除 {name}？其密钥将失效，作品仍保留。",
     "system.users.key": "{name} 的密钥", "system.users.key.once": "密钥只显示这一次，不会保存在任何地方。持有者可以用 {name} 的身份使用服务器。",
     "system.users.renew": "新密钥", "system.users.renew.sure": "给 {name} 换一个新密钥？旧密钥和用它登录的浏览器将失效。",
@@ -321,19 +321,25 @@ class SystemRoom {
       const name = h("input", { type: "text", required: true, autofocus: true, maxlength: "32", pattern: "[a-z0-9][a-z0-9._\\-]*", autocomplete: "off", spellcheck: "false" });
       const scopes = SCOPES.map((scope) => [scope, h("input", { type: "checkbox", checked: scope === "read" || scope === "generate" })]);
       const wrong = h("p", { class: "wrong", role: "alert", hidden: true });
+      const again = h("input", { type: "checkbox" });
+      const back = h("label", { class: "check-row", hidden: true }, again, h("span", { text: t("system.users.again") }));
+      // What was wrong with one name says nothing of another.
+      name.addEventListener("input", () => { wrong.hidden = back.hidden = true; again.checked = false; });
       put(body, h("form", { class: "form", on: { submit: async (event) => {
         event.preventDefault();
         try {
-          const user = await context.api.post("/api/users", { name: name.value.trim(), scopes: scopes.filter(([, box]) => box.checked).map(([scope]) => scope) });
+          const user = await context.api.post("/api/users", { name: name.value.trim(), again: again.checked, scopes: scopes.filter(([, box]) => box.checked).map(([scope]) => scope) });
           close();
           await Promise.all([this.loadUsers(), this.showKey(user)]);
           this.focusUsers();
         } catch (error) {
           wrong.textContent = context.saying(error.problems?.[0] ?? error);
           wrong.hidden = false;
+          back.hidden = error.kind !== "LeftBehind";
         }
       } } },
       h("label", { class: "form-row" }, h("span", { text: t("system.users.name") }), name, h("small", { class: "soft", text: t("system.users.name.help") })),
+      back,
       h("fieldset", { class: "form-set" }, h("legend", { text: t("system.users.scopes") }), scopes.map(([scope, box]) => h("label", { class: "check-row" }, box, h("span", { text: t(`system.scope.${scope}`) })))),
       wrong, h("div", { class: "form-acts" }, h("button", { type: "submit", class: "main", text: t("system.users.add") }))));
     }, { className: "small" });
