@@ -190,6 +190,14 @@ def test_extra_networks_can_be_left_out() -> None:
     assert recipe.prompt == "a house" and [use.kind for use in recipe.adapters] == ["vae"]
 
 
+def test_tags_of_other_programs_are_left_out_and_said() -> None:
+    translated = text(prompt="a house <wildcard:colours> by <lora:neon:0.5> the sea <a:b>")
+    assert [tag for tag in translated.warnings if "left out of the prompt" in tag] == [
+        f"{tag} was left out of the prompt: there are lora, lyco, hypernet" for tag in ("<wildcard:colours>", "<a:b>")
+    ]
+    assert translated.recipe.prompt == "a house by <lora:neon:0.5> the sea "
+
+
 def test_only_masked_keeps_the_size_of_the_picture_and_says_how_it_is_made() -> None:
     translated = picture(mask=True, inpaint_full_res=True, width=512, height=512)
     assert translated.recipe.size is not None

@@ -72,6 +72,22 @@ def take_tags(prompt: str) -> tuple[str, list[Asked]]:
     return (rest + prompt[at:]).strip(), asked
 
 
+def without_unknown(prompt: str) -> tuple[str, list[str]]:
+    """A prompt without the tags of kinds that are none here, which stable-diffusion-webui passes over, and those tags.
+
+    Where a tag stood between two spaces, one stays.
+    """
+    from bottega.diffusion.prompt import find_extra_networks
+
+    left, unknown = prompt, []
+    for begin, end, network in reversed(list(find_extra_networks(prompt))):
+        if network.kind.lower() not in KIND_OF_TAG:
+            is_apart = prompt[end : end + 1].isspace() and (not begin or prompt[begin - 1].isspace())
+            left = left[:begin] + left[end + is_apart :]
+            unknown.append(prompt[begin:end])
+    return left, unknown[::-1]
+
+
 def use_of(kind: str, text: str) -> Use:
     """What `name:0.8`, `name:1:0.5` or `name:0.8:start=0.2` asks for; a name may have colons itself.
 

@@ -24,7 +24,7 @@ from bottega.diffusion.names import split_old_name
 from bottega.engine.a1111 import MASKED_CONTENT, SETTINGS, draft_of, text_of
 from bottega.engine.automatic import NONE
 from bottega.engine.resolve import MIN_SIDE
-from bottega.engine.uses import TAG_OF_KIND, take_tags
+from bottega.engine.uses import KIND_OF_TAG, TAG_OF_KIND, take_tags, without_unknown
 from bottega.errors import FieldProblem, InvalidRecipe, UnknownModel
 from bottega.formats import infotext
 from bottega.formats.media import Carried
@@ -148,6 +148,9 @@ def _translated(
     if problems:
         raise InvalidRecipe(problems)
     warnings += _ignored(asked, override)
+    prompt, unknown = without_unknown(asked.prompt or "")
+    warnings += [f"{tag} was left out of the prompt: there are {', '.join(KIND_OF_TAG)}" for tag in unknown]
+    asked = asked.model_copy(update={"prompt": prompt})
     settings = {**options, **chosen}
     base = _draft_of(asked.infotext, "inputs" in told) if asked.infotext else Recipe()
     sampling = {
