@@ -100,6 +100,13 @@ def glora(shape: tuple[int, ...], generator: torch.Generator) -> Change:
     return Change(tensors, towards(full))
 
 
+def early_glora(shape: tuple[int, ...], generator: torch.Generator) -> Change:
+    """As `glora`, with the two factors of each product the other way round: all that A1111 knows."""
+    now = glora(shape, generator)
+    other = {"a1.weight": "a2.weight", "a2.weight": "a1.weight", "b1.weight": "b2.weight", "b2.weight": "b1.weight"}
+    return Change({other.get(name, name): tensor for name, tensor in now.tensors.items()}, now.define)
+
+
 def cayley(blocks: torch.Tensor) -> torch.Tensor:
     """(I + Q) (I - Q)^-1 for the skew Q = A - A'."""
     skew, unit = blocks - blocks.mT, torch.eye(blocks.shape[-1], dtype=blocks.dtype)
@@ -174,7 +181,8 @@ def norm(shape: tuple[int, ...], generator: torch.Generator) -> Change:
 
 KINDS: Mapping[str, Callable[[tuple[int, ...], torch.Generator], Change]] = {
     "lora": lora, "tucker": tucker, "dora": dora, "dora of columns": dora_of_columns, "loha": loha, "lokr": lokr,
-    "glora": glora, "oft": oft, "boft": boft, "ia3": ia3, "ia3 of the input": ia3_of_input, "full": full, "norm": norm,
+    "glora": glora, "early glora": early_glora, "oft": oft, "boft": boft, "ia3": ia3, "ia3 of the input": ia3_of_input,
+    "full": full, "norm": norm,
 }  # fmt: skip
 
 

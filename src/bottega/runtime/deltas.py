@@ -119,9 +119,10 @@ def _glora(weight: torch.Tensor, numbers: Numbers) -> torch.Tensor:
     if missing := [role for role in roles if role not in numbers]:
         raise ValueError(f"no {' and no '.join(missing)}")
     a1, a2, b1, b2 = (numbers[role].flatten(1) for role in roles)
-    if not b1.shape[1] == b2.shape[0] == a1.shape[1] == a2.shape[0]:
-        a1, a2, b1, b2 = a2, a1, b2, b1
     inner = weight.shape[1] if weight.ndim > 1 else 0
+    # Of a square weight, early factors chain both ways round: only A's own outer axis tells them.
+    if a1.shape[0] != inner or not b1.shape[1] == b2.shape[0] == a1.shape[1] == a2.shape[0]:
+        a1, a2, b1, b2 = a2, a1, b2, b1
     if a1.shape[0] != inner or a2.shape[1] != inner or a1.shape[1] != a2.shape[0]:
         raise ValueError(f"factors of {_times(a1)} and {_times(a2)} for a weight of {_times(weight)}")
     added = _product(numbers["b1"], numbers["b2"], numbers["bm"]) if "bm" in numbers else _product(b1, b2, None)
