@@ -107,6 +107,11 @@ def clip(width: int, layers: int) -> Modules:
     return modules
 
 
+def in_blocks(name: str, width: int, answer: int) -> Modules:
+    """The fused projections of a language model whose blocks are called as GPT-2's are."""
+    return blocks("transformer.h.{}", 12, {name: (answer, width)})
+
+
 def only(modules: Modules, *words: str) -> Modules:
     """The modules whose names contain one of these."""
     return {name: shape for name, shape in modules.items() if any(word in name for word in words)}
@@ -721,6 +726,14 @@ def _transformers() -> Iterator[tuple[str, Layout]]:
     yield "llama-ia3", row("", {f"base_model.model.{name}.ia3_l": (4096, 1) for name in words}, "ia3")
     gpt2 = blocks("transformer.h.{}", 12, {"attn.c_attn": (2304, 768)})
     yield "gpt2", row("gpt2", dots("base_model.model.", gpt2, peft))
+    yield "gpt2-wide", row("qwen", dots("base_model.model.", in_blocks("attn.c_attn", 4096, 12288), peft), guess=True)
+    yield "starcoder", row("starcoder", dots("base_model.model.", in_blocks("attn.c_attn", 6144, 6400), peft))
+    yield "codeshell", row("", dots("base_model.model.", in_blocks("attn.c_attn", 4096, 6144), peft))
+    query = "self_attention.query_key_value"
+    yield "bloom", row("bloom", dots("base_model.model.", in_blocks(query, 4096, 12288), peft), guess=True)
+    yield "falcon", row("falcon", dots("base_model.model.", in_blocks(query, 4544, 4672), peft))
+    chatglm = blocks("transformer.encoder.layers.{}", 28, {query: (4608, 4096)})
+    yield "chatglm", row("chatglm", dots("base_model.model.", chatglm, peft))
     whisper = blocks("model.decoder.layers.{}", 4, {"self_attn.q_proj": (1280, 1280)})
     yield "whisper", row("", dots("base_model.model.", whisper, peft))
     neox = blocks("gpt_neox.layers.{}", 32, {"attention.query_key_value": (12288, 4096)})

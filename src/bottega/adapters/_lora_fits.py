@@ -19,7 +19,7 @@ class Target:
     denoiser: Mapping[str, str]
     encoders: Mapping[str, Mapping[str, str]]
     width: Callable[[str], int | None]  # features that go into a module
-    answer: Callable[[str], int | None]  # features that come out of a module, where `width` isn't known
+    answer: Callable[[str], int | None]  # features that come out of a module
     rank: Callable[[str], int]  # axes of its first factor
     cascade: bool = False
     _widths: dict[tuple[str, ...], int | None] = field(default_factory=dict)  # by the words that were asked for
@@ -45,6 +45,12 @@ class Target:
             widths = (width for module in modules if (width := self.width(module)) is not None)
             self._widths[words] = next(widths, None)
         return self._widths[words]
+
+    def sizes_of(self, word: str) -> tuple[int, int] | None:
+        """Features that go into, and come out of, the first module whose name has this, and of which both are told."""
+        modules = (module for plain, module in self._plain if word in plain)
+        sizes = ((self.width(module), self.answer(module)) for module in modules)
+        return next(((width, answer) for width, answer in sizes if width is not None and answer is not None), None)
 
     @cached_property
     def encoder_text(self) -> str:
@@ -372,8 +378,6 @@ def _transformer_with_joint_attention(target: Target, width: int | None) -> tupl
 # Names that one family of language models has alone. Llama's are also those of Mistral, Qwen2, Gemma and many others.
 _LANGUAGE = (
     ("gpt_neox_layers_", "gpt-neox"),
-    ("_attn_c_attn", "gpt2"),
-    ("_self_attention_query_key_value", "bloom"),
     ("_SelfAttention_", "t5"),
     ("_attention_self_query", "bert"),
     ("_self_attn_qkv_proj", "phi3"),
@@ -385,7 +389,21 @@ _WITH_DECODER = ("\nmodel_decoder_layers_", "\nmodel_encoder_layers_")
 _LLAMA_LIKE = ("_self_attn_q_proj", "_self_attn_k_proj", "_self_attn_v_proj", "_self_attn_o_proj", "_mlp_gate_proj")
 
 
+# Fused projections that several families call alike: what comes out of them, beside what goes in, tells them apart.
+_FUSED, _FUSED_IN_GPT2 = "_self_attention_query_key_value", "_attn_c_attn"
+_OF_CHATGLM = re.compile("transformer_encoder_layers_[0-9]+_self_attention_")
+_HEAD_OF_STARCODER = 128
+_WIDEST_GPT2 = 1600
+
+
 def _language(target: Target) -> Found:
+    if _OF_CHATGLM.search(target.text):
+        why = "modules called as those of ChatGLM are"
+        return Found(_certain("chatglm", why), {"language_model": True})
+    if _FUSED in target.text:
+        return Found(_settled(*_bloom_or_falcon(target)), {"language_model": True})
+    if _FUSED_IN_GPT2 in target.text:
+        return Found(_settled(*_like_gpt2(target)), {"language_model": True})
     for word, family in _LANGUAGE:
         if word in target.text:
             return Found(_certain(family, f"modules called as those of {family} are"), {"language_model": True})
@@ -396,6 +414,31 @@ def _language(target: Target) -> Found:
         why = "modules called as those of Llama, Mistral, Qwen, Gemma and others are: the header can't tell which"
         return Found(_certain("", why), {"language_model": True})
     return Found(_settled([], "modules that are called as no known family's are"))
+
+
+def _bloom_or_falcon(target: Target) -> tuple[list[str], str]:
+    """Of Falcon's models, only early small ones have as many keys and values as queries, as BLOOM's all have."""
+    sizes = target.sizes_of(_FUSED)
+    if sizes is None:
+        return ["bloom", "falcon"], "modules called as those of BLOOM and Falcon are"
+    width, answer = sizes
+    if answer != 3 * width:
+        return ["falcon"], "a fused projection with fewer keys and values than queries, as Falcon has"
+    return ["bloom", "falcon"], "a fused projection of three times the width, as BLOOM has"
+
+
+def _like_gpt2(target: Target) -> tuple[list[str], str]:
+    """GPT-2 and the first Qwen have as many keys and values as queries; all heads of StarCoder's share one of each."""
+    why = "modules called as those of GPT-2 are"
+    sizes = target.sizes_of(_FUSED_IN_GPT2)
+    if sizes is None:
+        return ["gpt2", "starcoder", "qwen"], why
+    width, answer = sizes
+    if answer == 3 * width:
+        return (["gpt2"] if width <= _WIDEST_GPT2 else ["qwen", "gpt2"]), why
+    if answer == width + 2 * _HEAD_OF_STARCODER:
+        return ["starcoder"], "a fused projection with one head of keys and one of values, as StarCoder has"
+    return [], f"{why}, but with fewer keys and values than queries"
 
 
 def told_by_gguf(metadata: Mapping[str, str]) -> Found:

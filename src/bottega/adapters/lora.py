@@ -39,6 +39,7 @@ _COMPANIONS = frozenset({
 _COMPANION = "companion"
 ROLES: Mapping[str, str] = {**_ALGORITHMS, **dict.fromkeys(_COMPANIONS, _COMPANION)}
 WHOLE = ("diff", "diff_b", "w_norm", "b_norm")  # roles of tensors that are a change as it is
+_UPS = frozenset({"lora_up", "lora_B", "up"})
 _DORA = frozenset({"dora_scale", "lora_magnitude_vector"})
 
 # What makes it worth while to walk through a header's names: endings that hardly another kind of model has ...
@@ -99,6 +100,7 @@ class _Contents:
 
     modules: dict[str, tuple[str, Shape]] = field(default_factory=dict)
     companions: set[str] = field(default_factory=set)
+    ups: dict[str, Shape] = field(default_factory=dict)  # of LoRA's second factors, by module
     known: int = 0  # tensors that belong to an adapter
     plain: int = 0  # tensors that are called `weight` or `bias`
 
@@ -160,7 +162,7 @@ def _structure(layout: Layout) -> _Structure | None:
     if any(module.startswith(_STRANGERS) for module in contents.modules):
         return None
     parts, prefixes, naming = _parts(contents.modules)
-    target = _target(layout.rows, contents.modules, parts)
+    target = _target(layout.rows, contents, parts)
     counts = Counter(algorithm for algorithm, _ in contents.modules.values())
     algorithm = _main_algorithm(counts, contents)
     return _Structure(
@@ -199,6 +201,8 @@ def _collect(layout: Layout) -> _Contents:
         known += 1
         if role is _COMPANION:
             companions.add(leaf)
+            if leaf in _UPS:
+                contents.ups[module] = row.shape
         elif module not in modules:
             modules[module] = role, row.shape
     contents.known, contents.plain = known, plain
@@ -254,14 +258,16 @@ def _parts(modules: Mapping[str, object]) -> tuple[dict[str, dict[str, str]], di
     return parts, prefixes, namings.most_common(1)[0][0]
 
 
-def _target(rows: Rows, modules: Mapping[str, tuple[str, Shape]], parts: Mapping[str, Mapping[str, str]]) -> Target:
+def _target(rows: Rows, contents: _Contents, parts: Mapping[str, Mapping[str, str]]) -> Target:
+    modules = contents.modules
+
     def width(module: str) -> int | None:
         algorithm, shape = modules[module]
         return _width(rows, module, algorithm, shape)
 
     def answer(module: str) -> int | None:
         algorithm, shape = modules[module]
-        return _answer(rows, module, algorithm, shape)
+        return _answer(rows, contents.ups, module, algorithm, shape)
 
     def rank(module: str) -> int:
         return len(modules[module][1])
@@ -286,9 +292,13 @@ def _width(rows: Rows, module: str, algorithm: str, shape: Shape) -> int | None:
     return None
 
 
-def _answer(rows: Rows, module: str, algorithm: str, shape: Shape) -> int | None:
-    """How many features come out of a module, where its algorithm shows that and not what goes in."""
+def _answer(rows: Rows, ups: Mapping[str, Shape], module: str, algorithm: str, shape: Shape) -> int | None:
+    """How many features come out of a module, where its algorithm shows that."""
     match algorithm:
+        case "lora" if ups.get(module):
+            return ups[module][0]
+        case "full" if shape:
+            return shape[0]
         case "oft" | "boft" if len(shape) > 2 and shape[-1] == shape[-2]:  # blocks on the diagonal of a rotation
             return shape[-3] * shape[-1]
         case "norm" if len(shape) == 1:
