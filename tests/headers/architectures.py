@@ -335,6 +335,13 @@ def _gguf(architecture: str, kind: str, family: str, **metadata: str) -> Layout:
     return Layout(shapes, kind, family, "base", told, dtype="F32", format="gguf", guess="guess" in metadata)
 
 
+def _no_model(kind: str, shapes: Shapes, **metadata: str) -> Layout:
+    """A GGUF file of llama.cpp's that is no model: its metadata says what it is."""
+    told = {name.replace("__", "."): value for name, value in metadata.items()}
+    return Layout(shapes, kind, "", "base", told, dtype="F32", format="gguf")
+
+
+_OF_IMATRIX: Shapes = {"blk.0.attn_q.weight.in_sum2": (1, 4096), "blk.0.attn_q.weight.counts": (1, 1)}
 _GGUF_LANGUAGE = {
     "llama": "llama", "qwen2": "qwen2", "qwen3": "qwen3", "qwen3moe": "qwen3-moe", "gemma3": "gemma3", "phi3": "phi3",
     "gpt-oss": "gpt-oss", "deepseek2": "deepseek", "command-r": "cohere", "mamba": "mamba", "rwkv7": "rwkv",
@@ -360,6 +367,22 @@ GGUF: dict[str, Layout] = {
     "new-gguf": _gguf("brandnew", "language_model", "brandnew", guess="yes"),
     "mmproj-gguf": _gguf("clip", "vision_projector", "", general__type="mmproj", clip__projector_type="mlp"),
     "mmproj-old-gguf": _gguf("clip", "vision_projector", "", clip__projector_type="ldpv2", tokenizer__ggml__model=""),
+    "vocabulary-gguf": _no_model(
+        "vocabulary", {}, general__architecture="llama", tokenizer__ggml__model="llama", tokenizer__ggml__tokens="a b"
+    ),
+    "new-vocabulary-gguf": _no_model(
+        "vocabulary", {}, general__architecture="brandnew", tokenizer__ggml__model="gpt2", tokenizer__ggml__tokens="a b"
+    ),
+    "t5-vocabulary-gguf": _no_model(
+        "vocabulary", {}, general__architecture="t5", tokenizer__ggml__model="t5", tokenizer__ggml__tokens="a b"
+    ),
+    "control-vector-gguf": _no_model(
+        "control_vector",
+        {"direction.1": (4096,), "direction.2": (4096,)},
+        general__architecture="controlvector",
+        controlvector__model_hint="llama",
+    ),
+    "imatrix-gguf": _no_model("importance_matrix", _OF_IMATRIX, general__type="imatrix", imatrix__chunk_count="45"),
     "flux-gguf": _quantised("flux-dev", "flux"),
     "flux-folded-gguf": replace(_quantised("flux-dev", "flux", _CONTROL_SHAPE), variant="fill"),
     "chroma-gguf": _quantised("chroma", "flux"),

@@ -13,7 +13,7 @@ from itertools import chain
 from bottega.families._known import audio, encoders, image, language, threed, unets, upscalers, video
 from bottega.families._known._incomplete_unets import MISSING, recognise_unet
 from bottega.families._known._signature import BASE, PREFIXES, Is, Signature, Variant
-from bottega.families._known._told import quantisation
+from bottega.families._known._told import has_only_words, quantisation
 from bottega.formats.header import Header
 from bottega.spec import Match
 
@@ -366,6 +366,8 @@ def _by_architecture(header: Header) -> Match | None:
     if header.format != "gguf" or architecture not in _ARCHITECTURES:
         return None
     if header.metadata.get("general.type", "model") != "model":  # an adapter or a projector for it
+        return None
+    if has_only_words(header):
         return None
     kind, family = _ARCHITECTURES[architecture]
     because = (f"its metadata names the architecture {architecture}",)

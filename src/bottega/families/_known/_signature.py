@@ -172,6 +172,8 @@ class Signature:
     def _recognise_gguf(self, header: Header) -> Match | None:
         if header.metadata.get("general.type", "model") != "model":  # an adapter or a projector for it
             return None
+        if _told.has_only_words(header):
+            return None
         because = (f"its metadata names the architecture {header.metadata['general.architecture']}",)
         dimensions = _told.gguf_dimensions(header)
         return Match(BASE, dimensions, {self.part: ""}, because, False, self.kind, self.category, self.family)

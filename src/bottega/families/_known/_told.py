@@ -133,6 +133,15 @@ def gguf_dimensions(header: Header) -> dict[str, int | str]:
     return told
 
 
+def has_only_words(header: Header) -> bool:
+    """Whether a GGUF file brings a language model's vocabulary and nothing of the model.
+
+    The first of several pieces may have no tensors either.
+    """
+    metadata = header.metadata
+    return not header.tensors and "tokenizer.ggml.tokens" in metadata and "split.count" not in metadata
+
+
 def quantisation(header: Header) -> dict[str, str]:
     """How most tensors of a GGUF file are quantised: what it says, else what most bytes are."""
     name = _QUANTISATIONS.get(header.metadata.get("general.file_type", "")) or next(iter(header.dtypes), "")

@@ -18,6 +18,8 @@ _OTHERS_NAMES = frozenset({
     "chroma", "pig", "t5", "t5encoder",
 })  # fmt: skip
 
+_MADE_FOR = ("the language model that it was made for",)
+
 
 def _other_folder(header: Header) -> Match | None:
     """A folder of a type that no table knows: what its class is for, by the end of its name."""
@@ -37,6 +39,8 @@ def _other_folder(header: Header) -> Match | None:
 def _other_gguf(header: Header) -> Match | None:
     """A language model of an architecture that no table knows: it brings a vocabulary."""
     if header.format != "gguf" or header.metadata.get("general.type", "model") != "model":
+        return None
+    if _told.has_only_words(header):
         return None
     architecture = header.metadata.get("general.architecture", "")
     if architecture in _ARCHITECTURES or architecture in _OTHERS_NAMES or "tokenizer.ggml.model" not in header.metadata:
@@ -58,6 +62,33 @@ def _gguf_projector(header: Header) -> Match | None:
     return Match(BASE, dimensions, {}, because, False, "vision_projector", PART, "")
 
 
+def _gguf_vocabulary(header: Header) -> Match | None:
+    """What llama.cpp tests its tokenizers with: a language model's vocabulary, and no weights."""
+    if header.format != "gguf" or not _told.has_only_words(header):
+        return None
+    because = ("it brings a vocabulary and no tensors, so there is nothing in it to run",)
+    return Match(BASE, {}, {}, because, False, "vocabulary", PART, "")
+
+
+def _gguf_control_vector(header: Header) -> Match | None:
+    """What is added to a language model's layers, one direction each, to steer what it says."""
+    if header.format != "gguf" or header.metadata.get("general.architecture") != "controlvector":
+        return None
+    made_for = header.metadata.get("controlvector.model_hint", "")
+    because = ["general.architecture is 'controlvector'"]
+    if made_for:
+        because.append(f"made for a model called {shown(made_for)}")
+    return Match(BASE, {}, {}, tuple(because), False, "control_vector", PART, "", _MADE_FOR)
+
+
+def _gguf_importance_matrix(header: Header) -> Match | None:
+    """How much each input of a language model's weights matters, which llama.cpp heeds as it quantises them."""
+    if header.format != "gguf" or header.metadata.get("general.type") != "imatrix":
+        return None
+    because = ("general.type is 'imatrix': it helps to quantise a language model, and there is nothing in it to run",)
+    return Match(BASE, {}, {}, because, False, "importance_matrix", PART, "", _MADE_FOR)
+
+
 def _incomplete(header: Header) -> Match | None:
     """What is left of a model that nobody recognises as a whole."""
     from bottega.families._known._incomplete import recognise  # a large table, which few headers need
@@ -69,5 +100,8 @@ KNOWN = (
     Known("transformers-other", "a model of transformers' whose type is not known", "text", _other_folder),
     Known("gguf-other", "a language model whose architecture is not known", "text", _other_gguf),
     Known("gguf-projector", "a projector for a language model", "text", _gguf_projector),
+    Known("gguf-vocabulary", "the vocabulary of a language model", "text", _gguf_vocabulary),
+    Known("gguf-control-vector", "a control vector for a language model", "text", _gguf_control_vector),
+    Known("gguf-importance-matrix", "an importance matrix of a language model", "text", _gguf_importance_matrix),
     Known("incomplete", "a model of which parts are missing", "image", _incomplete, asked_last=True),
 )
