@@ -517,6 +517,10 @@ def test_kohya_lora(tmp_path: Path, family: str) -> None:
 SPELLINGS = [
     (f"{ATTENTION}.lora_A.weight", f"{ATTENTION}.lora_B.weight"),
     (f"base_model.model.{ATTENTION}.lora_A.default.weight", f"base_model.model.{ATTENTION}.lora_B.default.weight"),
+    (f"{ATTENTION.replace('unet.', 'unet.base_model.model.')}.lora_A.weight",
+     f"{ATTENTION.replace('unet.', 'unet.base_model.model.')}.lora_B.weight"),
+    (f"base_model.model.diffusion_model.{ATTENTION.removeprefix('unet.')}.lora_A.weight",
+     f"base_model.model.diffusion_model.{ATTENTION.removeprefix('unet.')}.lora_B.weight"),
     (f"base_model.model.{ATTENTION.removeprefix('unet.')}.lora_A.weight",
      f"base_model.model.{ATTENTION.removeprefix('unet.')}.lora_B.weight"),
     (f"{ATTENTION}.lora.down.weight", f"{ATTENTION}.lora.up.weight"),

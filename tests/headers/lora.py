@@ -128,16 +128,17 @@ def blocks(pattern: str, count: int, inner: Modules) -> Modules:
 
 
 def flux(double: int = 19, single: int = 38, width: int = 3072, modulation: bool = True, ratio: int = 4) -> Modules:
-    """FLUX's transformer in the original's names; FLUX.2 has blocks without modulation and a smaller ratio."""
+    """FLUX's transformer in the original's names; FLUX.2 has gated blocks without modulation and a smaller ratio."""
     inner: dict[str, Shape] = {}
+    into = 2 * ratio if ratio == 3 else ratio
     for stream in ("img", "txt"):
         if modulation:
             inner[f"{stream}_mod.lin"] = (6 * width, width)
         inner[f"{stream}_attn.qkv"] = (3 * width, width)
         inner[f"{stream}_attn.proj"] = (width, width)
-        inner[f"{stream}_mlp.0"] = (ratio * width, width)
+        inner[f"{stream}_mlp.0"] = (into * width, width)
         inner[f"{stream}_mlp.2"] = (width, ratio * width)
-    alone: dict[str, Shape] = {"linear1": ((3 + ratio) * width, width), "linear2": (width, (1 + ratio) * width)}
+    alone: dict[str, Shape] = {"linear1": ((3 + into) * width, width), "linear2": (width, (1 + ratio) * width)}
     if modulation:
         alone["modulation.lin"] = (3 * width, width)
     return {**blocks("double_blocks.{}", double, inner), **blocks("single_blocks.{}", single, alone)}
@@ -303,6 +304,10 @@ def lokr_full(shape: Shape) -> Shapes:
 def oft(shape: Shape) -> Shapes:
     size = 4 if shape[0] % 4 == 0 else 1
     return {"oft_blocks": (shape[0] // size, size, size), "alpha": ()}
+
+
+def oft_peft(shape: Shape) -> Shapes:
+    return {"oft_R.weight": (shape[1] // 32, 32 * 31 // 2)}
 
 
 def boft(shape: Shape) -> Shapes:
@@ -474,6 +479,8 @@ def _kohya() -> Iterator[tuple[str, Layout]]:
 def _others() -> Iterator[tuple[str, Layout]]:
     """More ways to write the same, and what only some trainers write."""
     xl, diffusers_xl = sdxl_unet(), sdxl_diffusers_unet()
+    wrapped = dots("unet.base_model.model.", attention(diffusers_xl), peft)
+    yield "sdxl-wrapped", Layout(wrapped, "lora", "sdxl", "lora")
     yield "lokr-factored", Layout(flat("lora_unet_", attention(xl), lokr_factored), "lora", "sdxl", "lokr")
     yield "lokr-full", Layout(flat("lora_unet_", dict(xl), lokr_full), "lora", "sdxl", "lokr")
     yield "locon-tucker", Layout(flat("lora_unet_", dict(sd1_unet()), tucker), "lora", "sd1", "locon")
@@ -587,10 +594,14 @@ def _transformers() -> Iterator[tuple[str, Layout]]:
     )
     yield "flux-control", row("flux", control())
     only_qkv = flat("lora_unet_", only(flux(), "attn.qkv"), lora)
+    last = flat("lora_unet_", only(flux(), "linear2"), lora)
+    yield "flux-kohya-only-linear2", row("flux", last, guess=True)
     yield "flux-kohya-only-qkv", row("flux", only_qkv, guess=True)
     for size, dimensions in {"dev": (8, 48, 6144), "klein-9b": (8, 24, 4096), "klein-4b": (5, 20, 3072)}.items():
         second = flux(*dimensions, modulation=False, ratio=3)
         yield f"flux2-{size}-kohya", row("flux2", flat("lora_unet_", second, lora))
+        fewer = {name: shape for name, shape in second.items() if "mlp" not in name and "linear2" not in name}
+        yield f"flux2-{size}-without-linear2", row("flux2", dots("diffusion_model.", fewer, peft))
         yield f"flux2-{size}-single", row("flux2", flat("lora_unet_", only(second, "single_blocks"), lora))
     image = blocks("double_blocks.{}", 20, {"img_attn_q": (3584, 3584), "txt_attn_q": (3584, 3584)})
     yield "hunyuan-image", row("hunyuan-image", flat("lora_unet_", image, lora))
@@ -645,6 +656,11 @@ def _transformers() -> Iterator[tuple[str, Layout]]:
     mixed |= {f"diffusion_model.blocks.{block}.norm3.diff": (1536,) for block in range(30)}
     mixed |= {f"diffusion_model.blocks.{block}.self_attn.q.diff_b": (1536,) for block in range(30)}
     yield "wan-with-differences", row("wan", mixed)
+    yield "wan-wrapped", row("wan", dots("base_model.model.diffusion_model.", wan(), peft))
+    for width, inside in ((1536, 8960), (3072, 14336), (5120, 13824)):
+        feed = blocks("blocks.{}", 30, {"ffn.0": (inside, width), "ffn.2": (width, inside)})
+        yield f"wan-{width}-feed", row("wan", flat("lora_unet_", feed, lora))
+        yield f"wan-{width}-last", row("wan", flat("lora_unet_", only(feed, "ffn.2"), lora))
     yield "wan-musubi", row("wan", flat("lora_unet_", wan(picture=True), lora))
     yield "wan-diffusers", row("wan", dots("transformer.", crossed(5120, 40, block="blocks.{}"), peft))
     two = dots("transformer.", crossed(5120, 40, block="blocks.{}"), peft)
@@ -709,12 +725,21 @@ def _transformers() -> Iterator[tuple[str, Layout]]:
     yield "stable-cascade-peft", row("stable-cascade", dots("", cascade, peft))
     wide = {f"up_blocks.3.{place}.channelwise.0": (1280, 320) for place in (0, 3)}
     yield "stable-cascade-b", row("stable-cascade", dots("unet.", wide, peft))
+    turned = (("oft", "oft", oft), ("oft-peft", "oft", oft_peft), ("ia3", "ia3", ia3))
+    for name, variant, algorithm in turned:
+        yield f"lumina2-{name}", row("lumina2", flat("lora_unet_", layers(2304, True), algorithm), variant)
+        yield f"z-image-{name}", row("z-image", flat("lora_unet_", layers(3840, False), algorithm), variant)
+        yield f"sd35-{name}", row("sd3", flat("lora_transformer_", large, algorithm), variant)
+    modulated = blocks("layers.{}", 30, {"adaLN_modulation.0": (15360, 256)})
+    yield "z-image-modulation", row("z-image", flat("lora_unet_", modulated, lora))
     krea = blocks("blocks.{}", 4, {f"attn.w{each}": (4096, 4096) for each in "qkvo"})
     yield "krea2", row("krea2", dots("diffusion_model.", krea, peft))
     ideogram = blocks("layers.{}", 4, {"attention.qkv": (9216, 3072), "adaln_modulation": (12288, 512)})
     yield "ideogram4", row("ideogram4", dots("diffusion_model.", ideogram, peft))
     step = blocks("layers.{}", 4, {"self_attn.q_proj": (2048, 2048), "cross_attn.q_proj": (2048, 2048)})
     yield "ace-step", row("ace-step", dots("base_model.model.", step, peft))
+    step = blocks("transformer_blocks.{}", 24, {"attn.to_q": (2560, 2560), "cross_attn.to_q": (2560, 2560)})
+    yield "ace-step-diffusers", row("ace-step", dots("", step, peft))
     adapter = {"llm_adapter.blocks.0.self_attn.q_proj": (1024, 1024), "blocks.0.self_attn.q_proj": (2048, 2048)}
     yield "anima", row("anima", dots("diffusion_model.", adapter, peft))
     yield "unknown-names", row("", dots("diffusion_model.", {"some.new.layer": (64, 64)}, peft))

@@ -41,10 +41,19 @@ class Target:
     def width_of(self, *words: str) -> int | None:
         """Features that go into the first module whose name has one of these, and whose width can be told."""
         if words not in self._widths:
-            modules = (module for plain, module in self._plain if _has_any(plain, words))
-            widths = (width for module in modules if (width := self.width(module)) is not None)
+            modules = (each for each in self._plain if _has_any(each[0], words))
+            widths = (width for each in modules if (width := self._width_of(*each)) is not None)
             self._widths[words] = next(widths, None)
         return self._widths[words]
+
+    def _width_of(self, plain: str, module: str) -> int | None:
+        width = self.width(module)
+        return self.answer(module) if width is None and _has_any(plain, _AS_WIDE) else width
+
+    def answer_of(self, *words: str) -> int | None:
+        """Features that come out of the first module whose name has one of these, and of which that can be told."""
+        modules = (module for plain, module in self._plain if _has_any(plain, words))
+        return next((answer for module in modules if (answer := self.answer(module)) is not None), None)
 
     def sizes_of(self, word: str) -> tuple[int, int] | None:
         """Features that go into, and come out of, the first module whose name has this, and of which both are told."""
@@ -233,7 +242,10 @@ def _motion(target: Target) -> Found:
 
 @dataclass(frozen=True)
 class _Rule:
-    """Families that have all of some words in their modules' names; `widths` restricts that of modules by name."""
+    """Families that have all of some words in their modules' names.
+
+    `widths` restricts what goes into the modules with the words in `of`, `answers` what comes out of them.
+    """
 
     families: tuple[str, ...]
     words: tuple[str, ...]
@@ -241,12 +253,14 @@ class _Rule:
     without: tuple[str, ...] = ()
     widths: tuple[int, ...] = ()
     of: tuple[str, ...] = ()
+    answers: tuple[int, ...] = ()
 
     def holds(self, target: Target) -> bool:
         return (
             target.has(*self.words)
             and not _has_any(target.text, self.without)
             and (not self.widths or target.width_of(*self.of) in self.widths)
+            and (not self.answers or target.answer_of(*self.of) in self.answers)
         )
 
 
@@ -255,6 +269,7 @@ _DOUBLE = ("img_attn_qkv", "img_attn_proj", "txt_attn_qkv", "txt_attn_proj", "im
 _FEED = ("img_mlp_2", "txt_mlp_2")
 _SELF = ("attn1_to_q", "attn1_to_k", "attn1_to_v")
 _ATTENTION = ("attention_qkv", "attention_to_q", "attention_out", "attention_to_out", "attn_to_q", "feed_forward_w1")
+_AS_WIDE = (*_QKV, *_SELF, "attention_to_q", "attention_out", "attention_to_out")  # as much comes out as goes in
 
 # In this order: the first that holds is taken.
 _TRANSFORMERS = (
@@ -268,6 +283,7 @@ _TRANSFORMERS = (
     _Rule(("flux2",), ("double_blocks_",), "are wider than FLUX.1's", widths=(4096, 6144), of=_DOUBLE),
     _Rule(("flux2",), ("double_blocks_",), "are gated as FLUX.2's are", widths=(9216,), of=_FEED),
     _Rule(("flux2",), ("single_blocks_",), "are gated as FLUX.2's are", (), (12288, 16384, 24576), ("linear2",)),
+    _Rule(("flux2",), ("single_blocks_",), "are gated as FLUX.2's are", of=("linear1",), answers=(27648, 36864, 55296)),
     _Rule(("flux2",), ("stream_modulation_",), "share one modulation, as FLUX.2's do"),
     _Rule(("flux2",), ("single_transformer_blocks_", "to_qkv_mlp_proj"), "are fused as FLUX.2's are"),
     _Rule(("flux2",), ("transformer_blocks_", "ff_linear_in"), "are called as FLUX.2's are in diffusers"),
@@ -279,6 +295,13 @@ _TRANSFORMERS = (
     _Rule(("flux", "chroma"), ("double_blocks_", "_mlp_0"), "are FLUX's double blocks without modulation"),
     _Rule(("flux", "chroma", "hunyuan-video"), ("double_blocks_",), "are double blocks without modulation"),
     _Rule(("flux", "chroma", "hunyuan-video"), ("single_blocks_", "linear1"), "are single blocks without modulation"),
+    _Rule(
+        ("flux", "chroma", "hunyuan-video"),
+        ("single_blocks_",),
+        "are single blocks without modulation",
+        widths=(15360,),
+        of=("linear2",),
+    ),
     # The same in diffusers' names. LTX-2 is as wide as FLUX.2, where its pictures and its sound hear each other.
     _Rule(("ltx",), ("_audio_attn",), "are beside blocks for sound, as LTX-2's are"),
     _Rule(("ltx",), ("_audio_to_video_attn",), "join pictures and sound, as LTX-2's do"),
@@ -316,13 +339,17 @@ _TRANSFORMERS = (
     _Rule(("wan",), ("\nblocks_", "cross_attn_"), "are called as Wan calls them"),
     _Rule(("hunyuan-dit",), ("\nblocks_", "attn1_Wqkv"), "are called as HunyuanDiT calls them"),
     _Rule(("wan",), ("\nblocks_", "ffn_net_"), "are called as Wan's are in diffusers"),
+    _Rule(("wan",), ("\nblocks_",), "are as wide as Wan's", (), (1536, 3072, 5120), ("_ffn_0",)),
+    _Rule(("wan",), ("\nblocks_",), "are as wide inside as Wan's", (), (8960, 13824, 14336), ("_ffn_2",)),
     _Rule(("wan",), ("\nblocks_", "attn1_to_"), "are as wide as Wan's", (), (1536, 3072, 5120), _SELF),
     _Rule(("hunyuan-dit",), ("\nblocks_", "attn1_to_"), "are as wide as HunyuanDiT's", (), (1408,), _SELF),
     # One stack of layers, some with refiners before it.
     _Rule(("ace-step",), ("\nlayers_", "cross_attn_"), "are called as ACE-Step calls them"),
+    _Rule(("ace-step",), ("transformer_blocks_", "_cross_attn_to_"), "are called as ACE-Step's are in diffusers"),
     _Rule(("ideogram4",), ("\nlayers_", "_adaln_modulation"), "are called as Ideogram 4 calls them"),
     _Rule(("lumina2",), ("layers_",), "are as wide as Lumina 2's", ("self_attn",), (2304,), _ATTENTION),
     _Rule(("z-image",), ("layers_",), "are as wide as Z-Image's", ("self_attn",), (3840,), _ATTENTION),
+    _Rule(("z-image",), ("layers_",), "are modulated as Z-Image's are", (), (256,), ("adaLN_modulation_0",)),
     _Rule(("z-image", "lumina2"), ("layers_", "_refiner_"), "have refiners before them"),
 )
 

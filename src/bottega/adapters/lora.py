@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from math import prod
+from math import isqrt, prod
 from typing import Any
 
 from bottega.adapters._fits import LIGHTWEIGHT
@@ -64,6 +64,7 @@ _PREFIXES: Mapping[str, tuple[str, str]] = {
     "lora_prior_te_": ("kohya", "text_encoder"),
     "lora_transformer_": ("onetrainer", "denoiser"),
     "lycoris_": ("lycoris", "denoiser"),
+    "unet.base_model.model.": ("peft", "denoiser"),
     "unet.": ("diffusers", "denoiser"),
     "transformer.": ("diffusers", "denoiser"),
     "transformer_2.": ("diffusers", "denoiser_2"),
@@ -75,6 +76,7 @@ _PREFIXES: Mapping[str, tuple[str, str]] = {
     "text_encoders.clip_l.": ("comfyui", "text_encoder"),
     "text_encoders.clip_g.": ("comfyui", "text_encoder_2"),
     "text_encoders.": ("comfyui", "text_encoder_3"),
+    "base_model.model.diffusion_model.": ("peft", "denoiser"),
     "base_model.model.": ("peft", "denoiser"),
     "pipe.dit.": ("diffsynth", "denoiser"),
     "dit.": ("diffsynth", "denoiser"),
@@ -285,6 +287,9 @@ def _width(rows: Rows, module: str, algorithm: str, shape: Shape) -> int | None:
             return shape[1]
         case "glora" if len(shape) > 1:
             return max(shape[:2])
+        case "oft" if len(shape) == 2:  # peft's: of each block of the input's features, what is above its diagonal
+            size = (1 + isqrt(1 + 8 * shape[1])) // 2
+            return shape[0] * size
         case "lokr":
             first = _columns(rows, module, "lokr_w1", "lokr_w1_b")
             second = _columns(rows, module, "lokr_w2", "lokr_w2_b")

@@ -49,7 +49,7 @@ _PREFIXES = (
     ("text_encoders_clip_g_transformer_", "text_encoder_2"), ("model_diffusion_model_", "unet"),
     ("diffusion_model_", "unet"), ("lycoris_", "unet"), ("text_model_", "text_encoder"),
 )  # fmt: skip
-_WRAPPERS = re.compile(r"^(base_model\.model\.|lora\.(?=unet))+")
+_WRAPPERS = re.compile(r"^(base_model\.model\.|lora\.(?=unet))+|(?<=^unet\.)base_model\.model\.")
 _KOHYA = {"unet": "lora_unet_", "text_encoder": "lora_te_", "text_encoder_2": "lora_te2_"}
 _OLD_ATTENTION = {"to_q": "q_proj", "to_k": "k_proj", "to_v": "v_proj", "to_out": "out_proj"}  # of text encoders
 
