@@ -248,6 +248,21 @@ def test_other_folders_are_no_models(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("file", "what"),
+    [
+        ("saved_model.pb", "a TensorFlow model"),
+        ("coremldata.bin", "a compiled Core ML model"),
+        ("Data/com.apple.CoreML/model.mlmodel", "a Core ML model"),
+    ],
+)
+def test_a_model_of_another_program_is_called_one(tmp_path: Path, file: str, what: str) -> None:
+    put(tmp_path / "Manifest.json", {})
+    put(tmp_path / file, {})
+    with pytest.raises(FormatError, match=f"this folder is {what}.*look on the model's page"):
+        read_header(tmp_path)
+
+
+@pytest.mark.parametrize(
     ("config", "word"),
     [
         ({"auto_map": {"AutoModel": "evil.Model"}}, "auto_map"),

@@ -456,6 +456,7 @@ def test_every_protocol_and_kind_of_value(tmp_path: Path, protocol: int) -> None
         ([Entry("a.npy"), Entry("b.npy")], "numpy archive"),
         ([Entry("[Content_Types].xml"), Entry("word/document.xml")], "Office document"),
         ([Entry("config.json"), Entry("model.weights.h5")], "Keras model"),
+        ([Entry("TF_LITE_PREFILL_DECODE"), Entry("TOKENIZER_MODEL")], "MediaPipe.*Bottega runs none of these"),
         ([Entry("META-INF/MANIFEST.MF"), Entry("A.class")], "Java"),
         ([Entry("data.pkl", pickle(b"N"))], "pickles in it that torch did not write"),
         ([Entry("holiday.jpg"), Entry("b/c.txt")], "a zip archive of 2 files"),

@@ -41,7 +41,7 @@ EXAMPLES = {
     "json": [b'{"error": "x"}', b"\xef\xbb\xbf[1]"],
     "xml": [b'<?xml version="1.0"?><Error><Code>AccessDenied</Code></Error>', b"<Error><Code>x</Code></Error>"],
     "text": [b"Entry not found", "Zugriff verweigert: läuft nicht\n".encode(), b"trigger: a, b", b"x" * 511 + b"\xc3"],
-    "ggml": [b"lmgg\0\0", b"tjgg\3\0\0\0"],
+    "ggml": [b"lmgg\0\0", b"tjgg\3\0\0\0", b"algg\1\0\0\0"],
     "onnx": [
         b"\x08\x07" + field(2, b"pytorch") + field(3, b"2.1") + ONNX_GRAPH, b"\x08\x03" + ONNX_GRAPH,
         b"\x08\x0a\x12\x00\x3a\x02\x0a\x00",
@@ -53,6 +53,9 @@ EXAMPLES = {
     ],
     "tflite": [b"\x1c\0\0\0TFL3" + bytes(20)],
     "coreml": [b"\x08\x05" + field(2, field(1, field(1, b"image") + field(3, b"\x2a\0")))],
+    "tensorrt": [b"ftrt\0\0\0\0\x10\x27"],
+    "executorch": [b"\x1c\0\0\0ET12eh00" + bytes(20)],
+    "litert-lm": [b"LITERTLM\1\0\0\0\4\0\0\0"],
     "flax": [b"\x81\xa6params\x82\xa1a\x81", b"\xde\x00\x10\xa5Dense\xc7\x10\x01"],
     "hdf5": [b"\x89HDF\r\n\x1a\n"],
     "joblib": [b"ZF0x1f4             x\x9c"],

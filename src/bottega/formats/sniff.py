@@ -17,7 +17,7 @@ from bottega.formats.header import shown
 _AGAIN = "download it again"
 _FORMAT = "choose a model in another format for this, or convert it first"
 _PICTURE = "choose the model's .safetensors file (this may be its preview); to see a picture's recipe, show the picture"
-_OTHER_RUNTIME = "Bottega runs none of these: look on the model's page for a .safetensors or .gguf version"
+OTHER_RUNTIME = "Bottega runs none of these: look on the model's page for a .safetensors or .gguf version"
 _UNPACK = "unpack it where you can look at what is in it, and choose the model inside"
 _NO_MODEL = "no model is kept like this: choose the model's weights"
 _PROGRAM = "no model is a program: don't start it, and delete it if you expected a model"
@@ -42,13 +42,16 @@ KINDS: dict[str, tuple[str, str]] = {
     "config": ("a model's config, not its weights", "choose the folder that it lies in, or the weights beside it"),
     "index": ("the index of a model in several files", "choose the folder that it lies in"),
     "ggml": ("a GGML model from before GGUF", "nothing reads these any more: look for a .gguf version"),
-    "onnx": ("an ONNX model", _OTHER_RUNTIME),
-    "openvino": ("an OpenVINO model", _OTHER_RUNTIME),
-    "tensorflow": ("a TensorFlow model", _OTHER_RUNTIME),
-    "tflite": ("a TensorFlow Lite model", _OTHER_RUNTIME),
-    "coreml": ("a Core ML model", _OTHER_RUNTIME),
-    "flax": ("weights of Flax (msgpack)", _OTHER_RUNTIME),
-    "hdf5": ("an HDF5 file (Keras and TensorFlow keep weights so)", _OTHER_RUNTIME),
+    "onnx": ("an ONNX model", OTHER_RUNTIME),
+    "openvino": ("an OpenVINO model", OTHER_RUNTIME),
+    "tensorflow": ("a TensorFlow model", OTHER_RUNTIME),
+    "tflite": ("a TensorFlow Lite model", OTHER_RUNTIME),
+    "coreml": ("a Core ML model", OTHER_RUNTIME),
+    "tensorrt": ("a TensorRT engine", OTHER_RUNTIME),
+    "executorch": ("an ExecuTorch model", OTHER_RUNTIME),
+    "litert-lm": ("a LiteRT-LM model", OTHER_RUNTIME),
+    "flax": ("weights of Flax (msgpack)", OTHER_RUNTIME),
+    "hdf5": ("an HDF5 file (Keras and TensorFlow keep weights so)", OTHER_RUNTIME),
     "joblib": ("a compressed pickle of an old joblib", "load it in the program that made it, and save it as "
                ".safetensors"),
     "npy": ("a NumPy array", "convert it to .safetensors with the program that made it"),
@@ -103,6 +106,9 @@ _MAGIC: tuple[tuple[bytes, str], ...] = (
     (b"lmgg", "ggml"),
     (b"fmgg", "ggml"),
     (b"tjgg", "ggml"),
+    (b"algg", "ggml"),
+    (b"ftrt", "tensorrt"),
+    (b"LITERTLM", "litert-lm"),
     (b"7z\xbc\xaf\x27\x1c", "7z"),
     (b"Rar!\x1a\x07", "rar"),
     (b"\x1f\x8b\x08", "gzip"),
@@ -234,6 +240,8 @@ def _inner_magic(head: bytes) -> str:
         return "picture" if head[8:12] in (b"avif", b"heic", b"heix", b"mif1") else "video"
     if head[4:8] == b"TFL3":
         return "tflite"
+    if head[4:6] == b"ET" and head[6:8].isdigit():
+        return "executorch"
     if head[257:262] == b"ustar":
         return "torch-tar" if head[:100].rstrip(b"/\0").partition(b"/")[0] in _TORCH_TAR else "tar"
     if head[:2] == b"MZ" and (len(head) < 64 or 0 < int.from_bytes(head[60:64], "little") < 1 << 20):

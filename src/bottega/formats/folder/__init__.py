@@ -16,6 +16,7 @@ from bottega.formats.folder.files import Files
 from bottega.formats.folder.install import installable
 from bottega.formats.folder.weights import adapter_weights, is_model
 from bottega.formats.header import Header
+from bottega.formats.sniff import OTHER_RUNTIME
 
 __all__ = ["adapter_weights", "installable", "is_model", "read_header"]
 
@@ -37,11 +38,24 @@ def read_header(path: str | Path) -> Header:
         return diffusers.read_part(files)
     if "adapter_config.json" in names:
         return transformers.read_adapter(files)
+    if words := _other_runtime(files.root, names):
+        raise FormatError(files.root, f"this folder is {words}, which Bottega can't read", OTHER_RUNTIME)
     raise FormatError(
         files.root,
         "this folder is no model: it holds neither model_index.json nor config.json",
         "choose a model file in it, or scan the folder",
     )
+
+
+def _other_runtime(root: Path, names: frozenset[str]) -> str:
+    """What a folder is that is a model of a program which Bottega does not run; empty for others."""
+    if "saved_model.pb" in names:
+        return "a TensorFlow model (SavedModel)"
+    if "coremldata.bin" in names:
+        return "a compiled Core ML model"
+    if "Manifest.json" in names and (root / "Data" / "com.apple.CoreML").is_dir():
+        return "a Core ML model"
+    return ""
 
 
 def _is_of_transformers(config: Mapping[str, object]) -> bool:

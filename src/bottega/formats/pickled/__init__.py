@@ -28,7 +28,7 @@ from bottega.formats.pickled.names import DANGEROUS, is_function, is_script
 from bottega.formats.pickled.tree import Flat, flatten
 from bottega.formats.pickled.values import Broken, CutShort, Poisonous, Sparse, Storage
 from bottega.formats.polyglot import other_archive
-from bottega.formats.sniff import refusal, sniff, unreadable
+from bottega.formats.sniff import OTHER_RUNTIME, refusal, sniff, unreadable
 
 MAX_PICKLE = legacy.MAX_PICKLE
 
@@ -213,6 +213,8 @@ def _other_archive(members: Mapping[str, Member]) -> tuple[str, str]:
         return "an Office document", "choose a model file"
     if "model.weights.h5" in members:
         return "a Keras model", "Bottega reads models of torch: get a .safetensors version"
+    if "TF_LITE_PREFILL_DECODE" in members:
+        return "a language model of MediaPipe's (.task)", OTHER_RUNTIME
     if "META-INF" in roots or "AndroidManifest.xml" in members:
         return "a Java or Android archive", "choose a model file"
     if any(name.endswith((".pkl", ".pickle")) for name in members):
