@@ -293,6 +293,7 @@ _OTHERS = {
     "moonshine": ("speech_recognition", "moonshine"), "parakeet_ctc": ("speech_recognition", "parakeet"),
     "fastspeech2_conformer": ("text_to_speech", "fastspeech2"), "csm": ("text_to_speech", "csm"),
     "dia": ("text_to_speech", "dia"), "vibevoice": ("text_to_speech", "vibevoice"), "git": ("captioner", "git"),
+    "parler_tts": ("text_to_speech", "parler-tts"),
     "pocket_tts": ("text_to_speech", "pocket-tts"), "vision-encoder-decoder": ("captioner", "trocr"),
     "dpt": ("depth_estimator", "dpt"), "segformer": ("segmenter", "segformer"),
     "sam": ("segmenter", "sam"), "depth_anything": ("depth_estimator", "depth-anything"), "blip": ("captioner", "blip"),

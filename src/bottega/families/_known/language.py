@@ -573,6 +573,7 @@ _FOLDERS = (
     _folder("csm", "CSM", "audio", "text_to_speech", "csm"),
     _folder("dia", "Dia", "audio", "text_to_speech", "dia"),
     _folder("vibevoice", "VibeVoice", "audio", "text_to_speech", "vibevoice"),
+    _folder("parler-tts", "Parler-TTS", "audio", "text_to_speech", "parler_tts"),
     _folder("pocket-tts", "Pocket TTS", "audio", "text_to_speech", "pocket_tts"),
     _folder("wavtokenizer", "WavTokenizer", "audio", "audio_codec", category=PART, gguf=("wavtokenizer-dec",)),
     _folder(
