@@ -19,6 +19,7 @@ def _wan_variants(image: str, face: str) -> tuple[Variant, ...]:
         Variant("vace", (Is("vace_patch_embedding.weight"),), "blocks for video to follow: VACE"),
         Variant("animate", (Is(face),), "blocks for a face: Animate"),
         Variant("s2v", (Is("casual_audio_encoder.encoder.final_linear.weight"),), "an audio encoder: speech to video"),
+        Variant("humo", (Is("audio_proj.audio_proj_glob_1.layer.weight"),), "hears what people say: HuMo"),
         Variant("camera", (Is("control_adapter.conv.weight"),), "a camera adapter: Fun Camera"),
         Variant("skyreels-v2", (Is("fps_embedding.weight"),), "embeds frames per second: SkyReels V2"),
         Variant("ti2v", (Is(_IN_WAN, 1, (48,)), Is(_IN_WAN, 0, (3072,))), "48 channels, width 3072: 2.2 TI2V"),
