@@ -826,7 +826,11 @@ def test_a_gguf_in_pieces_is_all_that_a_repository_has(
 def test_what_the_hub_says_when_it_says_no(there: Civitai, hub: Hub, bottega: Command, monkeypatch: Any) -> None:
     answers = {
         "gated": (401, {"X_Error_Code": "GatedRepo", "X_Error_Message": "Access is restricted"}, "accept the licence"),
-        "none": (401, {"X_Error_Code": "RepoNotFound"}, "answered 401"),
+        "none": (
+            401,
+            {"X_Error_Code": "RepoNotFound"},
+            "Hugging Face has no model org/none, or only for those who log in",
+        ),
         "plain": (401, {}, "Hugging Face has no model org/plain, or only for those who log in"),
         "gone": (404, {}, "Hugging Face does not know org/gone@main"),
     }

@@ -142,7 +142,7 @@ def repository(client: Client, site: Site, reference: Reference) -> dict[str, An
             raise HttpError(
                 f"Hugging Face does not know {reference.repo}@{reference.revision}", error.remedy, 404
             ) from None
-        if error.status == 401 and not (site.token or error.code):
+        if error.status == 401 and not site.token and error.code in ("", "RepoNotFound"):
             # This is how it answers for repositories that are not there, too.
             what = f"Hugging Face has no model {reference.repo}, or only for those who log in"
             raise HttpError(what, f"check the name; else {site.how_to_log_in()}", 401) from None
