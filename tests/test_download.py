@@ -328,6 +328,7 @@ def test_what_changed_on_our_disk_is_noticed(site: Site, client: Client, tmp_pat
         (answer(200, b"\x7fELF" + bytes(600)), FormatError, "this is a program"),
         (answer(200, b"version https://git-lfs.github.com/spec/v1\n"), FormatError, "git-LFS pointer"),
         (answer(200, b"x", Content_Encoding="br"), NetworkError, "compressed ('br')"),
+        (with_headers(Content_Length="-5"), NetworkError, "says that it has -5 bytes"),
         (answer(302, Location="http://10.0.0.1/x"), RefusedAddress, "10.0.0.1 is no public address"),
         (answer(302, Location="https://[::ffff:10.0.0.1]/x"), RefusedAddress, "no public address"),
         (answer(302, Location=PATH), NetworkError, "redirects in circles"),

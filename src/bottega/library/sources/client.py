@@ -147,6 +147,7 @@ class Client:
                     location = raw.headers.get("Location")
                     if raw.status not in _REDIRECTS or location is None:
                         _refuse_packed(raw, target)
+                        _refuse_length(raw, target)
                         deadline.restart(body_within)
                         yield Response(hops, raw, deadline)
                         return
@@ -453,6 +454,14 @@ def _refuse_packed(raw: HTTPResponse, target: Url) -> None:
     coding = raw.headers.get("Content-Encoding", "identity").strip().lower()
     if coding not in ("", "identity"):
         what = f"{shown_url(target.url)}: the answer is compressed ({ascii(coding)[:40]}), which nobody asked for"
+        raise NetworkError(what, "try another source of the file")
+
+
+def _refuse_length(raw: HTTPResponse, target: Url) -> None:
+    """Refuse a body with fewer than no bytes: over a connection that is kept its end would never come."""
+    told = raw.headers.get("Content-Length", "").strip()
+    if told.startswith("-"):
+        what = f"{shown_url(target.url)}: the answer says that it has {ascii(told)[1:-1][:40]} bytes"
         raise NetworkError(what, "try another source of the file")
 
 
