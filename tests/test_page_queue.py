@@ -168,7 +168,8 @@ def test_every_text_has_enough_contrast(browser: Browser, line: Line, scheme: An
         page.mouse.move(0, 0)
         page.evaluate("""async () => {
           const { toast } = await import("/static/parts/toast.js");
-          for (const kind of ["", "error"]) toast({ text: "It is over", kind, action: { text: "See it", run() {} } });
+          const action = { text: "See it", run() {} };
+          for (const kind of ["", "error"]) toast({ text: `It is over ${kind}`, kind, action });
           const coming = document.getElementById("toasts").getAnimations({ subtree: true });
           await Promise.all(coming.map((one) => one.finished));
         }""")

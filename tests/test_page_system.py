@@ -259,7 +259,7 @@ def test_rooms_opened_without_a_network_open_when_it_is_back(browser: Browser, s
         page.locator(".room-make .fold:has-text('DPM++')").wait_for()
         for name, shown in (
             ("Library", "[role=option]"),
-            ("Gallery", ".gallery-message .nothing:not(.is-trouble)"),
+            ("Gallery", ".gallery-message .nothing:not(.is-trouble), .gallery-scroll [role=option]"),
             ("Queue", ".queue-sheet .nothing:not(.is-trouble)"),
         ):
             page.context.set_offline(True)

@@ -199,6 +199,6 @@ def _error(status: int, content: bytes) -> BottegaError:
         ]
     except (ValueError, KeyError, TypeError):
         return ServerError(f"the server answered {status}", "see its log", "", status)
-    if problems:
+    if problems and status == 422:  # what is not found is not the recipe's fault: it may be looked for elsewhere
         return InvalidRecipe(problems)
     return ServerError(what, remedy, kind, status)

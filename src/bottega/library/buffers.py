@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-_PAST = 240  # bytes from where a large bytearray begins, 16 bytes into a page, to where it is well read into
+_PAGE, _PAST = 4096, 256  # bytes of a page, and from where one begins to where it is well read into
 
 
 def read_buffer(size: int) -> bytearray:
@@ -10,8 +10,12 @@ def read_buffer(size: int) -> bytearray:
 
     The kernel copies with `rep movsb`, which AMD's Zen 3 and 4 do at a fifth of their pace where the destination lies a
     few bytes further into its page than the source into its own (glibc bug 30994). Files begin where a page does, and a
-    large bytearray 16 bytes into one: the worst case, every time.
+    large bytearray 16 bytes into one, as a rule: the worst case, every time.
     """
-    buffer = bytearray(size + _PAST)
-    del buffer[:_PAST]  # which moves where it begins, and no bytes
+    import ctypes
+
+    buffer = bytearray(size + _PAGE)
+    at = ctypes.addressof(ctypes.c_char.from_buffer(buffer))
+    del buffer[: (_PAST - at) % _PAGE]  # which moves where it begins, and no bytes
+    del buffer[size:]
     return buffer
