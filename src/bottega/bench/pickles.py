@@ -76,13 +76,14 @@ def measure(folder: Path, numbers: int = NUMBERS) -> Iterator[Figure]:
     for name, old in (("archive", False), ("old format", True)):
         print(f"writing {numbers * 2 / 1e9:.1f} GB", file=sys.stderr)
         _write(path, numbers, old_format=old)
-        options = {"weights_only": True} if old else {"weights_only": True, "mmap": True}
-        peer = f"torch.load({', '.join(f'{key}={value}' for key, value in options.items())})"
+        is_mapped = not old  # the old format can't be
+        peer = f"torch.load(mmap={is_mapped}, weights_only=True)"
 
-        def theirs(options: dict[str, Any] = options) -> Any:
+        def theirs(mmap: bool = is_mapped) -> Any:
             import torch
 
-            return torch.load(path, **options)["state_dict"]  # noqa: TID251  the peer, of a file that this program wrote
+            # The peer, of a file that this program wrote.
+            return torch.load(path, mmap=mmap, weights_only=True)["state_dict"]  # noqa: TID251
 
         yield _compare(f"{name}: usable tensors", peer, lambda: _ours(path), theirs)
         yield _compare(f"{name}: every number read", peer, lambda: _read(_ours(path)), lambda: _read(theirs()))
