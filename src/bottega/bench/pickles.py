@@ -77,7 +77,7 @@ def measure(folder: Path, numbers: int = NUMBERS) -> Iterator[Figure]:
         print(f"writing {numbers * 2 / 1e9:.1f} GB", file=sys.stderr)
         _write(path, numbers, old_format=old)
         is_mapped = not old  # the old format can't be
-        peer = f"torch.load(mmap={is_mapped}, weights_only=True)"
+        peer = f"torch.load(weights_only=True{', mmap=True' if is_mapped else ''})"
 
         def theirs(mmap: bool = is_mapped) -> Any:
             import torch
