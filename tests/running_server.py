@@ -32,7 +32,7 @@ class Running:
                 stderr=log,
                 start_new_session=True,
             )
-        end = time.monotonic() + 30.0
+        end = time.monotonic() + 120.0
         while not (home / "serve.json").exists():
             assert self.process.poll() is None and time.monotonic() < end, self.log.read_text()
             threading.Event().wait(0.02)
@@ -44,11 +44,11 @@ class Running:
         body = None if told is None else json.dumps(told).encode()
         named = {name.replace("_", "-"): value for name, value in headers.items()}
         named |= {"Authorization": f"Bearer {self.key}", "Content-Type": "application/json"}
-        with urlopen(Request(self.url + path, body, named, method=method), timeout=60) as answer:
+        with urlopen(Request(self.url + path, body, named, method=method), timeout=180) as answer:
             content = answer.read()
         return json.loads(content) if content else None
 
-    def over(self, id: str, within: float = 120.0) -> Any:
+    def over(self, id: str, within: float = 300.0) -> Any:
         """A job once it has ended."""
         end = time.monotonic() + within
         while (job := self.ask("GET", f"/api/jobs/{id}"))["state"] in ("waiting", "running"):
@@ -59,7 +59,7 @@ class Running:
     def stop(self) -> int:
         """Send SIGTERM; the exit code."""
         self.process.send_signal(signal.SIGTERM)
-        return self.process.wait(15)
+        return self.process.wait(60)
 
     def kill(self) -> None:
         """Kill it, and nothing that it started."""

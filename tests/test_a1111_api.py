@@ -574,7 +574,7 @@ def test_a_refresh_does_not_wait_for_a_queue_that_rests(api: httpx.Client, serve
     with server.owner() as owner:
         owner.post("/api/queue/pause", json={}).raise_for_status()
         try:
-            assert api.post("/sdapi/v1/refresh-loras", timeout=10).json() == {}
+            assert api.post("/sdapi/v1/refresh-loras", timeout=60).json() == {}
         finally:
             owner.post("/api/queue/resume", json={}).raise_for_status()
 

@@ -383,7 +383,7 @@ def worker_of(server: Running) -> int:
 @pytest.mark.slow
 def test_23_a_worker_that_is_killed_costs_its_job_at_most(server: Running) -> None:
     ended(server, make(server))
-    id = make(server, sampling={"seed": 7, "steps": 150})
+    id = make(server, sampling={"seed": 7, "steps": 60})
     ended(server, id, states=("running",))
     os.kill(worker_of(server), signal.SIGKILL)
     assert server.ask("GET", "/health").status == 200
@@ -424,7 +424,7 @@ def test_26_a_flood_of_jobs_is_taken_or_put_off_and_nothing_waits_for_it(server:
 @pytest.mark.slow
 def test_27_a_running_job_stops_within_a_step_and_others_go_on(server: Running) -> None:
     ended(server, make(server))
-    long, next_one = make(server, sampling={"seed": 7, "steps": 150}), make(server)
+    long, next_one = make(server, sampling={"seed": 7, "steps": 60}), make(server)
     ended(server, long, states=("running",))
     began = time.monotonic()
     assert server.ask("POST", f"/api/jobs/{long}/cancel").status == 200
@@ -437,7 +437,7 @@ def test_27_a_running_job_stops_within_a_step_and_others_go_on(server: Running) 
 def test_28_a_server_that_is_ended_while_it_works_goes_on_at_the_next_start(tmp_path: Path) -> None:
     with started(tmp_path) as server:
         ended(server, make(server))
-        id = make(server, sampling={"seed": 7, "steps": 150})
+        id = make(server, sampling={"seed": 7, "steps": 60})
         ended(server, id, states=("running",))
         began = time.monotonic()
         assert server.end() == 0

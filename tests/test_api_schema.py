@@ -112,7 +112,7 @@ def test_answers_are_as_they_are_described(api: Api, described: dict[str, Any]) 
         @hypothesis.seed(1)
         @hypothesis.given(operation.as_strategy())
         def conforms(case: Any) -> None:
-            with_key = case.call(base_url=api.served.origin, headers=headers, timeout=30)
+            with_key = case.call(base_url=api.served.origin, headers=headers, timeout=120)
             case.validate_response(with_key, checks=CHECKS)
 
         conforms()

@@ -214,7 +214,7 @@ def test_a_read_only_home_is_read_into_memory(tmp_path: Path) -> None:
     before = path.read_bytes()
     process = multiprocessing.get_context("fork").Process(target=look_as_nobody, args=(path,))
     process.start()
-    process.join(30)
+    process.join(120)
     assert process.exitcode == 0
     assert path.read_bytes() == before
 

@@ -205,7 +205,7 @@ def test_interrupting_a_scan_keeps_the_catalog_whole(tmp_path: Path, bottega: Bo
         while not catalog.entries():
             time.sleep(0.01)
     running.send_signal(signal.SIGINT)
-    _, errors = running.communicate(timeout=30)
+    _, errors = running.communicate(timeout=120)
     assert running.returncode == 130 and errors.splitlines()[-1] == "bottega: interrupted"
     assert "Traceback" not in errors
     told = document(bottega("models", "scan", shelf, "--json"))

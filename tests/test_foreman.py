@@ -62,7 +62,7 @@ class Shop:
         lane, owner = request.pop("lane", MAKE), request.pop("owner", "ann")
         return self.queue.submit("make", {"how": how, **request}, lane=lane, owner=owner, title=how).id
 
-    def over(self, id: str, timeout: float = 30.0) -> Job:
+    def over(self, id: str, timeout: float = 120.0) -> Job:
         """The job once it has ended."""
         ended = threading.Event()
         end = self.foreman.subscribe(lambda told: ended.set() if self.queue.job(id).over else None)
@@ -81,7 +81,7 @@ class Shop:
 
         end = self.foreman.subscribe(hear)
         if kind not in [told.event["event"] for told in self.queue.events(job=id)]:
-            assert heard.wait(30.0)
+            assert heard.wait(120.0)
         end()
 
     @property
@@ -232,7 +232,7 @@ def test_a_worker_that_can_not_be_told_anything_is_ended_with_the_server(
     os.kill(shop.starts[0], signal.SIGSTOP)
     stopping = threading.Thread(target=shop.foreman.stop, args=(0.2,), daemon=True)
     stopping.start()
-    stopping.join(20.0)
+    stopping.join(60.0)
     assert not stopping.is_alive()
     assert sum("is killed" in said for said in caplog.messages) == 1
     assert not lives(identity(shop.starts[0]))
@@ -276,7 +276,7 @@ def test_a_worker_whose_server_is_gone_ends_by_itself(tmp_path: Path) -> None:
         assert worker.stdin is not None
         worker.stdin.write(b'{"do": "begin", "settings": {}}\n')
         worker.stdin.close()
-        assert worker.wait(20) == 0
+        assert worker.wait(60) == 0
 
 
 def test_workers_that_can_not_start_are_tried_again_more_and_more_seldom(tmp_path: Path) -> None:
@@ -399,7 +399,7 @@ def test_every_device_has_a_worker_of_its_own(shop: Shop) -> None:
         assert shop.over(id).state == "cancelled"
 
 
-def until(true: Callable[[], bool], timeout: float = 30.0) -> None:
+def until(true: Callable[[], bool], timeout: float = 120.0) -> None:
     """Wait until something is so."""
     end = time.monotonic() + timeout
     while not true():

@@ -1081,7 +1081,7 @@ def test_an_interrupt_keeps_what_has_arrived_and_says_so(
         assert process.poll() is None, process.communicate()
         time.sleep(0.01)
     process.send_signal(signal.SIGINT)
-    _, said = process.communicate(timeout=30)
+    _, said = process.communicate(timeout=120)
     assert process.returncode == 130
     assert "stopped; what has arrived is kept; run the same command again" in said
     sent = there.cdn.sent["/big.safetensors"]
@@ -1113,7 +1113,7 @@ def test_two_processes_do_not_fetch_the_same(there: Civitai, bottega: Command, h
     ran = bottega("models", "get", url)
     assert ran.code == 1 and "is being fetched by another process" in ran.err
     go.set()
-    process.communicate(timeout=30)
+    process.communicate(timeout=120)
     assert process.returncode == 0
     assert len(there.cdn.requests) == 1
 
@@ -1130,7 +1130,7 @@ def test_several_at_a_time_but_no_more_than_the_settings_say(
         with lock:
             at_once += 1
             most = max(most, at_once)
-        two.wait(timeout=30)  # nobody gets further alone
+        two.wait(timeout=120)  # nobody gets further alone
         with lock:
             at_once -= 1
         status, start, headers = head_of(request, served)

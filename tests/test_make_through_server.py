@@ -343,6 +343,6 @@ def test_the_client_loads_nothing_that_only_the_server_needs(tmp_path: Path) -> 
 @pytest.mark.slow
 def test_a_second_server_says_that_there_is_one(there: Running) -> None:
     process = command(there, "serve", "--port", 0)
-    _, err = process.communicate(timeout=30)
+    _, err = process.communicate(timeout=120)
     assert process.returncode == 1
     assert f"already at {there.url}" in err

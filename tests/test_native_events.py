@@ -19,7 +19,7 @@ from bottega.api.native import events
 from bottega.api.streamed import Streamed
 from bottega.events import Changed, Note, Step
 
-WITHIN = 60.0  # seconds that anything here may take, on a busy machine
+WITHIN = 180.0  # seconds that anything here may take, on a busy machine
 
 
 class Heard(NamedTuple):

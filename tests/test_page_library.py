@@ -33,7 +33,7 @@ WIDER = """
     .filter((element) => getComputedStyle(element).overflowX === "auto")
     .map((element) => element.className)
 """
-LONG = 90_000  # ms: the worker of the shelves starts, and reads what it is about
+LONG = 180_000  # ms: the worker of the shelves starts, and reads what it is about
 
 
 @pytest.fixture(scope="module")

@@ -25,7 +25,7 @@ pytestmark = pytest.mark.slow
 HOUSE = "a red house by the sea at sunset, watercolor"
 TENT = "a green tent in a forest at noon, flat"
 PACKAGE = Path(bottega.__file__).parent
-LONG = 60_000  # ms: the worker has to import torch before the first picture
+LONG = 180_000  # ms: the worker has to import torch before the first picture
 
 
 @pytest.fixture(scope="module")

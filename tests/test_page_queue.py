@@ -17,7 +17,7 @@ from playwright.sync_api import Browser, Locator, Page, expect
 
 pytestmark = pytest.mark.slow
 PROMPTS = ("a red house", "a blue boat", "a green tent", "a white tower")
-LONG = 90_000  # ms: the worker has to import torch before the first picture
+LONG = 180_000  # ms: the worker has to import torch before the first picture
 
 
 @pytest.fixture(scope="module")

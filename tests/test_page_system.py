@@ -22,7 +22,7 @@ NAMELESS = """
     .filter((element) => !element.labels?.[0]?.textContent.trim())
     .map((element) => element.outerHTML)
 """
-LONG = 90_000  # ms: the worker has to import torch before the first picture
+LONG = 180_000  # ms: the worker has to import torch before the first picture
 
 
 @pytest.fixture(scope="module")

@@ -313,7 +313,7 @@ def test_whether_all_is_paused_is_told_while_somebody_else_writes(queue: Queue) 
     reader = threading.Thread(target=lambda: told.append(queue.paused))
     with queue.at_once():
         reader.start()
-        reader.join(10.0)
+        reader.join(60.0)
         assert told == [True]
 
 
