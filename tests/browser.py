@@ -16,7 +16,7 @@ import pytest
 from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, Request, expect, sync_playwright
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-_PATIENCE = 20_000  # ms that an action or an `expect` waits: a loaded machine is slow, not wrong
+_PATIENCE = 60_000  # ms that an action or an `expect` waits: a loaded machine is slow, not wrong
 # Told to the page before its own code: keeps what the content policy forbade.
 _LISTEN = """
 addEventListener("securitypolicyviolation", (event) => console.error("CSP", event.violatedDirective, event.blockedURI));
