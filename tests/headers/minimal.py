@@ -143,6 +143,10 @@ WHOLE: dict[str, Layout] = {
         f"sd1 under {prefix}": Layout(sd.under(prefix, sd.sd1_unet()), "diffusion_model", "sd1", "base")
         for prefix in ("model.model.", "net.", "model.", "module.", "_orig_mod.")
     },
+    **{
+        f"clip-l under {prefix}": Layout(sd.under(prefix, sd.clip()), "text_encoder", "clip", "L")
+        for prefix in ("cond_stage_model.transformer.", "clip_l.transformer.")
+    },
     "umt5 of Wan's": Layout(
         {
             "token_embedding.weight": (256384, 4096),
@@ -271,8 +275,6 @@ OTHERS: dict[str, Layout] = {
     "clip-h": _encoder("clip", "H", _wide(1024, 0, 22)),
     "clip-g": _encoder("clip", "G", _wide(1280, 0, 30)),
     "clip-g by a layer": _encoder("clip", "G", _wide(1280, 30)),
-    "clip-l of a checkpoint": _encoder("clip", "L", sd.under("cond_stage_model.transformer.", sd.clip())),
-    "clip-l of two": _encoder("clip", "L", sd.under("clip_l.transformer.", sd.clip())),
     "t5-xxl": _encoder("t5", "v1.1", _gated(23, 4096)),
     "t5-xl": _encoder("t5", "v1.1", _gated(23, 2048)),
     "t5-base": _encoder("t5", "base", {"encoder.block.0.layer.0.SelfAttention.k.weight": (768, 768)}),

@@ -351,14 +351,29 @@ def recognise(header: Header) -> Match | None:
         return None
     if (found := recognise_unet(header)) is not None:
         return found
-    match = _by_names(header) or _by_architecture(header)
-    return match and replace(match, guess=True, because=(*match.because, MISSING))
+    match = _by_names(header) or _missing(_by_architecture(header))
+    return match and replace(match, guess=True)
+
+
+def _missing(match: Match | None) -> Match | None:
+    return match and replace(match, because=(*match.because, MISSING))
 
 
 def _by_names(header: Header) -> Match | None:
     if header.layout.rows.keys().isdisjoint(_DECIDING):
         return None
-    return next((match for each in SIGNATURES if (match := each.recognise(header)) is not None), None)
+    for each in SIGNATURES:
+        if (match := each.recognise(header)) is not None:
+            return _whole(header, each, match) or _missing(match)
+    return None
+
+
+def _whole(header: Header, part: Signature, match: Match) -> Match | None:
+    """The match of an architecture that is all there, though under a prefix or beside tensors that it never has."""
+    prefixes = (match.parts[part.part],)
+    found = replace(_WHOLE[part.id], gguf=(), prefixes=prefixes, alone=()).recognise(header)
+    where = prefixes[0] or "no prefix"
+    return found and replace(found, because=(*found.because, f"it is whole, but not as others publish it: {where}"))
 
 
 def _by_architecture(header: Header) -> Match | None:

@@ -114,9 +114,9 @@ class Signature:
     """An architecture in all its namings.
 
     `part` is what the network is called among a model's parts; `requires` says in words which other parts it takes, by
-    part; `named` are the names of published sizes by the dimension `width`. `types` are its names in transformers'
-    configs, `gguf` its names in GGUF's metadata. A network of kind `diffusion_model` that lies in one file with its
-    autoencoder or text encoder is a checkpoint.
+    part; `named` are the names of published sizes by the dimension `width`. `prefixes` may have other parts beside
+    them, those `alone` have none. `types` are its names in transformers' configs, `gguf` its names in GGUF's metadata.
+    A network of kind `diffusion_model` that lies in one file with its autoencoder or text encoder is a checkpoint.
     """
 
     id: str
@@ -129,6 +129,7 @@ class Signature:
     category: str = BASE
     part: str = "transformer"
     prefixes: tuple[str, ...] = PREFIXES
+    alone: tuple[str, ...] = ()
     requires: Mapping[str, str] = field(default_factory=dict)
     named: Mapping[int, str] = field(default_factory=dict)
     family: str | None = None
@@ -140,7 +141,7 @@ class Signature:
         return frozenset(
             name
             for naming in self.namings
-            for name in (naming.beside[:1] or [prefix + naming.keys[0] for prefix in self.prefixes])
+            for name in (naming.beside[:1] or [prefix + naming.keys[0] for prefix in (*self.prefixes, *self.alone)])
         )
 
     def recognise(self, header: Header) -> Match | None:
@@ -155,8 +156,14 @@ class Signature:
             return None
         if header.format == "gguf":
             header = _told.with_original_shapes(header)
-        found = self._find(header, self.prefixes)
+        found = self._find(header, self.prefixes) or self._find(header, tuple(self._alone_in(header)))
         return found and self._match(header, *found)
+
+    def _alone_in(self, header: Header) -> Iterator[str]:
+        for prefix in self.alone:
+            place = prefix.removesuffix("transformer.").removesuffix("model.")  # some keep a scale beside the network
+            if all(name.startswith(place) for name in header.tensors):
+                yield prefix
 
     def _recognise_config(self, header: Header) -> Match | None:
         told = _told.model_type(header)

@@ -8,6 +8,13 @@ from __future__ import annotations
 from bottega.families._known._signature import PART, Is, Naming, Signature, Variant, known
 
 _PREFIXES = ("", "model.", "transformer.", "text_encoder.")
+# What models that hold such an encoder beside others put before it, which stays when it is taken out of them.
+_ALONE = (
+    "cond_stage_model.transformer.", "cond_stage_model.model.", "conditioner.embedders.0.transformer.",
+    "conditioner.embedders.1.model.",
+    *(f"{outer}{name}.{inner}" for outer in ("text_encoders.", "")
+      for name in ("clip_l", "clip_g", "clip_h", "t5xxl", "umt5xxl") for inner in ("transformer.", "")),
+)  # fmt: skip
 _WIDTHS_OF_CLIP = {768: "L", 1024: "H", 1280: "G"}
 
 
@@ -87,6 +94,7 @@ SIGNATURES = (
         family="clip",
         part="text_encoder",
         prefixes=_PREFIXES,
+        alone=_ALONE,
     ),
     Signature(
         "clip-vision",
@@ -246,6 +254,7 @@ SIGNATURES = (
         category=PART,
         part="text_encoder",
         prefixes=_PREFIXES,
+        alone=_ALONE,
         named={512: "small", 768: "base", 1024: "large", 2048: "XL", 4096: "XXL"},
     ),
     Signature(
