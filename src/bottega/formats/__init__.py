@@ -7,6 +7,7 @@ from pathlib import Path
 from bottega.formats.header import Header, TensorInfo, View
 from bottega.formats.sniff import refusal, sniff
 from bottega.formats.tensor_bytes import read_bytes
+from bottega.formats.wrappers import unwrapped
 
 __all__ = ["Header", "TensorInfo", "View", "read_bytes", "read_header"]
 
@@ -14,9 +15,13 @@ __all__ = ["Header", "TensorInfo", "View", "read_bytes", "read_header"]
 def read_header(path: str | Path) -> Header:
     """What a model file or a folder of one says of itself. Whatever else it may be is refused by its name.
 
-    A pickle that would run code raises DangerousModel; nothing of it is run to find out.
+    Tensors have the names that they have in no wrapper, such as `module.`. A pickle that would run code raises
+    DangerousModel; nothing of it is run to find out.
     """
-    path = Path(path)
+    return unwrapped(_read_header(Path(path)))
+
+
+def _read_header(path: Path) -> Header:
     kind = sniff(path)
     # Each reader is imported when it is needed: most shelves hold one format, and most commands read none.
     match kind:

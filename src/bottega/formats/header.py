@@ -77,6 +77,10 @@ class LaidOut(Mapping[str, TensorInfo]):
     def __len__(self) -> int:
         return len(self.layout.rows)
 
+    def laid_out(self, layout: Layout) -> LaidOut:
+        """The same bytes under a layout with other names."""
+        return LaidOut(layout, self._file, self._begin)
+
     def keys(self) -> KeysView[str]:
         """The names, as a dict's own view of them: recognisers ask it hundreds of times."""
         return self.layout.rows.keys()
@@ -103,7 +107,7 @@ class Header:
     prefixed with the part they belong to (`unet/conv_in.weight`), `metadata` is empty and `configs` holds each part's
     parsed `config.json` (the scheduler's `scheduler_config.json`) under its name, and `model_index.json` under `""`. A
     transformers folder has one part, without a prefix, whose config is under `""`. `notes` are things that are unusual
-    but allowed, in words for the user.
+    but allowed, in words for the user; `wrappers` were taken off the names of the tensors.
     """
 
     path: Path
@@ -113,6 +117,7 @@ class Header:
     configs: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     safety: Safety = Safety()
+    wrappers: tuple[str, ...] = ()
 
     @cached_property
     def layout(self) -> Layout:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from hashlib import sha256
 from pathlib import Path
 from typing import NamedTuple
@@ -54,7 +54,7 @@ def read_entry(
         bytes=header.bytes,
         dimensions=match.dimensions,
         parts=match.parts,
-        because=(*match.because, *header.layout.quantised.because),
+        because=(*match.because, *_words_of_wrappers(header), *header.layout.quantised.because),
         metadata=shown_metadata(header.metadata),
         guess=match.guess,
         read_by=signature(recognisers),
@@ -68,6 +68,11 @@ def read_entry(
         notes=(*header.notes, *header.safety.reasons),
         about=about(header, path),
     )
+
+
+def _words_of_wrappers(header: Header) -> Iterator[str]:
+    if header.wrappers:
+        yield f"its names were read without {' and '.join(header.wrappers)}, which a training program put around it"
 
 
 def _word_of(header: Header) -> str:
