@@ -168,6 +168,9 @@ LDM: dict[str, Layout] = {
     "sd2-with-controlnet": _checkpoint(
         sd.whole(sd.sd2_unet(), _OPEN) | _controlled(sd.sd2_unet()), "sd2", "with-controlnet"
     ),
+    "sdxl-with-controlnet": _checkpoint(
+        sd.whole(sd.sdxl_unet(), _BOTH) | _controlled(sd.sdxl_unet()), "sdxl", "with-controlnet"
+    ),
     "animatediff-merged": _checkpoint(
         sd.whole(sd.sd1_unet(), _CLIP) | sd.under(_LDM, _moving(320)), "sd1", "with-motion"
     ),

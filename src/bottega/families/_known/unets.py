@@ -12,6 +12,7 @@ _LDM, _DIFFUSERS = "LDM's", "diffusers"
 _PREFIXES = ("model.diffusion_model.", "", "diffusion_model.", "unet.")
 _IN, _IN_DIFFUSERS = "input_blocks.0.0.weight", "conv_in.weight"
 _HEARD = "input_blocks.1.1.transformer_blocks.0.attn2.to_k.weight"
+_HEARD_XL = "input_blocks.4.1.transformer_blocks.0.attn2.to_k.weight"  # whose first level has no attention
 _HEARD_DIFFUSERS = "down_blocks.0.attentions.0.transformer_blocks.0.attn2.to_k.weight"
 _MOTION = "down_blocks.0.motion_modules.0.temporal_transformer.transformer_blocks.0"
 
@@ -19,6 +20,7 @@ _SIZES = {"width": (_IN, 0), "in_channels": (_IN, 1), "context": (_HEARD, 1)}
 _SIZES_DIFFUSERS = {"width": (_IN_DIFFUSERS, 0), "in_channels": (_IN_DIFFUSERS, 1), "context": (_HEARD_DIFFUSERS, 1)}
 _SD_VAE, _SDXL_VAE = "Stable Diffusion's autoencoder", "Stable Diffusion XL's autoencoder"
 _CLIP_H = "the text encoder CLIP-H"
+_BOTH_IN_ONE = "a whole checkpoint and a ControlNet in one file"
 
 
 def _by_context(variant: str, words: str, heard: str = _HEARD) -> tuple[Variant, ...]:
@@ -247,7 +249,15 @@ SIGNATURES = (
                 (_IN, "out.2.weight"),
                 beside=("control_model.input_blocks.0.0.weight",),
                 sizes=_SIZES,
-                variants=_by_context("with-controlnet", "a whole checkpoint and a ControlNet in one file"),
+                variants=(
+                    Variant(
+                        "with-controlnet",
+                        (Is(_HEARD_XL, 1, (2048,)),),
+                        f"{_BOTH_IN_ONE}; context 2048: Stable Diffusion XL",
+                        family="sdxl",
+                    ),
+                    *_by_context("with-controlnet", _BOTH_IN_ONE),
+                ),
                 label=_LDM,
             ),
         ),
