@@ -161,6 +161,14 @@ def test_ranks_that_differ() -> None:
     assert "rank 8 to 64" in match.because[0]
 
 
+def test_the_size_of_a_block_is_told_of_half_its_numbers_too() -> None:
+    module = "unet.down_blocks.1.attentions.0.transformer_blocks.0.attn2.to_k"
+    half = only_claim(header({f"{module}.oft_R.weight": (24, 496)}))  # peft's: 32 * 31 / 2, of 768 features
+    assert (half.family, half.dimensions["ranks"]) == ("sd1", (32, 32))
+    whole = only_claim(header({f"{module}.oft_blocks": (20, 32, 32), f"{module}.alpha": ()}))
+    assert whole.dimensions["ranks"] == (32, 32)
+
+
 def test_algorithms_beside_each_other() -> None:
     match = only_claim(header_of(LAYOUTS["lora/lokr-with-locon"]))
     assert match.dimensions["algorithm"] == "lokr"

@@ -287,9 +287,8 @@ def _width(rows: Rows, module: str, algorithm: str, shape: Shape) -> int | None:
             return shape[1]
         case "glora" if len(shape) > 1:
             return max(shape[:2])
-        case "oft" if len(shape) == 2:  # peft's: of each block of the input's features, what is above its diagonal
-            size = (1 + isqrt(1 + 8 * shape[1])) // 2
-            return shape[0] * size
+        case "oft" if len(shape) == 2:  # peft's: blocks of the input's features
+            return shape[0] * _size_of_block(shape)
         case "lokr":
             first = _columns(rows, module, "lokr_w1", "lokr_w1_b")
             second = _columns(rows, module, "lokr_w2", "lokr_w2_b")
@@ -333,13 +332,18 @@ def _ranks(rows: Rows, algorithm: str, modules: Mapping[str, tuple[str, Shape]])
         case "glora":
             found = {min(shape[:2]) for shape in shapes.values()}
         case "oft":
-            found = {shape[-1] for shape in shapes.values()}
+            found = {_size_of_block(shape) for shape in shapes.values()}
         case "lokr":
             factors = (rows.get(f"{name}.{leaf}") for name in shapes for leaf in ("lokr_w1_b", "lokr_w2_b"))
             found = {row.shape[0] for row in factors if row is not None and row.shape}
         case _:
             found = set()
     return (min(found), max(found)) if found else None
+
+
+def _size_of_block(shape: Shape) -> int:
+    """How many features a block of OFT turns: peft keeps what is above its diagonal, others all of it."""
+    return (1 + isqrt(1 + 8 * shape[1])) // 2 if len(shape) == 2 else shape[-1]
 
 
 def _called(part: str, target: Target) -> str:
