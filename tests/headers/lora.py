@@ -798,6 +798,19 @@ def fewest() -> Iterator[tuple[str, Layout]]:
     xl = {"ss_base_model_version": "sdxl_base_v1-0", "ss_v2": "False"}
     yield "self-attention-told", row("sdxl", only_self, metadata=xl)
 
+    for level, of_xl, of_others in ((1, 640, 1280), (2, 320, 640)):
+        for family, guess, out in (("sdxl", False, of_xl), ("sd1", True, of_others)):
+            wide = {f"up_blocks.{level}.resnets.0.conv1": (out, 2 * out, 3, 3)}
+            yield f"resnets-{level}-{family}", row(family, flat("lora_unet_", wide, lora), "locon", guess=guess)
+            wide = {f"output_blocks.{3 * level}.0.in_layers.2": (out, 2 * out, 3, 3)}
+            yield f"blocks-{level}-{family}", row(family, flat("lora_unet_", wide, lora), "locon", guess=guess)
+    t5 = {"encoder.block.0.layer.0.SelfAttention.q": (4096, 4096)}
+    yield "t5-as-second", row("flux", flat("lora_te2_", t5, lora), guess=True)
+    yield "t5-as-second-dots", row("flux", dots("text_encoder_2.", t5, peft), guess=True)
+    over_time = crossed(1152, 1) | crossed(1152, 1, block="temporal_transformer_blocks.{}")
+    yield "latte", row("latte", flat("lora_unet_", over_time, lora))
+    yield "latte-over-time", row("latte", dots("transformer.", only(over_time, "temporal"), peft))
+
     algorithms = (("oft", oft), ("boft", boft), ("ia3", ia3), ("norm", norm))
     for name, algorithm in algorithms:
         for family, width, layer in (("sd1", 768, 3), ("sd2", 1024, 3), ("sd2", 1024, 22)):

@@ -43,6 +43,7 @@ CHECKPOINT_OF_FAMILY: Mapping[str, str] = {
     "kandinsky5": "a Kandinsky 5 model",
     "cosmos": "a Cosmos model",
     "allegro": "an Allegro model",
+    "latte": "a Latte model",
     "stable-audio": "a Stable Audio model",
     "ace-step": "an ACE-Step model",
     "hunyuan3d": "a Hunyuan3D model",

@@ -132,6 +132,11 @@ _FOUR_LEVELS = (
     "\ndown_blocks_0_attentions_", "\ndown_blocks_3_", "\nup_blocks_3_",
 )  # fmt: skip
 _THREE_LEVELS = ("\nup_blocks_0_attentions_", "\noutput_blocks_0_1_", "\noutput_blocks_1_1_", "\noutput_blocks_2_1_t")
+# What comes out of residual blocks on the way up is half as wide in SD XL, which begins at its third level.
+_ON_THE_WAY_UP = (
+    (("up_blocks_2_resnets_", "output_blocks_6_0_", "output_blocks_7_0_", "output_blocks_8_0_"), 320, 640),
+    (("up_blocks_1_resnets_", "output_blocks_3_0_", "output_blocks_4_0_", "output_blocks_5_0_"), 640, 1280),
+)
 _ORIGINAL_BLOCKS = ("\ninput_blocks_", "\nmiddle_block_", "\noutput_blocks_")
 _DEEP = re.compile("_transformer_blocks_[1-9]")  # SD 1 and 2 have one block in each transformer
 
@@ -166,6 +171,12 @@ def _unet(target: Target) -> Found:
         return Found(_settled(*_first_or_second(target)))
     if _has_any(target.text, _THREE_LEVELS):
         return Found(_settled(["sdxl"], "attention where only SD XL's UNet has it"))
+    for words, of_xl, of_others in _ON_THE_WAY_UP:
+        answer = target.answer_of(*words)
+        if answer == of_xl:
+            return Found(_settled(["sdxl"], f"residual blocks on the way up that are {answer} wide, as SD XL's are"))
+        if answer == of_others:
+            return Found(_settled(*_first_or_second(target)))
     if target.encoders and (by_encoders := _by_encoders(target))[0] == ["sd2"]:
         return Found(_settled(*by_encoders))
     # kohya's trainer calls SD XL's blocks as the original does, and those of SD 1 and 2 as diffusers does.
@@ -192,6 +203,9 @@ _SQUARE = ("self_attn", "layer_norm")  # as much comes out of these modules of a
 _BEYOND_TWELVE = re.compile("_layers_(1[2-9]|2[0-9])_")
 
 
+_T5 = "SelfAttention"
+
+
 def _width_of_encoder(target: Target, short: str, module: str) -> int | None:
     """How wide a text encoder is, where what goes into a module of it, or comes out, tells that."""
     if _has_any(short, _SQUARE):
@@ -206,7 +220,8 @@ def _by_encoders(target: Target) -> tuple[list[str], str]:
     parts = set(target.encoders)
     if {"text_encoder_2", "text_encoder_3"} <= parts:
         return ["sd3"], "it changes three text encoders"
-    if "text_encoder_3" in parts:
+    # Trainers of FLUX call it the second one, which in SD XL and 3 is a CLIP.
+    if "text_encoder_3" in parts or any(_T5 in name for name in target.encoders.get("text_encoder_2", ())):
         return ["flux", "sd3"], "it changes a T5 text encoder"
     if "text_encoder_2" in parts:
         return ["sdxl", "sd3"], "it changes two text encoders and nothing else"
@@ -331,6 +346,7 @@ _TRANSFORMERS = (
     _Rule(("qwen-image",), ("transformer_blocks_19_",), "are in more than 19 blocks", (), (3072,), _QKV),
     _Rule(("flux", "qwen-image"), ("transformer_blocks_",), "are as wide as FLUX's", (), (3072,), _QKV),
     # Blocks with self- and cross-attention.
+    _Rule(("latte",), ("\ntemporal_transformer_blocks_",), "are beside blocks over time, as Latte's are"),
     _Rule(("anima",), ("\nllm_adapter_",), "are called as Anima calls them"),
     _Rule(("cosmos",), ("\nblocks_", "self_attn_q_proj"), "are called as Cosmos calls them"),
     _Rule(("cosmos",), ("\nblocks_", "cross_attn_q_proj"), "are called as Cosmos calls them"),
