@@ -270,6 +270,7 @@ _LARGE = {"cond_stage_model.transformer.": clip()}
 _OPEN = {"cond_stage_model.model.": openclip(1024, 24)}
 _BOTH = {"conditioner.embedders.0.transformer.": clip(), "conditioner.embedders.1.model.": openclip(1280, 32)}
 _BIG = {"conditioner.embedders.0.model.": openclip(1280, 32)}
+_GUIDANCE = {"time_embedding.cond_proj.weight": (320, 256)}  # diffusers' name: nobody publishes it under another
 
 PUBLISHED: dict[str, tuple[str, str, Shapes]] = {
     "sd1": ("sd1", "base", whole(sd1_unet(), _LARGE)),
@@ -292,6 +293,8 @@ PUBLISHED: dict[str, tuple[str, str, Shapes]] = {
     "vega-unet": ("sdxl", "vega", vega_unet()),
     "koala-700m": ("sdxl", "koala", whole(koala_700m_unet(), _BOTH)),
     "koala-1b": ("sdxl", "koala", whole(koala_1b_unet(), _BOTH)),
+    "sd1-lcm": ("sd1", "lcm", sd1_unet() | _GUIDANCE),
+    "sdxl-lcm": ("sdxl", "lcm", sdxl_unet() | _GUIDANCE),
     "sdxl-of-other-depths": (
         "sdxl",
         "base",

@@ -29,6 +29,7 @@ from bottega.formats.tensor_bytes import read_bytes
 from bottega.spec import Match
 
 BASE, INPAINTING, PIX2PIX, REFINER, V_PREDICTION = "base", "inpainting", "instruct-pix2pix", "refiner", "v-prediction"
+LCM = "lcm"
 VARIANT_OF_CHANNELS = {4: BASE, 9: INPAINTING, 8: PIX2PIX}
 SIZES_OF_VARIANT = {REFINER: 5}  # numbers that SD XL takes beside the text; the base takes six
 EPSILON, V = "epsilon", "v"
@@ -95,6 +96,8 @@ def recognise(header: Header, design: Design) -> Match | None:
     because += _words_of_variant(variant, unet)
     because.append(_words_of_size(design, unet))
     distilled, words = design.distilled.get((unet.down, max(unet.middle, 0)), (BASE, ""))
+    if unet.guidance_width is not None:
+        distilled, words = LCM, "it is told how strong the guidance is: a latent consistency model"
     if variant == BASE and words:
         because.append(words)
     unet, notes = _with_config(unet, header, encoders, variant)
