@@ -270,6 +270,7 @@ _LARGE = {"cond_stage_model.transformer.": clip()}
 _OPEN = {"cond_stage_model.model.": openclip(1024, 24)}
 _BOTH = {"conditioner.embedders.0.transformer.": clip(), "conditioner.embedders.1.model.": openclip(1280, 32)}
 _BIG = {"conditioner.embedders.0.model.": openclip(1280, 32)}
+_RESTS = {f"lora_unet_mid_block_attentions_0_proj_in.lora_{end}.weight": (4, 4, 1, 1) for end in ("up", "down")}
 _GUIDANCE = {"time_embedding.cond_proj.weight": (320, 256)}  # diffusers' name: nobody publishes it under another
 
 PUBLISHED: dict[str, tuple[str, str, Shapes]] = {
@@ -277,6 +278,7 @@ PUBLISHED: dict[str, tuple[str, str, Shapes]] = {
     "sd1-inpainting": ("sd1", "inpainting", whole(sd1_unet(9), _LARGE)),
     "sd1-instruct-pix2pix": ("sd1", "instruct-pix2pix", whole(sd1_unet(8), _LARGE)),
     "sd1-old-names": ("sd1", "base", whole(sd1_unet(), {"cond_stage_model.transformer.": clip(inner="")})),
+    "sd1-with-rests-of-a-lora": ("sd1", "base", whole(sd1_unet(), _LARGE) | _RESTS),
     "sd1-unet": ("sd1", "base", sd1_unet()),
     "sd1-unet-prefixed": ("sd1", "base", under("model.diffusion_model.", sd1_unet())),
     "sd2": ("sd2", "base", whole(sd2_unet(), _OPEN)),

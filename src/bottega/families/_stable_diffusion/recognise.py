@@ -64,6 +64,7 @@ _STRANGE_WORDS = (
     "motion_modules", "temporal", "temp_convs", "time_stack", "time_mix", "time_conv", "roberta", "lora_",
     "encoder_hid_proj", "position_net", "zero_convs", "class_embedding",
 )  # fmt: skip
+_LEFT_BY_TRAINERS = ("lora_unet_", "lora_te")  # a LoRA beside the networks changes none of them
 _STRANGE_PIPELINES = re.compile(r"Depth2Img|Upscale|UnCLIP|ImageVariation|Marigold|GLIGEN|Video|Alt|Kandinsky|IF|LDM3D")
 
 _UNET_PREFIXES = (
@@ -188,7 +189,8 @@ def _is_strange(header: Header) -> bool:
 
 @once_a_layout
 def _has_strange_words(layout: Layout) -> bool:
-    names = "\n".join(layout.rows)  # one text: to look for a dozen words in it is faster than in each name
+    # One text: to look for a dozen words in it is faster than in each name.
+    names = "\n".join(name for name in layout.rows if not name.startswith(_LEFT_BY_TRAINERS))
     return any(word in names for word in _STRANGE_WORDS)
 
 
