@@ -152,6 +152,11 @@ def test_naming_of_a_lora(name: str, naming: str) -> None:
     assert only_claim(header_of(LAYOUTS[f"lora/{name}"])).dimensions["naming"] == naming
 
 
+def test_levels_of_an_autoencoder() -> None:
+    for name, levels in (("vae-hunyuan-image", 4), ("vae-hunyuan-image-diffusers", 6)):
+        assert only_claim(header_of(LAYOUTS[f"vae/{name}"])).dimensions["levels"] == levels
+
+
 def test_ranks_that_differ() -> None:
     shapes = dict(LAYOUTS["lora/kohya-lora-sd1"].shapes)
     name = next(each for each in shapes if each.endswith("mlp_fc1.lora_down.weight"))

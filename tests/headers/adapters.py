@@ -137,6 +137,17 @@ def _diffusers_vae(latent: int = 4, old: bool = False, dims: int = 2) -> Shapes:
     return shapes
 
 
+def _hunyuan_image_vae() -> Shapes:
+    """Its decoder in diffusers' names: three blocks at each of six sizes, and a convolution between two of them."""
+    shapes = _both("decoder.conv_in", 1024, 64, 3, 3) | _both("decoder.mid_block.resnets.0.conv1", 1024, 1024, 3, 3)
+    for level in range(6):
+        for block in range(4 * level, 4 * level + 3):
+            shapes |= _both(f"decoder.up_blocks.{block}.conv1", 128, 128, 3, 3)
+        if level < 5:
+            shapes |= _both(f"decoder.up_blocks.{4 * level + 3}.conv", 128, 128, 3, 3)
+    return shapes | _both("encoder.conv_in", 128, 3, 3, 3)
+
+
 def _causal(shapes: Shapes) -> Shapes:
     """The same with causal convolutions, which hold their weights one name deeper."""
     words = ("conv_in", "conv1", "conv2", "conv_out")
@@ -209,6 +220,7 @@ def _vaes() -> Iterator[tuple[str, Layout]]:
     folder = under("vae/", _without_quant(_diffusers_vae(16)))
     yield "vae-16-folder", row("sd3", folder, configs=config, format="diffusers")
     yield "vae-hunyuan-image", row("hunyuan-image", _without_quant(_diffusers_vae(64)))
+    yield "vae-hunyuan-image-diffusers", row("hunyuan-image", _hunyuan_image_vae())
     norm = {"bn.running_mean": (128,), "bn.running_var": (128,), "bn.num_batches_tracked": ()}
     yield "vae-flux2", row("flux2", stable_diffusion.vae(latent=32) | norm)
     yield "vae-flux2-diffusers", row("flux2", _diffusers_vae(32) | norm)
@@ -299,6 +311,7 @@ def _vaes() -> Iterator[tuple[str, Layout]]:
     yield "vae-oobleck-prefixed", row("stable-audio", under("pretransform.model.", oobleck), "audio")
     snake = {"encoder.snake1.beta": (1, 2048, 1), "decoder.conv1.weight_v": (2048, 64, 7)}
     yield "vae-oobleck-diffusers", row("stable-audio", snake, "audio")
+    yield "vae-oobleck-decoder", row("stable-audio", {"decoder.block.0.snake1.beta": (1, 2048, 1)}, "audio")
     music = {"vocoder.backbone.channel_layers.0.0.bias": (128,), "dcae.decoder.conv_in.weight": (1024, 8, 3, 3)}
     yield "vae-ace-step", row("ace-step", music, "audio")
     shape = {"geo_decoder.cross_attn_decoder.ln_1.bias": (1024,), "post_kl.weight": (1024, 64)}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -170,7 +171,7 @@ def _picture(view: View) -> _Found | None:
         return _Found("dc", ("sana",), "deep compression (DC-AE) in diffusers' names", channels, {"naming": naming})
     if "decoder.mid.block_1.conv1.weight" not in view and "decoder.mid_block.resnets.0.conv1.weight" not in view:
         return _bare(view, channels) if shape[2:] == (3, 3) else None
-    levels = max(view.count("decoder.up.{}.block.0."), view.count("decoder.up_blocks.{}.resnets.0."))
+    levels = _levels(view)
     if channels == 4 and levels == 3:
         return _Found("kl-f4", ("sd-x4-upscaler",), "three levels: that of the upscaler of 4 times", 4, dimensions)
     families = {4: _FOUR, 16: _SIXTEEN, 64: ("hunyuan-image",)}.get(channels, ())
@@ -178,6 +179,14 @@ def _picture(view: View) -> _Found | None:
     return _Found("kl", families, why, channels, {**dimensions, "levels": levels})
 
 
+def _levels(view: View) -> int:
+    """At how many sizes of a picture its decoder works; diffusers numbers all blocks of HunyuanImage's in one row."""
+    if "decoder.up_blocks.0.conv1.weight" in view:
+        return 1 + sum(_LARGER.fullmatch(name) is not None for name in view.names)
+    return max(view.count("decoder.up.{}.block.0."), view.count("decoder.up_blocks.{}.resnets.0."))
+
+
+_LARGER = re.compile(r"decoder\.up_blocks\.[0-9]+\.conv\.weight")  # what makes the picture larger between two levels
 _HALVES = ("encoder.", "decoder.", "quant_conv.", "post_quant_conv.", "loss.")
 _FEWEST = {4: _FOUR, 16: _SIXTEEN, 32: ("flux2", "sana")}
 
@@ -315,6 +324,7 @@ _READERS: Mapping[str, Callable[[View], _Found | None]] = {
     "geo_decoder.cross_attn_decoder.ln_1.bias": _shape,
     "decoder.layers.1.layers.0.beta": _oobleck,
     "encoder.snake1.beta": _oobleck,
+    "decoder.block.0.snake1.beta": _oobleck,
     "blocks.2.blocks.3.stack.5.weight": _mochi,
     "decoder.blocks.2.blocks.3.stack.5.weight": _mochi,
     "layers.4.layers.1.attn_block.attn.qkv.weight": _mochi,
