@@ -355,6 +355,9 @@ def recognise(header: Header) -> Match | None:
     return match and replace(match, guess=True)
 
 
+_ELSEWHERE = "it is whole, but lies under an unusual prefix, or beside what it never comes with"
+
+
 def _missing(match: Match | None) -> Match | None:
     return match and replace(match, because=(*match.because, MISSING))
 
@@ -372,8 +375,7 @@ def _whole(header: Header, part: Signature, match: Match) -> Match | None:
     """The match of an architecture that is all there, though under a prefix or beside tensors that it never has."""
     prefixes = (match.parts[part.part],)
     found = replace(_WHOLE[part.id], gguf=(), prefixes=prefixes, alone=()).recognise(header)
-    where = prefixes[0] or "no prefix"
-    return found and replace(found, because=(*found.because, f"it is whole, but not as others publish it: {where}"))
+    return found and replace(found, because=(*found.because, _ELSEWHERE))
 
 
 def _by_architecture(header: Header) -> Match | None:
