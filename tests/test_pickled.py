@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import _compat_pickle
+import inspect
 import itertools
 import json
 import pickle as pickling  # noqa: TID251  it only writes here
@@ -15,7 +16,7 @@ import pytest
 import torch
 from hostile import benign
 from hostile.containers import Entry, archive, checkpoint, legacy, members
-from hostile.opcodes import call, name, pickle, row, table, tensor, text, whole
+from hostile.opcodes import HOOKS, call, name, pickle, row, storage, table, tensor, text, whole, wholes
 from torch import nn
 from torch.distributed import checkpoint as distributed
 
@@ -349,6 +350,56 @@ def test_nested_masked_and_quantised_tensors_are_left_out_by_name(tmp_path: Path
     assert header.safety.verdict == "clean"
     assert_equal(header, {"good": benign.noise(3), "last": benign.noise(5)})
     assert [note.split()[4] for note in header.notes] == ["'ragged'", "'masked'", "'quantised'"]
+
+
+class Labelled(torch.Tensor):
+    """A tensor with attributes of its own."""
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("form", FORMS)
+def test_a_tensor_may_have_attributes(tmp_path: Path, form: str) -> None:
+    parameter, labelled = nn.Parameter(benign.noise(3)), benign.noise(4).as_subclass(Labelled)
+    tensors = {
+        "parameter": parameter,
+        "labelled": labelled,
+        "plain": benign.noise(5),
+        "buffer": nn.Buffer(torch.ones(2)),
+    }
+    for each in (parameter, labelled, tensors["plain"]):
+        each.note, each.scale = "by hand", torch.ones(2)
+    quantised = torch.quantize_per_tensor(torch.ones(2), 0.1, 0, torch.qint32)
+    quantised.note = "by hand"
+    header = written(tmp_path / "x.pt", {**tensors, "quantised": quantised}, **FORMS[form])
+    assert_equal(header, tensors)
+    assert [note.split()[4] for note in header.notes] == ["'quantised'"]
+
+
+def test_a_parameter_of_old_has_a_state(tmp_path: Path) -> None:
+    old = (
+        name("torch.nn.parameter", "Parameter") + row(tensor([4], [1])) + b"\x81" + row(b"\x88", b"\x89", HOOKS) + b"b"
+    )
+    (tmp_path / "x.pt").write_bytes(checkpoint(pickle(table({"w": old})), FOUR))
+    header = read_header(tmp_path / "x.pt")
+    assert (list(header.tensors), header.safety.verdict) == (["w"], "clean")
+
+
+def test_what_a_tensor_has_of_its_own_is_no_attribute_to_set(tmp_path: Path) -> None:
+    own = {key for key in dir(nn.Parameter) if inspect.isdatadescriptor(inspect.getattr_static(nn.Parameter, key))}
+    assert {"data", "grad", "real"} <= own
+    for key in own:
+        state = table({key: tensor([4], [1])})
+        body = call("torch._utils", "_rebuild_parameter_with_state", tensor([4], [1]), b"\x89", HOOKS, state)
+        (tmp_path / "x.pt").write_bytes(checkpoint(pickle(body), FOUR))
+        with pytest.raises(FormatError, match="changes a tensor after it was made"):
+            read_header(tmp_path / "x.pt")
+
+
+def test_any_value_makes_a_conjugate(tmp_path: Path) -> None:
+    args = (storage("0", 4), whole(0), wholes([4]), wholes([1]), b"\x89", HOOKS, table({"conj": whole(1)}))
+    conjugate = call("torch._utils", "_rebuild_tensor_v2", *args)
+    (tmp_path / "x.pt").write_bytes(checkpoint(pickle(table({"w": tensor([4], [1]), "odd": conjugate})), FOUR))
+    assert list(read_header(tmp_path / "x.pt").tensors) == ["w"]
 
 
 @pytest.mark.filterwarnings("ignore:torch.distributed is disabled")

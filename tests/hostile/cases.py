@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import struct
 from collections import OrderedDict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -751,6 +751,86 @@ def _sparse_with_lying_indices(canary: Path) -> Files:
         yield f"{where}.ckpt", checkpoint(pickle(body), FOUR, FOUR * 2)
     constants = Entry("archive/constants.pkl", pickle(row(lie)))
     yield "constants.ckpt", archive([*members(pickle(STATE), [FOUR, FOUR * 2]), constants])
+
+
+# --- tensors that are changed after they were made -------------------------------------------------------------------
+
+
+def stated(state: bytes) -> Iterator[tuple[str, bytes]]:
+    """A parameter and a tensor of another type, with the state that each of them is given."""
+    yield "parameter", call("torch._utils", "_rebuild_parameter_with_state", tensor([4], [1]), b"\x89", HOOKS, state)
+    args = row(storage("0", 4), whole(0), wholes([4]), wholes([1]), b"\x89", HOOKS)
+    for function in ("_rebuild_from_type_v2", "_rebuild_from_type"):
+        rebuilt = row(name("torch._utils", "_rebuild_tensor_v2"), name("torch", "Tensor"), args, state)
+        yield function, name("torch._tensor", function) + rebuilt + b"R"
+
+
+@case(5800, REFUSED, says="changes a tensor after it was made")
+def _tensors_that_are_changed_later(canary: Path) -> Files:
+    other = row(storage("0", 4), whole(2), wholes([2]), wholes([1]))
+    good = tensor([4], [1])
+    parameter = name("torch.nn.parameter", "Parameter") + row(good)
+    hooked = row(b"\x89", b"\x89", HOOKS) + b"b"
+    for title, changed in {
+        "tensor": good + other + b"b",
+        "storage": storage("0", 4) + table({"_untyped_storage": storage("0", 4)}) + b"b",
+        "attributes": good + table({"data": tensor([2], [1], stored=4)}) + b"b",
+        "one": good + row(tensor([2], [1], stored=4)) + b"b",
+        "three": good + row(storage("0", 4), whole(0), wholes([2])) + b"b",
+        "called": parameter + b"R" + other + b"b",
+        "new": parameter + b"\x81" + other + b"b",
+        "buffer": name("torch.nn.parameter", "Buffer") + row(good) + b"\x81" + other + b"b",
+        "object": b"(" + name("torch.nn.parameter", "Parameter") + good + b"o" + other + b"b",
+        "instance": b"(" + good + b"itorch.nn.parameter\nParameter\n" + other + b"b",
+        "twice": parameter + b"\x81" + hooked + other + b"b",
+        "five": parameter + b"\x81" + row(tensor([2], [1], stored=4), b"N", HOOKS, b"\x89", b"\x89") + b"b",
+    }.items():
+        yield f"{title}.ckpt", checkpoint(pickle(table({"weight": changed})), FOUR)
+    recalled = table({"weight": good + b"q\7"}) + b"h\7" + other + b"b0"
+    yield "recalled.ckpt", checkpoint(pickle(recalled), FOUR)
+    small = tensor([2], [1], stored=4)
+    for index, state in enumerate(
+        (
+            table({"note": text("plain"), "data": small}),
+            row(b"N", table({"data": small})),
+            row(table({"note": text("plain")}), b"}", b"N"),
+            table([(whole(1), small)]),
+            other,
+            small,
+            table({"requires_grad": b"\x88"}),
+            table({"__class__": name("torch.nn.parameter", "Parameter")}),
+        )
+    ):
+        for title, changed in stated(state):
+            yield f"{title}-{index}.ckpt", checkpoint(pickle(table({"weight": changed})), FOUR)
+
+
+@case(5801, REFUSED, says="into others")
+def _a_tensor_that_is_turned_into_another_dtype(canary: Path) -> Files:
+    args = (tensor([4], [1]), name("torch", "int8"), text("cpu"), b"\x89")
+    yield (
+        "x.ckpt",
+        checkpoint(
+            pickle(table({"weight": call("torch._utils", "_rebuild_device_tensor_from_cpu_tensor", *args)})), FOUR
+        ),
+    )
+
+
+@case(5802, REFUSED, says="has no tensor")
+def _a_parameter_of_nothing(canary: Path) -> Files:
+    empty = name("torch.nn.parameter", "Parameter") + b")\x81"
+    filled = row(storage("0", 4), whole(0), wholes([4]), wholes([1])) + b"b"
+    yield "x.ckpt", checkpoint(pickle(table({"good": tensor([4], [1]), "weight": empty + filled})), FOUR)
+
+
+@case(5803, REFUSED, says="more of its parts")
+def _a_state_that_is_looked_at_again_and_again(canary: Path) -> Files:
+    state = table([(text(f"{index}"), b"N") for index in range(50_000)])
+    for title, given in (("attributes", state), ("slots", row(b"N", state))):
+        args = row(tensor([4], [1]), b"\x89", HOOKS, given)
+        again = b"](" + b"h\xffh\xfeR0" * 10_000 + b"e"
+        start = name("torch._utils", "_rebuild_parameter_with_state") + b"q\xff" + args + b"q\xfe"
+        yield f"{title}.ckpt", checkpoint(pickle(start + again), FOUR)
 
 
 # --- size and depth --------------------------------------------------------------------------------------------------

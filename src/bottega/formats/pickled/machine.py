@@ -14,7 +14,16 @@ from itertools import islice, repeat
 from struct import Struct
 
 from bottega.formats.pickled.names import DANGEROUS, INERT, judge
-from bottega.formats.pickled.rebuild import COPYING, MAX_NAME, farther, name_of, storage_of
+from bottega.formats.pickled.rebuild import (
+    COPYING,
+    MAX_NAME,
+    STATED,
+    check_build,
+    farther,
+    name_of,
+    parts_of_state,
+    storage_of,
+)
 from bottega.formats.pickled.record import CALLS, MARKS, MOST_DEAR, Records
 from bottega.formats.pickled.values import Broken, CutShort, Name, Node, Poisonous, Storage, Table, Tensor
 
@@ -291,6 +300,8 @@ class Machine:
             return Node(function, args)
         if function.make in COPYING:
             self._spend(args)
+        elif function.make in STATED:
+            self._spend(parts_of_state(args[-1] if args else None))
         made = function.make(args)
         if type(made) is Tensor:
             self._spend_calls(len(made.shape) // _AXES)
@@ -377,11 +388,12 @@ class Machine:
         return at
 
     def _build(self, data: bytes, at: int) -> int:
-        """Attributes are kept on objects and dropped elsewhere: an OrderedDict's `_metadata`, a tensor's hooks."""
+        """Attributes are kept on objects and dropped elsewhere: an OrderedDict's `_metadata`, a parameter's hooks."""
         state = self._stack.pop()
         target = self._stack[-1]
         if type(target) is Name:
             raise Poisonous(f"it sets attributes of {target} itself")
+        check_build(target, state)
         if type(target) is Node:
             target.state = state
         return at

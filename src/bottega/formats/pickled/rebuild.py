@@ -39,6 +39,17 @@ _NUMBERS = {
     "f4": "f", "f8": "d",
 }  # fmt: skip
 
+_CHANGED = "it changes a tensor after it was made"
+# What torch.Tensor itself has, so that to set it changes the tensor, or fails.
+_OWN_ATTRIBUTES = frozenset({
+    "H", "T", "data", "device", "dtype", "grad", "grad_dtype", "grad_fn", "imag", "is_cpu", "is_cuda", "is_ipu",
+    "is_leaf", "is_maia", "is_meta", "is_mkldnn", "is_mps", "is_mtia", "is_nested", "is_quantized", "is_sparse",
+    "is_sparse_csr", "is_vulkan", "is_xla", "is_xpu", "itemsize", "layout", "mH", "mT", "name", "names", "nbytes",
+    "ndim", "output_nr", "real", "requires_grad", "retains_grad", "shape", "volatile", "_backward_hooks", "_base",
+    "_cdata", "_grad", "_grad_fn", "_has_symbolic_sizes_strides", "_post_accumulate_grad_hooks", "_python_dispatch",
+    "_version",
+})  # fmt: skip
+
 
 def name_of(module: str, name: str) -> Name:
     """A name with what we know of it."""
@@ -127,8 +138,8 @@ _transformed = Unreadable("is stored as the conjugate or negative of what it is"
 
 
 def _is_transformed(metadata: object) -> bool:
-    """Whether torch would conjugate or negate the tensor's numbers when they are read."""
-    return type(metadata) is Table and any(value is True for value in metadata[1::2])
+    """Whether torch would conjugate or negate the numbers when they are read; any value but False counts as true."""
+    return type(metadata) is Table and any(value is not False for value in metadata[1::2])
 
 
 def view(storage: Storage, dtype: str, offset: object, shape: object, strides: object) -> Tensor:
@@ -164,17 +175,64 @@ def view(storage: Storage, dtype: str, offset: object, shape: object, strides: o
 
 def _first(args: Args) -> object:
     """What the first argument is: a parameter is its tensor, whatever else is said of it."""
-    return args[0] if args else None
+    if not args:
+        raise Broken("a parameter in it has no tensor")
+    return args[0]
+
+
+def _parameter_with_state(args: Args) -> object:
+    """torch._utils._rebuild_parameter_with_state(tensor, requires_grad, hooks, state)."""
+    tensor, _, _, state = args
+    _check_attributes(state)
+    return tensor
+
+
+def _on_device(args: Args) -> object:
+    """torch._utils._rebuild_device_tensor_from_cpu_tensor(tensor, dtype, device, requires_grad)."""
+    tensor, dtype, _, _ = args
+    if type(tensor) is Tensor and (
+        type(dtype) is not Name or dtype.name not in DTYPE_OF_NAME or dtype.dtype != tensor.dtype
+    ):
+        raise Broken(f"it turns the numbers of a tensor, which are {tensor.dtype}, into others")
+    return tensor
 
 
 def _of_type(args: Args) -> object:
     """torch._tensor._rebuild_from_type_v2(function, type, arguments, state): a tensor's subclass."""
-    function, _, inner, _ = args
-    if type(function) is not Name or type(inner) is not tuple or function.make is _of_type or function.make in COPYING:
+    function, _, inner, state = args
+    if type(function) is not Name or type(inner) is not tuple or function.make in COPYING or function.make in STATED:
         raise Broken("a tensor in it is rebuilt in an unknown way")
     if function.make is None:
         return Unreadable(f"is rebuilt by {function}")
-    return function.make(inner)
+    made = function.make(inner)
+    if type(made) is Tensor:
+        _check_attributes(state)
+    return made
+
+
+def parts_of_state(state: object) -> Args:
+    """The attributes of an object's state, and those of its slots, if it has any."""
+    return state if type(state) is tuple and len(state) == 2 else (state,)
+
+
+def _check_attributes(state: object) -> None:
+    """Refuse a tensor's state that is more than attributes of somebody's own: it could put other numbers in it."""
+    for part in parts_of_state(state):
+        if part is not None and type(part) is not Table:
+            raise Broken(_CHANGED)
+        for key in part[::2] if part else ():
+            if type(key) is not str or key in _OWN_ATTRIBUTES or key.startswith("__"):
+                raise Broken(_CHANGED)
+
+
+def check_build(target: object, state: object) -> None:
+    """Refuse to change a tensor, or its storage, after it was made.
+
+    Parameters of torch 0.3 have a state too, which says whether they have a gradient, and what is called with it.
+    """
+    harmless = type(state) is tuple and len(state) == 3 and type(state[0]) is bool
+    if type(target) is Storage or (type(target) is Tensor and not harmless):
+        raise Broken(_CHANGED)
 
 
 def _unreadable(why: str) -> Maker:
@@ -286,14 +344,16 @@ def _scalar(args: Args) -> object:
 
 # Those that copy all that they are given.
 COPYING: frozenset[Maker] = frozenset({make_table, _sequence, _size, _bytes, _encoded})
+# Those whose last argument is a state, of which they look at every attribute.
+STATED: frozenset[Maker] = frozenset({_parameter_with_state, _of_type})
 
 _MAKERS: dict[tuple[str, str], Maker] = {
     ("torch._utils", "_rebuild_tensor"): _tensor,
     ("torch._utils", "_rebuild_tensor_v2"): make_tensor_v2,
     ("torch._utils", "_rebuild_tensor_v3"): _tensor_v3,
     ("torch._utils", "_rebuild_parameter"): _first,
-    ("torch._utils", "_rebuild_parameter_with_state"): _first,
-    ("torch._utils", "_rebuild_device_tensor_from_cpu_tensor"): _first,
+    ("torch._utils", "_rebuild_parameter_with_state"): _parameter_with_state,
+    ("torch._utils", "_rebuild_device_tensor_from_cpu_tensor"): _on_device,
     ("torch._utils", "_rebuild_device_tensor_from_numpy"): _unreadable("is stored as a numpy array"),
     ("torch._utils", "_rebuild_qtensor"): _unreadable("is quantised"),
     ("torch._utils", "_rebuild_nested_tensor"): _unreadable("is nested"),
@@ -307,6 +367,7 @@ _MAKERS: dict[tuple[str, str], Maker] = {
     ("torch.nn.parameter", "UninitializedParameter"): _unreadable("was never initialised"),
     ("torch.nn.parameter", "UninitializedBuffer"): _unreadable("was never initialised"),
     ("torch.nn.parameter", "Parameter"): _first,
+    ("torch.nn.parameter", "Buffer"): _first,
     ("torch", "Tensor"): _allocation("torch.Tensor"),
     ("torch", "Size"): _size,
     ("torch.jit._pickle", "build_intlist"): _sequence,
