@@ -632,6 +632,13 @@ def test_storages_of_other_kinds_and_sizes_are_refused(tmp_path: Path) -> None:
             read_header(tmp_path / "x.ckpt")
 
 
+def test_written_numbers_are_what_python_reads(tmp_path: Path) -> None:
+    numbers = (True, False, 0, 7, -7, 10**30, -(10**30), 1.5, -0.0, 1e-07, 1e300, float("inf"))
+    for protocol in (0, 1, 2):
+        (tmp_path / "x.pkl").write_bytes(pickling.dumps({"numbers": numbers}, protocol))
+        assert json.loads(read_header(tmp_path / "x.pkl").metadata["numbers"]) == [*numbers[:-1], "inf"]
+
+
 @pytest.mark.slow
 def test_mutations_crash_nothing(tmp_path: Path) -> None:
     chance = random.Random(5)

@@ -881,6 +881,25 @@ def _numbers_without_end(canary: Path) -> Files:
     yield "negative.pkl", pickle(b"\x8b\xff\xff\xff\xff\1")
 
 
+@case(6800, REFUSED, says="programs read differently")
+def _numbers_that_programs_read_differently(canary: Path) -> Files:
+    spellings = ("010", "0x10", "0o7", "1_0", "+1", " 1", "1 ", "1\r", "-0", "-01", "001", "", "0b1", "1L")
+    for index, spelling in enumerate(spellings):
+        yield f"int-{index}.ckpt", holding(f"I{spelling}\n".encode())
+        yield f"get-{index}.ckpt", holding(f"Np1\np8\np10\n0g{spelling}\n".encode())
+        yield f"put-{index}.ckpt", holding(f"Np{spelling}\n".encode())
+    for index, spelling in enumerate(("00", "01", *spellings[:-1], "1LL", "L")):
+        yield f"long-{index}.ckpt", holding(f"L{spelling}\n".encode())
+    for index, spelling in enumerate(("1_0", " 1", "1\r", "+1.0", "0x1p3", "infinity", "", "NaN")):
+        yield f"float-{index}.ckpt", holding(f"F{spelling}\n".encode())
+
+
+@case(6801, REFUSED, says="below zero")
+def _places_below_zero(canary: Path) -> Files:
+    yield "put.ckpt", holding(b"Np-1\n")
+    yield "get.ckpt", holding(b"g-1\n")
+
+
 @case(69, CLEAN, REFUSED)
 def _keys_with_one_hash(canary: Path) -> Files:
     modulus = (1 << 61) - 1  # every multiple of it has the hash 0

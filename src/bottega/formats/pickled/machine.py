@@ -59,6 +59,12 @@ _PICKLE = re.compile(
 _BEGINNINGS = frozenset(b"\x80\xc2g8")  # the bytes that it can begin with
 _WIDE = re.compile(rb"[\xc4-\xff]").search  # the first byte of a letter beyond Latin-1
 
+# Numbers as every pickler writes them. Of other spellings Python's two unpicklers make other numbers than we would: a
+# leading zero means octal to one of them, and -0 means False.
+_WHOLE = re.compile(rb"0|-?[1-9][0-9]*").fullmatch
+_FRACTION = re.compile(rb"-?(?:[0-9]+(?:\.[0-9]*)?(?:e[+-]?[0-9]+)?|inf|nan)").fullmatch
+_MISSPELT = "a number in it is written in a way that programs read differently"
+
 _TOO_MANY = "it has too many texts, or opcodes that are rare in checkpoints"
 
 _Work = Callable[["Machine", bytes, int], int]
@@ -450,12 +456,12 @@ class Machine:
     def _get(self, data: bytes, at: int) -> int:
         line, at = _line(data, at)
         self._records.remember(self._memo)
-        self._stack.append(self._memo[_whole(line)])
+        self._stack.append(self._memo[_index(line)])
         return at
 
     def _put(self, data: bytes, at: int) -> int:
         line, at = _line(data, at)
-        index = _whole(line)
+        index = _index(line)
         self._records.remember(self._memo)
         self._memo[index] = self._stack[-1]
         if index > MAX_MEMO:
@@ -476,6 +482,8 @@ class Machine:
         line, at = _line(data, at)
         if len(line) > MAX_DIGITS:
             raise Broken("a number in it has too many digits")
+        if not _FRACTION(line):
+            raise Broken(_MISSPELT)
         self._stack.append(float(line))
         return at
 
@@ -611,7 +619,17 @@ def _line(data: bytes, at: int) -> tuple[bytes, int]:
 def _whole(line: bytes) -> int:
     if len(line) > MAX_DIGITS:
         raise Broken("a number in it has too many digits")
+    if not _WHOLE(line):
+        raise Broken(_MISSPELT)
     return int(line)
+
+
+def _index(line: bytes) -> int:
+    """Where the memo keeps something."""
+    index = _whole(line)
+    if index < 0:
+        raise Broken("it remembers things under a number below zero")
+    return index
 
 
 def _check_width(data: bytes, start: int, end: int) -> None:
