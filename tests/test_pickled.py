@@ -562,6 +562,42 @@ def test_danger_is_told_with_all_names(tmp_path: Path) -> None:
     assert "runs nothing of it" in error.value.remedy
 
 
+@pytest.mark.parametrize(
+    "called",
+    [
+        call("mycorp.net", "rebuild", text("x")),
+        call("mycorp.net", "Foo.rebuild", b"](" + text("x") + text("y") + b"e"),
+        call("mycorp.net", "rebuild", row(whole(1), text("x"))),
+        b"(" + name("mycorp.net", "rebuild") + text("x") + b"o",
+        b"(" + text("x") + b"imycorp.net\nrebuild\n",
+        name("mycorp.net", "rebuild") + row(text("x")) + b"\x81",
+        name("mycorp.net", "rebuild") + b")" + table({"x": text("y")}) + b"\x92",
+    ],
+)
+def test_a_call_of_an_unknown_function_with_a_text_is_told(tmp_path: Path, called: bytes) -> None:
+    (tmp_path / "x.pt").write_bytes(checkpoint(pickle(table({"w": tensor([4], [1]), "x": called})), FOUR))
+    header = read_header(tmp_path / "x.pt")
+    assert list(header.tensors) == ["w"]
+    (reason,) = header.safety.reasons
+    assert reason.startswith("it calls a function that Bottega does not know: 'mycorp.net.")
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        call("mycorp.net", "Foo", text("x")),
+        call("mycorp.net", "rebuild", whole(1)),
+        call("mycorp.net", "Foo.rebuild", whole(1)),
+        name("mycorp.net", "rebuild"),
+        call("logging", "getLogger", text("x")),
+    ],
+)
+def test_other_calls_and_names_are_not_called_unknown_functions(tmp_path: Path, other: bytes) -> None:
+    (tmp_path / "x.pt").write_bytes(checkpoint(pickle(table({"w": tensor([4], [1]), "x": other})), FOUR))
+    (reason,) = read_header(tmp_path / "x.pt").safety.reasons
+    assert reason.startswith("it names what Bottega does not know and ignores: ")
+
+
 def test_calls_of_what_was_called_are_dangerous(tmp_path: Path) -> None:
     made = name("mycorp", "Maker") + b")R"
     (tmp_path / "x.pkl").write_bytes(pickle(made + row(text("x")) + b"R"))
@@ -607,6 +643,12 @@ def test_calls_of_what_was_called_are_dangerous(tmp_path: Path) -> None:
         ("", "Foo", "dangerous"),
         ("builtins", "getattr", "unusual"),
         ("_codecs", "decode", "dangerous"),
+        ("six", "exec_", "dangerous"),
+        ("six", "text_type", "unusual"),
+        ("decorator", "FunctionMaker.create", "dangerous"),
+        ("gi.repository", "GLib.spawn_command_line_sync", "dangerous"),
+        ("omegaconf", "OmegaConf.load", "dangerous"),
+        ("huggingface_hub", "hf_hub_download", "dangerous"),
     ],
 )
 def test_names_are_judged(module: str, word: str, verdict: str) -> None:

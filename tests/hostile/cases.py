@@ -1062,6 +1062,8 @@ def _many_calls(canary: Path) -> Files:
         ("subclasses", name("torch._tensor", "_rebuild_from_type_v2"), wrapped),
         ("attributes", name("builtins", "getattr"), attribute),
         ("objects", name("my", "Foo"), b")"),
+        ("groups", name("my", "foo"), row(*[wholes(range(4))] * 4)),
+        ("numbers", name("my", "foo"), wholes(range(4))),
     ):
         again = b"](" + b"h\0h\1R" * 1_130_000 + b"e"
         yield f"{title}.ckpt", archive([Entry("archive/data.pkl", pickle(function + b"q\0" + given + b"q\1" + again)),

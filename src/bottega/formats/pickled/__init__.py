@@ -1,10 +1,10 @@
 """Pickle checkpoints (`.ckpt .pt .pth .bin`), read as data: one parse, nothing is ever called, nothing is imported.
 
 A file is clean (its pickle names nothing but what tensors are made of), unusual (it names classes that Bottega does not
-know; they are ignored), or refused: with DangerousModel where what it names could run code, with FormatError where it
-is broken or ambiguous. Sparse tensors refuse their file wherever in it they lie, because whether their indices lie
-can't be told without reading them; tensors that are quantised, nested or otherwise no plain numbers are left out by
-name, and the rest can be used.
+know, or calls such functions; they are ignored), or refused: with DangerousModel where what it names could run code,
+with FormatError where it is broken or ambiguous. Sparse tensors refuse their file wherever in it they lie, because
+whether their indices lie can't be told without reading them; tensors that are quantised, nested or otherwise no plain
+numbers are left out by name, and the rest can be used.
 """
 
 from __future__ import annotations
@@ -310,7 +310,9 @@ def _safety(machine: Machine, script: bool, beside: Sequence[str]) -> Safety:
         reasons.append(f"it holds whole networks and not only weights ({shown(networks[0])}): their code is not run")
     if functions := [str(name) for name in of_torch if is_function(name.name)]:
         reasons.append(f"it names functions of torch ({shown(functions[0])}): they are not called")
-    if others := [name for name in names if not name.startswith("torch.")]:
+    if called := [str(name) for name in machine.unknown_calls()]:
+        reasons.append(f"it calls a function that Bottega does not know: {_listed(called)}")
+    if others := [name for name in names if not name.startswith("torch.") and name not in called]:
         reasons.append(f"it names what Bottega does not know and ignores: {_listed(others)}")
     if machine.hides_pickle:
         reasons.append("a pickle is hidden in a value of it: it is not read")

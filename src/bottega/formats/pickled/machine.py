@@ -13,7 +13,7 @@ from collections.abc import Callable
 from itertools import islice, repeat
 from struct import Struct
 
-from bottega.formats.pickled.names import DANGEROUS, INERT, judge
+from bottega.formats.pickled.names import DANGEROUS, INERT, is_class, is_unknown_function, judge
 from bottega.formats.pickled.rebuild import (
     COPYING,
     MAX_NAME,
@@ -43,6 +43,7 @@ MAX_MARKS = 1_000
 MAX_NAMES = 10_000
 _AXES = 8  # of a tensor, for which as much is to be done as for a call
 _CALLS_OF_ATTRIBUTE = 10  # calls that a name made by `getattr` counts for: it is kept, and judged
+_ARGUMENTS = 4  # of a call, and items of each, that are looked at for a text
 MAX_DIGITS = 1_024  # of a number that is written out, and bytes of a long one
 
 _UINT16, _INT32 = Struct("<H").unpack_from, Struct("<i").unpack_from
@@ -81,6 +82,7 @@ class Machine:
         self.names: dict[tuple[str, str], Name] = {}
         self.storages: dict[str, Storage] = {}
         self.hides_pickle = False  # in one of its texts or bytes
+        self._told: dict[Name, None] = {}  # what it calls with a text, and classes that it calls
         self._fuel = repeat(None, MAX_OPCODES)
         self._dear_fuel = MAX_DEAR_OPCODES
         self._calls = MAX_CALLS
@@ -99,6 +101,10 @@ class Machine:
     def unusual_names(self) -> list[Name]:
         """The names so far that are neither harmless nor dangerous."""
         return [name for key, name in self.names.items() if judge(*key) not in (INERT, DANGEROUS)]
+
+    def unknown_calls(self) -> list[Name]:
+        """The functions of which nothing is known that it calls with a text, which may be code, a command or a path."""
+        return [name for name in self._told if is_unknown_function(name.module, name.name)]
 
     @property
     def stored(self) -> int:
@@ -303,6 +309,8 @@ class Machine:
             raise Broken("it calls something that is no function")
         self._spend_calls(1)
         if not function.make:
+            if function not in self._told and (is_class(function.name.rpartition(".")[2]) or self._holds_text(args)):
+                self._told[function] = None
             return Node(function, args)
         if function.make in COPYING:
             self._spend(args)
@@ -314,6 +322,14 @@ class Machine:
         elif type(made) is Name:
             self._spend_calls(_CALLS_OF_ATTRIBUTE)
         return made
+
+    def _holds_text(self, args: tuple[object, ...]) -> bool:
+        """Whether a text is among the first arguments of a call, or among the first things in one of them."""
+        if str in map(type, args[:_ARGUMENTS]):
+            return True
+        groups = [each for each in args[:_ARGUMENTS] if isinstance(each, (list, tuple))]
+        self._spend_calls(1 + len(groups))
+        return any(str in map(type, group[:_ARGUMENTS]) for group in groups)
 
     def _spend_calls(self, calls: int) -> None:
         """Count calls, which take longer than any opcode, or what takes as long as so many."""

@@ -240,7 +240,7 @@ _RUNS_CODE = frozenset({
     "triton", "torchvision", "torchaudio", "torchtext", "fickling", "picklescan", "modelscan",
 })  # fmt: skip
 
-# Functions of packages that are harmless else, which import, call or evaluate whatever they are told.
+# Functions of packages that are harmless else, which import, call, fetch, unpickle or evaluate whatever they are told.
 _CALLS_ANYTHING = frozenset({
     ("hydra.utils", "instantiate"), ("hydra.utils", "call"), ("hydra.utils", "get_method"),
     ("hydra.utils", "get_class"), ("hydra._internal.utils", "_locate"),
@@ -252,6 +252,20 @@ _CALLS_ANYTHING = frozenset({
     ("transformers.dynamic_module_utils", "get_class_in_module"), ("diffusers.utils.dynamic_modules_utils",
     "get_class_from_dynamic_module"), ("omegaconf.resolvers.oc", "decode"), ("pydoc_data", "locate"),
     ("__builtins__", "eval"), ("__builtins__", "exec"), ("__builtins__", "getattr"), ("__builtins__", "__import__"),
+    ("six", "exec_"), ("attr._make", "_make_method"), ("decorator", "FunctionMaker.create"),
+    ("past.builtins", "execfile"), ("past.builtins.misc", "execfile"), ("future.utils", "exec_"),
+    ("traitlets.utils.importstring", "import_item"), ("kombu.utils.imports", "symbol_by_name"),
+    ("zope.dottedname.resolve", "resolve"), ("nemo.utils.model_utils", "import_class_by_path"),
+    ("wrapt.importer", "resolve_path"), ("gi.repository", "GLib.spawn_command_line_sync"),
+    ("gi.repository.GLib", "spawn_command_line_sync"), ("bottle", "SimpleTemplate"),
+    ("omegaconf", "OmegaConf.load"), ("omegaconf.omegaconf", "OmegaConf.load"),
+    ("lightning.fabric.utilities.cloud_io", "_load"), ("lightning_fabric.utilities.cloud_io", "_load"),
+    ("pytorch_lightning.utilities.cloud_io", "load"), ("timm.models._hub", "load_state_dict_from_hf"),
+    ("accelerate.utils", "load"), ("accelerate.utils.other", "load"), ("comfy.utils", "load_torch_file"),
+    ("modules.safe", "unsafe_torch_load"), ("modules.launch_utils", "run"),
+    ("ultralytics.utils.checks", "check_requirements"), ("huggingface_hub", "hf_hub_download"),
+    ("huggingface_hub.file_download", "hf_hub_download"), ("datasets", "load_dataset"),
+    ("datasets.load", "load_dataset"),
 })  # fmt: skip
 
 
@@ -273,6 +287,11 @@ def judge(module: str, name: str) -> str:
 def is_unknown_class(module: str, name: str) -> bool:
     """Whether this names a class, or a class within a class, of somebody's own package."""
     return all(map(is_class, name.split("."))) and judge(module, name) == UNUSUAL
+
+
+def is_unknown_function(module: str, name: str) -> bool:
+    """Whether this names a function, or a method, of which nothing is known."""
+    return not is_class(name.rpartition(".")[2]) and judge(module, name) == UNUSUAL and name not in _ODD.get(module, ())
 
 
 def is_script(module: str) -> bool:
