@@ -271,6 +271,16 @@ def test_torchscript(tmp_path: Path) -> None:
     assert header.safety.reasons == ("a TorchScript archive: its script is ignored",)
 
 
+@pytest.mark.filterwarnings("ignore:Lite Interpreter is deprecated")
+@pytest.mark.parametrize("save", ["save", "_save_for_lite_interpreter"])
+def test_weights_that_are_constants_of_a_script_are_told(tmp_path: Path, save: str) -> None:
+    getattr(benign.frozen(), save)(str(tmp_path / "x.pt"))
+    header = read_header(tmp_path / "x.pt")
+    assert not header.tensors
+    assert header.notes[0].startswith("its weights are constants of its script")
+    assert header.safety.reasons == ("a TorchScript archive: its script is ignored",)
+
+
 def test_unknown_classes_are_unusual_and_their_tensors_usable(tmp_path: Path) -> None:
     thing = name("mycorp.net", "Foo") + b")\x81" + table({"inner": tensor([2], [1], stored=4)}) + b"b"
     (tmp_path / "x.pt").write_bytes(checkpoint(pickle(table({"w": tensor([4], [1]), "foo": thing})), FOUR))

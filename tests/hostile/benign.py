@@ -153,6 +153,13 @@ class TinyNetwork(nn.Module):
         self.register_buffer("passing", noise(2), persistent=False)
 
 
+def frozen() -> torch.jit.ScriptModule:
+    """A small network whose weights TorchScript has made constants of its script."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return torch.jit.freeze(torch.jit.script(nn.Sequential(nn.Linear(3, 4)).eval()))
+
+
 def script() -> tuple[nn.Module, bytes]:
     """A network and its TorchScript archive."""
     network = nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2))

@@ -132,6 +132,8 @@ def _read_archive(path: Path, file: BinaryIO, size: int) -> Header:
     notes = []
     if inner.crc and zlib.crc32(data) != inner.crc:
         notes.append("the checksum of its pickle is wrong")
+    if script and not flat.tensors and any(name.startswith("constants/") for name in others):
+        notes.append("its weights are constants of its script, where they have no names: save its state dict instead")
     return _header(path, machine, flat, places, notes, script=script, beside=beside, big_endian=order == b"big")
 
 
