@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 
 import pytest
 
 from bottega.errors import InvalidRecipe
 from bottega.recipe import Made, Recipe, Ref, Sampling, Size, read_recipe
+from bottega.training.recipe import read_training
 
 # A recipe as version 1 writes it. It must load for ever: never edit it, add another one for another version.
 GOLDEN = """{"version":1,"task":"text-to-image","model":{"name":"m","sha256":"%s"},
@@ -23,6 +25,22 @@ def test_a_recipe_of_version_1_loads_and_keeps_its_digest() -> None:
     assert recipe.prompt == "a 雪 house"
     assert recipe.knobs["clip_skip"] == 2
     assert recipe.digest == GOLDEN_DIGEST
+
+
+@pytest.mark.parametrize("read", [read_recipe, read_training])
+@pytest.mark.parametrize(
+    ("told", "why"),
+    [
+        ('{"a":' + "[" * 100_000 + "]" * 100_000 + "}", "is no valid JSON (it is nested without end)"),
+        ('{"a":' + "[" * 500 + "]" * 500 + "}", "is no valid JSON (it is nested more than 32 levels deep)"),
+        ('{"a":' + "9" * 5_000 + "}", "is no valid JSON (a number in it has too many digits)"),
+        ("{} {}", "is no valid JSON (something follows its end (line 1, column 4))"),
+    ],
+)
+def test_what_is_no_json_is_told_in_words(read: Callable[[str], object], told: str, why: str) -> None:
+    with pytest.raises(InvalidRecipe) as caught:
+        read(told)
+    assert [(problem.field, problem.what) for problem in caught.value.problems] == [("recipe", why)]
 
 
 def test_json_round_trip_gives_an_equal_recipe() -> None:

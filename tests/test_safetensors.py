@@ -88,7 +88,12 @@ BROKEN = {
     "float size": (container({"a": tensor(shape=(1.0,))}, FOUR), "shape"),
     "true as size": (container({"a": tensor(shape=(True,))}, FOUR), "shape"),
     "bignum size": (container({"a": tensor(shape=(1 << 70,))}, FOUR), "shape"),
-    "5,000 digits": (container(ONE.replace(b"[1]", b"[" + b"9" * 5000 + b"]"), FOUR), "header is broken"),
+    "5,000 digits": (
+        container(ONE.replace(b"[1]", b"[" + b"9" * 5000 + b"]"), FOUR),
+        "number in it has too many digits;",
+    ),
+    "no UTF-8": (container(ONE.replace(b'"a"', b'"\xff"'), FOUR), r"it is no UTF-8 text \(byte 2\);"),
+    "another object behind it": (container(ONE + b"{}", FOUR), r"something follows its end \(line 1, column \d+\);"),
     "NaN": (container(b'{"a":{"dtype":"F32","shape":[NaN],"data_offsets":[0,4]}}', FOUR), "NaN"),
     "no dtype": (container({"a": {"shape": [1], "data_offsets": [0, 4]}}, FOUR), "'dtype' is not said"),
     "no shape": (container({"a": {"dtype": "F32", "data_offsets": [0, 4]}}, FOUR), "'shape' is not said"),

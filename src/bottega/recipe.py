@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from bottega.errors import FieldProblem, InvalidRecipe
+from bottega.formats import strictjson
 from bottega.validation import in_words
 
 VERSION: Literal[1] = 1
@@ -168,8 +169,9 @@ def read_recipe(text: str) -> Recipe:
     """
     try:
         told = json.loads(text)
+        strictjson.check_depth(told)
     except (ValueError, RecursionError) as error:
-        raise InvalidRecipe([FieldProblem("recipe", f"is no valid JSON ({error})")]) from None
+        raise InvalidRecipe([FieldProblem("recipe", f"is no valid JSON ({strictjson.reason(error)})")]) from None
     if not isinstance(told, dict):
         raise InvalidRecipe([FieldProblem("recipe", "is no JSON object")])
     version = told.get("version", VERSION)

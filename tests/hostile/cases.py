@@ -556,6 +556,19 @@ def _sizes_of_terabytes(canary: Path) -> Files:
     )
 
 
+@case(4700, REFUSED, says="ends before the last of the 5 members")
+def _a_member_more_than_there_are(canary: Path) -> Files:
+    assert GOOD[-14:-10] == struct.pack("<2H", 4, 4)
+    yield "more.ckpt", GOOD[:-14] + struct.pack("<2H", 5, 5) + GOOD[-10:]
+
+
+@case(4701, REFUSED, says="can't be unpacked")
+def _a_member_that_is_packed_in_no_way(canary: Path) -> Files:
+    pickled = Entry("archive/data.pkl", pickle(STATE), method=8)
+    whole_archive = archive([pickled, *members(pickle(STATE), [FOUR])[1:]])
+    yield "x.ckpt", whole_archive.replace(pickled.packed, b"\xff" * len(pickled.packed))
+
+
 @case(48, REFUSED, says="outside of its folder")
 def _members_that_lead_out(canary: Path) -> Files:
     for index, path in enumerate(("../../x", "/abs", "C:/x", "a\\b", "a/\0b", "a//b", "a/./b", "archive/..")):
@@ -892,6 +905,13 @@ def _numbers_that_programs_read_differently(canary: Path) -> Files:
         yield f"long-{index}.ckpt", holding(f"L{spelling}\n".encode())
     for index, spelling in enumerate(("1_0", " 1", "1\r", "+1.0", "0x1p3", "infinity", "", "NaN")):
         yield f"float-{index}.ckpt", holding(f"F{spelling}\n".encode())
+
+
+@case(6802, REFUSED, says="not as any pickle is written")
+def _opcodes_of_odd_parts(canary: Path) -> Files:
+    yield "arguments.ckpt", holding(call("torch._utils", "_rebuild_tensor_v2", whole(1)))
+    yield "text.ckpt", holding(b"X\1\0\0\0\xff")
+    yield "escape.ckpt", holding(b"S'\\x1'\n")
 
 
 @case(6801, REFUSED, says="below zero")

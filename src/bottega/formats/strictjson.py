@@ -11,18 +11,34 @@ MAX_DEPTH = 32
 _MAX_FOREIGN_DEPTH = 200  # what is deeper could not be written again
 
 
+class _Refused(ValueError):
+    """JSON that Python takes, and we don't."""
+
+
 def parse(raw: bytes, *, constants: bool = False) -> object:
     """The value that `raw` (UTF-8) spells, or ValueError with the reason.
 
     `constants` admits NaN and Infinity, which are no JSON but which Python programs write into configs.
     """
-    text = raw.decode("utf-8")
     try:
+        text = raw.decode("utf-8")
         value = json.loads(text, object_pairs_hook=_unique, parse_constant=None if constants else _refuse_constant)
         _check_surrogates(value, text)
-    except RecursionError:
-        raise ValueError("it is nested without end") from None
+    except (ValueError, RecursionError) as error:
+        raise ValueError(reason(error)) from None
     return value
+
+
+def reason(error: ValueError | RecursionError) -> str:
+    """What is wrong with a JSON text that Python's `json`, or `check_depth`, has refused so."""
+    if isinstance(error, RecursionError):
+        return "it is nested without end"
+    if isinstance(error, UnicodeDecodeError):
+        return f"it is no UTF-8 text (byte {error.start:,})"
+    if isinstance(error, json.JSONDecodeError):
+        place = f"line {error.lineno:,}, column {error.colno:,}"
+        return f"something follows its end ({place})" if error.msg == "Extra data" else str(error)
+    return str(error) if isinstance(error, _Refused) else "a number in it has too many digits"
 
 
 def parse_part(text: str, begin: int) -> tuple[object, int]:
@@ -49,7 +65,7 @@ def check_depth(value: object, limit: int = MAX_DEPTH) -> None:
         level = [child for parent in level for child in children(parent)]
         if not level:
             return
-    raise ValueError(f"it is nested more than {limit} levels deep")
+    raise _Refused(f"it is nested more than {limit} levels deep")
 
 
 def children(value: object) -> list[object]:
@@ -64,7 +80,7 @@ def _check_surrogates(value: object, text: str) -> None:
         try:
             json.dumps(value, ensure_ascii=False).encode("utf-8")
         except UnicodeEncodeError:
-            raise ValueError("it contains half of a surrogate pair") from None
+            raise _Refused("it contains half of a surrogate pair") from None
 
 
 def _finite(text: str) -> float | None:
@@ -77,12 +93,12 @@ def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
     if len(result) != len(pairs):
         seen: set[str] = set()
         twice = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
-        raise ValueError(f"the key {ascii(twice)[:120]} appears twice")
+        raise _Refused(f"the key {ascii(twice)[:120]} appears twice")
     return result
 
 
 def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is no JSON number")
+    raise _Refused(f"{name} is no JSON number")
 
 
 _DECODER = json.JSONDecoder(object_pairs_hook=_unique, parse_constant=_refuse_constant)

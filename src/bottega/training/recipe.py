@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from bottega.errors import FieldProblem, InvalidRecipe
+from bottega.formats import strictjson
 from bottega.recipe import Ref, Sha256
 from bottega.validation import in_words
 
@@ -164,8 +165,9 @@ def read_training(text: str) -> TrainingRecipe:
     """A training's recipe from its JSON; InvalidRecipe names every wrong field."""
     try:
         told = json.loads(text)
+        strictjson.check_depth(told)
     except (ValueError, RecursionError) as error:
-        raise InvalidRecipe([FieldProblem("recipe", f"is no valid JSON ({error})")]) from None
+        raise InvalidRecipe([FieldProblem("recipe", f"is no valid JSON ({strictjson.reason(error)})")]) from None
     if not isinstance(told, dict):
         raise InvalidRecipe([FieldProblem("recipe", "is no JSON object")])
     return training_from(told)

@@ -176,6 +176,8 @@ def _refusing(path: Path, machine: Machine) -> Iterator[None]:
         raise FormatError(path, "cut short: it ends before its pickle does", _CUT)
     if isinstance(failure, KeyError):
         failure = Broken("it recalls what it never remembered")
+    elif failure is not None and not isinstance(failure, Broken):
+        failure = Broken("something in it is not as any pickle is written")
     if failure is not None:
         raise FormatError(path, f"its pickle is refused: {failure}", _DAMAGED)
 

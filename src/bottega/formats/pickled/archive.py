@@ -110,7 +110,10 @@ def unpack(file: BinaryIO, member: Member, limit: int) -> bytes:
     if not member.deflated:
         return raw
     inflater = zlib.decompressobj(-zlib.MAX_WBITS)
-    unpacked = inflater.decompress(raw, member.size + 1)
+    try:
+        unpacked = inflater.decompress(raw, member.size + 1)
+    except zlib.error:
+        raise Broken(f"its member {member.name!a} can't be unpacked") from None
     if len(unpacked) != member.size or not inflater.eof or inflater.unused_data:
         raise Broken(f"its member {member.name!a} unpacks to another size than it claims")
     return unpacked
@@ -184,6 +187,8 @@ def _entries(directory: bytes, count: int) -> tuple[list[_Entry], bool]:
     embellished = False
     at = 0
     for _ in range(count):
+        if at + _CENTRAL.size > len(directory):
+            raise Broken(f"its directory ends before the last of the {count:,} members that it claims")
         (magic, flags, method, crc, packed, unpacked, name_length, extra_length, comment_length, disk, attributes,
          offset) = _CENTRAL.unpack_from(directory, at)  # fmt: skip
         at += _CENTRAL.size
