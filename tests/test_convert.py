@@ -16,6 +16,7 @@ import pytest
 import torch
 from conftest import Command, killed_in
 from safetensors.torch import load_file
+from scaled_models import scaled_file, scaled_folder
 from spoiling import spoil_what_arrives
 
 from bottega.errors import BottegaError, FileError, FormatError, SaveError
@@ -334,6 +335,16 @@ def test_scaled_float8_is_kept_and_not_cast(tmp_path: Path, scale: str) -> None:
     with pytest.raises(FileError, match="scales of their own"):
         converted(tmp_path / "a.safetensors", tmp_path / "b.safetensors", dtype="fp16")
     converted(tmp_path / "a.safetensors", tmp_path / "b.safetensors")
+
+
+def test_scaled_float8_stays_in_its_layout(tmp_path: Path) -> None:
+    for source in (scaled_file(tmp_path / "a.safetensors"), scaled_folder(tmp_path / "f")):
+        with pytest.raises(FileError, match=r"scales of their own.*keep its layout"):
+            converted(source, tmp_path / "folder")
+    with pytest.raises(FileError, match="scales of their own"):
+        converted(tmp_path / "f", tmp_path / "b.safetensors")
+    converted(tmp_path / "a.safetensors", tmp_path / "b.safetensors")
+    assert_same(load_file(tmp_path / "b.safetensors"), load_file(tmp_path / "a.safetensors"))
 
 
 def test_pruning_and_averages(tmp_path: Path) -> None:

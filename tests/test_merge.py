@@ -17,6 +17,7 @@ import pytest
 import torch
 from conftest import Command, killed_in
 from safetensors.torch import load_file
+from scaled_models import scaled, scaled_file
 from spoiling import spoil_what_arrives
 
 from bottega.errors import BottegaError, FileError
@@ -412,6 +413,25 @@ def test_what_does_not_fit_is_refused(tmp_path: Path, models: list[Path]) -> Non
         merged(tmp_path / "m.ckpt", *models[:2])
     with pytest.raises(FileError, match="is what is read"):
         merged(models[0], *models[:2], force=True)
+    assert not out.exists()
+
+
+def test_scaled_float8_is_refused_wherever_it_is_named(tmp_path: Path, models: list[Path]) -> None:
+    model = scaled_file(tmp_path / "s.safetensors")
+    lora = scaled(lora_file(tmp_path / "lora.safetensors", models[0]))
+    out = tmp_path / "m.safetensors"
+    for paths, options in (
+        ((model, models[0]), {}),
+        ((models[0], model), {}),
+        ((models[0], models[1], model), {"method": "add-difference"}),
+        (models[:1], {"vae": model}),
+        (models[:1], {"loras": ((lora, 1.0),)}),
+    ):
+        with pytest.raises(FileError, match=r"scales of their own.*get it in float16"):
+            merged(out, *paths, **options)
+    for tuned, base in ((model, models[0]), (models[0], model)):
+        with pytest.raises(FileError, match="scales of their own"):
+            extract(parent(tuned), parent(base), out, 2)
     assert not out.exists()
 
 

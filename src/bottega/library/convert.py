@@ -29,7 +29,7 @@ FLOATS = frozenset(("F64", "F32", "F16", "BF16", "F8_E4M3", "F8_E5M2"))
 DENOISERS = ("unet", "transformer", "diffusion_model")  # the parts whose matrices may be float8
 # Kinds that float8 ruins; the numbers of a LoRA are so small that it makes most of them zero.
 TOO_SENSITIVE = ("vae", "embedding", "upscaler", "lora", "hypernetwork")
-_SCALED = re.compile(r"(^|\.)(scaled_fp8|scale_weight|scale_input|weight_scale|\w+_scale_inv)$")
+_SCALED = re.compile(r"(^|[./])(scaled_fp8|scale_weight|scale_input|weight_scale|\w+_scale_inv)$")
 # What trainers of any kind of model leave beside it.
 _LEFTOVERS = re.compile(r"^(model_ema|ema|optimizer(_states?)?|lr_schedulers?|loss)\.")
 
@@ -77,6 +77,8 @@ def convert(
     was read. Whatever happens, the source stays as it is, and nothing incomplete has the destination's name.
     """
     layout = wish.layout or layout_of(destination)
+    if wish.dtype != "keep":
+        refuse_scaled(header, "keep its dtype, or get it in float16")
     remove_stale(destination.parent)  # which may give a folder its name back
     check_destination([header.path], destination, folder=layout == "diffusers", force=wish.force)
     known, pruned = _chosen(header, wish, match, anatomy)
@@ -138,8 +140,16 @@ def _laid_out(
     if match is None or anatomy is None:
         what = "is of no family whose layouts are known, so it stays in the one that it has"
         raise FileError(header.path, what, "convert it to a .safetensors" if layout == "diffusers" else "")
+    refuse_scaled(header, "keep its layout, or get it in float16")
     plan = anatomy.relayout(header, match, layout)
     return plan, plan.notes
+
+
+def refuse_scaled(header: Header, remedy: str) -> None:
+    """Raise FileError for weights that mean nothing without the scales beside them, which no family knows."""
+    if scaled := next((name for name in header.tensors if _SCALED.search(name)), None):
+        what = f"has float8 weights with scales of their own ({shown(scaled)})"
+        raise FileError(header.path, what, remedy)
 
 
 def with_dtypes(header: Header, tensors: Mapping[str, Pieces], dtype: str, match: Match | None) -> dict[str, Target]:
@@ -147,9 +157,6 @@ def with_dtypes(header: Header, tensors: Mapping[str, Pieces], dtype: str, match
     targets = {name: Target(dtype_of(pieces), pieces) for name, pieces in tensors.items()}
     if dtype == "keep":
         return targets
-    if scaled := next((name for name in header.tensors if _SCALED.search(name)), None):
-        what = f"has float8 weights with scales of their own ({shown(scaled)})"
-        raise FileError(header.path, what, "keep its dtype, or get it in float16")
     small = _float8_places(header, match) if dtype == "fp8" else set()
     for name, target in targets.items():
         if target.dtype in FLOATS:

@@ -21,7 +21,7 @@ from bottega.formats.atomic import remove_stale, settle_new
 from bottega.formats.garbage import uncollected
 from bottega.formats.header import shown
 from bottega.library.contents import ELEMENTS, HELD, Reader, dtype_of, shape_of
-from bottega.library.convert import FLOATS, with_dtypes
+from bottega.library.convert import FLOATS, refuse_scaled, with_dtypes
 from bottega.library.merge_recipe import NEEDS_C, TAKES_C, Parent, Wish, incoming, recipe_metadata, weight_of
 from bottega.library.writing import (
     Chunks,
@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     import torch
 
 LERPED = ("F32", "F16", "BF16")  # the dtypes whose weighted sums torch computes without rounding in between
+UNSCALED = "get it in float16"  # what to do with a model of scaled float8
 _WIDE = {9: "an inpainting model", 8: "one that follows instructions"}  # what takes more channels than a latent has
 
 
@@ -79,6 +80,8 @@ def merge(
         raise FileError(destination, "a merge is written as .safetensors", "name it so, and convert it afterwards")
     check_destination([parent.header.path for parent in parents], destination, folder=False, force=wish.force)
     check_fit(models, wish)
+    for added in parents[len(models) :]:
+        refuse_scaled(added.header, UNSCALED)
     named = [named_tensors(model) for model in models]
     tensors = dict(named[0])
     tensors |= {name: pieces for other in named[1:2] for name, pieces in other.items() if name not in tensors}
@@ -136,6 +139,7 @@ def check_fit(models: Sequence[Parent], wish: Wish) -> None:
     if len(models) > 2 and wish.method not in TAKES_C:
         raise FileError(models[2].header.path, f"{wish.method} is a merge of two", f"use {' or '.join(TAKES_C)}")
     for model in models:
+        refuse_scaled(model.header, UNSCALED)
         if model.match.kind == "lora":
             what = "is a LoRA, whose products can't be merged number by number"
             raise FileError(model.header.path, what, "merge it into a checkpoint, as a LoRA that is added")
