@@ -9,11 +9,12 @@ import resource
 import subprocess
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import torch
+from changing import replaced, saved_anew
 from conftest import Command, killed_in
 from safetensors.torch import load_file
 from scaled_models import scaled_file, scaled_folder
@@ -32,6 +33,7 @@ from bottega.library import writing
 from bottega.library.contents import ELEMENTS, Reader, ahead
 from bottega.library.convert import Converted, Wish, convert
 from bottega.library.identify import identify
+from bottega.library.writing import Told
 from bottega.recognisers import all_recognisers
 from bottega.runtime.place import choose
 from bottega.runtime.weights import rows
@@ -56,12 +58,12 @@ def _one_thread() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
-def converted(source: Path, destination: Path, **wish: object) -> Converted:
+def converted(source: Path, destination: Path, told: Told = lambda *_: None, **wish: object) -> Converted:
     """Convert as the command does."""
     header = read_header(source)
     identity = identify(header, all_recognisers())
     anatomy = next((family.anatomy for family in all_families() if family.id == identity.recogniser), None)
-    return convert(header, destination, Wish(**wish), identity.match if identity.recogniser else None, anatomy)
+    return convert(header, destination, Wish(**wish), identity.match if identity.recogniser else None, anatomy, told)
 
 
 def assert_same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> None:
@@ -547,6 +549,17 @@ def test_a_header_that_was_written_wrongly_is_seen(tmp_path: Path) -> None:
     with pytest.raises(BottegaError, match="its header"):
         writing.check_header(source.path, targets, {"said": "more"})
     writing.check_header(source.path, targets, {})
+
+
+@pytest.mark.parametrize("change", [saved_anew, replaced])
+@pytest.mark.parametrize("destination", ["b.safetensors", "folder"])
+def test_what_is_changed_while_it_is_read_is_not_written(
+    tmp_path: Path, destination: str, change: Callable[[Path], Told]
+) -> None:
+    source = toy.write_single_file(tmp_path / "a.safetensors", "sd1")
+    with pytest.raises(FileError, match="was changed while it was read"):
+        converted(source, tmp_path / destination, told=change(source), dtype="bf16")
+    assert os.listdir(tmp_path) == ["a.safetensors"]
 
 
 @pytest.mark.slow

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 import torch
+from changing import saved_anew
 from conftest import Command, killed_in
 from safetensors.torch import load_file
 from scaled_models import scaled, scaled_file
@@ -463,6 +464,23 @@ def test_what_was_written_wrongly_gets_no_name(
     with pytest.raises(BottegaError, match="not what was read"):
         merged(tmp_path / "m.safetensors", *models[:2])
     assert os.listdir(tmp_path) == []
+
+
+def test_what_is_changed_while_it_is_read_is_not_merged(tmp_path: Path, models: list[Path]) -> None:
+    one = toy.write_single_file(tmp_path / "one.safetensors", "sd1", seed=5)
+    folder = toy.write_folder(tmp_path / "folder", "sd1", seed=6)
+    (unet,) = (folder / "unet").glob("*.safetensors")
+    out = tmp_path / "m.safetensors"
+    for changed, named, more in (
+        (one, [models[0], one], {}),
+        (unet, [models[0], folder], {}),
+        (unet, [models[0]], {"vae": parent(folder)}),
+    ):
+        with pytest.raises(FileError, match="was changed while it was read"):
+            merge([parent(path) for path in named], out, Wish(), told=saved_anew(changed), **more)
+    with pytest.raises(FileError, match="was changed while it was read"):
+        extract(parent(one), parent(models[0]), out, 2, told=saved_anew(one))
+    assert not out.exists()
 
 
 # --- LoRA ------------------------------------------------------------------------------------------------------------

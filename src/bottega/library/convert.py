@@ -20,7 +20,16 @@ from bottega.formats.atomic import remove_stale
 from bottega.formats.header import Header, shown
 from bottega.library.contents import dtype_of
 from bottega.library.disk import MODEL_SUFFIXES
-from bottega.library.writing import Target, Told, check_destination, check_room, clipped_note, target_bytes, write
+from bottega.library.writing import (
+    Sources,
+    Target,
+    Told,
+    check_destination,
+    check_room,
+    clipped_note,
+    target_bytes,
+    write,
+)
 from bottega.spec import Anatomy, Match, Pieces, Relayout
 from bottega.version import __version__
 
@@ -81,12 +90,13 @@ def convert(
         refuse_scaled(header, "keep its dtype, or get it in float16")
     remove_stale(destination.parent)  # which may give a folder its name back
     check_destination([header.path], destination, folder=layout == "diffusers", force=wish.force)
+    sources = Sources([header])
     known, pruned = _chosen(header, wish, match, anatomy)
     plan, told_by_family = _laid_out(known, match, anatomy, layout)
     targets = {file: with_dtypes(known, tensors, wish.dtype, match) for file, tensors in plan.weights.items()}
     metadata = {**_metadata(header, wish), **plan.metadata}
     check_room(destination, targets, metadata)
-    clipped = write(destination, targets, plan.files, metadata, told, force=wish.force)
+    clipped = write(destination, targets, plan.files, metadata, told, sources=sources, force=wish.force)
     sizes: dict[str, int] = {}
     for target in (target for tensors in targets.values() for target in tensors.values()):
         sizes[target.dtype] = sizes.get(target.dtype, 0) + target_bytes(target)

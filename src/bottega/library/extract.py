@@ -23,6 +23,7 @@ from bottega.library.merge import Smith, check_fit, named_tensors
 from bottega.library.merge_recipe import Parent, Wish
 from bottega.library.writing import (
     Chunks,
+    Sources,
     Target,
     Told,
     check_destination,
@@ -76,6 +77,7 @@ def extract(
     check_fit([tuned, base], Wish())
     if tuned.anatomy is None:
         raise FileError(tuned.header.path, "is of no family that takes LoRA", "name two Stable Diffusion models")
+    before = Sources([tuned.header, base.header])
     ours, theirs = named_tensors(tuned), named_tensors(base)
     changed = [
         place
@@ -96,7 +98,7 @@ def extract(
         return {**stated, **_hashes(base, base.sha256())}
 
     try:
-        write_file(destination, work, unsealed, told, os.replace if force else settle_new, seal)
+        write_file(destination, work, unsealed, told, os.replace if force else settle_new, before, seal)
     except FileExistsError:
         raise taken(destination) from None
     return Extracted(

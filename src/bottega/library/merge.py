@@ -26,6 +26,7 @@ from bottega.library.merge_recipe import NEEDS_C, TAKES_C, Parent, Wish, incomin
 from bottega.library.writing import (
     Chunks,
     Copier,
+    Sources,
     Target,
     Told,
     check_destination,
@@ -82,6 +83,7 @@ def merge(
     check_fit(models, wish)
     for added in parents[len(models) :]:
         refuse_scaled(added.header, UNSCALED)
+    before = Sources(parent.header for parent in parents)
     named = [named_tensors(model) for model in models]
     tensors = dict(named[0])
     tensors |= {name: pieces for other in named[1:2] for name, pieces in other.items() if name not in tensors}
@@ -108,7 +110,7 @@ def merge(
     check_room(destination, {"": targets}, unsealed)
     try:
         settle = os.replace if wish.force else settle_new
-        write_file(destination, work, unsealed, told, settle, seal=cache(partial(metadata, Parent.hash)))
+        write_file(destination, work, unsealed, told, settle, before, seal=cache(partial(metadata, Parent.hash)))
     except FileExistsError:
         raise taken(destination) from None
     sizes: dict[str, int] = {}

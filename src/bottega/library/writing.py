@@ -20,9 +20,10 @@ from bottega.formats import read_header
 from bottega.formats.atomic import atomic, atomic_folder, replace_folder, settle_new, settle_new_folder
 from bottega.formats.header import BYTES_OF_DTYPE, Header, TensorInfo, shown
 from bottega.formats.safetensors import file_order, file_size, write_stream
+from bottega.formats.sniff import unreadable
 from bottega.library.buffers import read_buffer
 from bottega.library.contents import AHEAD, ELEMENTS, HELD, Reader, ahead, dtype_of, shape_of
-from bottega.library.disk import FOLDER_MARK
+from bottega.library.disk import FOLDER_MARK, Stamp, file_stamp
 from bottega.spec import Pieces
 
 if TYPE_CHECKING:
@@ -69,6 +70,29 @@ def check_destination(sources: Iterable[Path], destination: Path, *, folder: boo
         raise FileError(destination, "this folder is no model, so it is not replaced", "choose another name")
 
 
+class Sources:
+    """The files that models are read from, and how they were before."""
+
+    def __init__(self, headers: Iterable[Header]) -> None:
+        files = {info.file for header in headers for info in header.tensors.values()}
+        self._before = {file: _state(file) for file in files}
+
+    def check(self) -> None:
+        """Raise FileError if one of them was changed since."""
+        for file, before in self._before.items():
+            if _state(file) != before:
+                raise FileError(file, "was changed while it was read", "try again when it is complete")
+
+
+def _state(file: Path) -> tuple[Stamp, int]:
+    """The stamp of a file and when anything of it was changed, which no program sets back as it may the rest."""
+    try:
+        status = file.stat()
+    except OSError as error:
+        raise unreadable(file, error) from error
+    return file_stamp(status), status.st_ctime_ns
+
+
 def target_bytes(target: Target) -> int:
     """How many bytes a tensor will take."""
     return int(prod(target.shape) * BYTES_OF_DTYPE[target.dtype])
@@ -98,6 +122,7 @@ def write(
     metadata: Mapping[str, str],
     told: Told,
     *,
+    sources: Sources,
     force: bool = False,
 ) -> Mapping[str, int]:
     """Write a file, or a folder of several, and check it against the source before it gets its name.
@@ -107,25 +132,30 @@ def write(
     works = {file: Copy(targets) for file, targets in plan.items()}
     try:
         if "" in works:
-            write_file(destination, works[""], metadata, told, os.replace if force else settle_new)
+            write_file(destination, works[""], metadata, told, os.replace if force else settle_new, sources)
         else:
             replaces = force and destination.is_dir()
             with atomic_folder(destination, replace_folder if replaces else settle_new_folder) as folder:
-                _write_folder(folder, works, files, metadata, told)
+                _write_folder(folder, works, files, metadata, told, sources)
     except FileExistsError:
         raise taken(destination) from None
     return {name: count for work in works.values() for name, count in work.clipped.items()}
 
 
 def _write_folder(
-    folder: Path, works: Mapping[str, Copy], files: Mapping[str, bytes], metadata: Mapping[str, str], told: Told
+    folder: Path,
+    works: Mapping[str, Copy],
+    files: Mapping[str, bytes],
+    metadata: Mapping[str, str],
+    told: Told,
+    sources: Sources,
 ) -> None:
     sizes = {file: sum(map(target_bytes, work.targets.values())) for file, work in works.items()}
     before, total = 0, sum(sizes.values())
     for file, work in works.items():
         path = folder / file
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_file(path, work, metadata, partial(_shifted, told, before, total), os.replace)
+        write_file(path, work, metadata, partial(_shifted, told, before, total), os.replace, sources)
         before += sizes[file]
     for name, content in files.items():
         path = folder / name
@@ -149,9 +179,12 @@ def write_file(
     metadata: Mapping[str, str],
     told: Told,
     settle: Callable[[Path, Path], None],
+    sources: Sources,
     seal: Callable[[], Mapping[str, str]] | None = None,
 ) -> None:
     """Write what the work makes to one file, and let the work check it before `settle` gives it its name.
+
+    Nothing gets it whose `sources` were changed meanwhile: it would be half of the old and half of the new.
 
     `seal` is asked for the final metadata when all is written; it must not take more bytes than the first.
     """
@@ -165,6 +198,7 @@ def write_file(
             header = check_header(written, work.targets, seal() if seal else metadata)
             if dict(header.tensors) != follower.places:
                 raise differs("where its tensors are")
+            sources.check()
 
         chunks = _counted(follower.held(made), partial(told, "writing"), total)
         write_stream(path, rows, chunks, metadata, seal=seal, arrived=follower.arrived, check=check, settle=settle)
