@@ -362,6 +362,40 @@ def test_what_one_model_lacks_comes_from_the_other(tmp_path: Path, models: list[
         merged(tmp_path / "n.safetensors", models[0], bare)
 
 
+def with_more(source: Path, path: Path, more: State) -> Path:
+    safetensors.write(path, rows(load_file(source) | dict(more)))
+    return path
+
+
+def test_what_a_family_has_no_place_for_stays(tmp_path: Path, models: list[Path]) -> None:
+    ids = torch.arange(77)[None]
+    embeddings = "cond_stage_model.transformer.text_model.embeddings.position_ids"
+    block = "model.diffusion_model.input_blocks.99.x"
+    training = {"model_ema.decay": torch.ones(1), "optimizer.step": torch.ones(1)}
+    ours = {"my.extra": torch.ones(4, 4), "both": torch.ones(3), block: torch.ones(3), embeddings: ids, **training}
+    theirs = {"their.extra": torch.ones(4), "both": torch.zeros(3), **training}
+    a = with_more(models[0], tmp_path / "a.safetensors", ours)
+    b = with_more(models[0], tmp_path / "b.safetensors", theirs)
+    told = merged(tmp_path / "m.safetensors", a, b, weights=(0.25,) * 14)
+    found = load_file(tmp_path / "m.safetensors")
+    assert found.keys() - load_file(models[0]).keys() == {"my.extra", "both", block, embeddings}
+    assert torch.equal(found["my.extra"], ours["my.extra"]) and torch.equal(found[embeddings], ids)
+    assert found["both"].tolist() == [0.75] * 3
+    assert set(told.missing) == {"my.extra", block}
+    a_left, b_left = told.notes
+    assert a_left == "a: left out, as they have no place in the merge: 'optimizer.step', 'model_ema.decay'"
+    assert b_left.startswith("b: left out") and "'their.extra'" in b_left and "both" not in b_left
+
+
+def test_what_a_folder_has_no_place_for_is_told(tmp_path: Path, models: list[Path]) -> None:
+    folder = toy.write_folder(tmp_path / "a", "sd1")
+    (unet,) = (folder / "unet").glob("*.safetensors")
+    with_more(unet, unet, {"my.extra": torch.ones(4, 4)})
+    told = merged(tmp_path / "m.safetensors", folder, models[0])
+    assert load_file(tmp_path / "m.safetensors").keys() == load_file(models[0]).keys()
+    assert told.notes == ("a: left out, as they have no place in the merge: 'unet/my.extra'",)
+
+
 def test_a_vae_is_baked_in(tmp_path: Path, models: list[Path]) -> None:
     donor = toy.write_folder(tmp_path / "donor", "sd1", dtype="float16", seed=8)
     merged(tmp_path / "m.safetensors", *models[:2], vae=donor)

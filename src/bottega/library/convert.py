@@ -40,7 +40,7 @@ DENOISERS = ("unet", "transformer", "diffusion_model")  # the parts whose matric
 TOO_SENSITIVE = ("vae", "embedding", "upscaler", "lora", "hypernetwork")
 _SCALED = re.compile(r"(^|[./])(scaled_fp8|scale_weight|scale_input|weight_scale|\w+_scale_inv)$")
 # What trainers of any kind of model leave beside it.
-_LEFTOVERS = re.compile(r"^(model_ema|ema|optimizer(_states?)?|lr_schedulers?|loss)\.")
+LEFTOVERS = re.compile(r"^(model_ema|ema|optimizer(_states?)?|lr_schedulers?|loss)\.")
 
 
 @dataclass(frozen=True)
@@ -135,7 +135,7 @@ def _chosen(header: Header, wish: Wish, match: Match | None, anatomy: Anatomy | 
     for name, average in averages.items():
         if wish.ema or name not in tensors:  # of some only the average may be left
             tensors[name] = header.tensors[average]
-    dropped = {name for name in header.tensors if _LEFTOVERS.match(name)}
+    dropped = {name for name in header.tensors if LEFTOVERS.match(name)}
     dropped |= anatomy.leftovers(header) if anatomy and wish.prune else set()
     tensors = {name: info for name, info in tensors.items() if name not in dropped}
     return replace(header, tensors=tensors), len(header.tensors) - len(tensors)

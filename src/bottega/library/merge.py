@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from functools import cache, partial
 from itertools import cycle
@@ -19,9 +19,9 @@ from typing import TYPE_CHECKING
 from bottega.errors import BottegaError, FileError
 from bottega.formats.atomic import remove_stale, settle_new
 from bottega.formats.garbage import uncollected
-from bottega.formats.header import shown
+from bottega.formats.header import Packed, TensorInfo, shown
 from bottega.library.contents import ELEMENTS, HELD, Reader, dtype_of, shape_of
-from bottega.library.convert import FLOATS, refuse_scaled, with_dtypes
+from bottega.library.convert import FLOATS, LEFTOVERS, refuse_scaled, with_dtypes
 from bottega.library.merge_recipe import NEEDS_C, TAKES_C, Parent, Wish, incoming, recipe_metadata, weight_of
 from bottega.library.writing import (
     Chunks,
@@ -37,7 +37,7 @@ from bottega.library.writing import (
     target_bytes,
     write_file,
 )
-from bottega.spec import Patch, Pieces
+from bottega.spec import Patch, Pieces, Relayout
 
 if TYPE_CHECKING:
     import torch
@@ -84,7 +84,9 @@ def merge(
     for added in parents[len(models) :]:
         refuse_scaled(added.header, UNSCALED)
     before = Sources(parent.header for parent in parents)
-    named = [named_tensors(model) for model in models]
+    plans = [_relaid(model) for model in models]
+    kept = {name for name in _beside(first, plans[0]) if not LEFTOVERS.match(name)}
+    named = [_with_those_beside(model, plan, kept) for model, plan in zip(models, plans, strict=True)]
     tensors = dict(named[0])
     tensors |= {name: pieces for other in named[1:2] for name, pieces in other.items() if name not in tensors}
     baked = _vae_of(vae, first, tensors) if vae else {}
@@ -124,7 +126,7 @@ def merge(
         missing=missing,
         left=left,
         patched=counts,
-        notes=(*_notes(models), *work.notes()),
+        notes=(*_notes(models), *_left_notes(models, plans, targets), *work.notes()),
     )
 
 
@@ -168,9 +170,35 @@ def _check_variant(first: Parent, other: Parent) -> None:
 
 def named_tensors(model: Parent) -> Mapping[str, Pieces]:
     """A model's tensors under the names of its family's single file; of an unknown family, under their own."""
+    return _relaid(model).weights[""]
+
+
+def _relaid(model: Parent) -> Relayout:
     if model.anatomy is None:
-        return {name: (info,) for name, info in model.header.tensors.items()}
-    return model.anatomy.relayout(model.header, model.match, "single").weights[""]
+        return Relayout({"": {name: (info,) for name, info in model.header.tensors.items()}})
+    return model.anatomy.relayout(model.header, model.match, "single")
+
+
+def _beside(model: Parent, plan: Relayout) -> dict[str, Pieces]:
+    """What a single file holds beside its family's networks; a folder's names mean nothing in a single file."""
+    if model.header.format == "diffusers":
+        return {}
+    taken = {_place(info) for pieces in plan.weights[""].values() for info in pieces}
+    return {
+        name: (info,)
+        for name, info in model.header.tensors.items()
+        if name not in plan.weights[""] and _place(info) not in taken
+    }
+
+
+def _place(info: TensorInfo) -> tuple[Path, Packed | None, int]:
+    return info.file, info.packed, info.start
+
+
+def _with_those_beside(model: Parent, plan: Relayout, kept: Set[str]) -> Mapping[str, Pieces]:
+    """A model's tensors under the names of a single file, with those beside them that the merge keeps."""
+    beside = {name: pieces for name, pieces in _beside(model, plan).items() if name in kept}
+    return {**beside, **plan.weights[""]}
 
 
 def _sources(name: str, named: Sequence[Mapping[str, Pieces]], target: Target) -> tuple[Pieces, ...]:
@@ -229,7 +257,8 @@ def _weights(first: Parent, wish: Wish, weight: float, targets: Mapping[str, Tar
         )
     given = wish.weights if len(wish.weights) == len(blocks) else (weight, *wish.weights)
     by_block = dict(zip(blocks, given, strict=True))
-    by_name = {name: by_block[anatomy.block(match, name)] for name in targets}
+    base = by_block[blocks[0]]  # also of blocks beside those that the family has
+    by_name = {name: by_block.get(anatomy.block(match, name), base) for name in targets}
     return lambda name: by_name[name]
 
 
@@ -276,6 +305,19 @@ def _times(shape: Sequence[int]) -> str:
     return "x".join(map(str, shape)) or "one number"
 
 
+def _left_notes(models: Sequence[Parent], plans: Sequence[Relayout], targets: Mapping[str, Target]) -> Iterator[str]:
+    """What of each model has no place in the merge: of the first one only what training left, or a folder's."""
+    for model, plan in zip(models, plans, strict=True):
+        training = [name for name in _beside(model, plan) if LEFTOVERS.match(name)] if model is models[0] else []
+        if left := [name for name in dict.fromkeys([*plan.left, *training]) if name not in targets]:
+            yield f"{model.name}: left out, as they have no place in the merge: {_some(left)}"
+
+
+def _some(names: Sequence[str]) -> str:
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return ", ".join(map(shown, names[:3])) + more
+
+
 def _notes(models: Sequence[Parent]) -> tuple[str, ...]:
     notes = []
     predictions = {model.match.dimensions.get("prediction") for model in models}
@@ -310,9 +352,8 @@ class MergeWork:
         clipped = clipped_note(self._clipped)
         if not self._spoiled:
             return clipped
-        more = f" and {len(self._spoiled) - 3} more" if len(self._spoiled) > 3 else ""
-        names = ", ".join(map(shown, list(self._spoiled)[:3]))
-        return (f"numbers that are not finite (NaN) are in {names}{more}, as in what was merged", *clipped)
+        names = _some(list(self._spoiled))
+        return (f"numbers that are not finite (NaN) are in {names}, as in what was merged", *clipped)
 
     def contents(self, order: Sequence[str]) -> Chunks:
         """The bytes of the merge's tensors."""
