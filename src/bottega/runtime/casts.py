@@ -35,7 +35,7 @@ class Cast:
         result = next(self._results)[: len(numbers)]
         if self._narrows and not self._fits(numbers):
             numbers = self._narrowed(numbers)
-        result.copy_(numbers)
+        result.copy_(self._near(numbers))
         return memoryview(result.view(torch.uint8).numpy())
 
     def _fits(self, numbers: torch.Tensor) -> bool:
@@ -46,10 +46,29 @@ class Cast:
         if self._target.itemsize == 1:
             self.clipped += int((numbers.abs() > self._largest).sum())
             return numbers.clamp(-self._largest, self._largest)
-        lost = numbers[torch.isfinite(numbers) & ~torch.isfinite(numbers.to(self._target))]
+        lost = numbers[torch.isfinite(numbers) & ~torch.isfinite(self._near(numbers).to(self._target))]
         if len(lost):
             raise OutOfRange(len(lost), lost.abs().max().item())
         return numbers
+
+    def _near(self, numbers: torch.Tensor) -> torch.Tensor:
+        """Numbers that torch rounds to those of the target which are nearest to the given ones."""
+        if numbers.dtype == torch.float64 and self._target.itemsize < 4:
+            return _rounded_to_odd(numbers)
+        return numbers
+
+
+def _rounded_to_odd(numbers: torch.Tensor) -> torch.Tensor:
+    """Numbers of float64 in float32: of the two beside one that float32 lacks, that whose last bit is set.
+
+    To a smaller dtype torch rounds by way of float32, where rounding to nearest makes ties of what is none. The odd
+    number lies on the right side of each (Boldo and Melquiond 2008).
+    """
+    nearest = numbers.float()
+    bits = nearest.view(torch.int32)
+    other = bits + torch.where(nearest.double().abs() < numbers.abs(), 1, -1).int()
+    moves = (nearest != numbers) & ~numbers.isnan() & (bits % 2 == 0)
+    return torch.where(moves, other, bits).view(torch.float32)
 
 
 _alone = 0  # how many compute on one thread now
