@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from functools import partial
-from math import isfinite
 from pathlib import Path
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -213,7 +212,7 @@ def _convert(desk: _Desk, request: Mapping[str, Any]) -> dict[str, Any]:
 
 def _merge(desk: _Desk, request: Mapping[str, Any]) -> dict[str, Any]:
     from bottega.library.merge import check_fit, merge
-    from bottega.library.merge_recipe import Wish
+    from bottega.library.merge_recipe import HEAVIEST, Wish
 
     names = list(request.get("models", ()))
     if not 1 <= len(names) <= 3:
@@ -226,8 +225,8 @@ def _merge(desk: _Desk, request: Mapping[str, Any]) -> dict[str, Any]:
     if not 0 < density <= 1:
         raise BadRequest(f"density {density:g} is not between 0 and 1", "0.5 keeps half of a difference")
     for told in (*weights, *(weight for _, weight in loras), weight or 0.0):
-        if not isfinite(told):
-            raise BadRequest(f"{told:g} is no weight", "write a finite number, such as 0.5")
+        if not abs(told) <= HEAVIEST:  # nor NaN
+            raise BadRequest(f"{told:g} is no weight", f"write a number from -{HEAVIEST} to {HEAVIEST}, such as 0.5")
     method = request.get("method") or ("add-difference" if len(names) == 3 else "weighted")
     wish = Wish(
         method, weight, weights, density, int(request.get("seed", 0)), request.get("dtype", "keep"),

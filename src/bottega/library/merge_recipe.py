@@ -16,6 +16,7 @@ from bottega.version import __version__
 METHODS = ("weighted", "add-difference", "slerp", "ties", "dare")
 TAKES_C = ("add-difference", "ties", "dare")
 NEEDS_C = ("add-difference",)
+HEAVIEST = 100  # the largest weight, as in the API: far beyond what is of use
 _UNKNOWN_HASH = "0" * 64
 _OPTIONS = {"ties": ("density",), "dare": ("density", "seed")}
 _A1111 = {"weighted": "Weighted sum", "add-difference": "Add difference"}

@@ -6,7 +6,6 @@ import argparse
 import sys
 from dataclasses import asdict
 from functools import partial
-from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +15,7 @@ from bottega.cli.progress import Progress
 from bottega.cli.terminal import print_json, printable, size_text
 from bottega.errors import BottegaError
 from bottega.library import Catalog
-from bottega.library.merge_recipe import METHODS
+from bottega.library.merge_recipe import HEAVIEST, METHODS
 from bottega.settings import Settings
 from bottega.shelfwork import hashed, parents_of
 
@@ -86,8 +85,8 @@ def run(args: argparse.Namespace, settings: Settings, catalog: Catalog) -> int:
     wish = Wish(method, args.weight, weights, args.density, args.seed, args.dtype, args.force)
     names = [weighted(words) for words in args.lora]
     for told in (*weights, *(weight for _, weight in names), args.weight or 0.0):
-        if not isfinite(told):
-            raise WrongNumber(f"{told:g} is no weight", "write a finite number, such as 0.5")
+        if not abs(told) <= HEAVIEST:  # nor NaN
+            raise WrongNumber(f"{told:g} is no weight", f"write a number from -{HEAVIEST} to {HEAVIEST}, such as 0.5")
     if len(args.models) == 1 and not (args.vae or args.lora):
         raise WrongNumber("one model alone is nothing to merge", "name another one, --lora or --vae")
     shelves = all_shelves(settings, catalog)
