@@ -313,6 +313,22 @@ def test_a_link_in_the_home_leads_no_work_out_of_it(api: Api, tmp_path: Path) ->
     assert status == 422 and error["problems"][0]["field"] == "name"
 
 
+@pytest.mark.parametrize(
+    ("asked", "field", "what"),
+    [
+        ({"method": "slerp"}, "method", "is a merge of two"),
+        ({"method": "add-difference", "models": 2}, "method", "needs three models"),
+        ({"weights": [0.5, 0.5]}, "weights", "and 2 weights are given"),
+    ],
+)
+def test_a_merge_that_cannot_be_is_told_at_once(api: Api, asked: dict[str, Any], field: str, what: str) -> None:
+    starter = starter_of(api)["id"]
+    body = {**asked, "models": [starter] * asked.get("models", 3), "name": "mix"}
+    status, error = api.refused("POST", "/models/merge", body)
+    (problem,) = error["problems"]
+    assert (status, problem["field"]) == (422, field) and what in str(problem)
+
+
 def test_a_name_that_is_taken_is_told_at_once(api: Api) -> None:
     starter = starter_of(api)["id"]
     taken = api.shop.settings.models / "checkpoints" / "taken.safetensors"

@@ -212,7 +212,7 @@ def _convert(desk: _Desk, request: Mapping[str, Any]) -> dict[str, Any]:
 
 def _merge(desk: _Desk, request: Mapping[str, Any]) -> dict[str, Any]:
     from bottega.library.merge import check_fit, merge
-    from bottega.library.merge_recipe import HEAVIEST, Wish
+    from bottega.library.merge_recipe import HEAVIEST, Wish, method_of
 
     names = list(request.get("models", ()))
     if not 1 <= len(names) <= 3:
@@ -227,7 +227,7 @@ def _merge(desk: _Desk, request: Mapping[str, Any]) -> dict[str, Any]:
     for told in (*weights, *(weight for _, weight in loras), weight or 0.0):
         if not abs(told) <= HEAVIEST:  # nor NaN
             raise BadRequest(f"{told:g} is no weight", f"write a number from -{HEAVIEST} to {HEAVIEST}, such as 0.5")
-    method = request.get("method") or ("add-difference" if len(names) == 3 else "weighted")
+    method = method_of(request.get("method"), len(names))
     wish = Wish(
         method, weight, weights, density, int(request.get("seed", 0)), request.get("dtype", "keep"),
         bool(request.get("force")),

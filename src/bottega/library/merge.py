@@ -22,7 +22,17 @@ from bottega.formats.garbage import uncollected
 from bottega.formats.header import Packed, TensorInfo, shown
 from bottega.library.contents import ELEMENTS, HELD, Reader, dtype_of, shape_of
 from bottega.library.convert import FLOATS, LEFTOVERS, refuse_scaled, with_dtypes
-from bottega.library.merge_recipe import NEEDS_C, TAKES_C, Parent, Wish, incoming, recipe_metadata, weight_of
+from bottega.library.merge_recipe import (
+    NEEDS_C,
+    TAKES_C,
+    Parent,
+    Wish,
+    incoming,
+    recipe_metadata,
+    weight_of,
+    wrong_count,
+    wrong_weights,
+)
 from bottega.library.writing import (
     Chunks,
     Copier,
@@ -136,12 +146,8 @@ def merge(
 def check_fit(models: Sequence[Parent], wish: Wish) -> None:
     """Raise FileError if these models can't be merged in this way."""
     first, *others = models
-    if not others and wish.method != "weighted":
-        raise FileError(first.header.path, f"{wish.method} needs another model", "name it after the first")
-    if wish.method in NEEDS_C and len(models) < 3:
-        raise FileError(first.header.path, f"{wish.method} needs three models", "name a third one, which is taken away")
-    if len(models) > 2 and wish.method not in TAKES_C:
-        raise FileError(models[2].header.path, f"{wish.method} is a merge of two", f"use {' or '.join(TAKES_C)}")
+    if wrong := wrong_count(wish.method, len(models)):
+        raise FileError((models[2] if len(models) > 2 else first).header.path, *wrong)
     for model in models:
         refuse_scaled(model.header, UNSCALED)
         if model.match.kind == "lora":
@@ -250,11 +256,8 @@ def _weights(first: Parent, wish: Wish, weight: float, targets: Mapping[str, Tar
             first.header.path, "its family has no blocks with weights of their own", "give one weight for all of it"
         )
     blocks = anatomy.blocks(match)
-    if len(wish.weights) not in (len(blocks) - 1, len(blocks)):
-        what = f"its family has {len(blocks) - 1} blocks, and {len(wish.weights)} weights are given"
-        raise FileError(
-            first.header.path, what, f"give one for each of {', '.join(blocks)} (the first may be left out)"
-        )
+    if wrong := wrong_weights(len(wish.weights), blocks):
+        raise FileError(first.header.path, *wrong)
     given = wish.weights if len(wish.weights) == len(blocks) else (weight, *wish.weights)
     by_block = dict(zip(blocks, given, strict=True))
     base = by_block[blocks[0]]  # also of blocks beside those that the family has

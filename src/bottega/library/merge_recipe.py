@@ -62,11 +62,35 @@ class Wish:
     force: bool = False
 
 
+def method_of(method: str | None, models: int) -> str:
+    """The method that is wished for; else what most people mean with so many models."""
+    return method or ("add-difference" if models == 3 else "weighted")
+
+
 def weight_of(wish: Wish, models: int) -> float:
     """The weight that is wished for; else half of each, or a difference as it is."""
     if wish.weight is not None:
         return wish.weight
     return 1.0 if wish.method == "add-difference" or (wish.method in TAKES_C and models < 3) else 0.5
+
+
+def wrong_count(method: str, models: int) -> tuple[str, str] | None:
+    """What is wrong with merging so many models by a method, and what to do; None if nothing is."""
+    if models == 1 and method != "weighted":
+        return f"{method} needs another model", "name it after the first"
+    if method in NEEDS_C and models < 3:
+        return f"{method} needs three models", "name a third one, which is taken away"
+    if models > 2 and method not in TAKES_C:
+        return f"{method} is a merge of two", f"use {' or '.join(TAKES_C)}"
+    return None
+
+
+def wrong_weights(weights: int, blocks: Sequence[str]) -> tuple[str, str] | None:
+    """What is wrong with so many weights for blocks of which the first is BASE, and what to do; None if nothing is."""
+    if weights in (len(blocks) - 1, len(blocks)):
+        return None
+    what = f"its family has {len(blocks) - 1} blocks, and {weights} weights are given"
+    return what, f"give one for each of {', '.join(blocks)} (the first may be left out)"
 
 
 def incoming(model: Parent) -> int | None:

@@ -19,10 +19,12 @@ from bottega.api.native.models import entry_with, shown
 from bottega.api.native.shapes import Asked, ModelId, ModelInPath
 from bottega.api.native.subject import subject
 from bottega.errors import FieldProblem, InvalidRecipe
+from bottega.library.entry import Entry
 from bottega.library.sources.errors import Refused
 from bottega.library.sources.install import folder_of
 from bottega.library.sources.names import check_paths
 from bottega.settings import Settings
+from bottega.spec import Match
 from bottega.workshop import Workshop
 
 router = subject("models", "/models")
@@ -147,6 +149,7 @@ def _merge(shop: Workshop, caller: Caller, asked: Merge, key: str | None) -> Job
             [FieldProblem("models", "one model alone is nothing to merge", "add another, a LoRA or a VAE")]
         )
     entries = [entry_with(shop, id) for id in asked.models]
+    _check_fit(asked, entries[0])
     told = {
         "models": [str(entry.path) for entry in entries],
         "out": destination(shop.settings, asked.name, entries[0].kind, ".safetensors"),
@@ -158,6 +161,23 @@ def _merge(shop: Workshop, caller: Caller, asked: Merge, key: str | None) -> Job
         _check_free(shop, caller, told["out"], key)
     title = f"{' + '.join(shown(entry.name) for entry in entries)} → {asked.name}"
     return job_card(shop.submit_work("merge", told, owner=caller.name, title=title, key=key))
+
+
+def _check_fit(asked: Merge, first: Entry) -> None:
+    """Raise InvalidRecipe for a merge that can't be, as far as that can be told without its files."""
+    from bottega.families import all_families
+    from bottega.library.merge_recipe import method_of, wrong_count, wrong_weights
+
+    count = len(asked.models)
+    if wrong := wrong_count(method_of(asked.method, count), count):
+        raise InvalidRecipe([FieldProblem("method", *wrong)])
+    if not asked.weights or "unet" not in first.dimensions:
+        return
+    for family in all_families():
+        if family.id == first.recogniser and family.anatomy:
+            blocks = family.anatomy.blocks(Match(first.variant, first.dimensions))
+            if wrong := wrong_weights(len(asked.weights), blocks):
+                raise InvalidRecipe([FieldProblem("weights", *wrong)])
 
 
 @router.post("/{id}/convert", summary="Write a model anew", status_code=202, responses={**FULL, **REUSED})

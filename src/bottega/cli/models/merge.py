@@ -15,7 +15,7 @@ from bottega.cli.progress import Progress
 from bottega.cli.terminal import print_json, printable, size_text
 from bottega.errors import BottegaError
 from bottega.library import Catalog
-from bottega.library.merge_recipe import HEAVIEST, METHODS
+from bottega.library.merge_recipe import HEAVIEST, METHODS, method_of
 from bottega.settings import Settings
 from bottega.shelfwork import hashed, parents_of
 
@@ -80,7 +80,7 @@ def run(args: argparse.Namespace, settings: Settings, catalog: Catalog) -> int:
         raise WrongNumber(f"{len(args.models)} models are named, of 3 that a merge takes", "merge the result once more")
     if not 0 < args.density <= 1:
         raise WrongNumber(f"--density {args.density:g} is not between 0 and 1", "0.5 keeps half of a difference")
-    method = args.method or ("add-difference" if len(args.models) == 3 else "weighted")
+    method = method_of(args.method, len(args.models))
     weights = numbers(args.weights) if args.weights else ()
     wish = Wish(method, args.weight, weights, args.density, args.seed, args.dtype, args.force)
     names = [weighted(words) for words in args.lora]
