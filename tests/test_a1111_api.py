@@ -501,14 +501,15 @@ def test_png_info_keeps_the_texts_of_all_programs(api: httpx.Client) -> None:
     assert set(post(api, "png-info", image=text_of(ours))["items"]) == {"bottega", "parameters"}
 
 
-@pytest.mark.parametrize(("side", "word"), [(128, "damaged"), (60_000, "60,000 x 60,000")])
-def test_png_info_of_a_picture_that_can_not_be_opened_is_refused(api: httpx.Client, side: int, word: str) -> None:
+@pytest.mark.parametrize("side", [128, 60_000])
+def test_png_info_reads_no_pixels(api: httpx.Client, side: int) -> None:
     head, pixels = struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0), zlib.compress(bytes(1000))
     chunks = ((b"IHDR", head), (b"tEXt", b"parameters\0a house"), (b"IDAT", pixels), (b"IEND", b""))
     content = b"\x89PNG\r\n\x1a\n" + b"".join(
         struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data)) for kind, data in chunks
     )
-    assert word in refused(api, "png-info", 422, image=text_of(content))
+    assert post(api, "png-info", image=text_of(content))["info"] == "a house"
+    assert "cut short" in refused(api, "png-info", 422, image=text_of(content[:-8]))
 
 
 def test_crafts_that_are_not_there_say_so(api: httpx.Client, picture: bytes) -> None:

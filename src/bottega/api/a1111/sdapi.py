@@ -128,13 +128,10 @@ def memory(door: A1111, caller: Reader) -> dict[str, Any]:
 
 @router.post("/png-info")
 def png_info(told: PngInfo, door: A1111, caller: Reader) -> dict[str, Any]:
-    """The `parameters` text of a picture, in one piece and in parts, and all its texts; refused for one that can't be
-    opened."""
+    """The `parameters` text of a picture, in one piece and in parts, and all its texts; no pixel of it is decoded."""
     if not told.image.strip():
         raise HTTPException(404, "Image not found")
-    picture = picture_from(told.image, "image", door.workshop.settings)
-    picture.open()
-    carried = picture.carried
+    carried = picture_from(told.image, "image", door.workshop.settings).carried
     text = parameters_of(carried)
     ours = {"bottega": carried.recipe, "parameters": text}
     items = {name: told for name, told in ours.items() if told}
