@@ -41,15 +41,19 @@ class Picture:
         with self._file() as path:
             return media.read(path)
 
-    @cached_property
+    @property
     def size(self) -> tuple[int, int]:
-        """Width and height, upright; raises InvalidRecipe for a damaged or too large one."""
-        return self.open().size
+        """Width and height, upright."""
+        return self.carried.width, self.carried.height
 
-    def open(self) -> Image:
-        """Its pixels, upright, as RGB or RGBA; raises InvalidRecipe for a damaged or too large one."""
-        with self._file() as path:
-            return media.open_picture(path)
+    @contextmanager
+    def opened(self) -> Iterator[Image]:
+        """Its pixels, upright, as RGB or RGBA; raises InvalidRecipe for a damaged or too large one.
+
+        They are there until the end only, and one picture at a time: see `media.opened`.
+        """
+        with self._file() as path, media.opened(path) as picture:
+            yield picture
 
     def keep(self, workshop: Workshop, role: str) -> Media:
         """Take it in as a picture of recipes; raises InvalidRecipe for a damaged or too large one."""

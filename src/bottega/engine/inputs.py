@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from bottega.engine.save import write_whole
 from bottega.errors import FieldProblem, InvalidRecipe, SaveError
-from bottega.formats.media import open_picture
+from bottega.formats.media import check_picture, open_picture
 from bottega.recipe import Media
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ def keep_input(path: Path, role: str, kept: Path) -> Media:
 
     Raises FileError for what is no PNG, JPEG or WebP, SaveError where the folder can't be written.
     """
-    open_picture(path)
+    check_picture(path)
     content = path.read_bytes()
     sha256 = hashlib.sha256(content).hexdigest()
     if not _is_whole(kept / sha256):

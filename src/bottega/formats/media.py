@@ -14,11 +14,13 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import math
 import os
 import struct
 import warnings
 import zlib
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
@@ -26,19 +28,26 @@ from typing import TYPE_CHECKING, BinaryIO
 from bottega.errors import FileError, FormatError, SaveError
 from bottega.formats import exif, fooocus, infotext, strictjson, swarmui, xmp
 from bottega.formats.header import shown
+from bottega.formats.room import Room
 from bottega.formats.sniff import KINDS, sniff, unreadable
 
 if TYPE_CHECKING:
     from PIL.Image import Image
+    from PIL.ImageFile import ImageFile
 
 FORMATS: Mapping[str, str] = {".png": "png", ".jpg": "jpeg", ".jpeg": "jpeg", ".webp": "webp"}
 MAX_PIXELS = 64 << 20  # 8192 x 8192
 MAX_TEXT = 1 << 20  # bytes; of a longer one nothing is kept, and the picture is as good as without it
 MAX_TEXTS = 64
+ROOM = Room(256 << 20)  # bytes that all decoded pictures of a server may take: as many as one of MAX_PIXELS
 
 _MAX_BLOCK = 8 << 20  # an EXIF or XMP block, which may hold several texts
 _MAX_CHUNKS = 200_000  # a PNG of 64 Mpx in chunks of 8 KiB has a tenth of them
 _MAX_SIDE = {"png": (1 << 31) - 1, "jpeg": 65_535, "webp": 16_383}
+_TILE = 1024  # pixels a side of what is made smaller at once of a large picture
+_KEPT = ("icc_profile", "exif", "xmp", "XML:com.adobe.xmp")  # its colours, and where Pillow looks for how it lies
+_WEBP_FRAMES = 4  # whole pictures that its decoder holds beside the one that comes of it
+_COEFFICIENT = 2  # bytes a pixel and colour of a JPEG in several scans, which is decoded when all of it was read
 _COMPRESSION = 4  # of PNG: twice as fast as 6 for 1 % more bytes
 
 # What Pillow raises for broken pictures, by reading its plug-ins and by trying what random bytes make of them.
@@ -141,23 +150,46 @@ def read(path: str | Path) -> Carried:
 
 def open_picture(path: str | Path) -> Image:
     """A picture to work from, upright, as RGB or RGBA. Sizes are checked before a pixel is decoded."""
-    from PIL import Image, ImageOps
+    from PIL import ImageOps
 
-    path = Path(path)
-    found = _examine(path)
-    _check_pixels(path, found.width, found.height)
-    try:
-        source = for_pillow(path)
-        # Pillow warns of broken EXIF, which matters to nobody here.
-        with warnings.catch_warnings(action="ignore"), Image.open(source, formats=[found.format.upper()]) as picture:
-            _check_pixels(path, *picture.size)  # Pillow may see another size than we do
+    with _begun(Path(path)) as picture:
+        with _refused(Path(path)):
             picture.load()
-            upright = ImageOps.exif_transpose(picture)
-    except (*PILLOW_ERRORS, Image.DecompressionBombError) as error:
-        raise FormatError(path, f"this picture is damaged ({error})", _DAMAGED) from None
-    if upright.mode.startswith("I"):  # 16 bits of grey, which convert() would clip
-        upright = upright.convert("I").point(lambda value: value * (1 / 257)).convert("L")
-    return upright.convert("RGBA" if upright.has_transparency_data else "RGB")
+            ImageOps.exif_transpose(picture, in_place=True)
+        coloured = _coloured(picture)
+        return coloured.copy() if picture.format == "WEBP" else coloured  # its decoder lives as long as it does
+
+
+@contextmanager
+def opened(path: str | Path) -> Iterator[Image]:
+    """A picture as `open_picture` gives it, which takes its turn for the memory of all and is closed in the end.
+
+    There is room for one more picture of its size. A thread that has one open must not open another.
+    """
+    pixels, decoding = _needed(Path(path))
+    with ROOM.taken(decoding + 2 * 4 * pixels):
+        picture = open_picture(path)
+        try:
+            yield picture
+        finally:
+            picture.close()
+
+
+def check_picture(path: str | Path) -> None:
+    """Decode a picture to its end, with its turn for the memory of all; FormatError for what `open_picture` refuses."""
+    _, decoding = _needed(Path(path))
+    with ROOM.taken(decoding):
+        _decode(Path(path))
+
+
+def thumbnail(path: str | Path, side: int) -> Image:
+    """A picture of at most this many pixels a side, upright, as RGB or RGBA; FormatError as `open_picture`.
+
+    It takes its turn for the memory of all, and hardly more of it than decoding takes.
+    """
+    _, decoding = _needed(Path(path))
+    with ROOM.taken(decoding + 3 * 4 * _TILE**2):
+        return _small(Path(path), side)
 
 
 def encode(
@@ -504,6 +536,81 @@ def _from_novelai(texts: Mapping[str, str], size: str) -> str | None:
         "ENSD": 31337,
     }
     return infotext.format(texts.get("Description", ""), str(told.get("uc") or ""), fields)
+
+
+@contextmanager
+def _begun(path: Path) -> Iterator[ImageFile]:
+    """The picture in a file, with no pixel decoded yet."""
+    from PIL import Image
+
+    found = _examine(path)
+    _check_pixels(path, found.width, found.height)
+    with _refused(path):
+        picture = Image.open(for_pillow(path), formats=[found.format.upper()])
+    with picture:
+        _check_pixels(path, *picture.size)  # Pillow may see another size than we do
+        yield picture
+
+
+@contextmanager
+def _refused(path: Path) -> Iterator[None]:
+    """Makes a FormatError of whatever Pillow says of a broken picture."""
+    from PIL import Image
+
+    try:
+        # Pillow warns of broken EXIF, which matters to nobody here.
+        with warnings.catch_warnings(action="ignore"):
+            yield
+    except (*PILLOW_ERRORS, Image.DecompressionBombError) as error:
+        raise FormatError(path, f"this picture is damaged ({error})", _DAMAGED) from None
+
+
+def _decode(path: Path) -> None:
+    with _begun(path) as picture, _refused(path):
+        picture.load()
+
+
+def _small(path: Path, side: int) -> Image:
+    from PIL import Image, ImageOps
+
+    with _begun(path) as picture, _refused(path):
+        scale = max(1.0, max(picture.size) / side)
+        target = [max(1, round(length / scale)) for length in picture.size]
+        picture.draft(picture.mode, (2 * side, 2 * side))  # a JPEG can be decoded to a part of its size
+        picture.load()
+        width, height = picture.size
+        factor = max(1, int(max(picture.size) / side / 2))
+        reduced = Image.new(_colours(picture), (-(-width // factor), -(-height // factor)))
+        tile = max(1, _TILE // factor) * factor
+        for top in range(0, height, tile):  # of the whole Pillow would make two copies
+            for left in range(0, width, tile):
+                part = picture.crop((left, top, min(left + tile, width), min(top + tile, height)))
+                reduced.paste(_coloured(part).reduce(factor), (left // factor, top // factor))
+        box = (0, 0, width / factor, height / factor)
+        small = reduced.resize(target, Image.Resampling.LANCZOS, box=box)
+        small.info = {name: told for name, told in picture.info.items() if name in _KEPT}
+        return ImageOps.exif_transpose(small)
+
+
+def _coloured(picture: Image) -> Image:
+    """The picture as RGB or RGBA; itself if it is that."""
+    if picture.mode.startswith("I"):  # 16 bits of grey, which convert() would clip
+        picture = picture.convert("I").point(lambda value: value * (1 / 257)).convert("L")
+    mode = _colours(picture)
+    return picture if picture.mode == mode else picture.convert(mode)
+
+
+def _colours(picture: Image) -> str:
+    return "RGBA" if picture.has_transparency_data else "RGB"
+
+
+def _needed(path: Path) -> tuple[int, int]:
+    """How many pixels a picture has, and the bytes that decoding it takes, with those of its decoder."""
+    with _begun(path) as picture:
+        pixels = math.prod(picture.size)
+        held = 1 if picture.mode in ("1", "L", "P") else 4
+        beside = {"WEBP": _WEBP_FRAMES * 4, "JPEG": _COEFFICIENT * len(picture.getbands())}
+        return pixels, pixels * (held + beside.get(picture.format or "", 0))
 
 
 def _check_pixels(path: Path, width: int, height: int) -> None:

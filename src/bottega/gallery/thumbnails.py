@@ -11,14 +11,13 @@ from contextlib import suppress
 from pathlib import Path
 
 from bottega.errors import FileError, SaveError
+from bottega.formats import media
 from bottega.formats.atomic import atomic
-from bottega.formats.media import open_picture
 
 SIZES = (128, 256, 384, 512)  # pixels of the longer side
 MOST_BYTES = 512 << 20  # that all of them may take: some 60,000 of 256 pixels
 _ROOM = 0.9  # of that is left full when it has to be made
 _QUALITY = 82
-_AT_ONCE = 2  # pictures that are decoded at once; each may take 256 MB
 _TOUCHED_AFTER = 3600.0  # seconds after which a thumbnail that is shown is noted as used
 
 
@@ -31,7 +30,6 @@ class Thumbnails:
     def __init__(self, folder: Path, most_bytes: int = MOST_BYTES) -> None:
         self.folder = folder
         self._most_bytes = most_bytes
-        self._decoding = threading.BoundedSemaphore(_AT_ONCE)
         self._counting = threading.Lock()
         self._bytes: int | None = None  # of all of them, once they were counted
 
@@ -47,8 +45,7 @@ class Thumbnails:
             if time.time() - path.stat().st_mtime > _TOUCHED_AFTER:
                 os.utime(path)
             return content
-        with self._decoding:
-            content = _small(picture, side)
+        content = _small(picture, side)
         self._keep(path, content)
         return content
 
@@ -101,12 +98,8 @@ class Thumbnails:
 
 
 def _small(picture: Path, side: int) -> bytes:
-    from PIL.Image import Resampling
-
     if picture.is_symlink():  # whoever can write into the folder must not have other pictures shown
         raise FileError(picture, "is a link by now, and no picture that was made here")
-    image = open_picture(picture)
-    image.thumbnail((side, side), Resampling.LANCZOS, reducing_gap=2.0)
     buffer = io.BytesIO()
-    image.save(buffer, "WEBP", quality=_QUALITY, method=4)
+    media.thumbnail(picture, side).save(buffer, "WEBP", quality=_QUALITY, method=4)
     return buffer.getvalue()

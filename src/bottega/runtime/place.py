@@ -15,6 +15,7 @@ from typing import Literal
 import torch
 
 from bottega.errors import FieldProblem, InvalidRecipe, InvalidSetting
+from bottega.formats import room
 from bottega.runtime.facts import Facts
 from bottega.runtime.plan import available_memory, main_memory
 
@@ -195,9 +196,7 @@ def give_back() -> None:
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
-    if sys.platform == "linux":
-        with suppress(OSError, AttributeError):  # another C library than glibc
-            ctypes.CDLL(None).malloc_trim(0)
+    room.give_back()
 
 
 def keep_memory() -> bool:

@@ -123,9 +123,9 @@ class Datasets:
         try:
             with atomic(part) as file:
                 file.write(content)
-            with media.open_picture(part) as picture:
-                width, height = picture.size
-            format = media.read(part).format
+            media.check_picture(part)
+            told = media.read(part)
+            width, height = told.width, told.height
             if min(width, height) < SMALLEST:
                 remedy = f"{SMALLEST} pixels is the least that can be learned from"
                 raise FileError("the picture", f"is only {width}x{height} pixels", remedy)
@@ -133,7 +133,7 @@ class Datasets:
                 there = self._pictures(id)
                 others = [each for each in there if each.id != sha256]
                 said = next((each.caption for each in there if each.id == sha256), "") if caption is None else caption
-                kept = Kept(sha256, f"{sha256}{_ENDINGS[format]}", said, width, height, len(content))
+                kept = Kept(sha256, f"{sha256}{_ENDINGS[told.format]}", said, width, height, len(content))
                 if len(others) >= MOST_PICTURES:
                     raise InvalidRecipe(
                         [FieldProblem("pictures", f"{known.name} has {MOST_PICTURES:,} of them already")]

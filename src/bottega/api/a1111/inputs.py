@@ -37,7 +37,8 @@ def take_inputs(asked: ImageToImage, workshop: Workshop) -> Inputs:
     # A size that is left out, or refused later on, is no reason to touch the picture.
     fits = mode == JUST_RESIZE or not _is_allowed(size) or size[0] * init.size[1] == size[1] * init.size[0]
     if not fits:
-        init = Picture(_png(_fitted(init.open(), size, mode)), init.field)
+        with init.opened() as picture:
+            init = Picture(_png(_fitted(picture, size, mode)), init.field)
     if mask:
         mask = _plain(mask, asked, None if fits else size, mode)
     return Inputs(init.keep(workshop, "init"), init.size, mask.keep(workshop, "mask") if mask else None)
@@ -49,16 +50,16 @@ def _is_allowed(size: tuple[int, int]) -> bool:
 
 def _plain(mask: Picture, asked: ImageToImage, size: tuple[int, int] | None, mode: int) -> Picture:
     """The mask in which white is made anew; the mask itself where it says so already."""
-    picture = mask.open()
-    alpha = picture.getchannel("A") if picture.mode == "RGBA" else None
-    transparent = alpha is not None and alpha.getextrema() != (255, 255)
-    if not transparent and not asked.inpainting_mask_invert and size is None:
-        return mask
-    # A mask that was painted on a transparent ground is meant by where there is paint, whatever its colour.
-    grey = alpha.point(lambda value: 255 if value > 128 else 0) if alpha and transparent else picture.convert("L")
-    if asked.inpainting_mask_invert:
-        grey = grey.point(lambda value: 255 - value)
-    return Picture(_png(grey if size is None else _fitted(grey, size, mode)), mask.field)
+    with mask.opened() as picture:
+        alpha = picture.getchannel("A") if picture.mode == "RGBA" else None
+        transparent = alpha is not None and alpha.getextrema() != (255, 255)
+        if not transparent and not asked.inpainting_mask_invert and size is None:
+            return mask
+        # A mask that was painted on a transparent ground is meant by where there is paint, whatever its colour.
+        grey = alpha.point(lambda value: 255 if value > 128 else 0) if alpha and transparent else picture.convert("L")
+        if asked.inpainting_mask_invert:
+            grey = grey.point(lambda value: 255 - value)
+        return Picture(_png(grey if size is None else _fitted(grey, size, mode)), mask.field)
 
 
 def _fitted(picture: Image, size: tuple[int, int], mode: int) -> Image:

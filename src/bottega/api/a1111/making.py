@@ -14,6 +14,7 @@ from bottega.api.a1111.door import Door, door_of
 from bottega.api.a1111.inputs import take_inputs
 from bottega.api.a1111.translate import from_picture, from_text
 from bottega.api.access.caller import Caller, need
+from bottega.api.native.inside import Aside
 
 router = APIRouter(prefix="/sdapi/v1", tags=["a1111"])
 
@@ -30,11 +31,11 @@ async def txt2img(asked: TextToImage, request: Request, door: A1111, caller: Mak
 
 
 @router.post("/img2img")
-async def img2img(asked: ImageToImage, request: Request, door: A1111, caller: Maker) -> Response:
+async def img2img(asked: ImageToImage, request: Request, door: A1111, aside: Aside, caller: Maker) -> Response:
     """Pictures from a picture and words, in the whole of it or where a mask is white."""
     if not asked.init_images:
         raise HTTPException(404, "Init image not found")
-    inputs = await asyncio.to_thread(take_inputs, asked, door.workshop)
+    inputs = await aside.take(take_inputs, asked, door.workshop)
     translated = await asyncio.to_thread(from_picture, asked, door.chosen.of(caller.name), door.find, inputs)
     return await door.make(asked, translated, caller.name, request)
 

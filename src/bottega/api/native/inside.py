@@ -15,7 +15,7 @@ Told = TypeVar("Told")
 Given = ParamSpec("Given")
 
 # How much goes on at once of each sort of work: more threads than that only take the time from each other.
-THREADS = {"look": 4, "submit": 2, "resolve": 2, "draw": 2}
+THREADS = {"look": 4, "submit": 2, "resolve": 2, "draw": 2, "take": 4}
 
 
 class Threads:
@@ -39,6 +39,10 @@ class Threads:
     async def draw(self, work: Callable[Given, Told], *args: Given.args, **named: Given.kwargs) -> Told:
         """Decode or draw a picture, or read a large file."""
         return await self._run("draw", partial(work, *args, **named))
+
+    async def take(self, work: Callable[Given, Told], *args: Given.args, **named: Given.kwargs) -> Told:
+        """Take the pictures of a request in, which may have to be fetched and wait for memory to be decoded in."""
+        return await self._run("take", partial(work, *args, **named))
 
     async def _run(self, sort: str, work: Callable[[], Told]) -> Told:
         return await to_thread.run_sync(work, limiter=self._limits[sort])

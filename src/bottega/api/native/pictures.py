@@ -10,7 +10,7 @@ from pathlib import Path
 from fastapi import Request, Response
 
 from bottega.errors import BottegaError, FileError
-from bottega.formats.media import open_picture
+from bottega.formats.media import thumbnail
 from bottega.library import Entry
 
 TYPES = {"png": "image/png", "jpeg": "image/jpeg", "webp": "image/webp"}
@@ -100,10 +100,8 @@ def preview_tag(entry: Entry, size: int) -> str | None:
 
 def drawn(path: Path, size: int) -> bytes:
     """A picture as a WebP whose sides have at most `size` pixels; FileError for what is none."""
-    shown = open_picture(path)
-    shown.thumbnail((size, size))
     target = io.BytesIO()
-    shown.save(target, "webp", quality=82, method=2)
+    thumbnail(path, size).save(target, "webp", quality=82, method=2)
     return target.getvalue()
 
 

@@ -15,6 +15,7 @@ from pydantic import ValidationError
 from starlette.datastructures import UploadFile
 
 from bottega.api.access.caller import Caller, need
+from bottega.api.native.inside import Aside
 from bottega.api.openai import inputs
 from bottega.api.openai.asked import Making
 from bottega.api.openai.door import Door
@@ -55,19 +56,19 @@ async def generations(asked: Making, request: Request, door: OpenAI, caller: Mak
 
 
 @router.post("/edits", openapi_extra=_FORM)
-async def edits(request: Request, door: OpenAI, caller: Maker) -> Response:
+async def edits(request: Request, door: OpenAI, aside: Aside, caller: Maker) -> Response:
     """Pictures from a picture and words; with a mask, or a picture that is transparent in parts, only there."""
     asked, pictures = await _form(request)
-    taken = await asyncio.to_thread(inputs.to_edit, pictures, door.workshop)
+    taken = await aside.take(inputs.to_edit, pictures, door.workshop)
     return await _made(asked, taken, "image_edit", request, door, caller)
 
 
 @router.post("/variations", openapi_extra=_FORM)
-async def variations(request: Request, door: OpenAI, caller: Maker) -> Response:
+async def variations(request: Request, door: OpenAI, aside: Aside, caller: Maker) -> Response:
     """Pictures like a picture. What it shows is taken from its own recipe where the request does not say it; a picture
     without one is varied without words."""
     asked, pictures = await _form(request)
-    taken, said = await asyncio.to_thread(inputs.to_vary, pictures, door.workshop)
+    taken, said = await aside.take(inputs.to_vary, pictures, door.workshop)
     if asked.prompt is None:
         asked = asked.model_copy(update={"prompt": said.prompt, "negative_prompt": said.negative})
     return await _made(asked, taken, "image_generation", request, door, caller)

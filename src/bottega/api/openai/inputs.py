@@ -32,19 +32,13 @@ def to_edit(pictures: Mapping[str, Sequence[bytes]], workshop: Workshop) -> tupl
 
     OpenAI marks what is to be made anew by transparency, in the mask or in the picture itself.
     """
-    image = _one(pictures)
-    if given := pictures.get("mask"):
-        mask = picture_of(given[0], "mask").open()
-        if mask.mode != "RGBA":
-            raise _problem("mask", "is nowhere transparent", "make transparent what is to be made anew")
-    else:
-        mask = image.open()
+    image, given = _one(pictures), pictures.get("mask")
+    with (picture_of(given[0], "mask") if given else image).opened() as marked:
+        hole = _hole(marked)
+    if given and hole is None:
+        raise _problem("mask", "is nowhere transparent", "make transparent what is to be made anew")
     init = image.keep(workshop, "init")
-    if (hole := _hole(mask)) is None:
-        if given:
-            raise _problem("mask", "is nowhere transparent", "make transparent what is to be made anew")
-        return (init,)
-    return init, workshop.keep_input(hole, "mask")
+    return (init,) if hole is None else (init, workshop.keep_input(hole, "mask"))
 
 
 def to_vary(pictures: Mapping[str, Sequence[bytes]], workshop: Workshop) -> tuple[tuple[Media, ...], Said]:
@@ -67,7 +61,7 @@ def _hole(picture: Image) -> bytes | None:
     if picture.mode != "RGBA":
         return None
     hole = picture.getchannel("A").point(lambda alpha: 0 if alpha >= _OPAQUE else 255)
-    return media.encode(hole.convert("RGB"), "png") if hole.getextrema()[1] else None
+    return media.encode(hole, "png") if hole.getextrema()[1] else None
 
 
 def _said(picture: Picture) -> Said:
