@@ -19,7 +19,7 @@ from typing import Any
 
 from bottega.api.access import Access
 from bottega.api.access.accounts import Accounts
-from bottega.api.server import Server, configured, listen
+from bottega.api.server import Config, Server, listen
 
 WITHIN = 180.0  # seconds that anything in a test may take, on a busy machine
 
@@ -103,7 +103,7 @@ def serving(home: Path, make_app: Any, **options: Any) -> Iterator[Served]:
     bound = [one.getsockname()[0] for one in sockets]
     access = Access(accounts, port=port, bound=bound, **options)
     ready = threading.Event()
-    server = Server(configured(make_app(access)), access, ready.set)
+    server = Server(Config(make_app(access)), access, ready.set)
     thread = threading.Thread(target=server.run, args=(sockets,), daemon=True)
     thread.start()
     try:

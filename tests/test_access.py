@@ -13,7 +13,7 @@ import sqlite3
 import stat
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager, nullcontext, suppress
 from http.client import HTTPConnection, HTTPResponse
 from pathlib import Path
@@ -22,6 +22,7 @@ from typing import Any
 import pytest
 from door_server import until
 from served import WITHIN, Answer, Served, serving
+from uvicorn.server import ServerState
 
 from bottega.api.access import Access, limits
 from bottega.api.access.accounts import LINK_LASTS, SESSION_LASTS, Accounts, Quota
@@ -31,6 +32,7 @@ from bottega.api.access.limits import Body, Buckets, Failures, Memory
 from bottega.api.access.quotas import Quotas
 from bottega.api.access.refusal import AccountError, NotSignedIn, Refusal, TooMuch
 from bottega.api.errors import response
+from bottega.api.server import Config, Connection
 from bottega.errors import BottegaError, FileError, InvalidRecipe, SaveError, UnknownModel
 from bottega.formats.database import Schema, connect, explained
 from bottega.gallery.schema import SCHEMA as GALLERY
@@ -763,6 +765,59 @@ def test_connections_that_ask_for_nothing_keep_nobody_out(
             assert server("GET", "/health").status == 200
         # What is being answered was there before them, and stays.
         assert stream.read1(1 << 20) and stream.read1(1 << 20)
+
+
+class Line(asyncio.Transport):
+    """A connection of which nothing comes, that counts how often it is looked at."""
+
+    looks = 0
+
+    def __init__(self, address: str) -> None:
+        super().__init__({"peername": (address, 1), "sockname": ("127.0.0.1", 2)})
+        self.aborted = False
+
+    def is_closing(self) -> bool:
+        Line.looks += 1
+        return self.aborted
+
+    def abort(self) -> None:
+        self.aborted = True  # its protocol is told later
+
+
+@contextmanager
+def connecting(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], tuple[Connection, Line]]]:
+    """Makes connections from an address, as a loop without a turn in between does."""
+    monkeypatch.setattr(Line, "looks", 0)
+    config, state, loop = Config(gate), ServerState(), asyncio.new_event_loop()
+
+    def connect(address: str) -> tuple[Connection, Line]:
+        one, line = Connection(config, state, {}, loop), Line(address)
+        one.connection_made(line)
+        return one, line
+
+    with closing(loop):
+        yield connect
+
+
+def test_a_burst_of_connections_takes_no_more_work_for_each_than_a_few(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bottega.api.server.MAX_CONNECTIONS", 100)
+    with connecting(monkeypatch) as connect:
+        lines = [connect("127.0.0.1")[1] for _ in range(1000)]
+    assert [line.aborted for line in lines] == [True] * 900 + [False] * 100
+    assert Line.looks <= 2 * len(lines)
+
+
+def test_one_address_has_so_many_connections_of_which_those_that_ended_are_none(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("bottega.api.server.MAX_FROM_ONE", 3)
+    with connecting(monkeypatch) as connect:
+        there = [connect("192.0.2.1") for _ in range(5)]
+        assert [line.aborted for _, line in there] == [False] * 3 + [True] * 2
+        assert not connect("192.0.2.2")[1].aborted and not any(connect("127.0.0.1")[1].aborted for _ in range(5))
+        for one, _ in there[2:]:
+            one.connection_lost(ConnectionError())
+        assert [connect("192.0.2.1")[1].aborted for _ in range(2)] == [False, True]
 
 
 def test_one_caller_has_so_many_requests_open_and_leaves_room_for_others(

@@ -7,6 +7,7 @@ import os
 import re
 import socket
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from ipaddress import ip_address
@@ -146,34 +147,88 @@ def _listen(addresses: Sequence[str], port: int, optional: str) -> list[socket.s
 _IN_USE = frozenset((98, 48, 10048))  # EADDRINUSE of Linux, macOS, Windows
 
 
+class Crowd:
+    """Who is connected to a server, those that are quiet in the order in which they became so.
+
+    Nothing here takes longer the more there are: thousands may come within a second.
+    """
+
+    def __init__(self) -> None:
+        self._here: dict[Connection, str] = {}  # and their addresses
+        self._quiet: dict[Connection, None] = {}
+        self._addresses: Counter[str] = Counter()
+
+    def __len__(self) -> int:
+        return len(self._here)
+
+    def join(self, one: Connection, address: str) -> None:
+        """Count one in, which is quiet."""
+        self._here[one] = address
+        self._quiet[one] = None
+        self._addresses[address] += 1
+
+    def leave(self, one: Connection) -> None:
+        """Count one out, unless it is already."""
+        address = self._here.pop(one, None)
+        if address is None:
+            return
+        self.busy(one)
+        self._addresses[address] -= 1
+        if not self._addresses[address]:
+            del self._addresses[address]
+
+    def busy(self, one: Connection) -> None:
+        """Something of it is being answered, or nothing of it ever will be."""
+        self._quiet.pop(one, None)
+
+    def quiet(self, one: Connection) -> None:
+        """From now on it is quiet."""
+        self.busy(one)
+        if one in self._here:
+            self._quiet[one] = None
+
+    def oldest(self) -> Connection | None:
+        """The one that has been quiet for longest."""
+        while (one := next(iter(self._quiet), None)) and not one.is_quiet:
+            self.busy(one)  # it is being closed
+        return one
+
+    def from_address(self, address: str) -> int:
+        """How many there are from an address."""
+        return self._addresses[address]
+
+
 class Connection(HttpToolsProtocol):
     """One client's connection, which is closed where it costs more than it is worth."""
 
+    config: Config
     _late: asyncio.TimerHandle | None = None
     _unread: asyncio.TimerHandle | None = None
     _in_head = False
     _plain = b""  # the head of a request with a body that asks for an upgrade, as it is without that
     _came = 0  # how many heads, pieces of bodies and ends there were
     _barren = 0  # bytes since the last of them
-    _quiet_since = 0.0
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Take a connection, if there are not too many. The oldest that is quiet makes room for a new one."""
         super().connection_made(transport)
         self._unanswered: list[Any] = []
-        self._quiet_since = self.loop.time()
-        address = self.client[0] if self.client else ""
+        address, crowd = self.client[0] if self.client else "", self.config.crowd
+        crowd.join(self, address)
         near = not address or ip_address(address.partition("%")[0]).is_loopback
-        if not near and self._others(address) > MAX_FROM_ONE:
-            transport.abort()
+        if not near and crowd.from_address(address) > MAX_FROM_ONE:
+            self._abort()
             return
-        if len(self.connections) > most_connections():
-            quiet = [one for one in self.connections if isinstance(one, Connection) and one.is_quiet]
-            oldest = min(quiet, key=lambda one: one._quiet_since)  # there is at least this one
-            oldest.transport.abort()
+        if len(crowd) > most_connections() and (oldest := crowd.oldest()):
+            oldest._abort()
             if oldest is self:
                 return
         self._late = self.loop.call_later(HEAD_WITHIN, self._cut)
+
+    def _abort(self) -> None:
+        """Close it now; it is told to be lost only later, which others need not wait for."""
+        self.config.crowd.leave(self)
+        self.transport.abort()
 
     def _cut(self) -> None:
         """Close a connection whose client took too long, unless it is we who don't read."""
@@ -190,21 +245,16 @@ class Connection(HttpToolsProtocol):
 
     def on_response_complete(self) -> None:
         """A request is answered."""
-        self._quiet_since = self.loop.time()
         super().on_response_complete()
-
-    def _others(self, address: str) -> int:
-        """How many connections there are from an address, this one included."""
-        return sum(
-            isinstance(one, Connection) and one.client is not None and one.client[0] == address
-            for one in self.connections
-        )
+        if self.is_quiet:
+            self.config.crowd.quiet(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget the timers, and tell whoever is still at an answer: of several requests it is the first one's turn."""
         for timer in (self._late, self._unread):
             if timer:
                 timer.cancel()
+        self.config.crowd.leave(self)
         super().connection_lost(exc)
         self._drop()
 
@@ -294,6 +344,8 @@ class Connection(HttpToolsProtocol):
         if not self._plain:
             super().on_message_complete()
             self.cycle.more_body = False  # also of one that was answered before
+            if not self.is_quiet:
+                self.config.crowd.busy(self)
 
     def pause_writing(self) -> None:
         """The client reads more slowly than it is sent to: it has some time to catch up."""
@@ -358,26 +410,29 @@ class Server(uvicorn.Server):
         yield
 
 
-def configured(app: Any) -> uvicorn.Config:
+class Config(uvicorn.Config):
     """How the server is run: without what would tell or trust more than it should."""
-    return uvicorn.Config(
-        app,
-        http=Connection,
-        ws="none",
-        loop="asyncio",
-        lifespan="off",
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        proxy_headers=False,
-        timeout_keep_alive=KEEP_ALIVE,
-        timeout_graceful_shutdown=GRACE,
-    )
+
+    def __init__(self, app: Any) -> None:
+        super().__init__(
+            app,
+            http=Connection,
+            ws="none",
+            loop="asyncio",
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            proxy_headers=False,
+            timeout_keep_alive=KEEP_ALIVE,
+            timeout_graceful_shutdown=GRACE,
+        )
+        self.crowd = Crowd()
 
 
 def serve(app: Any, access: Access, sockets: list[socket.socket], ready: Callable[[], None], signals: Signals) -> None:
     """Serve on these sockets until a signal comes; `ready` is called when it listens."""
-    server = Server(configured(app), access, ready)
+    server = Server(Config(app), access, ready)
     signals.end = server.end
     if not signals.came:
         server.run(sockets)
