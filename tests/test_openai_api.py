@@ -289,6 +289,34 @@ def test_a_stream_whose_client_goes_away_ends_its_job(api: httpx.Client, server:
 
 
 @slow
+@pytest.mark.parametrize("stream", [False, True])
+def test_who_is_removed_while_a_request_waits_is_not_answered_with_pictures(server: Server, stream: bool) -> None:
+    told: list[httpx.Response] = []
+    with server.owner() as owner, server.client() as own:
+        name = "listener" if stream else "leaver"
+        key = owner.post("/api/users", json={"name": name}).raise_for_status().json()["key"]
+        # A job that waits sends nothing at which its stream could end.
+        owner.post("/api/queue/pause").raise_for_status()
+
+        def ask() -> None:
+            headers = {"Authorization": f"Bearer {key}"}
+            told.append(own.post("/v1/images/generations", json={**QUICK, "stream": stream}, headers=headers))
+
+        try:
+            asking = threading.Thread(target=ask)
+            asking.start()
+            until(server.open_jobs)
+            owner.delete(f"/api/users/{name}").raise_for_status()
+            asking.join(60)
+            assert not asking.is_alive()
+            until(lambda: not server.open_jobs())
+        finally:
+            owner.post("/api/queue/resume").raise_for_status()
+    [answer] = told
+    assert (answer.status_code, answer.text) == (200, "") if stream else answer.status_code == 401
+
+
+@slow
 def test_a_failure_in_the_middle_of_a_stream_is_one_event(api: httpx.Client, server: Server) -> None:
     body = {**QUICK, "steps": 500, "stream": True, "partial_images": 1}
     with api.stream("POST", "/v1/images/generations", json=body) as answer:

@@ -48,6 +48,7 @@ _FORBIDDEN_IN_PATH = re.compile(rb"[\x00-\x1f\x7f\\]|(?:^|/)\.\.?(?:/|$)")
 _BOUNDARY = re.compile(r'boundary="?([A-Za-z0-9\'()+_,./:=? -]{1,70})"?')
 
 
+LOOKED_UP = 2.0  # seconds after which it is looked up again whether somebody who waits would still be let in
 GONE = "bottega.gone"  # in the scope of a request whose client has closed the connection
 
 
@@ -143,7 +144,9 @@ class Gate:
                 scope["scheme"] = request.own.partition(":")[0]  # as the browser sees it
                 scope["caller"], scope["request_id"], scope["told"] = request.caller, request.id, request.told
                 inner = {**scope, "method": "GET"} if request.method == "HEAD" else scope
-                await self.app(inner, forward, reply.send)
+                await self.app(inner, reply.receiving(forward), reply.send)
+                if reply.streams:
+                    await reply.send({"type": "http.response.body", "body": b""})  # to who was let in until now
             except Refusal as refused:
                 await self._refuse(request, reply, refused, receive, body)
             except asyncio.CancelledError:
@@ -320,6 +323,7 @@ class Reply:
         self._send = send
         self._access = access
         self._changes: tuple[int, int] | None = None  # in the accounts, up to which it is known who asked
+        self._left = False  # whether who asked would not be let in again
 
     async def send(self, message: Message) -> None:
         """Pass a message of the application on, with the headers that every answer has."""
@@ -331,6 +335,9 @@ class Reply:
         if message["type"] == "http.response.start":
             if self.body and self.body.refused:  # a framework made something else of it
                 await self.error(self.body.refused)
+                return
+            if time.perf_counter() - self.request.began > LOOKED_UP and not self._let_in():
+                await self.error(NotSignedIn("it is not known any more who asks", SIGN_IN))
                 return
             await self._start(message["status"], list(message.get("headers", ())))
             if self.request.method == "HEAD":
@@ -347,12 +354,31 @@ class Reply:
         if not self.finished:
             await asyncio.sleep(0)  # a source that is always ready and a fast client would keep all others waiting
 
+    def receiving(self, receive: Receive) -> Receive:
+        """What the application receives: of who would not be let in again, that they are gone."""
+        if self.request.user is None:
+            return receive
+
+        async def receiving() -> Message:
+            coming = asyncio.ensure_future(receive())
+            try:
+                while not (await asyncio.wait({coming}, timeout=LOOKED_UP))[0]:
+                    if not self._let_in():
+                        return {"type": "http.disconnect"}
+                return coming.result()
+            finally:
+                coming.cancel()
+
+        return receiving
+
     def _let_in(self) -> bool:
-        """Whether who asked would be let in again: a stream may last longer than a key."""
+        """Whether who asked would be let in again: an answer may take longer than a key lasts."""
         if self.request.user is None:
             return True
         before, self._changes = self._changes, self._access.accounts.changes
-        return before == self._changes or self.request.user() is not None
+        if before != self._changes:
+            self._left = self.request.user() is None
+        return not self._left
 
     async def whole(self, status: int, headers: list[tuple[bytes, bytes]], content: bytes) -> None:
         """Send a complete answer."""
