@@ -73,8 +73,8 @@ def of_size(width: int, height: int) -> bytes:
     ],
 )
 def test_what_can_not_be_used_is_told_at_its_field(content: bytes, words: str) -> None:
-    with pytest.raises(InvalidRecipe, match=words) as refused:
-        _ = picture_of(content, "init_images").size
+    with pytest.raises(InvalidRecipe, match=words) as refused, picture_of(content, "init_images").opened():
+        pass
     (problem,) = refused.value.problems
     assert problem.field == "init_images" and "/" not in problem.what
 
