@@ -359,7 +359,14 @@ class Reply:
         if self.request.user is None:
             return receive
 
+        whole = False
+
         async def receiving() -> Message:
+            nonlocal whole
+            if not whole:  # the request itself, which the gate has limits for
+                message = await receive()
+                whole = message["type"] != "http.request" or not message.get("more_body")
+                return message
             coming = asyncio.ensure_future(receive())
             try:
                 while not (await asyncio.wait({coming}, timeout=LOOKED_UP))[0]:
