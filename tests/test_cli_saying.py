@@ -11,6 +11,7 @@ from conftest import Command
 from small_models import write_model
 from starters import CHECKPOINTS, NAMES
 
+from bottega.formats import safetensors
 from bottega.library import open_catalog
 
 
@@ -128,6 +129,46 @@ def test_corrections(bottega: Command, shelf: Path) -> None:
     assert "film" in names(bottega, "--kind", "lora")
     told = bottega("models", "correct", "film", "--clear", "--family", "sd1", "--json").json
     assert (told["kind"], told["corrected"]) == ("unknown", {"family": "sd1"})
+
+
+def approximation(path: Path) -> Path:
+    """A quick autoencoder for previews; no header tells of which family's latents."""
+    safetensors.write(
+        path,
+        [
+            ("conv1.weight", "F16", (8, 4, 7, 7), bytes(2 * 8 * 4 * 7 * 7)),
+            ("conv8.weight", "F16", (3, 8, 3, 3), bytes(2 * 3 * 8 * 3 * 3)),
+        ],
+    )
+    return path
+
+
+def test_what_the_user_says_is_no_guess_any_more(bottega: Command, shelf: Path) -> None:
+    path = approximation(shelf / "quick.safetensors")
+    before = bottega("models", "show", path, "--json").json
+    assert (before["family"], before["guess"], before["requires"]) == ("sd1", True, ["a Stable Diffusion 1 checkpoint"])
+    bottega("models", "correct", path, "--family", "sdxl")
+    told = bottega("models", "show", path, "--json").json
+    assert (told["family"], told["guess"], told["requires"]) == ("sdxl", False, ["a Stable Diffusion XL checkpoint"])
+    assert told["because"] == [*before["because"], "corrected by hand: family sdxl (its header says: sd1)"]
+    shown = bottega("models", "show", path).out
+    assert "vae, sdxl" in shown and "probably" not in shown and "Stable Diffusion 1 checkpoint" not in shown
+    bottega("models", "correct", path, "--clear")
+    assert bottega("models", "show", path, "--json").json["guess"]
+
+
+def test_a_guess_that_the_user_confirms_is_none(bottega: Command, shelf: Path) -> None:
+    path = approximation(shelf / "quick.safetensors")
+    told = bottega("models", "correct", path, "--family", "sd1", "--json").json
+    assert (told["family"], told["guess"], told["requires"]) == ("sd1", False, ["a Stable Diffusion 1 checkpoint"])
+    assert "probably" not in bottega("models", "show", path).out
+
+
+def test_what_a_model_takes_follows_the_kind(bottega: Command, shelf: Path) -> None:
+    path = approximation(shelf / "quick.safetensors")
+    assert bottega("models", "correct", path, "--kind", "upscaler", "--json").json["requires"] == []
+    told = bottega("models", "correct", "film", "--kind", "lora", "--family", "sdxl", "--json").json
+    assert told["requires"] == ["a Stable Diffusion XL checkpoint"]
 
 
 # --- scan ------------------------------------------------------------------------------------------------------------

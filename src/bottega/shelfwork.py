@@ -345,7 +345,8 @@ def parents_of(
         header = read_header(entry.path)
         identity = identify(header, all_recognisers())
         anatomy = anatomies.get(identity.recogniser)
-        parent = Parent(header, identity.match, identity.recogniser, identity.family, anatomy, entry.name)
+        match = replace(identity.match, guess=False) if "family" in entry.corrected else identity.match
+        parent = Parent(header, match, identity.recogniser, entry.family, anatomy, entry.name)
         found.append(Named(parent, entry))
     return found
 

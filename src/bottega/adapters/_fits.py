@@ -6,48 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from bottega.formats.header import Header, View, shown
-
-# What a user must have to put an adapter of a family to work.
-CHECKPOINT_OF_FAMILY: Mapping[str, str] = {
-    "sd1": "a Stable Diffusion 1 checkpoint",
-    "sd2": "a Stable Diffusion 2 checkpoint",
-    "sdxl": "a Stable Diffusion XL checkpoint",
-    "kolors": "a Kolors model",
-    "sd-x4-upscaler": "the Stable Diffusion x4 upscaler",
-    "svd": "a Stable Video Diffusion checkpoint",
-    "modelscope-t2v": "a ModelScope text-to-video model",
-    "kandinsky2": "a Kandinsky 2 model",
-    "sd3": "a Stable Diffusion 3 model",
-    "flux": "a FLUX.1 model",
-    "flux2": "a FLUX.2 model",
-    "chroma": "a Chroma model",
-    "krea2": "a Krea 2 model",
-    "ideogram4": "an Ideogram 4 model",
-    "anima": "an Anima model",
-    "stable-cascade": "a Stable Cascade model",
-    "pixart": "a PixArt model",
-    "sana": "a Sana model",
-    "auraflow": "an AuraFlow model",
-    "hunyuan-dit": "a HunyuanDiT model",
-    "hunyuan-image": "a HunyuanImage model",
-    "hunyuan-video": "a HunyuanVideo model",
-    "lumina2": "a Lumina Image 2 model",
-    "z-image": "a Z-Image model",
-    "qwen-image": "a Qwen-Image model",
-    "hidream": "a HiDream model",
-    "wan": "a Wan model",
-    "ltx": "an LTX-Video model",
-    "mochi": "a Mochi model",
-    "cogvideox": "a CogVideoX model",
-    "cogview": "a CogView model",
-    "kandinsky5": "a Kandinsky 5 model",
-    "cosmos": "a Cosmos model",
-    "allegro": "an Allegro model",
-    "latte": "a Latte model",
-    "stable-audio": "a Stable Audio model",
-    "ace-step": "an ACE-Step model",
-    "hunyuan3d": "a Hunyuan3D model",
-}
+from bottega.spec import CHECKPOINT_OF_FAMILY
 
 # Width of the text that the cross-attention of a UNet hears; SD XL's refiner hears its second text encoder only.
 FAMILY_OF_CONTEXT: Mapping[int, str] = {768: "sd1", 1024: "sd2", 2048: "sdxl", 1280: "sdxl"}

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from bottega.adapters._fits import CHECKPOINT_OF_FAMILY, LIGHTWEIGHT, settle
+from bottega.adapters._fits import LIGHTWEIGHT, settle
 from bottega.errors import FormatError
 from bottega.events import Note
 from bottega.formats.header import Header, View, shown
-from bottega.spec import Adapter, Attachment, Emit, Match
+from bottega.spec import CHECKPOINT_OF_FAMILY, Adapter, Attachment, Emit, Match
 
 # The widths that cross-attention hears; self-attention's (320, 640, 1280) are the same in every family.
 _FAMILY_OF_SIZE: Mapping[int, str] = {768: "sd1", 1024: "sd2", 2048: "sdxl"}

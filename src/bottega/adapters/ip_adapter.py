@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 
-from bottega.adapters._fits import CHECKPOINT_OF_FAMILY, FAMILY_OF_CONTEXT, PART, Fit, has_base_model, settle
+from bottega.adapters._fits import FAMILY_OF_CONTEXT, PART, Fit, has_base_model, settle
 from bottega.formats.header import Header, View
-from bottega.spec import Adapter, Match
+from bottega.spec import CHECKPOINT_OF_FAMILY, Adapter, Match
 
 _KEYS = re.compile(r"ip_adapter\.[0-9]+\.to_k_ip\.weight")  # a UNet's processors count self-attention too
 _KEYS_END = "to_k_ip.weight"

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from bottega.adapters._fits import CHECKPOINT_OF_FAMILY, PART
+from bottega.adapters._fits import PART
 from bottega.formats.header import Header
-from bottega.spec import Adapter, Match
+from bottega.spec import CHECKPOINT_OF_FAMILY, Adapter, Match
 
 # Its image encoder answers in SD XL's two text widths: CLIP ViT-L's own, and a second projection of PhotoMaker's.
 _PROJECTION = "visual_projection_2.weight"

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from bottega.adapters._fits import CHECKPOINT_OF_FAMILY, PART, lone_part
+from bottega.adapters._fits import PART, lone_part
 from bottega.formats.header import Header
-from bottega.spec import Adapter, Match
+from bottega.spec import CHECKPOINT_OF_FAMILY, Adapter, Match
 
 _ENCODER_OF_WIDTH = {1152: "the image encoder SigLIP SO400M", 1024: "a CLIP ViT-L image encoder"}
 

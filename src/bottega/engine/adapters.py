@@ -6,14 +6,14 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from bottega.adapters._fits import CHECKPOINT_OF_FAMILY, serves
+from bottega.adapters._fits import serves
 from bottega.engine.uses import TAG_OF_KIND, Asked, normal, ordered, problems_of
 from bottega.errors import BottegaError, FieldProblem
 from bottega.formats import Header
 from bottega.library import Entry
 from bottega.library.find import titled
 from bottega.recipe import Ref, Use
-from bottega.spec import Adapter, Attachment, Family, Match
+from bottega.spec import CHECKPOINT_OF_FAMILY, Adapter, Attachment, Family, Match
 
 
 @dataclass(frozen=True)

@@ -482,7 +482,8 @@ class Catalog:
                 raise Outdated(what, "look at it again, and say it again if it is still right")
             told = {name: now.told.get(name, getattr(now, name)) for name in CORRECTABLE}
             wanted = now.corrected if corrected is None else corrected
-            right = {name: value for name, value in wanted.items() if value != told[name]}
+            # Who says what the header only guesses has decided it.
+            right = {name: value for name, value in wanted.items() if value != told[name] or name == now.guessed}
             said = replace(
                 now,
                 **{**told, **right},

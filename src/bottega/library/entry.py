@@ -15,10 +15,16 @@ from bottega.library.about import About
 from bottega.library.disk import Stamp, model_name, stamp_of
 from bottega.library.identify import reader
 from bottega.library.search import folded, indexed
+from bottega.spec import CHECKPOINT_OF_FAMILY
 
 CLEAN, UNUSUAL, REFUSED = "clean", "unusual", "refused"
 CORRECTABLE = ("kind", "category", "family", "variant")
 NOTHING = About()
+# What is put to work with the models of one family.
+ADDED = (
+    "lora", "embedding", "hypernetwork", "vae", "controlnet", "t2i_adapter", "ip_adapter", "motion_module",
+    "style_model", "gligen", "photomaker",
+)  # fmt: skip
 HASHES = ("sha256", "autov1", "autov3", "crc32", "blake3")
 
 
@@ -30,8 +36,10 @@ class Entry:
     recognisers that read the header: others may see more in it. `missing` models were here and may come back.
 
     What the user says wins: `kind`, `category`, `family` and `variant` are as `corrected`, and `told` keeps what the
-    header said of those. `called` is the name by which the model's own program knows it, where its path does not tell;
-    `beside` is a number that changes with the files beside the model. `runs` says that a family here can run it.
+    header said of those. `guess`, `because` and `requires` are the header's; `is_guess`, `evidence` and `needs` are
+    what is left of them by what the user says. `called` is the name by which the model's own program knows it, where
+    its path does not tell; `beside` is a number that changes with the files beside the model. `runs` says that a family
+    here can run it.
     """
 
     path: Path
@@ -85,6 +93,38 @@ class Entry:
         return f"{'an' if self.kind[0] in 'aeiou' else 'a'} {self.kind}"
 
     @property
+    def guessed(self) -> str:
+        """What the header left open, by the names of CORRECTABLE; empty if nothing."""
+        # A family knows its own models, and may only guess which variant one is.
+        return ("variant" if self.runs else "family") if self.guess else ""
+
+    @property
+    def is_guess(self) -> bool:
+        """Whether the header left something open, and the user has not decided it."""
+        return self.guess and not self.corrected.keys() & {"kind", "family", self.guessed}
+
+    @property
+    def evidence(self) -> tuple[str, ...]:
+        """Why it is taken for that: what was found in the header, and what was corrected by hand."""
+        said = [
+            f"{name} {value} (its header says: {self.told[name] or 'nothing'})"
+            for name, value in self.corrected.items()
+        ]
+        return (*self.because, f"corrected by hand: {', '.join(said)}") if said else self.because
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """What else it takes to make something with it, in words: what the header tells, as far as that still counts
+        for the kind and the family that the user says."""
+        if not self.corrected.keys() & {"kind", "family"}:
+            return self.requires
+        if self.kind not in ADDED:
+            return ()
+        model = CHECKPOINT_OF_FAMILY.get(self.family)
+        others = () if "kind" in self.corrected else self.requires
+        return (*([model] if model else []), *(each for each in others if each not in CHECKPOINT_OF_FAMILY.values()))
+
+    @property
     def size(self) -> int:
         """Bytes on disk."""
         return self.stamp.size
@@ -118,11 +158,11 @@ class Entry:
             "tensor_bytes": self.bytes,
             "dimensions": dict(self.dimensions),
             "parts": dict(self.parts),
-            "because": list(self.because),
-            "guess": self.guess,
+            "because": list(self.evidence),
+            "guess": self.is_guess,
             "recogniser": self.recogniser or None,
             "runs": self.runs,
-            "requires": list(self.requires),
+            "requires": list(self.needs),
             "verdict": self.verdict,
             "names": list(self.names),
             "notes": list(self.notes),

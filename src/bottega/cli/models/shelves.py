@@ -31,5 +31,5 @@ def plural(count: int, one: str, many: str = "") -> str:
 def sort_text(entry: Entry) -> str:
     """What a model is, in a few words: its kind, its family with the variant, and what it can be used for."""
     whose = family_text(entry)
-    what = f"{entry.kind}, {'probably ' if entry.guess else ''}{whose}" if whose else entry.kind
+    what = f"{entry.kind}, {'probably ' if entry.is_guess else ''}{whose}" if whose else entry.kind
     return what if entry.category in ("unknown", "part", entry.kind) else f"{what} ({entry.category})"

@@ -116,7 +116,7 @@ def use_rows(entry: Entry) -> list[tuple[str, str]]:
     """How to use it: the command, what it takes besides, and the words that wake it."""
     about = entry.about
     rows = [("to use it", line) for line in [use_line(entry)]]
-    rows += labelled("it takes", list(entry.requires))
+    rows += labelled("it takes", list(entry.needs))
     if about.triggers:
         rows.append(("trigger words", ", ".join(about.triggers)))
     if about.weight is not None:
@@ -157,12 +157,9 @@ def fits_lines(fitting: Fits) -> list[str]:
 
 
 def evidence_rows(entry: Entry) -> list[tuple[str, str]]:
-    """Why it is taken for that, and what the user says instead."""
-    rows = labelled("because", [*entry.because, *(["the header alone can't decide this"] if entry.guess else [])])
-    if entry.corrected:
-        said = ", ".join(f"{field} {value}" for field, value in entry.corrected.items())
-        rows.append(("you say", said))
-    return rows
+    """Why it is taken for that."""
+    open_still = ["the header alone can't decide this"] if entry.is_guess else []
+    return labelled("because", [*entry.evidence, *open_still])
 
 
 def safety_rows(entry: Entry) -> list[tuple[str, str]]:
