@@ -131,12 +131,13 @@ def test_corrections(bottega: Command, shelf: Path) -> None:
     assert (told["kind"], told["corrected"]) == ("unknown", {"family": "sd1"})
 
 
-def approximation(path: Path) -> Path:
+def approximation(path: Path, fill: int = 0) -> Path:
     """A quick autoencoder for previews; no header tells of which family's latents."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     safetensors.write(
         path,
         [
-            ("conv1.weight", "F16", (8, 4, 7, 7), bytes(2 * 8 * 4 * 7 * 7)),
+            ("conv1.weight", "F16", (8, 4, 7, 7), bytes([fill]) * (2 * 8 * 4 * 7 * 7)),
             ("conv8.weight", "F16", (3, 8, 3, 3), bytes(2 * 3 * 8 * 3 * 3)),
         ],
     )
@@ -169,6 +170,20 @@ def test_what_a_model_takes_follows_the_kind(bottega: Command, shelf: Path) -> N
     assert bottega("models", "correct", path, "--kind", "upscaler", "--json").json["requires"] == []
     told = bottega("models", "correct", "film", "--kind", "lora", "--family", "sdxl", "--json").json
     assert told["requires"] == ["a Stable Diffusion XL checkpoint"]
+
+
+# --- show ------------------------------------------------------------------------------------------------------------
+
+
+def test_the_command_that_is_shown_means_this_model_alone(bottega: Command, shelf: Path, tmp_path: Path) -> None:
+    one = approximation(shelf / "quick.safetensors")
+    two = approximation(shelf / "sub" / "quick.safetensors", fill=1)
+    bottega("models", "scan", shelf)
+    assert "--vae shelf/quick\n" in bottega("models", "show", one).out
+    assert "--vae sub/quick\n" in bottega("models", "show", two).out
+    assert bottega("models", "show", "sub/quick", "--json").json["path"] == str(two)
+    bottega("models", "scan", approximation(tmp_path / "other" / "sub" / "quick.safetensors", fill=2).parents[1])
+    assert f"--vae {two}\n" in bottega("models", "show", two).out
 
 
 # --- scan ------------------------------------------------------------------------------------------------------------

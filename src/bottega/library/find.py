@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from difflib import get_close_matches
 from functools import partial
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from bottega.errors import BottegaError, FileError, UnknownModel
 from bottega.formats import read_header
@@ -136,9 +136,20 @@ def _own(entry: Entry) -> str | Path:
 
 def name_of(catalog: Catalog, entry: Entry) -> str:
     """What to call a model so that `find` finds it: its name, or where it lies if others are called so, too."""
-    found = _preferred(_on_record(catalog, entry.name, entry.kind), entry.kind)
-    alone = {_own(each) for each in found} <= {_own(entry)}
-    return entry.name if alone else place_of(entry)
+    return entry.name if _means(catalog, entry.name, entry) else place_of(entry)
+
+
+def shortest_of(catalog: Catalog, entry: Entry) -> str:
+    """What to type for a model so that `find` takes it for no other: its name, the end of its path, or all of it."""
+    place = PurePosixPath(place_of(entry))
+    said = (entry.name, place.with_name(model_name(entry.path)).as_posix(), place.as_posix())
+    return next((each for each in said if _means(catalog, each, entry)), str(entry.path))
+
+
+def _means(catalog: Catalog, reference: str, entry: Entry) -> bool:
+    """Whether a name means this model, or copies of it, and nothing else on record."""
+    found = _preferred(_on_record(catalog, reference, entry.kind), entry.kind)
+    return {_own(each) for each in found} <= {_own(entry)}
 
 
 def place_of(entry: Entry) -> str:

@@ -44,7 +44,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace, settings: Settings, catalog: Catalog) -> int:
     """Tell all about one model."""
     from bottega.formats import read_header
-    from bottega.library.find import find
+    from bottega.library.find import find, shortest_of
     from bottega.library.fits import fits
     from bottega.library.hashes import sha256_of
     from bottega.recognisers import all_recognisers
@@ -61,7 +61,7 @@ def run(args: argparse.Namespace, settings: Settings, catalog: Catalog) -> int:
         told = {**entry.to_json(), "parts": parts, "dtypes": dict(header.dtypes)}
         print_json({**told, "notes": list(header.notes), "fits": fitting.to_json()})
         return 0
-    print(show_text(entry, header, parts, fitting))
+    print(show_text(entry, shortest_of(catalog, entry), header, parts, fitting))
     return 0
 
 
@@ -97,11 +97,14 @@ def extent(header: Header, names: Iterable[str]) -> dict[str, Any]:
 # --- for people ------------------------------------------------------------------------------------------------------
 
 
-def show_text(entry: Entry, header: Header, parts: Sequence[Mapping[str, Any]], fitting: Fits) -> str:
-    """All about one model, for people: the answers first, the evidence behind them, the innards last."""
+def show_text(entry: Entry, called: str, header: Header, parts: Sequence[Mapping[str, Any]], fitting: Fits) -> str:
+    """All about one model, for people: the answers first, the evidence behind them, the innards last.
+
+    `called` is what to type for it.
+    """
     paragraphs = [
         "\n  ".join(folded(f"{entry.name}: {sort_text(entry)}", window(sys.stdout))),
-        pairs([*use_rows(entry), *labelled("fits", fits_lines(fitting))], sys.stdout),
+        pairs([*use_rows(entry, called), *labelled("fits", fits_lines(fitting))], sys.stdout),
         pairs([*evidence_rows(entry), *safety_rows(entry), *labelled("note", header.notes)], sys.stdout),
         pairs(about_rows(entry), sys.stdout),
         description(entry),
@@ -112,10 +115,10 @@ def show_text(entry: Entry, header: Header, parts: Sequence[Mapping[str, Any]], 
     return "\n\n".join(paragraph for paragraph in paragraphs if paragraph)
 
 
-def use_rows(entry: Entry) -> list[tuple[str, str]]:
+def use_rows(entry: Entry, called: str) -> list[tuple[str, str]]:
     """How to use it: the command, what it takes besides, and the words that wake it."""
     about = entry.about
-    rows = [("to use it", line) for line in [use_line(entry)]]
+    rows = [("to use it", line) for line in [use_line(entry, called)]]
     rows += labelled("it takes", list(entry.needs))
     if about.triggers:
         rows.append(("trigger words", ", ".join(about.triggers)))
@@ -126,15 +129,15 @@ def use_rows(entry: Entry) -> list[tuple[str, str]]:
     return rows
 
 
-def use_line(entry: Entry) -> str:
+def use_line(entry: Entry, called: str) -> str:
     """The command that makes something with it, or why there is none."""
     from bottega.adapters._fits import serves
     from bottega.families import family_ids
 
     if entry.runs:
-        return Whole(f'bottega make image "..." {option("--model", entry.name)}')
+        return Whole(f'bottega make image "..." {option("--model", called)}')
     if entry.kind in ADDED and any(serves(entry.kind, entry.family, family) for family in family_ids()):
-        return Whole(f'bottega make image "..." {option(ADDED[entry.kind], entry.name)}')
+        return Whole(f'bottega make image "..." {option(ADDED[entry.kind], called)}')
     if entry.kind == "unknown":
         return "Bottega does not know what it is; if you do, tell it: `bottega models correct`"
     return "Bottega knows what it is, and can't use it yet"
