@@ -400,6 +400,15 @@ def test_hashes_of_a_part_are_checked_where_no_other_is_told(
     assert bottega("models", "get", "civitai:123", "--file", "old.safetensors").code == 0
 
 
+def test_a_hash_that_a_short_file_does_not_have_is_not_compared(
+    there: Civitai, bottega: Command, tmp_path: Path
+) -> None:
+    body = small(tmp_path)
+    there.add(there.version, 1, "short.safetensors", body, hashes={"AutoV1": "E3B0C442"})
+    there.publish()
+    assert bottega("models", "get", "civitai:123", "--file", "short.safetensors").code == 0
+
+
 def test_a_login_page_and_a_preview_that_is_none(there: Civitai, bottega: Command, home: Path) -> None:
     there.cdn.files["/picture.png"] = Served(b"<html><script>")
     assert bottega("models", "get", "civitai:123").code == 0

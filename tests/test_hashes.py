@@ -39,7 +39,7 @@ def expected(raw: bytes, autov3: str | None) -> Hashes:
     """The hashes by their definitions."""
     return Hashes(
         sha256=hashlib.sha256(raw).hexdigest(),
-        autov1=hashlib.sha256(raw[0x100000:0x110000]).hexdigest()[:8],
+        autov1=hashlib.sha256(raw[0x100000:0x110000]).hexdigest()[:8] if len(raw) > 0x100000 else "",
         autov3=autov3,
         crc32=f"{zlib.crc32(raw):08X}",
         blake3=blake3(raw).hexdigest(),
@@ -192,19 +192,22 @@ def test_models_hash(bottega: Command, tmp_path: Path) -> None:
     hashes = hash_file_all(path)
     ran = bottega("models", "hash", "some name", "--json")
     assert ran.code == 0
-    assert ran.json == [
-        {
-            "name": "some name",
-            "path": str(path),
-            "size": path.stat().st_size,
-            "sha256": hashes.sha256,
-            "autov1": hashes.autov1,
-            "autov2": hashes.sha256[:10],
-            "autov3": hashes.autov3,
-            "crc32": hashes.crc32,
-            "blake3": hashes.blake3,
-        }
-    ]
+    assert (
+        ran.json
+        == [
+            {
+                "name": "some name",
+                "path": str(path),
+                "size": path.stat().st_size,
+                "sha256": hashes.sha256,
+                "autov1": None,  # it is too short for one
+                "autov2": hashes.sha256[:10],
+                "autov3": hashes.autov3,
+                "crc32": hashes.crc32,
+                "blake3": hashes.blake3,
+            }
+        ]
+    )
     ran = bottega("models", "hash", path)
     assert ran.code == 0 and hashes.blake3 in ran.out and hashes.crc32 in ran.out
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from small_models import BLUE, FAMILIES, RED, write_model
 
-from bottega.errors import Interrupted
+from bottega.errors import Interrupted, UnknownModel
 from bottega.library import Catalog, Entry, open_catalog
 from bottega.library.catalog import CatalogError, Move
 from bottega.library.disk import Stamp, fingerprint_of
@@ -659,6 +659,20 @@ def test_every_hash_finds_the_file(catalog: Catalog, shelf: Path) -> None:
         assert find(catalog, digits, FAMILIES).path == path
     told = said_of(catalog, path).to_json()
     assert told["autov1"] == hashed.autov1 and told["autov3"] == hashed.autov3 and told["blake3"] == hashed.blake3
+
+
+def test_the_hash_of_nothing_is_no_models(catalog: Catalog, shelf: Path) -> None:
+    path = write_model(shelf / "small.safetensors")
+    scan(catalog, [shelf], FAMILIES)
+    assert hashes_of(catalog, said_of(catalog, path)).to_json()["autov1"] is None
+    catalog.keep(said_of(catalog, path), {"autov1": "e3b0c442"})  # as it was kept before
+    with closing(sqlite3.connect(catalog.path)) as connection:
+        connection.execute("PRAGMA user_version = 4")
+    with open_catalog(catalog.path) as again:
+        for reference in ("e3b0c442", "old [e3b0c442]", "small [e3b0c442]"):
+            with pytest.raises(UnknownModel):
+                find(again, reference, FAMILIES, hashing=lambda done, total: None)
+        assert said_of(again, path).autov1 == ""
 
 
 @pytest.mark.parametrize("sort", ["sha256", "autov2", "autov1", "autov3", "addnet"])

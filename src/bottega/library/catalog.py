@@ -242,7 +242,9 @@ class Catalog:
     def hashed(self) -> dict[str, tuple[int, str, str]]:
         """Size, AutoV1 and SHA-256 of every model of which both hashes are known, by its path; also of those that are
         gone."""
-        rows = self.rows("SELECT path, size, autov1, sha256 FROM models WHERE sha256 IS NOT NULL AND autov1 != ''")
+        rows = self.rows(
+            "SELECT path, size, autov1, sha256 FROM models WHERE sha256 IS NOT NULL AND autov1 IS NOT NULL"
+        )
         return {string(path): (size, autov1, sha256) for path, size, autov1, sha256 in rows}
 
     def without_hash(self, name: str, kind: str | None = None) -> list[Entry]:

@@ -175,7 +175,7 @@ class Entry:
             "told": dict(self.told),
             "missing": self.missing,
             "sha256": self.sha256,
-            "autov1": self.autov1,
+            "autov1": self.autov1 or None,
             "autov2": self.autov2,
             "autov3": self.autov3,
             "crc32": self.crc32,

@@ -320,7 +320,7 @@ def _with_hash(catalog: Catalog, entries: Iterable[Entry], digits: str) -> list[
 def _know(catalog: Catalog, entry: Entry, digits: int) -> None:
     """Compute what a hash of so many digits may be compared with, unless that is known."""
     sha256_of(catalog, entry)
-    if digits == _AUTOV1 and not entry.autov1 and not entry.path.is_dir():
+    if digits == _AUTOV1 and entry.autov1 is None and not entry.path.is_dir():
         catalog.keep(entry, {"autov1": autov1_of(entry.path)})
     elif digits > _AUTOV2:
         hashes_of(catalog, entry)

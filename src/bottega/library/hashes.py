@@ -33,9 +33,10 @@ class Hashes:
     """All hashes of a model's bytes, in hexadecimal digits.
 
     `sha256` is of the whole file; A1111 and Civitai show its first 10 digits as AutoV2. `autov1`, A1111's old hash, is
-    of 64 KiB at the first MiB, and so collides. `autov3` is of the tensors of a safetensors file without its header,
-    so that it outlives an edit of the metadata; None for other formats. `crc32` is written in capitals, as Civitai
-    does. A folder has a SHA-256 only (see `hash_model`): the others are names that sites give to files, and empty.
+    of 64 KiB at the first MiB, and so collides; a file that ends before them has none. `autov3` is of the tensors of a
+    safetensors file without its header, so that it outlives an edit of the metadata; None for other formats. `crc32` is
+    written in capitals, as Civitai does. A folder has a SHA-256 only (see `hash_model`): the others are names that
+    sites give to files, and empty.
     """
 
     sha256: str
@@ -193,7 +194,7 @@ def hash_file_all(path: Path, told: Callable[[int], None] = lambda done: None) -
             raise _changed(path)
     return Hashes(
         sha256=whole.hexdigest(),
-        autov1=old.hexdigest()[:8],
+        autov1=old.hexdigest()[:8] if done > _AUTOV1.start else "",
         autov3=tensors.hexdigest() if tensors else None,
         crc32=f"{crc.value:08X}",
         blake3=fast.hexdigest(),

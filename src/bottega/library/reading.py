@@ -127,10 +127,14 @@ def refused(job: Job, reason: str, read_by: str, names: tuple[str, ...] = ()) ->
 
 
 def autov1_of(path: Path) -> str:
-    """A1111's old hash, of 64 KiB at the first MiB: found in a moment, and so the first to be looked at."""
+    """A1111's old hash, of 64 KiB at the first MiB: found in a moment, and so the first to be looked at.
+
+    Empty for a file that ends before them: A1111 gives all of those the hash of nothing.
+    """
     with open_regular(path) as file:
         file.seek(0x100000)
-        return sha256(file.read(0x10000)).hexdigest()[:8]
+        hashed = file.read(0x10000)
+    return sha256(hashed).hexdigest()[:8] if hashed else ""
 
 
 def signature(recognisers: Sequence[Recogniser]) -> str:

@@ -61,6 +61,10 @@ MIGRATIONS = (
     """
     ALTER TABLE said ADD COLUMN fingerprint TEXT DEFAULT '';
     """,
+    # The hash of nothing, which is that of no model.
+    """
+    UPDATE models SET autov1 = '' WHERE autov1 = 'e3b0c442';
+    """,
 )
 
 _INDEXED_SINCE = 2  # the version that brought the index of words

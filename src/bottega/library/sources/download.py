@@ -307,7 +307,7 @@ def _broken_promise(expected: Mapping[str, str], digests: _Digests, path: Path) 
     computed = dict(digests.computed())
     if not _OF_A_PART.isdisjoint(expected):
         hashes = hash_file_all(path)  # rare enough to read it once more
-        computed |= {"autov1": hashes.autov1, **({"autov3": hashes.autov3} if hashes.autov3 else {})}
+        computed |= {name: told for name in _OF_A_PART if (told := getattr(hashes, name))}
     for kind, digits in expected.items():
         if kind in computed and not computed[kind].startswith(digits.lower()):
             return f"{kind} is {computed[kind]} instead of {digits}"
