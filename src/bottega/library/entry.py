@@ -20,6 +20,7 @@ from bottega.spec import CHECKPOINT_OF_FAMILY
 CLEAN, UNUSUAL, REFUSED = "clean", "unusual", "refused"
 CORRECTABLE = ("kind", "category", "family", "variant")
 NOTHING = About()
+WHOLE = ("checkpoint", "diffusion_model")  # what makes pictures, with whatever changes or completes it
 # What is put to work with the models of one family.
 ADDED = (
     "lora", "embedding", "hypernetwork", "vae", "controlnet", "t2i_adapter", "ip_adapter", "motion_module",

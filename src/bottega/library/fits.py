@@ -6,8 +6,8 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from bottega.library.catalog import HEARD, Catalog, Entry, effective
+from bottega.library.entry import WHOLE
 
-WHOLE = ("checkpoint", "diffusion_model")  # what makes pictures, with whatever changes or completes it
 VAE = "vae"
 
 

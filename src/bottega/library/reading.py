@@ -12,7 +12,8 @@ from bottega.formats import Header, read_header
 from bottega.formats.sniff import open_regular
 from bottega.library.about import about
 from bottega.library.disk import PICTURE_SUFFIXES, Stamp, model_name
-from bottega.library.entry import REFUSED, Entry
+from bottega.library.entry import REFUSED, WHOLE, Entry
+from bottega.library.fine_tunes import FULL, made_from_another
 from bottega.library.identify import Recognisers, identify, reader, shown_metadata
 from bottega.spec import Recogniser
 
@@ -39,13 +40,14 @@ def read_entry(
     """What one model is, from its header. Raises BottegaError or OSError where it can't be read."""
     header = read_header(path)
     identity = identify(header, recognisers)
-    match = identity.match
+    match, told = identity.match, about(header, path)
+    evidence = made_from_another(header.metadata, told) if match.category == "base" and match.kind in WHOLE else ""
     return Entry(
         path=path,
         shelf=shelf,
         stamp=stamp,
         kind=match.kind,
-        category=match.category,
+        category=FULL if evidence else match.category,
         family=identity.family,
         variant=match.variant,
         format=header.format,
@@ -54,7 +56,12 @@ def read_entry(
         bytes=header.bytes,
         dimensions=match.dimensions,
         parts=match.parts,
-        because=(*match.because, *_words_of_wrappers(header), *header.layout.quantised.because),
+        because=(
+            *match.because,
+            *([evidence] if evidence else []),
+            *_words_of_wrappers(header),
+            *header.layout.quantised.because,
+        ),
         metadata=shown_metadata(header.metadata),
         guess=match.guess,
         read_by=signature(recognisers),
@@ -66,7 +73,7 @@ def read_entry(
         verdict=header.safety.verdict,
         names=header.safety.names,
         notes=(*header.notes, *header.safety.reasons),
-        about=about(header, path),
+        about=told,
     )
 
 

@@ -10,6 +10,7 @@ from bottega.library.about.markup import plain
 
 MAX_MARKUP = 200_000  # characters of HTML that are looked at
 
+_MADE_BY = {"merge": "merging", "trained": "training"}
 _USER = ("activation text", "preferred weight", "sd version", "negative text", "notes", "vae", "description")
 
 
@@ -46,8 +47,16 @@ def from_civitai_version(told: Mapping[str, Any]) -> About:
         source=_page(told.get("modelId"), told.get("id")),
         tags=words(model.get("tags")),
         date=text(told.get("publishedAt") or told.get("createdAt"))[:10],
-        extra=some([("adults only", "yes" if model.get("nsfw") is True else "")]),
+        extra=some([("adults only", "yes" if model.get("nsfw") is True else ""), ("made by", _made_by(told, model))]),
     )
+
+
+def _made_by(told: Mapping[str, Any], model: Mapping[str, Any]) -> str:
+    """How a checkpoint came about, where Civitai tells it; words that it was trained on tell it, too."""
+    if model.get("type") != "Checkpoint" or not text(told.get("baseModel")):
+        return ""
+    kind = text(told.get("checkpointType") or model.get("checkpointType")).lower()
+    return _MADE_BY.get(kind) or ("training" if words(told.get("trainedWords")) else "")
 
 
 def from_civitai_model(told: Mapping[str, Any], file: str) -> About:

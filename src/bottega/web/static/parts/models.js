@@ -35,7 +35,7 @@ addWords({
     "extra.architecture": "架构", "extra.prediction": "预测类型", "extra.usage": "用法", "extra.merge": "合并方式", "extra.merged from": "合并自",
     "extra.quantized by": "量化者", "extra.finetune": "微调", "extra.size": "规模", "extra.context": "上下文长度", "extra.licence text": "许可证全文",
     "extra.made for": "用途", "extra.example": "示例", "extra.names": "名称", "extra.parameters": "参数", "extra.system prompt": "系统提示词",
-    "extra.adapters": "适配器", "extra.projector": "投影器", "extra.negative": "反向提示词", "extra.vae": "VAE", "extra.adults only": "仅限成人", "extra.not read": "未读取",
+    "extra.adapters": "适配器", "extra.projector": "投影器", "extra.negative": "反向提示词", "extra.vae": "VAE", "extra.adults only": "仅限成人", "extra.made by": "制作方式", "extra.not read": "未读取",
     "verdict.clean.why": "文件里只有数值，没有别的内容。",
     "verdict.unusual.why": "这是一个 pickle，引用了模型不需要的名称；其中的内容不会被运行。",
     "verdict.refused.why": "文件未被收录，其中的内容从未运行。",
