@@ -270,6 +270,27 @@ def test_civitai_info(model: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("trained", "triggers", "weight"),
+    [
+        (["<lora:my.model.v1:0.7> neon"], ("neon",), 0.7),
+        (["neon, <lora:MY.model.v1:0.7>, glow", "<lora:my.model.v1:1>"], ("neon, glow",), 0.7),
+        (["<lora:as_published:-0.5:0.9>neon"], ("neon",), -0.5),
+        (["<lora:another:0.7> neon"], ("neon",), None),
+        (["<lora:my.model.v1:much> neon", "<lora:my.model.v1> glow"], ("neon", "glow"), None),
+        (["a < b", None, "<3"], ("a < b", "<3"), None),
+    ],
+)
+def test_a_tag_is_no_trigger_word(
+    model: Path, trained: list[str | None], triggers: tuple[str, ...], weight: float | None
+) -> None:
+    beside(model, ".civitai.info", {**VERSION, "trainedWords": trained, "files": [{"name": "as_published.ckpt"}]})
+    told = said(model)
+    assert (told.triggers, told.weight) == (triggers, weight)
+    beside(model, ".json", {"preferred weight": 0.4})
+    assert said(model).weight == 0.4
+
+
+@pytest.mark.parametrize(
     ("told", "wanted"),
     [
         ("None", "none"),

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 from bottega.library.about.facts import About, address, inner, long_text, number, parsed, some, text, words
 from bottega.library.about.markup import plain
+from bottega.library.disk import model_name
 
 MAX_MARKUP = 200_000  # characters of HTML that are looked at
 
@@ -19,7 +22,7 @@ def from_json_card(told: Mapping[str, Any], file: str) -> About:
     if isinstance(told.get("modelVersions"), list):
         return from_civitai_model(told, file)
     if "modelId" in told or "trainedWords" in told:
-        return from_civitai_version(told)
+        return from_civitai_version(told, file)
     if not any(name in told for name in _USER):
         return About()  # settings of a training, or anything else
     return About(
@@ -32,9 +35,13 @@ def from_json_card(told: Mapping[str, Any], file: str) -> About:
     )
 
 
-def from_civitai_version(told: Mapping[str, Any]) -> About:
-    """A version of a model, as Civitai's site and Civitai Helper's `.civitai.info` describe it."""
+def from_civitai_version(told: Mapping[str, Any], file: str = "") -> About:
+    """A version of a model, as Civitai's site and Civitai Helper's `.civitai.info` describe it.
+
+    `file` is what the model is called here, where that is known.
+    """
     model = inner(told, "model")
+    trained = told.get("trainedWords")
     said = "\n\n".join(filter(None, (_shown(model.get("description")), _shown(told.get("description")))))
     return About(
         title=text(model.get("name")),
@@ -42,7 +49,8 @@ def from_civitai_version(told: Mapping[str, Any]) -> About:
         version=text(told.get("name")),
         base_model=text(told.get("baseModel")),
         description=long_text(said),
-        triggers=words(told.get("trainedWords")),
+        triggers=words(_without_tags(trained)),
+        weight=_weight_in_tags(trained, [file, *_file_names(told)]),
         permissions=permissions({**told, **model}),
         source=_page(told.get("modelId"), told.get("id")),
         tags=words(model.get("tags")),
@@ -63,7 +71,7 @@ def from_civitai_model(told: Mapping[str, Any], file: str) -> About:
     """A model with all its versions, as Civitai's site describes it; the version that has a file of this name."""
     versions = [version for version in told["modelVersions"] if isinstance(version, Mapping)]
     chosen = next((each for each in versions if file in _file_names(each)), versions[0] if len(versions) == 1 else {})
-    return from_civitai_version({**chosen, "modelId": told.get("id"), "model": told})
+    return from_civitai_version({**chosen, "modelId": told.get("id"), "model": told}, file)
 
 
 def from_stability_matrix(told: Mapping[str, Any]) -> About:
@@ -75,14 +83,14 @@ def from_stability_matrix(told: Mapping[str, Any]) -> About:
         version=text(told.get("VersionName")),
         base_model=text(told.get("BaseModel")),
         description=long_text(said),
-        triggers=words(told.get("TrainedWords")),
+        triggers=words(_without_tags(told.get("TrainedWords"))),
         source=_page(told.get("ModelId"), told.get("VersionId")),
         tags=words(told.get("Tags")),
         extra=some([("adults only", "yes" if told.get("Nsfw") is True else "")]),
     )
 
 
-def from_lora_manager(told: Mapping[str, Any]) -> About:
+def from_lora_manager(told: Mapping[str, Any], file: str) -> About:
     """The `.metadata.json` of ComfyUI Lora Manager: the user's own words, with Civitai's below them."""
     tips = parsed(told.get("usage_tips"))
     own = About(
@@ -93,7 +101,7 @@ def from_lora_manager(told: Mapping[str, Any]) -> About:
         tags=words(told.get("tags")),
         notes=long_text(told.get("notes")),
     )
-    return own.over(from_civitai_version(inner(told, "civitai")))
+    return own.over(from_civitai_version(inner(told, "civitai"), file))
 
 
 def from_source(told: Mapping[str, Any]) -> About:
@@ -106,6 +114,25 @@ def from_source(told: Mapping[str, Any]) -> About:
         source=address(told.get("page")),
         extra=some([("licence text", text(terms.get("license_link")))]),
     )
+
+
+# --- the tags of a prompt among trained words ------------------------------------------------------------------------
+
+_TAG = re.compile(r"<\w+:([^:<>]{1,200})(?::([^:<>]{0,20}))?[^<>]{0,200}>\s*,?\s*")
+
+
+def _without_tags(told: object) -> list[str]:
+    """Trained words without `<lora:name:0.7>`: that adds the model, and is no word that it knows."""
+    return [_TAG.sub("", word) for word in told if isinstance(word, str)] if isinstance(told, list) else []
+
+
+def _weight_in_tags(told: object, files: Iterable[object]) -> float | None:
+    """The weight in the first tag among trained words that names the model of one of these files."""
+    names = {model_name(Path(text(file))).casefold() for file in files}
+    tags = (
+        [tag for word in told if isinstance(word, str) for tag in _TAG.findall(word)] if isinstance(told, list) else []
+    )
+    return next((number(weight) for name, weight in tags if name.casefold() in names), None)
 
 
 # --- Civitai's permissions -------------------------------------------------------------------------------------------

@@ -62,7 +62,7 @@ def _sources(header: Header, path: Path) -> Iterator[About]:
 
 _CARDS: tuple[tuple[str, Callable[[dict[str, Any], str], About]], ...] = (
     (".json", cards.from_json_card),
-    (".metadata.json", lambda told, file: cards.from_lora_manager(told)),
+    (".metadata.json", cards.from_lora_manager),
     (companions.CIVITAI, lambda told, file: cards.from_json_card(told, file)),
     (companions.STABILITY_MATRIX, lambda told, file: cards.from_stability_matrix(told)),
     (companions.SOURCE, lambda told, file: cards.from_source(told)),
