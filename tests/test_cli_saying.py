@@ -117,6 +117,16 @@ def test_notes(bottega: Command, shelf: Path) -> None:
     assert bottega("models", "note", "film").out == "" and names(bottega, "--search", "grain") == []
 
 
+def test_a_note_keeps_its_lines_wherever_it_is_shown(bottega: Command, shelf: Path) -> None:
+    ran = bottega("models", "note", "film", "one\n\ntwo \x1b[31m")
+    assert ran.out.splitlines() == ["model  film", "note   one", "", r"       two \x1b[31m"]
+    for words in (("tag", "film"), ("correct", "film")):
+        assert bottega("models", *words).out == ran.out
+    shown = bottega("models", "show", "film").out.splitlines()
+    at = shown.index("your note  one")
+    assert shown[at + 1 : at + 3] == ["", r"           two \x1b[31m"]
+
+
 def test_corrections(bottega: Command, shelf: Path) -> None:
     told = bottega("models", "correct", "film", "--kind", "LoRA", "--family", "SDXL", "--json").json
     assert (told["kind"], told["family"], told["corrected"], told["told"]) == (

@@ -6,7 +6,7 @@ import sys
 
 from bottega.cli.models.shelves import all_shelves
 from bottega.cli.progress import Progress
-from bottega.cli.terminal import pairs, print_json
+from bottega.cli.terminal import labelled, pairs, print_json
 from bottega.library import Catalog, Entry
 from bottega.settings import Settings
 
@@ -34,8 +34,8 @@ def tell(entry: Entry, *, as_json: bool) -> None:
     said = [
         ("tags", ", ".join(entry.tags)),
         ("favourite", "yes" if entry.favourite else ""),
-        ("note", entry.note),
+        *labelled("note", entry.note.splitlines()),
         *((name, f"{value} (its header says: {entry.told[name] or 'nothing'})") for name, value in
           entry.corrected.items()),
     ]  # fmt: skip
-    print(pairs([("model", entry.name), *((name, value) for name, value in said if value)], sys.stdout))
+    print(pairs([("model", entry.name), *((name, value) for name, value in said if value or not name)], sys.stdout))

@@ -187,13 +187,13 @@ def about_rows(entry: Entry) -> list[tuple[str, str]]:
         ("page", about.source),
         ("its tags", ", ".join(about.tags)),
         ("preview", Whole(about.preview or "")),
-        ("notes", about.notes),
+        *labelled("notes", about.notes.splitlines()),
         *((name, value) for name, value in about.extra.items() if name != "licence text"),
         ("your tags", ", ".join(entry.tags)),
         ("favourite", "yes" if entry.favourite else ""),
-        ("your note", entry.note),
+        *labelled("your note", entry.note.splitlines()),
     ]
-    return [(name, value) for name, value in rows if value]
+    return [(name, value) for name, value in rows if value or not name]  # the empty lines of a note stay
 
 
 def description(entry: Entry) -> str:
