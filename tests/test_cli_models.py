@@ -7,6 +7,7 @@ import json
 import os
 import pty
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -372,6 +373,23 @@ def test_long_values_go_on_beside_their_names(monkeypatch: pytest.MonkeyPatch) -
     assert pairs(rows, io.StringIO()) == pairs(rows) and len(pairs(rows).splitlines()) == 4
     named = pairs([("a name that takes a whole line", "value"), ("b", "value")], Terminal())
     assert named.splitlines() == ["a name that takes a whole line", " " * 20 + "value", "b" + " " * 19 + "value"]
+
+
+@pytest.mark.parametrize("width", [40, 60])
+def test_what_is_told_of_a_shelf_fits_a_terminal(width: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", str(width))
+    monkeypatch.setenv("BOTTEGA_HOME", str(tmp_path / "home"))
+    shelf = write_model(tmp_path / "shelf" / "one.safetensors").parent
+    shutil.copy(shelf / "one.safetensors", shelf / "two.safetensors")
+    gone = write_model(shelf / "three.safetensors", fill=1)
+    (shelf / "page.safetensors").write_bytes(b"<html>")
+    cli.main(["models", "scan", str(shelf)])
+    gone.unlink()
+    for words in (("scan", str(shelf)), ("duplicates",), ("scan", str(shelf), "--forget-missing")):
+        monkeypatch.setattr(sys, "stdout", stream := Terminal())
+        cli.main(["models", *words])
+        lines = stream.getvalue().splitlines()
+        assert len(lines) > 3 and all(columns(line) <= width for line in lines if not line.startswith("  "))
 
 
 @pytest.mark.parametrize("width", [40, 60, 80])

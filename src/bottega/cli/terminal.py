@@ -174,6 +174,11 @@ def folded(text: str, room: int | None) -> list[str]:
     return lines
 
 
+def sentence(text: str, stream: TextIO) -> str:
+    """A sentence, folded to the window if the stream is a terminal."""
+    return "\n".join(folded(text, window(stream)))
+
+
 def wrapped(text: str, stream: TextIO) -> str:
     """A longer text, folded to the window at its spaces, its own line ends kept."""
     room = min(window(stream) or 100, 100)

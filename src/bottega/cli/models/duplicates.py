@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from bottega.cli.models.shelves import plural
 from bottega.cli.progress import Progress
-from bottega.cli.terminal import print_json, printable, size_text
+from bottega.cli.terminal import folded, print_json, printable, sentence, size_text, window
 from bottega.library import Catalog
 from bottega.settings import Settings
 
@@ -53,7 +53,7 @@ def run(args: argparse.Namespace, settings: Settings, catalog: Catalog) -> int:
     else:
         print(report_text(groups))
         if args.link:
-            print(f"{plural(len(linked), 'path')} became a link; {size_text(freed)} freed.")
+            print(sentence(f"{plural(len(linked), 'path')} became a link; {size_text(freed)} freed.", sys.stdout))
     return 1 if failed else 0
 
 
@@ -85,12 +85,13 @@ def report_text(groups: list[Group]) -> str:
     paragraphs = []
     for group in groups:
         what = "the same bytes" if group.same == "bytes" else "the same tensors, other metadata"
-        lines = [f"{group.kept.name}: {len(group.copies)} times {what}; {size_text(group.saved)} could be saved"]
+        heading = f"{group.kept.name}: {len(group.copies)} times {what}; {size_text(group.saved)} could be saved"
+        lines = folded(heading, window(sys.stdout))
         for copy in group.copies:
             marks = ["  keep  " if copy is group.copies[0] else "        ", *["   or   "] * (len(copy) - 1)]
-            lines += [f"{mark}{entry.path}" for mark, entry in zip(marks, copy, strict=True)]
-        paragraphs.append("\n".join(map(printable, lines)))
+            lines += [printable(f"{mark}{entry.path}") for mark, entry in zip(marks, copy, strict=True)]
+        paragraphs.append("\n".join(lines))
     total = sum(group.saved for group in groups if group.can_be_linked)
     if total:
-        paragraphs.append(f"Links in place of exact copies would save {size_text(total)}.")
+        paragraphs.append(sentence(f"Links in place of exact copies would save {size_text(total)}.", sys.stdout))
     return "\n\n".join(paragraphs)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from bottega.cli.models.shelves import all_shelves, family_words, plural
 from bottega.cli.progress import Progress
-from bottega.cli.terminal import print_json, printable, table, time_text
+from bottega.cli.terminal import folded, print_json, printable, sentence, table, time_text, window
 from bottega.errors import FileError
 from bottega.library import Catalog
 from bottega.settings import Settings
@@ -121,10 +121,11 @@ def checked_folder(folder: Path) -> Path:
 
 def report_text(shelves: Sequence[Path], report: Report, missing: Sequence[Path], forgotten: int) -> str:
     """What a scan found, for people."""
-    paragraphs = [
+    summary = (
         f"{plural(report.sorts.total(), 'model')} on {plural(len(shelves), 'shelf', 'shelves')}, "
         f"in {time_text(report.seconds)}: {changes_text(report)}; {plural(report.headers_read, 'header')} read."
-    ]
+    )
+    paragraphs = [sentence(summary, sys.stdout)]
     if report.sorts:
         groups: Counter[tuple[str, str]] = Counter()
         for (kind, family, variant), count in report.sorts.items():
@@ -139,10 +140,11 @@ def report_text(shelves: Sequence[Path], report: Report, missing: Sequence[Path]
     paragraphs += listed(f"{plural(len(refused), 'file')} refused:", refused)
     away = {shelf: sum(path.is_relative_to(shelf) for path in missing) for shelf in report.absent}
     if left := sum(not any(path.is_relative_to(shelf) for shelf in away) for path in missing):
-        paragraphs.append(
+        told = (
             f"{plural(left, 'model on record is', 'models on record are')} missing: `bottega models list "
             "--missing` lists them, `bottega models scan --forget-missing` drops them."
         )
+        paragraphs.append(sentence(told, sys.stdout))
     if forgotten:
         paragraphs.append(f"{plural(forgotten, 'missing model')} forgotten.")
     troubles = [f"{folder}: can't be read ({reason})" for folder, reason in report.unreadable.items()]
@@ -168,7 +170,7 @@ def listed(title: str, files: Sequence[tuple[str, ...]]) -> list[str]:
     """A paragraph: a title, and the lines of as many files as anybody reads; none where there are no files."""
     if not files:
         return []
-    lines = [title]
+    lines = folded(title, window(sys.stdout))
     for first, *more in files[:MOST]:
         lines += [f"  {printable(first)}", *(f"    {printable(line)}" for line in more)]
     if len(files) > MOST:
