@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import os
@@ -27,7 +28,7 @@ from PIL import Image
 
 from bottega.errors import FileError, FormatError, Interrupted
 from bottega.formats.media import encode
-from bottega.gallery import Adopted, BadCursor, Gallery, GalleryError, UnknownOutput, Upkeep, rows
+from bottega.gallery import Adopted, BadCursor, Gallery, GalleryError, Output, UnknownOutput, Upkeep, rows
 from bottega.gallery.export import safe_name
 from bottega.gallery.schema import MIGRATIONS
 from bottega.gallery.thumbnails import Thumbnails
@@ -538,11 +539,16 @@ def test_a_server_takes_in_what_was_made_without_it(home: Path) -> None:
 # --- thumbnails ------------------------------------------------------------------------------------------------------
 
 
+def as_it_is(output: Output) -> Output:
+    """An output that was made with the bytes that its file has now."""
+    return replace(output, sha256=hashlib.sha256(output.path.read_bytes()).hexdigest())
+
+
 @pytest.mark.parametrize(("size", "side"), [(1, 128), (128, 128), (129, 256), (300, 384), (512, 512), (9999, 512)])
 def test_a_thumbnail_has_one_of_a_few_sizes(gallery: Gallery, folder: Path, size: int, side: int) -> None:
     told = write_output(folder, id="a-0")
     Image.new("RGB", (1000, 500), "red").save(told.path)
-    gallery.add(told)
+    gallery.add(as_it_is(told))
     with Image.open(io.BytesIO(gallery.thumbnail("a-0", size))) as small:
         assert (small.format, small.size) == ("WEBP", (side, side // 2))
 
@@ -583,8 +589,20 @@ def test_a_thumbnail_of_a_bomb_is_refused(gallery: Gallery, folder: Path) -> Non
     content[16:24] = (30_000).to_bytes(4, "big") * 2
     content[29:33] = zlib.crc32(content[12:29]).to_bytes(4, "big")
     told.path.write_bytes(content)
-    gallery.add(told)
+    gallery.add(as_it_is(told))
     with pytest.raises(FormatError, match="pixels"):
+        gallery.thumbnail("a-0", 128)
+
+
+@pytest.mark.parametrize("changed", [False, True])
+def test_a_picture_that_was_not_made_is_not_shown(
+    gallery: Gallery, folder: Path, tmp_path: Path, changed: bool
+) -> None:
+    told = write_output(folder, id="a-0")
+    private = tmp_path / "private.png"
+    Image.new("RGB", (64, 64), "red").save(private)
+    gallery.add(replace(told, path=private, changed=changed))
+    with pytest.raises(FileError, match="changed"):
         gallery.thumbnail("a-0", 128)
 
 

@@ -185,15 +185,18 @@ class Gallery:
     def thumbnail(self, id: str, size: int) -> bytes:
         """A small WebP of an output, its longer side the next of 128, 256, 384 and 512 pixels from `size` on.
 
-        Raises UnknownOutput, and FileError for a picture that is gone, damaged or too large.
+        Raises UnknownOutput, and FileError for a picture that is gone, damaged, too large, or none that was made.
         """
         output = self.output(id)
         if output.path.is_symlink():  # put there by whom, to have what shown?
             raise FileError(output.path, "is a link, and not what was made", "make it again")
-        key = output.sha256
-        if output.changed:  # by others: what is shown is what is there now
-            size_now, mtime_ns = rows.stamp_of(output.path) or (0, 0)
-            key = hashlib.sha256(f"{key} {size_now} {mtime_ns}".encode()).hexdigest()
+        if not output.changed:
+            return self._thumbnails.of(output.path, output.sha256, size, lambda: _check_made(output))
+        if rows.is_elsewhere(self.folder, output.path):  # where nothing vouches for what is there now
+            raise FileError(output.path, "was changed, and lies outside of the outputs folder", "make it again")
+        # By others: what is shown is what is there now.
+        size_now, mtime_ns = rows.stamp_of(output.path) or (0, 0)
+        key = hashlib.sha256(f"{output.sha256} {size_now} {mtime_ns}".encode()).hexdigest()
         return self._thumbnails.of(output.path, key, size)
 
     def tidy_thumbnails(self) -> None:
@@ -277,6 +280,16 @@ class Gallery:
         sound = "NOT deleted AND NOT missing AND NOT changed ORDER BY outputs.id"
         with self._store.reading() as connection:
             return rows.read(connection, self.folder, f"{where} AND {sound}", *values)
+
+
+def _check_made(output: Output) -> None:
+    """Raise FileError where an output's file is gone, or holds other bytes than those that were made."""
+    try:
+        digest = hashlib.sha256(output.content()).hexdigest()
+    except OSError as error:
+        raise FileError(output.path, error.strerror or "can't be read", "make it again") from None
+    if digest != output.sha256:
+        raise FileError(output.path, "was changed since it was made", "make it again")
 
 
 def _asked(connection: sqlite3.Connection, wishes: Wishes) -> _Asked:

@@ -123,6 +123,11 @@ def path_key(folder: Path, path: Path) -> str | bytes:
     return database.text(whole.removeprefix(start).replace(os.sep, "/"))
 
 
+def is_elsewhere(folder: Path, path: Path) -> bool:
+    """Whether a file lies outside of the outputs folder, whatever its path begins with."""
+    return not Path(os.path.abspath(path)).is_relative_to(folder)
+
+
 def time_number(seconds: float) -> int:
     """The number of an output that was made then."""
     return round(min(max(seconds, 0.0), LAST) * 1e6)

@@ -7,6 +7,7 @@ import os
 import re
 import threading
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -33,10 +34,11 @@ class Thumbnails:
         self._counting = threading.Lock()
         self._bytes: int | None = None  # of all of them, once they were counted
 
-    def of(self, picture: Path, key: str, size: int) -> bytes:
+    def of(self, picture: Path, key: str, size: int, check: Callable[[], None] = lambda: None) -> bytes:
         """The WebP of a picture, not larger than the next of SIZES from `size` on; `key` is what names its bytes.
 
-        Raises FileError for a picture that is gone, damaged or too large.
+        `check` is asked before it is made, and raises for a picture that is not to be shown. Raises FileError for one
+        that is gone, damaged or too large.
         """
         side = next((each for each in SIZES if each >= size), SIZES[-1])
         path = self.folder / key[:2] / f"{key}-{side}.webp"
@@ -45,6 +47,7 @@ class Thumbnails:
             if time.time() - path.stat().st_mtime > _TOUCHED_AFTER:
                 os.utime(path)
             return content
+        check()
         content = _small(picture, side)
         self._keep(path, content)
         return content
