@@ -518,6 +518,36 @@ def test_a_damaged_archive_changes_nothing(full: Home, tmp_path: Path, break_it:
 # --- the commands ----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("name", ["queue.sqlite", "gallery.sqlite", "catalog.sqlite", "access.sqlite"])
+def test_a_damaged_database_is_refused_by_name(tmp_path: Path, name: str) -> None:
+    broken = b"SQLite format 3\0" + bytes(4000)
+    archive = whole(tmp_path / "a.tar", member("settings.toml", b""), member(name, broken))
+    with pytest.raises(FormatError, match=f"its {name} is damaged"):
+        restore(home_at(tmp_path / "new").settings, archive, quiet)
+    assert not (tmp_path / "new").exists()
+
+
+def test_outputs_that_lie_elsewhere_leave_the_gallery(full: Home, tmp_path: Path) -> None:
+    (full.path / "private.png").write_bytes(next(full.settings.outputs.rglob("*.png")).read_bytes())
+    with closing(sqlite3.connect(full.settings.gallery)) as connection, connection:
+        for name, path in {"j0-0": "../private.png", "j2-0": str(full.path / "private.png")}.items():
+            connection.execute("UPDATE details SET path = ? WHERE name = ?", (path, name))
+    backup(full.settings, tmp_path / "a.tar", quiet)
+    new = home_at(tmp_path / "new")
+    told = restore(new.settings, tmp_path / "a.tar", quiet)
+    assert "2 outputs" in told.notes[0]
+    with new.gallery as gallery:
+        assert [each.id for each in gallery.outputs().items] == ["j1-0"]
+    assert not list(new.path.glob("gallery.sqlite-*"))
+
+
+def test_keys_that_an_archive_brings_are_told(full: Home, tmp_path: Path) -> None:
+    for keys in (False, True):
+        backup(full.settings, tmp_path / "a.tar", quiet, keys=keys)
+        told = restore(home_at(tmp_path / str(keys)).settings, tmp_path / "a.tar", quiet)
+        assert any("keys of users" in note for note in told.notes) == keys
+
+
 def test_the_commands_tell_what_they_did(bottega: Command, home: Path, tmp_path: Path) -> None:
     (home / "outputs").mkdir(parents=True)
     (home / "outputs" / "a.png").write_bytes(b"x" * 2000)

@@ -36,6 +36,7 @@ from bottega.errors import BottegaError, FileError, FormatError, SaveError
 from bottega.formats import strictjson
 from bottega.formats.atomic import atomic, remove_stale, scratch_folder, sync_folder
 from bottega.formats.database import code_of, connect
+from bottega.gallery import Gallery, GalleryError
 from bottega.jobs.lock import HomeLock
 from bottega.settings import Settings, read_settings
 from bottega.version import __version__
@@ -45,7 +46,8 @@ HEAD, TAIL = "bottega-backup.json", "checksums.json"
 SETTINGS = "settings.toml"
 DATABASES = ("queue.sqlite", "gallery.sqlite", "catalog.sqlite")
 OPTIONS = "a1111-options.json"  # which is replaced as a whole when it changes
-KEYS = ("tokens.toml", "access.sqlite")
+_USERS = "access.sqlite"
+KEYS = ("tokens.toml", _USERS)
 FOLDERS = ("inputs", "cards", "datasets", "training", "outputs")
 LATENTS = "latents"  # of a training, which encodes its pictures again
 ENDINGS = (".tar", ".tar.gz", ".tgz")
@@ -284,6 +286,8 @@ def restore(settings: Settings, path: Path, told: Told, *, force: bool = False) 
             remove_stale(home)  # of a restore that was killed
             with scratch_folder(home) as place:
                 _write_out(path, plan, place, told)
+                _check_databases(path, place)
+                left_out = _forget_elsewhere(path, place)
                 aside = _settle(place, home)
     except BaseException:
         if fresh:
@@ -291,7 +295,7 @@ def restore(settings: Settings, path: Path, told: Told, *, force: bool = False) 
                 (home / "serve.lock").unlink()
                 home.rmdir()
         raise
-    return Restored(home, len(plan.files), plan.bytes, plan.created, aside, tuple(_notes(home, plan)))
+    return Restored(home, len(plan.files), plan.bytes, plan.created, aside, tuple(_notes(home, plan, left_out)))
 
 
 @dataclass(frozen=True)
@@ -494,6 +498,31 @@ def _nanoseconds(info: tarfile.TarInfo) -> int:
     return int(seconds) * 10**9 + int(rest[:9].ljust(9, "0"))
 
 
+def _check_databases(path: Path, place: Path) -> None:
+    """Raise FormatError for an archive one of whose databases is damaged, which its sum does not tell."""
+    for file in sorted(place.glob("*.sqlite")):
+        try:
+            # "immutable" keeps SQLite from writing anything beside it.
+            with closing(connect(f"{file.absolute().as_uri()}?mode=ro&immutable=1", uri=True)) as connection:
+                ((found,),) = connection.execute("PRAGMA integrity_check(1)").fetchall()
+        except sqlite3.DatabaseError as error:
+            found = str(error)
+        if found != "ok":
+            raise FormatError(path, f"its {file.name} is damaged ({' '.join(found.split())})", _DAMAGED)
+
+
+def _forget_elsewhere(path: Path, place: Path) -> int:
+    """Drop the outputs from the gallery whose paths lead out of the outputs folder: no archive has their files, and
+    whoever wrote one could have any other file shown. How many they are."""
+    if not (place / "gallery.sqlite").exists():
+        return 0
+    try:
+        with Gallery(place / "gallery.sqlite", place / "outputs") as gallery:
+            return gallery.forget_elsewhere()
+    except GalleryError as error:
+        raise FormatError(path, "its gallery.sqlite is no gallery that this Bottega can read", error.remedy) from error
+
+
 def _settle(place: Path, home: Path) -> Path | None:
     """Give what was written out its names in the home; where what stood there was moved to, if anything did."""
     names = sorted(entry.name for entry in place.iterdir())
@@ -521,7 +550,15 @@ def _new_folder(wanted: Path) -> Path:
     return folder
 
 
-def _notes(home: Path, plan: _Plan) -> Iterator[str]:
+def _notes(home: Path, plan: _Plan, left_out: int) -> Iterator[str]:
+    if _USERS in plan.files:
+        yield (
+            f"the archive brought the keys of users ({_USERS}): whoever has one can use the server of this home; "
+            "`bottega users list` names them"
+        )
+    if left_out:
+        many = "1 output that lies" if left_out == 1 else f"{left_out:,} outputs that lie"
+        yield f"{many} outside of the outputs folder: no backup holds such files, and the gallery shows them no more"
     if any(name.startswith("outputs/") for name in plan.files):
         with suppress(BottegaError):
             outputs = read_settings({"BOTTEGA_HOME": str(home)}).outputs

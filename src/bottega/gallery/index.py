@@ -12,6 +12,7 @@ from types import TracebackType
 from typing import Any, TypedDict, Unpack
 
 from bottega.errors import FileError
+from bottega.formats.database import string
 from bottega.gallery import fields, rows, trash
 from bottega.gallery.adopt import Adopted, adopt
 from bottega.gallery.export import zipped
@@ -242,6 +243,15 @@ class Gallery:
             if not self.by_sha256(sha256):
                 self._thumbnails.forget(sha256)
         return emptied
+
+    def forget_elsewhere(self) -> int:
+        """Drop the outputs that lie outside of the outputs folder from the record; how many. Their files stay."""
+        with self._store.writing() as connection:
+            places = connection.execute("SELECT id, path FROM details").fetchall()
+            numbers = [id for id, path in places if rows.is_elsewhere(self.folder, self.folder / string(path))]
+            for number in numbers:
+                rows.remove(connection, number)
+        return len(numbers)
 
     # --- what the owner says
 
