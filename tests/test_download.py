@@ -18,6 +18,7 @@ from time import time
 import pytest
 from site_server import (
     Fault,
+    Request,
     Served,
     Site,
     answer,
@@ -36,7 +37,7 @@ from site_server import (
 
 from bottega.errors import BottegaError, FormatError, SaveError
 from bottega.library.sources import download as module
-from bottega.library.sources.client import Client
+from bottega.library.sources.client import ATTEMPTS, Client
 from bottega.library.sources.download import Fetched, download
 from bottega.library.sources.errors import Damaged, HttpError, NetworkError, Refused, RefusedAddress, Unreachable
 from bottega.library.sources.exclusive import exclusive
@@ -245,10 +246,78 @@ def test_a_file_that_changes_meanwhile_arrives_as_the_new_one(
 def test_what_broke_off_goes_on_where_it_was(site: Site, client: Client, tmp_path: Path) -> None:
     site.files[PATH].faults = [cut(4 * SYNC + 5)]
     check(download(client, remote(site), tmp_path / "part"))
-    assert site.header("Range") == [None, f"bytes={4 * SYNC}-"]
+    assert site.header("Range") == [None, f"bytes={4 * SYNC + 5}-"]
     assert site.header("If-Range") == [None, site.files[PATH].etag]
-    assert site.sent[PATH] == SIZE + 5
+    assert site.sent[PATH] == SIZE
     assert not json.loads((tmp_path / "part.json").read_text())["url"].endswith("?")
+
+
+def test_a_line_that_always_breaks_early_still_brings_the_file(site: Site, client: Client, tmp_path: Path) -> None:
+    piece = SYNC // 3
+    breaks = [_sending(piece)] * (SIZE // piece)
+    site.files[PATH].faults = [*breaks]
+    check(download(client, remote(site), tmp_path / "part"))
+    assert site.header("Range") == [None, *(f"bytes={piece * tried}-" for tried in range(1, len(breaks) + 1))]
+    assert site.sent[PATH] == SIZE
+
+
+def test_a_server_that_gives_a_byte_each_time_is_given_up(site: Site, client: Client, tmp_path: Path) -> None:
+    site.files[PATH].faults = [_sending(SYNC), *[_sending(1)] * 99]
+    with pytest.raises(Unreachable, match=f"broke off after {SYNC + 4:,} of {SIZE:,} bytes; run the command again"):
+        download(client, remote(site), tmp_path / "part")
+    assert len(site.requests) == ATTEMPTS
+
+
+def test_the_next_command_goes_on_from_the_very_byte(site: Site, client: Client, tmp_path: Path) -> None:
+    site.files[PATH].faults = [cut(500)] * ATTEMPTS
+    with pytest.raises(Unreachable):
+        download(client, remote(site), tmp_path / "part")
+    check(download(client, remote(site), tmp_path / "part"))
+    assert site.header("Range")[-1] == "bytes=500-"
+    assert site.sent[PATH] == SIZE
+
+
+@pytest.mark.parametrize(
+    ("length", "start"),
+    [(SYNC + 90, SYNC + 7), (2 * SYNC + 90, 2 * SYNC), (SYNC + 6, SYNC), (SYNC - 1, None)],
+    ids=["killed later", "killed a stretch later", "shortened", "shortened to less than a stretch"],
+)
+def test_a_note_is_trusted_as_far_as_the_bytes_are_there(
+    length: int, start: int | None, site: Site, client: Client, tmp_path: Path
+) -> None:
+    """Killed while it went on, the note is older than the bytes; where the file is shorter than it says, it is void."""
+    part = tmp_path / "part"
+    site.files[PATH].faults = [cut(SYNC + 7), answer(403)]
+    with pytest.raises(HttpError):
+        download(client, remote(site), part)
+    part.write_bytes(BODY[:length])
+    check(download(client, remote(site), part))
+    assert site.header("Range")[-1] == (start and f"bytes={start}-")
+
+
+def test_what_one_process_has_fetched_is_hashed_once(
+    site: Site, client: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hashed = []
+    real = module._Digests.update
+
+    def update(digests: object, chunk: bytes) -> None:
+        hashed.append(len(chunk))
+        real(digests, chunk)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(module._Digests, "update", update)
+    site.files[PATH].faults = [_sending(SYNC + 1)] * 3
+    check(download(client, remote(site), tmp_path / "part"))
+    assert sum(hashed) == SIZE
+
+
+def _sending(most: int) -> Fault:
+    """A proper answer that breaks off after so many bytes."""
+
+    def fault(request: Request, served: Served) -> None:
+        cut(request.range_start(served) + most)(request, served)
+
+    return fault
 
 
 @pytest.mark.parametrize(
@@ -299,11 +368,10 @@ def test_another_process_goes_on_only_with_what_is_the_same_file(site: Site, cli
 
 
 def test_bytes_from_before_a_power_cut_are_not_relied_on(site: Site, client: Client, tmp_path: Path) -> None:
-    site.files[PATH].faults = [cut(3 * SYNC + 100)] + [answer(500)] * 4
+    site.files[PATH].faults = [cut(3 * SYNC)] + [answer(500)] * 4
     with pytest.raises(HttpError):
         download(client, remote(site, None), tmp_path / "part")
-    with (tmp_path / "part").open("r+b") as file:  # the disk kept the length, but not the bytes
-        file.seek(3 * SYNC)
+    with (tmp_path / "part").open("ab") as file:  # of what came later the disk kept the length, but not the bytes
         file.write(bytes(100))
     check(download(client, remote(site, None), tmp_path / "part"))
 
@@ -476,8 +544,9 @@ def test_stopping_keeps_what_has_arrived(site: Site, client: Client, tmp_path: P
 
     with pytest.raises(KeyboardInterrupt):
         download(client, remote(site), tmp_path / "part", told=told)
+    stopped = (tmp_path / "part").stat().st_size
     check(download(client, remote(site), tmp_path / "part"))
-    assert site.header("Range") == [None, f"bytes={3 * SYNC}-"]
+    assert stopped > 3 * SYNC and site.header("Range") == [None, f"bytes={stopped}-"]
 
 
 def test_no_moment_at_which_old_bytes_pass_for_a_new_file(

@@ -1,9 +1,11 @@
 """One file from a site to the disk: it goes on where it broke off, and is checked while it arrives.
 
-The bytes lie in `NAME.part`, and in `NAME.part.json` what they are part of. After every 2 MiB the disk is made to keep
-what it was given before more is written, so that even after a power cut everything up to a multiple of 2 MiB is really
-there: from such a place a download goes on, and no more than that is fetched twice. What is there already is read
-again to compute the hash, which costs no traffic.
+The bytes lie in `NAME.part`, and in `NAME.part.json` what they are part of. An attempt that breaks off or
+is stopped makes the disk keep all that has arrived and notes how much that is: the next one goes on from that very
+byte. One that is killed can't: therefore after every 2 MiB the disk is made to keep what it was given before more is
+written, so that even after a power cut everything up to a multiple of 2 MiB is really there. From such a place a
+download goes on where nothing farther is noted, and no more than that is fetched twice. What an earlier command has
+fetched is read again to compute the hash, which costs no traffic.
 """
 
 from __future__ import annotations
@@ -25,7 +27,7 @@ from urllib.parse import unquote, urlsplit
 
 from blake3 import blake3
 
-from bottega.errors import FormatError, SaveError
+from bottega.errors import BottegaError, FormatError, SaveError
 from bottega.formats import strictjson
 from bottega.formats.atomic import sync_folder
 from bottega.formats.sniff import KINDS, sniff_bytes
@@ -38,7 +40,7 @@ SYNC_EVERY = 2 << 20
 CHUNK = 256 << 10
 MAX_SIZE = 1 << 40  # of one file, whatever a server says
 SLOWEST = 1024  # bytes a second, over as long as the client waits for a silent server
-PROGRESS = 1 << 20  # bytes further than ever before: an attempt was worth it, and they are counted anew
+PROGRESS = 256 << 10  # bytes farther than ever before: the attempts were worth it, and are counted anew
 SMALL = 64 << 20  # bytes of a file that needs no more room than itself
 MIB = 1 << 20
 _NEVER = frozenset(("html", "json", "lfs-pointer", "program", "png", "jpeg", "webp", "gif"))  # told by the first bytes
@@ -71,6 +73,7 @@ class _State:
     last_modified: str = ""
     size: int | None = None
     suggested_name: str = ""
+    safe: int = 0  # bytes that the disk was made to keep when the last attempt ended
 
 
 class _Restart(Exception):
@@ -87,18 +90,19 @@ def download(
     (what arrived before stays), HttpError, Unreachable after several attempts, and SaveError where the disk is full.
     """
     failures, farthest = 0, _length(part)
+    digests = _Digests(file)
     while True:
         try:
-            return _attempt(client, file, part, keep_free, told)
+            return _attempt(client, file, part, digests, keep_free, told)
         except _Restart:
             discard(part)
             failures += 1
             if failures >= ATTEMPTS:
                 raise NetworkError(f"{shown_url(file.urls[0])}: the server's answers contradict each other") from None
         except (Unreachable, HttpError) as error:
-            reached = _length(part)
-            failures = 1 if reached - farthest >= PROGRESS else failures + 1
-            farthest = max(farthest, reached)
+            failures += 1
+            if (reached := _length(part)) - farthest >= PROGRESS:
+                failures, farthest = 1, reached
             if failures >= ATTEMPTS:
                 raise
             client.pause(delay_before_retry(error, failures - 1))
@@ -120,10 +124,10 @@ def forget_state(part: Path) -> None:
     _state_path(part).unlink(missing_ok=True)
 
 
-def _attempt(client: Client, file: RemoteFile, part: Path, keep_free: int, told: Told) -> Fetched:
+def _attempt(client: Client, file: RemoteFile, part: Path, digests: _Digests, keep_free: int, told: Told) -> Fetched:
     state = _read_state(part, file)
     start = _resumable(part, state)
-    digests = _Digests(file, start, part, told)  # before the server is asked: it would not wait so long
+    digests.begin_with(part, start, told)  # before the server is asked: it would not wait so long
     if state.size is not None and start == state.size:
         return _finished(file, part, state, digests, resumed=True)
     headers = {"Range": f"bytes={start}-"} if start else {}
@@ -137,8 +141,7 @@ def _attempt(client: Client, file: RemoteFile, part: Path, keep_free: int, told:
                 raise _Restart
             if response.status not in (200, 206):
                 raise http_error(response, file.site)
-            if _agree(response, file, state, start) != start:
-                digests = _Digests(file, 0, part, told)
+            digests.begin_with(part, _agree(response, file, state, start), told)
             _check_room(part, (state.size or file.size or 0) - digests.size, keep_free)
             resumed = digests.size > 0
             beginning = b""
@@ -168,7 +171,7 @@ def _agree(response: Response, file: RemoteFile, state: _State, start: int) -> i
         if length is not None and size is not None and start + length != size:
             raise _Restart
     else:
-        start, size = 0, length
+        start, size, state.safe = 0, length, 0
         state.etag, state.last_modified = etag, modified
         state.expected = {**file.hashes, **_linked(response, file)}
     if file.exact and size is not None and size != file.size:
@@ -199,7 +202,7 @@ def _receive(
 ) -> None:
     """Write the body, whose beginning may have been read, after what is there, and hash it.
 
-    Raises Unreachable where it breaks off.
+    Raises Unreachable where it breaks off. Unless the disk or a kill ends it the next attempt goes on from there.
     """
     done = digests.size
     limit = state.size if state.size is not None else MAX_SIZE
@@ -208,21 +211,27 @@ def _receive(
     with part.open("r+b" if done else "wb", buffering=0) as out:
         out.truncate(done)
         out.seek(done)
-        chunk = beginning or response.read(CHUNK)
-        while chunk:
-            if done + len(chunk) > limit:
-                raise Damaged(f"{response.url}: more than the {limit:,} bytes that it should have", "try again later")
-            _write(out, chunk, done)
-            digests.update(chunk)
-            done += len(chunk)
-            told(done, state.size)
-            pace.check(response.url, done)
-            chunk = response.read(CHUNK)
+        try:
+            chunk = beginning or response.read(CHUNK)
+            while chunk:
+                if done + len(chunk) > limit:
+                    what = f"{response.url}: more than the {limit:,} bytes that it should have"
+                    raise Damaged(what, "try again later")
+                _write(out, chunk, done)
+                digests.update(chunk)
+                done += len(chunk)
+                told(done, state.size)
+                pace.check(response.url, done)
+                chunk = response.read(CHUNK)
+            if state.size is not None and done < state.size:
+                what = f"{response.url}: it broke off after {done:,} of {state.size:,} bytes"
+                raise Unreachable(what, "run the command again to go on")
+        except (BottegaError, KeyboardInterrupt):  # after an error of the disk nobody knows what it has kept
+            os.fsync(out.fileno())
+            state.safe = done
+            _write_state(part, state)
+            raise
         os.fsync(out.fileno())
-    if state.size is not None and done < state.size:
-        raise Unreachable(
-            f"{response.url}: it broke off after {done:,} of {state.size:,} bytes", "run the command again to go on"
-        )
 
 
 def _write(out: BinaryIO, chunk: bytes, at: int) -> None:
@@ -238,9 +247,14 @@ def _write(out: BinaryIO, chunk: bytes, at: int) -> None:
 
 
 class _Digests:
-    """The hashes of a file, fed as it arrives; they begin with what is there already."""
+    """The hashes of a file, fed as it arrives, over all attempts."""
 
-    def __init__(self, file: RemoteFile, start: int, part: Path, told: Told) -> None:
+    def __init__(self, file: RemoteFile) -> None:
+        self._file = file
+        self._clear()
+
+    def _clear(self) -> None:
+        file = self._file
         self.size = 0
         self._sha256 = hashlib.sha256()
         others = set() if file.sha256 else set(file.hashes)  # a whole SHA-256 leaves nothing to be asked
@@ -249,11 +263,15 @@ class _Digests:
         self._git = None
         if "git" in others and file.size is not None:
             self._git = hashlib.sha1(b"blob %d\0" % file.size, usedforsecurity=False)
-        if start:
-            self._read(part, start, told)
 
-    def _read(self, part: Path, length: int, told: Told) -> None:
+    def begin_with(self, part: Path, length: int, told: Told) -> None:
+        """Be the hashes of so many bytes of what is there: those that were not hashed yet are read."""
+        if self.size > length:
+            self._clear()
+        if self.size == length:
+            return
         with part.open("rb", buffering=0) as there:
+            there.seek(self.size)
             while self.size < length:
                 chunk = there.read(min(4 * MIB, length - self.size))
                 if not chunk:
@@ -319,7 +337,9 @@ def is_whole(path: Path, file: RemoteFile) -> bool:
     size = path.stat().st_size
     if file.exact and size != file.size:
         return False
-    return not _broken_promise(file.hashes, _Digests(file, size, path, lambda done, total: None), path)
+    digests = _Digests(file)
+    digests.begin_with(path, size, lambda done, total: None)
+    return not _broken_promise(file.hashes, digests, path)
 
 
 def _state_path(part: Path) -> Path:
@@ -335,14 +355,15 @@ def _read_state(part: Path, file: RemoteFile) -> _State:
         return blank
     if told is None or told.get("key") != file.short_key:
         return blank
-    size, expected = told.get("size"), told.get("expected")
+    expected = told.get("expected")
     texts = {
         name: told[name] for name in ("url", "etag", "last_modified", "suggested_name") if _is_text(told.get(name))
     }
     hashes = {key: value for key, value in expected.items() if _is_text(value)} if isinstance(expected, dict) else {}
     if any(hashes.get(kind, value) != value for kind, value in file.hashes.items()):
         return blank
-    return _State(file.short_key, hashes, size=size if isinstance(size, int) and size >= 0 else None, **texts)
+    size, safe = _count(told.get("size")), _count(told.get("safe"))
+    return _State(file.short_key, hashes, size=size, safe=safe or 0, **texts)
 
 
 def _write_state(part: Path, state: _State) -> None:
@@ -353,6 +374,7 @@ def _write_state(part: Path, state: _State) -> None:
         out.flush()
         os.fsync(out.fileno())
     temporary.replace(path)
+    sync_folder(path.parent)  # or after a power cut an older note would tell of these bytes
 
 
 def _resumable(part: Path, state: _State) -> int:
@@ -364,7 +386,8 @@ def _resumable(part: Path, state: _State) -> int:
         return there
     if state.size is not None and there > state.size:
         return 0
-    return there - there % SYNC_EVERY
+    stretches = there - there % SYNC_EVERY
+    return max(state.safe, stretches) if state.safe <= there else stretches
 
 
 def _validator(state: _State) -> str:
@@ -447,6 +470,10 @@ def _length(part: Path) -> int:
 
 def _number(told: str | None) -> int | None:
     return int(told) if told is not None and re.fullmatch("[0-9]{1,18}", told) else None
+
+
+def _count(value: object) -> int | None:
+    return value if isinstance(value, int) and value >= 0 else None
 
 
 def _is_text(value: object) -> bool:
