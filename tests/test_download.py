@@ -148,9 +148,9 @@ SCRIPTS: dict[str, tuple[Callable[[int], list[Fault]], bool]] = {
     "chunks without end": (lambda at: [chunked(BODY + OTHER)], False),
     "nothing": (lambda at: [answer(200)], False),
     "no answer": (lambda at: [raw(b"")], True),
-    "no HTTP": (lambda at: [raw(b"SSH-2.0-OpenSSH\r\n" + bytes(at))], True),
-    "endless headers": (lambda at: [raw(b"HTTP/1.1 200 OK\r\n" + b"X: y\r\n" * 200 + b"\r\n")], True),
-    "one endless header": (lambda at: [raw(b"HTTP/1.1 200 OK\r\nX: " + b"y" * 70_000 + b"\r\n\r\n")], True),
+    "no HTTP": (lambda at: [raw(b"SSH-2.0-OpenSSH\r\n" + bytes(at))], False),
+    "endless headers": (lambda at: [raw(b"HTTP/1.1 200 OK\r\n" + b"X: y\r\n" * 200 + b"\r\n")], False),
+    "one endless header": (lambda at: [raw(b"HTTP/1.1 200 OK\r\nX: " + b"y" * 70_000 + b"\r\n\r\n")], False),
     "304": (lambda at: [cut(at), answer(304)], False),
     "redirects in circles": (lambda at: [answer(302, Location=PATH)] * 9, False),
     "redirect to a private address": (lambda at: [cut(at), answer(302, Location="https://169.254.169.254/")], False),
@@ -416,6 +416,50 @@ def test_errors_say_what_happened(
         download(client, remote(site), tmp_path / "part")
     assert told in str(raised.value) and str(raised.value).isprintable()
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("fault", "told"),
+    [
+        (raw(b"SSH-2.0-OpenSSH\r\n"), "no HTTP: it begins with 'SSH-2.0-OpenSSH'"),
+        (raw(b"HTTP/1.1 999999 \x1b[31m\r\n\r\n"), r"no HTTP: it begins with 'HTTP/1.1 999999 \x1b[31m'"),
+        (raw(b"HTTP/9.9 200 OK\r\n\r\n"), "breaks the rules of HTTP (HTTP/9.9)"),
+        (raw(b"HTTP/1.1 200 OK\r\n" + b"X: y\r\n" * 200 + b"\r\n"), "rules of HTTP (got more than 100 headers)"),
+        (raw(b"HTTP/1.1 200 OK\r\nX: " + b"y" * 70_000 + b"\r\n\r\n"), "a line in the headers"),
+        (raw(b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\nContent-Length: 2\r\n\r\nabc"), "tell several lengths"),
+    ],
+    ids=["another protocol", "no status", "another HTTP", "many headers", "a long header", "two lengths"],
+)
+def test_an_answer_that_is_no_http_is_the_fault_of_the_server_and_is_not_asked_for_again(
+    fault: Fault, told: str, site: Site, client: Client, tmp_path: Path
+) -> None:
+    site.files[PATH].faults = [fault] * 9
+    with pytest.raises(NetworkError) as raised:
+        download(client, remote(site), tmp_path / "part")
+    assert told in raised.value.what and "the fault is the server's" in raised.value.remedy
+    assert str(raised.value).isprintable() and len(site.requests) == 1
+
+
+@pytest.mark.parametrize(
+    ("fault", "told"),
+    [
+        (raw(b""), "the server ended the connection without an answer"),
+        (raw(b"HTTP/1.1 2"), "broke off its answer, or garbled it"),
+        (
+            chunked(BODY[:SYNC], end=b""),
+            "broke off its answer, or garbled it; try again; if it happens again the fault is",
+        ),
+        (chunked(BODY[:SYNC], end=b"zz\r\nabc"), "broke off its answer, or garbled it"),
+    ],
+    ids=["nothing", "a line that is cut", "chunks, cut", "chunks, no numbers"],
+)
+def test_what_broke_off_is_tried_again_and_told_in_words(
+    fault: Fault, told: str, site: Site, client: Client, tmp_path: Path
+) -> None:
+    site.files[PATH].faults = [fault] * 9
+    with pytest.raises(Unreachable) as raised:
+        download(client, remote(site), tmp_path / "part")
+    assert told in str(raised.value) and len(site.requests) == ATTEMPTS
 
 
 def test_a_silent_server_is_waited_for_so_long_and_no_longer(

@@ -21,7 +21,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from http.client import HTTPException
+from http.client import BadStatusLine, HTTPException, LineTooLong, RemoteDisconnected
 from ipaddress import ip_address
 from typing import Any, TypeVar
 from urllib.parse import urljoin
@@ -29,7 +29,7 @@ from urllib.request import getproxies_environment, proxy_bypass_environment  # t
 
 import urllib3.connection
 from urllib3 import HTTPHeaderDict, HTTPResponse
-from urllib3.exceptions import HTTPError, LocationParseError
+from urllib3.exceptions import HTTPError, InvalidHeader, LocationParseError
 from urllib3.util import Url, make_headers, parse_url
 
 from bottega.formats import strictjson
@@ -282,6 +282,8 @@ class Client:
             return raw
         except (HTTPError, HTTPException, OSError, ValueError) as error:
             connection.close()
+            if isinstance(error, (HTTPException, InvalidHeader)) and not (deadline.passed or _is_cut(error)):
+                raise _malformed(shown_url(target.url), error) from None
             raise _lost(shown_url(target.url), TimeoutError() if deadline.passed else error) from None
 
     def _proxy_for(self, host: str) -> Url | None:
@@ -465,13 +467,38 @@ def _refuse_length(raw: HTTPResponse, target: Url) -> None:
         raise NetworkError(what, "try another source of the file")
 
 
+def _is_cut(error: Exception) -> bool:
+    """Whether the connection ended before the first line of an answer did."""
+    return isinstance(error, BadStatusLine) and not str(error).endswith("\n")
+
+
+def _malformed(url: str, error: HTTPException | InvalidHeader) -> NetworkError:
+    """The error for an answer that begins against the rules of HTTP: who asks again gets the same."""
+    match error:
+        case BadStatusLine():
+            what = f"the server's answer is no HTTP: it begins with {str(error).strip()[:40]!a}"
+        case LineTooLong():
+            what = "a line in the headers of the server's answer is too long"
+        case InvalidHeader():
+            what = "the headers of the server's answer tell several lengths of it"
+        case _:
+            what = f"the server's answer breaks the rules of HTTP ({ascii(str(error))[1:-1][:80]})"
+    return NetworkError(f"{url}: {what}", "the fault is the server's, not your network's: try another source")
+
+
 def _lost(url: str, error: Exception) -> NetworkError:
     """The error for a connection that failed, in one line."""
     if "CERTIFICATE_VERIFY_FAILED" in str(error):
         return NetworkError(f"{url}: its certificate is not valid for it", "check the address and this machine's clock")
     if isinstance(error, TimeoutError) or "timed out" in str(error):
         return Unreachable(f"{url}: no answer in time", "try again; what has arrived is kept")
-    reason = getattr(error, "strerror", None) or type(error).__name__
+    if isinstance(error, RemoteDisconnected):
+        return Unreachable(f"{url}: the server ended the connection without an answer", "try again later")
+    cause = error.__cause__ or error  # of what goes wrong in a body urllib3 makes errors of its own
+    if isinstance(cause, HTTPException):
+        what = f"{url}: the server broke off its answer, or garbled it"
+        return Unreachable(what, "try again; if it happens again the fault is the server's, not your network's")
+    reason = getattr(cause, "strerror", None) or type(cause).__name__
     return Unreachable(f"{url}: the connection failed ({reason})", "check the network and try again")
 
 
