@@ -591,7 +591,8 @@ def test_one_that_fails_keeps_no_other_away(there: Civitai, bottega: Command, ho
 @pytest.mark.parametrize(
     "word", ["", "nonsense", "civitai:", "civitai:x", "civitai:123@", "hf:", "hf:a b", "hf:../../x", "hf:org/name@",
              "https://civitai.com/images/1", "https://huggingface.co/datasets/a/b", "https://huggingface.co/a b/c",
-             "http://127.0.0.1:1/x", "https://127.0.0.1:1/x", "https://169.254.169.254/", "file:///etc/passwd"]
+             "http://127.0.0.1:1/x", "https://127.0.0.1:1/x", "https://169.254.169.254/", "file:///etc/passwd",
+             "data:,x", "hf:a/b/../c", "https://huggingface.co/a/b/blob/main/%2e%2e/c", "https://[::1", "https://0x7f.1/x"]
 )  # fmt: skip
 def test_references_that_mean_nothing(word: str, bottega: Command, home: Path) -> None:
     ran = bottega("models", "get", word)

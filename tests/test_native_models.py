@@ -6,6 +6,7 @@ import json
 import logging
 import re
 import shutil
+import socket
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -363,6 +364,55 @@ def test_work_on_the_shelves_is_a_job_that_tells_no_path(api: Api, shelf: Path) 
         assert (told["kind"], told["state"], told["recipe"]) == (kind, "waiting", None)
         text = json.dumps([told, api.get(f"/jobs/{told['id']}")])
         assert str(shelf.parent) not in text and str(api.shop.settings.home) not in text
+
+
+@pytest.fixture
+def looked_up(monkeypatch: pytest.MonkeyPatch) -> set[str]:
+    """The hosts that anybody in this process has asked the system for: the server itself is one."""
+    hosts = set()
+    real = socket.getaddrinfo
+
+    def getaddrinfo(host: str, *args: Any, **named: Any) -> Any:
+        hosts.add(host)
+        return real(host, *args, **named)
+
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+    return hosts
+
+
+@pytest.mark.parametrize(
+    ("reference", "told"),
+    [
+        ("data:,x", "is no reference"),
+        ("hf:../../x", "names no repository"),
+        ("hf:a/b:../../../etc/passwd", "names no repository"),
+        ("hf:a/b/../../../etc/passwd", "is no path in a repository"),
+        ("https://huggingface.co/a/b/blob/main/%2e%2e/x.safetensors", "is no path in a repository"),
+        ("civitai:../../1", "names no model"),
+        ("file:///etc/passwd", "no address of a file"),
+        ("https://[::1", "no address of a file"),
+        ("http://127.0.0.1:22/x.safetensors", "only https:// addresses"),
+        ("http://example.org/x.safetensors", "only https:// addresses"),
+        ("https://127.0.0.1:22/x.safetensors", "no public address"),
+        ("https://0x7f.1/x.safetensors", "no public address"),
+        ("https://[::ffff:10.0.0.1]/x.safetensors", "no public address"),
+        ("https://localhost/x.safetensors", "no public address"),
+    ],
+)
+def test_a_reference_that_can_never_be_fetched_is_told_at_once(
+    reference: str, told: str, api: Api, looked_up: set[str]
+) -> None:
+    before = api.get("/jobs")["total"]
+    status, error = api.refused("POST", "/models/get", {"reference": reference})
+    (problem,) = error["problems"]
+    assert (status, problem["field"]) == (422, "reference") and told in problem["what"] and problem["remedy"]
+    assert api.get("/jobs")["total"] == before and looked_up == {"127.0.0.1"}
+
+
+@pytest.mark.parametrize("reference", ["https://example.org/x.safetensors", " hf:a/b@refs/pr/1/c/d.gguf "])
+def test_a_reference_that_may_be_right_is_a_job(reference: str, api: Api, looked_up: set[str]) -> None:
+    assert api.post("/models/get", {"reference": reference}, 202)["state"] == "waiting"
+    assert looked_up == {"127.0.0.1"}
 
 
 def test_only_who_may_manage_works_on_the_shelves(api: Api) -> None:

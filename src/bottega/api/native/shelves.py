@@ -20,7 +20,7 @@ from bottega.api.native.shapes import Asked, ModelId, ModelInPath
 from bottega.api.native.subject import subject
 from bottega.errors import FieldProblem, InvalidRecipe
 from bottega.library.entry import Entry
-from bottega.library.sources.errors import Refused
+from bottega.library.sources.errors import BadReference, Refused, RefusedAddress
 from bottega.library.sources.install import folder_of
 from bottega.library.sources.names import check_paths
 from bottega.settings import Settings
@@ -122,6 +122,7 @@ async def get(asked: Get, shop: Shop, aside: Aside, caller: Manager, key: Key = 
     _check_no_key(asked.reference)
     if not caller.admin and not _is_known_site(asked.reference, shop.settings):
         raise NotAllowed("fetching from any address is for admins", "name a model of Civitai or Hugging Face")
+    _check_reference(asked.reference, shop.settings)
     told = {
         "references": [asked.reference],
         **asked.model_dump(include={"file", "variant", "sha256", "name", "allow_unusual"}),
@@ -135,6 +136,16 @@ def _check_no_key(reference: str) -> None:
         raise InvalidRecipe(
             [FieldProblem("reference", "has a key in it", "leave it out; keys are kept in tokens.toml in the home")]
         )
+
+
+def _check_reference(reference: str, settings: Settings) -> None:
+    """Refuse what can never be fetched; no name is looked up for it."""
+    from bottega.library.sources.references import read
+
+    try:
+        read(reference.strip(), settings)
+    except (BadReference, RefusedAddress) as error:
+        raise InvalidRecipe([FieldProblem("reference", error.what, error.remedy)]) from None
 
 
 @router.post("/merge", summary="Make one model of several", status_code=202, responses={**FULL, **REUSED})

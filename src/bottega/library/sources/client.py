@@ -133,7 +133,7 @@ class Client:
         The site's key is sent to the site's own address only, and no further once a redirect has led elsewhere.
         `body_within` is how many seconds the body may take in all. Raises RefusedAddress or Unreachable.
         """
-        target = self._allowed(url)
+        target = allowed(url, self._allow_loopback)
         sent = {"User-Agent": USER_AGENT, "Accept": "*/*", "Accept-Encoding": "identity", **(headers or {})}
         if site and site.token and site.token.origin == origin_of(target):
             sent["Authorization"] = site.token.header()
@@ -154,7 +154,7 @@ class Client:
                 finally:
                     raw.close()
                     connection.close()
-            before, target = target, self._allowed(_joined(target.url, location))
+            before, target = target, allowed(_joined(target.url, location), self._allow_loopback)
             if origin_of(target) != origin_of(before):
                 sent.pop("Authorization", None)
             if (target.path or "").rstrip("/").endswith("/login"):  # as Civitai does
@@ -201,20 +201,11 @@ class Client:
                 raise Unreachable(f"{response.url}: the answer broke off after {size:,} of {told} bytes", "try again")
             return b"".join(parts)
 
-    def _allowed(self, url: str) -> Url:
-        """The address taken apart; raises RefusedAddress for one without encryption, names and passwords in it, ..."""
-        target = parse(url)
-        if target.scheme != "https" and not (self._allow_loopback and target.scheme == "http"):
-            raise RefusedAddress(f"{shown_url(url)}: only https:// addresses are fetched", "use the https:// address")
-        return target
-
     def _connection(self, target: Url, deadline: _Deadline) -> urllib3.connection.HTTPConnection:
         """An open connection to one of the addresses of the target, all of which were checked."""
-        host, port = _host(target), target.port or _PORTS[target.scheme or "https"]
+        host, port = _host(target), _port(target)
         via = self._proxy_for(host) if target.scheme == "https" else None
         if via is not None:
-            if spelled_out(host):
-                checked_addresses(host, port, lambda host, port: spelled_out(host), self._allow_loopback)
             tunnel = urllib3.connection.HTTPSConnection(
                 _host(via), via.port or 80, timeout=CONNECT_WITHIN, socket_options=_SOCKET, ssl_context=self._tls
             )
@@ -364,6 +355,20 @@ def parse(url: str) -> Url:
     return Url(parsed.scheme, None, parsed.host, parsed.port, parsed.path, parsed.query)
 
 
+def allowed(url: str, allow_loopback: bool) -> Url:
+    """An address taken apart, as far as can be told without a look-up one that may be fetched from.
+
+    Raises RefusedAddress for one without encryption, with a name or a password in it, or with a host that is no public
+    one and written out, as a number or as this machine's own name.
+    """
+    target = parse(url)
+    if target.scheme != "https" and not (allow_loopback and target.scheme == "http"):
+        raise RefusedAddress(f"{shown_url(url)}: only https:// addresses are fetched", "use the https:// address")
+    if told := spelled_out(_host(target)):
+        checked_addresses(_host(target), _port(target), lambda host, port: told, allow_loopback)
+    return target
+
+
 def _joined(base: str, location: str) -> str:
     try:
         return urljoin(base, location)
@@ -373,7 +378,7 @@ def _joined(base: str, location: str) -> str:
 
 def origin_of(url: Url) -> str:
     """Scheme, host and port: what a key is bound to."""
-    return f"{url.scheme}://{url.host}:{url.port or _PORTS[url.scheme or 'https']}"
+    return f"{url.scheme}://{url.host}:{_port(url)}"
 
 
 def shown_url(url: str) -> str:
@@ -504,6 +509,10 @@ def _lost(url: str, error: Exception) -> NetworkError:
 
 def _host(url: Url) -> str:
     return (url.host or "").strip("[]")
+
+
+def _port(url: Url) -> int:
+    return url.port or _PORTS[url.scheme or "https"]
 
 
 def _tls_context() -> ssl.SSLContext:

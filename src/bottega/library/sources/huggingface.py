@@ -66,7 +66,7 @@ def read_reference(text: str, url: str) -> Reference | None:
     if text.lower().startswith("hf:"):
         match = _REPO.fullmatch(text[3:].strip("/"))
         if match and _REVISION.fullmatch(match["revision"] or "main"):
-            return Reference(match["repo"], match["revision"] or "main", match["path"] or "")
+            return Reference(match["repo"], match["revision"] or "main", _plain(match["path"] or ""))
         raise BadReference(f"{text!r} names no repository", "write hf:ORG/NAME or hf:ORG/NAME@REVISION/FILE")
     parts = urlsplit(text)
     if parts.scheme not in ("http", "https") or not (parts.hostname in HOSTS or text.startswith(f"{url}/")):
@@ -84,7 +84,14 @@ def read_reference(text: str, url: str) -> Reference | None:
     revision, path = "/".join(rest[:length]) or "main", "/".join(rest[length:])
     if not re.fullmatch(rf"{_NAME}(/{_NAME})?", repo) or not _REVISION.fullmatch(revision):
         raise BadReference(f"{parts.path}: this page of Hugging Face shows no model", "write hf:ORG/NAME")
-    return Reference(repo, revision, path)
+    return Reference(repo, revision, _plain(path))
+
+
+def _plain(path: str) -> str:
+    """A path in a repository; raises BadReference for one that leads up, or nowhere."""
+    if path and not {"", ".", ".."}.isdisjoint(path.split("/")):
+        raise BadReference(f"{path!r} is no path in a repository", "write it as the repository's page does")
+    return path
 
 
 _ACTIONS = ("blob", "resolve", "tree", "raw")

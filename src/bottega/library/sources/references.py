@@ -18,22 +18,40 @@ from bottega.settings import Settings
 def look_up(
     client: Client, settings: Settings, text: str, choice: Choice, environment: Mapping[str, str] = os.environ
 ) -> Offer:
-    """What a reference offers. Raises BadReference for one that means nothing, and what its site raises."""
+    """What a reference offers. Raises what `read` and its site raise."""
     text = text.strip()
     if choice.sha256 and not re.fullmatch("[0-9a-f]{64}", choice.sha256):
         raise BadReference(f"{choice.sha256!r} is no SHA-256", "it has 64 digits from 0 to 9 and a to f")
-    if at_civitai := civitai.read_reference(text, settings.civitai_url):
-        offered = civitai.offer(client, site("civitai", settings, environment), text, at_civitai, choice)
-    elif at_hub := huggingface.read_reference(text, settings.huggingface_url):
-        offered = huggingface.offer(client, site("huggingface", settings, environment), text, at_hub, choice)
-    elif "://" in text:
-        offered = url.offer(text)
-    else:
-        raise BadReference(
-            f"{text!r} is no reference", "write civitai:MODEL[@VERSION], hf:ORG/NAME[/FILE] or an https:// address"
-        )
+    match meant := read(text, settings):
+        case civitai.Reference():
+            offered = civitai.offer(client, site("civitai", settings, environment), text, meant, choice)
+        case huggingface.Reference():
+            offered = huggingface.offer(client, site("huggingface", settings, environment), text, meant, choice)
+        case _:
+            offered = meant
     offered = replace(offered, reference=shown_reference(text))
     return _with_sha256(offered, choice.sha256) if choice.sha256 else offered
+
+
+def read(text: str, settings: Settings) -> civitai.Reference | huggingface.Reference | Offer:
+    """What a reference means, without asking anybody; of an address elsewhere nothing more can be known beforehand.
+
+    Raises BadReference or RefusedAddress for one that can never be fetched.
+    """
+    try:
+        meant = civitai.read_reference(text, settings.civitai_url) or huggingface.read_reference(
+            text, settings.huggingface_url
+        )
+    except ValueError:
+        what = f"{shown_reference(text)}: this is no address of a file"
+        raise BadReference(what, "write it as https://SITE/FILE") from None
+    if meant:
+        return meant
+    if "://" in text:
+        return url.offer(text, settings.allow_loopback)
+    raise BadReference(
+        f"{text!r} is no reference", "write civitai:MODEL[@VERSION], hf:ORG/NAME[/FILE] or an https:// address"
+    )
 
 
 def shown_reference(text: str) -> str:

@@ -5,13 +5,13 @@ from __future__ import annotations
 from pathlib import PurePosixPath
 from urllib.parse import unquote, urlsplit
 
-from bottega.library.sources.client import parse, shown_url
+from bottega.library.sources.client import allowed, shown_url
 from bottega.library.sources.offers import Offer, RemoteFile
 
 
-def offer(text: str) -> Offer:
-    """The file at an address. Raises RefusedAddress for what is none."""
-    url = parse(text).url
+def offer(text: str, allow_loopback: bool) -> Offer:
+    """The file at an address. Raises RefusedAddress for what is none, or none that may be fetched from."""
+    url = allowed(text, allow_loopback).url
     name = PurePosixPath(unquote(urlsplit(url).path)).name
     return Offer(
         reference=shown_url(text),
