@@ -67,10 +67,8 @@ def test_peft(id: str, part: str, use_dora: bool, models: Callable[[str], Model]
 def test_a_folder_that_peft_saved_and_a_file_made_of_it(
     part: str, use_dora: bool, models: Callable[[str], Model], tmp_path: Path
 ) -> None:
-    from peft import LoraConfig, get_peft_model
+    from peft import LoraConfig
 
-    model = models("sd1")
-    network = model.pipe.unet if part == "unet" else model.pipe.text_encoders[0].model
     config = LoraConfig(
         r=4,
         lora_alpha=6,
@@ -81,16 +79,50 @@ def test_a_folder_that_peft_saved_and_a_file_made_of_it(
         use_rslora=True,
         use_dora=use_dora,
     )
+    as_peft(config, part, models("sd1"), tmp_path)
+
+
+HADAMARD = {"rank_pattern": {"to_q": 2}, "alpha_pattern": {"to_k": 1.5, "conv1": 2}}
+
+
+@pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning")  # peft asks for it
+@pytest.mark.parametrize(
+    ("kind", "told"),
+    [
+        ("LoHaConfig", {"r": 4, "alpha": 3, **HADAMARD}),
+        ("LoHaConfig", {"r": 4, "alpha": 3, "use_effective_conv2d": True}),
+        ("LoKrConfig", {"r": 2, "alpha": 1, **HADAMARD}),
+        ("LoKrConfig", {"r": 1, "alpha": 0.5, "decompose_both": True, "use_effective_conv2d": True}),
+        ("LoKrConfig", {"r": 64, "alpha": 8, "rank_pattern": {"to_q": 90}}),
+    ],
+    ids=["loha", "loha of convolutions", "lokr", "lokr of two products", "lokr of whole matrices"],
+)
+def test_loha_and_lokr_that_peft_saved(
+    kind: str, told: dict[str, Any], models: Callable[[str], Model], tmp_path: Path
+) -> None:
+    import peft
+
+    config = getattr(peft, kind)(target_modules=TARGETS["unet"], init_weights=False, **told)
+    as_peft(config, "unet", models("sd1"), tmp_path)
+
+
+def as_peft(config: Any, part: str, model: Model, folder: Path) -> None:
+    """A network with what peft saves answers as peft's own does: the folder, and files that are made of it."""
+    from peft import get_peft_model
+
+    network = model.pipe.unet if part == "unet" else model.pipe.text_encoders[0].model
     torch.manual_seed(0)
     theirs = get_peft_model(copy.deepcopy(network), config).eval()
-    theirs.save_pretrained(tmp_path / "it")
-    convert(read_header(tmp_path / "it"), tmp_path / "one.safetensors", Wish())
-    convert(read_header(tmp_path / "one.safetensors"), tmp_path / "again.safetensors", Wish())
+    theirs.save_pretrained(folder / "it")
+    convert(read_header(folder / "it"), folder / "one.safetensors", Wish())
+    convert(read_header(folder / "one.safetensors"), folder / "again.safetensors", Wish())
     with torch.no_grad():
+        plain = run(model, part, network, torch.Generator())
         expected = run(model, part, theirs.base_model.model, torch.Generator())
+        assert (plain - expected).abs().max() > 1e-2
         for name in ("it", "one.safetensors", "again.safetensors"):
             heard = Silent()
-            take_away = attach(model.pipe, model.attachment(tmp_path / name), heard)
+            take_away = attach(model.pipe, model.attachment(folder / name), heard)
             model.pipe.settle()
             made = run(model, part, network, torch.Generator())
             take_away()

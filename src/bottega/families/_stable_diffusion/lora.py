@@ -198,7 +198,9 @@ def _spellings(part: str, module: str) -> Iterator[str]:
         yield f"{module}_0"
 
 
-_CONFIG = ("r", "lora_alpha", "alpha_pattern", "use_rslora")  # what peft's configuration has to say of strengths
+# What peft's configuration has to say of strengths; only LoRA's calls it lora_alpha.
+_CONFIG = ("r", "lora_alpha", "alpha", "rank_pattern", "alpha_pattern", "use_rslora")
+_RANKED = ("down", "hada_w1_b", "lokr_w1_b", "lokr_w2_b")  # which have a row for each rank
 
 
 def _told_by_trainer(adapter: Header) -> dict[str, dict[str, Any]]:
@@ -220,15 +222,21 @@ def _told_by_trainer(adapter: Header) -> dict[str, dict[str, Any]]:
 def _told_scale(told: Mapping[str, Mapping[str, Any]], place: Place, numbers: Mapping[str, TensorInfo]) -> float | None:
     """alpha / rank of a module, as peft's configuration says it; None if it says nothing."""
     config = told.get(place.part, {})
-    alpha, rank = config.get("lora_alpha"), config.get("r")
     module = place.name.rpartition(".")[0]
-    patterns = config.get("alpha_pattern")
-    for name, own in patterns.items() if isinstance(patterns, dict) else ():
-        # peft takes these names for patterns; only a name is as good as one that has been checked.
-        if module == name or module.endswith(f".{name}"):
-            alpha = own
-    if "down" in numbers and numbers["down"].shape:
-        rank = numbers["down"].shape[0]  # a module may have one of its own
+    alpha = config.get("alpha") if config.get("lora_alpha") is None else config["lora_alpha"]
+    alpha = _own(config.get("alpha_pattern"), module, alpha)
+    # LoKr of two whole matrices has no rank of its own, and is scaled by the one that was asked for.
+    shapes = [numbers[role].shape for role in _RANKED if role in numbers]
+    rank = shapes[0][0] if shapes and shapes[0] else _own(config.get("rank_pattern"), module, config.get("r"))
     if not isinstance(alpha, (int, float)) or not isinstance(rank, int) or rank <= 0:
         return None
     return float(alpha) / (rank**0.5 if config.get("use_rslora") is True else rank)
+
+
+def _own(patterns: object, module: str, other: Any) -> Any:
+    """What a module has for itself, or the other thing."""
+    for name, own in patterns.items() if isinstance(patterns, dict) else ():
+        # peft takes these names for patterns; only a name is as good as one that has been checked.
+        if module == name or module.endswith(f".{name}"):
+            return own
+    return other
