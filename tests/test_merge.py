@@ -647,6 +647,22 @@ def test_a_scale_in_the_metadata_counts(tmp_path: Path, models: list[Path]) -> N
     close(tmp_path / "m.safetensors", apply(models[0], {f"{ATTENTION}.weight": lambda w: w + 2.0 * 4}))
 
 
+def test_a_pattern_that_is_not_used_is_told(tmp_path: Path, models: list[Path]) -> None:
+    shape = places(models[0])[f"{ATTENTION}.weight"].shape
+    told = {"unet.r": 1, "unet.lora_alpha": 2, "unet.alpha_pattern": {"(?=to)to_q": 9, "(a{1,99}){1,99}": 8}}
+    tensors = {
+        f"{ATTENTION}.lora_A.weight": torch.ones(1, shape[1]),
+        f"{ATTENTION}.lora_B.weight": torch.ones(shape[0], 1),
+    }
+    safetensors.write(tmp_path / "l.safetensors", rows(tensors), {"lora_adapter_metadata": json.dumps(told)})
+    made = merged(tmp_path / "m.safetensors", models[0], loras=((tmp_path / "l.safetensors", 1),))
+    assert made.notes == (
+        "l: its config gives strengths for modules by patterns that can't be matched here, so not used: "
+        "'(?=to)to_q', '(a{1,99}){1,99}'",
+    )
+    close(tmp_path / "m.safetensors", apply(models[0], {f"{ATTENTION}.weight": lambda w: w + 2.0}))
+
+
 def variants(shape: tuple[int, ...], generator: torch.Generator) -> dict[str, tuple[dict[str, torch.Tensor], Any]]:
     """Every kind of change of a weight: its numbers in the file, and its definition in float64."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -294,6 +295,18 @@ def test_what_has_no_place_is_told_in_one_note(models: Callable[[str], Model], t
     attach(model.pipe, model.attachment(tmp_path / "it.safetensors"), heard)()
     names = ", ".join(f"'lora_unet_nobody_{number}.lora_up.weight'" for number in range(3))
     assert heard.heard == [Note(f"it: not used: {names} and 2 more")]
+
+
+def test_a_pattern_of_peft_that_is_not_used_is_told(models: Callable[[str], Model], tmp_path: Path) -> None:
+    model, heard = models("sd1"), Silent()
+    name = "down_blocks.1.attentions.0.transformer_blocks.0.attn2.to_k"
+    out, incoming = model.places["unet", f"{name}.weight"].shape
+    tensors = {f"unet.{name}.lora_B.weight": torch.ones(out, 1), f"unet.{name}.lora_A.weight": torch.ones(1, incoming)}
+    told = {"unet.r": 1, "unet.lora_alpha": 2, "unet.alpha_pattern": {"(?=to)to_q": 9}}
+    safetensors.write(tmp_path / "it.safetensors", rows(tensors), {"lora_adapter_metadata": json.dumps(told)})
+    attach(model.pipe, model.attachment(tmp_path / "it.safetensors"), heard)()
+    what = "its config gives strengths for modules by patterns that can't be matched here, so not used: '(?=to)to_q'"
+    assert heard.heard == [Note(f"it: {what}")]
 
 
 def test_what_does_not_fit_is_known_by_names_and_shapes(models: Callable[[str], Model], tmp_path: Path) -> None:

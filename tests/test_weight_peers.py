@@ -106,6 +106,32 @@ def test_loha_and_lokr_that_peft_saved(
     as_peft(config, "unet", models("sd1"), tmp_path)
 
 
+@pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning")  # peft asks for it
+@pytest.mark.filterwarnings("ignore:The following .*_pattern keys did not match:RuntimeWarning")
+@pytest.mark.parametrize(
+    ("kind", "told"),
+    [
+        ("LoraConfig", {"r": 4, "lora_alpha": 2, "init_lora_weights": False}),
+        ("LoKrConfig", {"r": 64, "alpha": 8, "init_weights": False}),
+    ],
+)
+@pytest.mark.parametrize("part", list(TARGETS))
+def test_the_first_of_peft_s_patterns_that_fits_counts(
+    part: str, kind: str, told: dict[str, Any], models: Callable[[str], Model], tmp_path: Path
+) -> None:
+    import peft
+
+    alphas = {
+        "(down_blocks|text_model.encoder).*(to_q|q_proj)": 9,
+        "^mid_block.+": 5,
+        r"layers\.1\.mlp\.fc[12]": 12,
+        "to_q|q_proj": 1,
+    }  # in the order in which peft saves them
+    ranks = {"(to_[qk]|[kq]_proj)": 80}
+    config = getattr(peft, kind)(target_modules=TARGETS[part], alpha_pattern=alphas, rank_pattern=ranks, **told)
+    as_peft(config, part, models("sd1"), tmp_path)
+
+
 def as_peft(config: Any, part: str, model: Model, folder: Path) -> None:
     """A network with what peft saves answers as peft's own does: the folder, and files that are made of it."""
     from peft import get_peft_model

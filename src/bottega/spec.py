@@ -269,10 +269,11 @@ class Patch:
 
 @dataclass(frozen=True)
 class Patches:
-    """All that an adapter does to one model, and the tensors of it that have no place there."""
+    """All that an adapter does to one model, the tensors of it that have no place there, and what is to be known."""
 
     patches: tuple[Patch, ...]
     left: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -444,6 +444,8 @@ def attach(pipe: Any, what: Attachment, emit: Emit) -> Callable[[], None]:
     if left := [name for name in found.left if name not in learnt]:
         more = f" and {len(left) - 3} more" if len(left) > 3 else ""
         emit(Note(f"{use.ref.name}: not used: {', '.join(map(shown, left[:3]))}{more}"))
+    for note in found.notes:
+        emit(Note(f"{use.ref.name}: {note}"))
     changes = []
     for patch in found.patches:
         if not (strength := _strength(patch, what)):

@@ -47,7 +47,7 @@ from bottega.library.writing import (
     target_bytes,
     write_file,
 )
-from bottega.spec import Patch, Pieces, Relayout
+from bottega.spec import Patch, Patches, Pieces, Relayout
 
 if TYPE_CHECKING:
     import torch
@@ -113,8 +113,11 @@ def merge(
     merging = {name: them for name, them in merging.items() if name not in alone}
     work = MergeWork(targets, merging, wish, weights)
     left, counts = {}, {}
+    notes = [*_notes(models)]
     for lora, strength in loras:
-        left[lora.name], counts[lora.name] = _add_patches(work.patches, lora, strength, first, targets)
+        found = _add_patches(work.patches, lora, strength, first, targets)
+        left[lora.name], counts[lora.name] = found.left, len(found.patches)
+        notes += [f"{lora.name}: {note}" for note in found.notes]
 
     metadata = partial(recipe_metadata, models, destination, wish, weight, vae, loras)
     unsealed = metadata(lambda parent: hashlib.sha256(os.fsencode(parent.header.path)).hexdigest())  # of equal length
@@ -136,7 +139,7 @@ def merge(
         missing=missing,
         left=left,
         patched=counts,
-        notes=(*_notes(models), *_left_notes(models, plans, targets), *work.notes()),
+        notes=(*notes, *_left_notes(models, plans, targets), *work.notes()),
     )
 
 
@@ -271,8 +274,8 @@ def _add_patches(
     strength: float,
     first: Parent,
     targets: Mapping[str, Target],
-) -> tuple[tuple[str, ...], int]:
-    """Put a LoRA's changes to the tensors that they change; answers with what is left of it, and how many they are."""
+) -> Patches:
+    """Put a LoRA's changes to the tensors that they change; answers with all of them."""
     path = lora.header.path
     if lora.family not in ("", first.recogniser) and lora.match.kind == "lora" and not lora.match.guess:
         raise FileError(path, f"is for {lora.family}, and {first.name} is {first.recogniser}", "use one that fits")
@@ -287,7 +290,7 @@ def _add_patches(
         _check_patch(path, patch)
         if patch.place.tensor in targets:
             patches.setdefault(patch.place.tensor, []).append((patch, strength))
-    return found.left, len(found.patches)
+    return found
 
 
 def _check_patch(path: Path, patch: Patch) -> None:

@@ -17,8 +17,9 @@ from typing import Any
 from bottega.families._stable_diffusion.inventory import names_of
 from bottega.families._stable_diffusion.keys import REFINER_ENCODER, SINGLE_FILE, source_of, view
 from bottega.families._stable_diffusion.parts import Part, parts_of, stored_name
+from bottega.families._stable_diffusion.patterns import Matcher
 from bottega.families._stable_diffusion.recognise import REFINER, V
-from bottega.formats.header import Header, TensorInfo
+from bottega.formats.header import Header, TensorInfo, shown
 from bottega.spec import Match, Patch, Patches, Place
 
 # How the name of a tensor ends, by what it is in its module: kohya and LyCORIS; diffusers, old and new; peft.
@@ -50,6 +51,7 @@ _PREFIXES = (
     ("diffusion_model_", "unet"), ("lycoris_", "unet"), ("text_model_", "text_encoder"),
 )  # fmt: skip
 _WRAPPERS = re.compile(r"^(base_model\.model\.|lora\.(?=unet))+|(?<=^unet\.)base_model\.model\.")
+_NETWORK = re.compile(r"^(unet|text_encoder|text_encoder_2)\.")  # before what peft calls a module
 _KOHYA = {"unet": "lora_unet_", "text_encoder": "lora_te_", "text_encoder_2": "lora_te2_"}
 _OLD_ATTENTION = {"to_q": "q_proj", "to_k": "k_proj", "to_v": "v_proj", "to_out": "out_proj"}  # of text encoders
 
@@ -140,22 +142,34 @@ def patches(family: str, header: Header, match: Match, adapter: Header) -> Patch
 def _patches(family: str, question: _Question) -> Patches:
     adapter = question.adapter
     weights, biases = _by_name(places(family, question.header, question.match))
-    told = _told_by_trainer(adapter)
+    told, matcher = _told_by_trainer(adapter), Matcher()
     found: dict[tuple[str, bool], dict[str, TensorInfo]] = {}
+    called: dict[tuple[str, bool], str] = {}
     left = []
     for name, info in adapter.tensors.items():
-        part, module, role = _parse(name, adapter)
+        part, module, role, own_name = _parse(name, adapter)
         known = biases if role in _OF_BIAS else weights
         place = next((known[part, other] for other in _spellings(part, module) if (part, other) in known), None)
         if place is None:
             left.append(name)
         else:
-            found.setdefault((f"{place.part}.{place.name}", role in _OF_BIAS), {})[role] = info
+            key = f"{place.part}.{place.name}", role in _OF_BIAS
+            found.setdefault(key, {})[role] = info
+            called[key] = own_name
     where = {f"{place.part}.{place.name}": place for known in (weights, biases) for place in known.values()}
     made = [
-        Patch(where[name], numbers, _told_scale(told, where[name], numbers)) for (name, _), numbers in found.items()
+        Patch(where[key[0]], numbers, _told_scale(told.get(where[key[0]].part, {}), called[key], numbers, matcher))
+        for key, numbers in found.items()
     ]
-    return Patches(tuple(made), tuple(left))
+    return Patches(tuple(made), tuple(left), tuple(_notes(matcher)))
+
+
+def _notes(matcher: Matcher) -> Iterator[str]:
+    if matcher.unread:
+        more = f" and {len(matcher.unread) - 3} more" if len(matcher.unread) > 3 else ""
+        patterns = ", ".join(map(shown, matcher.unread[:3]))
+        what = "its config gives strengths for modules by patterns that can't be matched here, so not used"
+        yield f"{what}: {patterns}{more}"
 
 
 def _by_name(known: list[Place]) -> tuple[dict[tuple[str, str], Place], dict[tuple[str, str], Place]]:
@@ -170,17 +184,21 @@ def _by_name(known: list[Place]) -> tuple[dict[tuple[str, str], Place], dict[tup
     return weights, biases
 
 
-def _parse(name: str, adapter: Header) -> tuple[str, str, str]:
-    """The part, the flattened name of the module and the role of a tensor; empty where they can't be told."""
+def _parse(name: str, adapter: Header) -> tuple[str, str, str, str]:
+    """The part, the flattened name of the module, the role of a tensor and what peft would call the module.
+
+    They are empty where they can't be told.
+    """
     end, role = next(((end, role) for end, role in _ENDINGS if name.endswith(end)), ("", ""))
     if not role and f"{name.removesuffix('.weight')}.on_input" in adapter.tensors:
         end, role = ".weight", "ia3"
     if not role:
-        return "", "", ""
-    module = _WRAPPERS.sub("", name[: len(name) - len(end)]).replace(".processor.", ".").replace(".", "_")
+        return "", "", "", ""
+    dotted = _WRAPPERS.sub("", name[: len(name) - len(end)])
+    module = dotted.replace(".processor.", ".").replace(".", "_")
     alone = "text_encoder" if module.startswith("encoder_layers_") else "unet"  # peft's folder of one network
     prefix, part = next(((prefix, part) for prefix, part in _PREFIXES if module.startswith(prefix)), ("", alone))
-    return part, module.removeprefix(prefix), role
+    return part, module.removeprefix(prefix), role, _NETWORK.sub("", dotted)
 
 
 def _spellings(part: str, module: str) -> Iterator[str]:
@@ -219,24 +237,24 @@ def _told_by_trainer(adapter: Header) -> dict[str, dict[str, Any]]:
     return {part: {name: told.get(f"{part}.{name}") for name in _CONFIG} for part in _KOHYA}
 
 
-def _told_scale(told: Mapping[str, Mapping[str, Any]], place: Place, numbers: Mapping[str, TensorInfo]) -> float | None:
-    """alpha / rank of a module, as peft's configuration says it; None if it says nothing."""
-    config = told.get(place.part, {})
-    module = place.name.rpartition(".")[0]
+def _told_scale(
+    config: Mapping[str, Any], module: str, numbers: Mapping[str, TensorInfo], matcher: Matcher
+) -> float | None:
+    """alpha / rank of a module, as peft's configuration of its part says it; None if it says nothing."""
     alpha = config.get("alpha") if config.get("lora_alpha") is None else config["lora_alpha"]
-    alpha = _own(config.get("alpha_pattern"), module, alpha)
+    alpha = _own(config.get("alpha_pattern"), module, alpha, matcher)
     # LoKr of two whole matrices has no rank of its own, and is scaled by the one that was asked for.
     shapes = [numbers[role].shape for role in _RANKED if role in numbers]
-    rank = shapes[0][0] if shapes and shapes[0] else _own(config.get("rank_pattern"), module, config.get("r"))
+    if shapes and shapes[0]:
+        rank: Any = shapes[0][0]
+    else:
+        rank = _own(config.get("rank_pattern"), module, config.get("r"), matcher)
     if not isinstance(alpha, (int, float)) or not isinstance(rank, int) or rank <= 0:
         return None
     return float(alpha) / (rank**0.5 if config.get("use_rslora") is True else rank)
 
 
-def _own(patterns: object, module: str, other: Any) -> Any:
-    """What a module has for itself, or the other thing."""
-    for name, own in patterns.items() if isinstance(patterns, dict) else ():
-        # peft takes these names for patterns; only a name is as good as one that has been checked.
-        if module == name or module.endswith(f".{name}"):
-            return own
-    return other
+def _own(patterns: object, module: str, other: Any, matcher: Matcher) -> Any:
+    """What a module has for itself by the first pattern that fits it, or the other thing."""
+    known = patterns if isinstance(patterns, dict) else {}
+    return next((own for pattern, own in known.items() if matcher.fits(pattern, module)), other)
