@@ -309,6 +309,17 @@ def test_a_pattern_of_peft_that_is_not_used_is_told(models: Callable[[str], Mode
     assert heard.heard == [Note(f"it: {what}")]
 
 
+def test_oft_of_peft_is_of_no_use_without_its_config(models: Callable[[str], Model], tmp_path: Path) -> None:
+    model = models("sd1")
+    name = "unet.down_blocks.1.attentions.0.transformer_blocks.0.attn1.to_q.oft_R.weight"
+    safetensors.write(tmp_path / "it.safetensors", rows({name: torch.zeros(1, 28)}))
+    what = model.attachment(tmp_path / "it.safetensors")
+    assert adapter.unfit(what).startswith("how it turns weights stands in the config that peft saves with it")
+    attach(model.pipe, what, Silent())
+    with pytest.raises(FileError, match="the config that peft saved with it is missing"):
+        model.pipe.settle()
+
+
 def test_what_does_not_fit_is_known_by_names_and_shapes(models: Callable[[str], Model], tmp_path: Path) -> None:
     sd1, sdxl = models("sd1"), models("sdxl")
     other = write(tmp_path / "xl.safetensors", changes_of(sdxl, "lora"))

@@ -107,6 +107,25 @@ def test_loha_and_lokr_that_peft_saved(
 
 
 @pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning")  # peft asks for it
+@pytest.mark.filterwarnings("ignore:Invalid `oft_block_size`:UserWarning")
+@pytest.mark.parametrize(
+    "told",
+    [
+        {"use_cayley_neumann": False},
+        *({"num_cayley_neumann_terms": terms} for terms in (2, 3, 4, 5, 8)),
+        {"use_cayley_neumann": False, "block_share": True},
+        {"use_cayley_neumann": False, "coft": True, "eps": 0.5},
+    ],
+    ids=str,
+)
+def test_oft_that_peft_saved(told: dict[str, Any], models: Callable[[str], Model], tmp_path: Path) -> None:
+    from peft import OFTConfig
+
+    config = OFTConfig(oft_block_size=8, target_modules=TARGETS["unet"], init_weights=False, **told)
+    as_peft(config, "unet", models("sd1"), tmp_path)
+
+
+@pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning")  # peft asks for it
 @pytest.mark.filterwarnings("ignore:The following .*_pattern keys did not match:RuntimeWarning")
 @pytest.mark.parametrize(
     ("kind", "told"),
@@ -133,7 +152,7 @@ def test_the_first_of_peft_s_patterns_that_fits_counts(
 
 
 def as_peft(config: Any, part: str, model: Model, folder: Path) -> None:
-    """A network with what peft saves answers as peft's own does: the folder, and files that are made of it."""
+    """A network with what peft saves answers as one that peft merged it into: the folder, and files made of it."""
     from peft import get_peft_model
 
     network = model.pipe.unet if part == "unet" else model.pipe.text_encoders[0].model
@@ -144,7 +163,7 @@ def as_peft(config: Any, part: str, model: Model, folder: Path) -> None:
     convert(read_header(folder / "one.safetensors"), folder / "again.safetensors", Wish())
     with torch.no_grad():
         plain = run(model, part, network, torch.Generator())
-        expected = run(model, part, theirs.base_model.model, torch.Generator())
+        expected = run(model, part, theirs.merge_and_unload(), torch.Generator())
         assert (plain - expected).abs().max() > 1e-2
         for name in ("it", "one.safetensors", "again.safetensors"):
             heard = Silent()

@@ -256,15 +256,27 @@ class Place:
 
 
 @dataclass(frozen=True)
+class Rotation:
+    """How peft makes rotations of OFT's skew matrices: of the first `terms` of Neumann's series, or exactly.
+
+    `bound` limits how long the matrices are together, where they are held (COFT).
+    """
+
+    terms: int | None
+    bound: float | None = None
+
+
+@dataclass(frozen=True)
 class Patch:
     """What an adapter does to one tensor: its numbers by their role (`up`, `down`, `alpha`, `hada_w1_a`, ...).
 
-    `scale` stands for alpha / rank where the file's metadata says it and no tensor does.
+    `scale` stands for alpha / rank where the file's metadata says it and no tensor does; so does `rotation` for OFT.
     """
 
     place: Place
     numbers: Mapping[str, TensorInfo]
     scale: float | None = None
+    rotation: Rotation | None = None
 
 
 @dataclass(frozen=True)

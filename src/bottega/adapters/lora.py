@@ -390,7 +390,7 @@ def unfit(what: Attachment) -> str:
 
 
 _COMPLETE: tuple[frozenset[str], ...] = (
-    *(frozenset({role}) for role in (*WHOLE, "oft_blocks", "oft_diag", "ia3_l")),
+    *(frozenset({role}) for role in (*WHOLE, "oft_blocks", "oft_diag", "oft_R", "ia3_l")),
     frozenset({"up", "down"}),
     frozenset({"hada_w1_a", "hada_w1_b", "hada_w2_a", "hada_w2_b"}),
     *(
@@ -408,6 +408,8 @@ def _wrong(patch: Patch) -> str:
     numbers, place = patch.numbers, patch.place
     if not any(set(numbers) >= roles for roles in _COMPLETE):
         return f"of its change of {place.name} there is only {', '.join(sorted(numbers))}"
+    if "oft_R" in numbers and patch.rotation is None:
+        return "how it turns weights stands in the config that peft saves with it, and there is none that says it"
     whole = next((numbers[role] for role in WHOLE if role in numbers), None)
     if whole is not None:
         made: Shape = whole.shape
@@ -459,6 +461,7 @@ def attach(pipe: Any, what: Attachment, emit: Emit) -> Callable[[], None]:
                 numbers={role: tensors.of(info, role) for role, info in patch.numbers.items()},
                 strength=strength,
                 scale=patch.scale,
+                rotation=patch.rotation,
                 start=use.start,
                 end=use.end,
                 file=what.header.path,

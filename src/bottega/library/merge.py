@@ -436,7 +436,7 @@ class MergeWork:
             weight = (rows.T if place.transposed else rows).reshape(place.shape)
             numbers = {role: smith.whole((info,)).reshape(info.shape) for role, info in patch.numbers.items()}
             try:
-                changed = patched(weight, numbers, strength, patch.scale)
+                changed = patched(weight, numbers, strength, patch.scale, patch.rotation)
             except (ValueError, RuntimeError, KeyError) as error:
                 file = next(iter(patch.numbers.values())).file
                 raise FileError(file, f"does not fit {place.name}: {error}", "use one that fits") from None

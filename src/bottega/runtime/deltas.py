@@ -1,35 +1,56 @@
 """What an adapter does to a weight, by the definitions of LoRA and LyCORIS; and an adapter from a difference.
 
 Numbers come by their role in the adapter's file: `up` and `down` for LoRA, `mid` in the Tucker form of a convolution,
-`hada_*` for LoHa, `lokr_*` for LoKr, `diff` for all of it, `a1` to `b2` for GLoRA, `oft_*` for OFT and BOFT, `ia3` and
-`ia3_l` for IA3; `alpha` scales by alpha / rank, `dora_scale` (kohya, LyCORIS) or `magnitude` (peft) makes it DoRA.
+`hada_*` for LoHa, `lokr_*` for LoKr, `diff` for all of it, `a1` to `b2` for GLoRA, `oft_*` for OFT and BOFT (`oft_R`
+for peft's OFT), `ia3` and `ia3_l` for IA3; `alpha` scales by alpha / rank, `dora_scale` (kohya, LyCORIS) or `magnitude`
+(peft) makes it DoRA.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from math import isqrt
+from typing import TYPE_CHECKING
 
 import torch
+
+if TYPE_CHECKING:
+    from bottega.spec import Rotation
 
 Numbers = Mapping[str, torch.Tensor]
 _WHOLE = ("diff", "diff_b", "w_norm", "b_norm")
 _PLAIN = frozenset({"up", "down", "alpha"})
 
 
-def patched(weight: torch.Tensor, numbers: Numbers, strength: float, scale: float | None = None) -> torch.Tensor:
+def patched(
+    weight: torch.Tensor,
+    numbers: Numbers,
+    strength: float,
+    scale: float | None = None,
+    rotation: Rotation | None = None,
+) -> torch.Tensor:
     """`change` of a copy."""
     made = weight.clone(memory_format=torch.contiguous_format)
-    change(made, numbers, strength, scale)
+    change(made, numbers, strength, scale, rotation)
     return made
 
 
-def change(weight: torch.Tensor, numbers: Numbers, strength: float, scale: float | None = None) -> None:
+def change(
+    weight: torch.Tensor,
+    numbers: Numbers,
+    strength: float,
+    scale: float | None = None,
+    rotation: Rotation | None = None,
+) -> None:
     """Give a contiguous weight an adapter's change in place, `strength` times; ValueError if it does not fit.
 
-    `scale` is alpha / rank where no `alpha` says it.
+    `scale` is alpha / rank where no `alpha` says it, `rotation` what peft's OFT has to know beside its numbers.
     """
     if set(numbers) <= _PLAIN and "up" in numbers and "down" in numbers:
         _add_product(weight, numbers, strength, scale)
+        return
+    if "oft_R" in numbers:
+        _turn_as_peft(weight, numbers["oft_R"], strength, rotation)
         return
     for role, way in _MULTIPLYING.items():
         if role in numbers:
@@ -163,6 +184,53 @@ def _turn(weight: torch.Tensor, numbers: Numbers, strength: float) -> None:
     if "rescale" in numbers:
         rows = rows * torch.lerp(torch.ones_like(rows[:, :1]), numbers["rescale"].reshape(-1, 1), strength)
     weight.copy_(rows.reshape(weight.shape))
+
+
+def _turn_as_peft(weight: torch.Tensor, above: torch.Tensor, strength: float, rotation: Rotation | None) -> None:
+    """OFT as peft has it: rotations of the input's features, in blocks, by what is above a skew matrix's diagonal.
+
+    One block alone is that of all features (`block_share`).
+    """
+    if rotation is None:
+        raise ValueError("the config that peft saved with it is missing, or not one that says how it turns")
+    columns = weight.flatten(1).shape[1]
+    size = (1 + isqrt(1 + 8 * above.shape[-1])) // 2
+    fits = above.ndim == 2 and size * (size - 1) // 2 == above.shape[1] and columns % size == 0
+    if not fits or above.shape[0] not in (1, columns // size):
+        raise ValueError(f"rotations of {_times(above)} for a weight of {_times(weight)}")
+    upper = torch.triu_indices(size, size, 1, device=above.device)
+    skew = above.new_zeros(above.shape[0], size, size)
+    skew[:, upper[0], upper[1]] = above
+    skew = skew - skew.mT
+    if rotation.bound is not None:
+        bound, norm = rotation.bound / above.shape[0] ** 0.5, torch.linalg.vector_norm(skew, dim=(1, 2), keepdim=True)
+        skew = torch.where(norm <= bound, skew, skew * (bound / norm))
+    unit = torch.eye(size, dtype=above.dtype, device=above.device)
+    if rotation.terms is None:
+        turns = torch.linalg.solve(unit + skew, unit - skew, left=False)
+    else:
+        turns = _series(unit, skew, rotation.terms)
+    turns = torch.lerp(unit, turns, strength).to(weight.dtype).expand(columns // size, -1, -1)
+    blocks = weight.flatten(1).unflatten(1, (-1, size))
+    weight.copy_(torch.einsum("obk,bck->obc", blocks, turns).reshape(weight.shape))
+
+
+def _series(unit: torch.Tensor, skew: torch.Tensor, terms: int) -> torch.Tensor:
+    """(1 + Q) / (1 - Q) as peft has it: 1 + 2Q + 2Q^2 ..., where the last power counts once.
+
+    Of three terms it makes four.
+    """
+    turns = unit.expand_as(skew)
+    if terms > 1:
+        turns = turns + 2 * skew
+    if terms > 2:
+        power = skew @ skew
+        turns = turns + 2 * power
+        for _ in range(3, terms - 1):
+            power = power @ skew
+            turns = turns + 2 * power
+        turns = turns + power @ skew
+    return turns
 
 
 def _stretch(weight: torch.Tensor, numbers: Numbers, strength: float) -> None:

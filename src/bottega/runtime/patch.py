@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
@@ -15,6 +16,9 @@ from torch import nn
 from bottega.errors import FileError
 from bottega.runtime.deltas import Numbers, change
 from bottega.runtime.turns import Turns
+
+if TYPE_CHECKING:
+    from bottega.spec import Rotation
 
 Parameters = Mapping[str, Mapping[str, nn.Parameter]]  # by the part of a model and their name in its network
 Mark = tuple[object, ...]
@@ -35,6 +39,7 @@ class Change:
     strength: float
     file: Path
     scale: float | None = None
+    rotation: Rotation | None = None
     start: float = 0.0
     end: float = 1.0
 
@@ -170,7 +175,7 @@ class _Room:
             if not all(bool(torch.isfinite(tensor).all()) for tensor in numbers.values()):
                 raise FileError(each.file, f"has numbers for {each.name} that are none (NaN)", "get it again")
             try:
-                change(weight, numbers, each.strength, each.scale)
+                change(weight, numbers, each.strength, each.scale, each.rotation)
             except (ValueError, KeyError) as error:
                 raise FileError(each.file, f"does not fit {each.name}: {error}", "use one that fits") from None
         return into.copy_(weight)

@@ -20,7 +20,7 @@ from bottega.families._stable_diffusion.parts import Part, parts_of, stored_name
 from bottega.families._stable_diffusion.patterns import Matcher
 from bottega.families._stable_diffusion.recognise import REFINER, V
 from bottega.formats.header import Header, TensorInfo, shown
-from bottega.spec import Match, Patch, Patches, Place
+from bottega.spec import Match, Patch, Patches, Place, Rotation
 
 # How the name of a tensor ends, by what it is in its module: kohya and LyCORIS; diffusers, old and new; peft.
 _ROLES = {
@@ -39,6 +39,7 @@ _ROLES = {
     )},
     **{role: (f".{role}.weight",) for role in ("a1", "a2", "b1", "b2", "bm")},
     "ia3_l": (".ia3_l", ".ia3_l.default"),
+    "oft_R": (".oft_R.weight", ".oft_R.default.weight"),
 }  # fmt: skip
 _ENDINGS = sorted(((end, role) for role, ends in _ROLES.items() for end in ends), key=lambda it: -len(it[0]))
 _OF_BIAS = ("diff_b", "b_norm")  # which change a module's bias and not its weight
@@ -157,10 +158,11 @@ def _patches(family: str, question: _Question) -> Patches:
             found.setdefault(key, {})[role] = info
             called[key] = own_name
     where = {f"{place.part}.{place.name}": place for known in (weights, biases) for place in known.values()}
-    made = [
-        Patch(where[key[0]], numbers, _told_scale(told.get(where[key[0]].part, {}), called[key], numbers, matcher))
-        for key, numbers in found.items()
-    ]
+    made = []
+    for key, numbers in found.items():
+        place = where[key[0]]
+        config = told.get(place.part, {})
+        made.append(Patch(place, numbers, _told_scale(config, called[key], numbers, matcher), _told_rotation(config)))
     return Patches(tuple(made), tuple(left), tuple(_notes(matcher)))
 
 
@@ -216,8 +218,12 @@ def _spellings(part: str, module: str) -> Iterator[str]:
         yield f"{module}_0"
 
 
-# What peft's configuration has to say of strengths; only LoRA's calls it lora_alpha.
-_CONFIG = ("r", "lora_alpha", "alpha", "rank_pattern", "alpha_pattern", "use_rslora")
+# What peft's configuration has to say of strengths, which only LoRA's calls lora_alpha, and of OFT.
+_CONFIG = (
+    "r", "lora_alpha", "alpha", "rank_pattern", "alpha_pattern", "use_rslora",
+    "peft_type", "use_cayley_neumann", "num_cayley_neumann_terms", "coft", "eps",
+)  # fmt: skip
+_MOST_TERMS = 100
 _RANKED = ("down", "hada_w1_b", "lokr_w1_b", "lokr_w2_b")  # which have a row for each rank
 
 
@@ -252,6 +258,18 @@ def _told_scale(
     if not isinstance(alpha, (int, float)) or not isinstance(rank, int) or rank <= 0:
         return None
     return float(alpha) / (rank**0.5 if config.get("use_rslora") is True else rank)
+
+
+def _told_rotation(config: Mapping[str, Any]) -> Rotation | None:
+    """How OFT's rotations are made, as peft's configuration says it; what it leaves out is as peft fills it in."""
+    if config.get("peft_type") != "OFT":
+        return None
+    told = {"use_cayley_neumann": True, "num_cayley_neumann_terms": 5, "coft": False, "eps": 6e-5}
+    told |= {name: value for name in told if (value := config.get(name)) is not None}
+    terms, bound = told["num_cayley_neumann_terms"], told["eps"]
+    if not isinstance(terms, int) or terms > _MOST_TERMS or not isinstance(bound, (int, float)):
+        return None
+    return Rotation(terms if told["use_cayley_neumann"] else None, float(bound) if told["coft"] else None)
 
 
 def _own(patterns: object, module: str, other: Any, matcher: Matcher) -> Any:
