@@ -82,6 +82,25 @@ def test_a_folder_that_peft_saved_and_a_file_made_of_it(
     as_peft(config, part, models("sd1"), tmp_path)
 
 
+@pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning")  # peft asks for it
+@pytest.mark.filterwarnings("ignore:Adapter 'default'. .* have invalid shape")  # which are the biases
+@pytest.mark.parametrize("part", list(TARGETS))
+def test_what_peft_s_lora_adds_to_biases(part: str, models: Callable[[str], Model], tmp_path: Path) -> None:
+    from peft import LoraConfig
+
+    targets = ["to_out.0", "proj_in", "conv1"] if part == "unet" else ["q_proj", "fc1"]
+    config = LoraConfig(
+        r=4,
+        lora_alpha=8,
+        target_modules=targets,
+        init_lora_weights=False,
+        lora_bias=True,
+        rank_pattern={targets[0]: 2},
+        alpha_pattern={targets[-1]: 9},
+    )
+    as_peft(config, part, models("sd1"), tmp_path)
+
+
 HADAMARD = {"rank_pattern": {"to_q": 2}, "alpha_pattern": {"to_k": 1.5, "conv1": 2}}
 
 

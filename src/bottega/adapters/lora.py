@@ -390,7 +390,7 @@ def unfit(what: Attachment) -> str:
 
 
 _COMPLETE: tuple[frozenset[str], ...] = (
-    *(frozenset({role}) for role in (*WHOLE, "oft_blocks", "oft_diag", "oft_R", "ia3_l")),
+    *(frozenset({role}) for role in (*WHOLE, "oft_blocks", "oft_diag", "oft_R", "ia3_l", "up_b")),
     frozenset({"up", "down"}),
     frozenset({"hada_w1_a", "hada_w1_b", "hada_w2_a", "hada_w2_b"}),
     *(

@@ -1,9 +1,9 @@
 """What an adapter does to a weight, by the definitions of LoRA and LyCORIS; and an adapter from a difference.
 
 Numbers come by their role in the adapter's file: `up` and `down` for LoRA, `mid` in the Tucker form of a convolution,
-`hada_*` for LoHa, `lokr_*` for LoKr, `diff` for all of it, `a1` to `b2` for GLoRA, `oft_*` for OFT and BOFT (`oft_R`
-for peft's OFT), `ia3` and `ia3_l` for IA3; `alpha` scales by alpha / rank, `dora_scale` (kohya, LyCORIS) or `magnitude`
-(peft) makes it DoRA.
+`up_b` for the bias beside `up`, `hada_*` for LoHa, `lokr_*` for LoKr, `diff` for all of it, `a1` to `b2` for GLoRA,
+`oft_*` for OFT and BOFT (`oft_R` for peft's OFT), `ia3` and `ia3_l` for IA3; `alpha` scales by alpha / rank,
+`dora_scale` (kohya, LyCORIS) or `magnitude` (peft) makes it DoRA.
 """
 
 from __future__ import annotations
@@ -105,6 +105,8 @@ def delta(numbers: Numbers, scale: float | None = None) -> torch.Tensor:
         made, rank = _hadamard(numbers), numbers["hada_w1_b"].shape[0]
     elif "lokr_w1" in numbers or "lokr_w1_a" in numbers:
         made, rank = _kronecker(numbers)
+    elif "up_b" in numbers:
+        made, rank = numbers["up_b"], 0
     else:
         raise ValueError(f"only {', '.join(sorted(numbers))} of it")
     made = made * _scale(numbers, rank, scale)

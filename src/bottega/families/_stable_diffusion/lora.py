@@ -28,6 +28,7 @@ _ROLES = {
            ".lora.up.weight", "_lora.up.weight", ".lora_linear_layer.up.weight", ".lora_B"),
     "down": (".lora_down.weight", ".lora_A.weight", ".lora_A.default.weight", ".lora_A.default_0.weight",
              ".lora.down.weight", "_lora.down.weight", ".lora_linear_layer.down.weight", ".lora_A"),
+    "up_b": (".lora_B.bias", ".lora_B.default.bias"),
     "mid": (".lora_mid.weight",),
     "alpha": (".alpha",),
     "dora_scale": (".dora_scale",),
@@ -42,7 +43,7 @@ _ROLES = {
     "oft_R": (".oft_R.weight", ".oft_R.default.weight"),
 }  # fmt: skip
 _ENDINGS = sorted(((end, role) for role, ends in _ROLES.items() for end in ends), key=lambda it: -len(it[0]))
-_OF_BIAS = ("diff_b", "b_norm")  # which change a module's bias and not its weight
+_OF_BIAS = ("diff_b", "b_norm", "up_b")  # which change a module's bias and not its weight
 
 _PREFIXES = (
     ("lora_unet_", "unet"), ("oft_unet_", "unet"), ("lora_te1_", "text_encoder"), ("lora_te2_", "text_encoder_2"),
@@ -162,7 +163,9 @@ def _patches(family: str, question: _Question) -> Patches:
     for key, numbers in found.items():
         place = where[key[0]]
         config = told.get(place.part, {})
-        made.append(Patch(place, numbers, _told_scale(config, called[key], numbers, matcher), _told_rotation(config)))
+        weight = f"{place.part}.{place.name.rpartition('.')[0]}.weight", False
+        scale = _told_scale(config, called[key], found.get(weight, numbers), matcher)  # a bias has no rank of its own
+        made.append(Patch(place, numbers, scale, _told_rotation(config)))
     return Patches(tuple(made), tuple(left), tuple(_notes(matcher)))
 
 
