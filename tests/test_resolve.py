@@ -109,6 +109,11 @@ def test_an_input_picture_decides_the_size(picture: tuple[int, int], size: tuple
         (Recipe(prompt="x" * (MAX_PROMPT + 1)), "prompt"),
         (Recipe(prompt="a", negative="x" * (MAX_PROMPT + 1)), "negative"),
         (Recipe(prompt="a <lora:style:0.8>"), "prompt"),
+        (Recipe(prompt="(" * 5000 + "a" + ")" * 5000), "prompt"),
+        (Recipe(prompt=f"(a:{10**30})"), "prompt"),
+        (Recipe(prompt=f"[b:(a:{10**30}):0.5]"), "prompt"),
+        (Recipe(prompt=f"a AND b:-{10**400}"), "prompt"),
+        (Recipe(prompt="a", negative=f"b, ((a:{10**10}):{10**10})"), "negative"),
         (Recipe(prompt="a", sampling=Sampling(steps=0)), "sampling.steps"),
         (Recipe(prompt="a", knobs={"rho": 0.05}), "knobs.rho"),
         (Recipe(prompt="a", knobs={"sigma_min": 100, "sigma_max": 1}), "knobs.sigma_min"),
@@ -137,6 +142,12 @@ def test_an_input_picture_decides_the_size(picture: tuple[int, int], size: tuple
 )
 def test_a_wrong_field_is_named(draft: Recipe, field: str) -> None:
     assert problems(draft) == {field}
+
+
+def test_a_weight_beyond_all_numbers_is_named() -> None:
+    with pytest.raises(InvalidRecipe, match="gives 'stormy sea' the weight inf, with which nothing can be computed"):
+        resolved(Recipe(prompt="a ship, " + "(" * 9000 + "stormy sea" + ")" * 9000))
+    assert resolved(Recipe(prompt="(a:999), [[[b]]], " + "[" * 5000 + "c")).prompt
 
 
 def test_all_wrong_fields_are_named_at_once() -> None:

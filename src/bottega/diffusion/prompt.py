@@ -373,6 +373,21 @@ def parse_composable(text: str) -> list[tuple[str, float]]:
     return subprompts
 
 
+MAX_WEIGHT = 1e15
+"""The largest weight with which networks can compute: they take squares, and float32 ends at 3e38."""
+
+
+def too_heavy(text: str) -> tuple[str, float] | None:
+    """The first text of a prompt (without extra networks) whose weight is beyond MAX_WEIGHT, and that weight."""
+    for part, weight in parse_composable(text):
+        said = schedule_parts(part)
+        whole = part if said is None else "".join(words for _, words in said)
+        for words, each in [(part, weight), *parse_attention(whole)]:
+            if not abs(each) <= MAX_WEIGHT:  # nor is NaN
+                return words, each
+    return None
+
+
 _NETWORK_START = re.compile(r"<(\w+):")
 
 

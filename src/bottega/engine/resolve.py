@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from textwrap import shorten
 from typing import Any
 
 from bottega.diffusion.names import find_sampler, find_schedule, split_old_name
@@ -153,6 +154,8 @@ def _task_problems(recipe: Recipe, family: Family) -> Iterator[FieldProblem]:
 
 
 def _prompt_problems(recipe: Recipe) -> Iterator[FieldProblem]:
+    from bottega.diffusion.prompt import MAX_WEIGHT, too_heavy
+
     for field, text in (("prompt", recipe.prompt), ("negative", recipe.negative)):
         if len(text) > MAX_PROMPT:
             yield FieldProblem(field, f"has {len(text):,} characters", f"at most {MAX_PROMPT:,} are read")
@@ -160,6 +163,10 @@ def _prompt_problems(recipe: Recipe) -> Iterator[FieldProblem]:
             yield FieldProblem(
                 field, f"names the adapter {networks[0]}, and adapters are named in the prompt alone", "move it there"
             )
+        elif heavy := too_heavy(text):
+            words, weight = heavy
+            what = f"gives {shorten(words.strip(), 40, placeholder='...')!r} the weight {weight:g}"
+            yield FieldProblem(field, f"{what}, with which nothing can be computed", f"at most {MAX_WEIGHT:g} is")
 
 
 def _networks(text: str) -> list[str]:
