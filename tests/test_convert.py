@@ -169,6 +169,14 @@ def test_diffusers_loads_the_folder_and_computes_the_same(tmp_path: Path, family
     assert theirs.scheduler.config.prediction_type == ("v_prediction" if variant == "v-prediction" else "epsilon")
 
 
+def test_a_tensor_that_can_not_be_read_is_named(tmp_path: Path) -> None:
+    odd = torch.view_as_complex(torch.ones(3, 2)).conj()
+    torch.save({"good": torch.ones(3), "conjugate": odd}, tmp_path / "a.pt")
+    made = convert(read_header(tmp_path / "a.pt"), tmp_path / "b.safetensors", Wish())
+    assert list(load_file(tmp_path / "b.safetensors")) == ["good"]
+    assert made.left == ("conjugate",)
+
+
 def test_sd2_gets_the_block_that_nothing_reads(tmp_path: Path) -> None:
     folder = toy.write_folder(tmp_path / "a", "sd2")
     told = converted(folder, tmp_path / "b.safetensors")

@@ -107,7 +107,8 @@ class Header:
     prefixed with the part they belong to (`unet/conv_in.weight`), `metadata` is empty and `configs` holds each part's
     parsed `config.json` (the scheduler's `scheduler_config.json`) under its name, and `model_index.json` under `""`. A
     transformers folder has one part, without a prefix, whose config is under `""`. `notes` are things that are unusual
-    but allowed, in words for the user; `wrappers` were taken off the names of the tensors.
+    but allowed, in words for the user; `unread` are tensors that the file has and this has not, as they are no plain
+    numbers; `wrappers` were taken off the names of the tensors.
     """
 
     path: Path
@@ -116,6 +117,7 @@ class Header:
     metadata: Mapping[str, str] = field(default_factory=dict)
     configs: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    unread: tuple[str, ...] = ()
     safety: Safety = Safety()
     wrappers: tuple[str, ...] = ()
 

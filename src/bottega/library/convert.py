@@ -106,7 +106,7 @@ def convert(
         bytes=sum(sizes.values()),
         dtypes=sizes,
         pruned=pruned,
-        left=plan.left,
+        left=(*plan.left, *header.unread),
         notes=(*header.notes, *told_by_family, *clipped_note(clipped)),
     )
 

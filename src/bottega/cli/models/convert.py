@@ -78,7 +78,9 @@ def converted_text(converted: Converted) -> str:
         lines.append(f"{converted.pruned} tensors that training left are left out")
     if converted.left:
         more = f" and {len(converted.left) - 3} more" if len(converted.left) > 3 else ""
-        lines.append(f"left out, as they have no place in this layout: {', '.join(converted.left[:3])}{more}")
+        lines.append(
+            f"left out, as they have no place in this layout or no plain numbers: {', '.join(converted.left[:3])}{more}"
+        )
     lines += converted.notes
     return "\n".join(map(printable, lines))
 

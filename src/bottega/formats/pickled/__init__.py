@@ -299,7 +299,8 @@ def _header(
     if not tensors:
         notes.append("no tensors")
     safety = _safety(machine, script, beside)
-    return Header(path, "pickle", tensors, flat.metadata, notes=tuple(notes), safety=safety)
+    unread = tuple(name for name in flat.unreadable if name not in tensors)
+    return Header(path, "pickle", tensors, flat.metadata, notes=tuple(notes), unread=unread, safety=safety)
 
 
 def _safety(machine: Machine, script: bool, beside: Sequence[str]) -> Safety:
