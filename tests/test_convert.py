@@ -16,7 +16,7 @@ import pytest
 import torch
 from changing import replaced, saved_anew
 from conftest import Command, killed_in
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from scaled_models import scaled_file, scaled_folder
 from spoiling import spoil_what_arrives
 
@@ -373,6 +373,14 @@ def test_pruning_and_averages(tmp_path: Path) -> None:
     assert_same(load_file(tmp_path / "c.safetensors"), averaged)
     with pytest.raises(FileError, match="no running averages"):
         converted(tmp_path / "b.safetensors", tmp_path / "d.safetensors", ema=True)
+
+
+def test_what_is_left_may_look_wrapped(tmp_path: Path) -> None:
+    path, made = tmp_path / "a.safetensors", tmp_path / "b.safetensors"
+    ones = torch.ones(2, 2)
+    save_file({"module.weight": ones, "ema.weight": 2 * ones}, path)
+    converted(path, made, prune=True)
+    assert_same(load_file(made), {"module.weight": ones})
 
 
 def test_an_average_without_its_weight_is_not_pruned(tmp_path: Path) -> None:

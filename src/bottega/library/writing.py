@@ -16,10 +16,9 @@ from threading import Thread
 from typing import TYPE_CHECKING, Protocol
 
 from bottega.errors import BottegaError, FileError, Interrupted, SaveError
-from bottega.formats import read_header
 from bottega.formats.atomic import atomic, atomic_folder, replace_folder, settle_new, settle_new_folder
 from bottega.formats.header import BYTES_OF_DTYPE, Header, TensorInfo, shown
-from bottega.formats.safetensors import file_order, file_size, write_stream
+from bottega.formats.safetensors import file_order, file_size, read_header, write_stream
 from bottega.formats.sniff import unreadable
 from bottega.library.buffers import read_buffer
 from bottega.library.contents import AHEAD, ELEMENTS, HELD, Reader, ahead, dtype_of, shape_of
