@@ -18,6 +18,7 @@ from bottega.families._stable_diffusion.toy import write_single_file
 from bottega.formats import read_header, safetensors
 from bottega.formats.header import Header, TensorInfo
 from bottega.formats.wrappers import unwrapped
+from bottega.library.convert import Wish, convert
 from bottega.library.disk import stamp_of
 from bottega.library.identify import Identity, identify
 from bottega.library.reading import read_entry
@@ -213,6 +214,14 @@ def test_a_wrapped_checkpoint_has_the_weights_of_the_plain_one(tmp_path: Path) -
         assert found.keys() == known.keys()
         assert all(torch.equal(found[name], known[name]) for name in known)
         assert family("sd1").recognise(read_header(path)) == family("sd1").recognise(read_header(plain))
+
+
+def test_a_conversion_keeps_the_names_of_its_layout(tmp_path: Path) -> None:
+    plain = write_single_file(tmp_path / "plain.safetensors", "sd1")
+    path = wrapped(tmp_path / "around.safetensors", plain, lambda name: f"module.{name}")
+    made = tmp_path / "made.safetensors"
+    convert(read_header(path), made, Wish(dtype="bf16"))
+    assert list(safetensors.read_header(made).tensors) == list(safetensors.read_header(path).tensors)
 
 
 def test_the_evidence_names_the_wrapper(tmp_path: Path) -> None:

@@ -108,7 +108,7 @@ class Header:
     parsed `config.json` (the scheduler's `scheduler_config.json`) under its name, and `model_index.json` under `""`. A
     transformers folder has one part, without a prefix, whose config is under `""`. `notes` are things that are unusual
     but allowed, in words for the user; `unread` are tensors that the file has and this has not, as they are no plain
-    numbers; `wrappers` were taken off the names of the tensors.
+    numbers. `wrappers` were taken off the names of the tensors; `stored_names` are those that then stand in the file.
     """
 
     path: Path
@@ -120,6 +120,7 @@ class Header:
     unread: tuple[str, ...] = ()
     safety: Safety = Safety()
     wrappers: tuple[str, ...] = ()
+    stored_names: Mapping[str, str] = field(default_factory=dict)
 
     @cached_property
     def layout(self) -> Layout:

@@ -6,10 +6,10 @@ A wrapped network computes the same, and whoever tells or loads it looks for the
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
-from bottega.formats.header import Header, LaidOut
+from bottega.formats.header import Header, LaidOut, TensorInfo
 from bottega.formats.layout import Layout, once_a_layout
 
 # torch.compile and FSDP, which wrap blocks too: nothing else has such names, wherever they stand.
@@ -45,10 +45,12 @@ def unwrapped(header: Header) -> Header:
         return header
     names, wrappers = found
     tensors = header.tensors
+    stored = dict(zip(names, tensors, strict=True))
+    plain: Mapping[str, TensorInfo] = {name: tensors[inside] for name, inside in stored.items()}
     if isinstance(tensors, LaidOut):
         rows = zip(names, tensors.layout.rows.values(), strict=True)
-        return replace(header, tensors=tensors.laid_out(Layout(dict(rows))), wrappers=wrappers)
-    return replace(header, tensors=dict(zip(names, tensors.values(), strict=True)), wrappers=wrappers)
+        plain = tensors.laid_out(Layout(dict(rows)))
+    return replace(header, tensors=plain, wrappers=wrappers, stored_names=stored)
 
 
 @once_a_layout

@@ -146,7 +146,8 @@ def _laid_out(
 ) -> tuple[Relayout, tuple[str, ...]]:
     """Which stored tensors go where. Within one layout names stay as they are; another one is the family's affair."""
     if layout == "single" and header.format != "diffusers":
-        return Relayout({"": {name: (info,) for name, info in header.tensors.items()}}), ()
+        stored = header.stored_names
+        return Relayout({"": {stored.get(name, name): (info,) for name, info in header.tensors.items()}}), ()
     if match is None or anatomy is None:
         what = "is of no family whose layouts are known, so it stays in the one that it has"
         raise FileError(header.path, what, "convert it to a .safetensors" if layout == "diffusers" else "")
