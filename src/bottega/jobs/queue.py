@@ -94,12 +94,23 @@ _COLUMNS = (
 
 _READY = "state = 'waiting' AND lane = :lane AND blocked = 0"
 # Of those of the highest priority the first of each owner, and of these the one whose owner was served longest ago.
+# Owners are looked up in the index one by one, and not their jobs: a thousand that wait would cost more than all else.
 _NEXT = f"""
-SELECT id, owner, alike FROM jobs JOIN (
-    SELECT owner AS whose, min(position) AS first FROM jobs
-    WHERE {_READY} AND priority = (SELECT max(priority) FROM jobs WHERE {_READY}) GROUP BY owner
-) ON owner = whose AND position = first
-WHERE {_READY} ORDER BY coalesce((SELECT served FROM turns WHERE turns.owner = jobs.owner), 0), position LIMIT 1
+WITH RECURSIVE
+    owners AS (
+        SELECT * FROM (SELECT owner AS whose, priority AS most FROM jobs WHERE {_READY}
+                       ORDER BY priority DESC, owner DESC LIMIT 1)
+        UNION ALL
+        SELECT (SELECT owner FROM jobs WHERE {_READY} AND priority = most AND owner < whose
+                ORDER BY owner DESC LIMIT 1), most
+        FROM owners WHERE whose IS NOT NULL
+    ),
+    firsts AS (
+        SELECT (SELECT seq FROM jobs WHERE {_READY} AND priority = most AND owner = whose
+                ORDER BY position LIMIT 1) AS first FROM owners WHERE whose IS NOT NULL
+    )
+SELECT id, owner, alike FROM firsts JOIN jobs ON seq = first
+ORDER BY coalesce((SELECT served FROM turns WHERE turns.owner = jobs.owner), 0), position LIMIT 1
 """
 
 Listener = Callable[[Numbered], None]
