@@ -225,7 +225,7 @@ def test_training_leftovers_are_left_out_and_named(tmp_path: Path) -> None:
         ({"backbone": {"a": 1}, "loss_head": {"b": 2}}, ["backbone.a", "loss_head.b"]),
         ({"model": {"a": 1}, "momentum_encoder": {"b": 2}}, ["model.a", "momentum_encoder.b"]),
         ({"model": {"a": 1}, "loss": {"b": 2}, "metrics": {"c": 3}, "momentum_buffer": {"d": 4}}, ["a"]),
-        ({"model": {"state_dict": {"a": 1}}}, ["state_dict.a"]),
+        ({"model": {"net": {"a": 1}}}, ["net.a"]),
         ({"model": 1, "x": 2}, ["model", "x"]),
         ({"best_model": {"a": 1}}, ["best_model.a"]),
         ({"upscaler": {"a": 1}, "grad_scaler": {"b": 2}}, ["upscaler.a"]),
@@ -364,6 +364,19 @@ def test_nested_masked_and_quantised_tensors_are_left_out_by_name(tmp_path: Path
 
 class Labelled(torch.Tensor):
     """A tensor with attributes of its own."""
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_numpy_arrays_among_the_tensors_are_told(tmp_path: Path, form: str) -> None:
+    tensors = {"weight": benign.noise(3, 4)}
+    array = benign.noise(5).numpy()
+    beside = {"epoch": 3, "curves": [array], "noise": {"random_state": ("MT19937", array, 3)}}
+    saved = {"model": {**tensors, "mean": array, "deep": {"est": array}}, **beside}
+    header = written(tmp_path / "x.pt", saved, **FORMS[form])
+    assert_equal(header, tensors)
+    assert header.unread == ("mean", "deep.est")
+    assert header.notes == ("left out: numpy arrays, which are no tensors: 'mean', 'deep.est'",)
+    assert written(tmp_path / "y.pt", {"w": array}, **FORMS[form]).safety.verdict == "clean"
 
 
 @pytest.mark.filterwarnings("ignore")

@@ -294,12 +294,14 @@ def _header(
     if len(unreadable) > _MANY:
         unreadable = [*unreadable[:_MANY], f"and {len(unreadable) - _MANY} others"]
     notes += [f"left out: {each}" for each in unreadable]
+    if flat.arrays:
+        notes.append(f"left out: numpy arrays, which are no tensors: {_listed(flat.arrays)}")
     if flat.leftovers:
         notes.append(f"left out what training kept for itself: {_listed(flat.leftovers)}")
     if not tensors:
         notes.append("no tensors")
     safety = _safety(machine, script, beside)
-    unread = tuple(name for name in flat.unreadable if name not in tensors)
+    unread = tuple(name for name in (*flat.unreadable, *flat.arrays) if name not in tensors)
     return Header(path, "pickle", tensors, flat.metadata, notes=tuple(notes), unread=unread, safety=safety)
 
 

@@ -44,16 +44,27 @@ _LEFTOVER = re.compile(
 )
 _MAX_LEFTOVER = 200  # letters of such a key
 _INNER = (Table, Node, list, tuple)
+_ARRAY = Unreadable("is a numpy array")
+# What numpy makes arrays with, before version 2 and since, up to protocol 4 and with 5.
+_ARRAY_MAKERS = frozenset(
+    
+        f"numpy.{core}.{maker}"
+        for core in ("core", "_core")
+        for maker in ("multiarray._reconstruct", "numeric._frombuffer")
+    
+)
 
 
 @dataclass
 class Flat:
-    """A checkpoint's tensors by name; plain values beside them as text; what was left out, and what can't be read."""
+    """A checkpoint's tensors by name; plain values beside them as text; what was left out, what can't be read, and the
+    numpy arrays among the tensors."""
 
     tensors: dict[str, Tensor] = field(default_factory=dict)
     metadata: dict[str, str] = field(default_factory=dict)
     leftovers: list[str] = field(default_factory=list)
     unreadable: dict[str, str] = field(default_factory=dict)
+    arrays: list[str] = field(default_factory=list)
 
 
 def flatten(root: object, stored: int) -> Flat:
@@ -83,6 +94,8 @@ def flatten(root: object, stored: int) -> Flat:
                 made += leaf.end - leaf.start
             else:
                 made += math.prod(leaf.shape) * BYTES_OF_ELEMENT[leaf.dtype]
+        elif leaf is _ARRAY:
+            flat.arrays.append(name)
         elif type(leaf) is Unreadable:
             flat.unreadable[name] = leaf.why
     if made > max(FREE_SHARING, MAX_SHARING * stored):
@@ -132,12 +145,15 @@ class _Walk:
 
     def holds_tensors(self, value: object) -> bool:
         """Whether there is a tensor in or under a value."""
-        return next(iter(self.leaves(value)), None) is not None
+        return any(leaf is not _ARRAY for _, leaf in self.leaves(value))
 
     def leaves(self, root: object) -> Iterator[tuple[str, Tensor | Unreadable]]:
-        """Each tensor under `root` with its dotted name; `root` itself is called `tensor`."""
+        """Each tensor under `root` with its dotted name, and each numpy array; `root` itself is called `tensor`."""
         if type(root) is Tensor or type(root) is Unreadable:
             yield "tensor", root
+            return
+        if _is_array(root):
+            yield "tensor", _ARRAY
             return
         if type(root) not in _INNER:
             return
@@ -147,6 +163,8 @@ class _Walk:
             branch = path[-1]
             for key, child in branch.children:
                 kind = type(child)
+                if kind is Node and _is_array(child):
+                    kind, child = Unreadable, _ARRAY
                 if kind is Tensor or kind is Unreadable:
                     branch.bears = True
                     self._letters += len(branch.prefix) + len(key)
@@ -248,6 +266,10 @@ class _Walk:
                 for key, value in self._items(members):
                     if group != "_buffers" or key not in hidden:
                         yield key, value
+
+
+def _is_array(value: object) -> bool:
+    return type(value) is Node and str(value.function) in _ARRAY_MAKERS
 
 
 class _Branch:
