@@ -358,6 +358,21 @@ def test_a_hash_of_tensors_means_any_lora_that_has_them(catalog: Catalog, shelf:
         on_record(catalog, f"renamed [{str(one.autov3)[:12]}]")
 
 
+def test_a_hash_that_a_lora_tells_of_its_tensors_means_it(look: Look, catalog: Catalog, shelf: Path) -> None:
+    told = "0123456789ABCDEF" * 4
+    lora = shelf / "Lora" / "told.safetensors"
+    write_model(lora, fill=9, metadata={"sshs_model_hash": told})
+    write_model(shelf / "Stable-diffusion" / "told.safetensors", fill=8, metadata={"sshs_model_hash": told})
+    catalog.put([replace(entry, kind="lora") for entry in scan(catalog, [shelf / "Lora"], FAMILIES).entries])
+    scan(catalog, [shelf / "Stable-diffusion"], FAMILIES)
+    for reference in (told, told[:12], f"renamed [{told[:12].lower()}]", f"told [{told[:12]}]"):
+        assert on_record(catalog, reference, kind="lora").path == lora
+    with pytest.raises(UnknownModel):
+        on_record(catalog, told[:11])
+    with pytest.raises(UnknownModel):
+        on_record(catalog, f"renamed [{told[:11]}0]")
+
+
 def test_two_copies_of_the_same_bytes_are_one_model(look: Look, catalog: Catalog, shelf: Path) -> None:
     (shelf / "copy").mkdir()
     (shelf / "copy" / "anime.safetensors").write_bytes((shelf / "Stable-diffusion/sub/anime.safetensors").read_bytes())

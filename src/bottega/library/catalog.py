@@ -239,6 +239,15 @@ class Catalog:
             f"models.{name} >= ? AND models.{name} < ? AND NOT missing ORDER BY models.path", low, after
         )
 
+    def with_told_hash(self, digits: str) -> list[Entry]:
+        """The LoRAs whose trainers wrote into them that the hash of their tensors is this, or begins so, by path.
+
+        Prompts of A1111's tell that hash without a look at the tensors, which may have been changed since.
+        """
+        low = digits.lower()
+        where = f"{_TOLD_HASH} >= ? AND {_TOLD_HASH} < ? AND {_IS_LORA} ORDER BY models.path"
+        return self._entries(where, low, f"{low}g")
+
     def hashed(self) -> dict[str, tuple[int, str, str]]:
         """Size, AutoV1 and SHA-256 of every model of which both hashes are known, by its path; also of those that are
         gone."""
@@ -755,6 +764,7 @@ HEARD = (
 )
 
 _ALIAS = "json_extract(models.metadata, '$.alias')"
+_TOLD_HASH = "lower(json_extract(models.about, '$.extra.\"tensor hash\"'))"
 _IS_LORA = f"{effective('kind')} = 'lora' AND NOT missing AND error = ''"
 
 

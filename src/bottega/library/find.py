@@ -228,8 +228,14 @@ def _on_record(catalog: Catalog, reference: str, kind: str | None = None) -> lis
         return named
     if title := _TITLE.fullmatch(reference.strip()):
         # The same bytes under another name will do as well.
-        return _with_hash(catalog, _named(catalog, title["name"]), title["hash"]) or catalog.with_hash(title["hash"])
-    return catalog.with_hash(reference) if _HASH.fullmatch(reference) else []
+        return _with_hash(catalog, _named(catalog, title["name"]), title["hash"]) or _hashed(catalog, title["hash"])
+    return _hashed(catalog, reference) if _HASH.fullmatch(reference) else []
+
+
+def _hashed(catalog: Catalog, digits: str) -> list[Entry]:
+    """The models with a known hash; else the LoRAs that say so of themselves."""
+    found = catalog.with_hash(digits)
+    return found or (catalog.with_told_hash(digits) if len(digits) >= _AUTOV3 else [])
 
 
 def titled(reference: str) -> str | None:

@@ -47,11 +47,9 @@ _INNER = (Table, Node, list, tuple)
 _ARRAY = Unreadable("is a numpy array")
 # What numpy makes arrays with, before version 2 and since, up to protocol 4 and with 5.
 _ARRAY_MAKERS = frozenset(
-    
-        f"numpy.{core}.{maker}"
-        for core in ("core", "_core")
-        for maker in ("multiarray._reconstruct", "numeric._frombuffer")
-    
+    f"numpy.{core}.{maker}"
+    for core in ("core", "_core")
+    for maker in ("multiarray._reconstruct", "numeric._frombuffer")
 )
 
 
