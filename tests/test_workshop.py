@@ -284,7 +284,7 @@ def test_the_same_key_and_draft_is_the_same_job_whatever_seed_was_drawn(shop: Wo
     open_seed = recipe_from({"prompt": "a", "sampling": {"steps": 1}, "size": {"width": 64, "height": 64}})
     first = shop.submit(open_seed, owner="ann", key="seed")
     again = shop.submit(open_seed, owner="ann", key="seed")
-    assert (again.id, again.draft) == (first.id, first.draft)
+    assert (again.id, again.request) == (first.id, first.request)
     made(shop, first)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import subprocess
 import sys
@@ -10,7 +11,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -113,11 +114,13 @@ def measure(home: Path) -> Report:
     (folder / "new").mkdir()
     for number in range(FILES):
         (folder / "new" / f"{number:05}-1.png").write_bytes(encode(picture.crop((0, 0, 64, 64)), "png", recipe=recipe))
-    large = last.items[0].path
-    content = large.read_bytes()
-    large.write_bytes(encode(picture, "png", recipe=recipe))
-    thumbnail = times_of(lambda size: gallery.thumbnail(last.items[0].id, size), (128, 256, 384, 512))
-    large.write_bytes(content)
+    newest = last.items[0]
+    small, large = newest.path.read_bytes(), encode(picture, "png", recipe=recipe)
+    newest.path.write_bytes(large)
+    gallery.add(replace(newest, bytes=len(large), sha256=hashlib.sha256(large).hexdigest()))
+    thumbnail = times_of(lambda size: gallery.thumbnail(newest.id, size), (128, 256, 384, 512))
+    newest.path.write_bytes(small)
+    gallery.add(newest)
     began = time.perf_counter()
     gallery.adopt(folder / "new")
     anew = FILES / (time.perf_counter() - began)
