@@ -28,7 +28,7 @@ def test_they_match_as_in_peft(pattern: str) -> None:
     assert [name for name in NAMES if matcher.fits(pattern, name)] == [
         name for name in NAMES if get_pattern_key([pattern, "(.*)"], name) == pattern
     ]
-    assert matcher.unread == []
+    assert not matcher.unread
 
 
 @pytest.mark.parametrize(
@@ -41,14 +41,27 @@ def test_they_match_as_in_peft(pattern: str) -> None:
 def test_what_can_not_be_read_is_told_once(pattern: str) -> None:
     matcher = Matcher()
     assert not any(matcher.fits(pattern, name) for name in NAMES * 2)
-    assert matcher.unread == [pattern]
+    assert list(matcher.unread) == [pattern]
 
 
 def test_no_file_keeps_us_busy(monkeypatch: pytest.MonkeyPatch) -> None:
     matcher, busy = Matcher(), "b" + "[a-z]*" * 60
     assert not matcher.fits("b(a|a)*(a+)+", "a" * 5000)
-    assert matcher.unread == []
+    assert not matcher.unread
     monkeypatch.setattr(patterns, "_STEPS", 1_000_000)
     assert not any(matcher.fits(busy, "a" * 200) for _ in range(20))
     assert not matcher.fits("to_q", "to_q")
-    assert matcher.unread == [busy, "to_q"]
+    assert list(matcher.unread) == [busy, "to_q"]
+
+
+@pytest.mark.parametrize("piece", ["({}a?a?a?a?a?a?a?a?a?a?a?a?a?a?a?a?a?){{0,20}}x7", "(?={})x1"])
+def test_many_patterns_are_not_all_read(piece: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    read = []
+    inner = patterns._read
+    monkeypatch.setattr(patterns, "_read", lambda pattern: read.append(pattern) or inner(pattern))
+    matcher, asked = Matcher(), 0
+    while not matcher.is_spent and asked < 1000:
+        assert not matcher.fits(piece.format("abc"[asked % 3] * (1 + asked // 3)), "to_q")
+        asked += 1
+    assert matcher.is_spent and asked == len(read) < 200
+    assert not matcher.fits("to_q", "to_q") and len(read) == asked

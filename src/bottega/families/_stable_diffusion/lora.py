@@ -172,7 +172,7 @@ def _patches(family: str, question: _Question) -> Patches:
 def _notes(matcher: Matcher) -> Iterator[str]:
     if matcher.unread:
         more = f" and {len(matcher.unread) - 3} more" if len(matcher.unread) > 3 else ""
-        patterns = ", ".join(map(shown, matcher.unread[:3]))
+        patterns = ", ".join(map(shown, list(matcher.unread)[:3]))
         what = "its config gives strengths for modules by patterns that can't be matched here, so not used"
         yield f"{what}: {patterns}{more}"
 
@@ -277,5 +277,9 @@ def _told_rotation(config: Mapping[str, Any]) -> Rotation | None:
 
 def _own(patterns: object, module: str, other: Any, matcher: Matcher) -> Any:
     """What a module has for itself by the first pattern that fits it, or the other thing."""
-    known = patterns if isinstance(patterns, dict) else {}
-    return next((own for pattern, own in known.items() if matcher.fits(pattern, module)), other)
+    for pattern, own in patterns.items() if isinstance(patterns, dict) else ():
+        if matcher.fits(pattern, module):
+            return own
+        if matcher.is_spent:
+            break
+    return other

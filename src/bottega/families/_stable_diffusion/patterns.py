@@ -16,6 +16,7 @@ _DEEPEST = 20  # groups within each other
 _LARGEST = 400  # states of a pattern, with all that it repeats
 _STEPS = 20_000_000  # for one file: a few seconds
 _STEPS_OF_NAME = 8  # as long as so many
+_STEPS_OF_WAY = 10  # of a pattern, from one state to another: as much memory as so many take time
 
 _NAME = re.compile(r"\^?[\w./-]+")  # which most patterns are
 _LEAF = re.compile(r"[\w/-]|\\[^a-zA-Z0-9]|\\[dwsDWS]|\.|\[\^?(?!\S*--)(?:[\w./-]|\\[dws.-])+\]")
@@ -26,26 +27,35 @@ class Matcher:
     """Tells which names fit which patterns, for one file; `unread` are the patterns of which it could not be told."""
 
     def __init__(self) -> None:
-        self.unread: list[str] = []
+        self.unread: dict[str, None] = {}
         self._read: dict[str, _Name | _Automaton | None] = {}
         self._steps = 0
 
+    @property
+    def is_spent(self) -> bool:
+        """Whether the file has had its time: nothing fits any more."""
+        return self._steps > _STEPS
+
     def fits(self, pattern: str, name: str) -> bool:
         """Whether peft finds the pattern at the end of a module's name, from the name's start or behind a dot."""
-        if pattern not in self._read:
-            self._read[pattern] = _read(pattern)
-        read = self._read[pattern]
-        if read is None or self._steps > _STEPS:
-            if pattern not in self.unread:
-                self.unread.append(pattern)
+        self._steps += 1
+        if pattern not in self._read and not self.is_spent:
+            self._read[pattern] = read = _read(pattern)
+            # One that can't be read may have been as large as any before that was clear.
+            self._steps += len(pattern) + (_STEPS_OF_WAY * read.ways if read else _LARGEST**2)
+        known = None if self.is_spent else self._read[pattern]
+        if known is None:
+            self.unread[pattern] = None
             return False
-        found, steps = read.fits(name)
+        found, steps = known.fits(name)
         self._steps += steps
         return found
 
 
 class _Name:
     """A pattern of as many characters as the names that it fits have at their ends."""
+
+    ways = 0
 
     def __init__(self, pattern: str) -> None:
         self._anchored = pattern.startswith("^")
@@ -79,6 +89,11 @@ class _Automaton:
         self.before: list[set[int]] = []
         self.anchored: frozenset[int] = frozenset()  # of the first states, those for the start of the name only
         self.whole = _NOTHING
+
+    @property
+    def ways(self) -> int:
+        """How many ways there are from one state to another."""
+        return sum(map(len, self.before))
 
     def fits(self, name: str) -> tuple[bool, int]:
         """Whether it fits, and in how many steps that was found. Names differ sooner when they are read backwards."""
