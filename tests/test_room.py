@@ -193,3 +193,17 @@ def test_a_thumbnail_is_upright(tmp_path: Path, format: str, orientation: int) -
         place = [min(length - 1, at * length) for at, length in zip(corner, small.size, strict=True)]
         there = [min(length - 1, at * length) for at, length in zip(corner, whole.size, strict=True)]
         assert abs(small.getpixel(place)[0] - whole.getpixel(there)[0]) < 12
+
+
+@pytest.mark.parametrize("format", ["jpeg", "png", "webp"])
+def test_broken_exif_is_judged_alike_wherever_a_picture_is_read(tmp_path: Path, format: str) -> None:
+    path = tmp_path / "picture"
+    Image.linear_gradient("L").convert("RGB").save(path, format, exif=b"Exif\0\0garbage")
+    outcomes = []
+    for read in (media.open_picture, media.check_picture, lambda path: media.thumbnail(path, 64)):
+        try:
+            read(path)
+            outcomes.append(True)
+        except FormatError:
+            outcomes.append(False)
+    assert outcomes in ([True] * 3, [False] * 3)
