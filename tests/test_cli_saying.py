@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,8 @@ from starters import NAMES
 
 from bottega.formats import safetensors
 from bottega.library import open_catalog
+from bottega.library.disk import Stamp
+from bottega.library.entry import Entry
 
 
 @pytest.fixture
@@ -173,7 +176,16 @@ def test_a_guess_that_the_user_confirms_is_none(bottega: Command, shelf: Path) -
     path = approximation(shelf / "quick.safetensors")
     told = bottega("models", "correct", path, "--family", "sd1", "--json").json
     assert (told["family"], told["guess"], told["requires"]) == ("sd1", False, ["a Stable Diffusion 1 checkpoint"])
+    assert told["because"][-1] == "confirmed by hand: family sd1"
     assert "probably" not in bottega("models", "show", path).out
+
+
+def test_what_is_confirmed_still_takes_what_it_took() -> None:
+    needs, said = ("the text encoder T5", "a VAE"), {"family": "flux"}
+    stamp = Stamp(0, 0, 0)
+    entry = Entry(Path("x"), None, stamp, kind="diffusion_model", family="flux", requires=needs, corrected=said)
+    assert replace(entry, told=said).needs == needs
+    assert replace(entry, told={"family": "sd3"}).needs == ()
 
 
 def test_what_a_model_takes_follows_the_kind(bottega: Command, shelf: Path) -> None:

@@ -106,23 +106,27 @@ class Entry:
 
     @property
     def evidence(self) -> tuple[str, ...]:
-        """Why it is taken for that: what was found in the header, and what was corrected by hand."""
-        said = [
-            f"{name} {value} (its header says: {self.told[name] or 'nothing'})"
-            for name, value in self.corrected.items()
-        ]
-        return (*self.because, f"corrected by hand: {', '.join(said)}") if said else self.because
+        """Why it is taken for that: what was found in the header, and what was corrected or confirmed by hand."""
+        said = [f"{name} {value} (its header says: {self.told[name] or 'nothing'})" for name, value in self._changed()]
+        confirmed = [f"{name} {value}" for name, value in self.corrected.items() if value == self.told[name]]
+        by_hand = (("corrected", said), ("confirmed", confirmed))
+        return (*self.because, *(f"{what} by hand: {', '.join(those)}" for what, those in by_hand if those))
+
+    def _changed(self) -> list[tuple[str, str]]:
+        """What the user says otherwise than the header, by its name."""
+        return [(name, value) for name, value in self.corrected.items() if value != self.told[name]]
 
     @property
     def needs(self) -> tuple[str, ...]:
         """What else it takes to make something with it, in words: what the header tells, as far as that still counts
         for the kind and the family that the user says."""
-        if not self.corrected.keys() & {"kind", "family"}:
+        changed = dict(self._changed())
+        if not changed.keys() & {"kind", "family"}:
             return self.requires
         if self.kind not in ADDED:
             return ()
         model = CHECKPOINT_OF_FAMILY.get(self.family)
-        others = () if "kind" in self.corrected else self.requires
+        others = () if "kind" in changed else self.requires
         return (*([model] if model else []), *(each for each in others if each not in CHECKPOINT_OF_FAMILY.values()))
 
     @property
