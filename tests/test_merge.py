@@ -387,6 +387,19 @@ def test_what_a_family_has_no_place_for_stays(tmp_path: Path, models: list[Path]
     assert b_left.startswith("b: left out") and "'their.extra'" in b_left and "both" not in b_left
 
 
+def test_what_stands_beside_the_networks_hinders_no_merge(tmp_path: Path, models: list[Path]) -> None:
+    ours = {"odd": torch.ones(4, 2), "lora_unet_x.lora_up.weight": torch.ones(4, 2)}
+    theirs = {"odd": torch.zeros(3), "lora_unet_x.lora_up.weight": torch.zeros(4, 2)}
+    loss = {"first_stage_model.loss.logvar": torch.zeros(1), "betas": torch.zeros(9)}
+    a = with_more(models[0], tmp_path / "a.safetensors", {**ours, **loss})
+    b = with_more(models[0], tmp_path / "b.safetensors", theirs)
+    told = merged(tmp_path / "m.safetensors", a, b)
+    found = load_file(tmp_path / "m.safetensors")
+    assert found.keys() - load_file(models[0]).keys() == ours.keys()
+    assert all(torch.equal(found[name], tensor) for name, tensor in ours.items())
+    assert "'betas'" in told.notes[0] and "loss" in told.notes[0]
+
+
 def test_what_a_folder_has_no_place_for_is_told(tmp_path: Path, models: list[Path]) -> None:
     folder = toy.write_folder(tmp_path / "a", "sd1")
     (unet,) = (folder / "unet").glob("*.safetensors")

@@ -95,8 +95,9 @@ def merge(
         refuse_scaled(added.header, UNSCALED)
     before = Sources(parent.header for parent in parents)
     plans = [_relaid(model) for model in models]
-    kept = {name for name in _beside(first, plans[0]) if not LEFTOVERS.match(name)}
-    named = [_with_those_beside(model, plan, kept) for model, plan in zip(models, plans, strict=True)]
+    beside, training = _beside(first, plans[0]), _training(first)
+    kept = {name: pieces for name, pieces in beside.items() if name not in training}
+    named = [{**_of_both(kept, model, plan), **plan.weights[""]} for model, plan in zip(models, plans, strict=True)]
     tensors = dict(named[0])
     tensors |= {name: pieces for other in named[1:2] for name, pieces in other.items() if name not in tensors}
     baked = _vae_of(vae, first, tensors) if vae else {}
@@ -192,11 +193,11 @@ def _beside(model: Parent, plan: Relayout) -> dict[str, Pieces]:
     """What a single file holds beside its family's networks; a folder's names mean nothing in a single file."""
     if model.header.format == "diffusers":
         return {}
-    taken = {_place(info) for pieces in plan.weights[""].values() for info in pieces}
+    placed = {_place(info) for pieces in plan.weights[""].values() for info in pieces}
     return {
         name: (info,)
         for name, info in model.header.tensors.items()
-        if name not in plan.weights[""] and _place(info) not in taken
+        if name not in plan.weights[""] and _place(info) not in placed
     }
 
 
@@ -204,10 +205,21 @@ def _place(info: TensorInfo) -> tuple[Path, Packed | None, int]:
     return info.file, info.packed, info.start
 
 
-def _with_those_beside(model: Parent, plan: Relayout, kept: Set[str]) -> Mapping[str, Pieces]:
-    """A model's tensors under the names of a single file, with those beside them that the merge keeps."""
-    beside = {name: pieces for name, pieces in _beside(model, plan).items() if name in kept}
-    return {**beside, **plan.weights[""]}
+def _training(model: Parent) -> Set[str]:
+    """What training left in a model, by name."""
+    left = {name for name in model.header.tensors if LEFTOVERS.match(name)}
+    return left | model.anatomy.leftovers(model.header) if model.anatomy else left
+
+
+def _of_both(kept: Mapping[str, Pieces], model: Parent, plan: Relayout) -> dict[str, Pieces]:
+    """What a model holds beside its networks and the merge keeps, as far as there are tensors of such shapes in the
+    first one. Those of a LoRA are its alone: of two, numbers that are merged one by one would be of none."""
+    return {
+        name: pieces
+        for name, pieces in _beside(model, plan).items()
+        if name in kept
+        and (pieces == kept[name] or (shape_of(pieces) == shape_of(kept[name]) and not name.startswith("lora_")))
+    }
 
 
 def _sources(name: str, named: Sequence[Mapping[str, Pieces]], target: Target) -> tuple[Pieces, ...]:
@@ -314,7 +326,8 @@ def _times(shape: Sequence[int]) -> str:
 def _left_notes(models: Sequence[Parent], plans: Sequence[Relayout], targets: Mapping[str, Target]) -> Iterator[str]:
     """What of each model has no place in the merge: of the first one only what training left, or a folder's."""
     for model, plan in zip(models, plans, strict=True):
-        training = [name for name in _beside(model, plan) if LEFTOVERS.match(name)] if model is models[0] else []
+        dropped = _training(model) if model is models[0] else frozenset()
+        training = [name for name in _beside(model, plan) if name in dropped]
         if left := [name for name in dict.fromkeys([*plan.left, *training]) if name not in targets]:
             yield f"{model.name}: left out, as they have no place in the merge: {_some(left)}"
 
