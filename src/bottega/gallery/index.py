@@ -19,6 +19,7 @@ from bottega.gallery.export import zipped
 from bottega.gallery.fields import Difference
 from bottega.gallery.lineage import Graph, graph
 from bottega.gallery.output import BadCursor, Folder, Output, Page, UnknownOutput
+from bottega.gallery.reading import hash_file
 from bottega.gallery.schema import SCHEMA
 from bottega.gallery.store import Store
 from bottega.gallery.thumbnails import Thumbnails
@@ -295,7 +296,7 @@ class Gallery:
 def _check_made(output: Output) -> None:
     """Raise FileError where an output's file is gone, or holds other bytes than those that were made."""
     try:
-        digest = hashlib.sha256(output.content()).hexdigest()
+        digest = hash_file(output.path)
     except OSError as error:
         raise FileError(output.path, error.strerror or "can't be read", "make it again") from None
     if digest != output.sha256:
