@@ -71,7 +71,8 @@ def _unwrapped(layout: Layout) -> tuple[tuple[str, ...], tuple[str, ...]] | None
         wrappers.add(wrapper)
         whole = before + wrapper
         names = [before + name[len(whole) :] if name.startswith(whole) else name for name in names]
-    if not wrappers or len(set(names)) < len(names):  # two copies, of which the names alone tell which is which
+    # Of two copies the names alone tell which is which.
+    if not wrappers or "" in names or len(set(names)) < len(names):
         return None
     return tuple(names), tuple(sorted(wrappers))
 

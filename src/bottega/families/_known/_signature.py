@@ -161,7 +161,8 @@ class Signature:
 
     def _alone_in(self, header: Header) -> Iterator[str]:
         for prefix in self.alone:
-            place = prefix.removesuffix("transformer.").removesuffix("model.")  # some keep a scale beside the network
+            last = "transformer." if prefix.endswith("transformer.") else "model."
+            place = prefix.removesuffix(last)  # some keep a scale beside the network
             if all(name.startswith(place) for name in header.tensors):
                 yield prefix
 
