@@ -12,7 +12,7 @@ import httpx
 import pytest
 from browser import chromium, sign_in, watched_page
 from door_server import Server, serving
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import APIResponse, Browser, Page, Route, expect
 
 pytestmark = pytest.mark.slow
 ROOMS = ("library", "gallery", "queue", "system")
@@ -178,6 +178,17 @@ def test_signing_out_locks_this_browser_out(browser: Browser, server: Server) ->
         assert page.evaluate("Object.keys(localStorage)") == ["bottega.theme"], "nobody else reads what was typed"
 
 
+def test_signing_out_says_so_whatever_is_refused_before(browser: Browser, server: Server) -> None:
+    held: list[tuple[Route, APIResponse]] = []
+    with room(browser, server) as page:
+        page.route("**/api/session", lambda route: held.append((route, route.fetch())))
+        page.get_by_role("button", name="Sign out").click()
+        page.locator(".trouble").wait_for()  # of what the page asks for all the time, and is refused by now
+        ((route, answer),) = held
+        route.fulfill(response=answer)
+        page.get_by_text("You are signed out.").wait_for()
+
+
 @pytest.mark.parametrize("tongue", ["en", "zh-CN"])
 def test_numbers_are_written_as_the_language_writes_them(page: Page, tongue: str) -> None:
     values = [0, 7, 999, 1000, 12345, 1234567, -1234, 0.04, 0.06, 0.96, 9.94, 1234.56, 1e15, 0.1 + 0.2, -0.04]
@@ -299,9 +310,14 @@ def test_a_room_that_can_not_be_opened_says_so_in_the_middle(browser: Browser, s
         sign_in(page, server.home, server.url)
         page.route("**/api/trainings*", lambda route: route.abort())
         page.goto("/train")
-        box = page.locator(".trouble").bounding_box()
-        assert box is not None and abs(box["x"] + box["width"] / 2 - width / 2) < 10
         page.get_by_role("button", name="Try again").wait_for()
+        page.wait_for_function(  # it may be drawn once more
+            """width => {
+                const box = document.querySelector(".trouble")?.getBoundingClientRect();
+                return box && Math.abs(box.x + box.width / 2 - width / 2) < 10;
+            }""",
+            arg=width,
+        )
 
 
 def test_an_address_where_nothing_is_says_so_and_leads_back(page: Page, server: Server) -> None:

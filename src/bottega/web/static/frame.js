@@ -319,14 +319,25 @@ addEventListener("popstate", show);
 // ------------------------------------------------------------------------------------------------------------ start
 
 const stream = new Stream("/api/events");
-const shared = { api, events: stream, t, say, copy, toast, complain, saying, go, language, storeOf, forget, may, me: null, jobs: new Jobs(api, stream), outputs: new Outputs(api) };
+const shared = { api, events: stream, t, say, copy, toast, complain, saying, go, language, storeOf, leave, may, me: null, jobs: new Jobs(api, stream), outputs: new Outputs(api) };
 
 function setLost(lost) {
   const sign = document.getElementById("lost");
   if (sign) sign.hidden = !lost;
 }
 
+let left = false;
+
+/** Who looked has signed out, and reads this; what was asked for a moment before is refused by now, and no news. */
+function leave(words) {
+  left = true;
+  forget();
+  stream.close();
+  fill(place, h("section", { class: "trouble" }, h("p", { text: words })));
+}
+
 function lockedOut() {
+  if (left) return;
   fill(place, h("section", { class: "trouble" }, h("h1", { text: t("frame.locked") }), h("p", { text: t("frame.locked.what") }),
     h("button", { type: "button", class: "main", text: t("frame.locked.key"), on: { click: () => location.reload() } })));
 }

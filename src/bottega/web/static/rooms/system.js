@@ -208,9 +208,7 @@ class SystemRoom {
       return this.context.complain(error);
     }
     this.close();
-    this.context.forget();
-    this.context.events.close();
-    fill(this.element, h("div", { class: "nothing" }, h("p", { text: this.t("system.signedout") })));
+    this.context.leave(this.t("system.signedout"));
   }
 
   // --------------------------------------------------------------------------------------------------------- log
