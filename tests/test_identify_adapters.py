@@ -293,6 +293,12 @@ NEAR_MISSES: Mapping[str, Shapes] = {
 }
 
 
+def test_a_network_with_rests_of_a_lora_is_no_adapter() -> None:
+    model = header(stable_diffusion.sd1_unet() | dict(list(_FLAT.items())[:30]))
+    assert [each.id for each in all_adapters() if each.recognise(model)] == []
+    assert identify(model, all_recognisers()).match.kind == "diffusion_model"
+
+
 @pytest.mark.parametrize("name", NEAR_MISSES)
 def test_near_misses_are_unknown(name: str) -> None:
     model = header(NEAR_MISSES[name])

@@ -133,12 +133,12 @@ def test_booleans_are_zero_or_one(tmp_path: Path) -> None:
 
 def test_legacy_storages_lie_at_any_address(tmp_path: Path) -> None:
     shifts = set()
-    for pad in range(1, 17):
+    for pad in range(1, 33):  # keys are addresses in memory, some longer than others
         state = {"x" * pad: torch.zeros(0), **benign.dtypes()}
         header = written(tmp_path / f"{pad}.pt", state, _use_new_zipfile_serialization=False)
         assert_equal(header, state)
         shifts.add(header.tensors["complex128"].start % 16)
-    assert len(shifts) > 4  # keys are addresses in memory, some longer than others
+    assert len(shifts) > 8
 
 
 def test_one_storage_of_two_dtypes_is_refused(tmp_path: Path) -> None:
