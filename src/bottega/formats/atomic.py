@@ -6,7 +6,6 @@ import errno
 import os
 import secrets
 import shutil
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
@@ -32,8 +31,6 @@ _REMEDIES = {
     errno.EISDIR: "choose a name that is no folder",
     errno.ENAMETOOLONG: "choose a shorter name",
 }
-
-SYNC_EVERY = 0.1  # seconds; what takes less time to write is synced once, at its end
 
 
 @contextmanager
@@ -234,26 +231,13 @@ def _claimed(part: Path) -> Iterator[None]:
         os.close(handle)
 
 
-@contextmanager
-def syncing(handle: int) -> Iterator[None]:
-    """Send what is written to a file to its disk all along, so that little is left for the `fsync` at the end.
+def write_behind(handle: int, start: int, end: int) -> None:
+    """Have the system begin to send a stretch of a file to its disk, so that little is left for the `fsync` at the end.
 
-    What goes wrong with it is for that one to tell.
+    Linux does so for what it is told not to keep, and keeps what is not on the disk yet.
     """
-    done = threading.Event()
-
-    def sync() -> None:
-        with suppress(OSError):
-            while not done.wait(SYNC_EVERY):
-                os.fsync(handle)
-
-    thread = threading.Thread(target=sync, name="fsync", daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        done.set()
-        thread.join()
+    if hasattr(os, "posix_fadvise"):
+        os.posix_fadvise(handle, start, end - start, os.POSIX_FADV_DONTNEED)
 
 
 def settle_new(temporary: Path, path: Path) -> None:

@@ -19,7 +19,7 @@ from typing import Any, BinaryIO
 
 from bottega.errors import FormatError
 from bottega.formats import strictjson
-from bottega.formats.atomic import atomic, syncing
+from bottega.formats.atomic import atomic, write_behind
 from bottega.formats.header import BYTES_OF_DTYPE, Header, LaidOut, shown
 from bottega.formats.layout import Layout, Row
 from bottega.formats.polyglot import other_kind
@@ -36,6 +36,7 @@ COUNTED_HEADER = 1 << 20  # of a header that is longer the marks are counted bef
 MAX_UNEXPLAINED = 100_000  # marks of each kind that no tensor needs: of metadata, and of fields that we don't know
 KEPT_LAYOUTS = 64  # real ones take a megabyte, hostile ones three
 KEPT_LENGTH = 1 << 19  # characters of the longest that is kept: a LoRA for all of SD XL has 400,000
+STRETCH = 32 << 20  # bytes after which the disk is given what was written
 
 _BITS = {dtype: int(size * 8) for dtype, size in BYTES_OF_DTYPE.items()}
 _FIELDS = ("dtype", "shape", "data_offsets")
@@ -158,7 +159,7 @@ def write_stream(
     path = Path(path)
     rows = _sized(file_order(tensors))
     header = _packed_header(path, rows, metadata)
-    with atomic(path, settle) as file, syncing(file.fileno()):
+    with atomic(path, settle) as file:
         file.write(header)
         _pour(file, path, rows, contents, partial(arrived, Path(file.name), len(header)))
         if seal:
@@ -176,7 +177,7 @@ def _pour(
 ) -> None:
     """Write contents as they come, each where the header says that it is; `arrived` is told up to where they are."""
     wanted = iter([(name, size) for name, _, _, size in rows if size])
-    name, missing = "", 0
+    name, missing, sent = "", 0, 0
     for given, chunk in contents:
         count = memoryview(chunk).nbytes
         if not count:
@@ -188,7 +189,11 @@ def _pour(
         file.write(chunk)
         missing -= count
         file.flush()
-        arrived(file.tell())
+        there = file.tell()
+        arrived(there)
+        if there - sent >= STRETCH:
+            write_behind(file.fileno(), sent, there)
+            sent = there
     file.flush()
     arrived(file.tell())
     if missing or next(wanted, None):

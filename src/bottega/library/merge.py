@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence, Set
+from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import cache, partial
 from itertools import cycle
@@ -20,7 +21,7 @@ from bottega.errors import BottegaError, FileError
 from bottega.formats.atomic import remove_stale, settle_new
 from bottega.formats.garbage import uncollected
 from bottega.formats.header import Packed, TensorInfo, shown
-from bottega.library.contents import ELEMENTS, HELD, Reader, dtype_of, shape_of
+from bottega.library.contents import ELEMENTS, HELD, Reader, ahead, dtype_of, shape_of
 from bottega.library.convert import FLOATS, LEFTOVERS, refuse_scaled, with_dtypes
 from bottega.library.merge_recipe import (
     NEEDS_C,
@@ -53,6 +54,7 @@ if TYPE_CHECKING:
     import torch
 
 LERPED = ("F32", "F16", "BF16")  # the dtypes whose weighted sums torch computes without rounding in between
+SHARED = 4 * ELEMENTS  # from so many numbers on, one thread reads a tensor while another computes
 UNSCALED = "get it in float16"  # what to do with a model of scaled float8
 _WIDE = {9: "an inpainting model", 8: "one that follows instructions"}  # what takes more channels than a latent has
 
@@ -477,7 +479,7 @@ class Smith:
         for reader in self._readers:
             reader.close()
 
-    def blocks(self, sources: Sequence[Pieces], dtype: str) -> Iterator[tuple[torch.Tensor, ...]]:
+    def blocks(self, sources: Sequence[Pieces], dtype: str) -> Generator[tuple[torch.Tensor, ...]]:
         """Tensors of several models in equal pieces, in one dtype."""
         import torch
 
@@ -516,9 +518,11 @@ class Smith:
 
         if dtype not in self._sums:
             self._sums[dtype] = cycle([torch.empty(ELEMENTS, dtype=DTYPES[dtype]) for _ in range(HELD)])
-        for a, b in self.blocks(sources, dtype):
-            room = next(self._sums[dtype])[: len(a)]
-            yield torch.lerp(a, b, weight, out=room)
+        read = self.blocks(sources, dtype)
+        with closing(ahead(read) if prod(shape_of(sources[0])) >= SHARED else read) as blocks:
+            for a, b in blocks:
+                room = next(self._sums[dtype])[: len(a)]
+                yield torch.lerp(a, b, weight, out=room)
 
     @staticmethod
     def raw(numbers: torch.Tensor) -> memoryview:
