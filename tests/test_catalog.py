@@ -73,12 +73,12 @@ def test_what_is_put_is_there_when_it_is_opened_again(path: Path) -> None:
 
 def test_a_hash_is_kept_until_the_bytes_change(catalog: Catalog) -> None:
     catalog.put([ENTRY])
-    catalog.keep_hash(ENTRY, SHA)
+    catalog.keep(ENTRY, {"sha256": SHA})
     catalog.put([replace(ENTRY, family="blue")])  # another process that read the header knows of no hash
     assert [entry.family for entry in catalog.with_sha256("ABAB")] == ["blue"]
     catalog.put([replace(ENTRY, stamp=Stamp(10, 21, 30))])
     assert catalog.with_sha256("abab") == []
-    catalog.keep_hash(ENTRY, SHA)  # of the bytes that were there before
+    catalog.keep(ENTRY, {"sha256": SHA})  # of the bytes that were there before
     assert catalog.with_sha256("abab") == []
 
 
@@ -122,14 +122,14 @@ def test_what_hears_text_of_another_width_does_not_fit(catalog: Catalog) -> None
 def test_what_a_site_says_is_of_the_bytes_and_stays_with_them(catalog: Catalog) -> None:
     other = replace(ENTRY, path=Path("/shelf/b.safetensors"), about=About(title="Mine"))
     catalog.put([ENTRY, other])
-    catalog.keep_hash(ENTRY, SHA)
+    catalog.keep(ENTRY, {"sha256": SHA})
     told = About(title="Theirs", author="somebody", description="it paints vermilion", triggers=("ochre",))
     catalog.learn(SHA, told)
     assert [entry.about for entry in catalog.entries()] == [told, other.about]
     assert [entry.path for entry in catalog.search("vermilion")] == [ENTRY.path]
     catalog.put([ENTRY])  # its header was read again
     assert [entry.about for entry in catalog.search("ochre")] == [told]
-    catalog.keep_hash(other, SHA)
+    catalog.keep(other, {"sha256": SHA})
     assert {entry.about.title for entry in catalog.search("ochre somebody")} == {"Theirs", "Mine"}
     moved = replace(ENTRY, path=Path("/shelf/sub/a.safetensors"))
     catalog.mark_missing([ENTRY.path])

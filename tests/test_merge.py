@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import os
@@ -823,7 +824,7 @@ def test_the_recipe_is_written_into_the_file(tmp_path: Path, models: list[Path])
     first = toy.write_single_file(tmp_path / "first.safetensors", "sd1", metadata={**told, "mine": "kept"})
     lora = lora_file(tmp_path / "l.safetensors", models[0])
     digest = {"first": "1" * 64, "a": "2" * 64, "l": "3" * 64}
-    parents = [parent(path, sha256=lambda it=path.stem: digest[it]) for path in (first, models[0], lora)]
+    parents = [parent(path, digits=lambda it=path.stem: digest[it]) for path in (first, models[0], lora)]
     merge(parents[:2], tmp_path / "m.safetensors", Wish(weight=0.3), loras=[(parents[2], 0.5)])
     metadata = read_header(tmp_path / "m.safetensors").metadata
     ours = json.loads(metadata["bottega.merge"])
@@ -837,7 +838,7 @@ def test_the_recipe_is_written_into_the_file(tmp_path: Path, models: list[Path])
     assert metadata["mine"] == "kept" and metadata["modelspec.architecture"] == "stable-diffusion-v1"
     assert metadata["modelspec.title"] == "m" and metadata["modelspec.merged_from"] == "first, a"
     assert "modelspec.hash_sha256" not in metadata
-    again = parent(tmp_path / "m.safetensors", sha256=lambda: "4" * 64)
+    again = parent(tmp_path / "m.safetensors", digits=lambda: "4" * 64)
     merge([again, parents[1]], tmp_path / "n.safetensors", Wish())
     ancestors = json.loads(read_header(tmp_path / "n.safetensors").metadata["sd_merge_models"])
     assert set(ancestors) == {"1" * 64, "2" * 64, "4" * 64}
@@ -927,8 +928,6 @@ def test_the_commands(tmp_path: Path, bottega: Command, models: list[Path]) -> N
     out = tmp_path / "m.safetensors"
     ran = bottega("models", "merge", *models[:2], "--weight", "0.3", "--dtype", "fp16", "--out", out, "--json")
     assert ran.code == 0 and ran.json["dtypes"] == {"F16": ran.json["bytes"]}
-    import hashlib
-
     told = json.loads(read_header(out).metadata["bottega.merge"])
     assert told["models"][0]["sha256"] == hashlib.sha256(models[0].read_bytes()).hexdigest()
     assert len(told["models"][1]["sha256"]) == 64
@@ -939,9 +938,30 @@ def test_the_commands(tmp_path: Path, bottega: Command, models: list[Path]) -> N
     assert ran.code == 0 and "weights changed" in ran.out
 
 
-def test_a_home_that_cannot_be_written_is_no_hindrance(tmp_path: Path, bottega: Command, models: list[Path]) -> None:
-    import hashlib
+def test_a_large_file_that_nobody_hashed_is_named_by_blake3(
+    tmp_path: Path, bottega: Command, models: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from blake3 import blake3
 
+    monkeypatch.setattr("bottega.shelfwork.LARGE", 1)
+    first, second = (model.read_bytes() for model in models[:2])
+    assert bottega("models", "hash", models[1]).code == 0  # so that its SHA-256 is known
+    out = tmp_path / "m.safetensors"
+    assert bottega("models", "merge", *models[:2], "--out", out).code == 0
+    metadata = read_header(out).metadata
+    sha256, fast = hashlib.sha256(second).hexdigest(), blake3(first).hexdigest()
+    told = json.loads(metadata["bottega.merge"])["models"]
+    assert told == [{"name": "a", "blake3": fast}, {"name": "b", "sha256": sha256}]
+    recipe = json.loads(metadata["sd_merge_recipe"])
+    assert (recipe["primary_model_hash"], recipe["secondary_model_hash"]) == (None, sha256)
+    assert set(json.loads(metadata["sd_merge_models"])) == {f"blake3:{fast}", sha256}
+    assert bottega("models", "show", fast, "--json").json["path"] == str(models[0])  # which computes its SHA-256
+    assert bottega("models", "merge", *models[:2], "--out", out, "--force").code == 0
+    told = json.loads(read_header(out).metadata["bottega.merge"])["models"]
+    assert told == [{"name": "a", "sha256": hashlib.sha256(first).hexdigest()}, {"name": "b", "sha256": sha256}]
+
+
+def test_a_home_that_cannot_be_written_is_no_hindrance(tmp_path: Path, bottega: Command, models: list[Path]) -> None:
     (tmp_path / "home").write_bytes(b"")  # so the catalog is in memory
     ran = bottega("models", "merge", *models[:2], "--out", tmp_path / "m.safetensors")
     assert ran.code == 0, ran.err

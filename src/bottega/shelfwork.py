@@ -15,13 +15,15 @@ from bottega.errors import BottegaError, FileError, Interrupted
 from bottega.events import Event, Note, Step
 from bottega.library import Catalog, Entry, open_catalog
 from bottega.library.disk import stamp_of
-from bottega.library.hashes import hash_model, hashes_of, keep_sha256
+from bottega.library.hashes import blake3_file, hash_model, hashes_of, keep_hash
 from bottega.settings import Settings, within
 
 if TYPE_CHECKING:
     from bottega.library.merge_recipe import Parent
 
 Tell = Callable[[Event], None]
+
+LARGE = 1 << 30  # bytes of a file from which on a SHA-256 takes so long that a merge had to wait for it
 
 
 class BadRequest(BottegaError):
@@ -238,7 +240,7 @@ def _merge(desk: _Desk, request: Mapping[str, Any]) -> dict[str, Any]:
     added = parents_of([name for name, _ in loras], desk.shelves, desk.catalog, kind="lora")
     check_fit([model.parent for model in models], wish)
     strengths = [strength for _, strength in loras]
-    with hashed([*models, *others, *added], desk.catalog) as parents:
+    with hashed([*models, *others, *added], desk.catalog, soonest_hash) as parents:
         merged = merge(
             parents[: len(models)],
             desk.place(_named(request, "out")),
@@ -352,24 +354,37 @@ def parents_of(
 
 
 @contextmanager
-def hashed(models: Sequence[Named], catalog: Catalog) -> Iterator[list[Parent]]:
-    """The models with their SHA-256, which other threads compute meanwhile where it is not known."""
+def hashed(
+    models: Sequence[Named], catalog: Catalog, kind_of: Callable[[Entry], str] = lambda entry: "sha256"
+) -> Iterator[list[Parent]]:
+    """The models with a hash of the kind that is wanted of each, which other threads compute meanwhile where it is not
+    known."""
     stopped = threading.Event()
     entries = {entry.path: entry for _, entry in models}
-    hashes = {path: _Hash(entry, catalog, stopped) for path, entry in entries.items()}
+    hashes = {path: _Hash(entry, kind_of(entry), catalog, stopped) for path, entry in entries.items()}
     try:
-        yield [replace(parent, sha256=hashes[entry.path].result) for parent, entry in models]
+        made = [(parent, hashes[entry.path]) for parent, entry in models]
+        yield [replace(parent, digits=hash.result, hashed_by=hash.kind) for parent, hash in made]
     finally:
         stopped.set()
 
 
-class _Hash:
-    """The SHA-256 of one model, computed by a thread; the catalog is this thread's affair alone."""
+def soonest_hash(entry: Entry) -> str:
+    """The kind of hash that names a model in a merge: SHA-256, as everywhere, but of a large file of which nobody knows
+    it yet BLAKE3, as the SHA-256 would take longer than the merge. Sites and `models show` find a file by either."""
+    if entry.size < LARGE or entry.path.is_dir() or (entry.sha256 and entry.stamp == stamp_of(entry.path)):
+        return "sha256"
+    return "blake3"
 
-    def __init__(self, entry: Entry, catalog: Catalog, stopped: threading.Event) -> None:
+
+class _Hash:
+    """A hash of one model, computed by a thread; the catalog is this thread's affair alone."""
+
+    def __init__(self, entry: Entry, kind: str, catalog: Catalog, stopped: threading.Event) -> None:
+        self.kind = kind
         self._entry, self._catalog, self._stopped = entry, catalog, stopped
         self._stamp = stamp_of(entry.path)
-        self._known = entry.sha256 if entry.stamp == self._stamp else None
+        self._known: str | None = getattr(entry, kind) if entry.stamp == self._stamp else None
         self._made: SimpleQueue[str | BaseException] = SimpleQueue()
         if not self._known:
             threading.Thread(target=self._make, name="hash", daemon=True).start()
@@ -381,13 +396,17 @@ class _Hash:
             if isinstance(made, BaseException):
                 self._made.put(made)  # for whoever asks next
                 raise made
-            keep_sha256(self._catalog, self._entry, self._stamp, made)
+            keep_hash(self._catalog, self._entry, self._stamp, self.kind, made)
             self._known = made
         return self._known
 
     def _make(self) -> None:
         try:
-            self._made.put(hash_model(self._entry.path, self._stamp, self._watch))
+            path = self._entry.path
+            if self.kind == "blake3":
+                self._made.put(blake3_file(path, lambda done: self._watch(done, self._stamp.size)))
+            else:
+                self._made.put(hash_model(path, self._stamp, self._watch))
         except BaseException as error:  # it is raised where the hash is asked for
             self._made.put(error)
 

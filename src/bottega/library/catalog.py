@@ -422,10 +422,6 @@ class Catalog:
 
     # --- hashes
 
-    def keep_hash(self, entry: Entry, sha256: str) -> Entry:
-        """Record the SHA-256 of an entry's bytes, unless they are others by now."""
-        return self.keep(entry, {"sha256": sha256})
-
     def keep_hashes(self, entry: Entry, hashes: Hashes) -> Entry:
         """Record all hashes of an entry's bytes, unless they are others by now."""
         return self.keep(entry, {name: getattr(hashes, name) for name in HASHES})

@@ -29,7 +29,8 @@ _OF_ITSELF = frozenset((*STALE, *(f"modelspec.{name}" for name in _OWN)))
 class Parent:
     """A model that goes into a merge: what it is, and by whom it was recognised.
 
-    `sha256` gives the hash of its file; it is asked for when all else is done, so that it can be computed meanwhile.
+    `digits` gives the hash of its file, of the kind `hashed_by` ("sha256", "blake3"); it is asked for when all else is
+    done, so that it can be computed meanwhile.
     """
 
     header: Header
@@ -38,11 +39,12 @@ class Parent:
     family: str
     anatomy: Anatomy | None
     name: str
-    sha256: Callable[[], str] = lambda: _UNKNOWN_HASH
+    digits: Callable[[], str] = lambda: _UNKNOWN_HASH
+    hashed_by: str = "sha256"
 
     def hash(self) -> str:
-        """The SHA-256 of its file."""
-        return self.sha256()
+        """The hash of its file."""
+        return self.digits()
 
 
 @dataclass(frozen=True)
@@ -111,7 +113,8 @@ def recipe_metadata(
 ) -> dict[str, str]:
     """A's metadata as far as it is true of the merge, and the recipe: A1111's, which other programs show, and ours.
 
-    `weight` is the one that was computed with; `hash_of` gives the SHA-256 of each model.
+    `weight` is the one that was computed with; `hash_of` gives the hash of each model. A1111's
+    names those by their SHA-256 that have one.
     """
     first = models[0]
     told = metadata_of(first.header)
@@ -119,7 +122,7 @@ def recipe_metadata(
     if any(name.startswith("modelspec.") for name in kept):
         kept["modelspec.title"] = destination.stem
         kept["modelspec.merged_from"] = ", ".join(model.name for model in models)
-    hashes = [hash_of(model) for model in models] + [None] * (3 - len(models))
+    hashes = [hash_of(model) if model.hashed_by == "sha256" else None for model in models] + [None] * (3 - len(models))
     webui = {
         "type": "bottega",
         **dict(zip(("primary_model_hash", "secondary_model_hash", "tertiary_model_hash"), hashes, strict=True)),
@@ -157,16 +160,17 @@ def recipe_metadata(
 
 
 def _told(parent: Parent, hash_of: Callable[[Parent], str]) -> dict[str, str]:
-    return {"name": parent.name, "sha256": hash_of(parent)}
+    return {"name": parent.name, parent.hashed_by: hash_of(parent)}
 
 
 def _ancestors(models: Sequence[Parent], hash_of: Callable[[Parent], str]) -> dict[str, Any]:
-    """The models by their SHA-256, with those that they were merged from themselves, as A1111 tells it."""
+    """The models by their SHA-256, with those that they were merged from themselves, as A1111 tells it; by another hash
+    with its kind before it."""
     told: dict[str, Any] = {}
     for model in models:
         metadata = metadata_of(model.header)
         told |= _parsed(metadata.get("sd_merge_models"))
-        told[hash_of(model)] = {
+        told[hash_of(model) if model.hashed_by == "sha256" else f"{model.hashed_by}:{hash_of(model)}"] = {
             "name": model.name,
             "legacy_hash": None,
             "sd_merge_recipe": _parsed(metadata.get("sd_merge_recipe")) or None,

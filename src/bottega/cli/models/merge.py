@@ -17,7 +17,7 @@ from bottega.errors import BottegaError
 from bottega.library import Catalog
 from bottega.library.merge_recipe import HEAVIEST, METHODS, method_of
 from bottega.settings import Settings
-from bottega.shelfwork import hashed, parents_of
+from bottega.shelfwork import hashed, parents_of, soonest_hash
 
 if TYPE_CHECKING:
     from bottega.library.merge import Merged
@@ -95,7 +95,7 @@ def run(args: argparse.Namespace, settings: Settings, catalog: Catalog) -> int:
     loras = parents_of([name for name, _ in names], shelves, catalog, kind="lora")
     check_fit([model.parent for model in models], wish)
     strengths = [weight for _, weight in names]
-    with hashed([*models, *vaes, *loras], catalog) as parents, Progress(sys.stderr) as progress:
+    with hashed([*models, *vaes, *loras], catalog, soonest_hash) as parents, Progress(sys.stderr) as progress:
         merged = merge(
             parents[: len(models)],
             args.out.expanduser(),

@@ -91,7 +91,7 @@ class Shelf:
         if path.is_relative_to(self.root) and entry.shelf != self.root:
             entry = replace(entry, shelf=self.root)
             self.catalog.put([entry])
-        return self.catalog.keep_hash(entry, sha256) if sha256 else entry
+        return self.catalog.keep(entry, {"sha256": sha256}) if sha256 else entry
 
 
 def already_here(shelf: Shelf, offer: Offer, client: Client, target: Target) -> Entry | None:
