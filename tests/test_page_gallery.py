@@ -189,6 +189,22 @@ def test_an_address_shows_its_output_and_back_leaves_it(page: Page) -> None:
     page.get_by_text("This output is not here any more.").wait_for()
 
 
+def test_back_after_a_look_leaves_the_gallery(page: Page) -> None:
+    page.goto("/queue")
+    page.get_by_role("link", name="Gallery").click()
+    for _ in range(2):
+        tiles(page).nth(4).click()
+        page.get_by_text("5 of 10").wait_for()
+        page.keyboard.press("ArrowRight")
+        page.get_by_text("6 of 10").wait_for()
+        page.keyboard.press("Escape")
+        page.keyboard.press("Escape")
+        page.get_by_role("dialog").wait_for(state="detached")
+    expect(page).to_have_url(re.compile("/gallery$"))
+    page.go_back()
+    expect(page).to_have_url(re.compile("/queue$"))
+
+
 def test_zooming_and_walking_do_not_leave_the_picture(page: Page) -> None:
     tiles(page).first.click()
     stage = page.locator(".stage")

@@ -155,11 +155,24 @@ const wanted = () => {
 const stateOf = (search) => Object.fromEntries(new URLSearchParams(search));
 const addressOf = (room, state = {}) => api.address(room === first ? "/" : `/${room}`, state);
 
+let returning = null;
+
 /** Goes to a room; `state` (plain texts) stands in the address, so that it can be kept and sent. */
 function go(room, state = {}, { replace = false } = {}) {
+  if (returning) return returning.then(() => go(room, state, { replace }));
+  const here = location.pathname + location.search;
   const to = addressOf(room, state);
-  if (to !== location.pathname + location.search) history[replace ? "replaceState" : "pushState"](null, "", to);
-  return show();
+  if (to !== here && replace) history.replaceState(history.state, "", to);
+  else if (to !== here) history.pushState({ from: here }, "", to);
+  const shown = show();
+  if (replace && to !== here && to === history.state?.from) goBack();
+  return shown;
+}
+
+/** Goes to the entry before this one, which shows the same: else it would stand in the browser's history twice. */
+function goBack() {
+  returning = new Promise((resolve) => addEventListener("popstate", resolve, { once: true })).then(() => { returning = null; });
+  history.back();
 }
 
 async function show() {
