@@ -357,16 +357,25 @@ def parents_of(
 def hashed(
     models: Sequence[Named], catalog: Catalog, kind_of: Callable[[Entry], str] = lambda entry: "sha256"
 ) -> Iterator[list[Parent]]:
-    """The models with a hash of the kind that is wanted of each, which other threads compute meanwhile where it is not
-    known."""
+    """The models with a hash of the kind that is wanted of each; what is not known is computed meanwhile.
+
+    One thread does it for all of them: two would leave no core for the imports that the work begins with.
+    """
     stopped = threading.Event()
     entries = {entry.path: entry for _, entry in models}
     hashes = {path: _Hash(entry, kind_of(entry), catalog, stopped) for path, entry in entries.items()}
+    wanted = [hash for hash in hashes.values() if not hash.known]
+    threading.Thread(target=_make, args=(wanted,), name="hash", daemon=True).start()
     try:
         made = [(parent, hashes[entry.path]) for parent, entry in models]
         yield [replace(parent, digits=hash.result, hashed_by=hash.kind) for parent, hash in made]
     finally:
         stopped.set()
+
+
+def _make(hashes: Sequence[_Hash]) -> None:
+    for hash in hashes:
+        hash.make()
 
 
 def soonest_hash(entry: Entry) -> str:
@@ -378,29 +387,28 @@ def soonest_hash(entry: Entry) -> str:
 
 
 class _Hash:
-    """A hash of one model, computed by a thread; the catalog is this thread's affair alone."""
+    """A hash of one model, which another thread makes; the catalog is the affair of whoever asks for the result."""
 
     def __init__(self, entry: Entry, kind: str, catalog: Catalog, stopped: threading.Event) -> None:
         self.kind = kind
         self._entry, self._catalog, self._stopped = entry, catalog, stopped
         self._stamp = stamp_of(entry.path)
-        self._known: str | None = getattr(entry, kind) if entry.stamp == self._stamp else None
+        self.known: str | None = getattr(entry, kind) if entry.stamp == self._stamp else None
         self._made: SimpleQueue[str | BaseException] = SimpleQueue()
-        if not self._known:
-            threading.Thread(target=self._make, name="hash", daemon=True).start()
 
     def result(self) -> str:
         """The hash, once it is known; the catalog keeps it."""
-        if not self._known:
+        if not self.known:
             made = self._made.get()
             if isinstance(made, BaseException):
                 self._made.put(made)  # for whoever asks next
                 raise made
             keep_hash(self._catalog, self._entry, self._stamp, self.kind, made)
-            self._known = made
-        return self._known
+            self.known = made
+        return self.known
 
-    def _make(self) -> None:
+    def make(self) -> None:
+        """Compute it for whoever waits for the result."""
         try:
             path = self._entry.path
             if self.kind == "blake3":
