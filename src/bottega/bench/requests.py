@@ -322,9 +322,7 @@ def _one(
     if known and sent.requests % 2:  # else nothing but ids that mean nothing would ever be sent
         case.path_parameters = dict.fromkeys(case.path_parameters or (), known)
     told = case.as_transport_kwargs(base_url=url)
-    if (
-        sent.requests % STRANGERS
-    ):  # else few would come past the gate, as the description tells of keys and cookies, too
+    if sent.requests % STRANGERS:  # else few would come past the gate, as the description tells of keys and cookies
         told["headers"].pop("Authorization", None)
         told.pop("cookies", None)
     began = time.perf_counter()

@@ -113,8 +113,8 @@ def recipe_metadata(
 ) -> dict[str, str]:
     """A's metadata as far as it is true of the merge, and the recipe: A1111's, which other programs show, and ours.
 
-    `weight` is the one that was computed with; `hash_of` gives the hash of each model. A1111's
-    names those by their SHA-256 that have one.
+    `weight` is the one that was computed with; `hash_of` gives the hash of each model. A1111's names
+    models by their SHA-256, and others not at all.
     """
     first = models[0]
     told = metadata_of(first.header)
