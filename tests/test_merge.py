@@ -29,7 +29,7 @@ from bottega.formats import read_header, safetensors
 from bottega.library import writing
 from bottega.library.extract import extract
 from bottega.library.identify import identify
-from bottega.library.merge import Merged, merge
+from bottega.library.merge import SHARED, Merged, merge
 from bottega.library.merge_recipe import Parent, Wish
 from bottega.recognisers import all_recognisers
 from bottega.runtime import blend
@@ -814,6 +814,33 @@ def test_a_lora_for_another_family_is_refused(tmp_path: Path, models: list[Path]
     with pytest.raises(FileError, match=r"does not fit|no LoRA"):
         merged(tmp_path / "m.safetensors", models[0], loras=((tmp_path / "h.safetensors", 1.0),))
     assert not (tmp_path / "m.safetensors").exists()
+
+
+# --- large tensors ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+def test_what_is_read_and_sent_to_the_disk_in_pieces_is_whole(
+    tmp_path: Path, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sent: list[tuple[int, int]] = []
+    monkeypatch.setattr("bottega.formats.safetensors.STRETCH", 1 << 20)
+    monkeypatch.setattr(
+        "bottega.formats.safetensors.write_behind", lambda handle, start, end: sent.append((start, end))
+    )
+    generator = torch.Generator().manual_seed(1)
+    a, b = (
+        {name: torch.randn(size, generator=generator).to(dtype) for name, size in (("large", SHARED + 7), ("small", 5))}
+        for _ in range(2)
+    )
+    for name, tensors in ("a", a), ("b", b):
+        safetensors.write(tmp_path / f"{name}.safetensors", rows(tensors))
+    out = tmp_path / "m.safetensors"
+    merged(out, tmp_path / "a.safetensors", tmp_path / "b.safetensors", weight=0.3)
+    found = load_file(out)
+    for name in a:
+        assert torch.equal(found[name], torch.lerp(a[name].float(), b[name].float(), 0.3).to(dtype)), name
+    assert len(sent) > 1 and [start for start, _ in sent] == [0, *(end for _, end in sent[:-1])]
 
 
 # --- the recipe ------------------------------------------------------------------------------------------------------

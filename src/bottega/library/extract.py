@@ -95,7 +95,7 @@ def extract(
 
     @cache
     def seal() -> Mapping[str, str]:
-        return {**stated, **_hashes(base, base.hash())}
+        return {**stated, **_hashes(base, base.digits())}
 
     try:
         write_file(destination, work, unsealed, told, os.replace if force else settle_new, before, seal)

@@ -123,12 +123,13 @@ def merge(
         notes += [f"{lora.name}: {note}" for note in found.notes]
 
     metadata = partial(recipe_metadata, models, destination, wish, weight, vae, loras)
+    sealed = cache(lambda: metadata(lambda parent: parent.digits()))
     unsealed = metadata(lambda parent: hashlib.sha256(os.fsencode(parent.header.path)).hexdigest())  # of equal length
     remove_stale(destination.parent)  # which may be what fills the disk
     check_room(destination, {"": targets}, unsealed)
     try:
         settle = os.replace if wish.force else settle_new
-        write_file(destination, work, unsealed, told, settle, before, seal=cache(partial(metadata, Parent.hash)))
+        write_file(destination, work, unsealed, told, settle, before, seal=sealed)
     except FileExistsError:
         raise taken(destination) from None
     sizes: dict[str, int] = {}

@@ -42,10 +42,6 @@ class Parent:
     digits: Callable[[], str] = lambda: _UNKNOWN_HASH
     hashed_by: str = "sha256"
 
-    def hash(self) -> str:
-        """The hash of its file."""
-        return self.digits()
-
 
 @dataclass(frozen=True)
 class Wish:
