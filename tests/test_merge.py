@@ -27,9 +27,10 @@ from bottega.families import all_families, sd1, sd2, sdxl
 from bottega.families._stable_diffusion import toy
 from bottega.formats import read_header, safetensors
 from bottega.library import writing
+from bottega.library.contents import ELEMENTS
 from bottega.library.extract import extract
 from bottega.library.identify import identify
-from bottega.library.merge import SHARED, Merged, merge
+from bottega.library.merge import Merged, merge
 from bottega.library.merge_recipe import Parent, Wish
 from bottega.recognisers import all_recognisers
 from bottega.runtime import blend
@@ -830,7 +831,10 @@ def test_what_is_read_and_sent_to_the_disk_in_pieces_is_whole(
     )
     generator = torch.Generator().manual_seed(1)
     a, b = (
-        {name: torch.randn(size, generator=generator).to(dtype) for name, size in (("large", SHARED + 7), ("small", 5))}
+        {
+            name: torch.randn(size, generator=generator).to(dtype)
+            for name, size in (("large", 4 * ELEMENTS + 7), ("small", 5))
+        }
         for _ in range(2)
     )
     for name, tensors in ("a", a), ("b", b):

@@ -13,7 +13,7 @@ from pathlib import Path
 from queue import SimpleQueue
 from threading import Thread
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from bottega.errors import FormatError
 from bottega.formats.gguf import QUANTISED
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     import numpy as np
 
 ELEMENTS = 1 << 19  # of one block: so large that a call costs little, so small that HELD fit in the processor's cache
-HELD = 6  # blocks that may be in use at once: one made, one written, the others compared with what was written
+HELD = 4  # blocks that may be in use at once: one made, one written and compared, the others ready
 AHEAD = 2  # blocks that are made before they are asked for
 MAPPED = 64 << 20  # bytes of a map, which count as memory of the process
 
@@ -41,7 +41,7 @@ class Reader:
     """
 
     def __init__(self) -> None:
-        self._files: dict[Path, BinaryIO] = {}
+        self._files: dict[Path, _Open] = {}
         self._unpacked: dict[tuple[Path, Packed], Unpacked] = {}  # the one that was used longest ago comes first
         self._buffers = [bytearray() for _ in range(HELD)]
         self._turn = 0
@@ -125,19 +125,37 @@ class Reader:
             if not wanted:
                 return 0
             try:
-                file = self._files.get(info.file)
-                if file is None:
-                    file = self._files[info.file] = info.file.open("rb", buffering=0)
-                file.seek(at)
-                count = file.readinto(room[:wanted])  # type: ignore[attr-defined]  # unbuffered files have it
+                if info.file not in self._files:
+                    self._files[info.file] = _Open(info.file)
+                count = self._files[info.file].read(at, room[:wanted])
             except OSError as error:
                 raise unreadable(info.file, error) from error
             if not count:
                 raise FormatError(info.file, "became shorter while it was read", "try again when it is complete")
             at += count
-            return int(count)
+            return count
 
         return fill
+
+
+class _Open:
+    """An open file that knows where it is: most reads go on where the last one ended, and seeking costs a call."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = path.open("rb", buffering=0)
+        self._at = 0
+
+    def read(self, at: int, room: memoryview) -> int:
+        """Fill memory from byte `at` on; how many bytes there were."""
+        if at != self._at:
+            self._file.seek(at)
+        count = self._file.readinto(room)
+        self._at = at + count
+        return count
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
 
 
 def dtype_of(pieces: Pieces) -> str:

@@ -22,7 +22,6 @@ from bottega.library.catalog import Catalog, Entry
 from bottega.library.disk import Stamp, file_stamp, folder_files, stamp_of
 
 CHUNK = 4 << 20
-STRIDE = 32 << 20  # what one hash takes at once, as getting Python's lock back takes 5 ms while another thread imports
 AHEAD = 4  # chunks that may be in memory while the slowest hash catches up
 _AUTOV1 = range(0x100000, 0x110000)  # the bytes that the oldest of the hashes is of
 
@@ -180,7 +179,7 @@ def blake3_file(path: Path, told: Callable[[int], None] = lambda done: None) -> 
 def _feed(digest: _Hash, path: Path, told: Callable[[int], None]) -> None:
     done = 0
     with path.open("rb", buffering=0) as file:
-        buffer = memoryview(read_buffer(min(STRIDE, os.fstat(file.fileno()).st_size)))
+        buffer = memoryview(read_buffer(min(CHUNK, os.fstat(file.fileno()).st_size)))
         while count := file.readinto(buffer):
             digest.update(buffer[:count])
             done += count

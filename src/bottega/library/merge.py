@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence, Set
-from contextlib import closing
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import cache, partial
-from itertools import cycle
 from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,7 +20,7 @@ from bottega.errors import BottegaError, FileError
 from bottega.formats.atomic import remove_stale, settle_new
 from bottega.formats.garbage import uncollected
 from bottega.formats.header import Packed, TensorInfo, shown
-from bottega.library.contents import ELEMENTS, HELD, Reader, ahead, dtype_of, shape_of
+from bottega.library.contents import ELEMENTS, HELD, Reader, dtype_of, shape_of
 from bottega.library.convert import FLOATS, LEFTOVERS, refuse_scaled, with_dtypes
 from bottega.library.merge_recipe import (
     NEEDS_C,
@@ -48,13 +47,14 @@ from bottega.library.writing import (
     target_bytes,
     write_file,
 )
+from bottega.runtime.sums import SUMMED, WeightedSum, one_thread_here
 from bottega.spec import Patch, Patches, Pieces, Relayout
 
 if TYPE_CHECKING:
     import torch
 
-LERPED = ("F32", "F16", "BF16")  # the dtypes whose weighted sums torch computes without rounding in between
-SHARED = 4 * ELEMENTS  # from so many numbers on, one thread reads a tensor while another computes
+    from bottega.runtime.casts import Cast
+
 UNSCALED = "get it in float16"  # what to do with a model of scaled float8
 _WIDE = {9: "an inpainting model", 8: "one that follows instructions"}  # what takes more channels than a latent has
 
@@ -379,13 +379,20 @@ class MergeWork:
 
     def contents(self, order: Sequence[str]) -> Chunks:
         """The bytes of the merge's tensors."""
-        with uncollected():  # importing torch takes a tenth longer otherwise
-            from bottega.runtime.casts import one_thread
-
-        with one_thread(), Smith() as smith:
+        with ExitStack() as open_now:
+            smith = open_now.enter_context(Smith())
             self._clipped = smith.copier.clipped
+            if any(map(self._needs_torch, order)):
+                with uncollected():  # importing torch takes a tenth longer otherwise
+                    from bottega.runtime.casts import one_thread
+                open_now.enter_context(one_thread())
+            elif self._sources:
+                open_now.enter_context(one_thread_here())
             for name in order:
                 yield from ((name, chunk) for chunk in self._tensor(smith, name))
+
+    def _needs_torch(self, name: str) -> bool:
+        return name in self.patches or (name in self._sources and not self._is_plain(name))
 
     def _tensor(self, smith: Smith, name: str) -> Iterator[memoryview]:
         target, sources, patches = self.targets[name], self._sources.get(name), self.patches.get(name)
@@ -393,9 +400,8 @@ class MergeWork:
             return smith.copier.chunks(name, target)
         if patches:
             return smith.store(self._heard(name, self._patched(smith, name, patches)), name, target)
-        if sources and self._is_plain(name, sources):
-            made = smith.lerp(sources, target.dtype, self._weight_of(name))
-            return map(smith.raw, self._heard(name, made))
+        if self._is_plain(name):
+            return self._summed(smith, name)
         return smith.store(self._heard(name, self._blend(smith, name)), name, target)
 
     def _heard(self, name: str, blocks: Iterator[torch.Tensor]) -> Iterator[torch.Tensor]:
@@ -405,15 +411,24 @@ class MergeWork:
                 self._spoiled[name] = None
             yield block
 
-    def _is_plain(self, name: str, sources: Sequence[Pieces]) -> bool:
+    def _is_plain(self, name: str) -> bool:
         """Whether this is a sum of two equal tensors that can't become too large: most tensors of most merges are."""
         target = self.targets[name]
         return (
             self._wish.method == "weighted"
-            and target.dtype in LERPED
-            and all((dtype_of(pieces), shape_of(pieces)) == (target.dtype, target.shape) for pieces in sources)
+            and target.dtype in SUMMED
+            and all(
+                (dtype_of(pieces), shape_of(pieces)) == (target.dtype, target.shape) for pieces in self._sources[name]
+            )
             and 0 <= self._weight_of(name) <= 1
         )
+
+    def _summed(self, smith: Smith, name: str) -> Iterator[memoryview]:
+        """What storing the blended tensor would give, made in one pass and without importing torch."""
+        for made, has_nan in smith.sums(self._sources[name], self.targets[name].dtype, self._weight_of(name)):
+            if has_nan:
+                self._spoiled[name] = None
+            yield made
 
     def _blend(self, smith: Smith, name: str) -> Iterator[torch.Tensor]:
         """The merged tensor in blocks of float32."""
@@ -429,7 +444,7 @@ class MergeWork:
             (made,) = way(lambda: iter([tuple(theirs)]), share)
             whole[0][:, :4] = made.reshape(whole[0][:, :4].shape)
             return iter([whole[0].reshape(-1)])
-        return way(lambda: smith.blocks(sources, "F32"), share)
+        return way(lambda: smith.blocks(sources), share)
 
     def _patched(self, smith: Smith, name: str, patches: Sequence[tuple[Patch, float]]) -> Iterator[torch.Tensor]:
         """The tensor, merged if there is something to merge, with all adapters added; whole, in float32."""
@@ -464,13 +479,11 @@ class Smith:
     """The tools of one merge: what copies, a reader for each model, room for what is computed; a context manager."""
 
     def __init__(self) -> None:
-        from bottega.runtime.casts import Cast
-
         self.copier = Copier()
         self._readers = [Reader() for _ in range(3)]
         self._casts: dict[str, Cast] = {}
         self._floats: list[torch.Tensor] = []
-        self._sums: dict[str, Iterator[torch.Tensor]] = {}
+        self._sums: dict[str, WeightedSum] = {}
 
     def __enter__(self) -> Smith:
         return self
@@ -480,22 +493,25 @@ class Smith:
         for reader in self._readers:
             reader.close()
 
-    def blocks(self, sources: Sequence[Pieces], dtype: str) -> Generator[tuple[torch.Tensor, ...]]:
-        """Tensors of several models in equal pieces, in one dtype."""
+    def blocks(self, sources: Sequence[Pieces]) -> Iterator[tuple[torch.Tensor, ...]]:
+        """Tensors of several models in equal pieces, in float32."""
         import torch
 
         from bottega.runtime.weights import DTYPES
 
         while len(self._floats) < len(sources):
             self._floats.append(torch.empty(ELEMENTS))
-        stored = [dtype_of(pieces) for pieces in sources]
-        streams = [reader.blocks(pieces) for reader, pieces in zip(self._readers, sources, strict=False)]
-        for blocks in zip(*streams, strict=True):
+        dtypes = [DTYPES[dtype_of(pieces)] for pieces in sources]
+        for blocks in self._read(sources):
             made = []
-            for block, has, room in zip(blocks, stored, self._floats, strict=False):
-                numbers = torch.frombuffer(block, dtype=DTYPES[has])
-                made.append(numbers if has == dtype else room[: len(numbers)].copy_(numbers))
+            for block, dtype, room in zip(blocks, dtypes, self._floats, strict=False):
+                numbers = torch.frombuffer(block, dtype=dtype)
+                made.append(numbers if dtype == torch.float32 else room[: len(numbers)].copy_(numbers))
             yield tuple(made)
+
+    def _read(self, sources: Sequence[Pieces]) -> Iterator[tuple[memoryview, ...]]:
+        streams = [reader.blocks(pieces) for reader, pieces in zip(self._readers, sources, strict=False)]
+        return zip(*streams, strict=True)
 
     def whole(self, pieces: Pieces) -> torch.Tensor:
         """All numbers of a tensor in float32, in a row."""
@@ -503,27 +519,17 @@ class Smith:
 
         made = torch.empty(prod(shape_of(pieces)))
         at = 0
-        for (block,) in self.blocks([pieces], "F32"):
+        for (block,) in self.blocks([pieces]):
             made[at : at + len(block)] = block
             at += len(block)
         return made
 
-    def lerp(self, sources: Sequence[Pieces], dtype: str, weight: float) -> Iterator[torch.Tensor]:
-        """The weighted sum of two tensors of one dtype, in that dtype.
-
-        torch computes it in float32 and rounds once, as the long way does, and in one pass.
-        """
-        import torch
-
-        from bottega.runtime.weights import DTYPES
-
+    def sums(self, sources: Sequence[Pieces], dtype: str, weight: float) -> Iterator[tuple[memoryview, bool]]:
+        """The weighted sum of two tensors of one dtype, block by block as it is stored, and whether a NaN is in it."""
         if dtype not in self._sums:
-            self._sums[dtype] = cycle([torch.empty(ELEMENTS, dtype=DTYPES[dtype]) for _ in range(HELD)])
-        read = self.blocks(sources, dtype)
-        with closing(ahead(read) if prod(shape_of(sources[0])) >= SHARED else read) as blocks:
-            for a, b in blocks:
-                room = next(self._sums[dtype])[: len(a)]
-                yield torch.lerp(a, b, weight, out=room)
+            self._sums[dtype] = WeightedSum(dtype, ELEMENTS, HELD)
+        for a, b in self._read(sources):
+            yield self._sums[dtype](a, b, weight)
 
     @staticmethod
     def raw(numbers: torch.Tensor) -> memoryview:

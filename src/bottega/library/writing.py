@@ -20,8 +20,8 @@ from bottega.formats.atomic import atomic, atomic_folder, replace_folder, settle
 from bottega.formats.header import BYTES_OF_DTYPE, Header, TensorInfo, shown
 from bottega.formats.safetensors import file_order, file_size, read_header, write_stream
 from bottega.formats.sniff import unreadable
-from bottega.library.buffers import read_buffer
-from bottega.library.contents import AHEAD, ELEMENTS, HELD, Reader, ahead, dtype_of, shape_of
+from bottega.library.buffers import read_buffer, same_bytes
+from bottega.library.contents import ELEMENTS, HELD, Reader, ahead, dtype_of, shape_of
 from bottega.library.disk import FOLDER_MARK, Stamp, file_stamp
 from bottega.spec import Pieces
 
@@ -190,17 +190,18 @@ def write_file(
     rows = declared(work.targets)
     order = [name for name, _, _ in rows]
     total = sum(map(target_bytes, work.targets.values()))
-    with closing(ahead(work.contents(order))) as made, closing(Follower(work, order)) as follower:
+    checker = Comparer(work, order) if work.computes else Follower(work, order)
+    with closing(ahead(work.contents(order))) as made, closing(checker):
 
         def check(written: Path) -> None:
-            follower.finish(lambda done: told("checking", done, total))
+            checker.finish(lambda done: told("checking", done, total))
             header = check_header(written, work.targets, seal() if seal else metadata)
-            if dict(header.tensors) != follower.places:
+            if dict(header.tensors) != checker.places:
                 raise differs("where its tensors are")
             sources.check()
 
-        chunks = _counted(follower.held(made), partial(told, "writing"), total)
-        write_stream(path, rows, chunks, metadata, seal=seal, arrived=follower.arrived, check=check, settle=settle)
+        chunks = _counted(checker.watched(made), partial(told, "writing"), total)
+        write_stream(path, rows, chunks, metadata, seal=seal, arrived=checker.arrived, check=check, settle=settle)
 
 
 Chunks = Generator[tuple[str, memoryview]]
@@ -209,8 +210,8 @@ Chunks = Generator[tuple[str, memoryview]]
 class Work(Protocol):
     """What makes the tensors of a file: `contents` gives their bytes in an order, and may be asked once more.
 
-    What was written is read back and compared with what `computes` says: with the blocks as they were made, which last
-    until HELD more were; or, where making them is nothing but reading, with what is read once more.
+    What was written is read back and compared with what `computes` says: with the blocks as they were made; or, where
+    making them is nothing but reading, with what is read once more.
     """
 
     targets: Mapping[str, Target]
@@ -219,42 +220,69 @@ class Work(Protocol):
     def contents(self, order: Sequence[str]) -> Chunks: ...
 
 
+class Comparer:
+    """Compares what was written with what was computed, a block at a time, as soon as it can be read back.
+
+    That takes less time than writing does, and so keeps nobody waiting: threads that compute have one less to share
+    Python's lock with. `places` are where the tensors are, once the first of them has arrived.
+    """
+
+    def __init__(self, work: Work, order: Sequence[str]) -> None:
+        self.places: Mapping[str, TensorInfo] = {}
+        self._work, self._order = work, order
+        self._written: _Written | None = None
+        self._done = 0
+
+    def watched(self, blocks: Chunks) -> Chunks:
+        """The blocks that are to be written; whoever asks for the next one has written the last."""
+        for name, block in blocks:
+            yield name, block
+            if self._written is not None:
+                self._written.compare(name, block)
+                self._done += len(block)
+
+    def arrived(self, file: Path, start: int, end: int) -> None:
+        """The file, whose tensors begin at `start`, can be read up to `end`."""
+        if self._written is None:
+            self.places = _places(self._work, self._order, file, start)
+            self._written = _Written(file, start)
+
+    def finish(self, told: Callable[[int], None]) -> None:
+        """All is compared by now."""
+        told(self._done)
+
+    def close(self) -> None:
+        """Close the file."""
+        if self._written is not None:
+            self._written.close()
+
+
 class Follower:
-    """Compares what was written with what was to be while the rest still is, in a thread of its own.
+    """Compares what was written with what the source still holds while the rest is written, in a thread of its own.
 
     `places` are where the tensors are, once the first of them has arrived.
     """
 
     def __init__(self, work: Work, order: Sequence[str]) -> None:
-        self.places: dict[str, TensorInfo] = {}
+        self.places: Mapping[str, TensorInfo] = {}
         self._work, self._order = work, order
         # Queues in C, as in `ahead`. None stands for an end before everything has arrived.
-        self._made: SimpleQueue[tuple[str, memoryview] | None] = SimpleQueue()
         self._arrivals: SimpleQueue[int | None] = SimpleQueue()
-        self._compared: SimpleQueue[None] = SimpleQueue()
         self._outcome: SimpleQueue[BaseException | None] = SimpleQueue()
         self._thread: Thread | None = None
         self._there = self._done = 0
         self._told: Callable[[int], None] = lambda done: None
 
-    def held(self, blocks: Iterable[tuple[str, memoryview]]) -> Chunks:
-        """The blocks that are to be written; the next one comes when there is room for it beside those not compared."""
-        for number, block in enumerate(blocks):
-            if self._work.computes:
-                if number >= HELD - AHEAD:
-                    self._compared.get()
-                self._made.put(block)
-            yield block
+    def watched(self, blocks: Chunks) -> Chunks:
+        """The blocks that are to be written, as they are."""
+        return blocks
 
     def arrived(self, file: Path, start: int, end: int) -> None:
         """The file, whose tensors begin at `start`, can be read up to `end`."""
         if self._thread is None:
-            at = start
-            for name in self._order:
-                target, begin = self._work.targets[name], at
-                at += target_bytes(target)
-                self.places[name] = TensorInfo(target.dtype, target.shape, file, begin, at)
-            self._thread = Thread(target=self._check, args=(file, start, at), name="checker", daemon=True)
+            self.places = _places(self._work, self._order, file, start)
+            stop = start + sum(map(target_bytes, self._work.targets.values()))
+            self._thread = Thread(target=self._check, args=(file, start, stop), name="checker", daemon=True)
             self._thread.start()
         self._arrivals.put(end)
         with suppress(Empty):
@@ -269,7 +297,6 @@ class Follower:
     def close(self) -> None:
         """End, whether everything has arrived or not."""
         if self._thread is not None:
-            self._made.put(None)
             self._arrivals.put(None)
             self._thread.join()
 
@@ -280,39 +307,23 @@ class Follower:
 
     def _check(self, file: Path, start: int, end: int) -> None:
         try:
-            with closing(self._expected()) as expected, file.open("rb", buffering=0) as written:
-                written.seek(start)
+            with (
+                closing(ahead(self._work.contents(self._order))) as expected,
+                closing(_Written(file, start)) as written,
+            ):
                 self._compare(expected, written, start, end)
             self._outcome.put(None)
         except BaseException as error:  # it is raised where the file is written
             self._outcome.put(error)
-            self._compared.put(None)  # which may wait for this
 
-    def _compare(self, expected: Chunks, written: io.FileIO, at: int, end: int) -> None:
-        buffer = bytearray()
+    def _compare(self, expected: Chunks, written: _Written, at: int, end: int) -> None:
         while at < end:
             name, block = next(expected)
             at += len(block)
             self._wait(at)
-            if len(buffer) != len(block):
-                buffer = read_buffer(len(block))
-            # A bytearray compares its bytes at once, a memoryview one at a time.
-            if not _filled(written, buffer) or buffer != block:
-                raise differs(f"tensor {shown(name)}")
-            self._compared.put(None)
+            written.compare(name, block)
             self._done += len(block)
             self._told(self._done)
-
-    def _expected(self) -> Chunks:
-        """What is to be in the file, in its order."""
-        if not self._work.computes:
-            return ahead(self._work.contents(self._order))
-        return self._held()
-
-    def _held(self) -> Chunks:
-        while made := self._made.get():
-            yield made
-        raise _ended()
 
     def _wait(self, end: int) -> None:
         while self._there < end:
@@ -320,6 +331,36 @@ class Follower:
             if there is None:
                 raise _ended()
             self._there = there
+
+
+def _places(work: Work, order: Sequence[str], file: Path, at: int) -> dict[str, TensorInfo]:
+    """Where in a file the tensors of a work are, of which the first begins at byte `at`."""
+    places = {}
+    for name in order:
+        target, begin = work.targets[name], at
+        at += target_bytes(target)
+        places[name] = TensorInfo(target.dtype, target.shape, file, begin, at)
+    return places
+
+
+class _Written:
+    """A file that is being written, read from where its tensors begin."""
+
+    def __init__(self, file: Path, start: int) -> None:
+        self._file = file.open("rb", buffering=0)
+        self._file.seek(start)
+        self._buffer = bytearray()
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+    def compare(self, name: str, block: memoryview) -> None:
+        """Raise BottegaError unless the next bytes are those of the block."""
+        if len(self._buffer) != len(block):
+            self._buffer = read_buffer(len(block))
+        if not _filled(self._file, self._buffer) or not same_bytes(self._buffer, block):
+            raise differs(f"tensor {shown(name)}")
 
 
 def _ended() -> Interrupted:
