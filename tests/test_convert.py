@@ -8,6 +8,7 @@ import os
 import resource
 import subprocess
 import sys
+import threading
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -30,7 +31,7 @@ from bottega.families._stable_diffusion.load import Pipe
 from bottega.formats import read_header, safetensors
 from bottega.formats.header import Header, Packed, TensorInfo
 from bottega.library import writing
-from bottega.library.contents import ELEMENTS, Reader, ahead
+from bottega.library.contents import AHEAD, ELEMENTS, HELD, Reader, ahead
 from bottega.library.convert import Converted, Wish, convert
 from bottega.library.identify import identify
 from bottega.library.writing import Told
@@ -484,6 +485,19 @@ def test_what_is_made_ahead_is_stopped_and_its_errors_are_heard() -> None:
     assert closed == [True]
     with pytest.raises(KeyError):
         list(ahead(items()))
+
+
+def test_no_block_is_made_anew_while_it_is_in_use() -> None:
+    begun = [threading.Event() for _ in range(20 + AHEAD)]
+
+    def items() -> Iterator[int]:
+        for number in range(20):
+            begun[number].set()
+            yield number
+
+    for used in ahead(items()):
+        assert not begun[used + AHEAD].wait(0.02)
+    assert AHEAD < HELD
 
 
 # --- what may go wrong -----------------------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ import math
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -815,6 +816,42 @@ def test_a_lora_for_another_family_is_refused(tmp_path: Path, models: list[Path]
     with pytest.raises(FileError, match=r"does not fit|no LoRA"):
         merged(tmp_path / "m.safetensors", models[0], loras=((tmp_path / "h.safetensors", 1.0),))
     assert not (tmp_path / "m.safetensors").exists()
+
+
+# --- what it leaves to others -----------------------------------------------------------------------------------------
+
+
+def test_torch_has_as_many_threads_afterwards(tmp_path: Path) -> None:
+    a, b = (
+        toy.write_single_file(tmp_path / f"{seed}.safetensors", "sd1", dtype="float16", seed=seed) for seed in (1, 2)
+    )
+    vae = toy.write_single_file(tmp_path / "v.safetensors", "sd1", dtype="float32", seed=3)
+    before, found = torch.get_num_threads(), []
+    torch.set_num_threads(2)
+    try:
+        merged(tmp_path / "m.safetensors", a, b, vae=vae, dtype="fp16", weight=0.3)
+        other = threading.Thread(target=lambda: found.append(torch.get_num_threads()))
+        other.start()
+        other.join()
+        assert (torch.get_num_threads(), *found) == (2, 2)
+    finally:
+        torch.set_num_threads(before)
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="this system does not list what is open")
+def test_nobody_but_who_writes_it_holds_a_file_that_gets_its_name(
+    tmp_path: Path, models: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Windows renames no file that anybody else has open."""
+    held = []
+
+    def settle(temporary: Path, path: Path) -> None:
+        held.append(sum(temporary == Path(os.path.realpath(each)) for each in Path("/proc/self/fd").iterdir()))
+        os.replace(temporary, path)
+
+    monkeypatch.setattr("bottega.library.merge.settle_new", settle)
+    merged(tmp_path.resolve() / "m.safetensors", *models[:2], weight=0.3)
+    assert held == [1]
 
 
 # --- large tensors ---------------------------------------------------------------------------------------------------

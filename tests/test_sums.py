@@ -78,24 +78,39 @@ def test_the_thread_has_as_many_threads_as_before_afterwards() -> None:
         torch.set_num_threads(before)
 
 
+UNLOADABLE = """
+import ctypes, sys
+from bottega.runtime import sums
+
+class Library(ctypes.CDLL):
+    def __init__(self, path):
+        if "torch" not in sys.modules:
+            raise OSError("libcudart.so: cannot open shared object file")
+        super().__init__(path)
+
+print(sums._torch(Library).aoti_torch_device_type_cpu(), "torch" in sys.modules)
+"""
+
+
 def test_torch_is_imported_where_its_library_does_not_load_alone() -> None:
-    tried = []
+    done = subprocess.run([sys.executable, "-c", UNLOADABLE], capture_output=True, text=True)
+    assert done.stdout.split() == ["0", "True"], done.stderr
 
-    class Library(ctypes.CDLL):
-        def __init__(self, path: str) -> None:
-            tried.append(path)
-            if len(tried) == 1:
-                raise OSError("libcudart.so: cannot open shared object file")
-            super().__init__(path)
 
-    assert sums._torch.__wrapped__(Library).aoti_torch_device_type_cpu() == 0
-    assert len(tried) == 2 and tried[0] == tried[1]
+@pytest.mark.parametrize(("one", "other"), [(0, 0), (8, 4), (4, 8), (3, 3), (12, 12)])
+def test_nothing_beside_the_blocks_is_touched(one: int, other: int) -> None:
+    with pytest.raises(ValueError, match=f"blocks of {one} and {other} bytes, with room for 2 numbers"):
+        WeightedSum("F32", 2, 2)(memoryview(bytearray(one)), memoryview(bytearray(other)), 0.5)
 
 
 def test_torch_says_what_fails() -> None:
-    row = (ctypes.c_float * 4)()
-    with sums._tensor(row, sums._torch().aoti_torch_dtype_float32(), 4) as four, pytest.raises(RuntimeError):
-        sums._call("aten::lerp", "no_such_overload", four)
+    dtype = sums._torch().aoti_torch_dtype_float32()
+    with (
+        sums._tensor((ctypes.c_float * 4)(), dtype, 4) as four,
+        sums._tensor((ctypes.c_float * 2)(), dtype, 2) as two,
+        pytest.raises(RuntimeError, match=r"size.*4.*2"),
+    ):
+        sums._copy(four, two)
 
 
 def test_a_plain_merge_imports_no_torch(tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ def read_buffer(size: int) -> bytearray:
     return buffer
 
 
-def same_bytes(one: bytearray, other: memoryview) -> bool:
+def same_bytes(one: memoryview, other: memoryview) -> bool:
     """Whether two writable stretches of memory hold the same bytes.
 
     They are compared without Python's lock, which whoever computes meanwhile needs after every step.

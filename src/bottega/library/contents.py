@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     import numpy as np
 
 ELEMENTS = 1 << 19  # of one block: so large that a call costs little, so small that HELD fit in the processor's cache
-HELD = 4  # blocks that may be in use at once: one made, one written and compared, the others ready
-AHEAD = 2  # blocks that are made before they are asked for
+AHEAD = 2  # blocks that may be in use at once: one, and the next, which is being made or has been
+HELD = AHEAD + 1  # pieces of memory in which blocks take turns
 MAPPED = 64 << 20  # bytes of a map, which count as memory of the process
 
 Item = TypeVar("Item")
@@ -251,7 +251,7 @@ def _mapped(info: TensorInfo, whole: int | None) -> mmap.mmap:
 
 
 def ahead(items: Generator[Item]) -> Generator[Item]:
-    """The items, made by another thread up to `AHEAD` of them before they are asked for."""
+    """The items, made by another thread: up to `AHEAD` of them, from the one on that is in use."""
     # Queues in C, as locks that are taken in Python can stay locked for ever when a Ctrl-C comes at the wrong moment.
     ready: SimpleQueue[tuple[Item] | BaseException | None] = SimpleQueue()
     room: SimpleQueue[bool] = SimpleQueue()

@@ -39,6 +39,7 @@ from bottega.library.writing import (
     Sources,
     Target,
     Told,
+    cast_by_torch,
     check_destination,
     check_room,
     clipped_note,
@@ -392,7 +393,10 @@ class MergeWork:
                 yield from ((name, chunk) for chunk in self._tensor(smith, name))
 
     def _needs_torch(self, name: str) -> bool:
-        return name in self.patches or (name in self._sources and not self._is_plain(name))
+        if name in self._sources or name in self.patches:
+            return name in self.patches or not self._is_plain(name)
+        target = self.targets[name]
+        return cast_by_torch(dtype_of(target.pieces), target.dtype)
 
     def _tensor(self, smith: Smith, name: str) -> Iterator[memoryview]:
         target, sources, patches = self.targets[name], self._sources.get(name), self.patches.get(name)

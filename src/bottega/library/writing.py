@@ -210,8 +210,8 @@ Chunks = Generator[tuple[str, memoryview]]
 class Work(Protocol):
     """What makes the tensors of a file: `contents` gives their bytes in an order, and may be asked once more.
 
-    What was written is read back and compared with what `computes` says: with the blocks as they were made; or, where
-    making them is nothing but reading, with what is read once more.
+    What was written is read back and compared: where it `computes` them, with the blocks as they were made; where it
+    does nothing but read, with what is read once more.
     """
 
     targets: Mapping[str, Target]
@@ -223,8 +223,8 @@ class Work(Protocol):
 class Comparer:
     """Compares what was written with what was computed, a block at a time, as soon as it can be read back.
 
-    That takes less time than writing does, and so keeps nobody waiting: threads that compute have one less to share
-    Python's lock with. `places` are where the tensors are, once the first of them has arrived.
+    Computing takes longer than writing and comparing one after the other, and there is a thread less that would take
+    Python's lock from it. `places` are where the tensors are, once the first of them has arrived.
     """
 
     def __init__(self, work: Work, order: Sequence[str]) -> None:
@@ -248,8 +248,11 @@ class Comparer:
             self._written = _Written(file, start)
 
     def finish(self, told: Callable[[int], None]) -> None:
-        """All is compared by now."""
+        """All has been compared by now; raises BottegaError if not. The file may get another name now."""
+        self.close()
         told(self._done)
+        if self._done != sum(map(target_bytes, self._work.targets.values())):
+            raise differs("its end")
 
     def close(self) -> None:
         """Close the file."""
@@ -349,7 +352,7 @@ class _Written:
     def __init__(self, file: Path, start: int) -> None:
         self._file = file.open("rb", buffering=0)
         self._file.seek(start)
-        self._buffer = bytearray()
+        self._room = memoryview(bytearray())
 
     def close(self) -> None:
         """Close the file."""
@@ -357,9 +360,10 @@ class _Written:
 
     def compare(self, name: str, block: memoryview) -> None:
         """Raise BottegaError unless the next bytes are those of the block."""
-        if len(self._buffer) != len(block):
-            self._buffer = read_buffer(len(block))
-        if not _filled(self._file, self._buffer) or not same_bytes(self._buffer, block):
+        if len(self._room) < len(block):
+            self._room = memoryview(read_buffer(len(block)))
+        found = self._room[: len(block)]
+        if not _filled(self._file, found) or not same_bytes(found, block):
             raise differs(f"tensor {shown(name)}")
 
 
@@ -367,9 +371,8 @@ def _ended() -> Interrupted:
     return Interrupted("the work ended before everything was written")
 
 
-def _filled(file: io.FileIO, buffer: bytearray) -> bool:
-    """Whether there was as much to read as the buffer takes."""
-    room = memoryview(buffer)
+def _filled(file: io.FileIO, room: memoryview) -> bool:
+    """Whether there was as much to read as the memory takes."""
     while room and (count := file.readinto(room)):
         room = room[count:]
     return not room
@@ -451,14 +454,21 @@ class Copier:
             self.clipped[name] = cast.clipped - before
 
     def _cast(self, stored: str, wanted: str) -> Table | Cast:
-        from bottega.runtime.tables import BITS, Table
+        if not cast_by_torch(stored, wanted):
+            from bottega.runtime.tables import Table
 
-        if stored in BITS:
             return Table(stored, wanted, ELEMENTS, HELD)
         from bottega.runtime.casts import Cast, one_thread
 
         self._open.enter_context(one_thread())
         return Cast(stored, wanted, ELEMENTS, HELD)
+
+
+def cast_by_torch(stored: str, wanted: str) -> bool:
+    """Whether copying from one dtype to another takes torch, which is long to import."""
+    from bottega.runtime.tables import BITS
+
+    return stored != wanted and stored not in BITS
 
 
 def _counted(chunks: Iterable[tuple[str, memoryview]], told: Callable[[int, int], None], total: int) -> Chunks:

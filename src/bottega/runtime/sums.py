@@ -14,8 +14,9 @@ from math import isnan
 from pathlib import Path
 from typing import Any
 
-SUMMED = {"F32": 4, "F16": 2, "BF16": 2}  # the dtypes of what is summed, and the bytes of a number
-_NAMES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
+from bottega.formats.header import BYTES_OF_DTYPE
+
+SUMMED = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}  # the dtypes of what is summed, and torch's names
 _LIBRARIES = {"win32": "torch_cpu.dll", "darwin": "libtorch_cpu.dylib"}
 
 
@@ -27,17 +28,21 @@ class WeightedSum:
     """
 
     def __init__(self, dtype: str, elements: int, held: int) -> None:
-        self._width = SUMMED[dtype]
-        self._stored, self._float = (getattr(_torch(), f"aoti_torch_dtype_{_NAMES[it]}")() for it in (dtype, "F32"))
+        self._width, self._elements = int(BYTES_OF_DTYPE[dtype]), elements
+        self._stored, self._float = (getattr(_torch(), f"aoti_torch_dtype_{SUMMED[it]}")() for it in (dtype, "F32"))
         self._a, self._b = ((ctypes.c_float * elements)() for _ in range(2))
         self._results = cycle([(ctypes.c_char * (self._width * elements))() for _ in range(held)])
 
     def __call__(self, a: memoryview, b: memoryview, weight: float) -> tuple[memoryview, bool]:
         """a (1 - weight) + b weight, little-endian as both are, and whether there is a NaN in it.
 
-        Both are writable memory of equal length, and stay as they are. Raises RuntimeError if torch fails.
+        Both are writable memory of equal length, and stay as they are. Raises ValueError if they are not, or of more
+        numbers than there is room for, and RuntimeError if torch fails.
         """
-        count, result, largest = len(a) // self._width, next(self._results), ctypes.c_float()
+        count = len(a) // self._width
+        if not 0 < len(a) == len(b) == count * self._width <= self._elements * self._width:
+            raise ValueError(f"blocks of {len(a)} and {len(b)} bytes, with room for {self._elements} numbers")
+        result, largest = next(self._results), ctypes.c_float()
         theirs, others = ((ctypes.c_char * len(block)).from_buffer(block) for block in (a, b))
         with (
             _tensor(theirs, self._stored, count) as stored_a,
@@ -95,7 +100,7 @@ def _torch(kind: type[ctypes.CDLL] = ctypes.CDLL) -> ctypes.CDLL:
 def _tensor(memory: Any, dtype: int, count: int | None = None) -> Iterator[ctypes.c_void_p]:
     """A tensor in memory of ours: a row of numbers, or one alone."""
     torch, made = _torch(ctypes.PyDLL), ctypes.c_void_p()  # a call takes less time than to get the lock back
-    shape, steps = (ctypes.c_int64 * 1)(count or 1), (ctypes.c_int64 * 1)(1)
+    shape, steps = (ctypes.c_int64 * 1)(1 if count is None else count), (ctypes.c_int64 * 1)(1)
     axes, start, device = ctypes.c_int64(count is not None), ctypes.c_int64(0), torch.aoti_torch_device_type_cpu()
     told = ctypes.byref(memory), axes, shape, steps, start, dtype, device, 0, ctypes.byref(made)
     _check(torch.aoti_torch_create_tensor_from_blob(*told))
@@ -123,4 +128,6 @@ def _call(name: str, overload: str, *tensors: ctypes.c_void_p) -> None:
 
 def _check(code: int) -> None:
     if code:
-        raise RuntimeError("torch's C interface failed; what it says of it is above")
+        told = _torch().torch_exception_get_what_without_backtrace
+        told.restype = ctypes.c_char_p
+        raise RuntimeError((told() or b"torch's C interface failed").decode(errors="replace"))
