@@ -32,7 +32,7 @@ def event(event: Event) -> dict[str, Any]:
     return {"say": "event", "job": "j", "event": event.to_json()}
 
 
-def test_steps_that_come_soon_are_told_with_what_follows_and_none_of_what_is_over(
+def test_a_beginning_and_steps_that_come_soon_are_told_with_what_follows_and_none_of_what_is_over(
     said: tuple[Pipe, Iterator[dict[str, Any]]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pipe, heard = said
@@ -42,9 +42,9 @@ def test_steps_that_come_soon_are_told_with_what_follows_and_none_of_what_is_ove
     for each in (Started("d", 1), step(1), step(2), step(3, "decode"), Note("dark"), step(4, "save")):
         telling(each)
     telling.over("done", done={})
-    told = [next(heard) for _ in range(5)]
-    assert told[:4] == [event(each) for each in (Started("d", 1), step(1), step(3, "decode"), Note("dark"))]
-    assert told[4]["say"] == "done"
+    told = [next(heard) for _ in range(4)]
+    assert told[:3] == [event(each) for each in (Started("d", 1), step(3, "decode"), Note("dark"))]
+    assert told[3]["say"] == "done"
 
 
 def test_a_step_that_nothing_follows_is_told_with_the_next_sign_of_life(
@@ -56,10 +56,24 @@ def test_a_step_that_nothing_follows_is_told_with_the_next_sign_of_life(
     life = Life(pipe, dict)
     life.begin()
     telling = Telling(pipe, "j", life)
-    telling(step(1))
-    telling(step(2, "decode"))
     told = (message for message in heard if message["say"] == "event")
-    assert [next(told), next(told)] == [event(step(1)), event(step(2, "decode"))]
+    telling(step(1))
+    assert next(told) == event(step(1))
+    telling(step(2, "decode"))
+    assert next(told) == event(step(2, "decode"))
+    life.end()
+
+
+def test_a_beginning_that_nothing_follows_is_told_soon(
+    said: tuple[Pipe, Iterator[dict[str, Any]]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pipe, heard = said
+    monkeypatch.setattr(worker, "STEP_EVERY", 0.01)
+    monkeypatch.setattr(worker, "BEAT_EVERY", 3600.0)
+    life = Life(pipe, dict)
+    life.begin()
+    Telling(pipe, "j", life)(Started("d", 1))
+    assert next(heard) == event(Started("d", 1))
     life.end()
 
 

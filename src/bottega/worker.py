@@ -88,7 +88,11 @@ class Life:
     def _beat(self) -> None:
         spent = time.process_time()
         while True:
-            self._working.wait()
+            if not self._working.is_set():
+                self._working.wait()
+                time.sleep(min(STEP_EVERY, BEAT_EVERY))
+                if not self._catch_up():
+                    return
             time.sleep(BEAT_EVERY)
             before, spent = spent, time.process_time()
             silent = time.monotonic() - self._progress
@@ -97,13 +101,22 @@ class Life:
             is_known = time.monotonic() - self._told < BEAT_EVERY  # with the end of a job
             if not self._working.is_set():
                 continue
+            if not self._catch_up():
+                return
             try:
-                for catch_up in self._held:
-                    catch_up()
                 if not is_known and (silent < 2 * BEAT_EVERY or waits or computes):
                     self.beat()
             except OSError:
                 return
+
+    def _catch_up(self) -> bool:
+        """Have all that is held back told; whether anybody is there to hear it."""
+        try:
+            for catch_up in self._held:
+                catch_up()
+        except OSError:
+            return False
+        return True
 
 
 class Told:
@@ -166,13 +179,13 @@ class Told:
 class Telling:
     """Tells the server what happens to one job; of many small steps only some.
 
-    A beginning and an output are told together with what follows: that comes at once, and is one thing less to hear.
-    A step that comes too soon after another is told with what follows, too, or with the next sign of life.
+    A beginning and an output are told together with what follows, which is one thing less to hear. A step that comes
+    too soon after the beginning or another step is told with what follows, too, or with the next sign of life.
     """
 
     def __init__(self, pipe: Pipe, job: str, life: Life) -> None:
         self._pipe, self.job, self._life = pipe, job, life
-        self._told = float("-inf")
+        self._told = time.monotonic()
         self._held: list[Mapping[str, Any]] = []
         self._step: Event | None = None  # the newest that is not told yet
         self._lock = threading.Lock()  # what is written is compared in a thread that tells of it, too
