@@ -37,14 +37,29 @@ def test_little_pieces_are_done_by_one_thread_in_the_order_in_which_they_came() 
     run(test)
 
 
-def test_another_thread_helps_where_a_piece_takes_long_and_what_was_done_before_it_is_told() -> None:
+def test_another_thread_helps_where_a_piece_takes_long() -> None:
     async def test() -> None:
         go_on = threading.Event()
         pieces = Line(most=2, patience=0.01)
-        before = asyncio.ensure_future(pieces.do(lambda: "before"))
         long = asyncio.ensure_future(pieces.do(lambda: go_on.wait(LONG)))
         behind = asyncio.ensure_future(pieces.do(lambda: "behind"))
-        assert [await before, await behind] == ["before", "behind"]
+        assert await behind == "behind"
+        assert not long.done()
+        go_on.set()
+        assert await long
+
+    run(test)
+
+
+def test_what_was_done_before_a_piece_that_takes_long_is_told() -> None:
+    async def test() -> None:
+        all_here, go_on = threading.Event(), threading.Event()
+        pieces = Line(most=1, patience=0.01)
+        before = asyncio.ensure_future(pieces.do(lambda: all_here.wait(LONG)))
+        long = asyncio.ensure_future(pieces.do(lambda: go_on.wait(LONG)))
+        await asyncio.sleep(0)  # until both are in line
+        all_here.set()
+        assert await before
         assert not long.done()
         go_on.set()
         assert await long
