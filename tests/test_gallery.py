@@ -28,7 +28,7 @@ from PIL import Image
 
 from bottega.errors import FileError, FormatError, Interrupted
 from bottega.formats.media import encode
-from bottega.gallery import Adopted, BadCursor, Gallery, GalleryError, Output, UnknownOutput, Upkeep, rows
+from bottega.gallery import Adopted, BadCursor, Gallery, GalleryError, Output, UnknownOutput, Upkeep, index, rows
 from bottega.gallery.export import safe_name
 from bottega.gallery.schema import MIGRATIONS
 from bottega.gallery.thumbnails import Thumbnails
@@ -697,6 +697,30 @@ def test_a_reader_does_not_wait_for_a_writer(gallery: Gallery, folder: Path) -> 
         other.execute("UPDATE outputs SET favourite = 1")
         assert not gallery.output("a-0").favourite
         other.execute("ROLLBACK")
+
+
+def test_words_are_indexed_many_at_once(gallery: Gallery, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(index, "INDEX_EVERY", 3)
+    indexed = []
+    for number in range(7):
+        gallery.add(write_output(folder, recipe_of(f"a red house {number}"), id=f"j{number}-0", at=number))
+        with gallery._store.reading() as connection:
+            indexed.append(connection.execute("SELECT count(*) FROM search").fetchone()[0])
+    assert indexed == [0, 0, 3, 3, 3, 6, 6]
+    assert len(ids(gallery, text="red")) == len(gallery.ratios(text="house")) == 7
+
+
+def test_what_is_indexed_is_found_where_nothing_can_be_written(gallery: Gallery, folder: Path) -> None:
+    gallery.add(write_output(folder, recipe_of("a red boat"), id="old-0"))
+    assert ids(gallery, text="red") == ["old-0"]
+    words = " ".join(f"tower{number}" for number in range(2000))
+    gallery.add(write_output(folder, recipe_of(f"a red {words}"), id="new-0"))
+    writer = gallery._store._writer
+    (pages,) = writer.execute("PRAGMA page_count").fetchone()
+    writer.execute(f"PRAGMA max_page_count = {pages}")  # a disk without room
+    assert ids(gallery, text="red") == ["old-0"]
+    writer.execute("PRAGMA max_page_count = 1000000")
+    assert sorted(ids(gallery, text="red")) == ["new-0", "old-0"]
 
 
 def test_a_gallery_of_an_older_version_learns_who_sends_pictures(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from bottega.diffusion.names import find_sampler
 from bottega.engine.inputs import keep_input
 from bottega.engine.save import make_writable, sha256_of, write_whole
-from bottega.errors import BottegaError, FieldProblem, InvalidRecipe, OutOfMemory
+from bottega.errors import BottegaError, FieldProblem, FileError, InvalidRecipe, OutOfMemory
 from bottega.events import Done, Event, Made, Started
 from bottega.first_look import FirstLook
 from bottega.formats.atomic import atomic
@@ -484,7 +484,8 @@ class Workshop:
         Raises FileError for a job whose id, by which they are called, leads out of it.
         """
         folder = self.settings.outputs / datetime.fromtimestamp(job.created).date().isoformat()
-        within(folder, job.id)
+        if Path(job.id).name != job.id:  # a queue that came out of a backup may say anything
+            raise FileError(folder / job.id, f"is not in {folder}", "ask for it anew")
         return folder
 
     def _owner_of(self, job: str) -> str:

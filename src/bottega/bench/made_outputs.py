@@ -60,6 +60,7 @@ def fill(home: Path, count: int, content: bytes | None = None, seed: int = 0) ->
                     output.path.write_bytes(own)
                     output = replace(output, bytes=len(own), sha256=hashlib.sha256(own).hexdigest())
                 rows.put(connection, folder, output)
+            rows.index_words(connection)
     store.close()
 
 

@@ -126,6 +126,11 @@ def is_busy(error: BottegaError) -> bool:
     return isinstance(error.__cause__, sqlite3.Error) and code_of(error.__cause__) == sqlite3.SQLITE_BUSY
 
 
+def is_full(error: BottegaError) -> bool:
+    """Whether an error from `explained` says that there is no room left on the disk."""
+    return isinstance(error.__cause__, sqlite3.Error) and code_of(error.__cause__) == sqlite3.SQLITE_FULL
+
+
 def code_of(error: sqlite3.Error) -> int:
     """SQLite's primary result code; the bits above say more than is needed here."""
     return int(getattr(error, "sqlite_errorcode", 0)) & 0xFF

@@ -240,6 +240,7 @@ def _take_in(store: Store, home: Path, paths: list[Path], owner_of: Callable[[st
     with store.writing() as connection:
         for output in found:
             _record(connection, home, output, report)
+        rows.index_words(connection)
         connection.executemany(
             "INSERT OR REPLACE INTO strangers VALUES (?, ?, ?)",
             [(rows.path_key(home, path), *stamp) for path, stamp in silent],

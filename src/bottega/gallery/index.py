@@ -7,18 +7,19 @@ import os
 import sqlite3
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TypedDict, Unpack
 
 from bottega.errors import FileError
-from bottega.formats.database import string
+from bottega.formats.database import is_full, string
 from bottega.gallery import fields, rows, trash
 from bottega.gallery.adopt import Adopted, adopt
 from bottega.gallery.export import zipped
 from bottega.gallery.fields import Difference
 from bottega.gallery.lineage import Graph, graph
-from bottega.gallery.output import BadCursor, Folder, Output, Page, UnknownOutput
+from bottega.gallery.output import BadCursor, Folder, GalleryError, Output, Page, UnknownOutput
 from bottega.gallery.reading import hash_file
 from bottega.gallery.schema import SCHEMA
 from bottega.gallery.store import Store
@@ -26,6 +27,7 @@ from bottega.gallery.thumbnails import Thumbnails
 from bottega.library import search
 
 SHORTEST_HASH = 8  # digits by which a model is looked for
+INDEX_EVERY = 64  # outputs that are added: their words are put into the index together
 _LARGEST = 2**63 - 1  # number that SQLite holds
 
 
@@ -62,6 +64,7 @@ class Gallery:
         self.folder = Path(os.path.abspath(outputs_folder))
         self._store = Store(path, SCHEMA)
         self._thumbnails = Thumbnails(thumbnails or path.parent / "thumbnails")
+        self._added = 0
 
     def __enter__(self) -> Gallery:
         return self
@@ -83,6 +86,9 @@ class Gallery:
         """
         with self._store.writing() as connection:
             rows.put(connection, self.folder, output)
+            self._added += 1
+            if self._added % INDEX_EVERY == 0:
+                rows.index_words(connection)
 
     def output(self, id: str) -> Output:
         """The output of this id, in the trash too; UnknownOutput if there is none."""
@@ -99,7 +105,7 @@ class Gallery:
         `before` is a page's `next`; BadCursor for anything else. `offset` leaves out so many from there on: a list that
         is scrolled can be looked at anywhere.
         """
-        with self._store.reading() as connection:
+        with self._looking(wishes) as connection:
             asked = _asked(connection, wishes)
             total = asked.count()
             ids = asked.ids(_place(before), limit + 1, offset)
@@ -110,8 +116,22 @@ class Gallery:
     def ratios(self, **wishes: Unpack[Wishes]) -> list[int]:
         """Width over height in thousandths of every output that meets all wishes, newest first: enough to lay all of
         them out before any is looked at. 1000 for what has no size."""
-        with self._store.reading() as connection:
+        with self._looking(wishes) as connection:
             return _asked(connection, wishes).ratios()
+
+    def _looking(self, wishes: Wishes) -> AbstractContextManager[sqlite3.Connection]:
+        """A connection in which what is wished for can be found; what was added last has to be indexed for a text."""
+        if wishes.get("text"):
+            with self._store.reading() as connection:
+                is_behind = connection.execute("SELECT 1 FROM unindexed").fetchone() is not None
+            if is_behind:
+                try:
+                    with self._store.writing() as connection:
+                        rows.index_words(connection)
+                except GalleryError as error:
+                    if not is_full(error):  # where all but the last ones are found nevertheless
+                        raise
+        return self._store.reading()
 
     def of_job(self, job: str) -> list[Output]:
         """The outputs of a job, in its order."""

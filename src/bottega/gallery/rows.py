@@ -25,6 +25,8 @@ _SHOWN = (
 )
 _PATH = 4  # its place among them
 _YES_OR_NO = (20, 23, 24)
+# Every table that an output has rows in, and by which column.
+_TABLES = (("outputs", "id"), ("details", "id"), ("inputs", "output"), ("search", "rowid"), ("unindexed", "id"))
 
 Stamp = tuple[int, int]
 
@@ -34,7 +36,10 @@ LAST = 9e12  # seconds: what is later than any output, and as microseconds still
 
 
 def put(connection: sqlite3.Connection, folder: Path, output: Output) -> None:
-    """Write an output: a new row, or the facts of the one that it has; what its owner said of that one stays."""
+    """Write an output: a new row, or the facts of the one that it has; what its owner said of that one stays.
+
+    Its words are found after `index_words`.
+    """
     parts = fields.parts_of(output.recipe)
     path = path_key(folder, output.path)
     known = _place_of(connection, output, path)
@@ -74,10 +79,21 @@ def put(connection: sqlite3.Connection, folder: Path, output: Output) -> None:
     connection.executemany(
         "INSERT OR IGNORE INTO inputs VALUES (?, ?, ?)", [(sha256, number, role) for role, sha256 in parts.inputs]
     )
-    connection.execute(
-        "INSERT OR REPLACE INTO search (rowid, prompt, negative, model) VALUES (?, ?, ?, ?)",
-        (number, *(search.indexed([words]) for words in (output.prompt, output.negative, output.model))),
+    connection.execute("INSERT OR IGNORE INTO unindexed VALUES (?)", (number,))
+
+
+def index_words(connection: sqlite3.Connection) -> None:
+    """Have the words found of all outputs that were written."""
+    query = (
+        "SELECT unindexed.id, prompt, negative, models.name FROM unindexed JOIN details USING (id) "
+        "JOIN outputs USING (id) JOIN models ON models.id = outputs.model"
     )
+    told = connection.execute(query).fetchall()
+    connection.executemany(
+        "INSERT OR REPLACE INTO search (rowid, prompt, negative, model) VALUES (?, ?, ?, ?)",
+        ((number, *(search.indexed([words]) for words in texts)) for number, *texts in told),
+    )
+    connection.execute("DELETE FROM unindexed")
 
 
 def _place_of(connection: sqlite3.Connection, output: Output, path: str | bytes) -> int | None:
@@ -196,7 +212,7 @@ def _upsert(
 
 def remove(connection: sqlite3.Connection, number: int) -> None:
     """Drop an output from the record; its file is not touched."""
-    for table, key in (("outputs", "id"), ("details", "id"), ("inputs", "output"), ("search", "rowid")):
+    for table, key in _TABLES:
         connection.execute(f"DELETE FROM {table} WHERE {key} = ?", (number,))
 
 

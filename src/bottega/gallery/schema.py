@@ -47,6 +47,10 @@ MIGRATIONS = (
     """
     CREATE TABLE uploads (owner INTEGER NOT NULL, sha256 TEXT NOT NULL, PRIMARY KEY (owner, sha256)) WITHOUT ROWID
     """,
+    # Outputs whose words are yet to be put into the index: many at once cost hardly more than one.
+    """
+    CREATE TABLE unindexed (id INTEGER PRIMARY KEY)
+    """,
 )
 
 SCHEMA = Schema(

@@ -498,11 +498,8 @@ class Lane:
             return
         working.longest, working.last = max(working.longest, now - working.last), now
         job = working.job
-        if say != "done":  # which is written down together with what comes before it
-            self._record(working)
         if say == "event":
             working.said.append(_event(message["event"]))
-            self._record(working)
         elif say == "preview":
             self.foreman.show(job, base64.b64decode(message["png"]))
         elif say == "made":
@@ -586,6 +583,8 @@ class Lane:
         queue, full, self._full = self.foreman.queue, self._full, False
         counts = not (outside or self._stop_by is not None)
         hands, self._working = self._working, {}
+        for working in hands.values():
+            self._record(working)
         for job in self._leased:
             self._owed[job.id] = partial(queue.requeue, job.id, why, counts=False)
         self._leased = []

@@ -584,7 +584,9 @@ class Queue:
                     "ON CONFLICT (owner) DO UPDATE SET served = excluded.served",
                     (first[1],),
                 )
-            return [self._job(self._write, id) for id in ids]
+            leased = [self._job(self._write, id) for id in ids]
+            self._paces |= {job.id: _Pace(job.owner) for job in leased}
+            return leased
 
     def _next(self, lane: str) -> tuple[str, str, str] | None:
         row: tuple[str, str, str] | None = self._write.execute(_NEXT, {"lane": lane}).fetchone()
@@ -723,7 +725,8 @@ class Queue:
         self._say(id, owner, event)
         self._ended += 1
         followers = [id for (id,) in self._write.execute("SELECT job FROM needs WHERE needed = ?", (id,))]
-        self._write.execute("DELETE FROM needs WHERE needed = ?", (id,))
+        if followers:
+            self._write.execute("DELETE FROM needs WHERE needed = ?", (id,))
         for follower in followers:
             whose, now = self._owner(follower)
             if state == DONE:
