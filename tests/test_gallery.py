@@ -28,7 +28,7 @@ from PIL import Image
 
 from bottega.errors import FileError, FormatError, Interrupted
 from bottega.formats.media import encode
-from bottega.gallery import Adopted, BadCursor, Gallery, GalleryError, Output, UnknownOutput, Upkeep, index, rows
+from bottega.gallery import Adopted, BadCursor, Gallery, GalleryError, Output, UnknownOutput, Upkeep, rows
 from bottega.gallery.export import safe_name
 from bottega.gallery.schema import MIGRATIONS
 from bottega.gallery.thumbnails import Thumbnails
@@ -700,7 +700,7 @@ def test_a_reader_does_not_wait_for_a_writer(gallery: Gallery, folder: Path) -> 
 
 
 def test_words_are_indexed_many_at_once(gallery: Gallery, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(index, "INDEX_EVERY", 3)
+    monkeypatch.setattr("bottega.gallery.index.INDEX_EVERY", 3)
     indexed = []
     for number in range(7):
         gallery.add(write_output(folder, recipe_of(f"a red house {number}"), id=f"j{number}-0", at=number))

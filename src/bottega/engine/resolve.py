@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from textwrap import shorten
 from typing import Any
 
@@ -28,7 +29,7 @@ class Chosen:
     defaults: Mapping[str, Any]
     limits: Mapping[str, int]
 
-    @property
+    @cached_property
     def knobs(self) -> tuple[Knob, ...]:
         """The family's knobs, as far as this model goes."""
         return tuple(

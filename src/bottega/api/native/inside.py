@@ -6,24 +6,23 @@ from collections.abc import Callable
 from functools import partial
 from typing import Annotated, ParamSpec, TypeVar
 
+from anyio import CapacityLimiter, to_thread
 from fastapi import Depends, Request
 
-from bottega.api.line import Line
 from bottega.workshop import Workshop
 
 Told = TypeVar("Told")
 Given = ParamSpec("Given")
 
-# How much may go on at once of each sort of work, and after how many seconds more than one piece does: those that only
-# read or write a little are done sooner one by one, and pictures are decoded beside each other.
-THREADS = {"look": (4, 0.01), "submit": (2, 0.02), "resolve": (2, 0.02), "draw": (2, 0.0), "take": (4, 0.0)}
+# How much goes on at once of each sort of work: more threads than that only take the time from each other.
+THREADS = {"look": 4, "submit": 2, "resolve": 2, "draw": 2, "take": 4}
 
 
 class Threads:
     """Where blocking work is done beside the event loop, each sort in threads of its own: none waits for another."""
 
     def __init__(self) -> None:
-        self._lines = {sort: Line(most, patience) for sort, (most, patience) in THREADS.items()}
+        self._limits = {sort: CapacityLimiter(most) for sort, most in THREADS.items()}
 
     async def look(self, work: Callable[Given, Told], *args: Given.args, **named: Given.kwargs) -> Told:
         """Read from a database or the disk."""
@@ -46,7 +45,7 @@ class Threads:
         return await self._run("take", partial(work, *args, **named))
 
     async def _run(self, sort: str, work: Callable[[], Told]) -> Told:
-        return await self._lines[sort].do(work)
+        return await to_thread.run_sync(work, limiter=self._limits[sort])
 
 
 # Plain functions would each be sent through a pool of threads by FastAPI.
