@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import re
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -124,3 +125,27 @@ def test_an_export_is_sent_while_it_is_packed(api: Api) -> None:
     assert answer.headers["content-type"] == "application/zip" and "content-length" not in answer.headers
     with zipfile.ZipFile(io.BytesIO(answer.body)) as archive:
         assert [archive.read(name) for name in archive.namelist()] == [output.path.read_bytes() for output in outputs]
+
+
+# --- the page's shell
+
+
+def test_the_shell_asks_first_for_the_picture_that_will_be_shown(api: Api) -> None:
+    def asked(who: Api, room: str = "/") -> list[str]:
+        told = who.served("GET", room, authorization=f"Bearer {who.key or who.served.access.machine_key}")
+        return re.findall(r'rel="preload" as="image" fetchpriority="high" href="([^"]+)"', told.body.decode())
+
+    ann, bob, blind = api.user("ann"), api.user("bob"), api.user("blind", "generate")
+    assert asked(api) == asked(ann) == []
+    for id, owner, at in (
+        ("job_aa-0", "ann", 0),
+        ("job_bb-0", "ann", 1),
+        ("job_cc-0", "bob", 2),
+        ("job_dd-0", "bob", 3),
+    ):
+        api.shop.gallery.add(write_output(api.shop.settings.outputs, recipe_of(seed=at), id=id, at=at, owner=owner))
+    api.shop.gallery.delete(["job_dd-0"])
+    assert asked(ann) == ["/api/outputs/job_bb-0/thumbnail?size=256"]
+    assert asked(bob) == asked(api) == ["/api/outputs/job_cc-0/thumbnail?size=256"]
+    assert api("GET", asked(api)[0].removeprefix("/api")).status == 200
+    assert asked(ann, "/gallery") == asked(ann, "/?output=job_aa-0") == asked(blind) == []

@@ -113,6 +113,16 @@ class Gallery:
             items = rows.read(connection, self.folder, f"outputs.id IN ({shown}) ORDER BY outputs.id DESC")
         return Page(items, str(ids[limit - 1]) if len(ids) > limit else None, total)
 
+    def newest(self, owner: str | None) -> str | None:
+        """The id of the output that an owner, or anybody, made last; None if there is none outside of the trash."""
+        query = (
+            "SELECT details.name FROM outputs JOIN details USING (id) WHERE NOT deleted "
+            "AND (:owner IS NULL OR owner = (SELECT id FROM owners WHERE name = :owner)) ORDER BY id DESC LIMIT 1"
+        )
+        with self._store.reading() as connection:
+            found = connection.execute(query, {"owner": owner}).fetchone()
+        return found[0] if found else None
+
     def ratios(self, **wishes: Unpack[Wishes]) -> list[int]:
         """Width over height in thousandths of every output that meets all wishes, newest first: enough to lay all of
         them out before any is looked at. 1000 for what has no size."""

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
 import re
 from functools import lru_cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from fastapi import APIRouter, HTTPException, Request, Response
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -15,6 +17,10 @@ from starlette.types import Receive, Scope, Send
 
 from bottega.version import __version__
 from bottega.web.joining import joined
+
+if TYPE_CHECKING:
+    from bottega.api.access.caller import Caller
+    from bottega.gallery import Gallery
 
 HERE = Path(__file__).parent
 STATIC = HERE / "static"
@@ -56,12 +62,24 @@ def version() -> str:
 async def page(request: Request) -> Response:
     """The shell, which differs from room to room only in what is fetched first."""
     room = request.url.path.strip("/") or FIRST
-    # Something else may be asked for first where the address says more.
-    return _shell(200, [] if request.url.query else early(room, version()))
+    if request.url.query:  # something else may be asked for first where the address says more
+        return _shell(200, [])
+    return _shell(200, early(room, version()), await _first_picture(request) if room == FIRST else "")
 
 
-def _shell(status: int, asked: list[str]) -> Response:
-    text = _templates.get_template("page.html").render(files=version(), version=__version__, early=asked)
+async def _first_picture(request: Request) -> str:
+    """The address of what the room Make will show first, most likely: the caller's newest output, small."""
+    caller: Caller | None = request.scope.get("caller")
+    if caller is None or not caller.may("read"):
+        return ""
+    gallery: Gallery = request.app.state.workshop.gallery
+    newest = await asyncio.to_thread(gallery.newest, None if caller.admin else caller.name)
+    return f"/api/outputs/{newest}/thumbnail?size=256" if newest else ""
+
+
+def _shell(status: int, asked: list[str], picture: str = "") -> Response:
+    template = _templates.get_template("page.html")
+    text = template.render(files=version(), version=__version__, early=asked, picture=picture)
     return Response(text, status, {"Cache-Control": "no-cache"}, "text/html; charset=utf-8")
 
 
