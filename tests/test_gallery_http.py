@@ -9,13 +9,14 @@ import re
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 from gallery_outputs import added, recipe_of, write_output
 from native import Api, studio
 from PIL import Image
 
-from bottega.gallery import Output
+from bottega.gallery import Gallery, GalleryError, Output
 
 PNG = b"\x89PNG\r\n\x1a\n"
 
@@ -128,6 +129,15 @@ def test_an_export_is_sent_while_it_is_packed(api: Api) -> None:
 
 
 # --- the page's shell
+
+
+def test_the_shell_is_there_where_the_gallery_can_not_be_read(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(gallery: Gallery, owner: str | None) -> NoReturn:
+        raise GalleryError("it is damaged")
+
+    monkeypatch.setattr(Gallery, "newest", broken)
+    told = api.served("GET", "/", authorization=f"Bearer {api.served.access.machine_key}")
+    assert told.status == 200 and b'id="room"' in told.body
 
 
 def test_the_shell_asks_first_for_the_picture_that_will_be_shown(api: Api) -> None:

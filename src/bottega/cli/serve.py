@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import os
 import sys
@@ -102,6 +103,8 @@ def serve(args: argparse.Namespace, settings: Settings, signals: Signals, stack:
     def ready() -> None:
         write_private(settings.serving, {"url": url, "pid": os.getpid(), "key": access.machine_key})
         link = f"{url}/?token={accounts.new_link()}"
+        # All that is loaded by now stays, and to look through it for garbage would keep everybody waiting for 50 ms.
+        gc.freeze()
         warm_up(url, access.machine_key)
         try:
             print(

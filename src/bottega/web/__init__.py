@@ -15,6 +15,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from starlette.responses import RedirectResponse
 from starlette.types import Receive, Scope, Send
 
+from bottega.gallery import GalleryError
 from bottega.version import __version__
 from bottega.web.joining import joined
 
@@ -73,7 +74,10 @@ async def _first_picture(request: Request) -> str:
     if caller is None or not caller.may("read"):
         return ""
     gallery: Gallery = request.app.state.workshop.gallery
-    newest = await asyncio.to_thread(gallery.newest, None if caller.admin else caller.name)
+    try:
+        newest = await asyncio.to_thread(gallery.newest, None if caller.admin else caller.name)
+    except GalleryError:  # the room says what is wrong with it, and the others work
+        return ""
     return f"/api/outputs/{newest}/thumbnail?size=256" if newest else ""
 
 
