@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import signal
 import sqlite3
 import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
@@ -57,6 +59,54 @@ def test_a_job_goes_through_its_states_and_its_events_tell_it(queue: Queue) -> N
     assert kinds(queue, id) == ["queued", "started", "made", "done"]
     numbers = [told.number for told in queue.events()]
     assert numbers == sorted(set(numbers))
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_how_many_wait_is_known_whatever_becomes_of_them(queue: Queue, seed: int) -> None:
+    draw = random.Random(seed)
+
+    def any_of(*states: str) -> str:
+        return draw.choice([job.id for job in queue.jobs(states=states, limit=1000)])
+
+    def broken_off() -> None:
+        with queue.at_once():
+            draw.choice((put, take))(queue)
+            raise KeyError("in the middle")
+
+    does: list[Callable[[], object]] = [
+        lambda: put(queue, owner=draw.choice(("ann", "bob"))),
+        lambda: put(queue, after=[any_of("waiting", "running", "done")]),
+        lambda: take(queue, most=2),
+        lambda: queue.record(any_of("running"), [Started("d", 1)]),
+        lambda: queue.record(any_of("failed", "cancelled"), [Note("a word that comes late")]),
+        lambda: queue.finish(any_of("running"), DONE),
+        lambda: queue.fail(any_of("running", "waiting"), Failed("E", "it failed", "")),
+        lambda: queue.cancel(any_of("waiting", "paused", "running")),
+        lambda: queue.cancelled(any_of("running")),
+        lambda: queue.pause(any_of("waiting")),
+        lambda: queue.resume(any_of("paused")),
+        lambda: queue.retry(any_of("failed", "cancelled")),
+        lambda: queue.requeue(any_of("running"), "the worker crashed", counts=draw.random() < 0.5),
+        broken_off,
+    ]
+    for _ in range(150):
+        with suppress(IndexError, KeyError, WrongState):  # where there is no such job, or it is broken off
+            draw.choice(does)()
+        counts = queue.counts()
+        told = queue.events(job=put(queue))[0].event
+        assert told["ahead"] == counts.get("waiting", 0) + counts.get("paused", 0)
+        if counts.get("waiting", 0) > 20:
+            take(queue, most=1)
+
+
+def test_a_job_that_was_cancelled_before_its_turn_can_wait_for_the_same_one_again(queue: Queue) -> None:
+    first = put(queue)
+    second = put(queue, after=[first])
+    queue.cancel(second)
+    assert queue.retry(second).state == "waiting"
+    assert take(queue) == [first] and take(queue) == []
+    queue.finish(first, DONE)
+    assert take(queue) == [second]
 
 
 def test_what_is_submitted_and_told_is_there_after_the_process_was_killed(tmp_path: Path) -> None:

@@ -192,7 +192,7 @@ class Queue:
         self._paces: dict[str, _Pace] = {}  # of the jobs that run
         self._flushed = 0.0
         self._idle: set[str] = set()  # lanes of which it is known that no job is open
-        self._room: Counter[str] | None = None  # how many jobs of each owner wait, if that is known
+        self._waiting: Counter[str] | None = None  # how many jobs of each owner wait, if that is known
         self._is_damaged = False
         self._write = _open(path)
         self._read = _connect(path)
@@ -256,8 +256,8 @@ class Queue:
                 if key is not None and same is not None:
                     self._set_fact(f"asked {id}", asked)
                 self._idle.discard(lane)
-                assert self._room is not None
-                self._room[owner] += 1
+                assert self._waiting is not None
+                self._waiting[owner] += 1
                 self._say(id, owner, Queued(id, ahead))
                 return Job(
                     id=id, kind=kind, lane=lane, owner=owner, state=WAITING, request=json.loads(told), digest=digest,
@@ -268,10 +268,10 @@ class Queue:
 
     def _check_room(self, owner: str) -> int:
         """How many jobs wait; QueueFull if there is no room for another one of this owner."""
-        if self._room is None:
+        if self._waiting is None:
             query = f"SELECT owner, count(*) FROM jobs WHERE state IN {_quoted((WAITING, PAUSED))} GROUP BY owner"
-            self._room = Counter(dict(self._write.execute(query)))
-        waiting, own = self._room.total(), self._room[owner]
+            self._waiting = Counter(dict(self._write.execute(query)))
+        waiting, own = self._waiting.total(), self._waiting[owner]
         allowed = self.quota(owner)
         if waiting >= self.cap:
             raise QueueFull(f"{waiting:,} jobs are waiting, which is all there is room for", "try again later", 10)
@@ -464,6 +464,7 @@ class Queue:
             if job.state not in (FAILED, CANCELLED):
                 raise WrongState(f"the job {id} is {job.state}: there is nothing to try again", "submit it anew")
             self._check_room(job.owner)
+            self._write.execute("DELETE FROM needs WHERE job = ?", (id,))  # it may have been cancelled while it waited
             blocked = self._depend(id, job.after)
             self._write.execute(
                 "UPDATE jobs SET state = ?, attempt = 0, error = NULL, ended = NULL, started = NULL, "
@@ -471,7 +472,7 @@ class Queue:
                 (WAITING, blocked, id),
             )
             self._ended -= 1
-            self._room = None
+            self._waiting = None
             self._paces.pop(id, None)
             self._idle.discard(job.lane)
             self._say(id, job.owner, Retried(0, "somebody asked for it"))
@@ -591,8 +592,8 @@ class Queue:
                     (first[1],),
                 )
             leased = [self._job(self._write, id) for id in ids]
-            if self._room is not None:
-                self._room.subtract(job.owner for job in leased)
+            if self._waiting is not None:
+                self._waiting.subtract(job.owner for job in leased)
             return leased
 
     def _next(self, lane: str) -> tuple[str, str, str] | None:
@@ -697,7 +698,7 @@ class Queue:
                 )
             else:
                 self._paces.pop(id, None)
-                self._room = None
+                self._waiting = None
                 self._write.execute(
                     "UPDATE jobs SET state = 'waiting', started = NULL, worker = NULL, lease = NULL, "
                     "attempt = ? WHERE id = ?",
@@ -724,7 +725,7 @@ class Queue:
         of its own."""
         error = _dump(_without_kind(event.to_json())) if isinstance(event, Failed) else None
         if self._paces.pop(id, None) is None:  # it may have waited
-            self._room = None
+            self._waiting = None
         self._write.execute("DELETE FROM events WHERE job = ? AND kind IN ('step', 'learned')", (id,))
         self._write.execute(
             "UPDATE jobs SET state = ?, ended = ?, error = ?, result = ?, cancelling = 0, "
@@ -804,7 +805,7 @@ class Queue:
                 yield
                 self._write.execute("COMMIT")
             except BaseException:
-                self._told, self._room = [], None
+                self._told, self._waiting = [], None
                 if self._write.in_transaction:
                     self._write.execute("ROLLBACK")
                 raise
