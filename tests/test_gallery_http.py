@@ -17,6 +17,7 @@ from native import Api, studio
 from PIL import Image
 
 from bottega.gallery import Gallery, GalleryError, Output
+from bottega.web import STATIC
 
 PNG = b"\x89PNG\r\n\x1a\n"
 
@@ -158,4 +159,6 @@ def test_the_shell_asks_first_for_the_picture_that_will_be_shown(api: Api) -> No
     assert asked(ann) == ["/api/outputs/job_bb-0/thumbnail?size=256"]
     assert asked(bob) == asked(api) == ["/api/outputs/job_cc-0/thumbnail?size=256"]
     assert api("GET", asked(api)[0].removeprefix("/api")).status == 200
+    # Another address than the room's own would be fetched for nothing.
+    assert asked(api)[0].replace("job_cc-0", "${output.id}") in (STATIC / "parts/make/result.js").read_text()
     assert asked(ann, "/gallery") == asked(ann, "/?output=job_aa-0") == asked(blind) == []

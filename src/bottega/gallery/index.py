@@ -113,15 +113,11 @@ class Gallery:
             items = rows.read(connection, self.folder, f"outputs.id IN ({shown}) ORDER BY outputs.id DESC")
         return Page(items, str(ids[limit - 1]) if len(ids) > limit else None, total)
 
-    def newest(self, owner: str | None) -> str | None:
-        """The id of the output that an owner, or anybody, made last; None if there is none outside of the trash."""
-        query = (
-            "SELECT details.name FROM outputs JOIN details USING (id) WHERE NOT deleted "
-            "AND (:owner IS NULL OR owner = (SELECT id FROM owners WHERE name = :owner)) ORDER BY id DESC LIMIT 1"
-        )
+    def newest(self, owner: str | None) -> Output | None:
+        """The output that an owner, or anybody, made last; None if there is none outside of the trash."""
         with self._store.reading() as connection:
-            found = connection.execute(query, {"owner": owner}).fetchone()
-        return found[0] if found else None
+            ids = _asked(connection, {"owner": owner}).ids(_place(None), 1, 0)
+            return rows.read(connection, self.folder, "outputs.id = ?", ids[0])[0] if ids else None
 
     def ratios(self, **wishes: Unpack[Wishes]) -> list[int]:
         """Width over height in thousandths of every output that meets all wishes, newest first: enough to lay all of

@@ -78,7 +78,7 @@ async def _first_picture(request: Request) -> str:
         newest = await asyncio.to_thread(gallery.newest, None if caller.admin else caller.name)
     except GalleryError:  # the room says what is wrong with it, and the others work
         return ""
-    return f"/api/outputs/{newest}/thumbnail?size=256" if newest else ""
+    return f"/api/outputs/{newest.id}/thumbnail?size=256" if newest else ""
 
 
 def _shell(status: int, asked: list[str], picture: str = "") -> Response:
