@@ -518,3 +518,34 @@ def test_a_hundred_thousand_outputs_scroll(many: Server, browser: Browser) -> No
         scroller.evaluate("(element, top) => { element.scrollTop = top; }", high)
         page.locator('.piece[aria-posinset="100000"]').wait_for()
         page.locator('.piece[aria-posinset="100000"] img').wait_for()
+
+
+def test_who_rushes_past_pictures_does_not_fetch_them_and_who_arrives_or_strolls_does(
+    many: Server, browser: Browser
+) -> None:
+    """In a quarter of a screen each frame all goes by, in a fiftieth it is looked at; time passes only as told here."""
+    moved = """async (element, share) => {
+        const scrolled = new Promise((done) => element.addEventListener("scroll", done, { once: true }));
+        element.scrollTop += Math.round(share * element.clientHeight);
+        await scrolled;
+    }"""
+    with watched_page(browser, many.url, viewport={"width": 1440, "height": 900}) as (page, _):
+        sign_in(page, many.home, many.url)
+        page.clock.install()
+        page.goto("/gallery")
+        page.locator('.piece[aria-setsize="100000"]').first.wait_for()
+        page.clock.pause_at(page.evaluate("Date.now() + 1000"))
+        scroller, unfetched = page.locator(".gallery-scroll"), page.locator(".piece img[data-src]")
+        expect(unfetched).to_have_count(0)
+        for _ in range(12):
+            scroller.evaluate(moved, 0.25)
+            page.clock.run_for(16)
+        page.locator(".piece img[data-src]").nth(9).wait_for()
+        page.clock.run_for(200)
+        expect(unfetched).to_have_count(0)
+        drawn = page.locator(".piece").last.get_attribute("aria-posinset")
+        for _ in range(12):
+            scroller.evaluate(moved, 0.02)
+            page.clock.run_for(16)
+            expect(unfetched).to_have_count(0)
+        assert page.locator(".piece").last.get_attribute("aria-posinset") != drawn, "others have come"

@@ -3,7 +3,8 @@
 const NEAR = 0.5; // of a screen above and below that is drawn too
 const BUDGET = 7; // ms of a frame that drawing may take; what is left over is drawn in the next one
 const FIRST = 30; // ms of the first one, in which nothing moves yet
-const FAST = 120; // ms in which more than half a screen goes by only where somebody passes through
+const FAST = 120; // ms in which more than FAR goes by only where somebody passes through
+const FAR = 0.6; // of a screen
 const STILL = 90; // ms without scrolling after which that one has arrived
 
 /**
@@ -135,7 +136,7 @@ export class Window {
     this.stale = new Set(); // drawn, and to be drawn again
     this.active = 0;
     this.scrolled = 0; // px, when it was last drawn: who asks the scroller has all laid out first
-    this.updated = 0;
+    this.way = []; // when it was drawn in the last FAST ms, and at how many px: the newest last
     this.box = document.createElement("div");
     this.box.className = "window";
     this.box.setAttribute("role", this.role);
@@ -262,12 +263,17 @@ export class Window {
       else fresh.append(this.#make(index));
     }
     this.box.append(fresh);
-    const passing = Math.abs(scrolled - this.scrolled) > high * 0.6 && began - this.updated < FAST;
+    this.way = this.way.filter(([time]) => began - time < FAST);
+    const far = ([, place]) => Math.abs(scrolled - place) > high * FAR;
+    const passing = this.way.some(far);
+    const leaping = passing && far(this.way.at(-1));
     this.scrolled = scrolled;
-    this.updated = began;
+    this.way.push([began, scrolled]);
     clearTimeout(this.still);
     this.still = passing && setTimeout(() => this.#arrive(first, last), STILL);
-    if (!passing) this.#arrive(first, last);
+    // One who rushes past sees what is there, but no pictures; one who leaps sees nothing of what is between.
+    if (!leaping) this.near(first, last);
+    if (!passing) this.#load();
     this.seen();
   }
 
