@@ -282,6 +282,19 @@ def test_what_is_made_again_stays_in_the_trash(gallery: Gallery, folder: Path) -
     assert added(gallery, told).deleted is not None
 
 
+def test_the_room_that_all_of_them_take_is_known_whoever_writes(gallery: Gallery, folder: Path) -> None:
+    assert gallery.size() == 0
+    one = added(gallery, write_output(folder, id="a-0"))
+    assert gallery.size() == one.path.stat().st_size
+    with Gallery(folder.parent / "gallery.sqlite", folder) as another:
+        two = added(another, write_output(folder, recipe_of("a longer prompt"), id="b-0"))
+        assert gallery.size() == another.size() == one.path.stat().st_size + two.path.stat().st_size
+        another.delete(["a-0"])
+        assert gallery.size() == another.size(), "what lies in the trash is on the disk"
+        another.empty_trash()
+        assert gallery.size() == another.size() == two.path.stat().st_size
+
+
 def test_emptying_removes_the_files_that_are_still_what_was_made(gallery: Gallery, folder: Path) -> None:
     kept, old, others, linked = (write_output(folder, id=f"{name}-0") for name in ("kept", "old", "others", "linked"))
     for output in (kept, old, others, linked):

@@ -65,6 +65,7 @@ class Gallery:
         self._store = Store(path, SCHEMA)
         self._thumbnails = Thumbnails(thumbnails or path.parent / "thumbnails")
         self._added = 0
+        self._size = (-1, 0)  # bytes, and of which version of the file
 
     def __enter__(self) -> Gallery:
         return self
@@ -181,9 +182,12 @@ class Gallery:
 
     def size(self) -> int:
         """How many bytes all outputs take on disk, those in the trash too."""
-        with self._store.reading() as connection:
-            (total,) = connection.execute("SELECT coalesce(sum(size), 0) FROM details").fetchone()
-        return int(total)
+        version = self._store.version()  # asked first: what is written meanwhile is counted at the next time
+        if self._size[0] != version:
+            with self._store.reading() as connection:
+                (total,) = connection.execute("SELECT coalesce(sum(size), 0) FROM details").fetchone()
+            self._size = version, int(total)
+        return self._size[1]
 
     def folders(self, owner: str) -> list[Folder]:
         """The folders in which outputs of this owner lie, by name."""

@@ -25,6 +25,7 @@ class Store:
         self._pool = threading.Lock()
         self._idle: list[sqlite3.Connection] = []
         self._closed = False
+        self._watching = threading.Lock()
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -40,13 +41,15 @@ class Store:
                 raise
             # What the database says is there has to be there after a power cut: jobs count on it.
             self._writer.execute("PRAGMA synchronous = FULL")
+            # Writes nothing, so that every change is one by another connection, which is what SQLite tells of.
+            self._watcher = self._connect()
 
     def close(self) -> None:
         """Let go of the file; what still reads ends first."""
-        with self._lock, self._pool:
+        with self._lock, self._watching, self._pool:
             self._closed = True
             idle, self._idle = self._idle, []
-            for connection in (*idle, self._writer):
+            for connection in (*idle, self._watcher, self._writer):
                 connection.close()
 
     @contextmanager
@@ -68,6 +71,11 @@ class Store:
         """The connection that writes; all that is done in the block is kept, or nothing."""
         with self._lock, explained(self.path, self.schema), transaction(self._writer):
             yield self._writer
+
+    def version(self) -> int:
+        """Another number than before if anything was written since, by whomever; only good to be compared."""
+        with self._watching, explained(self.path, self.schema):
+            return int(self._watcher.execute("PRAGMA data_version").fetchone()[0])
 
     def _taken(self) -> sqlite3.Connection | None:
         """A connection that nobody uses, if there is one."""

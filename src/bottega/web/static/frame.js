@@ -73,10 +73,11 @@ const SCOPES = ["generate", "manage"]; // what elements name as what they need; 
 /** Whether whoever looks may do what needs this scope, or one of several; everything, until it is known who that is. */
 const may = (scope) => !shared.me || shared.me.scopes.includes("admin") || scope.split(" ").some((one) => shared.me.scopes.includes(one));
 
-/** Takes in who looks; the styles hide what they lack the right to. */
+/** Takes in who looks, and answers with them; the styles hide what they lack the right to. */
 async function meet() {
-  try { shared.me = await api.get("/api/me"); } catch { return; } // then the server says what may not be
+  try { shared.me = await api.get("/api/me"); } catch { return null; } // then the server says what may not be
   root.dataset.lacks = SCOPES.filter((scope) => !may(scope)).join(" ");
+  return shared.me;
 }
 
 // ------------------------------------------------------------------------------------------------------------- keys

@@ -7,6 +7,9 @@ import { troubled } from "../parts/nothing.js";
 import { dialog, sure } from "../parts/popover.js";
 import { bytes, duration, moment, number } from "../words.js";
 
+/** What this room asks for first; see the frame's. */
+export const early = ["/api/system"];
+
 const EVERY = 2000; // ms between two looks at the machine
 const LINES = 200; // of the log
 const SCOPES = ["read", "generate", "manage", "admin"];
@@ -79,7 +82,7 @@ class SystemRoom {
     this.only = context.store.get("warnings", false);
     this.build();
     this.look();
-    this.timer = setInterval(() => document.visibilityState === "visible" && this.look(), EVERY);
+    this.timer = setInterval(() => document.visibilityState === "visible" && this.lookAgain(), EVERY);
     this.start();
   }
 
@@ -113,7 +116,7 @@ class SystemRoom {
     const { api } = this.context;
     this.lacking = false;
     try {
-      this.me = this.context.me ?? (await api.get("/api/me"));
+      this.me = (await this.context.met) ?? (await api.get("/api/me"));
     } catch (error) {
       return this.failed(error);
     }
@@ -121,24 +124,30 @@ class SystemRoom {
     this.drawServer();
     if (!this.me.scopes.includes("admin")) return;
     for (const each of this.adminParts) each.hidden = false;
+    this.loadLog(); // the largest part of the room comes first
     this.loadSettings();
     this.loadUsers();
-    this.loadLog();
   }
 
+  /** Shows how the machine is now; answers whether it could be asked. */
   async look() {
     try {
       this.told = await this.context.api.get("/api/system");
     } catch (error) {
-      return this.failed(error);
+      this.failed(error);
+      return false;
     }
-    if (this.closed) return;
+    if (this.closed) return false;
     fill(this.message);
     this.drawDevices();
     this.drawDisk();
     this.drawServer();
     if (this.lacking) this.start();
-    else if (this.me?.scopes.includes("admin") && this.follow) this.loadLog();
+    return true;
+  }
+
+  async lookAgain() {
+    if (await this.look() && this.me?.scopes.includes("admin") && this.follow) this.loadLog();
   }
 
   /** A part is missing; where the server could not be reached, it is asked for again as soon as it can. */
