@@ -418,7 +418,7 @@ class Config(uvicorn.Config):
             app,
             http=Connection,
             ws="none",
-            loop="asyncio",
+            loop="auto",
             lifespan="off",
             log_config=None,
             access_log=False,
