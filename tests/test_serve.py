@@ -23,7 +23,8 @@ from gallery_outputs import recipe_of, write_output
 from served import WITHIN, Running, command, started
 
 from bottega.api.logs import JsonLines, Redacted
-from bottega.api.server import AddressError, listen
+from bottega.api.server import AddressError, listen, serve
+from bottega.api.signals import Signals
 from bottega.gallery import Gallery
 from bottega.jobs.queue import Queue
 from bottega.settings import Settings
@@ -250,6 +251,23 @@ def test_where_too_few_files_may_be_opened_that_is_said(tmp_path: Path) -> None:
         "raise the limit of open files (ulimit -n)\n"
     )
     assert not (tmp_path / "home").exists()
+
+
+def test_a_server_that_nobody_can_reach_any_more_ends_and_says_so() -> None:
+    """Its sockets are taken from it as uvloop takes one that has failed."""
+
+    class Nobody:
+        def close(self) -> None:
+            pass
+
+    sockets = listen("127.0.0.1", 0)
+
+    def fail() -> None:
+        for one in sockets:
+            one.detach()
+
+    with pytest.raises(AddressError, match="has closed a socket"):
+        serve(None, Nobody(), sockets, fail, Signals())  # type: ignore[arg-type]
 
 
 def test_small_answers_are_sent_at_once() -> None:

@@ -379,10 +379,13 @@ class Server(uvicorn.Server):
         self._access, self._ready = access, ready
         self._over = asyncio.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._sockets: Sequence[socket.socket] = ()
+        self.is_deaf = False  # one of its sockets was closed by somebody else
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Listen, then tell that it does."""
         await super().startup(sockets)
+        self._sockets = tuple(sockets or ())
         self._ready()
 
     def end(self) -> None:
@@ -395,9 +398,11 @@ class Server(uvicorn.Server):
     async def main_loop(self) -> None:
         """Wait for the end, with a look at the clock now and then: an idle server is to cost nothing."""
         self._loop = asyncio.get_running_loop()
-        while not await self.on_tick(0):  # 0: the tick that looks at the clock
+        while not await self.on_tick(0) and not self.is_deaf:  # 0: the tick that looks at the clock
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._over.wait(), TICK)
+            # uvloop closes a socket whose next connection the system can't give, and says nothing.
+            self.is_deaf = any(one.fileno() < 0 for one in self._sockets)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Refuse what is new, end streams, and give the rest a moment."""
@@ -431,8 +436,14 @@ class Config(uvicorn.Config):
 
 
 def serve(app: Any, access: Access, sockets: list[socket.socket], ready: Callable[[], None], signals: Signals) -> None:
-    """Serve on these sockets until a signal comes; `ready` is called when it listens."""
+    """Serve on these sockets until a signal comes; `ready` is called when it listens.
+
+    Raises AddressError where one of them takes no connections any more: better none who serves than one whom nobody
+    reaches, as then it can be started anew.
+    """
     server = Server(Config(app), access, ready)
     signals.end = server.end
     if not signals.came:
         server.run(sockets)
+    if server.is_deaf:
+        raise AddressError("the system has closed a socket that the server listened on", "start the server again")

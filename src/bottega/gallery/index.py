@@ -65,7 +65,7 @@ class Gallery:
         self._store = Store(path, SCHEMA)
         self._thumbnails = Thumbnails(thumbnails or path.parent / "thumbnails")
         self._added = 0
-        self._size = (-1, 0)  # bytes, and of which version of the file
+        self._size = (-1, 0)  # of which version of the file, and bytes
 
     def __enter__(self) -> Gallery:
         return self
@@ -183,11 +183,12 @@ class Gallery:
     def size(self) -> int:
         """How many bytes all outputs take on disk, those in the trash too."""
         version = self._store.version()  # asked first: what is written meanwhile is counted at the next time
-        if self._size[0] != version:
+        known = self._size
+        if known[0] != version:
             with self._store.reading() as connection:
                 (total,) = connection.execute("SELECT coalesce(sum(size), 0) FROM details").fetchone()
-            self._size = version, int(total)
-        return self._size[1]
+            self._size = known = version, int(total)
+        return known[1]
 
     def folders(self, owner: str) -> list[Folder]:
         """The folders in which outputs of this owner lie, by name."""

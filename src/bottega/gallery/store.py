@@ -36,13 +36,13 @@ class Store:
             self._writer = self._connect()
             try:
                 prepare(self._writer, schema)
+                # What the database says is there has to be there after a power cut: jobs count on it.
+                self._writer.execute("PRAGMA synchronous = FULL")
+                # Writes nothing, so that every change is one by another connection, which is what SQLite tells of.
+                self._watcher = self._connect()
             except BaseException:
                 self._writer.close()
                 raise
-            # What the database says is there has to be there after a power cut: jobs count on it.
-            self._writer.execute("PRAGMA synchronous = FULL")
-            # Writes nothing, so that every change is one by another connection, which is what SQLite tells of.
-            self._watcher = self._connect()
 
     def close(self) -> None:
         """Let go of the file; what still reads ends first."""

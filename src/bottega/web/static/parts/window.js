@@ -5,6 +5,7 @@ const BUDGET = 7; // ms of a frame that drawing may take; what is left over is d
 const FIRST = 30; // ms of the first one, in which nothing moves yet
 const FAST = 120; // ms in which more than FAR goes by only where somebody passes through
 const FAR = 0.6; // of a screen
+const LEAST = 480; // px that are far at least: on a low screen a gentle push goes by more than that one
 const STILL = 90; // ms without scrolling after which that one has arrived
 
 /**
@@ -264,7 +265,7 @@ export class Window {
     }
     this.box.append(fresh);
     this.way = this.way.filter(([time]) => began - time < FAST);
-    const far = ([, place]) => Math.abs(scrolled - place) > high * FAR;
+    const far = ([, place]) => Math.abs(scrolled - place) > Math.max(high * FAR, LEAST);
     const passing = this.way.some(far);
     const leaping = passing && far(this.way.at(-1));
     this.scrolled = scrolled;
@@ -288,6 +289,7 @@ export class Window {
 
   #arrive(first, last) {
     this.still = null;
+    this.way = [];
     this.near(first, last);
     this.#load();
   }

@@ -118,6 +118,7 @@ class SystemRoom {
     try {
       this.me = (await this.context.met) ?? (await api.get("/api/me"));
     } catch (error) {
+      this.lacking = true;
       return this.failed(error);
     }
     if (this.closed) return;
@@ -227,7 +228,7 @@ class SystemRoom {
       const { lines } = await this.context.api.get("/api/system/log", { lines: LINES });
       this.lines = lines;
     } catch (error) {
-      this.lines = null;
+      this.lines = this.logKey = null;
       return fill(this.log, h("li", { class: "wrong", text: this.context.saying(error) }));
     }
     if (!this.closed) this.drawLog();
