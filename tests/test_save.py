@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import errno
 import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import NoReturn
 
 import pytest
 
-from bottega.engine.save import Destination, destination
+from bottega.engine.save import Destination, Named, Target, destination
 from bottega.errors import FileError, SaveError
 from bottega.formats.atomic import atomic, settle_new
 
@@ -49,6 +51,28 @@ def test_a_folder_that_is_there_may_be_called_like_a_file(tmp_path: Path) -> Non
 def test_an_ending_of_no_format_of_ours_is_refused(out: str, tmp_path: Path) -> None:
     with pytest.raises(FileError, match=r"no format is called \.\w+; use one of \.png, .*slash"):
         destination(tmp_path / out, tmp_path)
+
+
+KILLED = """
+import os, signal, sys
+from bottega.formats.atomic import atomic
+with atomic(sys.argv[1]) as file:
+    file.write(b"half")
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a file that is open can't be left behind there")
+@pytest.mark.parametrize("sort", ["a folder", "a job"])
+def test_what_was_written_when_a_process_was_killed_goes_and_what_is_written_stays(sort: str, tmp_path: Path) -> None:
+    target: Target = Destination(tmp_path) if sort == "a folder" else Named(tmp_path, "job")
+    assert subprocess.run([sys.executable, "-c", KILLED, str(tmp_path / "lost.png")]).returncode == -9
+    (left,) = tmp_path.iterdir()
+    with atomic(tmp_path / "kept.png") as file:
+        target.prepare()
+        assert not left.exists()
+        file.write(b"whole")
+    assert [path.name for path in tmp_path.iterdir()] == ["kept.png"]
 
 
 def test_a_folder_is_made_when_there_is_something_to_put_into_it(tmp_path: Path) -> None:

@@ -9,11 +9,12 @@ import tempfile
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import date
+from functools import cache
 from pathlib import Path
 from typing import Protocol
 
 from bottega.errors import FileError, SaveError
-from bottega.formats.atomic import atomic, settle_new
+from bottega.formats.atomic import atomic, remove_stale, settle_new
 from bottega.formats.media import FORMATS
 
 _ENDING = re.compile(r"\.(?=\d*[a-zA-Z])[a-zA-Z0-9]{1,5}")  # a number alone is a version's
@@ -23,6 +24,12 @@ def write_whole(path: Path, content: bytes) -> None:
     """Write a file completely or not at all; SaveError with the system's reason."""
     with atomic(path) as file:
         file.write(content)
+
+
+@cache
+def _tidy(folder: Path) -> None:
+    """Once in the life of a process: remove what another one was writing here when it was killed."""
+    remove_stale(folder)
 
 
 class Target(Protocol):
@@ -58,6 +65,7 @@ class Destination:
         new = [folder for folder in (self.folder, *self.folder.parents) if not os.path.lexists(folder)]
         try:
             make_writable(self.folder, "choose another place with --out")
+            _tidy(self.folder)
         finally:
             with suppress(OSError):
                 for folder in new:
@@ -95,6 +103,7 @@ class Named:
     def prepare(self) -> None:
         """Make the folder, and make sure that it can be written; SaveError if it can't."""
         make_writable(self.folder, "change its permissions, or name another folder for outputs in settings.toml")
+        _tidy(self.folder)
 
     def write(self, content: bytes, index: int, count: int, seed: int, suffix: str) -> Path:
         """Write output `index`; its path."""
