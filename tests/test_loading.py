@@ -292,6 +292,12 @@ def encoded(encoder: torch.nn.Module, family: str) -> tuple[torch.Tensor, torch.
     return told.last_hidden_state, None
 
 
+def assert_same(mine: torch.Tensor, want: torch.Tensor) -> None:
+    """But for the last bits: on some processors MKL's products of matrices depend on where these lie in memory."""
+    assert mine.shape == want.shape
+    assert (mine - want).abs().max() <= 1e-5 * want.abs().max()
+
+
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # diffusers' and torch's own
 @pytest.mark.parametrize(("family", "variant"), PIPELINES)
@@ -304,7 +310,7 @@ def test_networks_compute_what_diffusers_compute(tmp_path: Path, family: str, va
     for name in ("text_encoder", "text_encoder_2")[: len(ours.text_encoders)]:
         mine, pooled = encoded(networks_of(ours)[name], family)
         want, want_pooled = encoded(getattr(theirs, name), family)
-        assert torch.equal(mine, want)
+        assert_same(mine, want)
         context.append(mine)
         if pooled is not None:
             assert want_pooled is not None
@@ -314,10 +320,10 @@ def test_networks_compute_what_diffusers_compute(tmp_path: Path, family: str, va
     with torch.no_grad():
         mine = ours.unet(*inputs, added_cond_kwargs=added).sample
         want = theirs.unet(*inputs, added_cond_kwargs=added).sample
-        assert torch.equal(mine, want)
-        assert torch.equal(ours.vae.decode(noise).sample, theirs.vae.decode(noise).sample)
+        assert_same(mine, want)
+        assert_same(ours.vae.decode(noise).sample, theirs.vae.decode(noise).sample)
         picture = torch.rand(1, 3, 64, 64)
-        assert torch.equal(ours.vae.encode(picture).latent_dist.mean, theirs.vae.encode(picture).latent_dist.mean)
+        assert_same(ours.vae.encode(picture).latent_dist.mean, theirs.vae.encode(picture).latent_dist.mean)
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -372,7 +378,7 @@ def test_latents_are_those_of_diffusers(tmp_path: Path, family: str, variant: st
     sigmas = theirs.scheduler.sigmas.cpu()
     with torch.no_grad():
         latents = euler(guided, noise * sigmas[0], sigmas, noise=lambda *_: torch.zeros(()), step=lambda *_: None)
-    assert (latents - want).abs().max() < 1e-4
+    assert_same(latents, want)
 
 
 # --- memory ----------------------------------------------------------------------------------------------------------
