@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
+from functools import wraps
 from pathlib import Path
 from typing import Any
 
@@ -292,15 +294,29 @@ def encoded(encoder: torch.nn.Module, family: str) -> tuple[torch.Tensor, torch.
     return told.last_hidden_state, None
 
 
-def assert_same(mine: torch.Tensor, want: torch.Tensor) -> None:
-    """But for the last bits: on some processors MKL's products of matrices depend on where these lie in memory."""
-    assert mine.shape == want.shape
-    assert (mine - want).abs().max() <= 1e-5 * want.abs().max()
+def to_the_bit(test: Callable[..., None]) -> Callable[..., None]:
+    """Where MKL makes products of matrices differ with where they lie in memory, as for some processors, the test is
+    done once more in a process in which it may not: then it has to hold."""
+
+    @wraps(test)
+    def once_more(tmp_path: Path, family: str, variant: str) -> None:
+        try:
+            test(tmp_path, family, variant)
+        except AssertionError:
+            if "MKL_CBWR" in os.environ:
+                raise
+            this = f"{__file__}::{test.__name__}[{family}-{variant}]"
+            environment = {**os.environ, "MKL_CBWR": "AUTO,STRICT", "PYTEST_ADDOPTS": ""}
+            if subprocess.run([sys.executable, "-m", "pytest", "-q", "-n", "0", this], env=environment).returncode:
+                raise
+
+    return once_more
 
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # diffusers' and torch's own
 @pytest.mark.parametrize(("family", "variant"), PIPELINES)
+@to_the_bit
 def test_networks_compute_what_diffusers_compute(tmp_path: Path, family: str, variant: str) -> None:
     theirs = diffusers_pipeline(family, variant)
     ours = opened(toy.write_single_file(tmp_path / "toy.safetensors", family, variant, dtype="float32"), family)
@@ -310,7 +326,7 @@ def test_networks_compute_what_diffusers_compute(tmp_path: Path, family: str, va
     for name in ("text_encoder", "text_encoder_2")[: len(ours.text_encoders)]:
         mine, pooled = encoded(networks_of(ours)[name], family)
         want, want_pooled = encoded(getattr(theirs, name), family)
-        assert_same(mine, want)
+        assert torch.equal(mine, want)
         context.append(mine)
         if pooled is not None:
             assert want_pooled is not None
@@ -320,10 +336,10 @@ def test_networks_compute_what_diffusers_compute(tmp_path: Path, family: str, va
     with torch.no_grad():
         mine = ours.unet(*inputs, added_cond_kwargs=added).sample
         want = theirs.unet(*inputs, added_cond_kwargs=added).sample
-        assert_same(mine, want)
-        assert_same(ours.vae.decode(noise).sample, theirs.vae.decode(noise).sample)
+        assert torch.equal(mine, want)
+        assert torch.equal(ours.vae.decode(noise).sample, theirs.vae.decode(noise).sample)
         picture = torch.rand(1, 3, 64, 64)
-        assert_same(ours.vae.encode(picture).latent_dist.mean, theirs.vae.encode(picture).latent_dist.mean)
+        assert torch.equal(ours.vae.encode(picture).latent_dist.mean, theirs.vae.encode(picture).latent_dist.mean)
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -349,6 +365,7 @@ def test_single_files_mean_to_us_what_they_mean_to_diffusers(tmp_path: Path, fam
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize(("family", "variant"), PIPELINES)
+@to_the_bit
 def test_latents_are_those_of_diffusers(tmp_path: Path, family: str, variant: str) -> None:
     """The same noise, Euler, guidance of 5: our network and sampler against diffusers' whole pipeline."""
     theirs = diffusers_pipeline(family, variant)
@@ -378,7 +395,7 @@ def test_latents_are_those_of_diffusers(tmp_path: Path, family: str, variant: st
     sigmas = theirs.scheduler.sigmas.cpu()
     with torch.no_grad():
         latents = euler(guided, noise * sigmas[0], sigmas, noise=lambda *_: torch.zeros(()), step=lambda *_: None)
-    assert_same(latents, want)
+    assert (latents - want).abs().max() < 1e-4
 
 
 # --- memory ----------------------------------------------------------------------------------------------------------
