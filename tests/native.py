@@ -85,8 +85,8 @@ def studio(home: Path, *, working: bool = False) -> Iterator[Api]:
         shop.start()
     else:
         know_starter(shop.catalog)
+    apps: list[FastAPI] = []
     try:
-        apps = []
 
         def make(access: Access) -> FastAPI:
             apps.append(create_app(shop, access))
@@ -95,6 +95,8 @@ def studio(home: Path, *, working: bool = False) -> Iterator[Api]:
         with serving(home, make, requests_per_second=10_000) as served:
             yield Api(served, shop, apps[0])
     finally:
+        for app in apps:
+            app.state.intake.close()
         if working:
             shop.stop()
         else:

@@ -20,6 +20,7 @@ from PIL import Image
 
 from bottega.api.access.accounts import Accounts
 from bottega.api.errors import response
+from bottega.api.intake import Intake
 from bottega.api.models import ids
 from bottega.api.openai.asked import Making
 from bottega.api.openai.door import Door
@@ -101,7 +102,7 @@ def test_a_model_that_is_gone_is_not_replaced_by_another(tmp_path: Path) -> None
     shutil.copy(STARTER_SHELF / "starter-image.safetensors", file)
     shop = Workshop(Settings(tmp_path / "home", outputs=tmp_path / "outputs"))
     try:
-        door = Door(shop, Waiting(shop))
+        door = Door(shop, Intake(shop), Waiting(shop))
         scan(shop.catalog, [shelf], all_recognisers())
         assert door.find("checkpoint", "willgo") == Ref(name=str(file))
         file.unlink()

@@ -73,6 +73,13 @@ def test_how_many_wait_is_known_whatever_becomes_of_them(queue: Queue, seed: int
             draw.choice((put, take))(queue)
             raise KeyError("in the middle")
 
+    def in_part() -> None:
+        def fails() -> None:
+            draw.choice((put, take))(queue)
+            raise KeyError("in the middle")
+
+        queue.together([lambda: put(queue), fails, lambda: take(queue)])
+
     does: list[Callable[[], object]] = [
         lambda: put(queue, owner=draw.choice(("ann", "bob"))),
         lambda: put(queue, after=[any_of("waiting", "running", "done")]),
@@ -88,6 +95,7 @@ def test_how_many_wait_is_known_whatever_becomes_of_them(queue: Queue, seed: int
         lambda: queue.retry(any_of("failed", "cancelled")),
         lambda: queue.requeue(any_of("running"), "the worker crashed", counts=draw.random() < 0.5),
         broken_off,
+        in_part,
     ]
     for _ in range(150):
         with suppress(IndexError, KeyError, WrongState):  # where there is no such job, or it is broken off
@@ -97,6 +105,35 @@ def test_how_many_wait_is_known_whatever_becomes_of_them(queue: Queue, seed: int
         assert told["ahead"] == counts.get("waiting", 0) + counts.get("paused", 0)
         if counts.get("waiting", 0) > 20:
             take(queue, most=1)
+
+
+def test_what_fails_takes_nothing_with_it_of_what_is_put_in_together(queue: Queue) -> None:
+    heard: list[str] = []
+    queue.listen(lambda told: heard.append(told.job))
+    commits: list[str] = []
+    queue._write.set_trace_callback(lambda statement: commits.append(statement) if "COMMIT" in statement else None)
+
+    def fails() -> str:
+        put(queue, "undone")
+        assert heard == []  # not before it is on disk
+        raise WrongState("it can't be done", "")
+
+    first, error, second = queue.together([lambda: put(queue), fails, lambda: put(queue, after=[])])
+    assert isinstance(error, WrongState)
+    assert [job.id for job in queue.jobs(states=["waiting"])] == [first, second] == heard
+    assert {told.job for told in queue.events()} == {first, second}
+    assert len(commits) == 1
+
+
+def test_where_the_disk_is_full_nothing_is_put_in(queue: Queue) -> None:
+    put(queue)
+    (pages,) = queue._write.execute("PRAGMA page_count").fetchone()
+    queue._write.execute(f"PRAGMA max_page_count = {pages + 2}")
+    with pytest.raises(QueueError, match="full"):
+        queue.together([lambda: put(queue), lambda: put(queue, "x" * 100_000), lambda: put(queue)])
+    assert len(queue.jobs()) == 1
+    queue._write.execute("PRAGMA max_page_count = 1000000")
+    assert queue.events(job=put(queue))[0].event["ahead"] == 1
 
 
 def test_a_job_that_was_cancelled_before_its_turn_can_wait_for_the_same_one_again(queue: Queue) -> None:

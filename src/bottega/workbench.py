@@ -131,8 +131,7 @@ class Workbench:
     def _resolve(self, draft: Recipe, out: str | Path | None, input_size: tuple[int, int] | None) -> Recipe:
         entry = self._checkpoint(draft.model)
         prompt, tagged = take_tags(draft.prompt)
-        _, format = destination(out, self.settings.outputs)
-        if format is not None:
+        if out is not None and (format := destination(out, self.settings.outputs)[1]) is not None:
             draft = draft.changed(output=Output.model_validate({**dict(draft.output), "format": format}))
         face = family(entry.recogniser)
         model = self._shelf.read(entry)
@@ -150,7 +149,8 @@ class Workbench:
             self._shelf.notice()
         asked = self._with_vae([*asked, *tagged], entry, base, again)
         uses, problems = self._pinned(asked, base)
-        draft = draft.changed(prompt=prompt, adapters=uses)
+        if (prompt, uses) != (draft.prompt, draft.adapters):
+            draft = draft.changed(prompt=prompt, adapters=uses)
         attached = {} if problems else self._weigh(self._shelf.ready(entry, uses), precision)
         device = Device(
             precision=precision,

@@ -11,11 +11,12 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext, suppress
+from contextlib import AbstractContextManager, ExitStack, nullcontext, suppress
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Required, TypedDict, Unpack
 
 from bottega.diffusion.names import find_sampler
 from bottega.engine.inputs import keep_input
@@ -71,6 +72,28 @@ class Awaited:
     index: int = 0
 
 
+class Wishes(TypedDict, total=False):
+    """How a recipe is to be made; see `Queue.submit`, and `Workshop.prepare` for what is awaited."""
+
+    owner: Required[str]
+    priority: int
+    key: str | None
+    after: Sequence[str]
+    reuse: bool
+    awaited: Sequence[Awaited]
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """A resolved recipe that can be put into the queue: the request and what else `Queue.submit` is given, and the
+    outputs that answer it without any work."""
+
+    recipe: Recipe
+    request: Mapping[str, Any]
+    asked: Mapping[str, Any]
+    made: Sequence[Output]
+
+
 class NoDevice(BottegaError):
     """The worker does not tell of a device, so nothing can be planned."""
 
@@ -120,8 +143,6 @@ class Workshop:
             self._facts_told.set()
         self._free_at = 0.0
         self._benches = threading.local()
-        # From the look for a key to the job with it: what is sent twice at once is one job, and counts as one.
-        self._keyed = threading.Lock()
 
     def start(self) -> None:
         """Take up what an earlier server left, and begin to work."""
@@ -194,22 +215,21 @@ class Workshop:
             "waiting": sorted(plan.away),
         }
 
-    def submit(
-        self,
-        draft: Recipe,
-        *,
-        owner: str,
-        priority: int = 0,
-        key: str | None = None,
-        after: Sequence[str] = (),
-        reuse: bool = False,
-        awaited: Sequence[Awaited] = (),
-    ) -> Job:
-        """Resolve a draft and put it into the queue.
+    def submit(self, draft: Recipe, **asked: Unpack[Wishes]) -> Job:
+        """Resolve a draft and put it into the queue; see `prepare`. Raises what that and `Queue.submit` raise."""
+        (answer,) = self.put([self.prepare(draft, **asked)])
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    def prepare(self, draft: Recipe, **asked: Unpack[Wishes]) -> Wanted:
+        """Resolve a draft, for which a model may have to be hashed, so that it can be put into the queue.
 
         `awaited` are inputs that other jobs of this owner will have made by then. With `reuse`, outputs that were made
-        from the same recipe before are the answer at once. Raises what `resolve` and `Queue.submit` raise.
+        from the same recipe before are the answer at once. Raises what `resolve` raises, and UnknownJob.
         """
+        owner, priority, reuse = asked["owner"], asked.get("priority", 0), asked.get("reuse", False)
+        after, awaited = asked.get("after", ()), asked.get("awaited", ())
         told = [asdict(each) for each in awaited]
         request: dict[str, Any] = {}
         if awaited:
@@ -218,7 +238,7 @@ class Workshop:
         else:
             recipe = self.resolve(draft)
         request["recipe"] = recipe.model_dump(mode="json", exclude_none=True)
-        asked: dict[str, Any] = {
+        queued: dict[str, Any] = {
             "lane": MAKE,
             "owner": owner,
             "title": recipe.prompt,
@@ -228,25 +248,38 @@ class Workshop:
             "reuse": reuse,
             "alike": "" if awaited or self._together(MAKE) == 1 else alike(recipe),
         }
-        if key is None:
-            return self._put(recipe, request, asked)
-        same = {
-            "draft": draft.model_dump(mode="json", exclude_none=True),
-            "after": list(after),
-            "awaited": told,
-            "priority": priority,
-            "reuse": reuse,
-        }
-        with self._keyed:
-            known = self.queue.asked_before(owner, key, same)
-            return known or self._put(recipe, request, {**asked, "key": key, "same": same})
+        if (key := asked.get("key")) is not None:
+            queued["key"] = key
+            queued["same"] = {
+                "draft": draft.model_dump(mode="json", exclude_none=True),
+                "after": list(after),
+                "awaited": told,
+                "priority": priority,
+                "reuse": reuse,
+            }
+        made = self._made_before(recipe, owner) if reuse and not queued["after"] else []
+        return Wanted(recipe, request, queued, made)
 
-    def _put(self, recipe: Recipe, request: Mapping[str, Any], asked: Mapping[str, Any]) -> Job:
-        """Put a resolved recipe into the queue, if its owner may have it; `asked` is as for `Queue.submit`."""
-        with self.allow(asked["owner"], recipe):
-            if asked["reuse"] and not asked["after"] and (made := self._made_before(recipe, asked["owner"])):
-                return self.queue.answer("make", request, *_told_again(recipe, made), **asked)
-            return self.queue.submit("make", request, **asked)
+    def put(self, wanted: Sequence[Wanted]) -> list[Job | Exception]:
+        """Put what is prepared into the queue, all of it with one write: for each its job, or why there is none, which
+        is what `Queue.submit` raises, or that its owner may not have it. Raises QueueError where nothing is written."""
+        with ExitStack() as counted:
+            return self.queue.together([partial(self._put, each, counted) for each in wanted])
+
+    def _put(self, wanted: Wanted, counted: ExitStack) -> Job:
+        """Within a transaction; what is `counted` of a user's quota is given back if that fails."""
+        asked = wanted.asked
+        # What is sent twice at once is one job, and counts as one.
+        if "key" in asked and (known := self.queue.asked_before(asked["owner"], asked["key"], asked["same"])):
+            return known
+        with ExitStack() as own:
+            own.enter_context(self.allow(asked["owner"], wanted.recipe))
+            if wanted.made:
+                job = self.queue.answer("make", wanted.request, *_told_again(wanted.recipe, wanted.made), **asked)
+            else:
+                job = self.queue.submit("make", wanted.request, **asked)
+            counted.push(own.pop_all())
+        return job
 
     def _resolve_awaiting(self, draft: Recipe, owner: str, awaited: Sequence[Awaited]) -> Recipe:
         """The recipe with placeholders for inputs that are yet to be made, and the size of the first of them."""

@@ -13,6 +13,7 @@ from bottega.api import doors, errors
 from bottega.api.access.gate import Gate
 from bottega.api.access.signing import router as signing
 from bottega.api.description import App
+from bottega.api.intake import Intake
 from bottega.api.operation import Watch
 from bottega.api.operation import router as operation
 from bottega.version import __version__
@@ -43,7 +44,7 @@ def create_app(workshop: Workshop, access: Access) -> FastAPI:
     )
     settings = workshop.settings
     errors.hide((settings.home, settings.outputs, *settings.all_shelves, *workshop.catalog.shelves()))
-    app.state.workshop, app.state.access = workshop, access
+    app.state.workshop, app.state.access, app.state.intake = workshop, access, Intake(workshop)
     app.state.watch = Watch(workshop, {"home": settings.home, "outputs": settings.outputs})
     app.state.began = time.monotonic()
     workshop.queue.quota = access.quotas.waiting

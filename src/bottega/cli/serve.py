@@ -98,6 +98,7 @@ def serve(args: argparse.Namespace, settings: Settings, signals: Signals, stack:
     stack.callback(workshop.stop)
     app = create_app(workshop, access)
     stack.callback(app.state.watch.close)
+    stack.callback(app.state.intake.close)
     url = address(bound[0], its_port)
 
     def ready() -> None:

@@ -19,6 +19,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 # ---------------------------------------------------------------------------------------------------------- emphasis
 
@@ -377,6 +378,7 @@ MAX_WEIGHT = 1e15
 """The largest weight with which networks can compute: they take squares, and float32 ends at 3e38."""
 
 
+@lru_cache(64)  # many recipes in a row have the same words
 def too_heavy(text: str) -> tuple[str, float] | None:
     """The first text of a prompt (without extra networks) whose weight is beyond MAX_WEIGHT, and that weight."""
     for part, weight in parse_composable(text):

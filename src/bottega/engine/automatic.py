@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
+from functools import lru_cache
 from pathlib import Path
 
 from bottega.adapters.vae import TINY
@@ -91,11 +92,16 @@ def _pieces(prompt: str) -> list[str]:
 
 def likely(names: Iterable[str], texts: Iterable[str]) -> Iterator[str]:
     """The names that are written somewhere in texts, spaces and case aside: all that a tokenizer could find there."""
-    said = {_squeezed(words) for text in texts for words, _ in [*parse_attention(text), (text, 1.0)]}
+    said = frozenset().union(*map(_said, texts))
     for name in names:
         written = _squeezed(name)
         if written and any(written in words for words in said):
             yield name
+
+
+@lru_cache(64)  # many recipes in a row have the same words
+def _said(text: str) -> frozenset[str]:
+    return frozenset(_squeezed(words) for words, _ in [*parse_attention(text), (text, 1.0)])
 
 
 def _squeezed(text: str) -> str:

@@ -15,6 +15,7 @@ def family_ids() -> tuple[str, ...]:
     return tuple(sorted(module.name for module in iter_modules(__path__) if not module.name.startswith("_")))
 
 
+@cache
 def family(id: str) -> Family:
     """One family's face; KeyError for an id that is none."""
     if id not in family_ids():

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 from bottega.events import (
     Cancelled,
@@ -54,6 +54,7 @@ MOST_WAITING = 1000
 MOST_ATTEMPTS = 3
 KEEP = 20_000  # ended jobs that are remembered, with their events
 BUFFERED = (Started, Step, Learned, Note)  # events that may be lost in a crash: the job is begun anew then
+PASSING = (Step, Learned)  # those of no use to anybody once their job is over
 FLUSH_EVERY = 1.0  # seconds that these may wait to be written down, while more of them come
 GAP = 10_000  # numbers that are left out at every start: what was lost in a crash may have had them
 _TABLES = """
@@ -115,6 +116,7 @@ ORDER BY coalesce((SELECT served FROM turns WHERE turns.owner = jobs.owner), 0),
 """
 
 Listener = Callable[[Numbered], None]
+Told = TypeVar("Told")
 
 
 @dataclass
@@ -650,6 +652,28 @@ class Queue:
         with self._lock, self._transaction():
             yield
 
+    def together(self, works: Sequence[Callable[[], Told]]) -> list[Told | Exception]:
+        """Do several things that are on disk at once when this returns, for each its answer, or the error that it
+        raised: what fails is undone, and nothing else with it."""
+        with self._lock, self._transaction():
+            return [self._apart(work) for work in works]
+
+    def _apart(self, work: Callable[[], Told]) -> Told | Exception:
+        told = len(self._told)
+        self._write.execute("SAVEPOINT apart")
+        try:
+            answer = work()
+        except Exception as error:  # whatever it is, whoever asked for the work is told
+            if not self._write.in_transaction:  # SQLite has given up all of it, as where the disk is full
+                raise
+            self._write.execute("ROLLBACK TO apart")
+            self._write.execute("RELEASE apart")
+            del self._told[told:]
+            self._waiting = None
+            return error
+        self._write.execute("RELEASE apart")
+        return answer
+
     def finish(self, id: str, event: Done | Result, result: Any = None, told: Iterable[Event] = ()) -> None:
         """A job is done, with this result or that of the event; what waited for it may begin.
 
@@ -661,7 +685,7 @@ class Queue:
             owner, state = self._owner(id)
             if state not in ENDED:
                 for each in told:
-                    self._say(id, owner, each)
+                    self._say(id, owner, each, kept=not isinstance(each, PASSING))
                 self._end(id, owner, DONE, event, event.data if isinstance(event, Result) else result)
 
     def fail(self, id: str, error: Failed) -> Job:
@@ -769,12 +793,13 @@ class Queue:
         self._ended -= self._write.execute("DELETE FROM jobs WHERE id IN (SELECT id FROM temp.forgotten)").rowcount
         self._write.execute("DELETE FROM events WHERE job = '' AND number < ?", (self._number - 100_000,))
 
-    def _say(self, id: str, owner: str, event: Event) -> None:
-        """Within a transaction: write an event down; it is heard once it is on disk."""
+    def _say(self, id: str, owner: str, event: Event, *, kept: bool = True) -> None:
+        """Within a transaction: write an event down, if it is to be kept; it is heard once the rest is on disk."""
         self._number += 1
         told = Numbered(self._number, id, owner, self._clock(), event.to_json())
         self._told.append(told)
-        self._put(told)
+        if kept:
+            self._put(told)
 
     def _put(self, told: Numbered) -> None:
         self._write.execute(

@@ -29,6 +29,7 @@ from bottega.api.a1111.options import (
     known_options,
 )
 from bottega.api.a1111.translate import NAMES, Translated
+from bottega.api.intake import Intake
 from bottega.api.waiting import Waiting, failure, renamed
 from bottega.engine.uses import short_hash
 from bottega.errors import InvalidRecipe, UnknownModel
@@ -52,6 +53,7 @@ class Door:
     """
 
     workshop: Workshop
+    intake: Intake
     waiting: Waiting
     chosen: Chosen
     making: dict[str, str] = field(default_factory=dict)
@@ -165,7 +167,7 @@ class Door:
     async def _submit(self, draft: Recipe, owner: str, names: Mapping[str, str] = NAMES) -> Job:
         try:
             caps.check(draft)
-            return await asyncio.to_thread(self.workshop.submit, draft, owner=owner)
+            return await self.intake.submit(draft, owner=owner)
         except InvalidRecipe as error:
             raise renamed(error, names) from None
 
@@ -230,6 +232,7 @@ async def door_of(request: Request) -> Door:
     state = request.app.state
     if not hasattr(state, "a1111"):
         workshop: Workshop = state.workshop
-        state.a1111 = Door(workshop, Waiting(workshop), Chosen(workshop.settings.home / "a1111-options.json"))
+        chosen = Chosen(workshop.settings.home / "a1111-options.json")
+        state.a1111 = Door(workshop, state.intake, Waiting(workshop), chosen)
     door: Door = state.a1111
     return door

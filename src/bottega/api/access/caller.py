@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from fastapi import Request
 
+from bottega.api import given
 from bottega.api.access.accounts import SCOPES, Quota
 from bottega.api.access.refusal import NotAllowed, NotSignedIn
 
@@ -43,8 +44,7 @@ def need(*scopes: str) -> Callable[[Request], Awaitable[Caller]]:
     """
     assert scopes and set(scopes) <= set(SCOPES), scopes
 
-    # Not a plain function: FastAPI would send each of those through its pool of threads.
-    async def caller(request: Request) -> Caller:
+    def caller(request: Request) -> Caller:
         found = request.scope.get("caller")
         if not isinstance(found, Caller):
             raise NotSignedIn("it is not known who asks", SIGN_IN)
@@ -53,4 +53,4 @@ def need(*scopes: str) -> Callable[[Request], Awaitable[Caller]]:
             raise NotAllowed(what, "ask an admin of this server")
         return found
 
-    return caller
+    return given.found(caller)

@@ -9,6 +9,8 @@ from typing import Annotated, ParamSpec, TypeVar
 from anyio import CapacityLimiter, to_thread
 from fastapi import Depends, Request
 
+from bottega.api.given import found
+from bottega.api.intake import Intake
 from bottega.workshop import Workshop
 
 Told = TypeVar("Told")
@@ -48,18 +50,23 @@ class Threads:
         return await to_thread.run_sync(work, limiter=self._limits[sort])
 
 
-# Plain functions would each be sent through a pool of threads by FastAPI.
-async def _shop(request: Request) -> Workshop:
+def _shop(request: Request) -> Workshop:
     workshop: Workshop = request.app.state.workshop
     return workshop
 
 
-async def _threads(request: Request) -> Threads:
+def _threads(request: Request) -> Threads:
     threads: Threads | None = getattr(request.app.state, "native_threads", None)
     if threads is None:
         threads = request.app.state.native_threads = Threads()
     return threads
 
 
-Shop = Annotated[Workshop, Depends(_shop)]
-Aside = Annotated[Threads, Depends(_threads)]
+def _intake(request: Request) -> Intake:
+    intake: Intake = request.app.state.intake
+    return intake
+
+
+Shop = Annotated[Workshop, Depends(found(_shop))]
+Aside = Annotated[Threads, Depends(found(_threads))]
+Taken = Annotated[Intake, Depends(found(_intake))]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Annotated, Any, Literal
 
 from fastapi import Depends, Header, Query, Response
@@ -10,7 +11,7 @@ from pydantic import Field
 from bottega.api.access import Caller, need
 from bottega.api.access.refusal import NotAllowed
 from bottega.api.errors import without_paths
-from bottega.api.native.inside import Aside, Shop
+from bottega.api.native.inside import Aside, Shop, Taken
 from bottega.api.native.outputs import OutputCard, card
 from bottega.api.native.pictures import SEALED, UnknownPreview
 from bottega.api.native.recipes import Draft, at_recipe, awaited_of, draft_of
@@ -18,7 +19,7 @@ from bottega.api.native.shapes import Asked, ErrorAnswer, JobId, JobInPath, List
 from bottega.api.native.subject import subject
 from bottega.errors import FieldProblem, InvalidRecipe
 from bottega.jobs.job import MAKE, STATES, Job, UnknownJob
-from bottega.workshop import Workshop
+from bottega.workshop import Wanted, Workshop
 
 router = subject("jobs")
 
@@ -129,13 +130,13 @@ class Asking(Wished):
 
 
 @router.post("/jobs", summary="Hand a recipe in", status_code=202, responses={**FULL, **REUSED})
-async def submit(asked: Submission, shop: Shop, aside: Aside, caller: Maker, key: Key = None) -> JobCard:
+async def submit(asked: Submission, shop: Shop, intake: Taken, caller: Maker, key: Key = None) -> JobCard:
     """202 once the job is on disk: from then on it is not lost, whatever happens.
 
     404 with the nearest names for a model that is not here, 422 with all that is wrong with the recipe.
     """
     check_priority(caller, asked.priority)
-    return await aside.submit(_submit, shop, caller, asked, key)
+    return job_card(await intake.put(partial(_prepare, shop, caller, asked, key)))
 
 
 def check_priority(caller: Caller, priority: int) -> None:
@@ -149,7 +150,7 @@ def check_priority(caller: Caller, priority: int) -> None:
         )
 
 
-def _submit(shop: Workshop, caller: Caller, asked: Submission, key: str | None) -> JobCard:
+def _prepare(shop: Workshop, caller: Caller, asked: Submission, key: str | None) -> Wanted:
     problems = [
         FieldProblem(field, "there is no such job", "see /api/jobs")
         for field, id in (
@@ -161,7 +162,7 @@ def _submit(shop: Workshop, caller: Caller, asked: Submission, key: str | None) 
     if problems:
         raise InvalidRecipe(problems)
     with at_recipe():
-        job = shop.submit(
+        return shop.prepare(
             draft_of(shop, caller, asked.recipe),
             owner=caller.name,
             priority=asked.priority,
@@ -170,7 +171,6 @@ def _submit(shop: Workshop, caller: Caller, asked: Submission, key: str | None) 
             awaited=awaited_of(asked.recipe),
             reuse=asked.reuse,
         )
-    return job_card(job)
 
 
 @router.get("/jobs", summary="Jobs")

@@ -7,6 +7,7 @@ from typing import Any
 
 from fastapi import APIRouter, params
 
+from bottega.api.given import Route
 from bottega.api.native.shapes import ErrorAnswer
 
 _WRONG: dict[int | str, dict[str, Any]] = {
@@ -26,4 +27,5 @@ _WRONG: dict[int | str, dict[str, Any]] = {
 
 def subject(tag: str, prefix: str = "", dependencies: Sequence[params.Depends] = ()) -> APIRouter:
     """A router for what is under this heading in the description, below `/api` and the prefix."""
-    return APIRouter(prefix=f"/api{prefix}", tags=[tag], dependencies=list(dependencies), responses=_WRONG)
+    wanted = list(dependencies)
+    return APIRouter(prefix=f"/api{prefix}", tags=[tag], dependencies=wanted, responses=_WRONG, route_class=Route)

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from fastapi import Request
 
 from bottega.api import caps, models
+from bottega.api.intake import Intake
 from bottega.api.openai.translate import NAMES
 from bottega.api.waiting import Waiting, failure, renamed
 from bottega.errors import BottegaError, InvalidRecipe, UnknownModel
@@ -33,6 +34,7 @@ class Door:
     """One server's OpenAI door. `recent` are the jobs that were asked for lately, by owner and draft, and when."""
 
     workshop: Workshop
+    intake: Intake
     waiting: Waiting
     recent: OrderedDict[tuple[str, str], tuple[str, float]] = field(default_factory=OrderedDict)
     streams: set[asyncio.Task[Job]] = field(default_factory=set)
@@ -62,7 +64,7 @@ class Door:
                     return job
         try:
             caps.check(draft)
-            job = await asyncio.to_thread(self.workshop.submit, draft, owner=owner)
+            job = await self.intake.submit(draft, owner=owner)
         except InvalidRecipe as error:
             raise renamed(error, NAMES) from None
         self.recent[key] = job.id, now
@@ -85,6 +87,6 @@ async def door_of(request: Request) -> Door:
     state = request.app.state
     if not hasattr(state, "openai"):
         workshop: Workshop = state.workshop
-        state.openai = Door(workshop, Waiting(workshop))
+        state.openai = Door(workshop, state.intake, Waiting(workshop))
     door: Door = state.openai
     return door

@@ -1,0 +1,147 @@
+"""Takes recipes in for all doors: what clients ask for at the same time is put into the queue with one write."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from functools import partial
+from queue import SimpleQueue
+from typing import Any, NamedTuple, Unpack
+
+from bottega.jobs.job import Job
+from bottega.recipe import Recipe
+from bottega.workshop import Wanted, Wishes, Workshop
+
+MOST = 32  # jobs that are written down with one write
+SLOW = 0.1  # seconds after which nobody is kept waiting any more by a model that has to be hashed
+THREADS = 4
+
+
+class _Asked(NamedTuple):
+    prepare: Callable[[], Wanted]
+    told: asyncio.Future[Job]
+    since: float
+
+
+_Answer = tuple["asyncio.Future[Job]", Job | Exception]
+
+
+class Intake:
+    """One for a server, used in its event loop only.
+
+    A write to the disk takes longer than all else about a job, and threads that wait for each other take the time of
+    those that work: so there is one thread, and further ones only where it is kept by a model that has to be hashed.
+    """
+
+    def __init__(self, workshop: Workshop) -> None:
+        self._workshop = workshop
+        self._coming: deque[_Asked] = deque()
+        self._prepared: deque[tuple[_Asked, Wanted]] = deque()
+        self._turns: SimpleQueue[asyncio.AbstractEventLoop | None] = SimpleQueue()
+        self._at_work = self._threads = 0
+        self._looks = False  # whether a look at who waits is due
+
+    def close(self) -> None:
+        """Have the threads end once they are done."""
+        for _ in range(self._threads):
+            self._turns.put(None)
+
+    async def submit(self, draft: Recipe, **asked: Unpack[Wishes]) -> Job:
+        """The job of a draft, once it is on disk; raises what `Workshop.submit` raises."""
+        return await self.put(partial(self._workshop.prepare, draft, **asked))
+
+    async def put(self, prepare: Callable[[], Wanted]) -> Job:
+        """The job of what this prepares, once it is on disk; raises what it raises, and what `Queue.submit` does.
+
+        Whoever gives up waiting has the job made nevertheless.
+        """
+        loop = asyncio.get_running_loop()
+        asked = _Asked(prepare, loop.create_future(), loop.time())
+        self._coming.append(asked)
+        if not self._at_work:
+            self._at_work = 1
+            loop.call_soon(self._begin, loop)  # after all that came in the same moment
+        return await asked.told
+
+    def _begin(self, loop: asyncio.AbstractEventLoop) -> None:
+        if self._threads < self._at_work:
+            self._threads += 1
+            # They stay, as each has the catalog open, and the process may end without them: they lose nothing.
+            threading.Thread(target=self._work, name="intake", daemon=True).start()
+        self._turns.put(loop)
+        self._look_later(loop)
+
+    def _look(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Have another thread help those whom a slow one keeps waiting."""
+        self._looks = False
+        if not self._at_work:
+            return
+        waiting = [*(asked for asked, _ in [*self._prepared]), *self._coming]
+        since = min((asked.since for asked in waiting), default=loop.time())
+        if self._at_work < THREADS and loop.time() - since > SLOW:
+            self._at_work += 1
+            self._begin(loop)
+        else:
+            self._look_later(loop)
+
+    def _look_later(self, loop: asyncio.AbstractEventLoop) -> None:
+        if not self._looks:
+            self._looks = True
+            loop.call_later(SLOW, self._look, loop)
+
+    def _tell(self, answers: Sequence[_Answer], over: bool, loop: asyncio.AbstractEventLoop) -> None:
+        """Give answers to whoever asked, from a thread that has nothing more to do if it is `over`."""
+        for told, answer in answers:
+            if told.done():  # whoever asked has gone
+                continue
+            if isinstance(answer, Exception):
+                told.set_exception(answer)
+            else:
+                told.set_result(answer)
+        if over:
+            self._at_work -= 1
+            if self._coming and not self._at_work:  # it came when the thread had just looked
+                self._at_work = 1
+                self._begin(loop)
+
+    # --- in a thread
+
+    def _work(self) -> None:
+        while (loop := self._turns.get()) is not None:
+            over = False
+            while not over:
+                answers = [*self._prepare(), *self._put()]
+                over = not self._coming and not self._prepared
+                with suppress(RuntimeError):  # the loop is closed: the server has ended, and nobody waits any more
+                    loop.call_soon_threadsafe(self._tell, answers, over, loop)
+
+    def _prepare(self) -> Iterator[_Answer]:
+        """Prepare what has come; the errors of what can't be."""
+        while len(self._prepared) < MOST and (asked := _next(self._coming)):
+            try:
+                self._prepared.append((asked, asked.prepare()))
+            except Exception as error:  # whatever it is, whoever asked is told
+                yield asked.told, error
+
+    def _put(self) -> list[_Answer]:
+        """Put what is prepared, by whichever thread, into the queue."""
+        ready = list(iter(partial(_next, self._prepared), None))
+        if not ready:
+            return []
+        answers: Sequence[Job | Exception]
+        try:
+            answers = self._workshop.put([wanted for _, wanted in ready])
+        except Exception as error:  # nothing of it is on disk
+            answers = [error] * len(ready)
+        return [(asked.told, answer) for (asked, _), answer in zip(ready, answers, strict=True)]
+
+
+def _next(line: deque[Any]) -> Any:
+    """The first of a line that several threads take from; None if it is empty."""
+    try:
+        return line.popleft()
+    except IndexError:
+        return None
