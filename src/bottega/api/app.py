@@ -16,6 +16,7 @@ from bottega.api.description import App
 from bottega.api.intake import Intake
 from bottega.api.operation import Watch
 from bottega.api.operation import router as operation
+from bottega.api.turns import Turns
 from bottega.version import __version__
 
 if TYPE_CHECKING:
@@ -44,7 +45,8 @@ def create_app(workshop: Workshop, access: Access) -> FastAPI:
     )
     settings = workshop.settings
     errors.hide((settings.home, settings.outputs, *settings.all_shelves, *workshop.catalog.shelves()))
-    app.state.workshop, app.state.access, app.state.intake = workshop, access, Intake(workshop)
+    app.state.workshop, app.state.access = workshop, access
+    app.state.intake, app.state.turns = Intake(workshop), Turns()
     app.state.watch = Watch(workshop, {"home": settings.home, "outputs": settings.outputs})
     app.state.began = time.monotonic()
     workshop.queue.quota = access.quotas.waiting

@@ -48,8 +48,11 @@ class Route(APIRoute):
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         """FastAPI's own, with what is given."""
         handle, given = super().get_route_handler(), self._given
+        takes = self.body_field is not None
 
         async def handler(request: Request) -> Response:
+            if takes:
+                await request.app.state.turns.come()
             request.scope[_GIVEN] = {name: of(request) for name, of in given.items()}
             return await handle(request)
 

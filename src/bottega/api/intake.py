@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
@@ -15,7 +16,7 @@ from bottega.jobs.job import Job
 from bottega.recipe import Recipe
 from bottega.workshop import Wanted, Wishes, Workshop
 
-MOST = 32  # jobs that are written down with one write
+MOST = 8  # jobs that are written down with one write
 SLOW = 0.1  # seconds after which nobody is kept waiting any more by a model that has to be hashed
 THREADS = 4
 
@@ -23,7 +24,6 @@ THREADS = 4
 class _Asked(NamedTuple):
     prepare: Callable[[], Wanted]
     told: asyncio.Future[Job]
-    since: float
 
 
 _Answer = tuple["asyncio.Future[Job]", Job | Exception]
@@ -42,6 +42,7 @@ class Intake:
         self._prepared: deque[tuple[_Asked, Wanted]] = deque()
         self._turns: SimpleQueue[asyncio.AbstractEventLoop | None] = SimpleQueue()
         self._at_work = self._threads = 0
+        self._since: dict[int, float] = {}  # when the threads that prepare something began to
         self._looks = False  # whether a look at who waits is due
 
     def close(self) -> None:
@@ -59,7 +60,7 @@ class Intake:
         Whoever gives up waiting has the job made nevertheless.
         """
         loop = asyncio.get_running_loop()
-        asked = _Asked(prepare, loop.create_future(), loop.time())
+        asked = _Asked(prepare, loop.create_future())
         self._coming.append(asked)
         if not self._at_work:
             self._at_work = 1
@@ -79,9 +80,8 @@ class Intake:
         self._looks = False
         if not self._at_work:
             return
-        waiting = [*(asked for asked, _ in [*self._prepared]), *self._coming]
-        since = min((asked.since for asked in waiting), default=loop.time())
-        if self._at_work < THREADS and loop.time() - since > SLOW:
+        slow = sum(time.monotonic() - since > SLOW for since in [*self._since.values()])
+        if slow == self._at_work < THREADS and (self._coming or self._prepared):
             self._at_work += 1
             self._begin(loop)
         else:
@@ -121,10 +121,13 @@ class Intake:
     def _prepare(self) -> Iterator[_Answer]:
         """Prepare what has come; the errors of what can't be."""
         while len(self._prepared) < MOST and (asked := _next(self._coming)):
+            self._since[threading.get_ident()] = time.monotonic()
             try:
                 self._prepared.append((asked, asked.prepare()))
             except Exception as error:  # whatever it is, whoever asked is told
                 yield asked.told, error
+            finally:
+                del self._since[threading.get_ident()]
 
     def _put(self) -> list[_Answer]:
         """Put what is prepared, by whichever thread, into the queue."""
