@@ -32,7 +32,8 @@ def shop(api: Api) -> Iterator[Workshop]:
 
 
 @pytest.fixture
-def intake(shop: Workshop) -> Iterator[Intake]:
+def intake(shop: Workshop, monkeypatch: pytest.MonkeyPatch) -> Iterator[Intake]:
+    monkeypatch.setattr("bottega.api.intake.SLOW", 3600.0)  # one thread, however long it takes
     intake = Intake(shop)
     yield intake
     intake.close()
@@ -80,7 +81,35 @@ def test_each_is_told_what_is_wrong_with_its_own(shop: Workshop, intake: Intake)
     assert [job.title for job in shop.queue.jobs(states=["waiting"])] == ["1", "2"]
 
 
-def test_nobody_waits_for_a_model_that_another_has_hashed(shop: Workshop, intake: Intake) -> None:
+def test_nobody_waits_for_a_model_that_another_has_hashed(
+    shop: Workshop, intake: Intake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bottega.api.intake.SLOW", 0.05)
+    hashed = threading.Event()
+
+    def slowly() -> Wanted:
+        assert hashed.wait(60)
+        return shop.prepare(draft("slow"), owner="ann")
+
+    def refused() -> Wanted:
+        raise UnknownModel("x", [])
+
+    async def ask() -> list[str]:
+        ready = intake.submit(draft("ready"), owner="ann")
+        unknown = intake.put(refused)
+        slow = [intake.put(slowly) for _ in range(THREADS)]
+        ready, unknown, *slow = (asyncio.ensure_future(each) for each in (ready, unknown, *slow))
+        assert (await ready).title == "ready"
+        with pytest.raises(UnknownModel):
+            await unknown
+        hashed.set()
+        return [(await each).title for each in slow]
+
+    assert asyncio.run(asyncio.wait_for(ask(), 60)) == ["slow"] * THREADS
+
+
+def test_whoever_comes_later_is_helped_too(shop: Workshop, intake: Intake, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bottega.api.intake.SLOW", 0.05)
     hashed = threading.Event()
 
     def slowly() -> Wanted:
@@ -88,21 +117,25 @@ def test_nobody_waits_for_a_model_that_another_has_hashed(shop: Workshop, intake
         return shop.prepare(draft("slow"), owner="ann")
 
     async def ask() -> list[str]:
-        done: list[str] = []
+        slow = asyncio.ensure_future(intake.put(slowly))
+        titles = [(await intake.submit(draft(str(number)), owner="ann")).title for number in range(3)]
+        hashed.set()
+        return [*titles, (await slow).title]
 
-        async def one(asked: Any) -> None:
-            done.append((await asked).title)
-            if "3" in done and "1" in done:
-                hashed.set()
+    assert asyncio.run(asyncio.wait_for(ask(), 60)) == ["0", "1", "2", "slow"]
 
-        slow = (one(intake.put(slowly)) for _ in range(THREADS - 1))
-        await asyncio.gather(
-            one(intake.submit(draft("1"), owner="ann")), *slow, one(intake.submit(draft("3"), owner="ann"))
-        )
-        return done
 
-    done = asyncio.run(asyncio.wait_for(ask(), 60))
-    assert sorted(done[:2]) == ["1", "3"] and done[2:] == ["slow"] * (THREADS - 1)
+@pytest.mark.parametrize("error", [StopIteration("here"), SystemExit("here"), KeyError("here")])
+def test_no_error_keeps_others_waiting(shop: Workshop, intake: Intake, error: BaseException) -> None:
+    def odd() -> Wanted:
+        raise error
+
+    async def ask() -> Job:
+        with pytest.raises((RuntimeError, KeyError), match="here"):
+            await intake.put(odd)
+        return await intake.submit(draft("next"), owner="ann")
+
+    assert asyncio.run(asyncio.wait_for(ask(), 60)).title == "next"
 
 
 def test_whoever_goes_has_the_job_made_nevertheless(shop: Workshop, intake: Intake) -> None:

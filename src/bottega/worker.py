@@ -31,7 +31,7 @@ BEAT_EVERY = 1.0  # seconds between signs of life, while there is work
 LEAVE_WITHIN = 5.0  # seconds in which work has to stop once nobody listens any more
 LOAD_WITHIN = 600.0  # seconds that a model may take to load, or a site to answer, without a sign of progress
 STEP_WITHIN = 1800.0  # seconds that one step may take while the processor is busy with it
-STEP_EVERY = 0.25  # seconds between two Steps that are told
+STEP_EVERY = 0.5  # seconds between two Steps that are told: a short job is told of in one go
 PREVIEW_EVERY = 0.5  # seconds between two rough pictures
 
 PATIENT = ("load", "get")  # phases in which a worker may wait for a disk or a site

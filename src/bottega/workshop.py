@@ -94,6 +94,14 @@ class Wanted:
     made: Sequence[Output]
 
 
+class _Known(Exception):
+    """The job was asked for before."""
+
+    def __init__(self, job: Job) -> None:
+        super().__init__(job.id)
+        self.job = job
+
+
 class NoDevice(BottegaError):
     """The worker does not tell of a device, so nothing can be planned."""
 
@@ -264,22 +272,37 @@ class Workshop:
         """Put what is prepared into the queue, all of it with one write: for each its job, or why there is none, which
         is what `Queue.submit` raises, or that its owner may not have it. Raises QueueError where nothing is written."""
         with ExitStack() as counted:
-            return self.queue.together([partial(self._put, each, counted) for each in wanted])
+            answers = self.queue.together([self._counted(each, counted.enter_context(ExitStack())) for each in wanted])
+        return [answer.job if isinstance(answer, _Known) else answer for answer in answers]
+
+    def _counted(self, wanted: Wanted, counted: ExitStack) -> Callable[[], Job]:
+        """What puts this into the queue, once it is counted as its owner's; the stack gives back what is not put."""
+        asked = wanted.asked
+        try:
+            if "key" in asked:
+                self._check_new(asked)
+            # Before the queue is locked: it is written down in another file, which somebody else may be writing.
+            counted.enter_context(self.allow(asked["owner"], wanted.recipe))
+        except Exception as error:  # this one's alone
+            return partial(_throw, error)
+        return partial(self._put, wanted, counted)
 
     def _put(self, wanted: Wanted, counted: ExitStack) -> Job:
-        """Within a transaction; what is `counted` of a user's quota is given back if that fails."""
         asked = wanted.asked
-        # What is sent twice at once is one job, and counts as one.
-        if "key" in asked and (known := self.queue.asked_before(asked["owner"], asked["key"], asked["same"])):
-            return known
-        with ExitStack() as own:
-            own.enter_context(self.allow(asked["owner"], wanted.recipe))
+        try:
+            if "key" in asked:
+                self._check_new(asked)  # what is sent twice at once is one job, and counts as one
             if wanted.made:
-                job = self.queue.answer("make", wanted.request, *_told_again(wanted.recipe, wanted.made), **asked)
-            else:
-                job = self.queue.submit("make", wanted.request, **asked)
-            counted.push(own.pop_all())
-        return job
+                return self.queue.answer("make", wanted.request, *_told_again(wanted.recipe, wanted.made), **asked)
+            return self.queue.submit("make", wanted.request, **asked)
+        except BaseException as error:
+            counted.__exit__(type(error), error, error.__traceback__)
+            raise
+
+    def _check_new(self, asked: Mapping[str, Any]) -> None:
+        """Raise _Known if there is a job with this key, KeyReused if it is another's."""
+        if known := self.queue.asked_before(asked["owner"], asked["key"], asked["same"]):
+            raise _Known(known)
 
     def _resolve_awaiting(self, draft: Recipe, owner: str, awaited: Sequence[Awaited]) -> Recipe:
         """The recipe with placeholders for inputs that are yet to be made, and the size of the first of them."""
@@ -637,6 +660,10 @@ def alike(recipe: Recipe) -> str:
         return ""
     knobs = {name: value for name, value in recipe.knobs.items() if name != "variation_seed"}
     return recipe.changed(count=1, sampling=recipe.sampling.model_copy(update={"seed": 0}), knobs=knobs).digest
+
+
+def _throw(error: Exception) -> Job:
+    raise error
 
 
 def _told_again(recipe: Recipe, made: Sequence[Output]) -> tuple[list[Event], Done, dict[str, Any]]:

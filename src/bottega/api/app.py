@@ -16,7 +16,6 @@ from bottega.api.description import App
 from bottega.api.intake import Intake
 from bottega.api.operation import Watch
 from bottega.api.operation import router as operation
-from bottega.api.turns import Turns
 from bottega.version import __version__
 
 if TYPE_CHECKING:
@@ -45,8 +44,7 @@ def create_app(workshop: Workshop, access: Access) -> FastAPI:
     )
     settings = workshop.settings
     errors.hide((settings.home, settings.outputs, *settings.all_shelves, *workshop.catalog.shelves()))
-    app.state.workshop, app.state.access = workshop, access
-    app.state.intake, app.state.turns = Intake(workshop), Turns()
+    app.state.workshop, app.state.access, app.state.intake = workshop, access, Intake(workshop)
     app.state.watch = Watch(workshop, {"home": settings.home, "outputs": settings.outputs})
     app.state.began = time.monotonic()
     workshop.queue.quota = access.quotas.waiting

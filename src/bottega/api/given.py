@@ -33,7 +33,7 @@ class Route(APIRoute):
     """A route whose dependencies that are `found` are looked up directly, before anything else of the request is read.
 
     FastAPI looks through the path, the query, the headers and the cookies for each of them, which takes longer than
-    most of what routes do.
+    most of what routes do. Those of `dependencies` are left to it, and none that is `found` can be overridden.
     """
 
     def __init__(self, path: str, endpoint: Endpoint, **told: Any) -> None:
@@ -48,11 +48,8 @@ class Route(APIRoute):
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         """FastAPI's own, with what is given."""
         handle, given = super().get_route_handler(), self._given
-        takes = self.body_field is not None
 
         async def handler(request: Request) -> Response:
-            if takes:
-                await request.app.state.turns.come()
             request.scope[_GIVEN] = {name: of(request) for name, of in given.items()}
             return await handle(request)
 
@@ -61,6 +58,7 @@ class Route(APIRoute):
 
 def _filled(endpoint: Endpoint, given: dict[str, Callable[[Request], Any]]) -> Endpoint:
     """The endpoint as FastAPI is to see it: it takes the request for all that is given."""
+    assert inspect.iscoroutinefunction(endpoint), f"{endpoint.__qualname__} is no async function"
     hints = get_type_hints(endpoint, include_extras=True)
     told = inspect.signature(endpoint)
     kept = [each.replace(annotation=hints[name]) for name, each in told.parameters.items() if name not in given]
@@ -77,5 +75,7 @@ def _filled(endpoint: Endpoint, given: dict[str, Callable[[Request], Any]]) -> E
         kept.append(inspect.Parameter("_request", inspect.Parameter.KEYWORD_ONLY, annotation=Request))
     kinds = [each.replace(kind=inspect.Parameter.KEYWORD_ONLY) for each in kept]
     answer = None if hints["return"] is type(None) else hints["return"]
+    del whole.__wrapped__  # else it would be taken for that
+    whole.__annotations__ = {each.name: each.annotation for each in kinds} | {"return": answer}
     whole.__signature__ = told.replace(parameters=kinds, return_annotation=answer)  # type: ignore[attr-defined]
     return whole

@@ -6,7 +6,7 @@ import asyncio
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
 from queue import SimpleQueue
@@ -26,7 +26,7 @@ class _Asked(NamedTuple):
     told: asyncio.Future[Job]
 
 
-_Answer = tuple["asyncio.Future[Job]", Job | Exception]
+_Answer = tuple["asyncio.Future[Job]", Job | BaseException]
 
 
 class Intake:
@@ -40,7 +40,7 @@ class Intake:
         self._workshop = workshop
         self._coming: deque[_Asked] = deque()
         self._prepared: deque[tuple[_Asked, Wanted]] = deque()
-        self._turns: SimpleQueue[asyncio.AbstractEventLoop | None] = SimpleQueue()
+        self._turns: SimpleQueue[tuple[asyncio.AbstractEventLoop, bool] | None] = SimpleQueue()
         self._at_work = self._threads = 0
         self._since: dict[int, float] = {}  # when the threads that prepare something began to
         self._looks = False  # whether a look at who waits is due
@@ -65,6 +65,8 @@ class Intake:
         if not self._at_work:
             self._at_work = 1
             loop.call_soon(self._begin, loop)  # after all that came in the same moment
+        else:
+            self._help(loop)
         return await asked.told
 
     def _begin(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -72,35 +74,36 @@ class Intake:
             self._threads += 1
             # They stay, as each has the catalog open, and the process may end without them: they lose nothing.
             threading.Thread(target=self._work, name="intake", daemon=True).start()
-        self._turns.put(loop)
-        self._look_later(loop)
+        self._turns.put((loop, self._at_work > THREADS))
+        if not self._looks:
+            self._look_later(loop)
 
-    def _look(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Have another thread help those whom a slow one keeps waiting."""
-        self._looks = False
-        if not self._at_work:
-            return
+    def _help(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Have another thread help those whom slow ones keep waiting; beyond THREADS it only puts in what is ready."""
         slow = sum(time.monotonic() - since > SLOW for since in [*self._since.values()])
-        if slow == self._at_work < THREADS and (self._coming or self._prepared):
+        if slow == self._at_work and (self._prepared if slow == THREADS else self._coming or self._prepared):
             self._at_work += 1
             self._begin(loop)
-        else:
+
+    def _look(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._looks = False
+        if self._at_work:
+            self._help(loop)
             self._look_later(loop)
 
     def _look_later(self, loop: asyncio.AbstractEventLoop) -> None:
-        if not self._looks:
-            self._looks = True
-            loop.call_later(SLOW, self._look, loop)
+        self._looks = True
+        loop.call_later(SLOW, self._look, loop)
 
     def _tell(self, answers: Sequence[_Answer], over: bool, loop: asyncio.AbstractEventLoop) -> None:
         """Give answers to whoever asked, from a thread that has nothing more to do if it is `over`."""
         for told, answer in answers:
             if told.done():  # whoever asked has gone
                 continue
-            if isinstance(answer, Exception):
-                told.set_exception(answer)
-            else:
+            if isinstance(answer, Job):
                 told.set_result(answer)
+            else:
+                told.set_exception(_bearable(answer))
         if over:
             self._at_work -= 1
             if self._coming and not self._at_work:  # it came when the thread had just looked
@@ -110,36 +113,51 @@ class Intake:
     # --- in a thread
 
     def _work(self) -> None:
-        while (loop := self._turns.get()) is not None:
+        while (turn := self._turns.get()) is not None:
+            loop, only_puts = turn
             over = False
             while not over:
-                answers = [*self._prepare(), *self._put()]
-                over = not self._coming and not self._prepared
-                with suppress(RuntimeError):  # the loop is closed: the server has ended, and nobody waits any more
-                    loop.call_soon_threadsafe(self._tell, answers, over, loop)
+                if not only_puts:
+                    self._prepare(loop)
+                answers = self._put()
+                over = only_puts or not (self._coming or self._prepared)
+                self._later(loop, answers, over)
 
-    def _prepare(self) -> Iterator[_Answer]:
-        """Prepare what has come; the errors of what can't be."""
+    def _prepare(self, loop: asyncio.AbstractEventLoop) -> None:
+        me = threading.get_ident()
         while len(self._prepared) < MOST and (asked := _next(self._coming)):
-            self._since[threading.get_ident()] = time.monotonic()
+            self._since[me] = time.monotonic()
             try:
                 self._prepared.append((asked, asked.prepare()))
-            except Exception as error:  # whatever it is, whoever asked is told
-                yield asked.told, error
+            except BaseException as error:  # whatever it is, whoever asked is told, and the others are served
+                self._later(loop, [(asked.told, error)], False)
             finally:
-                del self._since[threading.get_ident()]
+                del self._since[me]
 
     def _put(self) -> list[_Answer]:
         """Put what is prepared, by whichever thread, into the queue."""
         ready = list(iter(partial(_next, self._prepared), None))
         if not ready:
             return []
-        answers: Sequence[Job | Exception]
+        answers: Sequence[Job | BaseException]
         try:
             answers = self._workshop.put([wanted for _, wanted in ready])
-        except Exception as error:  # nothing of it is on disk
+        except BaseException as error:  # nothing of it is on disk
             answers = [error] * len(ready)
         return [(asked.told, answer) for (asked, _), answer in zip(ready, answers, strict=True)]
+
+    def _later(self, loop: asyncio.AbstractEventLoop, answers: Sequence[_Answer], over: bool) -> None:
+        with suppress(RuntimeError):  # the loop is closed: the server has ended, and nobody waits any more
+            loop.call_soon_threadsafe(self._tell, answers, over, loop)
+
+
+def _bearable(error: BaseException) -> Exception:
+    """The error as a future can bear it: what ends iterations and processes would end those of whoever waits."""
+    if isinstance(error, Exception) and not isinstance(error, StopIteration):
+        return error
+    other = RuntimeError(f"{type(error).__name__}: {error}")
+    other.__cause__ = error
+    return other
 
 
 def _next(line: deque[Any]) -> Any:

@@ -54,7 +54,7 @@ MOST_WAITING = 1000
 MOST_ATTEMPTS = 3
 KEEP = 20_000  # ended jobs that are remembered, with their events
 BUFFERED = (Started, Step, Learned, Note)  # events that may be lost in a crash: the job is begun anew then
-PASSING = (Step, Learned)  # those of no use to anybody once their job is over
+PASSING = ("step", "learned")  # the kinds of those that are of no use to anybody once their job is over
 FLUSH_EVERY = 1.0  # seconds that these may wait to be written down, while more of them come
 GAP = 10_000  # numbers that are left out at every start: what was lost in a crash may have had them
 _TABLES = """
@@ -653,13 +653,13 @@ class Queue:
             yield
 
     def together(self, works: Sequence[Callable[[], Told]]) -> list[Told | Exception]:
-        """Do several things that are on disk at once when this returns, for each its answer, or the error that it
+        """Do several things and write them down together, as in `at_once`; for each its answer, or the error that it
         raised: what fails is undone, and nothing else with it."""
         with self._lock, self._transaction():
             return [self._apart(work) for work in works]
 
     def _apart(self, work: Callable[[], Told]) -> Told | Exception:
-        told = len(self._told)
+        told, ended = len(self._told), self._ended
         self._write.execute("SAVEPOINT apart")
         try:
             answer = work()
@@ -669,7 +669,7 @@ class Queue:
             self._write.execute("ROLLBACK TO apart")
             self._write.execute("RELEASE apart")
             del self._told[told:]
-            self._waiting = None
+            self._waiting, self._ended = None, ended
             return error
         self._write.execute("RELEASE apart")
         return answer
@@ -685,7 +685,7 @@ class Queue:
             owner, state = self._owner(id)
             if state not in ENDED:
                 for each in told:
-                    self._say(id, owner, each, kept=not isinstance(each, PASSING))
+                    self._say(id, owner, each, kept=_kind(each) not in PASSING)
                 self._end(id, owner, DONE, event, event.data if isinstance(event, Result) else result)
 
     def fail(self, id: str, error: Failed) -> Job:
@@ -750,7 +750,7 @@ class Queue:
         error = _dump(_without_kind(event.to_json())) if isinstance(event, Failed) else None
         if self._paces.pop(id, None) is None:  # it may have waited
             self._waiting = None
-        self._write.execute("DELETE FROM events WHERE job = ? AND kind IN ('step', 'learned')", (id,))
+        self._write.execute(f"DELETE FROM events WHERE job = ? AND kind IN {_quoted(PASSING)}", (id,))
         self._write.execute(
             "UPDATE jobs SET state = ?, ended = ?, error = ?, result = ?, cancelling = 0, "
             "worker = NULL, lease = NULL WHERE id = ?",
@@ -776,9 +776,7 @@ class Queue:
 
     def _forget_steps(self, id: str) -> None:
         """Steps that are not written down by the end of their job need not be."""
-        self._buffer = [
-            told for told in self._buffer if told.job != id or told.event["event"] not in ("step", "learned")
-        ]
+        self._buffer = [told for told in self._buffer if told.job != id or told.event["event"] not in PASSING]
 
     def _prune(self) -> None:
         """Forget the oldest of the jobs that have ended, beyond those that are kept."""
@@ -794,7 +792,7 @@ class Queue:
         self._write.execute("DELETE FROM events WHERE job = '' AND number < ?", (self._number - 100_000,))
 
     def _say(self, id: str, owner: str, event: Event, *, kept: bool = True) -> None:
-        """Within a transaction: write an event down, if it is to be kept; it is heard once the rest is on disk."""
+        """Within a transaction: write an event down, if it is to be kept; it is heard when the transaction ends."""
         self._number += 1
         told = Numbered(self._number, id, owner, self._clock(), event.to_json())
         self._told.append(told)
@@ -823,6 +821,7 @@ class Queue:
         if self._write.in_transaction:
             yield
             return
+        ended = self._ended
         with self._explained():
             try:
                 self._write.execute("BEGIN IMMEDIATE")
@@ -830,7 +829,7 @@ class Queue:
                 yield
                 self._write.execute("COMMIT")
             except BaseException:
-                self._told, self._waiting = [], None
+                self._told, self._waiting, self._ended = [], None, ended
                 if self._write.in_transaction:
                     self._write.execute("ROLLBACK")
                 raise
@@ -945,6 +944,10 @@ def _job_of(row: Sequence[Any], seen: int) -> Job:
         cancelling=bool(cancelling),
         seen=seen,
     )
+
+
+def _kind(event: Event) -> str:
+    return type(event).__name__.lower()
 
 
 def _without_kind(event: Mapping[str, Any]) -> dict[str, Any]:

@@ -27,6 +27,7 @@ from bottega.api.access.limits import Body
 from bottega.api.access.origin import check_origin
 from bottega.api.access.refusal import NotSignedIn, Refusal, TooMuch
 from bottega.api.errors import encoded, reason
+from bottega.api.turns import Turns
 
 if TYPE_CHECKING:
     from bottega.api.access import Access
@@ -117,6 +118,7 @@ class Gate:
     def __init__(self, app: App, access: Access) -> None:
         self.app = app
         self.access = access
+        self._turns = Turns()
 
     async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -136,6 +138,8 @@ class Gate:
                 self._admit(request)
                 if await self._enter(request, reply):
                     return
+                if request.has_body:
+                    await self._turns.come()
                 body = self._body(request, receive)
                 forward: Receive = receive
                 if body:
