@@ -151,6 +151,7 @@ class Workshop:
             self._facts_told.set()
         self._free_at = 0.0
         self._benches = threading.local()
+        self._putting = threading.Lock()  # from the look for a key to the job with it
 
     def start(self) -> None:
         """Take up what an earlier server left, and begin to work."""
@@ -271,27 +272,36 @@ class Workshop:
     def put(self, wanted: Sequence[Wanted]) -> list[Job | Exception]:
         """Put what is prepared into the queue, all of it with one write: for each its job, or why there is none, which
         is what `Queue.submit` raises, or that its owner may not have it. Raises QueueError where nothing is written."""
-        with ExitStack() as counted:
-            answers = self.queue.together([self._counted(each, counted.enter_context(ExitStack())) for each in wanted])
+        keys = set[tuple[str, str]]()
+        with self._putting, ExitStack() as counted:
+            works = [self._counted(each, counted.enter_context(ExitStack()), keys) for each in wanted]
+            answers = self.queue.together(works)
         return [answer.job if isinstance(answer, _Known) else answer for answer in answers]
 
-    def _counted(self, wanted: Wanted, counted: ExitStack) -> Callable[[], Job]:
-        """What puts this into the queue, once it is counted as its owner's; the stack gives back what is not put."""
+    def _counted(self, wanted: Wanted, counted: ExitStack, keys: set[tuple[str, str]]) -> Callable[[], Job]:
+        """What puts this into the queue, once it is counted as its owner's; the stack gives back what is not put.
+
+        What is sent twice at once is one job, and counts as one: `keys` are those of what is counted.
+        """
         asked = wanted.asked
+        key = (asked["owner"], asked["key"]) if "key" in asked else None
         try:
-            if "key" in asked:
-                self._check_new(asked)
-            # Before the queue is locked: it is written down in another file, which somebody else may be writing.
-            counted.enter_context(self.allow(asked["owner"], wanted.recipe))
+            if key not in keys:
+                if key is not None:
+                    self._check_new(asked)
+                # Before the queue is locked: it is written down in another file, which somebody else may be writing.
+                counted.enter_context(self.allow(asked["owner"], wanted.recipe))
         except Exception as error:  # this one's alone
             return partial(_throw, error)
+        if key is not None:
+            keys.add(key)
         return partial(self._put, wanted, counted)
 
     def _put(self, wanted: Wanted, counted: ExitStack) -> Job:
         asked = wanted.asked
         try:
             if "key" in asked:
-                self._check_new(asked)  # what is sent twice at once is one job, and counts as one
+                self._check_new(asked)
             if wanted.made:
                 return self.queue.answer("make", wanted.request, *_told_again(wanted.recipe, wanted.made), **asked)
             return self.queue.submit("make", wanted.request, **asked)
