@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -136,6 +136,25 @@ def test_no_error_keeps_others_waiting(shop: Workshop, intake: Intake, error: Ba
         return await intake.submit(draft("next"), owner="ann")
 
     assert asyncio.run(asyncio.wait_for(ask(), 60)).title == "next"
+
+
+@pytest.mark.parametrize("error", [SystemExit("here"), QueueError("here", "there")])
+def test_what_keeps_a_write_from_being_made_is_told_to_each(
+    shop: Workshop, intake: Intake, monkeypatch: pytest.MonkeyPatch, error: BaseException
+) -> None:
+    def fails(wanted: Sequence[Wanted]) -> list[Job | Exception]:
+        raise error
+
+    async def ask() -> Job:
+        with monkeypatch.context() as patch:
+            patch.setattr(shop, "put", fails)
+            both = [intake.submit(draft(each), owner="ann") for each in ("1", "2")]
+            told = await asyncio.gather(*both, return_exceptions=True)
+        assert [type(each) for each in told] == [RuntimeError if isinstance(error, SystemExit) else QueueError] * 2
+        return await intake.submit(draft("next"), owner="ann")
+
+    assert asyncio.run(asyncio.wait_for(ask(), 60)).title == "next"
+    assert [job.title for job in shop.queue.jobs(states=["waiting"])] == ["next"]
 
 
 def test_whoever_goes_has_the_job_made_nevertheless(shop: Workshop, intake: Intake) -> None:
