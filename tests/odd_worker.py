@@ -101,7 +101,12 @@ def main(mark: str) -> None:
     odd = Odd(pipe)
     pipe.send({"say": "hello", "facts": {"device": "cpu", "name": "odd"}})
     while (message := told.next()) is not None:
-        odd.work(message["jobs"], told.stop)
+        if message["do"] == "unload":
+            if Path(f"{mark}.dies").exists():
+                os.abort()
+            pipe.send({"say": "unloaded", "free": 1, "models": []})
+        else:
+            odd.work(message["jobs"], told.stop)
         told.done()
 
 

@@ -451,6 +451,18 @@ def test_what_is_told_to_be_done_answers_with_json(api: httpx.Client, path: str)
     assert (answer.status_code, answer.json()) == (200, {})
 
 
+def test_unload_checkpoint_frees_the_memory_of_models(server: Server, api: httpx.Client) -> None:
+    def held() -> list[Any]:
+        with server.owner() as owner:
+            told = owner.get("/api/system").json()
+        return [model for device in told["devices"] for model in device["models"]]
+
+    post(api, "txt2img", **QUICK)
+    assert held()
+    assert post(api, "unload-checkpoint") == {} and not held()
+    post(api, "txt2img", **QUICK)
+
+
 def test_lists_have_the_shapes_that_clients_read(api: httpx.Client) -> None:
     def get(path: str) -> Any:
         return api.get(f"/sdapi/v1/{path}").json()

@@ -387,6 +387,30 @@ def test_the_worker_of_the_library_comes_when_needed_and_goes_when_idle(shop: Sh
     assert shop.over(shop.put(lane="library")).state == "done"
 
 
+def test_models_are_let_go_of_at_once_or_after_the_work(shop: Shop) -> None:
+    until(lambda: shop.foreman.devices()[0]["state"] == "idle")
+    shop.foreman.state(MAKE)["models"] = ["one"]
+    shop.foreman.unload(60.0)
+    assert shop.foreman.state(MAKE)["models"] == []
+    id = shop.put(steps=1000, pause=0.01)
+    shop.until("step", id)
+    shop.foreman.state(MAKE)["models"] = ["one"]
+    shop.foreman.unload(60.0)  # does not wait for what has just begun
+    assert shop.foreman.state(MAKE)["models"] == ["one"] and shop.queue.job(id).state == "running"
+    shop.queue.cancel(id)
+    until(lambda: shop.foreman.state(MAKE)["models"] == [])
+    assert shop.over(shop.put()).state == "done"
+
+
+def test_a_worker_that_dies_has_let_go_of_its_models(shop: Shop) -> None:
+    until(lambda: shop.foreman.devices()[0]["state"] == "idle")
+    (shop.folder / "starts-make.dies").touch()
+    shop.foreman.state(MAKE)["models"] = ["one"]
+    shop.foreman.unload(60.0)
+    assert "models" not in shop.foreman.state(MAKE)
+    assert shop.over(shop.put()).state == "done"
+
+
 def test_every_device_has_a_worker_of_its_own(shop: Shop) -> None:
     until(lambda: shop.foreman.devices()[0]["state"] == "idle")
     shop.foreman.also_on("cpu:1")

@@ -387,6 +387,18 @@ def test_the_machine_tells_how_it_is(api: Api, made: dict[str, Any]) -> None:
     assert told["disk"]["total"] > told["disk"]["free"] > 0 and told["uptime"] > 0
 
 
+def test_models_are_let_go_of_when_asked_to(api: Api, made: dict[str, Any]) -> None:
+    def held() -> list[str]:
+        return [model["name"] for device in api.get("/system")["devices"] for model in device["models"]]
+
+    assert held()
+    assert api.user("looker", "read").refused("POST", "/system/unload")[0] == 403 and held()
+    api.post("/system/unload", None, 204)
+    assert not held()
+    again = finished(api, api.post("/jobs", {"recipe": {**DRAFT, "count": 2}}, 202)["id"])
+    assert [each["sha256"] for each in again["outputs"]] == [each["sha256"] for each in made["outputs"]] and held()
+
+
 def test_only_an_admin_sees_the_log_and_the_users(api: Api) -> None:
     maker = api.user("frieda")
     for method, path, body in (

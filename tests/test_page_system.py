@@ -73,6 +73,16 @@ def test_the_memory_of_a_device_shows_its_models(page: Page, server: Server) -> 
     disk.get_by_text("Free").wait_for()
 
 
+def test_models_are_unloaded_at_the_press_of_a_button(page: Page, server: Server) -> None:
+    post(server, "/api/jobs", {"recipe": {"prompt": "a red house", "sampling": {"steps": 1}}})
+    devices = page.get_by_role("region", name="Devices")
+    button = devices.get_by_role("button", name="Unload models")
+    button.wait_for(timeout=LONG)
+    button.click()
+    button.wait_for(state="hidden")
+    expect(devices.get_by_role("img").first).not_to_have_attribute("aria-label", re.compile("starter-image"))
+
+
 def test_the_model_that_is_taken_unless_another_is_named(page: Page, server: Server) -> None:
     field = page.get_by_role("region", name="Settings").get_by_label("Model")
     field.wait_for()

@@ -53,7 +53,7 @@ def test_sillytavern_connects(tavern: httpx.Client) -> None:
     assert isinstance(names("sd-vae", "model_name"), list) and isinstance(names("sd-modules", "model_name"), list)
 
 
-def test_sillytavern_chooses_a_model_and_waits_until_it_is_loaded(tavern: httpx.Client) -> None:
+def test_sillytavern_chooses_a_model_and_asks_whether_it_is_loaded(tavern: httpx.Client) -> None:
     title = tavern.get("/sdapi/v1/sd-models").json()[0]["title"]
     assert tavern.post("/sdapi/v1/options", json={"sd_model_checkpoint": title}).is_success
     told = tavern.get("/sdapi/v1/progress").json()

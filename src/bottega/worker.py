@@ -293,6 +293,9 @@ class Craft(Protocol):
     def work(self, jobs: Sequence[Mapping[str, Any]], stop: threading.Event) -> None:
         """Do it, and tell how it goes; `stop` is set when it is to end within a step."""
 
+    def unload(self) -> None:
+        """Let go of the models that are kept loaded, and tell so."""
+
 
 class Maker:
     """Makes outputs and trains on one device; the models that outputs are made with stay loaded."""
@@ -322,6 +325,11 @@ class Maker:
             self._life.end()
         if not is_told:
             self._life.beat()
+
+    def unload(self) -> None:
+        """Let go of all models: whatever else is on this machine wants the memory."""
+        self._workbench.let_go()
+        self._pipe.send({"say": "unloaded", **self._life.facts()})
 
     def _make(self, jobs: Sequence[Mapping[str, Any]], stop: threading.Event) -> bool:
         """Make them; where one of several fails, those that are left are made one by one.
@@ -426,6 +434,10 @@ class Shelver:
             finally:
                 self._life.end()
 
+    def unload(self) -> None:
+        """There are none."""
+        self._pipe.send({"say": "unloaded"})
+
 
 def main(lane: str) -> int:
     """Do what the server says until it says no more; the exit code."""
@@ -444,7 +456,10 @@ def main(lane: str) -> int:
         return 1
     try:
         while (message := told.next()) is not None:
-            craft.work(message["jobs"], told.stop)
+            if message["do"] == "unload":
+                craft.unload()
+            else:
+                craft.work(message["jobs"], told.stop)
             told.done()
     except BrokenPipeError:  # the server is gone
         return 1

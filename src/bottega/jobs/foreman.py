@@ -11,6 +11,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, wait
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -158,6 +159,14 @@ class Foreman:
         """What the worker of a lane last told of its device: free bytes, and the models that it keeps loaded."""
         return self.lanes[lane].state
 
+    def unload(self, patience: float = 10.0) -> None:
+        """Have the workers let go of the models that they keep loaded.
+
+        Those that work do so after it; on the others this waits, up to so many seconds.
+        """
+        free = [lane.unload() for lane in self.lanes.values() if lane.kind == MAKE]
+        wait([done for done, is_working in free if not is_working], patience)
+
     def unable(self, lane: str) -> str:
         """Why there is no worker in a lane, in words; empty if none says that it can't."""
         failed = self.lanes[lane].unable
@@ -232,6 +241,7 @@ class Lane:
         self._leased: list[Job] = []  # what is to be given next
         self._owed: dict[str, Callable[[], object]] = {}  # what is still to be written down of jobs that are over
         self._kills = 0
+        self._unloading: list[Future[None]] = []  # who wants to know when the models are gone
         self.state: dict[str, Any] = {}
         self.unable: Failed | None = None
 
@@ -259,6 +269,12 @@ class Lane:
     def cancel(self, job: str) -> None:
         """A job is to stop, whoever works on it."""
         self._inbox.put(("cancel", job))
+
+    def unload(self) -> tuple[Future[None], bool]:
+        """Have the worker let go of its models: what tells that it has, and whether it works on something before."""
+        done = Future[None]()
+        self._inbox.put(("unload", done))
+        return done, bool(self._working)
 
     def told(self) -> dict[str, Any]:
         """What the lane is doing, as plain data."""
@@ -453,9 +469,24 @@ class Lane:
             self._bury(told)
         elif what == "cancel":
             self._cancel(told)
+        elif what == "unload":
+            self._unload(told)
         elif what == "stop":
             self._stop_by = told
             self._ask_to_leave()
+
+    def _unload(self, done: Future[None]) -> None:
+        self._unloading.append(done)
+        if self._pipe is None or not self._ready:
+            self._unloaded()
+            return
+        with suppress(OSError):  # it has died, and its models are gone
+            self._pipe.send({"do": "unload"})
+
+    def _unloaded(self) -> None:
+        gone, self._unloading = self._unloading, []
+        for done in gone:
+            done.set_result(None)
 
     def _ask_to_leave(self) -> None:
         if self._pipe is not None:
@@ -488,6 +519,9 @@ class Lane:
         if "free" in message:
             self.state |= {"free": message["free"], "models": message["models"]}
         if say == "beat":
+            return
+        if say == "unloaded":
+            self._unloaded()
             return
         if say == "unable":
             self.unable = Failed(message["error"], message["what"], message["remedy"])
@@ -580,6 +614,8 @@ class Lane:
         was_ready, self._ready = self._ready, False
         self._process = self._pipe = None
         self._term_at = None
+        self.state = {name: told for name, told in self.state.items() if name not in ("free", "models")}
+        self._unloaded()
         queue, full, self._full = self.foreman.queue, self._full, False
         counts = not (outside or self._stop_by is not None)
         hands, self._working = self._working, {}

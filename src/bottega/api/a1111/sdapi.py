@@ -175,7 +175,7 @@ def end(caller: Reader) -> None:
     raise HTTPException(403, "the server is not ended over HTTP; end it where it runs")
 
 
-# --- what needs no doing
+# --- the models
 
 
 @router.post("/refresh-checkpoints")
@@ -189,7 +189,13 @@ async def refresh(door: A1111, caller: Maker, request: Request) -> dict[str, Any
 
 
 @router.post("/unload-checkpoint")
+def unload(door: A1111, caller: Maker) -> dict[str, Any]:
+    """Let go of the models that are kept loaded, as the native API's `/api/system/unload` does."""
+    door.workshop.foreman.unload()
+    return {}
+
+
 @router.post("/reload-checkpoint")
-def checkpoint(caller: Maker) -> dict[str, Any]:
-    """Nothing to do: models are loaded when they are needed, and let go when others need the room."""
+def reload(caller: Maker) -> dict[str, Any]:
+    """Nothing to do: models are loaded when they are needed."""
     return {}

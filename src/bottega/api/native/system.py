@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import shutil
@@ -27,6 +28,7 @@ from bottega.workshop import Workshop
 router = subject("system")
 
 Reader = Annotated[Caller, Depends(need("read"))]
+Maker = Annotated[Caller, Depends(need("generate"))]
 Admin = Annotated[Caller, Depends(need("admin"))]
 
 MOST_LINES = 1000
@@ -120,6 +122,13 @@ async def system(request: Request, shop: Shop, aside: Aside, caller: Reader) -> 
     """Devices with the models in their memory, the disk, the queue."""
     began: float = request.app.state.began
     return await aside.look(_system, shop, caller, time.monotonic() - began)
+
+
+@router.post("/system/unload", summary="Let go of the models that are kept loaded", status_code=204)
+async def unload(shop: Shop, caller: Maker) -> None:
+    """The memory is free when this answers; a worker that is at work lets go of them after it. The next job loads its
+    model again."""
+    await asyncio.to_thread(shop.foreman.unload)
 
 
 def _system(shop: Workshop, caller: Caller, uptime: float) -> SystemTold:

@@ -19,7 +19,7 @@ const words = {
     "room.system": "System",
     "system.devices": "Devices", "system.memory": "{used} of {total} in use", "system.free": "Free", "system.other": "Other programs, and work in progress",
     "system.next": "goes first when room is needed", "system.idle": "Nothing is loaded. The first picture loads its model.",
-    "system.off": "No worker runs yet. It starts with the first job.", "system.bar": "Memory of {name}",
+    "system.off": "No worker runs yet. It starts with the first job.", "system.unload": "Unload models", "system.unload.after": "They go once the work at hand is done", "system.bar": "Memory of {name}",
     "system.state.idle": "idle", "system.state.working": "working", "system.state.starting": "starting", "system.state.off": "asleep",
     "system.lane.library": "Work on the shelves",
     "system.disk": "Disk", "system.disk.bar": "Disk", "system.outputs": "Outputs", "system.models": "Models", "system.rest": "Everything else",
@@ -43,7 +43,7 @@ const words = {
     "room.system": "系统",
     "system.devices": "设备", "system.memory": "已用 {used}，共 {total}", "system.free": "空闲", "system.other": "其他程序与正在进行的工作",
     "system.next": "需要空间时最先移出", "system.idle": "没有载入任何模型。第一张图片会载入它的模型。",
-    "system.off": "还没有工作进程，有任务时会自动启动。", "system.bar": "{name} 的内存",
+    "system.off": "还没有工作进程，有任务时会自动启动。", "system.unload": "卸载模型", "system.unload.after": "当前工作完成后卸载", "system.bar": "{name} 的内存",
     "system.state.idle": "空闲", "system.state.working": "忙碌", "system.state.starting": "正在启动", "system.state.off": "休眠",
     "system.lane.library": "模型库的工作",
     "system.disk": "磁盘", "system.disk.bar": "磁盘", "system.outputs": "作品", "system.models": "模型", "system.rest": "其他",
@@ -90,6 +90,7 @@ class SystemRoom {
     const { t } = this;
     const part = (name, ...children) => h("section", { class: `system-part is-${name}`, aria: { label: t(`system.${name}`) } }, h("h2", { text: t(`system.${name}`) }), children);
     this.devices = h("div", { class: "devices" });
+    this.unloading = h("button", { type: "button", class: "quiet", hidden: true, text: t("system.unload"), on: { click: () => this.unload() } });
     this.disk = h("div", {});
     this.server = h("div", {});
     this.settings = h("div", { class: "settings" });
@@ -105,9 +106,11 @@ class SystemRoom {
         h("button", { type: "button", class: "quiet square", title: t("frame.copy", { what: t("system.log.copy") }), aria: { label: t("frame.copy", { what: t("system.log.copy") }) }, on: { click: () => this.context.copy(this.logText()) } }, icon("copy"))), this.log),
     ];
     for (const each of this.adminParts) each.hidden = true;
+    const devices = h("section", { class: "system-part is-devices", aria: { label: t("system.devices") } },
+      h("div", { class: "system-head" }, h("h2", { text: t("system.devices") }), h("span", { class: "grow" }), this.unloading), this.devices);
     this.message = h("div", {});
     this.sheet = h("div", { class: "system-sheet" }, h("h1", { class: "unseen", text: t("room.system") }), this.message,
-      h("div", { class: "system-column is-wide" }, part("devices", this.devices), settings, this.adminParts[2]),
+      h("div", { class: "system-column is-wide" }, devices, settings, this.adminParts[2]),
       h("div", { class: "system-column" }, part("server", this.server), part("disk", this.disk), users));
     put(this.element, h("div", { class: "system-page scrolls" }, this.sheet));
   }
@@ -165,6 +168,20 @@ class SystemRoom {
     const { t } = this;
     const devices = this.told.devices;
     fill(this.devices, devices.length ? devices.map((device) => this.device(device)) : h("p", { class: "soft", text: t("system.off") }));
+    const holds = devices.some((device) => device.models?.length);
+    // A button that is hidden has no focus any more, and the keyboard would begin at the top of the page.
+    if (!holds && this.unloading === document.activeElement) this.sheet.querySelector(".system-out")?.focus();
+    this.unloading.hidden = !holds || !this.me?.scopes.includes("generate");
+  }
+
+  async unload() {
+    const { t, context } = this;
+    try {
+      await context.api.post("/api/system/unload");
+    } catch (error) {
+      return context.complain(error);
+    }
+    if (await this.look() && !this.unloading.hidden) context.toast({ text: t("system.unload.after") });
   }
 
   device(device) {
