@@ -64,7 +64,7 @@ CREATE TABLE jobs (
     priority INTEGER NOT NULL, position REAL NOT NULL, attempt INTEGER NOT NULL DEFAULT 0,
     needs TEXT NOT NULL DEFAULT '[]', blocked INTEGER NOT NULL DEFAULT 0, reuse INTEGER NOT NULL DEFAULT 0, key TEXT,
     created REAL NOT NULL, started REAL, ended REAL, error TEXT, result TEXT,
-    cancelling INTEGER NOT NULL DEFAULT 0, alike TEXT NOT NULL DEFAULT '', worker TEXT, lease REAL
+    cancelling INTEGER NOT NULL DEFAULT 0, alike TEXT NOT NULL DEFAULT '', worker TEXT
 );
 CREATE UNIQUE INDEX jobs_key ON jobs (owner, key) WHERE key IS NOT NULL;
 CREATE INDEX jobs_turn ON jobs (state, lane, blocked, priority, owner, position);
@@ -559,8 +559,10 @@ class Queue:
 
     # --- for the foreman
 
-    def lease(self, lane: str, worker: str, *, most: int = 1, seconds: float = 3600.0) -> list[Job]:
+    def lease(self, lane: str, worker: str, *, most: int = 1) -> list[Job]:
         """The jobs of a lane whose turn it is, given to a worker: one, or up to `most` that are alike.
+
+        It has them until it says how they ended, or is known to be gone: a server that starts takes up what was given.
 
         The highest priority comes first, then whose owner was served longest ago, then who came first.
         """
@@ -584,9 +586,8 @@ class Queue:
             with self._transaction():
                 for id in ids:
                     self._write.execute(
-                        "UPDATE jobs SET state = 'running', attempt = attempt + 1, started = ?, worker = ?, lease = ? "
-                        "WHERE id = ?",
-                        (now, worker, now + seconds, id),
+                        "UPDATE jobs SET state = 'running', attempt = attempt + 1, started = ?, worker = ? WHERE id = ?",
+                        (now, worker, id),
                     )
                 self._write.execute(
                     "INSERT INTO turns (owner, served) VALUES (?, (SELECT coalesce(max(served), 0) + 1 FROM turns)) "
@@ -724,8 +725,7 @@ class Queue:
                 self._paces.pop(id, None)
                 self._waiting = None
                 self._write.execute(
-                    "UPDATE jobs SET state = 'waiting', started = NULL, worker = NULL, lease = NULL, "
-                    "attempt = ? WHERE id = ?",
+                    "UPDATE jobs SET state = 'waiting', started = NULL, worker = NULL, attempt = ? WHERE id = ?",
                     (job.attempt if counts else job.attempt - 1, id),
                 )
                 self._say(id, job.owner, Retried(job.attempt, why))
@@ -752,8 +752,7 @@ class Queue:
             self._waiting = None
         self._write.execute(f"DELETE FROM events WHERE job = ? AND kind IN {_quoted(PASSING)}", (id,))
         self._write.execute(
-            "UPDATE jobs SET state = ?, ended = ?, error = ?, result = ?, cancelling = 0, "
-            "worker = NULL, lease = NULL WHERE id = ?",
+            "UPDATE jobs SET state = ?, ended = ?, error = ?, result = ?, cancelling = 0, worker = NULL WHERE id = ?",
             (state, self._clock(), error, None if result is None else _dump(result), id),
         )
         self._say(id, owner, event)
