@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test check lint fix starter adapters bench clean
+.PHONY: demo test check lint fix starter adapters bench pins audit clean
 
 demo: $(VENV)/.installed  ## install, then make five pictures with starter-image
 	$(BIN)/bottega make image "a red house by the sea at sunset, watercolor" --seed 7 --out demo/1.png
@@ -38,16 +38,27 @@ adapters: $(VENV)/.installed-dev  ## train the starter's adapters again from not
 bench: $(VENV)/.installed-dev  ## measure speed, load time and memory as ratios
 	$(BIN)/bottega bench
 
+pins:  ## pin what the ranges in pyproject.toml admit today
+	PYTHON=$(PYTHON) .ci/pin
+
+audit:  ## ask PyPI whether anything that is pinned has a known hole
+	$(PYTHON) -m venv build/audit
+	build/audit/bin/pip install pip-audit
+	build/audit/bin/pip-audit --strict --disable-pip --requirement requirements.txt --requirement requirements-dev.txt
+
 clean:
 	rm -rf $(VENV) build demo .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
 
-$(VENV)/.installed: pyproject.toml constraints.txt
+# First what is pinned with hashes, and then what differs between machines, which is torch and what it needs there.
+$(VENV)/.installed: pyproject.toml constraints.txt requirements.txt
 	$(PYTHON) -c 'import sys; sys.exit("Bottega needs Python 3.11 or newer, this is " + sys.version.split()[0] + "; run make PYTHON=/path/to/python3.11" if sys.version_info < (3, 11) else 0)'
 	test -d $(VENV) || $(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --constraint constraints.txt --editable .
+	$(BIN)/pip install --require-hashes --no-deps --requirement requirements.txt
+	$(BIN)/pip install --constraint constraints.txt --no-build-isolation --editable .
 	$(BIN)/python -m compileall -q src  # else the first commands would start slowly
 	touch $@
 
-$(VENV)/.installed-dev: $(VENV)/.installed
-	$(BIN)/pip install --constraint constraints.txt --editable '.[dev]'
+$(VENV)/.installed-dev: $(VENV)/.installed requirements-dev.txt
+	$(BIN)/pip install --require-hashes --no-deps --requirement requirements-dev.txt
+	$(BIN)/pip install --constraint constraints.txt --no-build-isolation --editable '.[dev]'
 	touch $@
