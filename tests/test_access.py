@@ -40,6 +40,7 @@ from bottega.jobs.job import QueueFull
 from bottega.jobs.queue import SCHEMA as QUEUE
 from bottega.library.schema import SCHEMA as CATALOG
 from bottega.recipe import Recipe, Size
+from bottega.workshop import NoDevice
 
 PNG = b"\x89PNG\r\n\x1a\n"
 
@@ -941,6 +942,7 @@ def test_each_door_has_its_own_shape_of_errors(server: Served) -> None:
     a1111 = json.loads(bytes(response("/sdapi/v1/txt2img", error, "7").body))
     assert a1111.keys() == {"error", "detail", "body", "errors"}
     assert response("/v1/x", KeyError("x"), "7").headers["x-should-retry"] == "false"
+    assert response("/v1/x", NoDevice("no worker"), "7").headers["x-should-retry"] == "false"
     assert response("/api/x", InvalidRecipe([]), "7").status_code == 422
 
 

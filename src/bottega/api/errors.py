@@ -88,7 +88,7 @@ def response(path: str, error: Exception, request_id: str) -> Response:
             body = {"message": said, "type": kind, "param": problems[0]["field"] if problems else None, "code": name}
             body = {"error": body}
             status = 400 if status == 422 else status  # which OpenAI says to whatever is wrong with a request
-            if status == 409 or (status >= 500 and status != 503):
+            if status == 409 or (status >= 500 and status != 503) or name == "NoDevice":
                 headers["x-should-retry"] = "false"  # it would fail in the same way, and be made three times
         case "a1111":
             said = f"{what}; {remedy}" if remedy else what
