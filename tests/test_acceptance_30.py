@@ -169,6 +169,7 @@ def test_14_another_site_changes_nothing_with_a_valid_cookie(api: Api) -> None:
     routes = [
         ("POST", "/api/jobs"),
         ("DELETE", "/api/users/ada"),
+        ("PATCH", "/api/users/ada"),
         ("POST", "/api/outputs/delete"),
         ("PATCH", "/api/settings"),
     ]

@@ -232,6 +232,31 @@ def test_who_is_let_in_no_longer_hears_nothing_more(api: Api, how: str) -> None:
         assert list(stream) == []
 
 
+@pytest.mark.parametrize("elsewhere", [False, True])
+def test_an_admin_who_is_one_no_longer_hears_nothing_more_of_others(api: Api, elsewhere: bool) -> None:
+    name = f"once-admin-{elsewhere}".lower()
+    once = api.user(name, "read", "generate", "admin")
+    with listening(once) as stream:
+        id = submitted(api)
+        stream.until(lambda each: each.data["job"] == id)
+        if elsewhere:
+            with closing(Accounts(api.shop.settings.accounts)) as accounts:
+                accounts.change(name, ["read", "generate"])
+        else:
+            assert api("PATCH", f"/users/{name}", {"scopes": ["read", "generate"]}).status == 200
+        api.post(f"/jobs/{id}/cancel")
+        assert next(iter(stream), None) is None
+
+
+def test_who_may_do_more_or_ask_for_less_goes_on_listening(api: Api) -> None:
+    riser = api.user("riser")
+    with listening(riser) as stream:
+        more = {"scopes": ["read", "generate", "manage"], "quota": {"waiting": 1}}
+        assert api("PATCH", "/users/riser", more).status == 200
+        id = submitted(riser)
+        assert stream.until(lambda each: each.data["job"] == id)[-1].kind == "queued"
+
+
 def test_a_browser_that_signs_out_hears_nothing_more(api: Api) -> None:
     user = api.user("browser")
     cookie = f"{api.served.access.cookie}={api.served.accounts.open_session('browser')}"

@@ -404,7 +404,7 @@ def test_only_an_admin_sees_the_log_and_the_users(api: Api) -> None:
     for method, path, body in (
         ("GET", "/system/log", None), ("GET", "/users", None), ("POST", "/users", {"name": "eve"}),
         ("DELETE", "/users/frieda", None), ("PATCH", "/settings", {"model": "starter-image"}),
-        ("POST", "/users/frieda/key", None),
+        ("POST", "/users/frieda/key", None), ("PATCH", "/users/frieda", {"scopes": ["admin"]}),
     ):  # fmt: skip
         assert maker.refused(method, path, body)[0] == 403
     assert maker.get("/me") == {
@@ -425,6 +425,45 @@ def test_users_come_and_go_and_no_key_is_told_twice(api: Api) -> None:
     assert Api(api.served, api.shop, api.app, newer)("GET", "/me").status == 401
     for wrong in ({"name": "Gino"}, {"name": "owner"}, {"name": "x", "scopes": []}, {"name": "x", "scopes": ["god"]}):
         assert api.refused("POST", "/users", wrong)[0] == 422
+
+
+def test_what_a_user_may_do_is_changed_at_once_for_keys_and_browsers(api: Api) -> None:
+    hugo = api.user("hugo")
+    session = f"{api.served.access.cookie}={api.served.accounts.open_session('hugo')}"
+
+    def in_browser() -> Any:
+        return api.served("GET", "/api/me", cookie=session).json
+
+    limits = {"waiting": 9, "per_minute": 2, "pixels_per_day": 100_000}
+    told = api("PATCH", "/users/hugo", {"scopes": ["generate", "read", "manage"], "quota": limits})
+    assert told.status == 200 and told.json == next(
+        each for each in api.get("/users")["items"] if each["name"] == "hugo"
+    )
+    assert told.json["quota"] == limits and told.json["keys"]
+    for me in (hugo.get("/me"), in_browser()):
+        assert (me["scopes"], me["quota"]) == (["read", "generate", "manage"], limits)
+    job = {"recipe": {"prompt": "a red house", "size": {"width": 256, "height": 256}}}
+    hugo.post("/jobs", job, 202)
+    assert "34,464 are left" in hugo.refused("POST", "/jobs", job)[1]["what"]
+    # What is left out stays, and null is no limit.
+    assert api("PATCH", "/users/hugo", {"quota": {"pixels_per_day": None}}).status == 200
+    assert in_browser()["quota"] == hugo.get("/me")["quota"] == {**limits, "pixels_per_day": None}
+    hugo.post("/jobs", job, 202)
+    assert "2 jobs a minute" in hugo.refused("POST", "/jobs", job)[1]["what"]
+    assert api("PATCH", "/users/hugo", {"scopes": ["read"]}).json["quota"] == {**limits, "pixels_per_day": None}
+    assert in_browser()["scopes"] == ["read"]
+    own = {"cookie": session, "origin": api.served.origin}
+    assert api.served("POST", "/api/jobs", job, **own).status == hugo("POST", "/jobs", job).status == 403
+    before = api.get("/users")
+    assert api("PATCH", "/users/hugo", {}).status == 200
+    for wrong in (
+        {"scopes": []}, {"scopes": ["god"]}, {"quota": {"waiting": 0}}, {"quota": {"per_minute": "3"}},
+        {"quota": {"jobs": 1}}, {"name": "otto"},
+    ):  # fmt: skip
+        assert api.refused("PATCH", "/users/hugo", wrong)[0] == 422, wrong
+    for name in ("nobody", "owner", "No%20Body"):
+        assert api.refused("PATCH", f"/users/{name}", {"scopes": ["read"]})[0] == 404, name
+    assert api.get("/users") == before
 
 
 def test_what_nobody_has_is_not_found_whatever_it_is_called(api: Api) -> None:

@@ -13,9 +13,9 @@ import secrets
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from bottega.api.access.refusal import AccountError, LeftBehind, UnknownUser
@@ -138,18 +138,34 @@ class Accounts:
             raise AccountError(
                 f"{name!r} can't be the name of a user", "use up to 32 of a-z, 0-9, dot, dash; not 'owner'"
             )
-        if not scopes or not set(scopes) <= set(SCOPES):
-            raise AccountError(f"{', '.join(scopes)!r} are no scopes", f"the scopes are {', '.join(SCOPES)}")
-        quota = quota or Quota()
+        words, quota = _words(scopes), quota or Quota()
         with self._writing():
             if self._db.execute("SELECT 1 FROM users WHERE name = ?", (name,)).fetchone():
                 raise AccountError(f"there is a user {name!r} already", "make a new key for them instead")
-            told = (name, " ".join(sorted(set(scopes))), self._clock())
             self._db.execute(
                 "INSERT INTO users VALUES (?, ?, ?, ?, ?, ?)",
-                (*told, quota.waiting, quota.per_minute, quota.pixels_per_day),
+                (name, words, self._clock(), quota.waiting, quota.per_minute, quota.pixels_per_day),
             )
             return self._new_key(name)
+
+    def change(
+        self, name: str, scopes: Sequence[str] | None = None, limits: Mapping[str, int | None] | None = None
+    ) -> User:
+        """Let a user do and ask for something else from now on; the user as they are then.
+
+        `limits` are those fields of their Quota that change. Scopes of None stay, and so does what `limits` does not
+        name. Raises UnknownUser, and AccountError for what are no scopes.
+        """
+        with self._writing():
+            self._must_be(name)
+            before = next(user for user in self.users() if user.name == name)
+            words = _words(before.scopes if scopes is None else scopes)
+            quota = replace(before.quota, **(limits or {}))
+            self._db.execute(
+                "UPDATE users SET scopes = ?, waiting = ?, per_minute = ?, pixels_per_day = ? WHERE name = ?",
+                (words, quota.waiting, quota.per_minute, quota.pixels_per_day, name),
+            )
+        return replace(before, scopes=frozenset(words.split()), quota=quota)
 
     def remove(self, name: str) -> None:
         """Remove a user with all keys, sessions and links; what they made stays. Raises UnknownUser."""
@@ -315,6 +331,13 @@ _USER = "name, scopes, created, waiting, per_minute, pixels_per_day"
 def _user(row: tuple[str, str, float, int | None, int | None, int | None], keys: tuple[str, ...] = ()) -> User:
     name, scopes, created, *quota = row
     return User(name, frozenset(scopes.split()), Quota(*quota), created, keys)
+
+
+def _words(scopes: Collection[str]) -> str:
+    """Scopes as the file has them; AccountError for what are none."""
+    if not scopes or not set(scopes) <= set(SCOPES):
+        raise AccountError(f"{', '.join(scopes)!r} are no scopes", f"the scopes are {', '.join(SCOPES)}")
+    return " ".join(sorted(set(scopes)))
 
 
 def _hash(secret: str) -> bytes:

@@ -25,7 +25,7 @@ from bottega.api.access.caller import SIGN_IN, Caller
 from bottega.api.access.headers import secured
 from bottega.api.access.limits import Body
 from bottega.api.access.origin import check_origin
-from bottega.api.access.refusal import NotSignedIn, Refusal, TooMuch
+from bottega.api.access.refusal import NotAllowed, NotSignedIn, Refusal, TooMuch
 from bottega.api.errors import encoded, reason
 from bottega.api.turns import Turns
 
@@ -327,7 +327,7 @@ class Reply:
         self._send = send
         self._access = access
         self._changes: tuple[int, int] | None = None  # in the accounts, up to which it is known who asked
-        self._left = False  # whether who asked would not be let in again
+        self._lost: Refusal | None = None  # why the rest of the answer is not for who asked any more
 
     async def send(self, message: Message) -> None:
         """Pass a message of the application on, with the headers that every answer has."""
@@ -340,8 +340,8 @@ class Reply:
             if self.body and self.body.refused:  # a framework made something else of it
                 await self.error(self.body.refused)
                 return
-            if time.perf_counter() - self.request.began > LOOKED_UP and not self._let_in():
-                await self.error(NotSignedIn("it is not known any more who asks", SIGN_IN))
+            if time.perf_counter() - self.request.began > LOOKED_UP and (lost := self._lost_by_now()):
+                await self.error(lost)
                 return
             await self._start(message["status"], list(message.get("headers", ())))
             if self.request.method == "HEAD":
@@ -349,7 +349,7 @@ class Reply:
                 self.finished = True
                 raise OSError("the client asked for the headers only")
             return
-        if self.streams and not self._let_in():
+        if self.streams and self._lost_by_now():
             await self._send({"type": "http.response.body", "body": b""})
             self.finished = True
             raise ClientGone
@@ -359,7 +359,7 @@ class Reply:
             await asyncio.sleep(0)  # a source that is always ready and a fast client would keep all others waiting
 
     def receiving(self, receive: Receive) -> Receive:
-        """What the application receives: of who would not be let in again, that they are gone."""
+        """What the application receives: of who would not be answered again, that they are gone."""
         if self.request.user is None:
             return receive
 
@@ -374,7 +374,7 @@ class Reply:
             coming = asyncio.ensure_future(receive())
             try:
                 while not (await asyncio.wait({coming}, timeout=LOOKED_UP))[0]:
-                    if not self._let_in():
+                    if self._lost_by_now():
                         return {"type": "http.disconnect"}
                 return coming.result()
             finally:
@@ -382,14 +382,21 @@ class Reply:
 
         return receiving
 
-    def _let_in(self) -> bool:
-        """Whether who asked would be let in again: an answer may take longer than a key lasts."""
-        if self.request.user is None:
-            return True
+    def _lost_by_now(self) -> Refusal | None:
+        """Why who asked would not be answered again, if so: an answer may take longer than a key or a scope lasts."""
+        if self.request.user is None or self.request.caller is None:
+            return None
         before, self._changes = self._changes, self._access.accounts.changes
         if before != self._changes:
-            self._left = self.request.user() is None
-        return not self._left
+            user, caller = self.request.user(), self.request.caller
+            if user is None:
+                self._lost = NotSignedIn("it is not known any more who asks", SIGN_IN)
+            elif not caller.scopes <= user.scopes:
+                # What was begun with more rights may tell more than the ones that are left allow: everybody's events.
+                self._lost = NotAllowed(f"{caller.name} may do less by now than when this was asked", "ask again")
+            else:
+                self._lost = None
+        return self._lost
 
     async def whole(self, status: int, headers: list[tuple[bytes, bytes]], content: bytes) -> None:
         """Send a complete answer."""

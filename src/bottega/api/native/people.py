@@ -63,6 +63,10 @@ class QuotaAsked(Asked):
     pixels_per_day: int | None = Field(default=None, ge=1, le=10**15)
 
 
+class QuotaChange(QuotaAsked):
+    """How much somebody may ask for from now on; null is no limit, what is left out stays."""
+
+
 class NewUser(Asked):
     """Somebody who is to use this server."""
 
@@ -72,6 +76,13 @@ class NewUser(Asked):
     again: bool = Field(
         default=False, description="somebody who was a user before: what they left here is theirs again"
     )
+
+
+class UserChange(Asked):
+    """What somebody may do and ask for from now on; what is left out stays."""
+
+    scopes: list[Scope] | None = Field(default=None, min_length=1, max_length=4)
+    quota: QuotaChange | None = None
 
 
 class NewKey(Told):
@@ -104,6 +115,13 @@ async def add(asked: NewUser, request: Request, shop: Shop, aside: Aside, caller
     else:
         key = await aside.submit(accounts.add_new, asked.name, asked.scopes, quota, shop.settings)
     return NewKey(name=asked.name, key=key)
+
+
+@router.patch("/users/{name}", summary="Change what a user may do")
+async def change(name: NameInPath, asked: UserChange, request: Request, aside: Aside, caller: Admin) -> UserTold:
+    """At once, also for browsers that are signed in. What they listen to or wait for ends if they lose a scope."""
+    limits = asked.quota.model_dump(exclude_unset=True) if asked.quota else {}
+    return _user(await aside.submit(_access(request).accounts.change, name, asked.scopes, limits))
 
 
 @router.post("/users/{name}/key", summary="Give a user a new key", status_code=201)
