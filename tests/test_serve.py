@@ -16,6 +16,7 @@ import sys
 import time
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 from conftest import Command
@@ -339,6 +340,30 @@ def test_users_are_added_listed_and_removed(bottega: Command) -> None:
     assert bottega("users", "add", "bob", "--waiting", 0).code == 2
     assert bottega("users", "remove", "ada").code == 0
     assert bottega("users", "remove", "ada").code == 2
+
+
+def test_what_a_user_may_do_is_changed(bottega: Command) -> None:
+    bottega("users", "add", "ada", "--waiting", 5, "--per-minute", 9)
+
+    def ada() -> dict[str, Any]:
+        [user] = bottega("users", "list", "--json").json
+        return {name: user[name] for name in ("scopes", "waiting", "per_minute", "pixels_per_day")}
+
+    changed = bottega("users", "change", "ada", "--waiting", "none", "--pixels-per-day", 1000)
+    assert changed.code == 0 and "1,000" in changed.out
+    limits = {"waiting": None, "per_minute": 9, "pixels_per_day": 1000}
+    assert ada() == {"scopes": ["generate", "read"], **limits}
+    assert bottega("users", "change", "ada", "--scopes", "read,admin").code == 0
+    assert ada() == {"scopes": ["admin", "read"], **limits}
+    idle = bottega("users", "change", "ada")
+    assert idle.code == 2
+    for name in ("--scopes", "--waiting", "--per-minute", "--pixels-per-day"):
+        assert name in idle.err
+    for words in (("--waiting", "0"), ("--waiting", "lots"), ("--scopes", "root"), ("--scopes", "")):
+        assert bottega("users", "change", "ada", *words).code == 2, words
+    unknown = bottega("users", "change", "eve", "--waiting", 1)
+    assert unknown.code == 2 and "'eve'" in unknown.err
+    assert ada() == {"scopes": ["admin", "read"], **limits}
 
 
 def test_nobody_is_added_under_a_name_that_has_left_something(bottega: Command, home: Path) -> None:

@@ -51,7 +51,7 @@ COMMANDS: dict[str, dict[str, str]] = {
         "serve": "serve the page and the APIs, to this machine only unless told; print a link that signs in",
         "serve --link": "print a new link for the server that runs",
     },
-    "users": {"users add|list|remove|key": "let others use the server, each with a key of their own"},
+    "users": {"users add|list|change|remove|key": "let others use the server, each with a key of their own"},
     "jobs": {"jobs [list|show|cancel|...]": "show and steer what waits, runs and has run"},
     "backup": {"backup FILE": "write this home into one archive: all but the models"},
     "restore": {"restore FILE": "make this home what it was when the archive was written"},
