@@ -123,6 +123,56 @@ def test_a_users_key_is_shown_once_and_lets_in_until_removed(page: Page, server:
     assert httpx.get(f"{server.url}/api/me", headers={"Authorization": f"Bearer {renewed}"}).status_code == 401
 
 
+def test_what_a_user_may_do_is_shown_and_changed(page: Page, server: Server) -> None:
+    users = page.get_by_role("region", name="Users and keys")
+    users.get_by_role("button", name="Add a user").click()
+    dialog = page.get_by_role("dialog")
+    dialog.get_by_label("Name").fill("cleo")
+    dialog.get_by_label("Jobs a minute").fill("30")
+    dialog.get_by_label("Pixels a day").fill("100000000")
+    dialog.get_by_role("button", name="Add a user").click()
+    key = page.get_by_role("dialog", name="The key of cleo").locator("code").text_content()
+    page.keyboard.press("Escape")
+    line = users.get_by_role("listitem").filter(has_text="cleo")
+    expect(line).to_contain_text("Jobs a minute: 30 · Pixels a day: 100,000,000")
+
+    def cleo() -> Any:
+        return httpx.get(f"{server.url}/api/me", headers={"Authorization": f"Bearer {key}"}).json()
+
+    change, dialog = users.get_by_role("button", name="Change: cleo"), page.get_by_role("dialog", name="Change cleo")
+    change.click()
+    expect(dialog.get_by_label("look")).to_be_focused()
+    boxes = [dialog.get_by_label(name) for name in ("look", "make", "manage the models", "everything")]
+    assert [box.is_checked() for box in boxes] == [True, True, False, False]
+    fields = [dialog.get_by_label(name) for name in ("Jobs waiting at once", "Jobs a minute", "Pixels a day")]
+    assert [field.input_value() for field in fields] == ["", "30", "100000000"]
+    # Meanwhile somebody else changes what is not touched here.
+    owner = {"Authorization": f"Bearer {json.loads((server.home / 'serve.json').read_text())['key']}"}
+    elsewhere = {"quota": {"per_minute": 7}}
+    httpx.patch(f"{server.url}/api/users/cleo", json=elsewhere, headers=owner).raise_for_status()
+    boxes[2].check()
+    fields[0].fill("200000")
+    fields[2].fill("")
+    dialog.get_by_role("button", name="Save").click()
+    dialog.get_by_text("must be 100,000 or less").wait_for()
+    expect(fields[0]).to_be_focused()
+    assert cleo()["scopes"] == ["read", "generate"], "nothing of what is refused is done"
+    fields[0].fill("2")
+    expect(dialog.get_by_role("alert")).to_be_hidden()
+    dialog.get_by_role("button", name="Save").click()
+    dialog.wait_for(state="detached")
+    expect(change).to_be_focused()
+    expect(line).to_contain_text("look, make, manage the models")
+    expect(line).to_contain_text("Jobs waiting at once: 2 · Jobs a minute: 7")
+    expect(line).not_to_contain_text("Pixels")
+    assert cleo()["scopes"] == ["read", "generate", "manage"]
+    assert cleo()["quota"] == {"waiting": 2, "per_minute": 7, "pixels_per_day": None}
+    change.click()
+    httpx.delete(f"{server.url}/api/users/cleo", headers=owner).raise_for_status()
+    dialog.get_by_role("button", name="Save").click()
+    dialog.get_by_text("there is no user 'cleo'").wait_for()
+
+
 def test_the_log_follows_what_happens(page: Page, server: Server) -> None:
     log = page.get_by_role("region", name="Log").get_by_role("list")
     log.get_by_role("listitem").first.wait_for()

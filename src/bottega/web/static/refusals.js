@@ -28,6 +28,8 @@ const ZH = {
   "no kind of adapter is called {kind}": "没有名为 {kind} 的适配器类型", "has no name": "缺少名称", "{text} is no number": "{text} 不是数字",
   "{name} is the second of that name": "{name} 重复了", "{name} is a second VAE": "{name} 是第二个 VAE", "name one": "请只用一个",
   "{name} is made for {family}, and {model} is {other}": "{name} 适用于 {family}，而 {model} 是 {other}", "use one that fits, or another model": "请使用匹配的，或更换模型",
+  // of users
+  "there is no user {name}": "没有名为 {name} 的用户", "see the list of users": "请查看用户列表",
   // of pictures
   "this is {kind}, not a PNG, JPEG or WebP": "这是{kind}，不是 PNG、JPEG 或 WebP", "choose a PNG, JPEG or WebP file": "请选择 PNG、JPEG 或 WebP 文件",
   "this is no picture that is read here": "无法读取这种图片",

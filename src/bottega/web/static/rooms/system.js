@@ -13,6 +13,7 @@ export const early = ["/api/system"];
 const EVERY = 2000; // ms between two looks at the machine
 const LINES = 200; // of the log
 const SCOPES = ["read", "generate", "manage", "admin"];
+const LIMITS = ["waiting", "per_minute", "pixels_per_day"]; // null is no limit
 
 const words = {
   en: {
@@ -32,6 +33,9 @@ const words = {
     "system.setting.fetch_pictures": "Pictures by address", "system.setting.requests_per_second": "Requests a second",
     "system.users": "Users and keys", "system.users.none": "Nobody but this machine's owner. Add users so that others can come in with keys of their own.",
     "system.users.add": "Add a user", "system.users.name": "Name", "system.users.name.help": "Up to 32 of a-z, 0-9, dot, dash, underscore", "system.users.again": "It is the same person, who comes back", "system.users.scopes": "May",
+    "system.users.change": "Change", "system.users.changing": "Change {name}", "system.users.save": "Save",
+    "system.limits": "Limits", "system.limits.help": "An empty one is no limit. A picture of 1024 × 1024 has about a million pixels; days are those of UTC.",
+    "system.limit.none": "none", "system.limit.waiting": "Jobs waiting at once", "system.limit.per_minute": "Jobs a minute", "system.limit.pixels_per_day": "Pixels a day",
     "system.users.remove": "Remove", "system.users.removed": "{name} is removed; what they made stays", "system.users.sure": "Remove {name}? Their key is let in no longer. What they made stays.",
     "system.users.key": "The key of {name}", "system.users.key.once": "It is shown this once and kept nowhere. Whoever has it may use the server as {name}.",
     "system.users.renew": "New key", "system.users.renew.sure": "Give {name} a new key? The old one, and browsers that came in with it, are let in no longer.",
@@ -56,6 +60,9 @@ const words = {
     "system.setting.fetch_pictures": "按地址读取图片", "system.setting.requests_per_second": "每秒请求数",
     "system.users": "用户与密钥", "system.users.none": "只有本机的主人。添加用户后，其他人可以用自己的密钥进入。",
     "system.users.add": "添加用户", "system.users.name": "名称", "system.users.name.help": "最多 32 个字符：a-z、0-9、点、短横线、下划线", "system.users.again": "是同一个人回来", "system.users.scopes": "权限",
+    "system.users.change": "更改", "system.users.changing": "更改 {name}", "system.users.save": "保存",
+    "system.limits": "限额", "system.limits.help": "留空表示不限。一张 1024 × 1024 的图片约有一百万像素；日期按 UTC 计算。",
+    "system.limit.none": "不限", "system.limit.waiting": "同时等待的任务", "system.limit.per_minute": "每分钟任务数", "system.limit.pixels_per_day": "每天像素数",
     "system.users.remove": "移除", "system.users.removed": "{name} 已移除；其作品仍保留", "system.users.sure": "移除 {name}？其密钥将失效，作品仍保留。",
     "system.users.key": "{name} 的密钥", "system.users.key.once": "密钥只显示这一次，不会保存在任何地方。持有者可以用 {name} 的身份使用服务器。",
     "system.users.renew": "新密钥", "system.users.renew.sure": "给 {name} 换一个新密钥？旧密钥和用它登录的浏览器将失效。",
@@ -333,40 +340,97 @@ class SystemRoom {
 
   drawUsers(users) {
     const { t } = this;
-    fill(this.users, users.length ? h("ul", { class: "users" }, users.map((user) => h("li", { class: "user" },
-      h("div", { class: "grow" }, h("strong", { text: user.name }), h("p", { class: "soft small", text: [(user.scopes ?? []).map((scope) => t(`system.scope.${scope}`)).join(", "), user.created && moment(user.created)].filter(Boolean).join(" · ") })),
-      h("button", { type: "button", class: "quiet", aria: { label: `${t("system.users.renew")}: ${user.name}` }, text: t("system.users.renew"), on: { click: () => this.renewing(user) } }),
-      h("button", { type: "button", class: "quiet", aria: { label: `${t("system.users.remove")}: ${user.name}` }, text: t("system.users.remove"), on: { click: () => this.removing(user) } })))) : h("p", { class: "soft small prose", text: t("system.users.none") }),
+    const act = (what, user, run) => h("button", { type: "button", class: "quiet", data: { act: what, user: user.name }, aria: { label: `${t(`system.users.${what}`)}: ${user.name}` }, text: t(`system.users.${what}`), on: { click: () => run(user) } });
+    const line = (parts) => h("p", { class: "soft small", text: parts.filter(Boolean).join(" · ") });
+    fill(this.users, users.length ? h("ul", { class: "users" }, users.map((user) => {
+      const limits = LIMITS.filter((name) => user.quota[name] !== null);
+      return h("li", { class: "user" },
+        h("div", { class: "grow" }, h("strong", { text: user.name }), line([user.scopes.map((scope) => t(`system.scope.${scope}`)).join(", "), user.created && moment(user.created)]),
+          limits.length > 0 && line(limits.map((name) => `${t(`system.limit.${name}`)}: ${number(user.quota[name])}`.replaceAll(" ", "\u00a0")))),
+        h("div", { class: "user-acts" }, act("change", user, (one) => this.changing(one)), act("renew", user, (one) => this.renewing(one)), act("remove", user, (one) => this.removing(one))));
+    })) : h("p", { class: "soft small prose", text: t("system.users.none") }),
     h("button", { type: "button", class: "users-add", on: { click: () => this.adding() } }, icon("plus"), h("span", { text: t("system.users.add") })));
   }
 
   adding() {
     const { t, context } = this;
-    dialog(t("system.users.add"), (body, close) => {
-      const name = h("input", { type: "text", required: true, autofocus: true, maxlength: "32", pattern: "[a-z0-9][a-z0-9._\\-]*", autocomplete: "off", spellcheck: "false" });
-      const scopes = SCOPES.map((scope) => [scope, h("input", { type: "checkbox", checked: scope === "read" || scope === "generate" })]);
-      const wrong = h("p", { class: "wrong", role: "alert", hidden: true });
-      const again = h("input", { type: "checkbox" });
-      const back = h("label", { class: "check-row", hidden: true }, again, h("span", { text: t("system.users.again") }));
-      // What was wrong with one name says nothing of another.
-      name.addEventListener("input", () => { wrong.hidden = back.hidden = true; again.checked = false; });
-      put(body, h("form", { class: "form", on: { submit: async (event) => {
-        event.preventDefault();
+    const name = h("input", { type: "text", required: true, autofocus: true, maxlength: "32", pattern: "[a-z0-9][a-z0-9._\\-]*", autocomplete: "off", spellcheck: "false" });
+    const again = h("input", { type: "checkbox" });
+    const back = h("label", { class: "check-row", hidden: true }, again, h("span", { text: t("system.users.again") }));
+    // What was wrong with one name says nothing of another.
+    name.addEventListener("input", () => { back.hidden = true; again.checked = false; });
+    this.rightsDialog({
+      title: t("system.users.add"), act: t("system.users.add"), scopes: ["read", "generate"], quota: {},
+      first: [h("label", { class: "form-row" }, h("span", { text: t("system.users.name") }), name, h("small", { class: "soft", text: t("system.users.name.help") })), back],
+      async send(rights) {
         try {
-          const user = await context.api.post("/api/users", { name: name.value.trim(), again: again.checked, scopes: scopes.filter(([, box]) => box.checked).map(([scope]) => scope) });
-          close();
-          await Promise.all([this.loadUsers(), this.showKey(user)]);
-          this.focusUsers();
+          return await context.api.post("/api/users", { name: name.value.trim(), again: again.checked, ...rights });
         } catch (error) {
-          wrong.textContent = context.saying(error.problems?.[0] ?? error);
-          wrong.hidden = false;
           back.hidden = error.kind !== "LeftBehind";
+          throw error;
         }
-      } } },
-      h("label", { class: "form-row" }, h("span", { text: t("system.users.name") }), name, h("small", { class: "soft", text: t("system.users.name.help") })),
-      back,
-      h("fieldset", { class: "form-set" }, h("legend", { text: t("system.users.scopes") }), scopes.map(([scope, box]) => h("label", { class: "check-row" }, box, h("span", { text: t(`system.scope.${scope}`) })))),
-      wrong, h("div", { class: "form-acts" }, h("button", { type: "submit", class: "main", text: t("system.users.add") }))));
+      },
+      done: async (user) => {
+        await Promise.all([this.loadUsers(), this.showKey(user)]);
+        this.focusAdding();
+      },
+    });
+  }
+
+  changing({ name, scopes, quota }) {
+    const { t, context } = this;
+    this.rightsDialog({
+      title: t("system.users.changing", { name }), act: t("system.users.save"), scopes, quota, first: [],
+      send: (rights) => {
+        // What was not touched is not sent: somebody else may have changed it since.
+        const changes = { quota: Object.fromEntries(Object.entries(rights.quota).filter(([limit, value]) => value !== quota[limit])) };
+        if (String(rights.scopes) !== String(scopes)) changes.scopes = rights.scopes;
+        return context.api.patch(`/api/users/${encodeURIComponent(name)}`, changes);
+      },
+      done: async () => {
+        await this.loadUsers();
+        this.users.querySelector(`[data-act="change"][data-user="${name}"]`)?.focus();
+      },
+    });
+  }
+
+  /**
+   * Asks what somebody may do and ask for, beginning with these scopes and this quota, below the `first` rows. What was
+   * chosen is sent, and `done` is told what was answered; what was refused is said, and everything stays as it was typed.
+   */
+  rightsDialog({ title, act, first, scopes, quota, send, done }) {
+    const { t, context } = this;
+    dialog(title, (body, close) => {
+      const boxes = SCOPES.map((scope) => [scope, h("input", { type: "checkbox", checked: scopes.includes(scope), autofocus: true })]); // the first, where nothing stands before it
+      const limits = LIMITS.map((name) => [name, h("input", { type: "number", class: "number", min: "1", step: "1", inputmode: "numeric", placeholder: t("system.limit.none"), value: quota[name] ?? "" })]);
+      const wrong = h("p", { class: "wrong", role: "alert", hidden: true });
+      const submit = h("button", { type: "submit", class: "main", text: act });
+      put(body, h("form", { class: "form", on: {
+        input: () => { wrong.hidden = true; },
+        submit: async (event) => {
+          event.preventDefault();
+          submit.disabled = true;
+          try {
+            const answer = await send({
+              scopes: boxes.filter(([, box]) => box.checked).map(([scope]) => scope),
+              quota: Object.fromEntries(limits.map(([name, input]) => [name, input.value === "" ? null : Number(input.value)])),
+            });
+            close();
+            await done(answer);
+          } catch (error) {
+            const problem = error.problems?.[0];
+            wrong.textContent = context.saying(problem ?? error);
+            wrong.hidden = false;
+            limits.find(([name]) => problem?.field === `quota.${name}`)?.[1].focus();
+          } finally {
+            submit.disabled = false;
+          }
+        },
+      } }, first,
+      h("fieldset", { class: "form-set" }, h("legend", { text: t("system.users.scopes") }), boxes.map(([scope, box]) => h("label", { class: "check-row" }, box, h("span", { text: t(`system.scope.${scope}`) })))),
+      h("fieldset", { class: "form-set" }, h("legend", { text: t("system.limits") }), limits.map(([name, input]) => h("label", { class: "limit-row" }, h("span", { text: t(`system.limit.${name}`) }), input)),
+        h("small", { class: "soft", text: t("system.limits.help") })),
+      wrong, h("div", { class: "form-acts" }, submit)));
     }, { className: "small" });
   }
 
@@ -399,11 +463,10 @@ class SystemRoom {
       context.complain(error);
     }
     await this.loadUsers();
-    this.focusUsers();
+    this.focusAdding(); // the list is drawn anew, and whoever was in it goes on from here
   }
 
-  /** The list is drawn anew, and whoever was in it goes on from here. */
-  focusUsers() { this.users.querySelector(".users-add")?.focus(); }
+  focusAdding() { this.users.querySelector(".users-add")?.focus(); }
 
   close() {
     this.closed = true;
