@@ -486,6 +486,18 @@ def test_a_scan_finds_what_is_new_and_says_how_far_it_is(browser: Browser, shelf
         page.locator(".work-line").wait_for(state="detached")
 
 
+def test_work_that_is_stopped_can_be_had_back(browser: Browser, shelf: Server) -> None:
+    with room(browser, shelf) as page:
+        page.request.post("/api/queue/pause", data={})
+        page.get_by_role("button", name="Scan").click()
+        page.locator(".work-line").get_by_role("button", name="Stop").click()
+        page.locator(".work-line").wait_for(state="detached")
+        page.locator(".toast", has_text="Cancelled: Scan of the shelves").get_by_role("button", name="Undo").click()
+        page.locator(".work-line").wait_for()
+        page.request.post("/api/queue/resume", data={})
+        page.locator(".toast", has_text="Done: Scanning").wait_for(timeout=LONG)
+
+
 def test_what_is_gone_is_shown_by_itself_until_it_is_forgotten(browser: Browser, shelf: Server) -> None:
     (shelf.home / "models").mkdir(exist_ok=True)
     lent = shelf.home / "models" / "lent.safetensors"
@@ -503,9 +515,12 @@ def test_what_is_gone_is_shown_by_itself_until_it_is_forgotten(browser: Browser,
         panel.get_by_text("Its file is not on the shelf any more.").wait_for()
         expect(panel.get_by_role("button", name="Convert …")).to_have_count(0)
         panel.get_by_role("button", name="Forget all that is gone").click()
-        dialog = page.get_by_role("dialog", name="Forget all that is gone")
-        dialog.get_by_text("Gone from the shelves: 1.").wait_for()
-        dialog.get_by_role("button", name="Forget all that is gone").click()
+        toast = page.locator(".toast", has_text="Will be forgotten, with your tags and notes: 1")
+        toast.get_by_role("button", name="Undo").click()
+        panel.get_by_role("button", name="Forget all that is gone").click()
+        with page.expect_request("**/api/models/scan") as asked:
+            toast.get_by_role("button", name="Close").click()
+        assert asked.value.post_data_json == {"forget_missing": True}
         page.get_by_text("No model is like that.").wait_for(timeout=LONG)
 
 

@@ -188,6 +188,30 @@ def test_several_wait_and_esc_stops_one_after_the_other(page: Page) -> None:
     expect(made(page)).to_have_count(before)
 
 
+def test_what_is_stopped_can_be_had_back(page: Page) -> None:
+    ask(page, TENT, steps=150)
+    page.get_by_label("Width", exact=True).fill("512")
+    page.get_by_label("Height", exact=True).fill("512")
+    make(page)
+    running, toast = page.locator(".recent .is-running"), page.locator(".toast", has_text=f"Cancelled: {TENT}")
+    running.wait_for(timeout=LONG)
+    page.keyboard.press("Escape")
+    with page.expect_response("**/retry", timeout=LONG):  # once it has stopped
+        toast.get_by_role("button", name="Undo").click()
+    running.wait_for(timeout=LONG)
+    make(page)
+    waiting = page.locator(".recent .is-waiting")
+    waiting.hover()
+    waiting.get_by_role("button", name="Take out of the queue").click()
+    waiting.wait_for(state="detached")
+    toast.get_by_role("button", name="Undo").click()
+    waiting.wait_for()
+    expect(page.locator(".toast.error")).to_have_count(0)
+    for left in (1, 0):
+        page.get_by_role("button", name="Stop", exact=False).first.click()
+        open_jobs(page).nth(left).wait_for(state="detached")
+
+
 def test_a_late_answer_undoes_nothing_that_was_heard(page: Page) -> None:
     """What a request answers may be older than the events that came meanwhile; then the server is asked again."""
     told = page.evaluate(

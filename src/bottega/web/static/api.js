@@ -36,11 +36,11 @@ export function watchAnswers(run) {
   return () => watchers.delete(run);
 }
 
-async function ask(method, path, { body, headers = {}, signal, parameters } = {}) {
+async function ask(method, path, { body, headers = {}, signal, keepalive, parameters } = {}) {
   let answer;
   try {
     answer = await fetch(address(path, parameters), {
-      method, body, signal, headers: { Accept: "application/json", ...headers }, credentials: "same-origin",
+      method, body, signal, keepalive, headers: { Accept: "application/json", ...headers }, credentials: "same-origin",
     });
   } catch (error) {
     if (error.name === "AbortError") throw error;

@@ -1,5 +1,18 @@
 // What is known here of this owner's jobs: a copy of the server's list that follows the stream of events.
 
+import { addWords, t } from "../words.js";
+
+addWords({
+  en: {
+    "job.cancelled": "Cancelled: {title}", "job.untitled": "No words",
+    "job.kind.scan": "Scan of the shelves", "job.kind.get": "Get a model", "job.kind.convert": "Convert a model", "job.kind.merge": "Merge models", "job.kind.hash": "Hash a model", "job.kind.make": "Make", "job.kind.train": "Training",
+  },
+  zh: {
+    "job.cancelled": "已取消：{title}", "job.untitled": "没有文字",
+    "job.kind.scan": "扫描模型文件夹", "job.kind.get": "获取模型", "job.kind.convert": "转换模型", "job.kind.merge": "合并模型", "job.kind.hash": "计算哈希值", "job.kind.make": "创作", "job.kind.train": "训练",
+  },
+});
+
 const OPEN = new Set(["waiting", "paused", "running"]);
 const OVER = new Set(["done", "result", "failed", "cancelled"]); // the events after which a job is over
 const PASSING = new Set(["step", "learned", "preview"]); // and those that an answer need not know of
@@ -89,6 +102,20 @@ export class Jobs {
     }
   }
 
+  /** Resolves with what is known of a job once it is over. */
+  over(id) {
+    return new Promise((resolve) => {
+      const look = () => {
+        const job = this.get(id);
+        if (job && OPEN.has(job.state)) return;
+        off();
+        resolve(job);
+      };
+      const off = this.watch(look);
+      look();
+    });
+  }
+
   /** Forgets a job that never came to be. */
   drop(id) {
     const job = this.known.get(id);
@@ -158,6 +185,43 @@ export class Pace {
   }
 
   forget(job) { this.known.delete(job.id); }
+}
+
+/** What a job is called. */
+export function titleOf(job) {
+  if (job.kind === "make") return job.title || job.recipe?.prompt || t("job.untitled");
+  return job.kind !== "scan" && job.title ? job.title : t(`job.kind.${job.kind}`, {}, job.kind);
+}
+
+/** The scope that it takes to begin a job like this one. */
+export const begins = (job) => (job.kind === "make" ? "generate" : "manage");
+
+/** Cancels a job: at once on the page, then on the server. Whoever may begin it can have it back. */
+export async function cancel(context, job) {
+  const { api, jobs, may, toast, complain } = context;
+  if (jobs.get(job.id)?.cancelling) return;
+  jobs.put({ id: job.id, ...(job.state === "running" ? { cancelling: true } : { state: "cancelled", ended: Date.now() / 1000 }) });
+  try {
+    jobs.take(await api.post(`/api/jobs/${job.id}/cancel`));
+  } catch (error) {
+    complain(error);
+    jobs.refresh();
+    return;
+  }
+  toast({ text: t("job.cancelled", { title: titleOf(job) }), undo: may(begins(job)) && (() => retry(context, job)) });
+}
+
+/** Has a job wait again that failed or was cancelled; one that is still stopping, once it has stopped. */
+export async function retry({ api, jobs, complain }, job) {
+  const now = jobs.get(job.id) ?? job;
+  const { state } = now.cancelling ? await jobs.over(job.id) ?? job : now;
+  if (state !== "failed" && state !== "cancelled") return;
+  try {
+    jobs.take(await api.post(`/api/jobs/${job.id}/retry`));
+  } catch (error) {
+    complain(error);
+    jobs.refresh();
+  }
 }
 
 const key = () => [...crypto.getRandomValues(new Uint8Array(16))].map((byte) => byte.toString(16).padStart(2, "0")).join("");

@@ -7,23 +7,31 @@ import { icon } from "./icons.js";
 const UNDO_FOR = 10_000; // ms
 const SHOW_FOR = 5_000;
 
-/** Shows a notice: `{text, undo?, action?: {text, run}, kind?: "error"}`; the time stands still while it is touched. */
-export function toast({ text, undo, action, kind = "" }) {
+const closing = new WeakMap(); // how each notice is closed
+
+/**
+ * Shows a notice: `{text, undo?, done?, action?: {text, run}, kind?: "error"}`; the time stands still while it is touched.
+ * `done` is for what could not be undone afterwards: it is called once the notice has gone, or the page is left, unless
+ * somebody has pressed Undo.
+ */
+export function toast({ text, undo, done, action, kind = "" }) {
   const place = document.getElementById("toasts");
   const act = undo ? { text: t("frame.undo"), run: undo } : action;
   let left = act || kind === "error" ? UNDO_FOR : SHOW_FOR;
   let since = 0;
   let timer = 0;
   if (kind === "error") [...place.children].find((other) => other.firstChild.textContent === text)?.remove(); // it is told anew
-  const close = () => { clearTimeout(timer); notice.remove(); };
+  const close = () => { clearTimeout(timer); removeEventListener("pagehide", close); notice.remove(); done?.(); };
   const hold = () => { clearTimeout(timer); left -= performance.now() - since; };
   const go = () => { since = performance.now(); timer = setTimeout(close, Math.max(left, 1000)); };
   const notice = h("div", { class: ["toast", kind], role: kind === "error" ? "alert" : "status", on: { pointerenter: hold, pointerleave: go, focusin: hold, focusout: go } },
     h("span", { class: "grow", text }),
-    act && h("button", { type: "button", class: "link", text: act.text, on: { click: () => { close(); act.run(); } } }),
+    act && h("button", { type: "button", class: "link", text: act.text, on: { click: () => { if (undo) done = null; close(); act.run(); } } }),
     h("button", { type: "button", class: "quiet square", aria: { label: t("frame.close") }, on: { click: close } }, icon("close")));
   place.append(notice);
-  while (place.children.length > 4) place.firstChild.remove();
+  closing.set(notice, close);
+  if (done) addEventListener("pagehide", close);
+  while (place.children.length > 4) closing.get(place.firstChild)();
   go();
   return close;
 }

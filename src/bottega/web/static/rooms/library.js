@@ -4,12 +4,12 @@ import { h, fill, fresh, put } from "../dom.js";
 import { endpaper } from "../parts/endpaper.js";
 import { copyButton, facts, hash, section } from "../parts/facts.js";
 import { icon } from "../parts/icons.js";
-import { Pace } from "../parts/jobs.js";
+import { cancel, Pace } from "../parts/jobs.js";
 import { categoryText, extraText, familyText, kindText, mediumText, verdictText } from "../parts/models.js";
 import { nothing, troubled } from "../parts/nothing.js";
 import { Pages } from "../parts/pages.js";
 import { modelPicker } from "../parts/picker.js";
-import { dialog, menu, sure } from "../parts/popover.js";
+import { dialog, menu } from "../parts/popover.js";
 import { cells, Window } from "../parts/window.js";
 import { bytes, duration, moment, number } from "../words.js";
 
@@ -69,7 +69,7 @@ const words = {
     "library.noted": "The note is kept", "library.unkept": "Not kept yet", "library.keep": "Keep it", "library.unknown": "There is no such model here.", "library.overtaken": "Somebody else has written meanwhile: {note}",
     "library.format": "Format", "library.dtype": "Numbers", "library.parameters": "Parameters", "library.size": "Size",
     "library.missing": "Its file is not on the shelf any more. It may come back: what you said of it is kept.",
-    "library.forget": "Forget all that is gone", "library.forget.sure": "Gone from the shelves: {n}. Forget them, with your tags and notes?",
+    "library.forget": "Forget all that is gone", "library.forgetting": "Will be forgotten, with your tags and notes: {n}",
     "library.hash": "Compute", "library.hash.none": "Not computed yet.",
     "library.convert": "Convert …", "library.verdict": "Safety", "library.names": "It names",
     "library.stop": "Stop", "library.started.scan": "Scanning", "library.started.hash": "Hashing {name}",
@@ -125,7 +125,7 @@ const words = {
     "library.noted": "备注已保存", "library.unkept": "尚未保存", "library.keep": "保存", "library.unknown": "这里没有这个模型。", "library.overtaken": "其间有人写下了：{note}",
     "library.format": "格式", "library.dtype": "数值类型", "library.parameters": "参数量", "library.size": "大小",
     "library.missing": "文件已不在原处。它可能会回来：你记下的内容都还在。",
-    "library.forget": "忘掉所有已不在原处的模型", "library.forget.sure": "已不在原处：{n} 个。要忘掉它们，连同你的标签和备注吗？",
+    "library.forget": "忘掉所有已不在原处的模型", "library.forgetting": "即将忘掉 {n} 个，连同你的标签和备注",
     "library.hash": "计算", "library.hash.none": "尚未计算。",
     "library.convert": "转换……", "library.verdict": "安全检查", "library.names": "其中引用了",
     "library.stop": "停止", "library.started.scan": "正在扫描", "library.started.hash": "正在计算 {name} 的哈希值",
@@ -842,9 +842,9 @@ class Library {
 
   // ------------------------------------------------------------------------------------------------- work on shelves
 
-  async begin(path, body, text) {
+  async begin(path, body, text, options) {
     try {
-      const job = await this.context.api.post(path, body);
+      const job = await this.context.api.post(path, body, options);
       this.context.jobs.take(job);
       this.context.say(text);
       return job;
@@ -862,9 +862,9 @@ class Library {
     const { t, context } = this;
     try {
       const { total } = await context.api.get("/api/models", { missing: true, limit: 1 });
-      if (!await sure(t("library.forget"), t("library.forget.sure", { n: number(total) }))) return;
-    } catch (error) { return context.complain(error); }
-    await this.begin("/api/models/scan", { forget_missing: true }, t("library.started.scan"));
+      const done = () => this.begin("/api/models/scan", { forget_missing: true }, t("library.started.scan"), { keepalive: true });
+      context.toast({ text: t("library.forgetting", { n: number(total) }), undo() {}, done });
+    } catch (error) { context.complain(error); }
   }
 
   hashIt(entry) {
@@ -875,7 +875,8 @@ class Library {
   worked(job) {
     if (job && !WORK.has(job.kind)) return;
     this.drawWork();
-    if (!job || !OVER.includes(job.state) || this.told.has(job.id)) return;
+    if (!job || this.told.has(job.id) === OVER.includes(job.state)) return;
+    if (!OVER.includes(job.state)) return this.told.delete(job.id); // it was cancelled, and is had back
     this.told.add(job.id);
     const what = workText(this.t, job);
     if (job.state === "done") {
@@ -897,16 +898,8 @@ class Library {
       return h("div", { class: "work-line" }, h("span", { class: "cut", text: workText(this.t, job) }),
         h("progress", { max: total || null, value: total ? done : undefined, aria: { label: workText(this.t, job) } }),
         h("span", { class: "soft small number", text: progressText(job, this.pace.left(job)) }),
-        h("button", { type: "button", class: "quiet square", data: { needs: "generate manage" }, title: this.t("library.stop"), aria: { label: this.t("library.stop") }, on: { click: () => this.stop(job) } }, icon("close")));
+        h("button", { type: "button", class: "quiet square", data: { needs: "generate manage" }, title: this.t("library.stop"), aria: { label: this.t("library.stop") }, on: { click: () => cancel(this.context, job) } }, icon("close")));
     }));
-  }
-
-  async stop(job) {
-    try {
-      await this.context.api.post(`/api/jobs/${job.id}/cancel`);
-    } catch (error) {
-      this.context.complain(error);
-    }
   }
 
   // ------------------------------------------------------------------------------------------------------- dialogs

@@ -37,7 +37,7 @@ const words = {
     "make.go": "Make", "make.stop": "Stop", "make.ask": "What to make",
     "make.key.make": "Make it", "make.key.stop": "Stop what is being made", "make.key.prompt": "Write in the prompt", "make.key.weight": "Make the words at the cursor weigh more or less",
     "make.key.before": "The picture to the left", "make.key.after": "The picture to the right", "make.key.compare": "Compare two pictures", "make.key.recipe": "Show the recipe", "make.key.delete": "Delete the picture", "make.key.zoom": "Zoom", "make.key.model": "Choose a model",
-    "make.gone": "The model {name} is not on the shelf; the chosen one stays", "make.taken": "Settings taken from the picture", "make.taken.words": "Only the words were taken from the picture", "make.stopped": "Stopped", "make.unmade": "This model starts from no picture", "make.toolong": "The text {name} of this picture is too long to be read as a recipe", "make.recipe": "Recipe", "make.nomodel": "No model on the shelves runs; get one in the Library", "make.nomodel.without": "No model on the shelves runs; whoever runs this server can get one",
+    "make.gone": "The model {name} is not on the shelf; the chosen one stays", "make.taken": "Settings taken from the picture", "make.taken.words": "Only the words were taken from the picture", "make.unmade": "This model starts from no picture", "make.toolong": "The text {name} of this picture is too long to be read as a recipe", "make.recipe": "Recipe", "make.nomodel": "No model on the shelves runs; get one in the Library", "make.nomodel.without": "No model on the shelves runs; whoever runs this server can get one",
     "make.without": "Your key is for looking around; whoever runs this server can give you one that makes.",
     "make.looking": "Looking through the shelves for the first time …", "make.mask.left": "The painted mask is not used", "make.mask.first": "A mask is being painted; use it or cancel it first",
   },
@@ -49,7 +49,7 @@ const words = {
     "make.go": "生成", "make.stop": "停止", "make.ask": "要生成什么",
     "make.key.make": "生成", "make.key.stop": "停止生成", "make.key.prompt": "编辑提示词", "make.key.weight": "调整光标处词语的权重",
     "make.key.before": "左边的图片", "make.key.after": "右边的图片", "make.key.compare": "比较两张图片", "make.key.recipe": "显示配方", "make.key.delete": "删除图片", "make.key.zoom": "缩放", "make.key.model": "选择模型",
-    "make.gone": "书架上没有模型 {name}；保留当前模型", "make.taken": "已采用图片的设置", "make.taken.words": "仅采用了图片的提示词", "make.stopped": "已停止", "make.unmade": "这个模型不能从图片开始", "make.toolong": "这张图片中的文本 {name} 过长，无法作为配方读取", "make.recipe": "配方", "make.nomodel": "书架上没有可运行的模型；请到“模型库”获取", "make.nomodel.without": "书架上没有可运行的模型；请联系服务器的管理员获取",
+    "make.gone": "书架上没有模型 {name}；保留当前模型", "make.taken": "已采用图片的设置", "make.taken.words": "仅采用了图片的提示词", "make.unmade": "这个模型不能从图片开始", "make.toolong": "这张图片中的文本 {name} 过长，无法作为配方读取", "make.recipe": "配方", "make.nomodel": "书架上没有可运行的模型；请到“模型库”获取", "make.nomodel.without": "书架上没有可运行的模型；请联系服务器的管理员获取",
     "make.without": "你的密钥只能查看；想要创作，请向服务器的管理员索取可以创作的密钥。",
     "make.looking": "正在首次查看书架……", "make.mask.left": "未使用涂抹的蒙版", "make.mask.first": "正在涂抹蒙版；请先使用或取消它",
   },
@@ -543,7 +543,6 @@ class Make {
     const open = this.result.open_jobs().filter((one) => !one.local && !one.cancelling);
     const job = open.find((one) => one.state === "running") ?? open[0];
     if (!job) return false;
-    this.context.say(this.t("make.stopped"));
     this.result.cancel(job);
     return true;
   }

@@ -3,7 +3,7 @@
 import { h, fill, put } from "../dom.js";
 import { icon } from "../parts/icons.js";
 import { endpaper } from "../parts/endpaper.js";
-import { Pace } from "../parts/jobs.js";
+import { begins, cancel, Pace, retry, titleOf } from "../parts/jobs.js";
 import { menu } from "../parts/popover.js";
 import { nothing, troubled } from "../parts/nothing.js";
 import { bytes, duration, moment, number } from "../words.js";
@@ -15,7 +15,6 @@ const PREVIEW_EVERY = 400; // ms between two looks at a preview
 const OVER = ["done", "failed", "cancelled"];
 const WAITS = ["waiting", "paused"];
 const STEERS = "generate manage"; // either: what has begun a job can end it
-const begins = (job) => (job.kind === "make" ? "generate" : "manage");
 
 const words = {
   en: {
@@ -27,7 +26,7 @@ const words = {
     "queue.more": "More", "queue.copy": "Copy the id", "queue.open": "See what came of it",
     "queue.up": "Earlier", "queue.down": "Later", "queue.grip": "Drag to another place (Alt+Up, Alt+Down)",
     "queue.priority": "Priority", "queue.priority.high": "High", "queue.priority.normal": "Normal", "queue.priority.low": "Low",
-    "queue.moved": "{title}: place {n} of {total}", "queue.cancelled": "Cancelled: {title}", "queue.untitled": "No words",
+    "queue.moved": "{title}: place {n} of {total}",
     "queue.state.waiting": "waits", "queue.state.paused": "paused", "queue.state.running": "running", "queue.state.done": "done",
     "queue.state.failed": "failed", "queue.state.cancelled": "cancelled", "queue.stopping": "stopping",
     "queue.phase.load": "loading the model", "queue.phase.encode": "reading the prompt", "queue.phase.sample": "step {done} of {total}", "queue.phase.train": "step {done} of {total}", "queue.phase.decode": "decoding", "queue.phase.save": "saving",
@@ -39,7 +38,6 @@ const words = {
     "queue.empty": "Nothing waits. What you make is done here one after another, and goes on when the page is closed.", "queue.empty.make": "Make something",
     "queue.history.none": "Nothing was done yet.", "queue.history.failed.none": "Nothing has failed.",
     "queue.older": "Older ones", "queue.list": "Jobs",
-    "queue.kind.scan": "Scan of the shelves", "queue.kind.get": "Get a model", "queue.kind.convert": "Convert a model", "queue.kind.merge": "Merge models", "queue.kind.hash": "Hash a model", "queue.kind.make": "Make", "queue.kind.train": "Training",
     "queue.keys.earlier": "Earlier", "queue.keys.later": "Later", "queue.keys.pause": "Pause or go on", "queue.keys.cancel": "Cancel", "queue.keys.retry": "Try again",
     "queue.summary": "{running} running, {waiting} waiting",
   },
@@ -52,7 +50,7 @@ const words = {
     "queue.more": "更多", "queue.copy": "复制编号", "queue.open": "查看结果",
     "queue.up": "提前", "queue.down": "推后", "queue.grip": "拖到其他位置（Alt+上、Alt+下）",
     "queue.priority": "优先级", "queue.priority.high": "高", "queue.priority.normal": "普通", "queue.priority.low": "低",
-    "queue.moved": "{title}：第 {n} 位，共 {total} 个", "queue.cancelled": "已取消：{title}", "queue.untitled": "没有文字",
+    "queue.moved": "{title}：第 {n} 位，共 {total} 个",
     "queue.state.waiting": "等待", "queue.state.paused": "已暂停", "queue.state.running": "进行中", "queue.state.done": "完成",
     "queue.state.failed": "失败", "queue.state.cancelled": "已取消", "queue.stopping": "正在停止",
     "queue.phase.load": "正在载入模型", "queue.phase.encode": "正在读取提示词", "queue.phase.sample": "第 {done} 步，共 {total} 步", "queue.phase.train": "第 {done} 步，共 {total} 步", "queue.phase.decode": "正在解码", "queue.phase.save": "正在保存",
@@ -64,7 +62,6 @@ const words = {
     "queue.empty": "没有等待的任务。创作会在这里依次完成，关闭页面也会继续。", "queue.empty.make": "开始创作",
     "queue.history.none": "还没有完成过任务。", "queue.history.failed.none": "没有失败的任务。",
     "queue.older": "更早的", "queue.list": "任务",
-    "queue.kind.scan": "扫描模型文件夹", "queue.kind.get": "获取模型", "queue.kind.convert": "转换模型", "queue.kind.merge": "合并模型", "queue.kind.hash": "计算哈希值", "queue.kind.make": "创作", "queue.kind.train": "训练",
     "queue.keys.earlier": "提前", "queue.keys.later": "推后", "queue.keys.pause": "暂停或继续", "queue.keys.cancel": "取消", "queue.keys.retry": "重试",
     "queue.summary": "{running} 个进行中，{waiting} 个等待",
   },
@@ -306,7 +303,7 @@ class QueueRoom {
 
   build_(job) {
     const { t } = this;
-    const title = titleOf(t, job);
+    const title = titleOf(job);
     const waits = job.state === "waiting" || job.state === "paused";
     const act = (name, drawing, run, { text = false, needs = STEERS } = {}) => h("button", {
       type: "button", class: ["quiet", !text && "square"], data: needs && { needs }, title: t(name), aria: { label: text ? null : `${t(name)}: ${title}` }, on: { click: run },
@@ -315,7 +312,7 @@ class QueueRoom {
     const model = recipe?.model?.name;
     const facts = [
       model, recipe?.size && `${recipe.size.width} × ${recipe.size.height}`, recipe?.count > 1 && t("queue.count", { n: number(recipe.count) }),
-      job.kind !== "make" && title !== t(`queue.kind.${job.kind}`, {}, job.kind) && t(`queue.kind.${job.kind}`, {}, job.kind),
+      job.kind !== "make" && title !== t(`job.kind.${job.kind}`, {}, job.kind) && t(`job.kind.${job.kind}`, {}, job.kind),
       job.attempt > 1 && t("queue.attempt", { n: job.attempt }), waits && job.after?.length > 0 && t("queue.after"),
       job.priority !== 0 && `${t("queue.priority")}: ${t(job.priority > 0 ? "queue.priority.high" : "queue.priority.low")}`,
       this.context.me?.scopes?.includes("admin") && job.owner !== this.context.me.name && job.owner,
@@ -432,7 +429,7 @@ class QueueRoom {
     const row = this.rows.get(job.id);
     if (focused) row?.focus();
     row?.scrollIntoView({ block: "nearest" });
-    say(this.t("queue.moved", { title: titleOf(this.t, job), n: number(at + 1), total: number(others.length + 1) }));
+    say(this.t("queue.moved", { title: titleOf(job), n: number(at + 1), total: number(others.length + 1) }));
     try {
       jobs.take(await api.post(`/api/jobs/${job.id}/move`, { before: next?.id ?? null }));
     } catch (error) {
@@ -541,14 +538,12 @@ class QueueRoom {
     }
   }
 
-  async cancel(job) {
-    const waited = job.state !== "running";
+  cancel(job) {
     const row = this.rows.get(job.id);
     const next = row?.contains(document.activeElement) && (row.nextElementSibling ?? row.previousElementSibling);
-    this.context.jobs.put({ id: job.id, ...(waited ? { state: "cancelled", ended: Date.now() / 1000 } : { cancelling: true }) });
+    const cancelled = cancel(this.context, job);
     if (next) next.focus();
-    const told = await this.act(job, "cancel");
-    if (told) this.context.toast({ text: this.t("queue.cancelled", { title: titleOf(this.t, job) }), undo: this.context.may(begins(job)) && (() => this.retry(job)) });
+    return cancelled;
   }
 
   async cancelAll() {
@@ -562,10 +557,9 @@ class QueueRoom {
     } });
   }
 
-  async retry(job) {
+  retry(job) {
     const now = this.context.jobs.get(job.id) ?? this.ended.get(job.id) ?? job;
-    if (now.state !== "failed" && now.state !== "cancelled" && !now.cancelling) return false;
-    return this.act(job, "retry");
+    return now.cancelling || now.state === "failed" || now.state === "cancelled" ? retry(this.context, now) : false;
   }
 
   async prioritise(job, priority) {
@@ -590,8 +584,3 @@ class QueueRoom {
 }
 
 const SIGNS = { done: "check", failed: "warn", cancelled: "close" };
-
-function titleOf(t, job) {
-  if (job.kind === "make") return job.title || t("queue.untitled");
-  return job.kind !== "scan" && job.title ? job.title : t(`queue.kind.${job.kind}`, {}, job.kind);
-}

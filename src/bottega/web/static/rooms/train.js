@@ -22,13 +22,15 @@ const USUAL_MODEL = "starter-image";
 const TRIED_SEED = 1;
 const EMPTY = { kind: "lora", dataset: null, model: null, word: "", name: "", samples: "", values: {} };
 const OVER = new Set(["done", "failed", "cancelled"]);
+const going = new Set(); // the ids of datasets that are deleted as soon as nobody can undo it any more
+let here = null; // the room, while it is open
 
 const words = {
   en: {
     "room.train": "Train",
     "train.form": "What to teach", "train.kind": "What to train", "train.kind.lora": "LoRA", "train.kind.embedding": "Embedding", "train.kind.hypernetwork": "Hypernetwork", "train.kind.full": "Whole model",
     "train.kind.lora.what": "A small file that changes the weights: for a style, a person, a thing.", "train.kind.embedding.what": "A new word: the smallest, and the model stays as it is.", "train.kind.hypernetwork.what": "Small networks beside the attention, for a style.", "train.kind.full.what": "All the weights: the most memory, the largest file.",
-    "train.data": "Pictures", "train.data.new": "New dataset", "train.data.name": "Name of the dataset", "train.data.first": "My pictures", "train.data.line": "{n} pictures", "train.data.delete": "Delete the dataset", "train.data.delete.sure": "Delete {name} with its {n} pictures? This can't be undone.", "train.data.delete.needed": "Trainings that learn from it and are not done: {n}. Without it they can't go on.",
+    "train.data": "Pictures", "train.data.new": "New dataset", "train.data.name": "Name of the dataset", "train.data.first": "My pictures", "train.data.line": "{n} pictures", "train.data.delete": "Delete the dataset", "train.data.deleted": "{name} and its {n} pictures are deleted", "train.data.delete.needed": "Trainings that learn from it and are not done: {n}. Without it they can't go on.",
     "train.base": "Base model", "train.word": "Word that it shall learn", "train.word.hint": "put before captions without it", "train.name": "Name of the result", "train.name.hint": "as the word", "train.samples": "Sample prompts", "train.samples.hint": "one a line; made as it goes, always with the same seeds",
     "train.check": "Check", "train.checking": "Looking at the pictures …", "train.ready": "{n} pictures · {sizes} · {memory}", "train.size": "{n} of {width} × {height}", "train.start": "Start training", "train.started": "The training is in the queue", "train.picture": "picture {n}", "train.nothing": "Choose pictures first",
     "train.without": "Teaching models takes a key that may manage them; whoever runs this server can give you one.",
@@ -43,7 +45,7 @@ const words = {
     "room.train": "训练",
     "train.form": "要教什么", "train.kind": "训练类型", "train.kind.lora": "LoRA", "train.kind.embedding": "嵌入", "train.kind.hypernetwork": "超网络", "train.kind.full": "整个模型",
     "train.kind.lora.what": "改变权重的小文件：适合风格、人物或物体。", "train.kind.embedding.what": "一个新词：最小，模型保持不变。", "train.kind.hypernetwork.what": "注意力旁的小网络，适合风格。", "train.kind.full.what": "全部权重：内存最多，文件最大。",
-    "train.data": "图片", "train.data.new": "新数据集", "train.data.name": "数据集名称", "train.data.first": "我的图片", "train.data.line": "{n} 张图片", "train.data.delete": "删除数据集", "train.data.delete.sure": "删除 {name} 及其中 {n} 张图片？此操作无法撤销。", "train.data.delete.needed": "使用它且尚未完成的训练：{n} 个。没有它，这些训练将无法继续。",
+    "train.data": "图片", "train.data.new": "新数据集", "train.data.name": "数据集名称", "train.data.first": "我的图片", "train.data.line": "{n} 张图片", "train.data.delete": "删除数据集", "train.data.deleted": "已删除 {name} 及其中 {n} 张图片", "train.data.delete.needed": "使用它且尚未完成的训练：{n} 个。没有它，这些训练将无法继续。",
     "train.base": "基础模型", "train.word": "要学会的词", "train.word.hint": "会加在没有它的说明前", "train.name": "结果的名称", "train.name.hint": "与词相同", "train.samples": "采样提示词", "train.samples.hint": "每行一个；训练中用固定种子生成",
     "train.check": "检查", "train.checking": "正在查看图片……", "train.ready": "{n} 张图片 · {sizes} · {memory}", "train.size": "{n} 张 {width} × {height}", "train.start": "开始训练", "train.started": "训练已加入队列", "train.picture": "第 {n} 张", "train.nothing": "请先选择图片",
     "train.without": "训练需要可以管理模型的密钥；请向服务器的管理员索取。",
@@ -77,7 +79,7 @@ class Train {
     this.keys();
     this.unwatch = this.context.jobs.watch((job, event) => this.hear(job, event));
     const [forms, sets, trainings] = await Promise.all([api.get("/api/trainings/forms"), api.get("/api/datasets"), api.get("/api/trainings", { limit: TRAININGS }), this.context.met]);
-    Object.assign(this, { forms, sets: sets.items, trainings: trainings.items });
+    Object.assign(this, { forms, sets: sets.items.filter((one) => !going.has(one.id)), trainings: trainings.items });
     for (const job of this.trainings) this.context.jobs.take(job);
     if (!this.sets.some((one) => one.id === this.draft.dataset)) this.draft.dataset = this.sets[0]?.id ?? null;
     this.drawKind();
@@ -86,10 +88,12 @@ class Train {
     const wanted = this.context.state.training ?? store.get("shown");
     await this.choose(this.trainings.some((one) => one.id === wanted) ? wanted : this.trainings[0]?.id ?? null);
     this.drawList();
+    here = this;
     return { unmount: () => this.close(), show: (state) => state.training && this.choose(state.training) };
   }
 
   close() {
+    here = null;
     this.keep();
     this.unwatch();
     for (const timer of [this.keeping, this.checking, this.catching, this.sampling]) clearTimeout(timer);
@@ -170,18 +174,34 @@ class Train {
     return made.id;
   }
 
+  /** Deletes the chosen dataset: from the page at once, on the server when nobody can undo it any more. */
   async deleteSet() {
     const one = this.sets.find((each) => each.id === this.draft.dataset);
     if (!one) return;
     const { t } = this;
+    const { api, toast, complain } = this.context;
     try {
-      const { count, unfinished } = await this.context.api.get(`/api/datasets/${one.id}`);
-      const lost = [t("train.data.delete.sure", { name: one.name, n: number(count) }), unfinished > 0 && t("train.data.delete.needed", { n: number(unfinished) })];
-      if (!await sure(t("train.data.delete"), lost.filter(Boolean).join(" "))) return;
-      await this.context.api.delete(`/api/datasets/${one.id}`);
+      const { count, unfinished } = await api.get(`/api/datasets/${one.id}`);
+      if (unfinished > 0 && !await sure(t("train.data.delete"), t("train.data.delete.needed", { n: number(unfinished) }))) return;
+      if (going.has(one.id)) return; // it was pressed twice
+      going.add(one.id);
       this.sets = this.sets.filter((each) => each !== one);
+      const back = () => { going.delete(one.id); here?.bring(one); };
+      toast({
+        text: t("train.data.deleted", { name: one.name, n: number(count) }), undo: back,
+        done: () => api.delete(`/api/datasets/${one.id}`, { keepalive: true }).catch((error) => {
+          complain(error);
+          if (error.status !== 404) back(); // else somebody else has deleted it
+        }),
+      });
       await this.chooseSet(this.sets[0]?.id ?? "");
-    } catch (error) { this.context.complain(error); }
+    } catch (error) { complain(error); }
+  }
+
+  /** A dataset that was to be deleted is among the others again, and chosen. */
+  bring(one) {
+    this.sets = [...this.sets, one].sort((a, b) => b.created - a.created);
+    return this.chooseSet(one.id);
   }
 
   async loadModel() {

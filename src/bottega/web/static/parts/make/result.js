@@ -3,7 +3,7 @@
 import { fill, h, paint, put } from "../../dom.js";
 import { addWords, duration, number, t } from "../../words.js";
 import { icon } from "../icons.js";
-import { Pace } from "../jobs.js";
+import { cancel, Pace } from "../jobs.js";
 import { menu, popover } from "../popover.js";
 import { Stage } from "../stage.js";
 import { keyOf, Strip } from "./strip.js";
@@ -239,10 +239,8 @@ export class Result {
     if (to) { this.choose(to); this.strip.reveal(to.key); }
   }
 
-  async cancel(job) {
-    if (job.local || !this.context.may("generate")) return;
-    this.context.jobs.put({ id: job.id, cancelling: true });
-    try { this.context.jobs.take(await this.context.api.post(`/api/jobs/${job.id}/cancel`)); } catch (error) { this.context.complain(error); }
+  cancel(job) {
+    if (!job.local && this.context.may("generate")) cancel(this.context, job);
   }
 
   // ----------------------------------------------------------------------------------------------------- how it looks
