@@ -177,6 +177,49 @@ def test_one_is_looked_at_with_the_keyboard_alone(page: Page) -> None:
     expect(page.locator(":focus"), "the focus is where one looked last").to_have_attribute("data-index", "2")
 
 
+def test_one_searches_from_every_room(page: Page) -> None:
+    field = page.get_by_role("searchbox")
+    for room in ("queue", "train", "system"):
+        page.goto(f"/{room}")
+        page.locator(f".room-{room} > *").first.wait_for()
+        page.keyboard.press("/")
+        page.wait_for_url("**/gallery")
+        expect(field).to_be_focused()
+    page.keyboard.type("1/2")
+    expect(field, "while one types it is a letter like another").to_have_value("1/2")
+    page.goto("/")
+    page.get_by_role("textbox", name="Prompt", exact=True).wait_for()
+    sign = page.locator("#tools").get_by_role("button", name="Search")
+    sign.click()
+    page.wait_for_url("**/gallery")
+    expect(field).to_be_focused()
+    page.get_by_role("link", name="Library").click()
+    page.wait_for_url("**/library")
+    sign.click()
+    expect(page.get_by_role("searchbox", name="Search")).to_be_focused()
+    assert page.url.endswith("/library"), "a room that can be searched is"
+
+
+def test_what_is_looked_at_gives_way_to_a_search(page: Page) -> None:
+    tiles(page).first.click()
+    page.get_by_text("1 of 10").wait_for()
+    page.keyboard.press("/")
+    page.get_by_role("dialog").wait_for(state="detached")
+    expect(page.get_by_role("searchbox")).to_be_focused()
+
+
+def test_a_phone_searches_by_the_menu(browser: Browser, server: Server) -> None:
+    size = {"width": 360, "height": 740}
+    with room(browser, server, viewport=size, has_touch=True, is_mobile=True) as page:
+        page.get_by_role("link", name="Queue").click()
+        page.locator(".room-queue").wait_for()
+        assert page.locator("#rooms").evaluate("rooms => rooms.scrollWidth - rooms.clientWidth") <= 0
+        page.locator("#tools").get_by_role("button", name="More").click()
+        page.get_by_role("menuitem", name="Search").click()
+        page.wait_for_url("**/gallery")
+        expect(page.get_by_role("searchbox")).to_be_focused()
+
+
 def test_an_address_shows_its_output_and_back_leaves_it(page: Page) -> None:
     tiles(page).nth(4).click()
     page.get_by_text("5 of 10").wait_for()

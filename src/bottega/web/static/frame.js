@@ -237,6 +237,12 @@ function nowhere() {
     h("button", { type: "button", class: "main", text: t("frame.nowhere.go", { room: t(`room.${first}`) }), on: { click: () => go(first) } }));
 }
 
+/** Puts the cursor into the room's field for searches; a room without one leaves it to the Gallery. */
+async function search() {
+  if (!current?.search) await go("gallery");
+  current?.search?.();
+}
+
 function trouble(error, again) {
   return h("section", { class: "trouble", role: "alert" },
     h("h1", { text: t("frame.broken") }), h("p", { text: saying(error) }),
@@ -269,15 +275,17 @@ function drawBar() {
   fill(nav, names.map((id) => h("a", { href: addressOf(id), data: { room: id } },
     h("span", { text: t(`room.${id}`) }), id === "queue" && h("b", { class: "count", id: "waiting" }))));
 
+  const find = h("button", { type: "button", id: "search", class: "quiet square", title: `${t("frame.search")}  /`, aria: { label: t("frame.search"), keyshortcuts: "/" }, on: { click: search } }, icon("search"));
   const theme = h("button", { type: "button", id: "theme", class: "quiet square", title: t("frame.theme"), aria: { label: t("frame.theme") } }, icon("theme"));
   const more = h("button", { type: "button", class: "quiet square", title: t("frame.more"), aria: { label: t("frame.more") } }, icon("more"));
-  fill(document.getElementById("tools"), h("span", { class: "lost", id: "lost", role: "status", hidden: true, text: t("frame.lost") }), theme, more);
+  fill(document.getElementById("tools"), h("span", { class: "lost", id: "lost", role: "status", hidden: true, text: t("frame.lost") }), find, theme, more);
   const themes = () => ["auto", "light", "dark"].map((name) => ({
     text: t(`frame.theme.${name}`), checked: (root.dataset.theme || "auto") === name, run: () => setTheme(name),
   }));
   menu(theme, themes, { side: "end", label: t("frame.theme") });
   menu(more, () => [
-    ...(theme.checkVisibility() ? [] : [{ title: t("frame.theme") }, ...themes(), "-"]), // on a phone there is no room for both
+    ...(find.checkVisibility() ? [] : [{ text: t("frame.search"), icon: "search", key: "/", run: search }, "-"]),
+    ...(theme.checkVisibility() ? [] : [{ title: t("frame.theme") }, ...themes(), "-"]), // on a phone there is no room for all
     { title: t("frame.language") },
     ...Object.entries(LANGUAGES).map(([name, text]) => ({ text, checked: language() === name, run: () => setLanguage(name) })),
     "-",
@@ -366,7 +374,7 @@ watchAnswers((status) => {
   if (status === 0) stream.doubt();
 });
 shared.met = meet(); // when it is known who looks
-keys(Object.fromEntries([["?", { text: t("frame.keys.help"), run: showKeys }],
+keys(Object.fromEntries([["/", { text: t("frame.search"), run: search }], ["?", { text: t("frame.keys.help"), run: showKeys }],
   ...names.map((id, index) => [String(index + 1), { text: t("frame.keys.room", { room: t(`room.${id}`) }), run: () => go(id) }])]));
 drawBar();
 show();

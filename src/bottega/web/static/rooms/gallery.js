@@ -85,7 +85,7 @@ export default {
   words,
   mount(element, context) {
     const room = new Gallery(element, context);
-    return { show: (state) => room.show(state), unmount: () => room.close() };
+    return { show: (state) => room.show(state), search: () => room.search(), unmount: () => room.close() };
   },
 };
 
@@ -116,7 +116,6 @@ class Gallery {
     // Which of them a key is for has to be known at once; what is looked at (below) hears keys before the list does.
     const onMeant = (run) => () => (this.meant().length ? run() : false);
     context.keys({
-      "/": { text: this.t("gallery.keys.search"), run: () => this.field.focus() },
       f: { text: this.t("gallery.keys.favourite"), needs: "generate", run: onMeant(() => this.favour()) },
       x: { text: this.t("gallery.keys.select"), run: () => this.toggle(this.window.active) },
       "ctrl+a": { text: this.t("gallery.keys.all"), run: () => this.selectAll() },
@@ -186,6 +185,11 @@ class Gallery {
   go(changes, options = { replace: true }) {
     const next = Object.fromEntries(Object.entries({ ...this.state, ...changes }).filter(([, value]) => value));
     return this.context.go("gallery", next, options);
+  }
+
+  search() {
+    if (this.look.isOpen) this.look.leave();
+    this.field.focus();
   }
 
   typed() {

@@ -87,7 +87,7 @@ const words = {
     "library.convert.prune": "Leave out what training left in it", "library.replace": "Replace what has this name", "library.convert.name": "Name of the new model", "library.convert.go": "Convert",
     "library.layout.single": "One .safetensors", "library.layout.diffusers": "A diffusers folder",
     "library.dtype.keep": "As they are", "library.dtype.fp32": "32 bits", "library.dtype.fp16": "16 bits", "library.dtype.bf16": "bfloat16", "library.dtype.fp8": "8 bits",
-    "library.keys.search": "Search", "library.keys.star": "Favourite", "library.keys.use": "Use in Make", "library.keys.view": "Cards or table",
+    "library.keys.star": "Favourite", "library.keys.use": "Use in Make", "library.keys.view": "Cards or table",
     "library.stranger": "Made for {family}; the model in Make, {model}, is {other}.",
     "library.idle": "Nothing here makes anything with it yet.", "library.requires": "It needs {what} beside it.",
     "permit.,": ", ",
@@ -143,7 +143,7 @@ const words = {
     "library.convert.prune": "去掉训练留下的内容", "library.replace": "替换同名的模型", "library.convert.name": "新模型的名称", "library.convert.go": "转换",
     "library.layout.single": "单个 .safetensors", "library.layout.diffusers": "diffusers 文件夹",
     "library.dtype.keep": "保持不变", "library.dtype.fp32": "32 位", "library.dtype.fp16": "16 位", "library.dtype.bf16": "bfloat16", "library.dtype.fp8": "8 位",
-    "library.keys.search": "搜索", "library.keys.star": "收藏", "library.keys.use": "用于创作", "library.keys.view": "卡片或表格",
+    "library.keys.star": "收藏", "library.keys.use": "用于创作", "library.keys.view": "卡片或表格",
     "library.stranger": "适用于 {family}；“创作”里的模型 {model} 是 {other}。",
     "library.idle": "目前这里还不能用它创作。", "library.requires": "还需要{what}。",
     "permit.,": "、", "permit.credit": "署名", "permit.not needed": "不需要", "permit.the author must be named": "必须注明作者",
@@ -164,7 +164,7 @@ export default {
   words,
   mount(element, context) {
     const room = new Library(element, context);
-    return { show: (state) => room.show(state), unmount: () => room.close() };
+    return { show: (state) => room.show(state), search: () => room.field.focus(), unmount: () => room.close() };
   },
 };
 
@@ -184,7 +184,6 @@ class Library {
     this.build();
     this.makeWindow();
     context.keys({
-      "/": { text: this.t("library.keys.search"), run: () => this.field.focus() },
       f: { text: this.t("library.keys.star"), needs: "manage", run: () => this.favour() },
       u: { text: this.t("library.keys.use"), needs: "generate", run: () => this.entry && this.usable && this.use() },
       t: { text: this.t("library.keys.view"), run: () => this.setView(this.view === "cards" ? "table" : "cards") },
