@@ -167,7 +167,7 @@ def test_one_is_looked_at_with_the_keyboard_alone(page: Page) -> None:
     look.get_by_text("2 of 10").wait_for()
     look.get_by_text("a green tent in the snow").wait_for()
     look.get_by_text("Euler a").wait_for()
-    look.get_by_role("img", name="a green tent in the snow").wait_for()
+    look.get_by_role("img", name="a green tent in the snow").first.wait_for()
     page.keyboard.press("ArrowRight")
     look.get_by_text("3 of 10").wait_for()
     page.keyboard.press("i")
@@ -175,6 +175,12 @@ def test_one_is_looked_at_with_the_keyboard_alone(page: Page) -> None:
     page.keyboard.press("Escape")
     look.wait_for(state="detached")
     expect(page.locator(":focus"), "the focus is where one looked last").to_have_attribute("data-index", "2")
+
+
+def test_every_picture_says_what_it_shows(page: Page) -> None:
+    expect(page.locator(".piece img").first).to_have_attribute("alt", "the same with a boat")
+    expect(page.locator(".piece img").nth(1)).to_have_attribute("alt", "a green tent in the snow")
+    expect(page.locator('.piece img[alt=""]')).to_have_count(0)
 
 
 def test_one_searches_from_every_room(page: Page) -> None:
@@ -273,6 +279,8 @@ def test_what_came_of_what_is_a_graph_to_walk_in(page: Page) -> None:
     node = page.locator("button.lineage-node").first
     node.wait_for()
     expect(page.locator(".lineage-node.is-here")).to_have_count(1)
+    expect(page.locator(".lineage-node.is-here img")).to_have_attribute("alt", "the same with a boat")
+    expect(node, "its picture names it").to_have_accessible_name("a green tent in the snow")
     expect(page.locator(".lineage-line title").first).to_have_text("started from it")
     node.click()
     page.get_by_text("2 of 10").wait_for()

@@ -770,6 +770,7 @@ def test_an_open_menu_stays_whatever_is_made_meanwhile(page: Page) -> None:
 
 def test_a_deleted_picture_can_be_had_back(page: Page) -> None:
     make_one(page, HOUSE, seed=21, steps=4)
+    expect(made(page).first.locator("img")).to_have_attribute("alt", HOUSE)
     count = made(page).count()
     page.locator(".recent .print[aria-pressed=true]").focus()
     page.keyboard.press("ArrowLeft")

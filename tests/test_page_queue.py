@@ -209,6 +209,7 @@ def test_a_job_and_the_whole_line_rest_and_go_on(page: Page, line: Line) -> None
     history.get_by_text("a white tower").wait_for(timeout=LONG)
     expect(shown(page), "what is paused by itself still rests").to_have_text(["a red house"])
     history.locator(".job-picture img").first.wait_for()
+    expect(row(page, "a white tower").locator(".job-picture img")).to_have_attribute("alt", "a white tower")
     page.reload()
     history.get_by_text("a white tower").wait_for()
     row(page, "a red house").get_by_role("button", name="Go on").click()

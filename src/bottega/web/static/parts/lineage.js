@@ -49,11 +49,11 @@ export function lineageGraph(graph, here, shown, said) {
         class: ["lineage-node", node.id === here && "is-here"],
         type: open && "button",
         title: name,
-        aria: { label: name, current: node.id === here ? "true" : null },
+        aria: { current: node.id === here ? "true" : null },
         style: { transform: `translate(${left}px, ${top}px)` },
         on: open && { click: open },
       },
-      picture && h("img", { src: picture, alt: "", width: SIDE, height: SIDE, loading: "lazy", decoding: "async" }),
+      picture && h("img", { src: picture, alt: name, width: SIDE, height: SIDE, loading: "lazy", decoding: "async" }),
     );
   });
   return h("div", { class: "lineage" }, h("div", { class: "lineage-sheet", style: { width: `${wide}px`, height: `${tall}px` } }, lines, nodes));

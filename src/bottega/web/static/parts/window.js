@@ -126,7 +126,8 @@ export class Window {
    *   open?: (index: number) => void, moved?: (index: number) => void,
    *   key?: (event: KeyboardEvent, index: number) => boolean,
    * }} wish  `layout` is `cells` or `justified` for a width; `draw` makes the element of an item, or of its place while
-   *   it is not here; a picture in it whose address stands in `data-src` is fetched when it does not just pass by;
+   *   it is not here; a picture in it whose address stands in `data-src`, and its text in `data-alt`, is fetched when
+   *   it does not just pass by;
    *   `seen` is told when other items may be on the screen, `near` which are near it and stay there; `open` is for
    *   Enter and a click, `moved` for another active item; `key` may take a key (true) before the window does
    */
@@ -296,7 +297,8 @@ export class Window {
 
   #load() {
     for (const picture of this.box.querySelectorAll("img[data-src]")) {
-      picture.src = picture.dataset.src;
+      const { src, alt = "" } = picture.dataset;
+      Object.assign(picture, { src, alt }); // not before: a picture without an address is laid out as its text
       delete picture.dataset.src;
     }
   }

@@ -1,6 +1,6 @@
 // The gallery: everything that was made, found again by its words, its recipe and its day, and looked at closely.
 
-import { h, fill, put } from "../dom.js";
+import { h, fill, plainly, put } from "../dom.js";
 import { asked, withWish } from "../parts/asked.js";
 import { compare } from "../parts/beside.js";
 import { endpaper } from "../parts/endpaper.js";
@@ -359,7 +359,7 @@ class Gallery {
     const chosen = this.selected.has(item.id);
     const own = item.missing
       ? h("span", { class: "piece-gone" }, icon("warn"), h("span", { text: this.t("gallery.gone") }))
-      : h("img", { alt: "", decoding: "async", draggable: "false", data: { src: this.thumbnail(item) } });
+      : h("img", { alt: "", decoding: "async", draggable: "false", data: { src: this.thumbnail(item), alt: plainly(item.prompt || item.id) } });
     return h("div", {
       class: ["piece", chosen && "is-selected"], aria: { label: item.prompt || item.id, selected: String(chosen) },
     }, own, h("span", { class: "piece-words", text: item.prompt, title: item.prompt }), item.favourite && h("span", { class: "piece-star" }, icon("star", 14)),

@@ -222,7 +222,7 @@ class QueueRoom {
     fresh.src = `/api/jobs/${id}/preview?at=${Math.round(now)}`;
     fresh.decode().then(() => {
       if (picture?.isConnected) picture.src = fresh.src;
-      else this.rows.get(id)?.querySelector(".job-picture")?.replaceChildren(h("img", { src: fresh.src, alt: "" }));
+      else this.rows.get(id)?.querySelector(".job-picture")?.replaceChildren(h("img", { src: fresh.src, alt: titleOf(this.context.jobs.get(id)) }));
     }, () => { /* the job may be over by now, and its preview gone */ });
   }
 
@@ -352,10 +352,11 @@ class QueueRoom {
     ];
   }
 
+  /** The picture of a job; what it shows stands beside it, and is not said twice. */
   picture(job) {
     if (job.kind !== "make") return h("span", { class: "job-picture is-drawn" }, endpaper("other", job.id));
     const address = job.state === "done" ? this.context.api.address(`/api/outputs/${job.id}-0/thumbnail`, { size: 256 }) : "";
-    return h("span", { class: "job-picture" }, address ? h("img", { src: address, alt: "", loading: "lazy", decoding: "async", on: { error: (event) => event.target.remove() } }) : icon("picture"));
+    return h("span", { class: "job-picture", aria: { hidden: "true" } }, address ? h("img", { src: address, alt: titleOf(job), loading: "lazy", decoding: "async", on: { error: (event) => event.target.remove() } }) : icon("picture"));
   }
 
   /** What changes while a job runs: how far it is, and how long it takes. */

@@ -115,7 +115,8 @@ export class Strip {
     const state = output ? "made" : job.state;
     tile.element.className = `is-${state}`;
     const prompt = (output ?? recipe)?.prompt ?? "";
-    tile.button.setAttribute("aria-label", output ? prompt : t(state === "failed" ? "strip.failed" : state === "running" ? "strip.running" : "strip.waiting", { prompt }));
+    tile.picture.alt = prompt || item.key;
+    tile.button.setAttribute("aria-label", output ? prompt || item.key : t(state === "failed" ? "strip.failed" : state === "running" ? "strip.running" : "strip.waiting", { prompt }));
     tile.button.title = prompt;
     tile.close.hidden = Boolean(output) || Boolean(job.local);
     if (!output) tile.close.setAttribute("aria-label", t(state === "failed" ? "strip.dismiss" : state === "running" ? "strip.stop" : "strip.cancel"));
