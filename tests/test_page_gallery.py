@@ -9,6 +9,7 @@ import sqlite3
 import zipfile
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -181,6 +182,22 @@ def test_every_picture_says_what_it_shows(page: Page) -> None:
     expect(page.locator(".piece img").first).to_have_attribute("alt", "the same with a boat")
     expect(page.locator(".piece img").nth(1)).to_have_attribute("alt", "a green tent in the snow")
     expect(page.locator('.piece img[alt=""]')).to_have_count(0)
+
+
+def test_exact_numbers_are_copied_with_one_press(browser: Browser, server: Server) -> None:
+    with room(browser, server, permissions=["clipboard-read", "clipboard-write"]) as page:
+        tiles(page).first.click()
+        shown = page.request.get("/api/outputs/picture-of-it-0").json()
+        made = datetime.fromtimestamp(shown["created"], UTC).isoformat(timespec="milliseconds")
+        for name, exact in (
+            ("Made", made.replace("+00:00", "Z")),
+            ("Took", "1.5"),
+            ("Size of the file", str(shown["bytes"])),
+        ):
+            page.get_by_role("button", name=f"Copy {name}", exact=True).click()
+            page.locator(".toast", has_text="Copied").wait_for()
+            assert page.evaluate("navigator.clipboard.readText()") == exact
+            page.locator(".toast").get_by_role("button", name="Close").click()
 
 
 def test_one_searches_from_every_room(page: Page) -> None:

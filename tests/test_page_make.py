@@ -782,6 +782,18 @@ def test_a_deleted_picture_can_be_had_back(page: Page) -> None:
     made(page).nth(count - 1).wait_for()
 
 
+def test_exact_numbers_are_copied_with_one_press(server: Server, browser: Browser) -> None:
+    with room(server, browser, permissions=["clipboard-read", "clipboard-write"]) as (page, _):
+        address = make_one(page, HOUSE, seed=22, steps=4)
+        shown = page.request.get(address.removesuffix("/file")).json()
+        page.get_by_text(f"seed {shown['seed']}").wait_for()
+        for name, exact in (("seed", str(shown["seed"])), ("size", "128x128"), ("seconds", str(shown["seconds"]))):
+            page.get_by_title(f"Copy the {name}", exact=True).click()
+            page.locator(".toast", has_text="Copied").wait_for()
+            assert page.evaluate("navigator.clipboard.readText()") == exact
+            page.locator(".toast").get_by_role("button", name="Close").click()
+
+
 # --------------------------------------------------------------------------------------------------------- for all
 
 

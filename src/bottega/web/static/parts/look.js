@@ -269,10 +269,10 @@ export class Look {
     fill(this.side, recipeView(recipe, copy, this.forms),
       section(t("look.lineage"), lineage),
       section(t("look.file"), facts([
-        [t("look.made"), moment(item.created)],
-        [t("look.took"), item.seconds ? duration(item.seconds) : null],
+        [t("look.made"), moment(item.created), new Date(item.created * 1000).toISOString()],
+        [t("look.took"), item.seconds ? duration(item.seconds) : null, String(item.seconds)],
         [t("look.format"), item.format && `${item.format.toUpperCase()}, ${item.width} × ${item.height}`],
-        [t("look.bytes"), item.bytes && bytes(item.bytes)],
+        [t("look.bytes"), item.bytes && bytes(item.bytes), String(item.bytes)],
         ["SHA-256", item.sha256 && hash(item.sha256), item.sha256],
         [t("look.digest"), item.digest && hash(item.digest), item.digest],
       ], copy)));

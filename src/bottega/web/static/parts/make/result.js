@@ -12,7 +12,7 @@ addWords({
   en: {
     "result.title": "Result", "result.loading": "Loading {model}", "result.waiting": "Waiting", "result.waiting.n": "Waiting behind {n}", "result.next": "Next in the queue", "result.paused": "Paused",
     "result.step": "Step {done} of {total}", "result.image": "picture {n} of {count}", "result.left": "{time} left", "result.decode": "Developing", "result.save": "Saving", "result.sending": "Sending …",
-    "result.seed": "seed", "result.copy.seed": "Copy the seed", "result.copy.prompt": "Copy the prompt", "result.reuse": "Reuse", "result.reuse.title": "Put these settings into the form", "result.reuse.all": "All settings", "result.reuse.all.noseed": "All but the seed", "result.reuse.seed": "The seed only", "result.reuse.prompt": "The prompt only",
+    "result.seed": "seed", "result.copy.seed": "Copy the seed", "result.copy.size": "Copy the size", "result.copy.seconds": "Copy the seconds", "result.copy.prompt": "Copy the prompt", "result.reuse": "Reuse", "result.reuse.title": "Put these settings into the form", "result.reuse.all": "All settings", "result.reuse.all.noseed": "All but the seed", "result.reuse.seed": "The seed only", "result.reuse.prompt": "The prompt only",
     "result.vary": "Vary", "result.vary.amount": "How different", "result.vary.count": "How many", "result.vary.go": "Make variations", "result.start": "Start from it", "result.mask": "Mask a part", "result.compare": "Compare", "result.compare.pick": "Choose the other picture below", "result.compare.before": "With the one before",
     "result.recipe": "Recipe", "result.download": "Download", "result.delete": "Delete", "result.deleted": "Deleted", "result.zoom": "Zoom", "result.failed": "This one failed", "result.again": "Try again", "result.dismiss": "Dismiss", "result.more": "More",
     "result.done": "Done in {time}", "result.progress": "Progress", "result.half": "{share} % done", "result.took": "{time}",
@@ -21,7 +21,7 @@ addWords({
   zh: {
     "result.title": "结果", "result.loading": "正在加载 {model}", "result.waiting": "等待中", "result.waiting.n": "前面还有 {n} 个", "result.next": "下一个就是它", "result.paused": "已暂停",
     "result.step": "第 {done} / {total} 步", "result.image": "第 {n} / {count} 张", "result.left": "还需 {time}", "result.decode": "正在显影", "result.save": "正在保存", "result.sending": "正在发送……",
-    "result.seed": "种子", "result.copy.seed": "复制种子", "result.copy.prompt": "复制提示词", "result.reuse": "重用", "result.reuse.title": "把这些设置放进表单", "result.reuse.all": "全部设置", "result.reuse.all.noseed": "除种子外的全部", "result.reuse.seed": "仅种子", "result.reuse.prompt": "仅提示词",
+    "result.seed": "种子", "result.copy.seed": "复制种子", "result.copy.size": "复制尺寸", "result.copy.seconds": "复制秒数", "result.copy.prompt": "复制提示词", "result.reuse": "重用", "result.reuse.title": "把这些设置放进表单", "result.reuse.all": "全部设置", "result.reuse.all.noseed": "除种子外的全部", "result.reuse.seed": "仅种子", "result.reuse.prompt": "仅提示词",
     "result.vary": "变化", "result.vary.amount": "差异程度", "result.vary.count": "数量", "result.vary.go": "生成变体", "result.start": "从它开始", "result.mask": "局部重绘", "result.compare": "比较", "result.compare.pick": "在下方选择另一张图片", "result.compare.before": "与上一张比较",
     "result.recipe": "配方", "result.download": "下载", "result.delete": "删除", "result.deleted": "已删除", "result.zoom": "缩放", "result.failed": "这一张失败了", "result.again": "重试", "result.dismiss": "忽略", "result.more": "更多",
     "result.done": "完成，用时 {time}", "result.progress": "进度", "result.half": "已完成 {share}%", "result.took": "{time}",
@@ -354,10 +354,11 @@ export class Result {
     const key = [id, seed, width, height, seconds, model].join(" ");
     if (this.stated === key) return;
     this.stated = key;
+    const fact = (name, text, exact) => h("button", { type: "button", class: "quiet caption-fact number", title: t(`result.copy.${name}`), text, on: { click: () => this.context.copy(exact) } });
     fill(this.facts,
-      h("button", { type: "button", class: "quiet caption-fact number", title: t("result.copy.seed"), on: { click: () => this.context.copy(String(seed)) } }, `${t("result.seed")} ${seed}`),
-      h("span", { class: "soft number caption-size", text: `${width} × ${height}` }),
-      seconds && h("span", { class: "soft number", text: duration(seconds) }),
+      fact("seed", `${t("result.seed")} ${seed}`, String(seed)),
+      fact("size", `${width} × ${height}`, `${width}x${height}`),
+      seconds && fact("seconds", duration(seconds), String(seconds)),
       h("span", { class: "soft cut caption-model", text: model, title: model }));
   }
 
