@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import date
 from pathlib import Path
 
 import pytest
@@ -22,11 +23,15 @@ def test_kills_of_server_and_worker_lose_double_and_change_nothing(tmp_path: Pat
 def test_workers_and_disks_that_fail_cost_their_own_job_only_and_the_server_answers(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(faults, "FAULTS", ("abort", "hang", "eat", "full"))
+    monkeypatch.setattr(faults, "FAULTS", ("abort", "hang", "eat", "full", "read-only", "forbidden"))
     report = Report()
     commit_faults(tmp_path / "home", report)
     assert report.wrong == [], text(report)
     assert report.health_asked > 50
+    for fault, reason in (("read-only", "Read-only file system"), ("forbidden", "Permission denied")):
+        day = date.today().isoformat()
+        told = f"failed (the folder of outputs {day} can't be written to ({reason})), then done"
+        assert report.faults[fault] == told
 
 
 def test_the_bench_sees_what_is_wrong(tmp_path: Path) -> None:

@@ -94,6 +94,30 @@ def test_a_folder_that_can_not_be_made_is_said_and_nothing_of_it_is_left(tmp_pat
     assert [path.name for path in tmp_path.iterdir()] == ["new"]
 
 
+@pytest.mark.parametrize("code", [errno.EROFS, errno.EACCES])
+def test_a_folder_of_outputs_that_is_read_only_is_named_with_a_remedy(
+    code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target, honest = Named(tmp_path / "outputs", "job"), os.open
+
+    def refuse(path: str, flags: int, *rest: int, **named: int) -> int:
+        if flags & (os.O_WRONLY | os.O_RDWR):
+            raise OSError(code, os.strerror(code), path)
+        return honest(path, flags, *rest, **named)
+
+    with monkeypatch.context() as refused:
+        refused.setattr(os, "open", refuse)  # permissions would not stop root
+        with pytest.raises(SaveError) as error:
+            target.prepare()
+        with pytest.raises(SaveError, match=r"job-0\.png: could not be written .*; choose a folder that you may write"):
+            target.write(b"whole", 0, 1, 7, ".png")
+    assert error.value.what == f"the folder of outputs {target.folder} can't be written to ({os.strerror(code)})"
+    assert "see that Bottega may write there, or name another folder for outputs" in error.value.remedy
+    assert list(target.folder.iterdir()) == []
+    target.prepare()
+    assert target.write(b"whole", 0, 1, 7, ".png").read_bytes() == b"whole"
+
+
 # --- whole or not at all ---------------------------------------------------------------------------------------------
 
 

@@ -21,12 +21,13 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from bottega.bench.faulty import FAULTS, PROMPT
+from bottega.bench.faulty import FAULTS, NO_ROOM, PROMPT, ROOM
 from bottega.bench.serving import Client, Serving, Watch
 from bottega.settings import Settings
 
 RECIPES = 25  # different pictures that the jobs ask for, each many times
 FOLLOWS = 4  # every so many-th job of a client waits for the one before it
+ASKED = 50  # jobs at most, until the queue has filled what room was left in it
 STUCK = 300.0  # seconds without a job that ends, after which something is wrong
 
 
@@ -230,12 +231,16 @@ def commit_faults(home: Path, report: Report) -> None:
             asked = {**recipe(1), "prompt": PROMPT + fault}
             bad = _over(client, client.insist("POST", "/api/jobs", {"recipe": asked}))
             _note(report, fault, bad, _over(client, client.insist("POST", "/api/jobs", {"recipe": recipe(2)})))
-        with _full_disk(serving):
-            statuses = Counter(client.ask("POST", "/api/jobs", {"recipe": recipe(3)})[0] for _ in range(5))
-        next = _over(client, client.insist("POST", "/api/jobs", {"recipe": recipe(3)}))
-        report.faults["database can't grow"] = f"answered {dict(statuses)}, then {next['state']}"
-        if set(statuses) - {202, 500, 503, 507} or next["state"] != "done":
-            report.wrong.append(f"while the disk was full: {dict(statuses)}, then {next['state']}")
+        kinds = [("database has no room", _full, 507)]
+        if sys.platform == "linux":
+            kinds.append(("database can't grow", _small, 503))
+        for fault, broken, status in kinds:
+            with broken(serving):
+                statuses = _asked_in_vain(client, status)
+            next = _over(client, client.insist("POST", "/api/jobs", {"recipe": recipe(3)}))
+            report.faults[fault] = f"answered {dict(statuses)}, then {next['state']}"
+            if statuses.keys() - {202, status} or status not in statuses or next["state"] != "done":
+                report.wrong.append(f"{fault}: {report.faults[fault]}")
         with _no_outputs(home / "outputs"):
             bad = _over(client, client.insist("POST", "/api/jobs", {"recipe": recipe(4)}))
         _note(
@@ -262,6 +267,14 @@ def _note(report: Report, fault: str, bad: Mapping[str, Any], next: Mapping[str,
         report.wrong.append(f"{fault}: the job is {bad['state']}, the next one {next['state']}")
 
 
+def _asked_in_vain(client: Client, status: int) -> Counter[int]:
+    """How jobs are answered until one is with this status: there may be room left for some."""
+    statuses: Counter[int] = Counter()
+    while not statuses[status] and statuses.total() < ASKED:
+        statuses[client.ask("POST", "/api/jobs", {"recipe": recipe(3)})[0]] += 1
+    return statuses
+
+
 def _over(client: Client, job: Mapping[str, Any]) -> dict[str, Any]:
     """The job once it has ended, or as it is after a long time."""
     deadline = time.monotonic() + STUCK
@@ -273,13 +286,21 @@ def _over(client: Client, job: Mapping[str, Any]) -> dict[str, Any]:
 
 
 @contextmanager
-def _full_disk(serving: Serving) -> Iterator[None]:
-    """While the block lasts, no file of the server grows: that is what a full disk looks like to a database."""
+def _full(serving: Serving) -> Iterator[None]:
+    """While the block lasts, the server's queue finds its disk full."""
+    assert serving.process is not None
+    serving.process.send_signal(NO_ROOM)
+    try:
+        yield
+    finally:
+        serving.process.send_signal(ROOM)
+
+
+@contextmanager
+def _small(serving: Serving) -> Iterator[None]:
+    """While the block lasts, no file of the server grows, which a database takes for a broken disk."""
     assert serving.process is not None
     pid = serving.process.pid
-    if sys.platform != "linux":
-        yield
-        return
     soft, hard = resource.prlimit(pid, resource.RLIMIT_FSIZE)
     resource.prlimit(pid, resource.RLIMIT_FSIZE, (4096, hard))
     try:
