@@ -64,6 +64,29 @@ def test_every_family_and_variant_makes_pictures_for_every_task(
         assert pixels(out).size == (64, 72)
 
 
+@pytest.mark.parametrize(
+    ("part", "byte", "says"),
+    [
+        ("model.diffusion_model.", b"\xff", "the network gave no finite numbers"),  # all ones is NaN in every type
+        ("first_stage_model.decoder.", b"\xff", "the VAE gave no finite numbers"),
+        ("first_stage_model.decoder.conv_out.", b"\0", "the picture is all one colour"),
+    ],
+)
+def test_what_a_broken_network_makes_is_an_error_and_no_picture(
+    part: str, byte: bytes, says: str, bottega: Command, toy: Path, tmp_path: Path
+) -> None:
+    header, broken, out = safetensors.read_header(toy), tmp_path / "broken.safetensors", tmp_path / "out.png"
+    whole = {name: safetensors.read_tensor(header, name) for name in header.tensors}
+    rows = [
+        (name, info.dtype, info.shape, byte * len(whole[name]) if name.startswith(part) else whole[name])
+        for name, info in header.tensors.items()
+    ]
+    safetensors.write(broken, rows, header.metadata)
+    ran = bottega("make", "image", "a house", "--model", broken, *QUICK, "--out", out)
+    assert ran.code == 1 and says in ran.err
+    assert not out.exists()
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("family", ["sd1", "sd2", "sdxl"])
 def test_a_folder_gives_the_picture_that_its_single_file_gives(family: str, bottega: Command, tmp_path: Path) -> None:

@@ -200,7 +200,10 @@ def test_a_signal_while_it_starts_leaves_nothing(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::"])
-def test_others_are_not_listened_to_without_a_key(bottega: Command, home: Path, host: str) -> None:
+def test_others_are_not_listened_to_without_a_key(
+    bottega: Command, home: Path, host: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bottega.api.server.serve", lambda *_: pytest.fail("others are listened to"))
     ran = bottega("serve", "--host", host, "--port", "0")
     assert ran.code == 2
     assert "bottega users add" in ran.err
