@@ -586,7 +586,8 @@ class Queue:
             with self._transaction():
                 for id in ids:
                     self._write.execute(
-                        "UPDATE jobs SET state = 'running', attempt = attempt + 1, started = ?, worker = ? WHERE id = ?",
+                        "UPDATE jobs SET state = 'running', attempt = attempt + 1, started = ?, worker = ? "
+                        "WHERE id = ?",
                         (now, worker, id),
                     )
                 self._write.execute(
