@@ -44,7 +44,7 @@ pins:  ## pin what the ranges in pyproject.toml admit today
 audit:  ## ask PyPI whether anything that is pinned has a known hole
 	$(PYTHON) -m venv build/audit
 	build/audit/bin/pip install pip-audit
-	build/audit/bin/pip-audit --strict --disable-pip --requirement requirements.txt --requirement requirements-dev.txt
+	build/audit/bin/pip-audit --strict --disable-pip --no-deps --requirement constraints.txt
 
 clean:
 	rm -rf $(VENV) build demo .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

@@ -248,11 +248,15 @@ def test_an_admin_who_is_one_no_longer_hears_nothing_more_of_others(api: Api, el
         assert next(iter(stream), None) is None
 
 
-def test_who_may_do_more_or_ask_for_less_goes_on_listening(api: Api) -> None:
-    riser = api.user("riser")
+@pytest.mark.parametrize(
+    ("before", "by_now"),
+    [(["read", "generate"], ["read", "generate", "manage"]), (["read", "generate", "admin"], ["admin"])],
+)
+def test_who_may_do_as_much_or_ask_for_less_goes_on_listening(api: Api, before: list[str], by_now: list[str]) -> None:
+    riser = api.user(f"from-{before[-1]}", *before)
     with listening(riser) as stream:
-        more = {"scopes": ["read", "generate", "manage"], "quota": {"waiting": 1}}
-        assert api("PATCH", "/users/riser", more).status == 200
+        more = {"scopes": by_now, "quota": {"waiting": 1}}
+        assert api("PATCH", f"/users/from-{before[-1]}", more).status == 200
         id = submitted(riser)
         assert stream.until(lambda each: each.data["job"] == id)[-1].kind == "queued"
 

@@ -198,6 +198,18 @@ def test_what_is_cancelled_can_be_had_again(page: Page, line: Line) -> None:
     expect(page.locator(":focus"), "the next one has the focus").to_contain_text("a blue boat")
 
 
+def test_a_paused_job_that_is_had_back_is_paused(page: Page, line: Line) -> None:
+    row(page, "a blue boat").focus()
+    page.keyboard.press("p")
+    row(page, "a blue boat").get_by_text("paused").wait_for()
+    with page.expect_response("**/cancel"):
+        row(page, "a blue boat").get_by_role("button", name="Cancel").click()
+    with page.expect_response("**/pause"):
+        page.locator(".toast").get_by_role("button", name="Undo").click()
+    page.get_by_role("list", name="Waiting").get_by_text("a blue boat").wait_for()
+    row(page, "a blue boat").get_by_text("paused").wait_for()
+
+
 def test_a_job_and_the_whole_line_rest_and_go_on(page: Page, line: Line) -> None:
     page.get_by_text("The queue rests.").wait_for()
     row(page, "a red house").focus()

@@ -164,8 +164,7 @@ class Foreman:
 
         Those that work do so after it; on the others this waits, up to so many seconds.
         """
-        free = [lane.unload() for lane in self.lanes.values() if lane.kind == MAKE]
-        wait([done for done, is_working in free if not is_working], patience)
+        wait([lane.unload() for lane in self.lanes.values() if lane.kind == MAKE], patience)
 
     def unable(self, lane: str) -> str:
         """Why there is no worker in a lane, in words; empty if none says that it can't."""
@@ -270,11 +269,11 @@ class Lane:
         """A job is to stop, whoever works on it."""
         self._inbox.put(("cancel", job))
 
-    def unload(self) -> tuple[Future[None], bool]:
-        """Have the worker let go of its models: what tells that it has, and whether it works on something before."""
+    def unload(self) -> Future[None]:
+        """Have the worker let go of its models; it is done once it has, or at once where it works on something before."""
         done = Future[None]()
         self._inbox.put(("unload", done))
-        return done, bool(self._working)
+        return done
 
     def told(self) -> dict[str, Any]:
         """What the lane is doing, as plain data."""
@@ -477,11 +476,11 @@ class Lane:
 
     def _unload(self, done: Future[None]) -> None:
         self._unloading.append(done)
-        if self._pipe is None or not self._ready:
+        if self._pipe is not None and self._ready:
+            with suppress(OSError):  # it has died, and its models are gone
+                self._pipe.send({"do": "unload"})
+        if self._working or not self._ready:
             self._unloaded()
-            return
-        with suppress(OSError):  # it has died, and its models are gone
-            self._pipe.send({"do": "unload"})
 
     def _unloaded(self) -> None:
         gone, self._unloading = self._unloading, []

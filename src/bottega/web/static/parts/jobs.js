@@ -208,7 +208,13 @@ export async function cancel(context, job) {
     jobs.refresh();
     return;
   }
-  toast({ text: t("job.cancelled", { title: titleOf(job) }), undo: may(begins(job)) && (() => retry(context, job)) });
+  toast({ text: t("job.cancelled", { title: titleOf(job) }), undo: may(begins(job)) && (() => restore(context, job)) });
+}
+
+/** Has a cancelled job be what it was. */
+async function restore(context, job) {
+  await retry(context, job);
+  if (job.state === "paused") context.jobs.take(await context.api.post(`/api/jobs/${job.id}/pause`));
 }
 
 /** Has a job wait again that failed or was cancelled; one that is still stopping, once it has stopped. */
@@ -238,7 +244,7 @@ function changed(job, event) {
     case "done": return { state: "done", ended: event.at };
     case "result": return { state: "done", ended: event.at, result: event.data };
     case "failed": return { state: "failed", ended: event.at, error: { error: event.error, what: event.what, remedy: event.remedy } };
-    case "cancelled": return { state: "cancelled", ended: event.at };
+    case "cancelled": return { state: "cancelled", cancelling: false, ended: event.at };
     case "changed": return { cancelling: true };
     case "retried": return { state: "waiting", attempt: event.attempt, progress: null, cancelling: false, error: null };
     default: return {};

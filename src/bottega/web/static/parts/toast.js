@@ -21,7 +21,14 @@ export function toast({ text, undo, done, action, kind = "" }) {
   let since = 0;
   let timer = 0;
   if (kind === "error") [...place.children].find((other) => other.firstChild.textContent === text)?.remove(); // it is told anew
-  const close = () => { clearTimeout(timer); removeEventListener("pagehide", close); notice.remove(); done?.(); };
+  const close = () => {
+    const last = done;
+    done = null; // a notice that is taken away may lose the focus, and begin to wait anew
+    clearTimeout(timer);
+    removeEventListener("pagehide", close);
+    notice.remove();
+    last?.();
+  };
   const hold = () => { clearTimeout(timer); left -= performance.now() - since; };
   const go = () => { since = performance.now(); timer = setTimeout(close, Math.max(left, 1000)); };
   const notice = h("div", { class: ["toast", kind], role: kind === "error" ? "alert" : "status", on: { pointerenter: hold, pointerleave: go, focusin: hold, focusout: go } },

@@ -859,11 +859,17 @@ class Library {
 
   async forgetting() {
     const { t, context } = this;
+    if (this.isForgetting) return;
+    const settled = () => { this.isForgetting = false; };
+    this.isForgetting = true;
     try {
       const { total } = await context.api.get("/api/models", { missing: true, limit: 1 });
-      const done = () => this.begin("/api/models/scan", { forget_missing: true }, t("library.started.scan"), { keepalive: true });
-      context.toast({ text: t("library.forgetting", { n: number(total) }), undo() {}, done });
-    } catch (error) { context.complain(error); }
+      const done = () => this.begin("/api/models/scan", { forget_missing: true }, t("library.started.scan"), { keepalive: true }).finally(settled);
+      context.toast({ text: t("library.forgetting", { n: number(total) }), undo: settled, done });
+    } catch (error) {
+      settled();
+      context.complain(error);
+    }
   }
 
   hashIt(entry) {

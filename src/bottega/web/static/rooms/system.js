@@ -178,7 +178,7 @@ class SystemRoom {
     const holds = devices.some((device) => device.models?.length);
     // A button that is hidden has no focus any more, and the keyboard would begin at the top of the page.
     if (!holds && this.unloading === document.activeElement) this.sheet.querySelector(".system-out")?.focus();
-    this.unloading.hidden = !holds || !this.me?.scopes.includes("generate");
+    this.unloading.hidden = !holds || !this.context.may("generate");
   }
 
   async unload() {
