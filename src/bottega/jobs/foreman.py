@@ -270,7 +270,7 @@ class Lane:
         self._inbox.put(("cancel", job))
 
     def unload(self) -> Future[None]:
-        """Have the worker let go of its models; it is done once it has, or at once where it works on something before."""
+        """Have the worker let go of its models; done once it has, or at once where it works on something before."""
         done = Future[None]()
         self._inbox.put(("unload", done))
         return done
