@@ -87,7 +87,7 @@ ELSEWHERE = {
 def test_what_is_proven_elsewhere_is(number: int) -> None:
     for name in ELSEWHERE[number]:
         module, _, test = name.partition(".")
-        tests = tests_of(f"{module}.py")
+        tests = written_in(f"{module}.py")
         assert test in tests if test else tests
 
 
@@ -100,11 +100,11 @@ def test_every_check_has_a_guard_that_can_be_taken_out() -> None:
             assert source.count(text) == 1 and text != instead, (guard.check, guard.what, text)
         for test in guard.tests:
             file, _, name = test.partition("::")
-            assert name.partition("[")[0] in tests_of(file), (guard.check, guard.what, test)
+            assert name.partition("[")[0] in written_in(file), (guard.check, guard.what, test)
 
 
 @cache
-def tests_of(file: str) -> frozenset[str]:
+def written_in(file: str) -> frozenset[str]:
     tree = ast.parse((TESTS / file).read_text(encoding="utf-8"))
     return frozenset(node.name for node in tree.body if isinstance(node, ast.FunctionDef) if node.name[:5] == "test_")
 

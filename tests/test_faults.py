@@ -30,7 +30,7 @@ def test_workers_and_disks_that_fail_cost_their_own_job_only_and_the_server_answ
     assert report.health_asked > 50
     for fault, reason in (("read-only", "Read-only file system"), ("forbidden", "Permission denied")):
         day = date.today().isoformat()
-        told = f"failed (the folder of outputs {day} can't be written to ({reason})), then done"
+        told = f"failed (the folder of outputs {day}: can't be written to ({reason})), then done"
         assert report.faults[fault] == told
 
 

@@ -428,39 +428,39 @@ def test_users_come_and_go_and_no_key_is_told_twice(api: Api) -> None:
 
 
 def test_what_a_user_may_do_is_changed_at_once_for_keys_and_browsers(api: Api) -> None:
-    hugo = api.user("hugo")
-    session = f"{api.served.access.cookie}={api.served.accounts.open_session('hugo')}"
+    hanna = api.user("hanna")
+    session = f"{api.served.access.cookie}={api.served.accounts.open_session('hanna')}"
 
     def in_browser() -> Any:
         return api.served("GET", "/api/me", cookie=session).json
 
     limits = {"waiting": 9, "per_minute": 2, "pixels_per_day": 100_000}
-    told = api("PATCH", "/users/hugo", {"scopes": ["generate", "read", "manage"], "quota": limits})
+    told = api("PATCH", "/users/hanna", {"scopes": ["generate", "read", "manage"], "quota": limits})
     assert told.status == 200 and told.json == next(
-        each for each in api.get("/users")["items"] if each["name"] == "hugo"
+        each for each in api.get("/users")["items"] if each["name"] == "hanna"
     )
     assert told.json["quota"] == limits and told.json["keys"]
-    for me in (hugo.get("/me"), in_browser()):
+    for me in (hanna.get("/me"), in_browser()):
         assert (me["scopes"], me["quota"]) == (["read", "generate", "manage"], limits)
     job = {"recipe": {"prompt": "a red house", "size": {"width": 256, "height": 256}}}
-    hugo.post("/jobs", job, 202)
-    assert "34,464 are left" in hugo.refused("POST", "/jobs", job)[1]["what"]
+    hanna.post("/jobs", job, 202)
+    assert "34,464 are left" in hanna.refused("POST", "/jobs", job)[1]["what"]
     # What is left out stays, and null is no limit.
-    assert api("PATCH", "/users/hugo", {"quota": {"pixels_per_day": None}}).status == 200
-    assert in_browser()["quota"] == hugo.get("/me")["quota"] == {**limits, "pixels_per_day": None}
-    hugo.post("/jobs", job, 202)
-    assert "2 jobs a minute" in hugo.refused("POST", "/jobs", job)[1]["what"]
-    assert api("PATCH", "/users/hugo", {"scopes": ["read"]}).json["quota"] == {**limits, "pixels_per_day": None}
+    assert api("PATCH", "/users/hanna", {"quota": {"pixels_per_day": None}}).status == 200
+    assert in_browser()["quota"] == hanna.get("/me")["quota"] == {**limits, "pixels_per_day": None}
+    hanna.post("/jobs", job, 202)
+    assert "2 jobs a minute" in hanna.refused("POST", "/jobs", job)[1]["what"]
+    assert api("PATCH", "/users/hanna", {"scopes": ["read"]}).json["quota"] == {**limits, "pixels_per_day": None}
     assert in_browser()["scopes"] == ["read"]
     own = {"cookie": session, "origin": api.served.origin}
-    assert api.served("POST", "/api/jobs", job, **own).status == hugo("POST", "/jobs", job).status == 403
+    assert api.served("POST", "/api/jobs", job, **own).status == hanna("POST", "/jobs", job).status == 403
     before = api.get("/users")
-    assert api("PATCH", "/users/hugo", {}).status == 200
+    assert api("PATCH", "/users/hanna", {}).status == 200
     for wrong in (
         {"scopes": []}, {"scopes": ["god"]}, {"quota": {"waiting": 0}}, {"quota": {"per_minute": "3"}},
         {"quota": {"jobs": 1}}, {"name": "otto"},
     ):  # fmt: skip
-        assert api.refused("PATCH", "/users/hugo", wrong)[0] == 422, wrong
+        assert api.refused("PATCH", "/users/hanna", wrong)[0] == 422, wrong
     for name in ("nobody", "owner", "No%20Body"):
         assert api.refused("PATCH", f"/users/{name}", {"scopes": ["read"]})[0] == 404, name
     assert api.get("/users") == before

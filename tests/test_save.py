@@ -111,7 +111,7 @@ def test_a_folder_of_outputs_that_is_read_only_is_named_with_a_remedy(
             target.prepare()
         with pytest.raises(SaveError, match=r"job-0\.png: could not be written .*; choose a folder that you may write"):
             target.write(b"whole", 0, 1, 7, ".png")
-    assert error.value.what == f"the folder of outputs {target.folder} can't be written to ({os.strerror(code)})"
+    assert error.value.what == f"the folder of outputs {target.folder}: can't be written to ({os.strerror(code)})"
     assert "see that Bottega may write there, or name another folder for outputs" in error.value.remedy
     assert list(target.folder.iterdir()) == []
     target.prepare()

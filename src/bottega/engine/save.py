@@ -42,14 +42,14 @@ class Target(Protocol):
         """Write output `index` of `count`; its path. SaveError if it can't be written."""
 
 
-def make_writable(folder: Path, remedy: str, what: str = "the folder") -> None:
+def make_writable(folder: Path, remedy: str, what: str = "") -> None:
     """Make a folder and write a byte into it, so that nothing is made in vain; SaveError if it can't be."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder) as file:
             file.write(b"\0")
     except OSError as error:
-        raise SaveError(f"{what} {folder} can't be written to ({error.strerror or error})", remedy) from None
+        raise SaveError(f"{what}{folder}: can't be written to ({error.strerror or error})", remedy) from None
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,7 @@ class Named:
     def prepare(self) -> None:
         """Make the folder, and make sure that it can be written; SaveError if it can't."""
         remedy = "see that Bottega may write there, or name another folder for outputs in settings.toml"
-        make_writable(self.folder, remedy, "the folder of outputs")
+        make_writable(self.folder, remedy, "the folder of outputs ")
         _tidy(self.folder)
 
     def write(self, content: bytes, index: int, count: int, seed: int, suffix: str) -> Path:
