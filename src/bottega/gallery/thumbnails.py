@@ -13,7 +13,7 @@ from pathlib import Path
 
 from bottega.errors import FileError, SaveError
 from bottega.formats import media
-from bottega.formats.atomic import atomic
+from bottega.formats.atomic import atomic_until_power_cut
 
 SIZES = (128, 256, 384, 512)  # pixels of the longer side
 MOST_BYTES = 512 << 20  # that all of them may take: some 60,000 of 256 pixels
@@ -44,9 +44,10 @@ class Thumbnails:
         path = self.folder / key[:2] / f"{key}-{side}.webp"
         with suppress(OSError):
             content = path.read_bytes()
-            if time.time() - path.stat().st_mtime > _TOUCHED_AFTER:
-                os.utime(path)
-            return content
+            if _is_whole(content):
+                if time.time() - path.stat().st_mtime > _TOUCHED_AFTER:
+                    os.utime(path)
+                return content
         check()
         content = _small(picture, side)
         self._keep(path, content)
@@ -62,7 +63,7 @@ class Thumbnails:
         """Keep a thumbnail where that can be done: it can be made again."""
         with suppress(OSError, SaveError):
             path.parent.mkdir(parents=True, exist_ok=True)
-            with atomic(path) as file:
+            with atomic_until_power_cut(path) as file:
                 file.write(content)
         with self._counting:
             if self._bytes is None:
@@ -100,9 +101,14 @@ class Thumbnails:
         return kept
 
 
+def _is_whole(content: bytes) -> bool:
+    """Whether a WebP is as long as its header says (RFC 9649, section 2.4)."""
+    return content[:4] == b"RIFF" and int.from_bytes(content[4:8], "little") + 8 == len(content)
+
+
 def _small(picture: Path, side: int) -> bytes:
     if picture.is_symlink():  # whoever can write into the folder must not have other pictures shown
         raise FileError(picture, "is a link by now, and no picture that was made here")
     buffer = io.BytesIO()
-    media.thumbnail(picture, side).save(buffer, "WEBP", quality=_QUALITY, method=4)
+    media.thumbnail(picture, side).save(buffer, "WEBP", quality=_QUALITY, method=2)
     return buffer.getvalue()

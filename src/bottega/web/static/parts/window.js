@@ -3,10 +3,9 @@
 const NEAR = 0.5; // of a screen above and below that is drawn too
 const BUDGET = 7; // ms of a frame that drawing may take; what is left over is drawn in the next one
 const FIRST = 30; // ms of the first one, in which nothing moves yet
-const FAST = 120; // ms in which more than FAR goes by only where somebody passes through
+const FAST = 120; // ms in which more than FAR goes by only where somebody passes through, who arrives with as long a rest
 const FAR = 0.6; // of a screen
 const LEAST = 480; // px that are far at least: on a low screen a gentle push goes by more than that one
-const STILL = 90; // ms without scrolling after which that one has arrived
 
 /**
  * Equal cells in as many columns as fit.
@@ -272,7 +271,7 @@ export class Window {
     this.scrolled = scrolled;
     this.way.push([began, scrolled]);
     clearTimeout(this.still);
-    this.still = passing && setTimeout(() => this.#arrive(first, last), STILL);
+    this.still = passing && setTimeout(() => this.#arrive(first, last), FAST);
     // One who rushes past sees what is there, but no pictures; one who leaps sees nothing of what is between.
     if (!leaping) this.near(first, last);
     if (!passing) this.#load();
