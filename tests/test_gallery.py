@@ -577,17 +577,6 @@ def test_a_thumbnail_is_made_once(gallery: Gallery, folder: Path) -> None:
         gallery.thumbnail("nobody", 512)
 
 
-@pytest.mark.parametrize("cut", [slice(0), slice(20), slice(-1)])
-def test_a_thumbnail_of_which_a_power_cut_has_left_less_is_made_again(tmp_path: Path, cut: slice) -> None:
-    picture = tmp_path / "a.png"
-    Image.effect_noise((128, 128), 90).convert("RGB").save(picture)
-    thumbnails = Thumbnails(tmp_path / "small")
-    whole = thumbnails.of(picture, "aa", 128)
-    (kept,) = tmp_path.glob("small/*/*")
-    kept.write_bytes(whole[cut])
-    assert thumbnails.of(picture, "aa", 128) == kept.read_bytes() == whole
-
-
 def test_thumbnails_take_no_more_than_they_may(tmp_path: Path) -> None:
     pictures = []
     for number in range(12):

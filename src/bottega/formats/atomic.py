@@ -58,21 +58,6 @@ def atomic(
         sync_folder(path.parent)
 
 
-@contextmanager
-def atomic_until_power_cut(path: str | Path) -> Iterator[BinaryIO]:
-    """As `atomic`, for what can be made again: the disk is not waited for, and a power cut may leave less of it."""
-    path = Path(path)
-    with _as_save_errors(path):
-        temporary, file = _open_part(path.parent, 0o666)
-        try:
-            with file:
-                yield file
-            os.replace(temporary, path)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
-
-
 def settle_new_folder(temporary: Path, path: Path) -> None:
     """Give a folder a name that nothing has yet; else it is a FileExistsError."""
     if os.path.lexists(path):

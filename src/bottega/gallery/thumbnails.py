@@ -13,7 +13,7 @@ from pathlib import Path
 
 from bottega.errors import FileError, SaveError
 from bottega.formats import media
-from bottega.formats.atomic import atomic_until_power_cut
+from bottega.formats.atomic import atomic
 
 SIZES = (128, 256, 384, 512)  # pixels of the longer side
 MOST_BYTES = 512 << 20  # that all of them may take: some 60,000 of 256 pixels
@@ -44,10 +44,9 @@ class Thumbnails:
         path = self.folder / key[:2] / f"{key}-{side}.webp"
         with suppress(OSError):
             content = path.read_bytes()
-            if _is_whole(content):
-                if time.time() - path.stat().st_mtime > _TOUCHED_AFTER:
-                    os.utime(path)
-                return content
+            if time.time() - path.stat().st_mtime > _TOUCHED_AFTER:
+                os.utime(path)
+            return content
         check()
         content = _small(picture, side)
         self._keep(path, content)
@@ -63,7 +62,7 @@ class Thumbnails:
         """Keep a thumbnail where that can be done: it can be made again."""
         with suppress(OSError, SaveError):
             path.parent.mkdir(parents=True, exist_ok=True)
-            with atomic_until_power_cut(path) as file:
+            with atomic(path) as file:
                 file.write(content)
         with self._counting:
             if self._bytes is None:
@@ -99,11 +98,6 @@ class Thumbnails:
                     status = path.stat()
                     kept.append((status.st_mtime, status.st_size, path))
         return kept
-
-
-def _is_whole(content: bytes) -> bool:
-    """Whether a WebP is as long as its header says (RFC 9649, section 2.4)."""
-    return content[:4] == b"RIFF" and int.from_bytes(content[4:8], "little") + 8 == len(content)
 
 
 def _small(picture: Path, side: int) -> bytes:
