@@ -183,8 +183,9 @@ def test_several_wait_and_esc_stops_one_after_the_other(page: Page) -> None:
     for left in (2, 1, 0):
         page.keyboard.press("Escape")
         open_jobs(page).nth(left).wait_for(state="detached")
+    # One that the server had begun before it heard of the key is seen once more while it stops.
+    expect(page.locator("button.stop")).to_be_hidden(timeout=LONG)
     expect(open_jobs(page)).to_have_count(0)
-    page.get_by_role("button", name="Stop").wait_for(state="hidden")
     expect(made(page)).to_have_count(before)
 
 
@@ -210,6 +211,30 @@ def test_what_is_stopped_can_be_had_back(page: Page) -> None:
     for left in (1, 0):
         page.get_by_role("button", name="Stop", exact=False).first.click()
         open_jobs(page).nth(left).wait_for(state="detached")
+
+
+def test_what_the_server_began_while_it_was_stopped_is_stopped_once(page: Page) -> None:
+    """A job that waits may be begun before the server hears that it shall not be: then it is seen to stop."""
+    told = page.evaluate(
+        """async () => {
+          const frame = document.querySelector("script[type=module]").src;
+          const { Jobs, cancel } = await import(new URL("parts/jobs.js", frame));
+          const asked = [];
+          const never = (path) => { asked.push(path); return new Promise(() => {}); };
+          let hear;
+          const jobs = new Jobs({ get: never, post: never }, { listen(run) { hear = run; }, onState() {} });
+          const context = { api: jobs.api, jobs };
+          const states = [jobs.put({ id: "one", kind: "make", state: "waiting", seen: 7 })];
+          cancel(context, jobs.get("one"));
+          states.push(jobs.get("one"));
+          hear({ number: "8", kind: "started", job: "one", at: 1 });
+          states.push(jobs.get("one"));
+          cancel(context, jobs.get("one"));
+          const told = states.map(({ state, cancelling = false }) => [state, cancelling]);
+          return [told, asked.filter((path) => path.endsWith("/cancel"))];
+        }"""
+    )
+    assert told == [[["waiting", False], ["cancelled", True], ["running", True]], ["/api/jobs/one/cancel"]]
 
 
 def test_a_late_answer_undoes_nothing_that_was_heard(page: Page) -> None:

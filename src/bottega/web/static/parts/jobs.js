@@ -200,7 +200,8 @@ export const begins = (job) => (job.kind === "make" ? "generate" : "manage");
 export async function cancel(context, job) {
   const { api, jobs, may, toast, complain } = context;
   if (jobs.get(job.id)?.cancelling) return;
-  jobs.put({ id: job.id, ...(job.state === "running" ? { cancelling: true } : { state: "cancelled", ended: Date.now() / 1000 }) });
+  // Also one that waits is marked: the server may have begun it by now, and it stops only once that is told.
+  jobs.put({ id: job.id, cancelling: true, ...(job.state !== "running" && { state: "cancelled", ended: Date.now() / 1000 }) });
   try {
     jobs.take(await api.post(`/api/jobs/${job.id}/cancel`));
   } catch (error) {
