@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from bottega.formats.answers import Answers
 from bottega.library import Catalog, Entry, open_catalog
 from bottega.library.about import About
 from bottega.library.browse import BEST, ORDERS, Wish, browse, counts, tag_counts
@@ -136,6 +137,7 @@ def test_ten_thousand_models_are_counted_and_paged_in_few_steps(catalog: Catalog
             nonlocal taken
             taken += 1000
 
+        catalog._answers = Answers()  # nothing was asked before
         catalog._connection.set_progress_handler(step, 1000)
         call()
         catalog._connection.set_progress_handler(None, 0)
@@ -145,6 +147,29 @@ def test_ten_thousand_models_are_counted_and_paged_in_few_steps(catalog: Catalog
     assert steps(lambda: tag_counts(catalog, wish)) < 20 * 10_000  # of those alone that the user said something of
     for order in (*ORDERS, BEST):
         assert steps(lambda order=order: browse(catalog, wish, order, 100)) < 90 * 10_000
+
+
+def test_what_was_counted_is_counted_anew_once_anybody_has_written(tmp_path: Path) -> None:
+    def told(catalog: Catalog) -> tuple[object, ...]:
+        page = browse(catalog, Wish(), "name", 1, None, 1)
+        tags = {tag: count for (_, tag), count in tag_counts(catalog, Wish()).items()}
+        shelf = catalog.bytes_below(Path("/shelf"))
+        return page.total, [entry.name for entry in page.entries], sum(counts(catalog, Wish()).values()), tags, shelf
+
+    models = [replace(model(number), kind="lora", verdict="clean") for number in range(1, 4)]
+    place = tmp_path / "catalog.sqlite"
+    with open_catalog(place) as catalog, open_catalog(place) as other:
+        assert told(catalog) == (0, [], 0, {}, 0)
+        catalog.put(models)
+        first, second, third = sorted(models, key=lambda entry: entry.name)
+        whole = sum(entry.stamp.size for entry in models)
+        assert told(catalog) == told(catalog) == (3, [second.name], 3, {}, whole)
+        other.say(first, tags=["good"])
+        assert told(catalog) == (3, [second.name], 3, {"good": 1}, whole)
+        catalog.say(first, tags=["good", "old"])
+        assert told(catalog) == (3, [second.name], 3, {"good": 1, "old": 1}, whole)
+        other.forget([second.path])
+        assert told(catalog) == (2, [third.name], 2, {"good": 1, "old": 1}, whole - second.stamp.size)
 
 
 def test_what_goes_together_with_a_model_is_found_in_pages_too(tmp_path: Path) -> None:

@@ -28,7 +28,8 @@ from PIL import Image
 
 from bottega.errors import FileError, FormatError, Interrupted
 from bottega.formats.media import encode
-from bottega.gallery import Adopted, BadCursor, Gallery, GalleryError, Output, UnknownOutput, Upkeep, rows
+from bottega.gallery import Adopted, BadCursor, Gallery, GalleryError, Output, UnknownOutput, Upkeep, Wishes, rows
+from bottega.gallery.asked import Asked
 from bottega.gallery.export import safe_name
 from bottega.gallery.schema import MIGRATIONS
 from bottega.gallery.thumbnails import Thumbnails
@@ -129,12 +130,78 @@ def test_a_list_can_be_laid_out_whole_and_looked_at_anywhere(gallery: Gallery, f
     for index in range(7):
         told = write_output(folder, id=f"j{index}-0", at=index)
         gallery.add(replace(told, width=300 if index % 2 else 100, height=200, favourite=index < 3))
-    assert gallery.ratios() == [500, 1500, 500, 1500, 500, 1500, 500]
-    assert gallery.ratios(favourite=True) == [500, 1500, 500]
+    assert json.loads(gallery.ratios()) == [500, 1500, 500, 1500, 500, 1500, 500]
+    assert json.loads(gallery.ratios(favourite=True)) == [500, 1500, 500]
     assert ids(gallery, offset=5, limit=10) == ["j1-0", "j0-0"]
     assert ids(gallery, offset=1, limit=1, favourite=True) == ["j1-0"]
     assert ids(gallery, offset=7) == []
     assert gallery.ratios(text="red", model="starter", task="text-to-image", owner="ann", folder="") == gallery.ratios()
+
+
+def test_what_is_far_down_a_list_is_what_is_there(
+    gallery: Gallery, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for index in range(9):
+        gallery.add(replace(write_output(folder, id=f"j{index}-0", at=index), favourite=index % 2 == 0))
+    wishes: tuple[Wishes, ...] = ({}, {"favourite": True}, {"text": "red"}, {"text": "nothing"})
+    near = [[gallery.outputs(limit=2, offset=offset, **wish) for offset in range(11)] for wish in wishes]
+    monkeypatch.setattr("bottega.gallery.index.FAR", 2)
+    assert [[gallery.outputs(limit=2, offset=offset, **wish) for offset in range(11)] for wish in wishes] == near
+
+
+def test_what_was_counted_is_counted_anew_once_anybody_has_written(
+    gallery: Gallery, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bottega.gallery.index.FAR", 0)
+
+    def told() -> tuple[object, ...]:
+        page = gallery.outputs(limit=1, offset=1, owner="ann")
+        shown = [output.id for output in page.items]
+        return page.total, shown, json.loads(gallery.ratios(owner="ann")), gallery.folders("ann"), gallery.size() > 0
+
+    assert told() == (0, [], [], [], False)
+    for index in range(3):
+        gallery.add(write_output(folder, id=f"j{index}-0", at=index))
+        assert told()[0] == index + 1
+    assert told() == told() == (3, ["j1-0"], [1000, 1000, 1000], [], True)
+    gallery.mark("j1-0", folder="kept")
+    assert told()[3] == [("kept", 1)]
+    gallery.delete(["j1-0"])
+    assert told() == (2, ["j0-0"], [1000, 1000], [], True)
+    with Gallery(tmp_path / "home" / "gallery.sqlite", folder) as other:
+        other.restore(["j1-0"])
+        other.delete(["j0-0", "j2-0"])
+    assert told() == (1, [], [1000], [("kept", 1)], True)
+
+
+def test_what_nobody_changed_is_counted_once(gallery: Gallery, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    gallery.add(write_output(folder, id="a-0"))
+    asked = []
+    for name in ("count", "all_ids", "ratios"):
+        ask = getattr(Asked, name)
+        monkeypatch.setattr(Asked, name, lambda self, name=name, ask=ask: asked.append(name) or ask(self))
+    for _ in range(2):
+        gallery.outputs(offset=5000)
+        gallery.outputs(limit=1)
+        gallery.ratios()
+    assert sorted(asked) == ["all_ids", "count", "ratios"]
+    gallery.outputs(favourite=True)
+    assert asked.count("count") == 2, "another question"
+
+
+def test_what_is_written_while_somebody_looks_is_looked_at_again(
+    gallery: Gallery, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gallery.add(write_output(folder, id="a-0"))
+    version = gallery._store.version
+    monkeypatch.setattr(gallery._store, "version", lambda: next(versions))
+    now = version()
+    versions = iter((now, now + 1))  # something was written between the two
+    assert gallery.outputs().total == 1
+    with gallery._store.writing() as connection:
+        connection.execute("UPDATE outputs SET deleted = 1")
+    versions = iter((now, now))  # which no list that was kept may answer
+    assert gallery.outputs().total == 0
 
 
 @pytest.mark.parametrize("cursor", ["", "x", "-1", "1e9", "٣", str(2**63), "9" * 30])
@@ -720,7 +787,7 @@ def test_words_are_indexed_many_at_once(gallery: Gallery, folder: Path, monkeypa
         with gallery._store.reading() as connection:
             indexed.append(connection.execute("SELECT count(*) FROM search").fetchone()[0])
     assert indexed == [0, 0, 3, 3, 3, 6, 6]
-    assert len(ids(gallery, text="red")) == len(gallery.ratios(text="house")) == 7
+    assert len(ids(gallery, text="red")) == len(json.loads(gallery.ratios(text="house"))) == 7
 
 
 def test_what_is_indexed_is_found_where_nothing_can_be_written(gallery: Gallery, folder: Path) -> None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from bottega.gallery.adopt import Adopted
+from bottega.gallery.asked import Wishes
 from bottega.gallery.fields import Difference
-from bottega.gallery.index import Gallery, Wishes
+from bottega.gallery.index import Gallery
 from bottega.gallery.lineage import Edge, Graph, Node
 from bottega.gallery.output import BadCursor, Folder, GalleryError, Output, Page, UnknownOutput
 from bottega.gallery.reading import read_output

@@ -6,16 +6,18 @@ import hashlib
 import os
 import sqlite3
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
 from types import TracebackType
-from typing import Any, TypedDict, Unpack
+from typing import Unpack
 
 from bottega.errors import FileError
+from bottega.formats.answers import Answers
 from bottega.formats.database import is_full, string
 from bottega.gallery import fields, rows, trash
 from bottega.gallery.adopt import Adopted, adopt
+from bottega.gallery.asked import Wishes, asked_for
 from bottega.gallery.export import zipped
 from bottega.gallery.fields import Difference
 from bottega.gallery.lineage import Graph, graph
@@ -24,32 +26,10 @@ from bottega.gallery.reading import hash_file
 from bottega.gallery.schema import SCHEMA
 from bottega.gallery.store import Store
 from bottega.gallery.thumbnails import Thumbnails
-from bottega.library import search
 
-SHORTEST_HASH = 8  # digits by which a model is looked for
+FAR = 4096  # outputs that are left out: fewer are sooner counted off than all are listed
 INDEX_EVERY = 64  # outputs that are added: their words are put into the index together
 _LARGEST = 2**63 - 1  # number that SQLite holds
-
-
-class Wishes(TypedDict, total=False):
-    """Which outputs are wanted; what is left out, None or empty asks for nothing, and without `owner` those of all.
-
-    Every word of `text` must begin a word of the prompt, the negative prompt or the model's name (it is for typing).
-    `model` is a part of its name, or at least 8 digits of its SHA-256. `field` asks for values of recipe fields, by
-    their place (`sampling.sampler`, `knobs.clip_skip`) or name (`sampler`), without case. `since` and `until` (not
-    itself) are unix seconds; `folder` "" means those in none; `deleted` asks for the trash instead.
-    """
-
-    owner: str | None
-    text: str
-    model: str
-    task: str
-    field: Mapping[str, str] | None
-    since: float | None
-    until: float | None
-    favourite: bool | None
-    folder: str | None
-    deleted: bool
 
 
 class Gallery:
@@ -63,9 +43,9 @@ class Gallery:
     def __init__(self, path: Path, outputs_folder: Path, thumbnails: Path | None = None) -> None:
         self.folder = Path(os.path.abspath(outputs_folder))
         self._store = Store(path, SCHEMA)
+        self._answers = Answers()
         self._thumbnails = Thumbnails(thumbnails or path.parent / "thumbnails")
         self._added = 0
-        self._size = (-1, 0)  # of which version of the file, and bytes
 
     def __enter__(self) -> Gallery:
         return self
@@ -107,9 +87,14 @@ class Gallery:
         is scrolled can be looked at anywhere.
         """
         with self._looking(wishes) as connection:
-            asked = _asked(connection, wishes)
-            total = asked.count()
-            ids = asked.ids(_place(before), limit + 1, offset)
+            version = self._store.version_of(connection)
+            asked = asked_for(connection, wishes)
+            total = self._answers.of(version, ("count", *asked.question), asked.count)
+            if before is None and offset > FAR:
+                every = self._answers.of(version, ("ids", *asked.question), asked.all_ids)
+                ids = list(every[offset : offset + limit + 1])
+            else:
+                ids = asked.ids(_place(before), limit + 1, offset)
             shown = ", ".join(map(str, ids[:limit]))
             items = rows.read(connection, self.folder, f"outputs.id IN ({shown}) ORDER BY outputs.id DESC")
         return Page(items, str(ids[limit - 1]) if len(ids) > limit else None, total)
@@ -117,14 +102,16 @@ class Gallery:
     def newest(self, owner: str | None) -> Output | None:
         """The output that an owner, or anybody, made last; None if there is none outside of the trash."""
         with self._store.reading() as connection:
-            ids = _asked(connection, {"owner": owner}).ids(_place(None), 1, 0)
+            ids = asked_for(connection, {"owner": owner}).ids(_place(None), 1)
             return rows.read(connection, self.folder, "outputs.id = ?", ids[0])[0] if ids else None
 
-    def ratios(self, **wishes: Unpack[Wishes]) -> list[int]:
+    def ratios(self, **wishes: Unpack[Wishes]) -> str:
         """Width over height in thousandths of every output that meets all wishes, newest first: enough to lay all of
-        them out before any is looked at. 1000 for what has no size."""
+        them out before any is looked at. A list in JSON; 1000 stands for what has no size."""
         with self._looking(wishes) as connection:
-            return _asked(connection, wishes).ratios()
+            version = self._store.version_of(connection)
+            asked = asked_for(connection, wishes)
+            return self._answers.of(version, ("ratios", *asked.question), asked.ratios)
 
     def _looking(self, wishes: Wishes) -> AbstractContextManager[sqlite3.Connection]:
         """A connection in which what is wished for can be found; what was added last has to be indexed for a text."""
@@ -182,13 +169,10 @@ class Gallery:
 
     def size(self) -> int:
         """How many bytes all outputs take on disk, those in the trash too."""
-        version = self._store.version()  # asked first: what is written meanwhile is counted at the next time
-        known = self._size
-        if known[0] != version:
-            with self._store.reading() as connection:
-                (total,) = connection.execute("SELECT coalesce(sum(size), 0) FROM details").fetchone()
-            self._size = known = version, int(total)
-        return known[1]
+        query = "SELECT coalesce(sum(size), 0) FROM details"
+        with self._store.reading() as connection:
+            version = self._store.version_of(connection)
+            return self._answers.of(version, query, lambda: int(connection.execute(query).fetchone()[0]))
 
     def folders(self, owner: str) -> list[Folder]:
         """The folders in which outputs of this owner lie, by name."""
@@ -198,7 +182,9 @@ class Gallery:
             "JOIN folders ON folders.id = folder ORDER BY name"
         )
         with self._store.reading() as connection:
-            return [Folder(*row) for row in connection.execute(query, (owner,))]
+            version = self._store.version_of(connection)
+            found = self._answers.of(version, (query, owner), lambda: connection.execute(query, (owner,)).fetchall())
+        return [Folder(*row) for row in found]
 
     # --- what came from what
 
@@ -221,16 +207,27 @@ class Gallery:
         Raises UnknownOutput, and FileError for a picture that is gone, damaged, too large, or none that was made.
         """
         output = self.output(id)
+        check = (lambda: None) if output.changed else (lambda: _check_made(output))
+        return self._thumbnails.of(output.path, self._shown(output), size, check)
+
+    def kept_thumbnail(self, output: Output, size: int) -> bytes | None:
+        """What `thumbnail` gives, if it was made before; None where that has to make it, or to say what is wrong."""
+        try:
+            return self._thumbnails.kept(self._shown(output), size)
+        except FileError:
+            return None
+
+    def _shown(self, output: Output) -> str:
+        """What names the bytes that are shown of an output; FileError where none of them may be."""
         if output.path.is_symlink():  # put there by whom, to have what shown?
             raise FileError(output.path, "is a link, and not what was made", "make it again")
         if not output.changed:
-            return self._thumbnails.of(output.path, output.sha256, size, lambda: _check_made(output))
+            return output.sha256
         if rows.is_elsewhere(self.folder, output.path):  # where nothing vouches for what is there now
             raise FileError(output.path, "was changed, and lies outside of the outputs folder", "make it again")
         # By others: what is shown is what is there now.
-        size_now, mtime_ns = rows.stamp_of(output.path) or (0, 0)
-        key = hashlib.sha256(f"{output.sha256} {size_now} {mtime_ns}".encode()).hexdigest()
-        return self._thumbnails.of(output.path, key, size)
+        size, mtime_ns = rows.stamp_of(output.path) or (0, 0)
+        return hashlib.sha256(f"{output.sha256} {size} {mtime_ns}".encode()).hexdigest()
 
     def tidy_thumbnails(self) -> None:
         """Keep the thumbnails from taking too much room; takes a second where there are many."""
@@ -332,118 +329,6 @@ def _check_made(output: Output) -> None:
         raise FileError(output.path, error.strerror or "can't be read", "make it again") from None
     if digest != output.sha256:
         raise FileError(output.path, "was changed since it was made", "make it again")
-
-
-def _asked(connection: sqlite3.Connection, wishes: Wishes) -> _Asked:
-    text = wishes.get("text", "").strip()
-    asked = _Asked(connection, words := search.query(text))
-    asked.add("deleted = ?", wishes.get("deleted", False))
-    # Signs such as an emoji are in no index; those of ASCII are the grammar of prompts, and what words begin with.
-    if not words and not text.isascii():
-        asked.add("outputs.id IN (SELECT id FROM details WHERE instr(prompt, ?) OR instr(negative, ?))", text, text)
-    if (owner := wishes.get("owner")) is not None:
-        asked.among("owner", asked.called("owners", owner))
-    if task := wishes.get("task"):
-        asked.among("task", asked.called("tasks", task))
-    if (folder := wishes.get("folder")) is not None:
-        asked.among("folder", asked.called("folders", folder) if folder else [0])
-    if model := wishes.get("model"):
-        asked.among("model", asked.models(model))
-    if (favourite := wishes.get("favourite")) is not None:
-        asked.add("favourite = ?", favourite)
-    if (since := wishes.get("since")) is not None:
-        asked.add("outputs.id >= ?", rows.time_number(since))
-    if (until := wishes.get("until")) is not None:
-        asked.add("outputs.id < ?", rows.time_number(until))
-    for name, value in (wishes.get("field") or {}).items():
-        asked.field(name, value)
-    return asked
-
-
-class _Asked:
-    """The conditions that outputs are to meet, as SQL."""
-
-    def __init__(self, connection: sqlite3.Connection, words: str) -> None:
-        self._connection = connection
-        # The index of words knows the numbers too: it is walked in their order, and the marks are looked up.
-        self._source, self._key = "outputs", "outputs.id"
-        self._conditions: list[str] = []
-        self._values: list[Any] = []
-        if words:
-            self._source, self._key = "search CROSS JOIN outputs ON outputs.id = search.rowid", "search.rowid"
-            self.add("search MATCH ?", words)
-
-    def add(self, condition: str, *values: object) -> None:
-        self._conditions.append(condition)
-        self._values += values
-
-    def among(self, column: str, ids: Collection[int]) -> None:
-        """The column's value must be one of these, which are numbers of SQLite's own."""
-        # The index of words has columns of the same names.
-        self.add(f"outputs.{column} IN ({', '.join(map(str, ids))})")
-
-    def called(self, table: str, name: str) -> list[int]:
-        """The numbers under which the table keeps this name: one or none."""
-        return self._numbers(f"SELECT id FROM {table} WHERE name = ?", name)
-
-    def models(self, wanted: str) -> list[int]:
-        """The models in whose names all parts of this text are, or whose SHA-256 begins so."""
-        parts = search.pieces(wanted)
-        contained = " AND ".join(["instr(folded, ?)"] * len(parts)) or "1"
-        digits = wanted.strip().lower()
-        ids = self._numbers(f"SELECT id FROM models WHERE {contained}", *parts)
-        if len(digits) >= SHORTEST_HASH:
-            ids += self._numbers("SELECT id FROM models WHERE substr(sha256, 1, ?) = ?", len(digits), digits)
-        return ids
-
-    def field(self, name: str, value: str) -> None:
-        """The recipe's field of this place or name must have this value."""
-        wanted = fields.asked_text(value)
-        places = [name, *(f"{place}{name}" for place in fields.PLACES if "." not in name)]
-        if name in ("seed", "sampling.seed"):
-            self.add("CAST(seed AS TEXT) = ?", wanted)
-        elif name in ("knobs.variation_seed", "variation_seed"):
-            told = "SELECT json_extract(recipe, '$.knobs.variation_seed') FROM details WHERE details.id = outputs.id"
-            self.add(f"CAST(({told}) AS TEXT) = ?", wanted)
-        elif name.startswith("inputs."):
-            self.add(
-                "outputs.id IN (SELECT output FROM inputs WHERE role = ? AND sha256 = ?)",
-                name.removeprefix("inputs."),
-                wanted,
-            )
-        else:
-            holders = ", ".join("?" * len(places))
-            query = f"SELECT DISTINCT settings FROM fields WHERE name IN ({holders}) AND value = ?"
-            self.among("settings", self._numbers(query, *places, wanted))
-
-    def count(self) -> int:
-        """How many outputs meet all conditions."""
-        (total,) = self._connection.execute(
-            f"SELECT count(*) FROM {self._source} WHERE {self._where}", self._values
-        ).fetchone()
-        return int(total)
-
-    def ids(self, before: int, most: int, offset: int) -> list[int]:
-        """The numbers of those that meet them, below `before`, the highest first."""
-        query = (
-            f"SELECT outputs.id FROM {self._source} WHERE {self._where} AND {self._key} < ? "
-            f"ORDER BY {self._key} DESC LIMIT ? OFFSET ?"
-        )
-        return self._numbers(query, *self._values, before, most, offset)
-
-    def ratios(self) -> list[int]:
-        """The proportions of those that meet them, in thousandths."""
-        ratio = "CASE WHEN height > 0 THEN 1000 * width / height ELSE 1000 END"
-        return self._numbers(
-            f"SELECT {ratio} FROM {self._source} WHERE {self._where} ORDER BY {self._key} DESC", *self._values
-        )
-
-    @property
-    def _where(self) -> str:
-        return " AND ".join(self._conditions)
-
-    def _numbers(self, query: str, *values: object) -> list[int]:
-        return [number for (number,) in self._connection.execute(query, values)]
 
 
 def _place(cursor: str | None) -> int:

@@ -77,6 +77,12 @@ class Store:
         with self._watching, explained(self.path, self.schema):
             return int(self._watcher.execute("PRAGMA data_version").fetchone()[0])
 
+    def version_of(self, connection: sqlite3.Connection) -> int | None:
+        """The version that a connection shows which has read nothing yet; None where something is just written."""
+        before = self.version()
+        connection.execute("SELECT 1 FROM sqlite_schema").fetchone()  # from here on it shows one state
+        return before if self.version() == before else None
+
     def _taken(self) -> sqlite3.Connection | None:
         """A connection that nobody uses, if there is one."""
         with self._pool:

@@ -40,17 +40,26 @@ class Thumbnails:
         `check` is asked before it is made, and raises for a picture that is not to be shown. Raises FileError for one
         that is gone, damaged or too large.
         """
-        side = next((each for each in SIZES if each >= size), SIZES[-1])
-        path = self.folder / key[:2] / f"{key}-{side}.webp"
+        kept = self.kept(key, size)
+        if kept is not None:
+            return kept
+        check()
+        content = _small(picture, _side(size))
+        self._keep(self._place(key, size), content)
+        return content
+
+    def kept(self, key: str, size: int) -> bytes | None:
+        """The WebP of the picture whose bytes `key` names, if it was made before."""
+        path = self._place(key, size)
         with suppress(OSError):
             content = path.read_bytes()
             if time.time() - path.stat().st_mtime > _TOUCHED_AFTER:
                 os.utime(path)
             return content
-        check()
-        content = _small(picture, side)
-        self._keep(path, content)
-        return content
+        return None
+
+    def _place(self, key: str, size: int) -> Path:
+        return self.folder / key[:2] / f"{key}-{_side(size)}.webp"
 
     def forget(self, key: str) -> None:
         """Remove the thumbnails of these bytes."""
@@ -98,6 +107,10 @@ class Thumbnails:
                     status = path.stat()
                     kept.append((status.st_mtime, status.st_size, path))
         return kept
+
+
+def _side(size: int) -> int:
+    return next((each for each in SIZES if each >= size), SIZES[-1])
 
 
 def _small(picture: Path, side: int) -> bytes:

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from bottega.library import search
-from bottega.library.catalog import Catalog, effective, tag_of
-from bottega.library.entry import REFUSED, Entry, entry_of
+from bottega.library.catalog import Catalog, effective, remembered, tag_of
+from bottega.library.entry import REFUSED, Entry
 from bottega.library.fits import Mates
 from bottega.library.schema import JOINED, OF_THE_SAID, SELECTED
 
@@ -75,7 +75,7 @@ def browse(
     def count() -> int:
         # The limit, which is none, has SQLite leave out the tables that nothing is asked of.
         found = f"SELECT 1 FROM {JOINED} WHERE {condition} LIMIT -1"
-        return int(catalog.rows(f"SELECT count(*) FROM ({found})", *told)[0][0])
+        return int(catalog.known_rows(f"SELECT count(*) FROM ({found})", *told)[0][0])
 
     following: tuple[Any, ...] | None
     if order == BEST:
@@ -92,20 +92,20 @@ def browse(
             condition += f" AND ({keys}) > ({', '.join('?' * len(ORDERS[order]))})"
             told = [*told, *after]
         query = f"SELECT {keys} FROM {JOINED} WHERE {condition} ORDER BY {keys} LIMIT ? OFFSET ?"
-        found = catalog.rows(query, *told, limit + 1, offset)
+        found = catalog.known_rows(query, *told, limit + 1, offset)
         ids = [row[-1] for row in found[:limit]]
         following = found[limit - 1] if len(found) > limit else None
     # The long texts are read of these alone, and not of everything that had to be put in order.
     rows = catalog.rows(f"SELECT models.id, {SELECTED} FROM {JOINED} WHERE models.id IN ({_listed(ids)})")
-    by_id = {id: row for id, *row in rows}
-    return Page([entry_of(by_id[id]) for id in ids if id in by_id], following, total)
+    by_id = {row[0]: remembered(row[1:]) for row in rows}
+    return Page([by_id[id] for id in ids if id in by_id], following, total)
 
 
 def counts(catalog: Catalog, wish: Wish) -> Counter[Sort]:
     """How many models there are of each sort, of those that are wished for, whatever sort is wished for."""
     where, values = _with_text(wish, *_conditions(wish))
     sort = ", ".join((effective("kind"), effective("family"), "verdict"))
-    rows = catalog.rows(f"SELECT {sort}, count(*) FROM {JOINED} WHERE {where} GROUP BY 1, 2, 3", *values)
+    rows = catalog.known_rows(f"SELECT {sort}, count(*) FROM {JOINED} WHERE {where} GROUP BY 1, 2, 3", *values)
     return Counter({Sort(*row[:3]): row[3] for row in rows})
 
 
@@ -114,7 +114,7 @@ def tag_counts(catalog: Catalog, wish: Wish) -> Counter[tuple[Sort, str]]:
     where, values = _with_text(wish, *_conditions(wish))
     sort = ", ".join((effective("kind"), effective("family"), "verdict"))
     query = f"SELECT {sort}, value, count(*) FROM {OF_THE_SAID}, json_each(said.tags) WHERE {where} GROUP BY 1, 2, 3, 4"
-    return Counter({(Sort(*row[:3]), row[3]): row[4] for row in catalog.rows(query, *values)})
+    return Counter({(Sort(*row[:3]), row[3]): row[4] for row in catalog.known_rows(query, *values)})
 
 
 def _with_text(wish: Wish, where: str, values: list[object]) -> tuple[str, list[object]]:

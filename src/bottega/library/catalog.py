@@ -17,6 +17,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from bottega.errors import Outdated
+from bottega.formats.answers import Answers
 from bottega.formats.atomic import private_folder
 from bottega.formats.database import code_of, connect, explained, prepare, string, text, transaction
 from bottega.library import search
@@ -132,6 +133,7 @@ class Catalog:
         self.note = note
         self._connection = connection
         connection.execute(f"PRAGMA cache_size = -{_CACHED}")
+        self._answers = Answers()
 
     def __enter__(self) -> Catalog:
         return self
@@ -203,7 +205,7 @@ class Catalog:
         """How many bytes the models in a folder, and in those within it, take on disk."""
         below = text(f"{folder}{os.sep}"), text(f"{folder}{chr(ord(os.sep) + 1)}")
         query = "SELECT coalesce(sum(size), 0) FROM models WHERE path > ? AND path < ? AND NOT missing"
-        return int(self.rows(query, *below)[0][0])
+        return int(self.known_rows(query, *below)[0][0])
 
     def names(self) -> list[tuple[str, str, str]]:
         """Name, file name and kind of every model that can be read."""
@@ -666,12 +668,16 @@ class Catalog:
                 connection.executemany(statement, rows)
 
     def _entries(self, where: str, *values: object) -> list[Entry]:
-        return [_remembered(row) for row in self.rows(f"SELECT {SELECTED} FROM {JOINED} WHERE {where}", *values)]
+        return [remembered(row) for row in self.rows(f"SELECT {SELECTED} FROM {JOINED} WHERE {where}", *values)]
 
     def rows(self, query: str, *values: object) -> list[tuple[Any, ...]]:
         """What SQLite answers to a question about the tables of `schema`."""
         with explained(self.path, SCHEMA):
             return self._connection.execute(query, values).fetchall()
+
+    def known_rows(self, query: str, *values: object) -> list[tuple[Any, ...]]:
+        """The same, without looking again as long as nothing is written: for what takes every model to answer."""
+        return self._answers.of(self.version(), (query, *values), lambda: self.rows(query, *values))
 
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
@@ -680,7 +686,7 @@ class Catalog:
 
 
 @lru_cache(256)
-def _remembered(row: tuple[Any, ...]) -> Entry:
+def remembered(row: tuple[Any, ...]) -> Entry:
     """The entry of a row: a few are asked for again and again."""
     return entry_of(row)
 

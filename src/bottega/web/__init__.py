@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import json
 import re
+import time
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -32,6 +33,7 @@ TYPES = {
 }
 STYLES = "all.css"  # every style in one answer
 MODULES = "all.js"  # every module in one answer
+WHILE = 0.5  # seconds
 FIRST = "make"  # the room that `/` opens
 FOR_EVER = "private, max-age=31536000, immutable"
 # No dot but that of the ending, so no name leads out of the folder.
@@ -55,7 +57,15 @@ def early(room: str, files: str) -> list[str]:
 
 
 def version() -> str:
-    """What tells these files from all others: part of their addresses, so that browsers keep them for ever."""
+    """What tells these files from all others: part of their addresses, so that browsers keep them for ever.
+
+    Found out once in a while: somebody who opens the page asks for five of them in a moment.
+    """
+    return _version(int(time.monotonic() / WHILE))
+
+
+@lru_cache(maxsize=1)
+def _version(moment: int) -> str:
     stamps = sorted((name, path.stat().st_mtime_ns, path.stat().st_size) for name, path in _all().items())
     return hashlib.blake2b(repr((__version__, stamps)).encode(), digest_size=6).hexdigest()
 
@@ -110,8 +120,8 @@ async def static_file(name: str, request: Request) -> Response:
     kind = TYPES.get(found["ending"]) if found else None
     if kind is None or (name not in (STYLES, MODULES) and not (STATIC / name).is_file()):
         raise HTTPException(404, f"the page has no file {name!r}")
-    content = _styles() if name == STYLES else _modules(files) if name == MODULES else _content(name)
-    etag = f'"{hashlib.blake2b(content, digest_size=16).hexdigest()}"'
+    content = _styles(files) if name == STYLES else _modules(files) if name == MODULES else _content(name)
+    etag = _etag(content)
     headers = {"ETag": etag, "Cache-Control": FOR_EVER if lasting else "no-cache"}
     if etag in request.headers.get("if-none-match", ""):
         return Response(status_code=304, headers=headers)
@@ -123,15 +133,21 @@ def _all() -> dict[str, Path]:
     return {path.relative_to(STATIC).as_posix(): path for path in STATIC.rglob("*.*") if path.suffix in TYPES}
 
 
-def _styles() -> bytes:
-    """All styles as one, the page's own first."""
+@lru_cache(maxsize=512)
+def _etag(content: bytes) -> str:
+    return f'"{hashlib.blake2b(content, digest_size=16).hexdigest()}"'
+
+
+@lru_cache(maxsize=4)
+def _styles(files: str) -> bytes:
+    """All styles of these `files` (a version) as one, the page's own first."""
     others = sorted(name for name in _all() if name.endswith(".css") and name != "page.css")
     return b"\n".join(_content(name) for name in ("page.css", *others))
 
 
 @lru_cache(maxsize=4)
 def _modules(files: str) -> bytes:
-    """All modules of these `files` (a version) as one, the frame's last."""
+    """All modules of these `files` as one, the frame's last."""
     return joined("frame.js", lambda name: _list_of_rooms() if name == "rooms.js" else _content(name).decode()).encode()
 
 

@@ -220,13 +220,15 @@ def _outputs(shop: Workshop, asked: Asking, wishes: Wishes) -> Listed[OutputCard
 @router.get(
     "/outputs/ratios",
     summary="The proportions of what was made, newest first",
+    response_model=Ratios,
     openapi_extra={"parameters": [_BY_FIELD]},
 )
 async def ratios(
     request: Request, asked: Annotated[Filters, Query()], shop: Shop, aside: Aside, caller: Reader
-) -> Ratios:
+) -> Response:
     """All outputs that meet the conditions of a list, as far as it takes to lay them out before any is looked at."""
-    return Ratios(ratios=await aside.look(partial(shop.gallery.ratios, **_wishes(request, asked, caller))))
+    told = await aside.look(partial(shop.gallery.ratios, **_wishes(request, asked, caller)))
+    return Response(f'{{"ratios":{told}}}', media_type="application/json")
 
 
 def _wishes(request: Request, asked: Filters, caller: Caller) -> Wishes:
@@ -302,18 +304,32 @@ async def thumbnail(
     size: Annotated[int, Query(ge=32, le=512, description="pixels of the longer side, at least")] = 256,
 ) -> Response:
     """A WebP whose longer side has the next of 128, 256, 384 and 512 pixels from `size` on."""
-    found = await aside.look(mine, shop, caller, id)
-    tag = f"{found.sha256[:32]}-{size}"
-    known = unchanged(request, tag)
-    return known if known else await aside.draw(_thumbnail, shop, found, size, tag)
+    found, known = await aside.look(_known_thumbnail, shop, caller, id, size, request)
+    return known if known else await aside.draw(_thumbnail, shop, found, size)
 
 
-def _thumbnail(shop: Workshop, output: Output, size: int, tag: str) -> Response:
+def _known_thumbnail(
+    shop: Workshop, caller: Caller, id: str, size: int, request: Request
+) -> tuple[Output, Response | None]:
+    found = mine(shop, caller, id)
+    known = unchanged(request, _thumbnail_tag(found, size))
+    kept = None if known else shop.gallery.kept_thumbnail(found, size)
+    return found, known or (None if kept is None else _small(found, size, kept))
+
+
+def _thumbnail(shop: Workshop, output: Output, size: int) -> Response:
     try:
-        content = shop.gallery.thumbnail(output.id, size)
+        return _small(output, size, shop.gallery.thumbnail(output.id, size))
     except FileError:
         raise OutputGone("the file of this output is gone, or is no picture any more", "make it again") from None
-    return picture(content, "webp", output.id, tag, lasting=not output.changed)
+
+
+def _small(output: Output, size: int, content: bytes) -> Response:
+    return picture(content, "webp", output.id, _thumbnail_tag(output, size), lasting=not output.changed)
+
+
+def _thumbnail_tag(output: Output, size: int) -> str:
+    return f"{output.sha256[:32]}-{size}"
 
 
 @router.get("/outputs/{id}/lineage", summary="What came from what")

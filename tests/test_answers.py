@@ -1,0 +1,42 @@
+"""What a database answered is kept for its version alone, and not without end."""
+
+from __future__ import annotations
+
+import pytest
+
+from bottega.formats.answers import MOST, Answers
+
+
+@pytest.fixture
+def answers() -> Answers:
+    return Answers()
+
+
+def test_a_question_is_asked_once_for_a_version(answers: Answers) -> None:
+    assert answers.of(1, "how many", lambda: 1) == 1
+    assert answers.of(1, "how many", lambda: 2) == 1
+    assert answers.of(2, "how many", lambda: 2) == 2
+    assert answers.of(2, "how many", lambda: 3) == 2
+    assert answers.of(2, "how few", lambda: 3) == 3
+    assert answers.of(1, "how many", lambda: 4) == 4, "an older version is another one"
+
+
+def test_nothing_is_kept_of_what_is_being_written(answers: Answers) -> None:
+    assert answers.of(None, "how many", lambda: 1) == 1
+    assert answers.of(None, "how many", lambda: 2) == 2
+    assert answers.of(7, "how many", lambda: 3) == 3
+
+
+def test_an_answer_that_is_an_error_is_none(answers: Answers) -> None:
+    with pytest.raises(ZeroDivisionError):
+        answers.of(1, "how many", lambda: 1 // 0)
+    assert answers.of(1, "how many", lambda: 1) == 1
+
+
+def test_what_was_asked_for_longest_ago_is_forgotten_first(answers: Answers) -> None:
+    for question in range(MOST):
+        answers.of(1, question, lambda question=question: question)  # type: ignore[misc]
+    assert answers.of(1, 0, lambda: "again") == 0
+    answers.of(1, MOST, lambda: MOST)
+    assert answers.of(1, 0, lambda: "again") == 0
+    assert answers.of(1, 1, lambda: "again") == "again"
