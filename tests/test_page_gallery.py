@@ -588,6 +588,47 @@ def test_a_hundred_thousand_outputs_scroll(many: Server, browser: Browser) -> No
         page.locator('.piece[aria-posinset="100000"] img').wait_for()
 
 
+def test_pictures_are_fetched_few_in_a_frame(many: Server, browser: Browser) -> None:
+    """Many at once take so long that the next frame comes too late; those on the screen come first."""
+    with watched_page(browser, many.url, viewport={"width": 1440, "height": 900}) as (page, _):
+        sign_in(page, many.home, many.url)
+        page.goto("/gallery")
+        begun, all_of_them = page.evaluate(
+            """async () => {
+              const frame = document.querySelector("script[type=module]").src;
+              const { cells, Window } = await import(new URL("parts/window.js", frame));
+              const scroller = document.createElement("div");
+              scroller.style.cssText = "position: fixed; inset: 0; overflow: auto;";
+              document.body.append(scroller);
+              const drawn = (index) => {
+                const picture = document.createElement("img");
+                picture.dataset.src = `/static/icon.svg?${index}`;
+                const element = document.createElement("div");
+                element.append(picture);
+                return element;
+              };
+              const layout = (width) => cells(400, width, { least: 120, height: () => 90, gap: 6 });
+              const window = new Window(scroller, { label: "all", layout, draw: drawn });
+              const begun = [];
+              const look = () => [...scroller.querySelectorAll("img[src]")]
+                .map((picture) => Number(picture.closest("[data-index]").dataset.index));
+              window.renew();
+              for (let each = 0; each < 60; each++) {
+                begun.push(look());
+                await new Promise((shown) => requestAnimationFrame(shown));
+              }
+              const left = scroller.querySelectorAll("img[data-src]").length;
+              window.close();
+              scroller.remove();
+              return [begun, left];
+            }"""
+        )
+    counts = [len(each) for each in begun]
+    assert max(after - before for before, after in zip([0, *counts], counts, strict=False)) == 4
+    assert begun[0] == [0, 1, 2, 3]
+    assert (all_of_them, counts[-1]) == (0, max(counts)) and counts[-1] > 60
+
+
 def test_who_rushes_past_pictures_does_not_fetch_them_and_who_arrives_or_strolls_does(
     many: Server, browser: Browser
 ) -> None:
@@ -604,16 +645,17 @@ def test_who_rushes_past_pictures_does_not_fetch_them_and_who_arrives_or_strolls
         page.locator('.piece[aria-setsize="100000"]').first.wait_for()
         page.clock.pause_at(page.evaluate("Date.now() + 10_000"))
         scroller, unfetched = page.locator(".gallery-scroll"), page.locator(".piece img[data-src]")
+        page.clock.run_for(500)
         expect(unfetched).to_have_count(0)
         for _ in range(12):
             scroller.evaluate(moved, 0.25)
             page.clock.run_for(16)
         page.locator(".piece img[data-src]").nth(9).wait_for()
-        page.clock.run_for(200)
+        page.clock.run_for(500)
         expect(unfetched).to_have_count(0)
         drawn = page.locator(".piece").last.get_attribute("aria-posinset")
         for _ in range(30):
             scroller.evaluate(moved, 0.02)
-            page.clock.run_for(16)
+            page.clock.run_for(64)  # a row is fetched in more than one frame
             expect(unfetched).to_have_count(0)
         assert page.locator(".piece").last.get_attribute("aria-posinset") != drawn, "others have come"

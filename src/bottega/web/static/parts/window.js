@@ -3,6 +3,7 @@
 const NEAR = 0.5; // of a screen above and below that is drawn too
 const BUDGET = 7; // ms of a frame that drawing may take; what is left over is drawn in the next one
 const FIRST = 30; // ms of the first one, in which nothing moves yet
+const FEW = 4; // pictures that one frame begins to fetch: many at once keep the next one waiting
 const FAST = 120; // ms in which more than FAR goes by only where somebody passes through, who arrives with as long a rest
 const FAR = 0.6; // of a screen
 const LEAST = 480; // px that are far at least: on a low screen a gentle push goes by more than that one
@@ -144,9 +145,7 @@ export class Window {
     this.box.setAttribute("aria-label", this.label);
     scroller.append(this.box);
     this.frame = 0;
-    this.onscroll = () => {
-      this.frame ||= requestAnimationFrame(() => this.update());
-    };
+    this.onscroll = () => this.#goOn();
     scroller.addEventListener("scroll", this.onscroll, { passive: true });
     this.box.addEventListener("keydown", (event) => this.#pressed(event));
     this.box.addEventListener("click", (event) => this.#clicked(event));
@@ -201,7 +200,7 @@ export class Window {
     if (last === first + 1 && this.stale.delete(first)) {
       this.#redraw(first);
       if (!this.still) this.#load();
-    } else if (this.stale.size) this.frame ||= requestAnimationFrame(() => this.update());
+    } else if (this.stale.size) this.#goOn();
   }
 
   /** The item that an element belongs to; -1 for none. */
@@ -238,7 +237,7 @@ export class Window {
     this.frame = 0;
     if (!this.plan) this.#lay();
     const began = performance.now();
-    const budget = this.drawn.size ? BUDGET : FIRST;
+    const end = began + (this.drawn.size ? BUDGET : FIRST);
     const high = this.scroller.clientHeight;
     const scrolled = this.scroller.scrollTop;
     const top = scrolled - this.box.offsetTop;
@@ -251,13 +250,13 @@ export class Window {
         this.stale.delete(index);
       }
     }
-    const [seen, end] = this.plan.between(Math.max(0, top), Math.max(0, top + high));
-    const wanted = [...range(seen, end), ...range(end, last), ...range(first, seen)];
+    const [seen, unseen] = this.plan.between(Math.max(0, top), Math.max(0, top + high));
+    const wanted = [...range(seen, unseen), ...range(unseen, last), ...range(first, seen)];
     const fresh = document.createDocumentFragment();
     for (const index of wanted) {
       if (this.drawn.has(index) && !this.stale.has(index)) continue;
-      if (performance.now() - began > budget) {
-        this.frame = requestAnimationFrame(() => this.update());
+      if (performance.now() > end) {
+        this.#goOn();
         break;
       }
       if (this.stale.delete(index) && this.drawn.has(index)) this.#redraw(index);
@@ -294,12 +293,18 @@ export class Window {
     this.#load();
   }
 
+  #goOn() {
+    this.frame ||= requestAnimationFrame(() => this.update());
+  }
+
   #load() {
-    for (const picture of this.box.querySelectorAll("img[data-src]")) {
+    const waiting = [...this.box.querySelectorAll("img[data-src]")];
+    for (const picture of waiting.slice(0, FEW)) {
       const { src, alt = "" } = picture.dataset;
       Object.assign(picture, { src, alt }); // not before: a picture without an address is laid out as its text
       delete picture.dataset.src;
     }
+    if (waiting.length > FEW) this.#goOn();
   }
 
   #width() {

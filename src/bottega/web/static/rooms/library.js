@@ -13,6 +13,9 @@ import { dialog, menu } from "../parts/popover.js";
 import { cells, Window } from "../parts/window.js";
 import { bytes, duration, moment, number } from "../words.js";
 
+/** What this room asks for first; see the frame's. */
+export const early = ["/api/models?sort=name&offset=0&limit=100"];
+
 const CARD = { least: 168, height: (width) => width * 0.72 + 52, gap: 12 };
 const ROW = { least: 1, height: () => 36, gap: 0, most: 1 };
 const FACETS = ["kind", "family", "medium", "verdict", "tag"];
