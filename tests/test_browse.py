@@ -137,7 +137,7 @@ def test_ten_thousand_models_are_counted_and_paged_in_few_steps(catalog: Catalog
             nonlocal taken
             taken += 1000
 
-        catalog._answers = Answers()  # nothing was asked before
+        catalog._answers = Answers(64)  # nothing was asked before
         catalog._connection.set_progress_handler(step, 1000)
         call()
         catalog._connection.set_progress_handler(None, 0)
@@ -170,6 +170,15 @@ def test_what_was_counted_is_counted_anew_once_anybody_has_written(tmp_path: Pat
         assert told(catalog) == (3, [second.name], 3, {"good": 1, "old": 1}, whole)
         other.forget([second.path])
         assert told(catalog) == (2, [third.name], 2, {"good": 1, "old": 1}, whole - second.stamp.size)
+
+
+def test_what_was_taken_back_is_not_counted(tmp_path: Path) -> None:
+    with open_catalog(tmp_path / "catalog.sqlite") as catalog:
+        with pytest.raises(ZeroDivisionError), catalog._transaction() as connection:
+            connection.execute("INSERT INTO shelves VALUES ('/shelf', 0)")
+            assert catalog.known_rows("SELECT count(*) FROM shelves") == [(1,)]
+            raise ZeroDivisionError
+        assert catalog.known_rows("SELECT count(*) FROM shelves") == [(0,)]
 
 
 def test_what_goes_together_with_a_model_is_found_in_pages_too(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from html import escape
 from pathlib import Path
 
@@ -111,6 +112,29 @@ def test_files_under_the_address_of_another_version_are_asked_for_again(
     monkeypatch.setattr("bottega.web.version", lambda: "0123456789ab")
     assert client.get(f"/static/{before}/all.js").headers["cache-control"] == "no-cache"
     assert client.get("/static/0123456789ab/all.js").headers["cache-control"].endswith("immutable")
+
+
+def test_a_file_that_changes_changes_what_is_asked_for(
+    client: TestClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copied = tmp_path / "static"
+    shutil.copytree(STATIC, copied)
+    monkeypatch.setattr("bottega.web.STATIC", copied)
+    known = {version()}
+    changes = (
+        ("parts/icons.js", "// told", ["js"]),
+        ("rooms/make.css", "/* told */", ["css"]),
+        ("new.js", "// new", []),
+    )
+    for name, told, joins in changes:
+        client.get(f"/static/{version()}/all.js")
+        with (copied / name).open("a") as file:
+            file.write(f"{told}\n")
+        now = version()
+        assert now not in known, name
+        known.add(now)
+        everything = {kind: client.get(f"/static/{now}/all.{kind}").text for kind in ("css", "js")}
+        assert [kind for kind, text in everything.items() if told in text] == joins, name
 
 
 def test_all_styles_come_in_one_answer(client: TestClient) -> None:

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 from browser import chromium, sign_in, watched_page
@@ -103,6 +104,20 @@ def room(browser: Browser, server: Server, address: str = "/library", **options:
         page.locator("#rooms a").first.wait_for(state="attached")
         page.locator(".card:not(.is-coming), .line:not(.is-coming)").first.wait_for()
         yield page
+
+
+def test_what_the_shell_asks_for_first_is_what_the_room_asks_for(browser: Browser, many: Server) -> None:
+    """Once: the room takes the answer that is under way."""
+    asked: list[str] = []
+    with room(browser, many) as page:
+        page.on("request", lambda request: asked.append(request.url.removeprefix(many.url)))
+        page.goto("/library")
+        page.locator(".card:not(.is-coming)").first.wait_for()
+        preloaded = page.locator("link[rel=preload][as=fetch]").evaluate_all(
+            "(links) => links.map((link) => link.getAttribute('href'))"
+        )
+    (own,) = [address for address in preloaded if not address.startswith(("/api/me", "/api/jobs"))]
+    assert [address for address in asked if urlsplit(address).path == urlsplit(own).path] == [own]
 
 
 @pytest.fixture

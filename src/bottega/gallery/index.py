@@ -27,7 +27,8 @@ from bottega.gallery.schema import SCHEMA
 from bottega.gallery.store import Store
 from bottega.gallery.thumbnails import Thumbnails
 
-FAR = 4096  # outputs that are left out: fewer are sooner counted off than all are listed
+MOST_ANSWERS = 64  # that are kept: counts, mostly
+MOST_RATIOS = 4  # lists that are kept; one of 100,000 outputs takes half a megabyte
 INDEX_EVERY = 64  # outputs that are added: their words are put into the index together
 _LARGEST = 2**63 - 1  # number that SQLite holds
 
@@ -43,7 +44,8 @@ class Gallery:
     def __init__(self, path: Path, outputs_folder: Path, thumbnails: Path | None = None) -> None:
         self.folder = Path(os.path.abspath(outputs_folder))
         self._store = Store(path, SCHEMA)
-        self._answers = Answers()
+        self._answers = Answers(MOST_ANSWERS)
+        self._ratios = Answers(MOST_RATIOS)
         self._thumbnails = Thumbnails(thumbnails or path.parent / "thumbnails")
         self._added = 0
 
@@ -90,11 +92,12 @@ class Gallery:
             version = self._store.version_of(connection)
             asked = asked_for(connection, wishes)
             total = self._answers.of(version, ("count", *asked.question), asked.count)
-            if before is None and offset > FAR:
-                every = self._answers.of(version, ("ids", *asked.question), asked.all_ids)
-                ids = list(every[offset : offset + limit + 1])
-            else:
-                ids = asked.ids(_place(before), limit + 1, offset)
+            # Places of this list that were looked at before, and which output each is: SQLite counts off the others.
+            places = self._answers.of(version, ("places", before, *asked.question), dict[int, int])
+            near = max((place for place in [*places] if place <= offset), default=0)
+            ids = asked.ids(places[near] + 1 if near else _place(before), limit + 1, offset - near)
+            if ids and offset:
+                places[offset] = ids[0]
             shown = ", ".join(map(str, ids[:limit]))
             items = rows.read(connection, self.folder, f"outputs.id IN ({shown}) ORDER BY outputs.id DESC")
         return Page(items, str(ids[limit - 1]) if len(ids) > limit else None, total)
@@ -111,7 +114,7 @@ class Gallery:
         with self._looking(wishes) as connection:
             version = self._store.version_of(connection)
             asked = asked_for(connection, wishes)
-            return self._answers.of(version, ("ratios", *asked.question), asked.ratios)
+            return self._ratios.of(version, asked.question, asked.ratios)
 
     def _looking(self, wishes: Wishes) -> AbstractContextManager[sqlite3.Connection]:
         """A connection in which what is wished for can be found; what was added last has to be indexed for a text."""

@@ -98,6 +98,7 @@ _JOINED_WORDS = "replace(replace(replace(folded, ' ', ''), '_', ''), '-', '')"  
 # KiB of the file that each connection keeps. SQLite's default, 2 MiB, is too little for more than a few thousand
 # models: every query then reads the file again.
 _CACHED = 16 << 10
+MOST_ANSWERS = 64  # that are kept
 WEIGHED = 2000  # models that a query may find to have each weighed: some 10 ms
 HASHED_BY = {"sha256": (8, 64), "autov1": (8, 8), "autov3": (12, 64), "crc32": (8, 8), "blake3": (64, 64)}
 
@@ -133,7 +134,7 @@ class Catalog:
         self.note = note
         self._connection = connection
         connection.execute(f"PRAGMA cache_size = -{_CACHED}")
-        self._answers = Answers()
+        self._answers = Answers(MOST_ANSWERS)
 
     def __enter__(self) -> Catalog:
         return self
@@ -677,7 +678,9 @@ class Catalog:
 
     def known_rows(self, query: str, *values: object) -> list[tuple[Any, ...]]:
         """The same, without looking again as long as nothing is written: for what takes every model to answer."""
-        return self._answers.of(self.version(), (query, *values), lambda: self.rows(query, *values))
+        # What is being written may be taken back, which no version tells.
+        version = None if self._connection.in_transaction else self.version()
+        return self._answers.of(version, (query, *values), lambda: self.rows(query, *values))
 
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import os
 import re
-import time
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -33,7 +33,6 @@ TYPES = {
 }
 STYLES = "all.css"  # every style in one answer
 MODULES = "all.js"  # every module in one answer
-WHILE = 0.5  # seconds
 FIRST = "make"  # the room that `/` opens
 FOR_EVER = "private, max-age=31536000, immutable"
 # No dot but that of the ending, so no name leads out of the folder.
@@ -57,16 +56,12 @@ def early(room: str, files: str) -> list[str]:
 
 
 def version() -> str:
-    """What tells these files from all others: part of their addresses, so that browsers keep them for ever.
-
-    Found out once in a while: somebody who opens the page asks for five of them in a moment.
-    """
-    return _version(int(time.monotonic() / WHILE))
+    """What tells these files from all others: part of their addresses, so that browsers keep them for ever."""
+    return _digest(tuple(sorted((name, status.st_mtime_ns, status.st_size) for name, status in _all().items())))
 
 
-@lru_cache(maxsize=1)
-def _version(moment: int) -> str:
-    stamps = sorted((name, path.stat().st_mtime_ns, path.stat().st_size) for name, path in _all().items())
+@lru_cache(maxsize=4)
+def _digest(stamps: tuple[tuple[str, int, int], ...]) -> str:
     return hashlib.blake2b(repr((__version__, stamps)).encode(), digest_size=6).hexdigest()
 
 
@@ -128,12 +123,19 @@ async def static_file(name: str, request: Request) -> Response:
     return Response(content, media_type=kind, headers=headers)
 
 
-def _all() -> dict[str, Path]:
-    """Every static file by its name."""
-    return {path.relative_to(STATIC).as_posix(): path for path in STATIC.rglob("*.*") if path.suffix in TYPES}
+def _all(place: str = "") -> dict[str, os.stat_result]:
+    """Every static file by its name; not by `rglob`, which takes six times as long, for each file that is asked for."""
+    found: dict[str, os.stat_result] = {}
+    with os.scandir(STATIC / place) as entries:
+        for entry in entries:
+            if entry.is_dir():
+                found |= _all(f"{place}{entry.name}/")
+            elif os.path.splitext(entry.name)[1] in TYPES:
+                found[f"{place}{entry.name}"] = entry.stat()
+    return found
 
 
-@lru_cache(maxsize=512)
+@lru_cache(maxsize=64)
 def _etag(content: bytes) -> str:
     return f'"{hashlib.blake2b(content, digest_size=16).hexdigest()}"'
 

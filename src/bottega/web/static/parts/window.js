@@ -145,6 +145,8 @@ export class Window {
     this.box.setAttribute("aria-label", this.label);
     scroller.append(this.box);
     this.frame = 0;
+    this.loading = 0;
+    this.onScreen = [0, 0];
     this.onscroll = () => this.#goOn();
     scroller.addEventListener("scroll", this.onscroll, { passive: true });
     this.box.addEventListener("keydown", (event) => this.#pressed(event));
@@ -234,6 +236,7 @@ export class Window {
   /** Draw what has come near the screen and drop what has left it: as much of it as one frame has time for. */
   update() {
     cancelAnimationFrame(this.frame);
+    cancelAnimationFrame(this.loading);
     this.frame = 0;
     if (!this.plan) this.#lay();
     const began = performance.now();
@@ -250,7 +253,7 @@ export class Window {
         this.stale.delete(index);
       }
     }
-    const [seen, unseen] = this.plan.between(Math.max(0, top), Math.max(0, top + high));
+    const [seen, unseen] = this.onScreen = this.plan.between(Math.max(0, top), Math.max(0, top + high));
     const wanted = [...range(seen, unseen), ...range(unseen, last), ...range(first, seen)];
     const fresh = document.createDocumentFragment();
     for (const index of wanted) {
@@ -280,6 +283,7 @@ export class Window {
   /** Stop looking at the scroller, and take the window out of it. */
   close() {
     cancelAnimationFrame(this.frame);
+    cancelAnimationFrame(this.loading);
     clearTimeout(this.still);
     this.observer.disconnect();
     this.scroller.removeEventListener("scroll", this.onscroll);
@@ -297,14 +301,19 @@ export class Window {
     this.frame ||= requestAnimationFrame(() => this.update());
   }
 
+  /** Fetch the pictures that wait, those on the screen first; in a tab that nobody sees there are no frames to wait for. */
   #load() {
-    const waiting = [...this.box.querySelectorAll("img[data-src]")];
-    for (const picture of waiting.slice(0, FEW)) {
+    const [first, last] = this.onScreen;
+    const isSeen = (picture) => first <= this.indexOf(picture) && this.indexOf(picture) < last;
+    const waiting = [...this.box.querySelectorAll("img[data-src]")].sort((one, other) => isSeen(other) - isSeen(one));
+    const few = document.hidden ? Infinity : FEW;
+    for (const picture of waiting.slice(0, few)) {
       const { src, alt = "" } = picture.dataset;
       Object.assign(picture, { src, alt }); // not before: a picture without an address is laid out as its text
       delete picture.dataset.src;
     }
-    if (waiting.length > FEW) this.#goOn();
+    cancelAnimationFrame(this.loading);
+    if (waiting.length > few) this.loading = requestAnimationFrame(() => this.#load());
   }
 
   #width() {
