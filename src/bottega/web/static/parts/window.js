@@ -1,7 +1,7 @@
 // A window on a list of any length: only what is near the screen exists, and the arrow keys walk all of it.
 
 const NEAR = 0.5; // of a screen above and below that is drawn too
-const BUDGET = 7; // ms of a frame that drawing may take; what is left over is drawn in the next one
+const BUDGET = 4; // ms of a frame that drawing may take; what is left over is drawn in the next one
 const FIRST = 30; // ms of the first one, in which nothing moves yet
 const FEW = 4; // pictures that one frame begins to fetch: many at once keep the next one waiting
 const FAST = 120; // ms in which more than FAR goes by only where somebody passes through, who arrives with as long a rest
