@@ -138,8 +138,11 @@ def test_a_list_can_be_laid_out_whole_and_looked_at_anywhere(gallery: Gallery, f
     assert gallery.ratios(text="red", model="starter", task="text-to-image", owner="ann", folder="") == gallery.ratios()
 
 
-def test_a_list_that_was_looked_at_elsewhere_is_what_it_was(gallery: Gallery, folder: Path) -> None:
+def test_a_list_that_was_looked_at_elsewhere_is_what_it_was(
+    gallery: Gallery, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Counting goes on from a place that was looked at before, in this list and from where it was begun."""
+    monkeypatch.setattr("bottega.gallery.index.MOST_PLACES", 3)
     for index in range(9):
         gallery.add(replace(write_output(folder, id=f"j{index}-0", at=index), favourite=index % 2 == 0))
     wishes: tuple[Wishes, ...] = ({}, {"favourite": True}, {"text": "red"}, {"text": "nothing"})

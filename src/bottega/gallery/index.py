@@ -28,6 +28,7 @@ from bottega.gallery.store import Store
 from bottega.gallery.thumbnails import Thumbnails
 
 MOST_ANSWERS = 64  # that are kept: counts, mostly
+MOST_PLACES = 256  # of a list that are kept
 MOST_RATIOS = 4  # lists that are kept; one of 100,000 outputs takes half a megabyte
 INDEX_EVERY = 64  # outputs that are added: their words are put into the index together
 _LARGEST = 2**63 - 1  # number that SQLite holds
@@ -96,7 +97,7 @@ class Gallery:
             places = self._answers.of(version, ("places", before, *asked.question), dict[int, int])
             near = max((place for place in [*places] if place <= offset), default=0)
             ids = asked.ids(places[near] + 1 if near else _place(before), limit + 1, offset - near)
-            if ids and offset:
+            if ids and offset and len(places) < MOST_PLACES:
                 places[offset] = ids[0]
             shown = ", ".join(map(str, ids[:limit]))
             items = rows.read(connection, self.folder, f"outputs.id IN ({shown}) ORDER BY outputs.id DESC")
