@@ -15,7 +15,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
-from browser import chromium, sign_in, watched_page
+from browser import chromium, post, sign_in, watched_page
 from door_server import Server, serving
 from playwright.sync_api import Browser, Page, Route, expect
 from starters import CHECKPOINTS, NAMES
@@ -503,13 +503,13 @@ def test_a_scan_finds_what_is_new_and_says_how_far_it_is(browser: Browser, shelf
 
 def test_work_that_is_stopped_can_be_had_back(browser: Browser, shelf: Server) -> None:
     with room(browser, shelf) as page:
-        page.request.post("/api/queue/pause", data={})
+        post(page, "/api/queue/pause")
         page.get_by_role("button", name="Scan").click()
         page.locator(".work-line").get_by_role("button", name="Stop").click()
         page.locator(".work-line").wait_for(state="detached")
         page.locator(".toast", has_text="Cancelled: Scan of the shelves").get_by_role("button", name="Undo").click()
         page.locator(".work-line").wait_for()
-        page.request.post("/api/queue/resume", data={})
+        post(page, "/api/queue/resume")
         page.locator(".toast", has_text="Done: Scanning").wait_for(timeout=LONG)
 
 

@@ -11,7 +11,7 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
-from browser import PALE, Watched, chromium, link_into, watched_page
+from browser import PALE, Watched, chromium, link_into, post, watched_page
 from door_server import Server, serving
 from PIL import Image, ImageChops
 from PIL.PngImagePlugin import PngInfo
@@ -303,13 +303,6 @@ def scan(page: Page) -> None:
     """Have the shelves looked through, and wait for it."""
     job = post(page, "/api/models/scan")
     page.request.get(f"/api/jobs/{job['id']}/events").body()  # the events of a job end when it does
-
-
-def post(page: Page, route: str) -> Any:
-    """Ask the server for something, as the page does."""
-    answer = page.request.post(route, data={}, headers={"Origin": page.evaluate("location.origin")})
-    assert answer.ok, answer.text()
-    return answer.json()
 
 
 def test_a_seed_of_64_bits_keeps_all_its_digits(page: Page) -> None:
